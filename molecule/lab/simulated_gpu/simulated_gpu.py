@@ -238,10 +238,11 @@ class _State:
 
     def write(self) -> None:
         path = _state_path()
+        text = "".join(_format(record) + "\n" for record in self.records)
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
         fd, new = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)
         with os.fdopen(fd, "w") as file:
-            file.writelines(_format(record) + "\n" for record in self.records)
+            file.write(text)
             os.fchmod(fd, mode)
         os.replace(new, path)
 
@@ -297,6 +298,8 @@ class _State:
 def _locked() -> Iterator[None]:
     lock = os.open(f"{_state_path()}.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
+        with contextlib.suppress(PermissionError):  # its owner opens it for all, whatever the umask was
+            os.fchmod(lock, 0o644)
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:

@@ -358,6 +358,7 @@ static nvmlReturn_t rewrite(bool (*drop)(const State *line, const State *all, in
     snprintf(lock_path, sizeof lock_path, "%s.lock", state_path());
     snprintf(new_path, sizeof new_path, "%s.XXXXXX", state_path());
     int lock = open(lock_path, O_RDONLY | O_CREAT | O_CLOEXEC, 0644), file = -1;
+    fchmod(lock, 0644); /* whatever the umask */
     nvmlReturn_t code = all == NULL || lock < 0 || flock(lock, LOCK_EX) != 0 ? NO_PERMISSION : read_state(all);
     if (code == SUCCESS)
         code = read_text(&text, &mode);
