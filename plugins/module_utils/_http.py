@@ -1,0 +1,155 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small HTTP client: one request, one answer, one exception. No proxies, no redirects, no dependencies."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+ERROR_CHARACTERS = 300
+CHUNK = 65536
+
+
+class HttpError(Exception):
+    """No usable answer. The text names scheme, host, port, path and cause; never a query, a password or a header.
+
+    `status` is the answer's status where there was an answer.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: bytes
+    elapsed_s: float
+
+
+def request(
+    url: str,
+    *,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 10,
+) -> Response:
+    """Ask once and read the whole answer, whatever its status, within `timeout` seconds in all; else HttpError."""
+    target = _Target(url)
+    started = time.monotonic()
+    deadline = started + timeout
+    connection = target.connect(timeout)
+    with contextlib.closing(connection):
+        try:
+            connection.request(method, target.path, body=body, headers=dict(headers or {}))
+            channel = connection.sock  # http.client forgets it once it has seen `Connection: close`
+            answer = connection.getresponse()
+            chunks = []
+            while True:
+                channel.settimeout(max(0.001, deadline - time.monotonic()))
+                chunk = answer.read1(CHUNK)
+                if not chunk:
+                    break
+                chunks.append(chunk)
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+            if answer.length:  # read1 takes an early end for the end
+                raise http.client.IncompleteRead(b"", answer.length)
+        except Exception as problem:
+            cause = _cause(problem, timeout)
+            if cause is None:
+                raise
+            raise HttpError(f"{target.shown}: {cause}") from None
+    return Response(answer.status, b"".join(chunks), time.monotonic() - started)
+
+
+def get_json(url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 10) -> Any:
+    """The JSON of a 2xx answer to GET."""
+    return _json_of(url, request(url, headers=headers, timeout=timeout))
+
+
+def post_json(url: str, value: Any, *, headers: Mapping[str, str] | None = None, timeout: float = 10) -> Any:
+    """The JSON of a 2xx answer to POST of `value` as JSON."""
+    sent = {"Content-Type": "application/json", **(headers or {})}
+    return _json_of(url, request(url, method="POST", body=json.dumps(value).encode(), headers=sent, timeout=timeout))
+
+
+def error_text(body: bytes) -> str:
+    """What an answer says went wrong: its `error`, `detail` or `message`, else its first words; one line, short."""
+    text = body[: 4 * CHUNK].decode(errors="replace")
+    with contextlib.suppress(ValueError):
+        value = json.loads(text)
+        while isinstance(value, dict):
+            value = next((value[key] for key in ("error", "detail", "message") if value.get(key)), "")
+        text = value if isinstance(value, str) else json.dumps(value)
+    return " ".join(text.split())[:ERROR_CHARACTERS]
+
+
+class _Target:
+    """A URL taken apart: what to connect to, what to ask for, and what may be shown of it."""
+
+    def __init__(self, url: str) -> None:
+        try:
+            parts = urlsplit(url)
+            self.port = parts.port
+        except ValueError as problem:
+            raise HttpError(f"not a URL: {problem}") from None
+        self.scheme, self.host = parts.scheme, parts.hostname or ""
+        if self.scheme not in ("http", "https") or not self.host:
+            raise HttpError("not a URL: it must start with http:// or https:// and name a host")
+        self.path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        port = f":{self.port}" if self.port else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        self.shown = f"{self.scheme}://{host}{port}{parts.path}"
+
+    def connect(self, timeout: float) -> http.client.HTTPConnection:
+        if self.scheme == "https":
+            return http.client.HTTPSConnection(self.host, self.port, timeout=timeout)
+        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+
+
+def _cause(problem: Exception, timeout: float) -> str | None:
+    """An exception of the network in plain words; None for one that is no such thing."""
+    if isinstance(problem, (socket.timeout, TimeoutError)):
+        return f"no complete answer within {timeout:g} s"
+    if isinstance(problem, ConnectionRefusedError):
+        return "connection refused, so nothing listens there"
+    if isinstance(problem, socket.gaierror):
+        return f"host name not found: {problem.strerror}"
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {problem.verify_message}"
+    if isinstance(problem, ssl.SSLError):
+        return f"no TLS connection: {problem.reason or 'the other side does not speak it'}"
+    if isinstance(problem, (ConnectionError, http.client.RemoteDisconnected, http.client.IncompleteRead)):
+        return "the connection was closed before the answer was complete"
+    if isinstance(problem, http.client.InvalidURL):
+        return "not a URL: it has spaces or control characters"
+    if isinstance(problem, http.client.HTTPException):
+        return f"the answer is not HTTP ({type(problem).__name__})"
+    if isinstance(problem, OSError):
+        return problem.strerror or type(problem).__name__
+    if isinstance(problem, ValueError):  # http.client on a header; its text may hold the header's value
+        return "a header or the URL has characters that HTTP does not allow"
+    return None
+
+
+def _json_of(url: str, response: Response) -> Any:
+    shown = _Target(url).shown
+    if not 200 <= response.status < 300:
+        raise HttpError(f"{shown}: answered {response.status}: {error_text(response.body)}", response.status)
+    try:
+        return json.loads(response.body)
+    except ValueError:
+        raise HttpError(f"{shown}: the answer is not JSON: {error_text(response.body)}", response.status) from None

@@ -1,0 +1,414 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sampling GPU memory in a child process while something else loads the GPUs, and what the samples prove.
+
+The first half is arithmetic on finished series, the second the child's loop, the third the parent's side of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import os
+import select
+import time
+from array import array
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _nvml
+
+TIMELINE_POINTS = 500
+LISTING_INTERVAL_S = 1.0
+UNSEEN_LIMIT_MS = 2000  # a GPU that went unread for longer than this may have done anything
+PROGRESS_INTERVAL_S = 0.5
+ENDED_PROCESSES_KEPT = 128  # the driver forgets older ones, whatever its buffer size says
+EVIDENCE = ("none", "sampled", "bounded")  # weakest first
+RUNNER_NAMES = ("llama-server", "ollama_llama_server", "ollama_llama_se")  # the kernel cuts names at 15 characters
+
+
+def next_tick(started: float, interval_s: float, now: float) -> float:
+    """The next moment of the schedule after `now`; moments that were missed are not caught up."""
+    return started + (math.floor((now - started) / interval_s) + 1) * interval_s
+
+
+def max_gap_s(begins: Sequence[float], ends: Sequence[float], started: float, ended: float) -> float:
+    """The longest time for which something may have gone unseen.
+
+    A read shows one moment between its begin and its end, so whatever lasts longer than from the begin of one read to
+    the end of the next was seen. `started` and `ended` bound the watch.
+    """
+    if not begins:
+        return ended - started
+    inner = (end - begin for begin, end in zip(begins, ends[1:]))
+    return max(ends[0] - started, ended - begins[-1], *inner)
+
+
+def timeline(times: Sequence[float], used: Sequence[float], points: int = TIMELINE_POINTS) -> list[tuple[float, float]]:
+    """At most `points` pairs (time, used): the highest of each run of samples, so no peak is lost."""
+    run = math.ceil(len(times) / points)
+    return [
+        max(zip(times[first : first + run], used[first : first + run]), key=lambda pair: pair[1])
+        for first in range(0, len(times), max(1, run))
+    ]
+
+
+def accounted_in_window(
+    before: Mapping[tuple[int, int], Mapping[str, Any]], after: Mapping[tuple[int, int], Mapping[str, Any]]
+) -> dict[int, dict[str, Any]]:
+    """Of two readings of accounting, by (pid, start): what lived between them, by pid, as peak bytes and `grew`.
+
+    `grew` means that the peak was reached between the two readings.
+    """
+    lived = {}
+    for key, row in sorted(after.items(), key=lambda item: item[0][1]):
+        known = before.get(key)
+        if known is None or known["running"]:
+            lived[key[0]] = {"peak": row["peak"], "grew": known is None or row["peak"] > known["peak"]}
+    return lived
+
+
+def bound_mib(processes: Sequence[Mapping[str, Any]], others_mib: int, ended: int) -> int | None:
+    """The most a GPU can have held: the sum of all processes' accounted peaks and what belongs to no process.
+
+    None if accounting does not cover it: a process without an accounted peak (it started before accounting was on, or
+    in a container), or so many `ended` ones that the driver may have forgotten some.
+    """
+    peaks: list[int | None] = [process["accounting_peak_mib"] for process in processes]
+    known = [peak for peak in peaks if peak is not None]
+    return sum(known) + others_mib if len(known) == len(peaks) and ended < ENDED_PROCESSES_KEPT else None
+
+
+def evidence(gpu: Mapping[str, Any], max_used_mib: int | None) -> str:
+    """What the figures of one GPU prove: `none`, `sampled` (a lower bound) or `bounded` (it cannot have been more)."""
+    if blindness(gpu):
+        return "none"
+    if max_used_mib is not None and gpu["bound_mib"] is not None and gpu["bound_mib"] <= max_used_mib:
+        return "bounded"
+    return "sampled"
+
+
+def blindness(gpu: Mapping[str, Any]) -> str | None:
+    """Why the figures of one GPU prove nothing."""
+    if gpu["error"]:
+        return str(gpu["error"])
+    if not gpu["samples"]:
+        return "its memory was never read"
+    if gpu["max_gap_ms"] > UNSEEN_LIMIT_MS:
+        return f"its memory went unread for {gpu['max_gap_ms'] / 1000:.1f} s {dict(gpu['errors']) or ''}".rstrip()
+    return None
+
+
+def summary(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> dict[str, Any]:
+    """The figures of all GPUs as one: the highest peak, the weakest evidence, the worst gap."""
+    sampled = [gpu for gpu in gpus if gpu["samples"]]
+    highest = max(sampled, key=lambda gpu: int(gpu["peak_used_mib"]), default=None)
+    return {
+        "peak_used_mib": highest["peak_used_mib"] if highest else None,
+        "samples": min((gpu["samples"] for gpu in gpus), default=0),
+        "interval_ms": max((gpu["interval_ms"] for gpu in sampled), default=None),
+        "max_gap_ms": max((gpu["max_gap_ms"] for gpu in gpus), default=None),
+        "evidence": min((evidence(gpu, max_used_mib) for gpu in gpus), key=EVIDENCE.index, default="none"),
+        "timeline": highest["timeline"] if highest else [],
+        "processes": sorted(
+            ({"gpu": gpu["index"], **process} for gpu in gpus for process in gpu["processes"]),
+            key=lambda process: -(process["peak_mib"] or 0),
+        ),
+        "gpus": [
+            {
+                **{name: value for name, value in gpu.items() if name != "processes"},
+                "evidence": evidence(gpu, max_used_mib),
+            }
+            for gpu in gpus
+        ],
+    }
+
+
+def breaches(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> list[str]:
+    """A sentence for each GPU that was over the threshold, or of which nothing is known."""
+    found = []
+    for gpu in gpus:
+        name = f"GPU {gpu['index']} ({gpu['uuid']})"
+        if gpu["samples"] and max_used_mib is not None:
+            if gpu["peak_used_mib"] > max_used_mib:
+                found.append(
+                    f"{name}: {gpu['peak_used_mib']} of at most {max_used_mib} MiB used at t={gpu['peak_at_s']:.1f} s"
+                )
+            else:
+                found += [
+                    f"{name}: {process['name'] or 'process'} ({process['pid']}) alone held "
+                    f"{process['accounting_peak_mib']} of at most {max_used_mib} MiB, says NVML's accounting"
+                    for process in gpu["processes"]
+                    if process["accounting_grew"] and process["accounting_peak_mib"] > max_used_mib
+                ]
+        if blindness(gpu):
+            found.append(f"{name}: no evidence: {blindness(gpu)}")
+    return found
+
+
+def runner_command(pid: int) -> list[str] | None:
+    """The command line of one of Ollama's runners, which holds paths and sizes; None for any other process."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            name = file.read().rstrip("\n")
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            command = [word.decode(errors="replace") for word in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return None
+    names = (name, os.path.basename(command[0]) if command else "")
+    if any(known in names for known in RUNNER_NAMES) or ("ollama" in names and command[1:2] == ["runner"]):
+        return command
+    return None
+
+
+class _Watch:
+    """One GPU: its samples and who used it. Lives in the child."""
+
+    def __init__(self, nvml: ModuleType, index: int, handle: Any) -> None:
+        self._nvml, self.index, self._handle = nvml, index, handle
+        self._begins, self._ends, self._used = array("d"), array("d"), array("d")
+        self._errors: Counter[str] = Counter()
+        self._error_texts: dict[str, str] = {}
+        self._failing: str | None = None
+        self._processes: dict[tuple[int, str | None], dict[str, Any]] = {}
+        self._listed_used, self._listed_at, self._others_mib = -1.0, -math.inf, 0
+        self.last = self.peak = 0.0
+        self.uuid = nvml.nvmlDeviceGetUUID(handle)
+        self.memory_api, self._read = _nvml.memory_reader(nvml, handle)
+        self._memory = self._read()
+        self._accounting = self._read_accounting()
+
+    def sample(self, begin: float) -> float:
+        """Read once; the time after it. This is the fast path."""
+        try:
+            used = self._read().used
+        except Exception as problem:
+            self._failed(problem)
+            return time.monotonic()
+        end = time.monotonic()
+        self._begins.append(begin)
+        self._ends.append(end)
+        self._used.append(used)
+        self._failing = None
+        self.last = used
+        if used > self.peak:
+            self.peak = used
+        return end
+
+    def list_on_new_maximum(self, now: float) -> None:
+        if self.last > self._listed_used and now - self._listed_at >= LISTING_INTERVAL_S:
+            self.list_processes(now)
+
+    def list_processes(self, now: float) -> None:
+        try:
+            rows = _nvml.processes(self._nvml, self._handle)
+        except Exception as problem:
+            self._failed(problem)
+            return
+        self.sample(time.monotonic())
+        self._listed_at, self._listed_used = now, max(self._listed_used, self.last)
+        listed_mib = sum(row["used_mib"] or 0 for row in rows)
+        self._others_mib = max(self._others_mib, _nvml.mib_up(int(self.last)) - listed_mib)
+        for row in rows:
+            known = self._processes.setdefault(
+                (row["pid"], row["name"]),
+                {**row, "used_mib": None, "peak_mib": None, "command": runner_command(row["pid"])},
+            )
+            if row["used_mib"] is not None:
+                known["peak_mib"] = max(known["peak_mib"] or 0, row["used_mib"])
+
+    def result(self, started: float, ended: float) -> dict[str, Any]:
+        samples = len(self._used)
+        peak_at = self._ends[self._used.index(self.peak)] if samples and self.peak else started
+        points = timeline(self._ends, self._used)
+        span = self._ends[-1] - self._ends[0] if samples else 0.0
+        processes, ended_processes = self._accounted_processes()
+        bounded = self._accounting is not None
+        return {
+            "index": self.index,
+            "uuid": self.uuid,
+            "total_mib": self._memory.total // _nvml.MIB,
+            "reserved_mib": None if self._memory.reserved is None else _nvml.mib_up(self._memory.reserved),
+            "memory_api": self.memory_api,
+            "baseline_mib": _nvml.mib_up(int(self._used[0])) if samples else None,
+            "peak_used_mib": _nvml.mib_up(int(self.peak)) if samples else None,
+            "peak_at_s": round(peak_at - started, 3) if samples else None,
+            "bound_mib": bound_mib(processes, self._others_mib, ended_processes) if bounded else None,
+            "samples": samples,
+            "interval_ms": round(1000 * span / (samples - 1), 2) if samples > 1 else None,
+            "max_gap_ms": round(1000 * max_gap_s(self._begins, self._ends, started, ended), 2),
+            "errors": dict(self._errors),
+            "error": self._error_texts.get("NVML_ERROR_GPU_IS_LOST") or self._error_texts.get(self._failing or ""),
+            "timeline": [[round(at - started, 3), _nvml.mib_up(int(used))] for at, used in points],
+            "processes": processes,
+        }
+
+    def _failed(self, problem: Exception) -> None:
+        name = _nvml.error_name(self._nvml, problem)
+        self._errors[name] += 1
+        self._failing = name
+        if name not in self._error_texts:
+            self._error_texts[name] = str(_nvml.explain(self._nvml, problem))
+
+    def _read_accounting(self) -> dict[tuple[int, int], dict[str, Any]] | None:
+        """What accounting holds, by (pid, start); None where it is off. It is never switched on here."""
+        if _nvml.accounting_mode(self._nvml, self._handle) != "enabled":
+            return None
+        rows = {}
+        try:
+            pids = self._nvml.nvmlDeviceGetAccountingPids(self._handle)
+        except Exception:
+            return None
+        for pid in pids:
+            # TypeError: what the bindings make of a figure that is not available.
+            with contextlib.suppress(self._nvml.NVMLError, TypeError):
+                stats = self._nvml.nvmlDeviceGetAccountingStats(self._handle, pid)
+                rows[pid, stats.startTime] = {"peak": stats.maxMemoryUsage, "running": bool(stats.isRunning)}
+        return rows
+
+    def _accounted_processes(self) -> tuple[list[dict[str, Any]], int]:
+        """All processes of the window with both peaks, and how many ended ones accounting holds."""
+        after = self._read_accounting() if self._accounting is not None else None
+        if after is None:
+            self._accounting = None
+        lived = accounted_in_window(self._accounting or {}, after or {})
+        listed = {pid for pid, _ in self._processes}
+        for pid in lived:
+            if pid not in listed:  # it came and went between two listings
+                self._processes[pid, None] = {
+                    "pid": pid, "name": None, "used_mib": None, "kind": "compute", "peak_mib": None, "command": None,
+                }  # fmt: skip
+        processes = []
+        for process in self._processes.values():
+            row = lived.get(process["pid"])
+            peak = _nvml.mib_up(row["peak"]) if row else 0
+            usable = row is not None and peak > 0 and peak >= (process["peak_mib"] or 0)
+            processes.append(
+                {
+                    **{name: process[name] for name in ("pid", "name", "kind", "peak_mib", "command")},
+                    "accounting_peak_mib": peak if usable else None,
+                    "accounting_grew": bool(usable and row and row["grew"]),
+                }
+            )
+        return processes, sum(not row["running"] for row in (after or {}).values())
+
+
+def _choose(nvml: ModuleType, wanted: Sequence[str]) -> list[_Watch]:
+    """The GPUs to watch: all, or those named by index or UUID, each once."""
+    count = nvml.nvmlDeviceGetCount()
+    if not count:
+        raise _nvml.NvmlProblem("error", "NVML shows no GPU")
+    watches: dict[str, _Watch] = {}
+    for name in wanted or [str(index) for index in range(count)]:
+        try:
+            if name.isdigit():
+                handle = nvml.nvmlDeviceGetHandleByIndex(int(name))
+            else:
+                handle = nvml.nvmlDeviceGetHandleByUUID(name)
+            watch = _Watch(nvml, nvml.nvmlDeviceGetIndex(handle), handle)
+        except Exception as problem:
+            if _nvml.code_of(problem) in (2, 6):  # InvalidArgument, NotFound
+                raise _nvml.NvmlProblem(
+                    "error", f"no GPU {name} here: it must be an index below {count} or the UUID of a GPU"
+                ) from None
+            found = _nvml.explain(nvml, problem)
+            raise _nvml.NvmlProblem(found.status, f"GPU {name}: {found}") from None
+        watches[watch.uuid] = watch
+    return sorted(watches.values(), key=lambda watch: watch.index)
+
+
+def _sample(
+    send: _child.Send, lifeline: int, wanted: Sequence[str], interval_s: float, bindings_path: str | None
+) -> None:
+    """The child: sample until the parent lets go, then send the result."""
+    try:
+        nvml, _ = _nvml.connect(bindings_path)
+        watches = _choose(nvml, wanted)
+    except _nvml.NvmlProblem as problem:
+        send({"kind": "problem", "status": problem.status, "message": str(problem)})
+        return
+    gc.freeze()
+    gc.disable()  # nothing below makes cycles, and a collection is a gap
+    started = now = time.monotonic()
+    for watch in watches:
+        now = watch.sample(now)
+        watch.list_processes(now)
+    send({"kind": "started"})
+    progress_due = now
+    while not select.select([lifeline], [], [], max(0.0, next_tick(started, interval_s, now) - time.monotonic()))[0]:
+        now = time.monotonic()
+        for watch in watches:
+            now = watch.sample(now)
+        for watch in watches:
+            watch.list_on_new_maximum(now)
+        if now >= progress_due:
+            progress_due = now + PROGRESS_INTERVAL_S
+            send(
+                {
+                    "kind": "progress",
+                    "t_s": round(now - started, 1),
+                    "used_mib": _nvml.mib_up(int(max(watch.last for watch in watches))),
+                    "peak_used_mib": _nvml.mib_up(int(max(watch.peak for watch in watches))),
+                }
+            )
+    for watch in watches:
+        watch.list_processes(time.monotonic())
+        watch.sample(time.monotonic())
+    ended = time.monotonic()
+    send({"kind": "result", "gpus": [watch.result(started, ended) for watch in watches]})
+
+
+class Sampler:
+    """Samples the chosen GPUs from `start` to `stop`. Start it before any thread exists."""
+
+    def __init__(self, gpus: Sequence[str] = (), interval_ms: int = 50, bindings_path: str | None = None) -> None:
+        self._arguments = (tuple(gpus), interval_ms / 1000, bindings_path)
+        self._child: _child.Child | None = None
+
+    def start(self, timeout_s: float = 20) -> None:
+        """Return once the first samples are taken; NvmlProblem if there can be none."""
+        self._child = _child.Child(lambda send, lifeline: _sample(send, lifeline, *self._arguments))
+        self._expect("started", timeout_s)
+
+    def progress(self, timeout_s: float) -> dict[str, Any] | None:
+        """The next t_s, used_mib and peak_used_mib (highest over the GPUs), about twice a second; None if none came.
+
+        NvmlProblem if the sampler crashed.
+        """
+        message = self._receive(timeout_s)
+        return message if message and message["kind"] == "progress" else None
+
+    def stop(self, timeout_s: float = 10) -> list[dict[str, Any]]:
+        """Take the last samples and return the figures of each GPU; NvmlProblem if the sampler crashed or hangs."""
+        assert self._child is not None
+        self._child.let_go()
+        gpus: list[dict[str, Any]] = self._expect("result", timeout_s)["gpus"]
+        return gpus
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.close()
+            self._child = None
+
+    def _expect(self, kind: str, timeout_s: float) -> dict[str, Any]:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            message = self._receive(deadline - time.monotonic())
+            if message is None:
+                raise _nvml.ended(_child.ChildTimedOut(f"no answer within {timeout_s:g} s"))
+            if message["kind"] == kind:
+                return message
+
+    def _receive(self, timeout_s: float) -> dict[str, Any] | None:
+        assert self._child is not None
+        try:
+            message = self._child.receive(timeout_s)
+        except _child.ChildCrashed as problem:
+            raise _nvml.ended(problem) from None
+        if message and message["kind"] == "problem":
+            raise _nvml.NvmlProblem(message["status"], message["message"])
+        return message
