@@ -1,0 +1,27 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Decide what to do on a host from what was declared and what was read. Contacts no host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        given = self._task.args
+        decision = _decide.decide(given["declared"], given["read"], given.get("profile_text"), given["deploys"])
+        if decision["problems"]:
+            problems = decision["problems"]
+            head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+            message = "\n".join([f"refused before anything was written, {head}:", *(f"- {text}" for text in problems)])
+            return {**result, **decision, "failed": True, "msg": message}
+        return {**result, **decision, "changed": False}

@@ -1,0 +1,30 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Resolve and check what the operator declared. Contacts no host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        misplaced = _controller.set_in_inventory(_declare.RUN_LEVEL, task_vars or {}, self._loader)
+        declared = _declare.resolve(self._task.args["variables"], misplaced)
+        fixed = self._task.args.get("fixed_profile")
+        if fixed and _controller.given_on_the_command_line("gpu_memory_profile", self._loader):
+            declared["problems"].insert(
+                0,
+                f"this playbook applies the profile {fixed}; for another one use selo.gpu_memory.apply "
+                "with -e gpu_memory_profile=NAME",
+            )
+        return {**result, "changed": False, **declared}

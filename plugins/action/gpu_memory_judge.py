@@ -1,0 +1,70 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Judge a host and write its record. Contacts no host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _verdict
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = {**super().run(tmp, task_vars), "changed": False}
+        host = (task_vars or {})["inventory_hostname"]
+        return {**result, **(self._after_load(host) if self._task.args["at"] == "load" else self._at_the_end(host))}
+
+    def _record(self, host: str, verdict: str, reasons: list[str]) -> dict[str, Any]:
+        given = self._task.args
+        return _report.record(
+            host,
+            given["declared"],
+            verdict,
+            reasons,
+            decision=given.get("decision"),
+            before=given.get("read"),
+            load=given.get("load"),
+            after=given.get("after"),
+            restarted=given.get("restarted"),
+            restored=given.get("restored"),
+            generation=(given.get("kept") or {}).get("generation"),
+        )
+
+    def _after_load(self, host: str) -> dict[str, Any]:
+        """The judgement of a load; anything but a pass fails the task, so that what was kept is put back."""
+        given = self._task.args
+        verdict, reasons = _verdict.judge_load(
+            given["declared"], given["decision"]["ollama_environment"], given["load"], given["after"]
+        )
+        judged = {"verdict": verdict, "reasons": reasons, "record": self._record(host, verdict, reasons)}
+        if verdict == "pass":
+            return judged
+        return {**judged, "failed": True, "msg": "\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)])}
+
+    def _at_the_end(self, host: str) -> dict[str, Any]:
+        given = self._task.args
+        verdict, reasons, ok = _verdict.conclude(
+            given["declared"],
+            given["gate"],
+            given.get("decision"),
+            given.get("judged"),
+            given.get("failure"),
+            given.get("restored"),
+            kept=bool((given.get("kept") or {}).get("generation")),
+        )
+        proof = (given.get("decision") or {}).get("proof")
+        if verdict == "pass" and proof and not given.get("load"):
+            record = {**proof["record"], "changed": False, "restarts": None, "proven_at": proof["at"]}
+        else:
+            record = self._record(host, verdict, reasons)
+        record = {**record, "wave": given["gate"]["wave"], "ok": ok}
+        if not self._task.check_mode:
+            _controller.write_json(_controller.report_directory(given["report_dir"]) / f"{host}.json", record)
+        return record

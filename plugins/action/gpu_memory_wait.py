@@ -1,0 +1,68 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Wait for a load test that runs on the host, show memory meanwhile, and renew the host's lease.
+
+Reads two small files with a plain command; no module is sent. A connection that is lost for a moment is not a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from ansible.errors import AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
+
+POLL_S = 1.0
+SHOWN_EVERY_S = 2.0
+LOST_FOR_S = 30.0
+SEPARATOR = "--gpu-memory--"
+
+
+class ActionModule(ActionBase):
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        given = self._task.args
+        host = (task_vars or {}).get("inventory_hostname", "")
+        deadline = time.monotonic() + float(given["timeout_s"])
+        answered = shown = time.monotonic()
+        while time.monotonic() < deadline:
+            try:
+                progress, finished = self._poll(given)
+                answered = time.monotonic()
+            except AnsibleConnectionFailure as problem:
+                if time.monotonic() - answered > LOST_FOR_S:
+                    return {"failed": True, "lost_connection": True, "msg": f"lost the connection: {problem.message}"}
+                progress, finished = None, None
+            if finished is not None:
+                # The verdict is drawn from the whole picture, so a breach is a finding here and not yet a failure.
+                return {**finished, "changed": False, "failed": False, "breached": bool(finished.get("failed"))}
+            if progress and time.monotonic() - shown >= SHOWN_EVERY_S:
+                shown = time.monotonic()
+                Display().display(_report.progress_line(host, int(given.get("wave") or 1), progress))
+            time.sleep(POLL_S)
+        return {"failed": True, "msg": f"the load test did not end within {given['timeout_s']} s"}
+
+    def _poll(self, given: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        quote = self._connection._shell.quote
+        commands = [f"cat {quote(given['progress_path'])}", f"echo {SEPARATOR}", f"cat {quote(given['results_file'])}"]
+        if given.get("renew"):
+            commands.append(f"{quote(given['host_tool'])} renew {quote(given['renew'])} >/dev/null")
+        output = self._low_level_execute_command("{ " + "; ".join(commands) + "; } 2>/dev/null; true")
+        progress, _, result = output["stdout"].partition(SEPARATOR)
+        finished = _json(result)
+        # While a job runs its file says `started`; at the end the module's own result stands there instead.
+        return _json(progress), None if finished is None or "started" in finished else finished
+
+
+def _json(text: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,92 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs a module of this collection on its host, for every module that `meta/runtime.yml` routes here.
+
+It adds two things to what Ansible does by itself. A lost connection fails the task instead of dropping the host from
+the play, because `rescue` does not run for an unreachable host and the report would have no line for it. And a host
+without good NVML bindings gets the controller's copy of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.plugins.action import ActionBase
+
+READS_NVML = ("gpu_memory_info", "gpu_memory_assert")
+LIBRARY = "/run/gpu-memory/lib"
+# Older ones misread the process list of driver 535 and have no memory v2.
+OLDEST_BINDINGS = (12, 535, 108)
+
+
+def controllers_bindings() -> Path | None:
+    """The controller's own pynvml.py of nvidia-ml-py, or None where it has no good one."""
+    try:
+        version = importlib.metadata.version("nvidia-ml-py")
+        spec = importlib.util.find_spec("pynvml")
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
+    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
+    if numbers < OLDEST_BINDINGS or spec is None or spec.origin is None or not spec.origin.endswith("pynvml.py"):
+        return None
+    return Path(spec.origin)
+
+
+class ActionModule(ActionBase):
+    _supports_async = True
+    _supports_check_mode = True
+    _supports_diff = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        module = self._task.action.rpartition(".")[2]
+        try:
+            super().run(tmp, task_vars)
+            if module not in READS_NVML:
+                return self._execute(self._task.args, task_vars)
+            return self._execute_with_bindings(task_vars)
+        except AnsibleConnectionFailure as problem:
+            host = self._play_context.remote_addr or "the host"
+            return {
+                "failed": True,
+                "lost_connection": True,
+                "msg": f"lost the connection to {host} during {module}: {problem.message}",
+            }
+
+    def _execute(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        return self._execute_module(
+            module_name=self._task.action, module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
+        )
+
+    def _execute_with_bindings(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        source = controllers_bindings()
+        if source is None or self._task.args.get("bindings_path"):
+            return self._execute(self._task.args, task_vars)
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+        arguments = {**self._task.args, "bindings_path": f"{LIBRARY}/{digest}"}
+        result = self._execute(arguments, task_vars)
+        if (result.get("nvml") or {}).get("status") not in ("bindings_missing", "bindings_bad"):
+            return result
+        arguments["bindings_path"] = self._send(source, arguments["bindings_path"])
+        return self._execute(arguments, task_vars)
+
+    def _send(self, source: Path, directory: str) -> str:
+        """Put the bindings where the module looks for them; in check mode, where they vanish with the task."""
+        if self._connection._shell.tmpdir is None:
+            self._make_tmp_path()
+        sent = self._transfer_file(
+            str(source), self._connection._shell.join_path(self._connection._shell.tmpdir, "pynvml.py")
+        )
+        self._fixup_perms2((self._connection._shell.tmpdir, sent))
+        if self._task.check_mode:
+            return self._connection._shell.tmpdir
+        quote = self._connection._shell.quote
+        done = self._low_level_execute_command(f"install -D -m 0644 {quote(sent)} {quote(directory + '/pynvml.py')}")
+        if done["rc"] != 0:
+            raise AnsibleActionFail(f"cannot put the NVML bindings into {directory}: {done['stderr'].strip()}")
+        return directory

@@ -1,0 +1,294 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what was declared and what was read to what is to be done. Pure: no host, no clock, no Ansible."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _settings, _systemd
+
+DROP_IN = "zz-gpu-memory.conf"
+OLDEST_DRIVER = 510
+DAY_S = 86400
+
+
+def decide(
+    declared: Mapping[str, Any], read: Mapping[str, Any], profile_text: str | None, deploys: bool
+) -> dict[str, Any]:
+    """What to do on one host.
+
+    `declared`: `_declare.resolve`. `read`: the result of `gpu_memory_info`. `profile_text`: the rendered text of the
+    profile's own file. `deploys`: false where nothing will be written (verify), so that only what hinders a proof is a
+    problem.
+
+    Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
+    with their present SHA-256, `drop_in_changed`, `env_changed` (paths), `profile_file_changed`, the `restart` list,
+    the `services` for gpu_memory_restart, `acts` (anything to write or restart), the `load` for gpu_memory_assert and
+    `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
+    """
+    problems = list(declared["problems"])
+    problems += _gpu_problems(declared, read["nvml"])
+    problems += _ollama_problems(declared, read["ollama"])
+    problems += _backend_problems(declared, read["backend"])
+    if deploys:
+        problems += _deploy_problems(declared, read)
+    environment: dict[str, str] = {}
+    notes: list[str] = []
+    profile = declared["profile"]
+    if profile is not None:
+        environment, unheard = wanted_environment(declared, read)
+        notes += [f"Ollama {_version_text(declared, read)} has no setting for {name}" for name in unheard]
+        if deploys:
+            problems += _override_problems(environment, read["ollama"])
+    if declared["verify"] != "never" and not declared["backend"]["load"] and not declared["models"]:
+        problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
+    if problems:
+        return {"problems": problems, "notes": notes, "acts": False, "load_needed": False}
+
+    drop_in = read["ollama"]["drop_ins"]["own"]
+    drop_in_changed = drop_in["text"] != _systemd.render_dropin(environment)
+    env = profile["env"]
+    env_changed = [
+        file["path"] for file in read["backend"]["env_files"] if (file.get("values") or {}) | env != file.get("values")
+    ]
+    profile_file = next(iter(read["backend"]["files"]), None)
+    profile_file_changed = profile_file is not None and profile_file["sha256"] != _sha256(profile_text or "")
+    restart = []
+    if drop_in_changed or not _ollama_runs(environment, read["ollama"]):
+        restart.append("ollama")
+    if declared["backend"]["kind"] != "none" and (env_changed or not _backend_runs(read["backend"])):
+        restart.append("backend")
+    files = [
+        {"path": file["path"], "sha256": file["sha256"]}
+        for file, changes in [
+            (drop_in, drop_in_changed),
+            *((file, file["path"] in env_changed) for file in read["backend"]["env_files"]),
+            *([(profile_file, profile_file_changed)] if profile_file else []),
+        ]
+        if changes
+    ]
+    acts = bool(files or restart)
+    key = proof_key(declared, environment, read)
+    proof = valid_proof(read["state"].get("proof"), key, declared["proof_max_age"] * DAY_S, read["host"]["time"])
+    return {
+        "problems": [],
+        "notes": notes,
+        "ollama_environment": environment,
+        "files": files,
+        "drop_in_changed": drop_in_changed,
+        "env_changed": env_changed,
+        "profile_file_changed": profile_file_changed,
+        "restart": restart,
+        "services": {"ollama": declared["ollama"], "backend": declared["backend"], "restart": restart},
+        "acts": acts,
+        "proof_key": key,
+        "proof": None if acts else proof,
+        "load": load_request(declared),
+        "load_needed": load_needed(declared["verify"], acts, proof is not None),
+    }
+
+
+def load_request(declared: Mapping[str, Any]) -> dict[str, Any]:
+    """The load test: one chat more than can run at once, through the backend, or without one straight to Ollama."""
+    requests = declared["load_requests"] or declared["profile"]["intent"]["num_parallel"] + 1
+    load = dict(declared["backend"]["load"])
+    if not load:
+        load = {
+            "url": declared["ollama"]["url"] + "/api/chat",
+            "bodies": [
+                {"model": model, "messages": [{"role": "user", "content": text}], "stream": False}
+                for text in ("Tell me a story", "What is AI?", "Explain how a GPU works")
+                for model in declared["models"]
+            ],
+            "timeout": 120,
+        }
+    return {**load, "requests": requests, "concurrency": requests}
+
+
+def load_needed(verify: str, changed: bool, proven: bool) -> bool:
+    """`always`, `never`, or (`changed`) where something changed or no valid proof stands."""
+    return verify == "always" or (verify == "changed" and (changed or not proven))
+
+
+def version_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> _settings.Version | None:
+    return _settings.parse_version(_version_text(declared, read))
+
+
+def _version_text(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Any:
+    return declared["ollama"]["version"] or read["ollama"]["api"]["version"]
+
+
+def wanted_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """What our drop-in says: the profile's intent in the words of the installed version."""
+    profile = declared["profile"]
+    margins = _settings.margins_mib(_usable_gpus(read["nvml"]), profile["max_used_mib"])
+    return _settings.ollama_environment(profile["intent"], margins, version_of(declared, read))
+
+
+def proof_key(declared: Mapping[str, Any], environment: Mapping[str, str], read: Mapping[str, Any]) -> str:
+    """What a proof was made of; a proof with another key proves nothing about now."""
+    models = declared["models"]
+    made_of = {
+        "profile": [declared["profile"]["env"], declared["profile"]["intent"]],
+        "ollama_environment": dict(environment),
+        "backend": {name: declared["backend"].get(name) for name in ("kind", "unit", "directory", "command", "load")},
+        "ollama": _version_text(declared, read),
+        "models": sorted(
+            [model["name"], model["digest"]] for model in read["ollama"]["api"]["models"] if model["name"] in models
+        ),
+        "driver": read["nvml"]["driver_version"],
+        "gpus": sorted(gpu["uuid"] for gpu in _usable_gpus(read["nvml"])),
+    }
+    return _sha256(json.dumps(made_of, sort_keys=True, default=str))
+
+
+def valid_proof(proof: Mapping[str, Any] | None, key: str, max_age_s: float, now: float) -> Mapping[str, Any] | None:
+    """The kept proof, if it was made of the same things, passed, and is neither too old nor from the future."""
+    if not proof or proof.get("key") != key or proof.get("verdict") != "pass":
+        return None
+    age = now - float(proof.get("at") or 0)
+    return proof if -DAY_S < age <= max_age_s else None
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _usable_gpus(nvml: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [gpu for gpu in nvml.get("gpus") or [] if not gpu.get("error")]
+
+
+def _ollama_runs(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> bool:
+    """Whether a running server was started with what we want; a file that no server has read is not in force."""
+    process = ollama["process"]
+    if ollama["unit"]["active_state"] != "active" or process is None or ollama["api"]["error"]:
+        return False
+    return all(process["environment"].get(name) == value for name, value in environment.items())
+
+
+def _backend_runs(backend: Mapping[str, Any]) -> bool:
+    """Whether the backend runs, is healthy, and was started after its env files were last written."""
+    if not backend["pids"] or (backend["health"] is not None and not backend["health"]["ok"]):
+        return False
+    started = backend["started_s"]
+    return started is not None and all(
+        not file["exists"] or file["modified_s"] <= started for file in backend["env_files"]
+    )
+
+
+def _gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[str]:
+    if nvml["status"] != "ok":
+        return [f"NVML: {nvml['message']}"]
+    problems = []
+    driver = str(nvml.get("driver_version") or "").split(".")[0]
+    if driver.isdigit() and int(driver) < OLDEST_DRIVER:
+        problems.append(
+            f"NVML: driver {nvml['driver_version']} is too old to tell used from reserved memory; "
+            f"install {OLDEST_DRIVER} or newer"
+        )
+    if not nvml["gpus"]:
+        problems.append("NVML: there is no NVIDIA GPU on this host")
+    threshold = declared["profile"]["max_used_mib"] if declared["profile"] else None
+    for gpu in nvml["gpus"]:
+        name = f"GPU {gpu['index']} ({gpu.get('name') or gpu.get('uuid')})"
+        if gpu.get("error"):
+            problems.append(f"NVML: {name}: {gpu['error']}")
+        elif gpu.get("mig"):
+            problems.append(f"NVML: {name} is split by MIG, which the memory figures here do not cover; switch MIG off")
+        elif threshold is not None and gpu["total_mib"] - (gpu.get("reserved_mib") or 0) < threshold:
+            problems.append(
+                f"max_used_mib = {threshold} is more than {name} has: {gpu['total_mib']} MiB, of which "
+                f"{gpu.get('reserved_mib') or 0} are reserved; choose a profile for this size"
+            )
+    return problems
+
+
+def _ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> list[str]:
+    unit, api = ollama["unit"], ollama["api"]
+    name = declared["ollama"]["unit"]
+    if unit.get("error"):
+        return [f"{name}: {unit['error']}"]
+    if unit["load_state"] != "loaded":
+        return [
+            f"the unit {name} is {unit['load_state']} on this host; set gpu_memory_ollama.unit, "
+            "or run selo.gpu_memory.discover to find it"
+        ]
+    problems = []
+    if declared["ollama"]["version"] is None and _settings.parse_version(api["version"]) is None:
+        reason = api["error"] or f"it calls itself {api['version']!r}, which is no release"
+        problems.append(
+            f"the version of Ollama at {declared['ollama']['url']} is unknown ({reason}), and with it what it honours; "
+            f"start {name}, or set gpu_memory_ollama.version"
+        )
+    if not api["error"]:
+        present = {str(model["name"]) for model in api["models"]}
+        for model in declared["models"]:
+            if model not in present and f"{model}:latest" not in present:
+                known = ", ".join(sorted(present)) or "none"
+                problems.append(f"the model {model} is not on this host (it has: {known}); run: ollama pull {model}")
+    return problems
+
+
+def _backend_problems(declared: Mapping[str, Any], backend: Mapping[str, Any]) -> list[str]:
+    problems = []
+    unit = backend.get("unit")
+    if unit is not None and unit.get("load_state") != "loaded":
+        problems.append(
+            f"the backend's unit {unit['name']} is {unit.get('load_state') or unit.get('error')} on this host; set "
+            "gpu_memory_backend.unit, or gpu_memory_backend: none if only Ollama runs here"
+        )
+    if backend.get("directory_exists") is False:
+        problems.append(
+            f"the backend's directory {declared['backend']['directory']} is missing on this host; "
+            "set gpu_memory_backend.directory"
+        )
+    return problems
+
+
+def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[str]:
+    problems = []
+    profile = declared["profile"]
+    if profile is not None and profile["max_used_mib"] is None and not declared["allow_unsafe"]:
+        problems.append(
+            f"the profile {profile['name']} has no threshold (max_used_mib), so nothing could prove it; "
+            "set gpu_memory_allow_unsafe=true to deploy it all the same"
+        )
+    for file in read["backend"]["env_files"]:
+        if file.get("error"):
+            problems.append(f"{file['path']} cannot be read: {file['error']}")
+        elif file["exists"] and not file["regular"]:
+            problems.append(f"{file['path']} is no regular file; set gpu_memory_backend.env_files")
+        elif not file["exists"] and not file.get("parent_exists"):
+            problems.append(f"{posixpath.dirname(file['path'])} is missing; set gpu_memory_backend.env_files")
+        for name, value in (profile["env"] if profile else {}).items():
+            try:
+                _dotenv.encode(value, file["read_by"] or list(_dotenv.DEFAULT_READERS))
+            except _dotenv.ValueNotPortable as problem:
+                problems.append(f"env.{name} for {file['path']}: {problem}")
+    lease = read["state"].get("lease")
+    if lease and lease.get("live"):
+        problems.append(
+            f"another run holds this host until {lease.get('until')}: {lease.get('holder')}; wait, or see its outcome"
+        )
+    return problems
+
+
+def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> list[str]:
+    """Who would win over our drop-in: later drop-ins, and every EnvironmentFile (systemd.exec(5))."""
+    problems = []
+    later = [drop_in for drop_in in ollama["drop_ins"]["others"] if posixpath.basename(drop_in["path"]) > DROP_IN]
+    for kind, sources in (("drop-in", later), ("EnvironmentFile", ollama["unit"]["environment_files"])):
+        for source in sources:
+            for name, value in source["environment"].items():
+                if name in environment and value != environment[name]:
+                    problems.append(
+                        f"the {kind} {source['path']} sets {name}={value} and wins over this collection's "
+                        f"{name}={environment[name]}; take the line out there"
+                    )
+    return problems

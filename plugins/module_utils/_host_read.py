@@ -1,0 +1,309 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading a managed host: units, processes, files, Ollama's API and journal. Nothing here changes anything.
+
+Each function answers with plain data and puts what it could not read into an `error` text instead of raising: a host
+that lacks something is a finding, not a failure of the reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import hashlib
+import json
+import os
+import pwd
+import re
+import stat
+import subprocess
+import time
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _http, _journal, _settings, _systemd
+
+UNIT_PROPERTIES = (
+    "Id,LoadState,ActiveState,SubState,Result,MainPID,ActiveEnterTimestamp,FragmentPath,"
+    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,User"
+)
+JOURNAL_LINES = 20000
+RUNNER_NAMES = ("llama-server", "ollama_llama_server", "ollama-runner")
+
+
+def run(arguments: list[str], timeout_s: float = 30) -> tuple[int, str]:
+    """Exit status and standard output of a command; 127 where there is no such command, 124 on a timeout."""
+    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
+    try:
+        done = subprocess.run(  # noqa: S603 - an argument list, no shell
+            arguments,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=timeout_s,
+            env=environment,
+            check=False,
+        )
+    except FileNotFoundError:
+        return 127, ""
+    except subprocess.TimeoutExpired:
+        return 124, ""
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def read_host() -> dict[str, Any]:
+    """Boot id, the host's own time (Unix), architecture and systemd's version."""
+    status, text = run(["systemctl", "--version"])
+    version = re.match(r"systemd (\d+)", text)
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot_id = file.read().strip()
+    return {
+        "boot_id": boot_id,
+        "time": time.time(),
+        "machine": os.uname().machine,
+        "systemd": int(version.group(1)) if status == 0 and version else None,
+    }
+
+
+def read_unit(name: str) -> dict[str, Any]:
+    """A unit as systemd has merged it; its environment is reduced to what may be shown."""
+    status, text = run(["systemctl", "show", name, "--property", UNIT_PROPERTIES])
+    if status != 0:
+        return {"name": name, "error": "systemctl show failed; is systemd the init system here?"}
+    properties = _systemd.parse_show(text)
+    environment = properties.get("Environment") or {}
+    return {
+        "name": name,
+        "error": None,
+        "load_state": properties.get("LoadState"),
+        "active_state": properties.get("ActiveState"),
+        "sub_state": properties.get("SubState"),
+        "result": properties.get("Result"),
+        "main_pid": int(properties.get("MainPID") or 0),
+        "active_enter_timestamp": properties.get("ActiveEnterTimestamp") or None,
+        "fragment_path": properties.get("FragmentPath") or None,
+        "drop_in_paths": (properties.get("DropInPaths") or "").split(),
+        "environment_files": [
+            {"path": path, "environment": _environment_file(path)}
+            for path in re.findall(r"(/\S+) \(ignore_errors", properties.get("EnvironmentFiles") or "")
+        ],
+        "environment": _settings.shown(environment if isinstance(environment, dict) else {}),
+        "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
+        "user": properties.get("User") or None,
+    }
+
+
+def _environment_file(path: str) -> dict[str, str]:
+    """Settings of GPU memory in a file that the unit names in EnvironmentFile=; such a file wins over every drop-in."""
+    try:
+        with open(path, "rb") as file:
+            values = _dotenv.get_keys(file.read(), sorted(_settings.SHOWN), readers=["systemd"])
+    except OSError:
+        return {}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def read_process(pid: int) -> dict[str, Any] | None:
+    """What a process was started with; None where there is none. Environment: only what may be shown."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            pairs = (item.partition(b"=") for item in file.read().split(b"\0") if item)
+            environment = {name.decode(errors="replace"): value.decode(errors="replace") for name, _, value in pairs}
+        return {"pid": pid, "started_s": process_start_s(pid), "environment": _settings.shown(environment)}
+    except OSError:
+        return None
+
+
+def process_start_s(pid: int) -> float:
+    """When a process started, in seconds since boot (/proc/PID/stat, field 22)."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+
+
+def command_line(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return [word.decode(errors="replace") for word in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return []
+
+
+def all_pids() -> list[int]:
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def read_runners() -> list[dict[str, Any]]:
+    """Ollama's runner processes with their whole command line (it holds paths and sizes, no secret)."""
+    runners = []
+    for pid in all_pids():
+        command = command_line(pid)
+        names = [os.path.basename(word) for word in command[:2]]
+        is_runner = any(name in RUNNER_NAMES for name in names) or (
+            names[:1] == ["ollama"] and command[1:2] == ["runner"]
+        )
+        process = read_process(pid) if is_runner else None
+        if process is not None:
+            runners.append({**process, "command": command, "settings": _journal.runner_settings(command)})
+    return runners
+
+
+def read_file(path: str, keys: list[str] | None = None, readers: list[str] | None = None) -> dict[str, Any]:
+    """A file's identity, and of a `.env` file the values of `keys` alone."""
+    facts: dict[str, Any] = {"path": path, "exists": False, "sha256": None, "error": None}
+    try:
+        status = os.stat(path)
+        facts.update(
+            exists=True,
+            regular=stat.S_ISREG(status.st_mode),
+            mode=f"{stat.S_IMODE(status.st_mode):04o}",
+            owner=_name(pwd.getpwuid, status.st_uid),
+            group=_name(grp.getgrgid, status.st_gid),
+            modified_s=_seconds_since_boot(status.st_mtime),
+        )
+        if facts["regular"]:
+            with open(path, "rb") as file:
+                content = file.read()
+            facts["sha256"] = hashlib.sha256(content).hexdigest()
+            if keys is not None:
+                facts["values"] = _dotenv.get_keys(content, keys, readers=readers)
+    except FileNotFoundError:
+        facts["parent_exists"] = os.path.isdir(os.path.dirname(path))
+    except (OSError, ValueError) as problem:
+        facts["error"] = str(problem)
+    return facts
+
+
+def _seconds_since_boot(epoch: float) -> float:
+    """A wall-clock time on the clock of `process_start_s`, so that the two can be compared."""
+    return epoch - (time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def _name(lookup: Any, number: int) -> str:
+    try:
+        return lookup(number)[0]
+    except KeyError:
+        return str(number)
+
+
+def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
+    """Our drop-in with its text, and the others with those of their variables that may be shown."""
+    own_path = f"/etc/systemd/system/{unit['name']}.d/{own_name}"
+    own = read_file(own_path)
+    own["text"] = None
+    if own["exists"]:
+        with open(own_path, encoding="utf-8", errors="replace") as file:
+            own["text"] = file.read()
+    others = []
+    for path in unit.get("drop_in_paths") or []:
+        if path != own_path:
+            try:
+                with open(path, encoding="utf-8", errors="replace") as file:
+                    environment = _systemd.parse_environment_directives(file.read())
+            except OSError:
+                environment = {}
+            others.append({"path": path, "environment": _settings.shown(environment)})
+    return {"own": own, "others": others}
+
+
+def read_ollama_api(url: str, models: list[str]) -> dict[str, Any]:
+    """Version, models with digests, loaded models and, for `models`, `/api/show`. `error` where it does not answer."""
+    facts: dict[str, Any] = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
+    try:
+        facts["version"] = _http.get_json(f"{url}/api/version", timeout=5).get("version")
+        facts["models"] = [
+            {"name": model.get("name"), "digest": model.get("digest"), "size": model.get("size")}
+            for model in _http.get_json(f"{url}/api/tags", timeout=10).get("models") or []
+        ]
+        facts["loaded"] = [
+            {name: model.get(name) for name in ("name", "size", "size_vram", "context_length", "digest")}
+            for model in _http.get_json(f"{url}/api/ps", timeout=5).get("models") or []
+        ]
+        present = {str(model["name"]) for model in facts["models"]}
+        for name in models:
+            if name in present or f"{name}:latest" in present:
+                answer = _http.post_json(f"{url}/api/show", {"model": name, "name": name}, timeout=20)
+                facts["show"][name] = {
+                    part: answer.get(part)
+                    for part in ("details", "model_info", "tensors", "capabilities", "parameters")
+                }
+    except _http.HttpError as problem:
+        facts["error"] = str(problem)
+    return facts
+
+
+def read_journal(unit: str, since: float | None) -> dict[str, Any]:
+    """Facts of the unit's journal and the kernel's since `since` (Unix time), or else since the unit's last start.
+
+    `server_config` and `last_load` are always the newest since the last start, since what still runs may be older than
+    `since`.
+    """
+    _, text = run(["systemctl", "show", unit, "--property", "ActiveEnterTimestamp", "--timestamp=unix"])
+    started = re.search(r"=@(\d+)", text)
+    start = min(float(started.group(1)) - 1, since or float("inf")) if started else since
+    match = [f"--since=@{start:.0f}"] if start else ["--boot"]
+    lines = _journal_lines(["--unit", unit, *match])
+    lines += _journal_lines(["--dmesg", "--grep", "NVRM: Xid|oom-kill|Out of memory: Killed", *match])
+    lines.sort(key=lambda line: line[0])
+    whole = _journal.parse(lines)
+    window = _journal.parse(line for line in lines if line[0] >= since) if since else whole
+    return {**window, "server_config": whole["server_config"], "last_load": next(reversed(whole["loads"]), None)}
+
+
+def _journal_lines(arguments: list[str]) -> list[tuple[float, str]]:
+    fields = "MESSAGE,__REALTIME_TIMESTAMP"
+    command = ["journalctl", "--no-pager", "--quiet", "--output=json", f"--output-fields={fields}"]
+    _, text = run([*command, f"--lines={JOURNAL_LINES}", *arguments], timeout_s=60)
+    lines = []
+    for row in text.splitlines():
+        try:
+            entry = json.loads(row)
+        except ValueError:
+            continue
+        message = entry.get("MESSAGE")
+        if isinstance(message, list):  # journald gives bytes that are not UTF-8 as numbers
+            message = bytes(message).decode(errors="replace")
+        if isinstance(message, str):
+            lines.append((int(entry["__REALTIME_TIMESTAMP"]) / 1e6, message))
+    return lines
+
+
+def find_processes(match: str, directory: str) -> list[int]:
+    """Processes whose command line matches and whose working directory is the backend's."""
+    pattern = re.compile(match)
+    found = []
+    for pid in all_pids():
+        try:
+            if os.path.realpath(f"/proc/{pid}/cwd") == os.path.realpath(directory) and pattern.search(
+                " ".join(command_line(pid))
+            ):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def read_backend(backend: dict[str, Any], keys: list[str], extra_files: list[str]) -> dict[str, Any]:
+    """The backend's unit or process, when it started (seconds since boot), its health and its files."""
+    facts: dict[str, Any] = {"kind": backend["kind"], "unit": None, "pids": [], "started_s": None, "health": None}
+    if backend["kind"] == "unit":
+        facts["unit"] = read_unit(backend["unit"])
+        if facts["unit"].get("active_state") == "active":
+            facts["pids"] = [facts["unit"]["main_pid"]]
+    elif backend["kind"] == "command":
+        facts["pids"] = find_processes(backend["process_match"], backend["directory"])
+    with contextlib.suppress(OSError):
+        facts["started_s"] = min((process_start_s(pid) for pid in facts["pids"]), default=None)
+    health = backend.get("health") or {}
+    if backend["kind"] != "none" and health.get("url"):
+        try:
+            answered = _http.request(health["url"], timeout=5).status
+            facts["health"] = {"ok": answered == int(health.get("status") or 200), "status": answered, "error": None}
+        except _http.HttpError as problem:
+            facts["health"] = {"ok": False, "status": None, "error": str(problem)}
+    facts["env_files"] = [
+        {**read_file(file["path"], keys, file.get("read_by")), "read_by": file.get("read_by")}
+        for file in backend.get("env_files") or []
+    ]
+    facts["files"] = [read_file(path) for path in extra_files]
+    facts["directory_exists"] = os.path.isdir(backend["directory"]) if backend.get("directory") else None
+    return facts

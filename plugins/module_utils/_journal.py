@@ -1,0 +1,152 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Ollama's journal says: settings, loads, layers, buffers, speed and failures.
+
+The wordings are those of Ollama v0.1.14 to v0.33 and of the llama.cpp it carries (llm/status.go, ggml-cuda.cu,
+server/routes.go); several of them changed between releases, so each pattern covers all.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+from typing import Any
+
+# A load that fails with one of these is dead, unless a retry right after it succeeds.
+FATAL = re.compile(
+    r"out of memory|cudaMalloc failed|CUDA error|failed to allocate|unable to allocate|allocation failed"
+    r"|not enough memory|insufficient memory|error loading model|unable to load model|unable to create llama context"
+    r"|runner process has terminated|runner process no longer running"
+    r"|llama-server process has terminated|llama-server process no longer running"
+    r"|llama-server reported out-of-memory|requires more system memory|model request too large for system"
+    r"|memory layout cannot be allocated|failed to commit memory|model failed to load"
+    r"|model runner has unexpectedly stopped|timed out waiting for llama|failure during llama-server GPU discovery"
+    r"|Unsupported cache type|requires flash_attn|NVRM: Xid|oom-kill|Out of memory: Killed",
+    re.IGNORECASE,
+)
+RETRY = re.compile(
+    r"retrying without pipeline parallelism|reducing automatic context and retrying once"
+    r"|evicting all other models and retrying once",
+    re.IGNORECASE,
+)
+WARNING = re.compile(
+    r"failed to fit params to free device memory|VRAM usage didn't recover|invalid environment variable"
+    r"|requested context size too large|truncating input prompt|does not currently support parallel requests"
+    r"|invalid option provided|falling back to CPU only|no compatible GPUs were discovered"
+    r"|maximum pending requests exceeded|kv cache type not supported|no per-device buffer sizes were parsed",
+    re.IGNORECASE,
+)
+# The server's environment dump lists every known variable, and PATH-like values could hold any word.
+NEVER_A_FAILURE = re.compile(r'msg="server config"|msg="?starting (llama[- ]server|runner)')
+
+SERVER_CONFIG = re.compile(r'msg="server config" env="map\[(?P<map>.*)\]"')
+CONFIG_ITEM = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):(.*?)(?=\s[A-Za-z_][A-Za-z0-9_]*:|$)")
+START = re.compile(r'msg="starting (?:llama[- ]server|runner)" cmd="(?P<cmd>(?:[^"\\]|\\.)*)"')
+STARTED = re.compile(r"(?:llama runner|llama-server) started in")
+OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+BUFFER = re.compile(
+    r"(?P<device>[A-Za-z]+\d*) (?P<kind>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>[\d.]+) MiB"
+)
+EVAL = re.compile(r"(?<!prompt )eval time =\s*[\d.]+ ms /\s*\d+ (?:tokens|runs).*?(?P<speed>[\d.]+) tokens per second")
+
+
+def parse(lines: Iterable[tuple[float, str]]) -> dict[str, Any]:
+    """Reduce journal lines, oldest first, as (Unix time, text), to facts.
+
+    Returns `server_config` (variables of the last start, or None), `loads` (a dict for each runner start: at, command,
+    started, offloaded, offloadable, buffers_mib by kind on GPUs), `failures` ({severity, at, line}; severity is fatal,
+    recovered or warning) and `tokens_per_s` (of each answered request).
+    """
+    facts: dict[str, Any] = {"server_config": None, "loads": [], "failures": [], "tokens_per_s": []}
+    pending: list[dict[str, Any]] = []  # fatal lines since the last start: a retry may yet recover them
+    retried = False
+    for at, line in lines:
+        config = SERVER_CONFIG.search(line)
+        if config:
+            facts["server_config"] = dict(CONFIG_ITEM.findall(config.group("map")))
+            continue
+        start = START.search(line)
+        if start:
+            facts["loads"].append(_new_load(at, start.group("cmd")))
+            continue
+        if STARTED.search(line):
+            if facts["loads"]:
+                facts["loads"][-1]["started"] = True
+            if retried:
+                for failure in pending:
+                    failure["severity"] = "recovered"
+            pending, retried = [], False
+        _read_load_line(facts, line)
+        if NEVER_A_FAILURE.search(line):
+            continue
+        if RETRY.search(line):
+            retried = True
+            facts["failures"].append({"severity": "warning", "at": at, "line": line.strip()})
+        elif FATAL.search(line):
+            failure = {"severity": "fatal", "at": at, "line": line.strip()}
+            facts["failures"].append(failure)
+            pending.append(failure)
+        elif WARNING.search(line):
+            facts["failures"].append({"severity": "warning", "at": at, "line": line.strip()})
+    return facts
+
+
+def _new_load(at: float, command: str) -> dict[str, Any]:
+    return {
+        "at": at,
+        "command": _split(command),
+        "started": False,
+        "offloaded": None,
+        "offloadable": None,
+        "buffers_mib": {},
+    }
+
+
+def _split(command: str) -> list[str]:
+    try:
+        return shlex.split(command.replace('\\"', '"'))
+    except ValueError:
+        return command.split()
+
+
+def _read_load_line(facts: dict[str, Any], line: str) -> None:
+    speed = EVAL.search(line)
+    if speed:
+        facts["tokens_per_s"].append(float(speed.group("speed")))
+    if not facts["loads"]:
+        # Older servers and journals cut at their start have loads that nothing announced.
+        if not (OFFLOADED.search(line) or BUFFER.search(line)):
+            return
+        facts["loads"].append(_new_load(0.0, ""))
+    load = facts["loads"][-1]
+    layers = OFFLOADED.search(line)
+    if layers:
+        load["offloaded"], load["offloadable"] = int(layers.group(1)), int(layers.group(2))
+    for size in BUFFER.finditer(line):
+        # Host buffers (CPU, CUDA_Host) are not on the GPU. Dry runs print first: the last value counts.
+        if not size.group("device").upper().startswith("CPU") and "_Host" not in line:
+            load["buffers_mib"][size.group("device") + " " + size.group("kind")] = float(size.group("mib"))
+
+
+def runner_settings(command: list[str]) -> dict[str, int | None]:
+    """Effects on a runner's command line: {num_ctx_total, num_parallel, num_gpu, num_batch}; None where not given.
+
+    `-c` is the context of all slots together (llm/llama_server.go since v0.30.0; `--ctx-size` before).
+    """
+    names = {
+        "num_ctx_total": ("-c", "--ctx-size"),
+        "num_parallel": ("-np", "--parallel"),
+        "num_gpu": ("-ngl", "--n-gpu-layers", "--gpu-layers"),
+        "num_batch": ("-b", "--batch-size"),
+    }
+    result: dict[str, int | None] = {}
+    for name, flags in names.items():
+        result[name] = None
+        for position, word in enumerate(command):
+            flag, equals, joined = word.partition("=")
+            if flag in flags:
+                value = joined if equals else (command[position + 1] if position + 1 < len(command) else "")
+                result[name] = int(value) if value.lstrip("-").isdigit() else None
+    return result

@@ -1,0 +1,228 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Profiles: from what an operator declares to one canonical, checked value.
+
+Whatever is wrong is collected as text, so that an operator sees every problem of a declaration at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
+SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(mib|gib)?\s*\Z", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One intent: the smallest and largest value that makes sense, and whether a whole profile must name it."""
+
+    least: int
+    most: int
+    required: bool = False
+    size: bool = False
+
+
+INTENTS: dict[str, Bound] = {
+    "num_ctx": Bound(256, 4_194_304, required=True),
+    "num_parallel": Bound(1, 128, required=True),
+    "num_batch": Bound(32, 16384),
+    "gpu_layers": Bound(0, 9999),
+    "max_loaded_models": Bound(1, 64),
+    "max_used_mib": Bound(256, 1_048_576, size=True),
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A whole profile.
+
+    `env`: text by key, what the backend's file gets. `intent`: numbers by name (see `INTENTS`), what it means.
+    `label`: the name, with `*` where it differs from the built-in of that name. `changed`: what differs.
+    """
+
+    name: str
+    env: dict[str, str]
+    intent: dict[str, int]
+    models: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return self.name + ("*" if self.changed else "")
+
+    @property
+    def max_used_mib(self) -> int | None:
+        return self.intent.get("max_used_mib")
+
+
+# Ollama's own variables that carry an intent; a backend preset adds those of the backend.
+OLLAMA_KEYS = {"num_parallel": "OLLAMA_NUM_PARALLEL", "max_loaded_models": "OLLAMA_MAX_LOADED_MODELS"}
+
+
+def canonical_int(value: Any) -> int | None:
+    """A whole number, also where `-e` made it text; None for anything else. Booleans are not numbers here."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,12}\s*", value):
+        return int(value)
+    return None
+
+
+def canonical_mib(value: Any) -> int | None:
+    """MiB from a whole number or from text such as `12GiB`; None for anything else, `12 GB` included."""
+    whole = canonical_int(value)
+    if whole is not None:
+        return whole
+    match = SIZE.match(value) if isinstance(value, str) else None
+    if match is None:
+        return None
+    mib = float(match.group(1)) * (1024 if (match.group(2) or "mib").lower() == "gib" else 1)
+    return int(mib) if mib.is_integer() else None
+
+
+def _canonical_text(value: Any) -> str | None:
+    if isinstance(value, bool) or value is None or isinstance(value, (dict, list)):
+        return None
+    text = str(value)
+    return None if any(ord(character) < 32 or ord(character) == 127 for character in text) else text
+
+
+def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
+    """One declared layer (a profile, or the overrides) as {env, intent, models, extends}, canonical."""
+    result: dict[str, Any] = {"env": {}, "intent": {}, "models": None, "extends": None}
+    if not isinstance(layer, Mapping):
+        problems.append(f"{where} must be a mapping with env and intent, not {type(layer).__name__}")
+        return result
+    for key in layer:
+        if key not in ("env", "intent", "models", "extends"):
+            problems.append(f"{where}.{key} is not known; a profile has env, intent, models and extends")
+    for part in ("env", "intent"):
+        if not isinstance(layer.get(part) or {}, Mapping):
+            problems.append(f"{where}.{part} must be a mapping, not {type(layer[part]).__name__}")
+            layer = {**layer, part: {}}
+    for key, value in (layer.get("env") or {}).items():
+        text = _canonical_text(value)
+        if not KEY.match(str(key)):
+            problems.append(f"{where}.env: {key!r} is not a variable name (letters, digits, _; no digit first)")
+        elif text is None:
+            problems.append(
+                f"{where}.env.{key} = {value!r} must be one line of text or a number; "
+                "quote words such as true or no, since readers disagree about booleans"
+            )
+        else:
+            result["env"][str(key)] = text
+    for key, value in (layer.get("intent") or {}).items():
+        if key == "models":
+            layer = {**layer, "models": value}
+            continue
+        bound = INTENTS.get(key)
+        if bound is None:
+            problems.append(f"{where}.intent.{key} is not known; allowed: {', '.join(INTENTS)}, models")
+            continue
+        number = canonical_mib(value) if bound.size else canonical_int(value)
+        if number is None or not bound.least <= number <= bound.most:
+            form = "MiB, as 12288 or 12GiB" if bound.size else "a whole number"
+            problems.append(f"{where}.intent.{key} = {value!r} must be {form}, from {bound.least} to {bound.most}")
+        else:
+            result["intent"][key] = number
+    models = layer.get("models")
+    if models is not None:
+        if isinstance(models, list) and all(isinstance(model, str) and model.strip() for model in models):
+            result["models"] = [model.strip() for model in models]
+        else:
+            problems.append(f"{where}.models = {models!r} must be a list of model names")
+    result["extends"] = layer.get("extends")
+    return result
+
+
+def _merge(base: dict[str, Any], layer: dict[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+    """`layer` over `base`. A changed intent also changes the variable that carries it, unless the layer names both."""
+    carried = {keys[name]: str(value) for name, value in layer["intent"].items() if name in keys}
+    carried = {key: value for key, value in carried.items() if key in base["env"]}
+    return {
+        "env": {**base["env"], **carried, **layer["env"]},
+        "intent": {**base["intent"], **layer["intent"]},
+        "models": base["models"] if layer["models"] is None else layer["models"],
+    }
+
+
+def resolve(
+    name: Any,
+    built_in: Mapping[str, Any],
+    own: Any,
+    overrides: Any,
+    keys: Mapping[str, str],
+) -> tuple[Profile | None, list[str]]:
+    """The profile `name` out of the built-in ones, the operator's `own` and this host's `overrides`.
+
+    `keys` names the backend's variable that carries an intent, as {intent: variable}. Returns the profile, or None
+    with the problems that stand in its way.
+    """
+    problems: list[str] = []
+    keys = {**OLLAMA_KEYS, **keys}
+    own = {} if own is None else own
+    if not isinstance(own, Mapping):
+        return None, [f"gpu_memory_profiles must be a mapping of profiles, not {type(own).__name__}"]
+    known = sorted({*built_in, *map(str, own)})
+    if not isinstance(name, str) or not NAME.match(name) or name not in known:
+        return None, [f"gpu_memory_profile = {name!r} is not known; allowed: {', '.join(known)}"]
+
+    def whole(wanted: str, chain: tuple[str, ...]) -> dict[str, Any]:
+        """A profile with all that it extends; `stable` inside a redefined `stable` is the built-in one."""
+        use_own = wanted in own and wanted not in chain
+        if not use_own and wanted not in built_in:
+            reason = "extends itself" if wanted in chain else "is not known"
+            problems.append(f"gpu_memory_profiles.{chain[-1]}.extends = {wanted!r}: that profile {reason}")
+            return {"env": {}, "intent": {}, "models": []}
+        where = f"gpu_memory_profiles.{wanted}"
+        layer = _read_layer(own[wanted] if use_own else built_in[wanted], where, problems)
+        base: dict[str, Any] = {"env": {}, "intent": {}, "models": []}
+        if layer["extends"] is not None:
+            base = whole(str(layer["extends"]), (*chain, wanted))
+        return _merge(base, layer, keys) if layer["extends"] is not None else {**layer, "models": layer["models"] or []}
+
+    merged = whole(name, ())
+    if overrides:
+        layer = _read_layer(overrides, "gpu_memory_overrides", problems)
+        if layer["extends"] is not None:
+            problems.append("gpu_memory_overrides.extends: overrides change the chosen profile; they extend nothing")
+        merged = _merge(merged, layer, keys)
+    problems.extend(_cross_checks(name, merged, keys, complete=not problems))
+    if problems:
+        return None, problems
+    base_profile = built_in.get(name)
+    changed = _differences(merged, base_profile) if base_profile else (["overrides"] if overrides else [])
+    return Profile(name, merged["env"], merged["intent"], merged["models"], changed), []
+
+
+def _cross_checks(name: str, merged: dict[str, Any], keys: Mapping[str, str], complete: bool) -> list[str]:
+    problems = []
+    where = f"gpu_memory_profiles.{name}"
+    missing = [key for key, bound in INTENTS.items() if bound.required and key not in merged["intent"]]
+    if missing and complete:
+        problems.append(f"{where}.intent lacks {', '.join(missing)}; a profile is whole, or says extends: stable")
+    for intent, variable in keys.items():
+        wanted, written = merged["intent"].get(intent), merged["env"].get(variable)
+        if wanted is not None and written is not None and canonical_int(written) != wanted:
+            problems.append(
+                f"{where}: env.{variable} = {written} contradicts intent.{intent} = {wanted}; make them equal"
+            )
+    return problems
+
+
+def _differences(merged: dict[str, Any], base: Mapping[str, Any]) -> list[str]:
+    changed = []
+    for part in ("env", "intent"):
+        theirs = base.get(part, {})
+        changed += [f"{part}.{key}" for key in {**theirs, **merged[part]} if theirs.get(key) != merged[part].get(key)]
+    return changed

@@ -1,0 +1,196 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The record of a host (what `<report_dir>/<host>.json` holds) and its text for the terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _verdict
+
+GOOD = ("pass",)
+STATES = (_verdict.IN_FORCE, _verdict.PARTIAL, _verdict.INSTEAD, _verdict.NO_EFFECT, _verdict.VOID)
+LINES_ABOVE = 4
+
+
+def record(
+    host: str,
+    declared: Mapping[str, Any],
+    verdict: str,
+    reasons: Sequence[str],
+    *,
+    decision: Mapping[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
+    load: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    restarted: Mapping[str, Any] | None = None,
+    restored: Mapping[str, Any] | None = None,
+    generation: str | None = None,
+    wave: int | None = None,
+) -> dict[str, Any]:
+    """Everything known about a host at the end of a run; what was not measured is null, never a guess."""
+    load, now = load or {}, after or before or {}
+    profile = declared.get("profile") or {}
+    journal = (after or {}).get("ollama", {}).get("journal")
+    result = {
+        "schema": _verdict.SCHEMA,
+        "host": host,
+        "profile": profile.get("label"),
+        "verdict": verdict,
+        "reason": "; ".join(reasons) or None,
+        "max_used_mib": profile.get("max_used_mib"),
+        "peak_used_mib": load.get("peak_used_mib"),
+        "gpus": load.get("gpus") or (now.get("nvml") or {}).get("gpus") or [],
+        "evidence": load.get("evidence"),
+        "predicted": (decision or {}).get("predicted"),
+        "settings": [],
+        "load": load.get("load"),
+        "sampling": {name: load.get(name) for name in ("samples", "interval_ms", "max_gap_ms", "timeline")}
+        if load
+        else None,
+        "versions": {
+            "ollama": (now.get("ollama") or {}).get("api", {}).get("version"),
+            "driver": (now.get("nvml") or {}).get("driver_version"),
+        },
+        "generation": generation,
+        "wave": wave,
+        "notes": list((decision or {}).get("notes") or []),
+        "speed": None,
+        "before": _verdict.before_text(before) if before else None,
+        "memory": None,
+        "journal": None,
+        "restarts": restarted,
+        "restored": restored,
+        "changed": bool((decision or {}).get("acts")),
+    }
+    if after and journal is not None and load:
+        effect = _verdict.effects(load, after)
+        result["settings"] = _verdict.settings(
+            declared, decision["ollama_environment"] if decision else {}, after, effect
+        )
+        result["memory"] = _verdict.memory_split(load, journal)
+        result["speed"] = _verdict.speed_of(journal)
+        result["effects"] = effect
+        result["journal"] = {
+            "failures": journal["failures"][:50],
+            "loads": len(journal["loads"]),
+            "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, journal),
+        }
+    return result
+
+
+def block(record: Mapping[str, Any], undo: str | None = None) -> str:
+    """The lines for one host, the widest first line first; only what was measured or read back appears."""
+    lines = [_headline(record)]
+    lines += [_line("load", text) for text in [_load_text(record)] if text]
+    lines += [_line("speed", text) for text in [_speed_text(record)] if text]
+    lines += [_line("memory", text) for text in [_memory_text(record)] if text]
+    for state in STATES:
+        for row in record["settings"]:
+            if row["state"] == state:
+                lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"]))
+    if record["verdict"] != "pass" and record.get("reason"):
+        lines += [_line("reason", text) for text in record["reason"].split("; ")]
+    lines += [_line("note", text) for text in record["notes"]]
+    if undo and record["changed"] and record["verdict"] == "pass":
+        lines.append(_line("undo", undo))
+    return "\n".join(lines)
+
+
+def one_line(record: Mapping[str, Any]) -> str:
+    """One host in one line, for fleets."""
+    reason = "" if record["verdict"] == "pass" else f"  {record.get('reason') or ''}"
+    return _headline(record) + reason.rstrip()
+
+
+def summary(
+    records: Sequence[Mapping[str, Any]], undo: str | None = None
+) -> list[tuple[Mapping[str, Any] | None, str]]:
+    """All hosts as (record, text): a block each, or above `LINES_ABOVE` hosts a line each and then the counts."""
+    if len(records) <= LINES_ABOVE:
+        return [(record, block(record, undo.replace("{host}", record["host"]) if undo else None)) for record in records]
+    counts: dict[str, int] = {}
+    for record in records:
+        counts[record["verdict"]] = counts.get(record["verdict"], 0) + 1
+    total = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    return [*((record, one_line(record)) for record in records), (None, f"{len(records)} hosts: {total}")]
+
+
+def lost(host: str) -> dict[str, Any]:
+    """The record of a host that left the run without one."""
+    reason = ["no result: the host was lost during the run; if anything was written, it puts it back by itself"]
+    return {**record(host, {}, "inconclusive", reason), "ok": False}
+
+
+def progress_line(host: str, wave: int, progress: Mapping[str, Any]) -> str:
+    """One line while a load runs."""
+    threshold = progress.get("max_used_mib")
+    of = f" of {threshold}" if threshold is not None else ""
+    return (
+        f"{host}  wave {wave}  load {progress.get('requests_done', 0)}/{progress.get('requests', 0)}  "
+        f"{progress.get('t_s', 0):.0f} s  memory now {progress.get('used_mib')}, "
+        f"peak {progress.get('peak_used_mib')}{of} MiB"
+    )
+
+
+def _line(label: str, *columns: str) -> str:
+    first = f"  {label:<10} "
+    return (first + (f"{columns[0]:<38} {columns[1]}" if len(columns) > 1 else columns[0])).rstrip()
+
+
+def _headline(record: Mapping[str, Any]) -> str:
+    verdict = record["verdict"].upper().replace("_", " ")
+    head = f"{record['host']}  {record['profile'] or '-'}  {verdict}"
+    peak, threshold = record["peak_used_mib"], record["max_used_mib"]
+    if peak is None:
+        return head
+    of = f" of {threshold} MiB, headroom {threshold - peak}" if threshold is not None else " MiB, no threshold"
+    return f"{head}   peak {peak}{of}{_evidence_text(record)}"
+
+
+def _evidence_text(record: Mapping[str, Any]) -> str:
+    sampling = record.get("sampling") or {}
+    if record["evidence"] == "bounded":
+        return " (bounded by accounting)"
+    if record["evidence"] == "sampled" and sampling.get("interval_ms"):
+        rate = 1000 / sampling["interval_ms"]
+        return f" (sampled {rate:.0f} Hz, worst gap {sampling['max_gap_ms']:.0f} ms: a lower bound)"
+    return f" ({record['evidence']})" if record["evidence"] else ""
+
+
+def _load_text(record: Mapping[str, Any]) -> str | None:
+    load, journal = record["load"], record["journal"]
+    if not load:
+        return None
+    text = f"{load['requests']} chats at once, {load['wall_s']:.0f} s: {load['failed']} errors"
+    if journal:
+        fatal = sum(failure["severity"] == "fatal" for failure in journal["failures"])
+        text += f", {fatal} fatal lines in the journal, {journal['reloads_beyond_plan']} reloads beyond plan"
+    return text
+
+
+def _speed_text(record: Mapping[str, Any]) -> str | None:
+    parts = []
+    if record["speed"] is not None:
+        parts.append(f"{record['speed']} tok/s" + (f" (before: {record['before']})" if record["before"] else ""))
+    if record["load"] and record["load"].get("p95_s") is not None:
+        parts.append(f"p95 {record['load']['p95_s']:.1f} s")
+    restarts = record.get("restarts") or {}
+    if restarts.get("downtime_s") is not None:
+        parts.append(f"downtime {restarts['downtime_s']:.0f} s")
+    return ", ".join(parts) or None
+
+
+def _memory_text(record: Mapping[str, Any]) -> str | None:
+    memory = record["memory"]
+    if not memory or not memory["ollama_mib"]:
+        return None
+    terms = ", ".join(f"{name} {mib}" for name, mib in memory["terms_mib"].items())
+    others = ", ".join(f"{other['name']} {other['peak_mib']}" for other in memory["others"] if other["peak_mib"])
+    return (
+        f"Ollama {memory['ollama_mib']} MiB"
+        + (f" ({terms})" if terms else "")
+        + (f"; others: {others}" if others else "")
+    )

@@ -1,0 +1,77 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin `gpu_memory_decide`, which does the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_memory_decide
+short_description: Decide what to do on a host
+version_added: "1.0.0"
+description:
+  - Compares what was declared with what M(selo.gpu_memory.gpu_memory_info) read, and says what is to be written and restarted.
+  - Fails with all problems in one message when the host must not be touched.
+  - This is an action plugin; it runs on the controller.
+options:
+  declared:
+    description: The result of M(selo.gpu_memory.gpu_memory_declare).
+    type: dict
+    required: true
+  read:
+    description: The result of M(selo.gpu_memory.gpu_memory_info).
+    type: dict
+    required: true
+  profile_text:
+    description: The rendered text of the profile's own file.
+    type: str
+  deploys:
+    description: Whether anything will be written; V(false) asks only for what hinders a proof.
+    type: bool
+    required: true
+attributes:
+  check_mode:
+    description: Can run in check mode and return the same.
+    support: full
+  diff_mode:
+    description: Changes nothing on a host, so there is nothing to show.
+    support: none
+  idempotent:
+    description: The same input gives the same output.
+    support: full
+author:
+  - selo.gpu_memory authors (@selo-ai)
+"""
+
+EXAMPLES = r"""
+- name: Decide what to do
+  selo.gpu_memory.gpu_memory_decide:
+    declared: "{{ declared }}"
+    read: "{{ read }}"
+    deploys: true
+  register: decision
+"""
+
+RETURN = r"""
+acts:
+  description: Whether anything is to be written or restarted.
+  returned: success
+  type: bool
+  sample: true
+files:
+  description: The files that change, with their present SHA-256.
+  returned: success
+  type: list
+  sample: [{path: /etc/systemd/system/ollama.service.d/zz-gpu-memory.conf, sha256: null}]
+restart:
+  description: What is to be restarted.
+  returned: success
+  type: list
+  sample: [ollama, backend]
+proof:
+  description: The proof that still holds, or null.
+  returned: success
+  type: dict
+  sample: null
+"""

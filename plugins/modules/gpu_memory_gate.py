@@ -1,0 +1,58 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin `gpu_memory_gate`, which does the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_memory_gate
+short_description: Ask whether the next wave may start
+version_added: "1.0.0"
+description:
+  - Looks at the results of the earlier waves of this play, and closes when too many of a wave's hosts did not end well.
+  - This is an action plugin; it runs on the controller.
+options:
+  max_fail_percentage:
+    description: How many percent of a wave may fail before the gate closes; 0 by default.
+    type: float
+attributes:
+  check_mode:
+    description: Can run in check mode and return the same.
+    support: full
+  diff_mode:
+    description: Changes nothing on a host, so there is nothing to show.
+    support: none
+  idempotent:
+    description: The same input gives the same output.
+    support: full
+author:
+  - selo.gpu_memory authors (@selo-ai)
+"""
+
+EXAMPLES = r"""
+- name: Ask the gate whether this wave may start
+  selo.gpu_memory.gpu_memory_gate:
+    max_fail_percentage: 10
+  run_once: true
+  register: gate
+"""
+
+RETURN = r"""
+open:
+  description: Whether the wave may start.
+  returned: success
+  type: bool
+  sample: true
+wave:
+  description: The number of the wave about to start, from 1.
+  returned: success
+  type: int
+  sample: 2
+reason:
+  description: Why the gate is closed.
+  returned: success
+  type: str
+  sample: null
+"""

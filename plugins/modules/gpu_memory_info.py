@@ -1,0 +1,197 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read all that the planning and the verdict of a GPU memory profile need, in one execution."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_memory_info
+short_description: Read what decides over GPU memory on an Ollama host
+version_added: "1.0.0"
+description:
+  - Reads units, processes, drop-ins, env files, Ollama's API and journal, and the GPUs through NVML, in one execution.
+  - Everything is read from the running system. What cannot be read is V(null), or has an C(error) that says why.
+  - Of environments and env files only settings of GPU memory are read, and the keys named in O(env_keys). Other values
+    never leave the host.
+  - NVML is read in a child process, so that a crash of the driver's library becomes a message.
+options:
+  ollama:
+    description: Where Ollama is.
+    type: dict
+    default: {}
+    suboptions:
+      unit:
+        description: The systemd unit of the server.
+        type: str
+        default: ollama.service
+      url:
+        description: The address of its API as seen from the host.
+        type: str
+        default: http://127.0.0.1:11434
+  models:
+    description: Models whose C(/api/show) answer is wanted, if they are present.
+    type: list
+    elements: str
+    default: []
+  backend:
+    description:
+      - The backend as the role P(selo.gpu_memory.gpu_memory#role) resolves it; C(kind) is V(none), V(unit) or V(command).
+    type: dict
+    default: {kind: none}
+  env_keys:
+    description: The keys whose values are read from the backend's env files.
+    type: list
+    elements: str
+    default: []
+    no_log: false
+  files:
+    description: Further files of which mode, owner and SHA-256 are wanted.
+    type: list
+    elements: path
+    default: []
+  drop_in:
+    description: The file name of this collection's drop-in.
+    type: str
+    default: zz-gpu-memory.conf
+  journal_since:
+    description: Read Ollama's journal from this Unix time on; by default, since its last start.
+    type: float
+  bindings_path:
+    description:
+      - A directory on the host with C(pynvml.py), for hosts that have no good nvidia-ml-py of their own.
+      - Set by the action plugin, which sends the controller's copy.
+    type: path
+attributes:
+  check_mode:
+    description: Can run in check mode and return the same.
+    support: full
+  diff_mode:
+    description: Changes nothing, so there is nothing to show.
+    support: none
+  idempotent:
+    description: Does not change state.
+    support: full
+author:
+  - selo.gpu_memory authors (@selo-ai)
+"""
+
+EXAMPLES = r"""
+- name: Read what decides over GPU memory
+  selo.gpu_memory.gpu_memory_info:
+    models: ["llama3.1:8b-instruct-q8_0"]
+  become: true
+  register: gpu_memory
+
+- name: Show how much of each GPU is used
+  ansible.builtin.debug:
+    msg: "{{ item.name }}: {{ item.used_mib }} of {{ item.total_mib }} MiB"
+  loop: "{{ gpu_memory.nvml.gpus }}"
+"""
+
+RETURN = r"""
+host:
+  description: Boot id, architecture and version of systemd.
+  returned: success
+  type: dict
+  sample: {boot_id: 2f6f8f0e-5d3f-4f5b-9f6a-000000000000, machine: x86_64, systemd: 252}
+nvml:
+  description: The GPUs as NVML shows them; C(status) is V(ok) or names what is wrong, C(message) its cause and cure.
+  returned: success
+  type: dict
+  sample:
+    status: ok
+    driver_version: 550.163.01
+    gpus:
+      - {index: 0, uuid: GPU-1, name: NVIDIA GeForce RTX 4060 Ti, total_mib: 16380, used_mib: 800, reserved_mib: 0, processes: []}
+ollama:
+  description: The server's unit, drop-ins, process, runners, API and journal.
+  returned: success
+  type: dict
+  contains:
+    unit:
+      description: The unit as systemd has merged it.
+      type: dict
+      sample: {load_state: loaded, active_state: active, main_pid: 312}
+    drop_ins:
+      description: This collection's drop-in with its text, and the others with their settings of GPU memory.
+      type: dict
+      sample: {own: {exists: false}, others: []}
+    process:
+      description: What the server's process was started with.
+      type: dict
+      sample: {pid: 312, environment: {OLLAMA_NUM_PARALLEL: "2"}}
+    runners:
+      description: The processes that hold the models, with their command lines.
+      type: list
+      elements: dict
+      sample: [{pid: 400, settings: {num_ctx_total: 8192, num_parallel: 2, num_gpu: 40, num_batch: 512}}]
+    api:
+      description: Version, models, loaded models, and C(show) for the O(models).
+      type: dict
+      sample: {version: 0.32.15, models: [], loaded: []}
+    journal:
+      description: Settings at start, loads with layers and buffers, speeds, and failures by severity.
+      type: dict
+      sample: {server_config: {OLLAMA_NUM_PARALLEL: "2"}, loads: [], failures: [], tokens_per_s: []}
+backend:
+  description: The backend's unit or processes, its health, and its env files with the values of O(env_keys).
+  returned: success
+  type: dict
+  sample: {kind: unit, health: {ok: true, status: 200}}
+state:
+  description: What this collection keeps on the host, that is generations, lease, proof and the state of the restore timer.
+  returned: success
+  type: dict
+  sample: {lease: null, proof: null, generations: []}
+"""
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _generation, _host_read, _nvml  # noqa: E402
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "ollama": {
+                "type": "dict",
+                "default": {},
+                "apply_defaults": True,
+                "options": {
+                    "unit": {"type": "str", "default": "ollama.service"},
+                    "url": {"type": "str", "default": "http://127.0.0.1:11434"},
+                },
+            },
+            "models": {"type": "list", "elements": "str", "default": []},
+            "backend": {"type": "dict", "default": {"kind": "none"}},
+            "env_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+            "files": {"type": "list", "elements": "path", "default": []},
+            "drop_in": {"type": "str", "default": "zz-gpu-memory.conf"},
+            "journal_since": {"type": "float"},
+            "bindings_path": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    unit = _host_read.read_unit(wanted["ollama"]["unit"])
+    module.exit_json(
+        changed=False,
+        host=_host_read.read_host(),
+        nvml=_nvml.snapshot(wanted["bindings_path"]),
+        ollama={
+            "unit": unit,
+            "drop_ins": _host_read.read_drop_ins(unit, wanted["drop_in"]),
+            "process": _host_read.read_process(unit["main_pid"]) if unit.get("main_pid") else None,
+            "runners": _host_read.read_runners(),
+            "api": _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"]),
+            "journal": _host_read.read_journal(wanted["ollama"]["unit"], wanted["journal_since"]),
+        },
+        backend=_host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["files"]),
+        state=_generation.summary(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin `gpu_memory_judge`, which does the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_memory_judge
+short_description: Judge a host and write its record
+version_added: "1.0.0"
+description:
+  - After a load test it fails unless the load proves the profile. At the end of a run it concludes and writes the host's record on the controller.
+  - This is an action plugin; it runs on the controller.
+options:
+  at:
+    description: V(load) after a load test, V(end) at the end of the run.
+    type: str
+    required: true
+  declared:
+    description: The result of M(selo.gpu_memory.gpu_memory_declare).
+    type: dict
+    required: true
+  gate:
+    description: The result of M(selo.gpu_memory.gpu_memory_gate).
+    type: dict
+  decision:
+    description: The result of M(selo.gpu_memory.gpu_memory_decide).
+    type: dict
+  read:
+    description: The first result of M(selo.gpu_memory.gpu_memory_info).
+    type: dict
+  load:
+    description: The result of M(selo.gpu_memory.gpu_memory_wait).
+    type: dict
+  after:
+    description: The result of M(selo.gpu_memory.gpu_memory_info) after the load.
+    type: dict
+  judged:
+    description: The result of this module after the load.
+    type: dict
+  kept:
+    description: The result of M(selo.gpu_memory.gpu_memory_generation) that kept the old state.
+    type: dict
+  restarted:
+    description: The result of M(selo.gpu_memory.gpu_memory_restart).
+    type: dict
+  restored:
+    description: The result of M(selo.gpu_memory.gpu_memory_generation) that put the old state back.
+    type: dict
+  failure:
+    description: The task that failed, and its message.
+    type: dict
+  report_dir:
+    description: Where the record goes, relative to where the user stands.
+    type: str
+attributes:
+  check_mode:
+    description: Can run in check mode and return the same.
+    support: full
+  diff_mode:
+    description: Changes nothing on a host, so there is nothing to show.
+    support: none
+  idempotent:
+    description: The same input gives the same output.
+    support: full
+author:
+  - selo.gpu_memory authors (@selo-ai)
+"""
+
+EXAMPLES = r"""
+- name: Judge
+  selo.gpu_memory.gpu_memory_judge:
+    at: load
+    declared: "{{ declared }}"
+    decision: "{{ decision }}"
+    load: "{{ load }}"
+    after: "{{ after }}"
+"""
+
+RETURN = r"""
+verdict:
+  description: One of pass, fail, refused, rolled_back, fell_back, inconclusive, untouched.
+  returned: success
+  type: str
+  sample: pass
+reason:
+  description: Why, or null for a pass.
+  returned: success
+  type: str
+  sample: null
+ok:
+  description: Whether the host counts as good for the gate and the exit status.
+  returned: success
+  type: bool
+  sample: true
+"""
