@@ -68,10 +68,7 @@ def request(
             if answer.length:  # read1 takes an early end for the end
                 raise http.client.IncompleteRead(b"", answer.length)
         except Exception as problem:
-            cause = _cause(problem, timeout)
-            if cause is None:
-                raise
-            raise HttpError(f"{target.shown}: {cause}") from None
+            raise HttpError(f"{target.shown}: {_cause(problem, timeout)}") from None
     return Response(answer.status, b"".join(chunks), time.monotonic() - started)
 
 
@@ -84,6 +81,11 @@ def post_json(url: str, value: Any, *, headers: Mapping[str, str] | None = None,
     """The JSON of a 2xx answer to POST of `value` as JSON."""
     sent = {"Content-Type": "application/json", **(headers or {})}
     return _json_of(url, request(url, method="POST", body=json.dumps(value).encode(), headers=sent, timeout=timeout))
+
+
+def check_url(url: str) -> None:
+    """HttpError if `url` is none that can be asked."""
+    _Target(url)
 
 
 def error_text(body: bytes) -> str:
@@ -120,8 +122,8 @@ class _Target:
         return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
 
 
-def _cause(problem: Exception, timeout: float) -> str | None:
-    """An exception of the network in plain words; None for one that is no such thing."""
+def _cause(problem: Exception, timeout: float) -> str:
+    """An exception in plain words. Never its own text: http.client quotes header values and whole URLs."""
     if isinstance(problem, (socket.timeout, TimeoutError)):
         return f"no complete answer within {timeout:g} s"
     if isinstance(problem, ConnectionRefusedError):
@@ -138,11 +140,9 @@ def _cause(problem: Exception, timeout: float) -> str | None:
         return "not a URL: it has spaces or control characters"
     if isinstance(problem, http.client.HTTPException):
         return f"the answer is not HTTP ({type(problem).__name__})"
-    if isinstance(problem, OSError):
-        return problem.strerror or type(problem).__name__
-    if isinstance(problem, ValueError):  # http.client on a header; its text may hold the header's value
+    if isinstance(problem, ValueError):
         return "a header or the URL has characters that HTTP does not allow"
-    return None
+    return (problem.strerror if isinstance(problem, OSError) else None) or type(problem).__name__
 
 
 def _json_of(url: str, response: Response) -> Any:

@@ -1,0 +1,368 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Sample GPU memory while a load runs, and fail if it was ever more than allowed."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_memory_assert
+short_description: Fail if GPU memory exceeds a threshold while a load runs
+version_added: "1.0.0"
+description:
+  - Samples the used memory of the GPUs through NVML, in a process of its own, while it sends concurrent HTTP requests
+    or merely waits.
+  - Fails if a GPU used more than O(max_used_mib), if a request of the load failed, or if NVML gave no evidence. The
+    figures are returned in either case.
+  - Used memory is what NVML calls used, without what the driver reserves for itself. It is rounded up to MiB.
+  - A sampled peak is a lower bound. Whatever lasted longer than RV(max_gap_ms) was seen. RV(evidence) says what the
+    figures prove.
+  - Where NVML's accounting mode is on, the exact peaks of processes are read as well. It is never switched on here.
+  - Works under C(async), with O(progress_path) to look at meanwhile.
+options:
+  max_used_mib:
+    description: The most that each GPU may use, in MiB. Without it, the module only measures.
+    type: int
+  gpus:
+    description: The GPUs to sample, by index or UUID. By default all of them.
+    type: list
+    elements: str
+    default: []
+  duration:
+    description:
+      - For how many seconds to sample. With O(load), at least that long, and always until the load has ended.
+      - Required without O(load).
+    type: float
+  interval_ms:
+    description: The time from one sample to the next, V(10) to V(100) ms.
+    type: int
+    default: 50
+  load:
+    description: The HTTP requests to send while sampling. Any failed request fails the module.
+    type: dict
+    suboptions:
+      url:
+        description: Where to send them, as seen from the host. Proxies of the environment are not used.
+        type: str
+        required: true
+      method:
+        description: The HTTP method.
+        type: str
+        choices: [GET, POST, PUT]
+        default: POST
+      bodies:
+        description: Bodies, used in turn. A string is sent as it is, anything else as JSON.
+        type: list
+        elements: raw
+        default: []
+      headers:
+        description: Headers of each request. Their values are treated as secrets, and are masked wherever they appear.
+        type: dict
+        default: {}
+      expect_status:
+        description:
+          - The status of a good answer.
+          - An answer of this status that has a true C(error) in its JSON, or in a line of its stream, is a failed one.
+        type: int
+        default: 200
+      concurrency:
+        description: How many requests are under way at once.
+        type: int
+        default: 3
+      requests:
+        description: How many requests are sent in all. By default as many as O(load.concurrency).
+        type: int
+      timeout:
+        description: How many seconds a request may take in all.
+        type: float
+        default: 300
+  progress_path:
+    description:
+      - A file on the host that is replaced twice a second with the figures of that moment as JSON, that is C(t_s),
+        C(used_mib), C(peak_used_mib), C(max_used_mib), C(requests_done) and C(requests).
+      - Its mode is 0600, its directory must exist. It stays when the module ends.
+    type: path
+  bindings_path:
+    description:
+      - A directory on the host with C(pynvml.py), for hosts that have no good nvidia-ml-py of their own.
+      - Set by the action plugin, which sends the controller's copy.
+    type: path
+attributes:
+  check_mode:
+    description: In check mode no load is sent and nothing is sampled; the result is marked C(skipped).
+    support: full
+  diff_mode:
+    description: Changes nothing, so there is nothing to show.
+    support: none
+  idempotent:
+    description: Changes nothing itself; what the load changes is up to the server that gets it.
+    support: full
+author:
+  - selo.gpu_memory authors (@selo-ai)
+"""
+
+EXAMPLES = r"""
+- name: Three chats at once must stay within 12 GB
+  selo.gpu_memory.gpu_memory_assert:
+    max_used_mib: 12288
+    load:
+      url: http://127.0.0.1:8000/api/chat
+      bodies:
+        - {message: Tell me a story, conversation_id: test1}
+        - {message: What is AI?, conversation_id: test2}
+      concurrency: 3
+      requests: 6
+  become: true
+
+- name: Watch the first GPU for a minute at 100 Hz
+  selo.gpu_memory.gpu_memory_assert:
+    gpus: ["0"]
+    duration: 60
+    interval_ms: 10
+  register: measured
+"""
+
+RETURN = r"""
+peak_used_mib:
+  description: The highest sampled use of a GPU, a lower bound; V(null) if nothing was sampled.
+  returned: always, except in check mode
+  type: int
+  sample: 11690
+max_used_mib:
+  description: The threshold.
+  returned: always, except in check mode
+  type: int
+  sample: 12288
+evidence:
+  description:
+    - What the figures prove, for the weakest GPU.
+    - V(bounded) means that use cannot have exceeded the threshold, because the accounted peaks of all processes and the
+      most that was seen in no process's name together stay below it.
+    - V(sampled) means that no sample exceeded it.
+    - V(none) means that nothing is proven, because NVML or a GPU could not be read at all, or in the end, or for more
+      than 2 seconds on end. It is always a failure.
+  returned: always, except in check mode
+  type: str
+  sample: sampled
+samples:
+  description: How many samples were taken of the GPU with the fewest.
+  returned: always, except in check mode
+  type: int
+  sample: 842
+interval_ms:
+  description: The time from one sample to the next as achieved, on average.
+  returned: always, except in check mode
+  type: float
+  sample: 50.01
+max_gap_ms:
+  description: The longest time in which something can have gone unseen, including the begin and the end.
+  returned: always, except in check mode
+  type: float
+  sample: 61.2
+timeline:
+  description:
+    - Of the GPU with the highest peak, at most 500 pairs of seconds since the begin and MiB used. Peaks are kept.
+  returned: always, except in check mode
+  type: list
+  elements: list
+  sample: [[0.0, 800], [0.05, 3102], [0.1, 11690]]
+processes:
+  description:
+    - The processes that were seen on the GPUs, the largest first.
+    - C(peak_mib) is sampled when the lists are read, which is at most once a second. C(accounting_peak_mib) is exact,
+      and V(null) where accounting does not cover the process; C(accounting_grew) says that it was reached meanwhile.
+    - C(command) is the command line of Ollama's own runners, and V(null) for all others.
+  returned: always, except in check mode
+  type: list
+  elements: dict
+  sample:
+    - gpu: 0
+      pid: 4711
+      name: llama-server
+      kind: compute
+      peak_mib: 9054
+      command: [/usr/lib/ollama/llama-server, --port, "40001", -c, "8192", -np, "2"]
+      accounting_peak_mib: null
+      accounting_grew: false
+gpus:
+  description:
+    - The same figures for each GPU, with what it is. C(baseline_mib) is the first sample, C(errors) counts NVML's
+      errors by name, C(error) is what keeps it from being read, C(bound_mib) is the most it can have used as far as
+      accounting tells, C(memory_api) is V(v1) on drivers that cannot tell used from reserved.
+  returned: always, except in check mode
+  type: list
+  elements: dict
+  sample:
+    - index: 0
+      uuid: GPU-38079876-a1c8-5fa0-92ea-8efc513d7869
+      total_mib: 16380
+      reserved_mib: 0
+      memory_api: v2
+      baseline_mib: 800
+      peak_used_mib: 11690
+      peak_at_s: 4.2
+      bound_mib: null
+      samples: 842
+      interval_ms: 50.01
+      max_gap_ms: 61.2
+      errors: {}
+      error: null
+      timeline: [[0.0, 800], [0.05, 3102], [0.1, 11690]]
+      evidence: sampled
+load:
+  description:
+    - What became of the requests. Latencies are those of the good ones. C(errors) are the distinct ones, of an answer
+      its own words in brief.
+    - V(null) without O(load), or if NVML could not be read, because no load is sent then.
+  returned: always, except in check mode
+  type: dict
+  sample:
+    requests: 3
+    ok: 3
+    failed: 0
+    by_status: {"200": 3}
+    errors: []
+    p50_s: 5.1
+    p95_s: 6.2
+    max_s: 6.2
+    wall_s: 6.3
+    started: "2026-01-31T20:15:00.000Z"
+    finished: "2026-01-31T20:15:06.300Z"
+    started_epoch: 1769890500.0
+    finished_epoch: 1769890506.3
+"""
+
+import contextlib  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _load, _nvml, _sampler  # noqa: E402
+
+SETTLE_S = 0.5
+
+
+def problems_of(wanted: dict[str, Any]) -> list[str]:
+    """What is wrong with the parameters beyond their types: key, value and what is allowed."""
+    load = wanted["load"] or {}
+    figures = {
+        "max_used_mib": (wanted["max_used_mib"], 1, None),
+        "duration": (wanted["duration"], 0.1, None),
+        "interval_ms": (wanted["interval_ms"], 10, 100),
+        "load.concurrency": (load.get("concurrency"), 1, 1000),
+        "load.requests": (load.get("requests"), 1, None),
+        "load.timeout": (load.get("timeout"), 0.1, None),
+        "load.expect_status": (load.get("expect_status"), 100, 599),
+    }
+    problems = [
+        f"{key} is {value}, it must be at least {least}" + (f" and at most {most}" if most else "")
+        for key, (value, least, most) in figures.items()
+        if value is not None and (value < least or (most and value > most))
+    ]
+    if load:
+        try:
+            _http.check_url(load["url"])
+        except _http.HttpError as problem:
+            problems.append(f"load.url is {load['url']}: {problem}")
+    path = wanted["progress_path"]
+    if path and not os.path.isdir(os.path.dirname(path) or "."):
+        problems.append(f"progress_path is {path}, its directory must exist")
+    return problems
+
+
+def measure(wanted: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any] | None, str | None]:
+    """Sample while the load runs: the figures of each GPU, those of the load, and what kept NVML from being read."""
+    sampler = _sampler.Sampler(wanted["gpus"], wanted["interval_ms"], wanted["bindings_path"])
+    run: _load.LoadRun | None = None
+    with contextlib.closing(sampler):
+        try:
+            sampler.start()
+            if wanted["load"]:
+                run = _load.LoadRun(load_of(wanted["load"]))
+            until = time.monotonic() + (wanted["duration"] or 0)
+            while (run and run.running) or time.monotonic() < until:
+                figures = sampler.progress(timeout_s=0.1)
+                if figures and wanted["progress_path"]:
+                    figures["max_used_mib"] = wanted["max_used_mib"]
+                    figures["requests_done"], figures["requests"] = (run.done, run.requests) if run else (0, 0)
+                    write_progress(wanted["progress_path"], figures)
+            if run:
+                time.sleep(SETTLE_S)
+            return sampler.stop(), run.result() if run else None, None
+        except _nvml.NvmlProblem as problem:
+            return [], run.result() if run else None, str(problem)
+
+
+def load_of(options: dict[str, Any]) -> _load.Load:
+    headers = {name: str(value) for name, value in options["headers"].items()}
+    return _load.Load(**{**options, "headers": headers, "requests": options["requests"] or options["concurrency"]})
+
+
+def write_progress(path: str, figures: dict[str, Any]) -> None:
+    """Replace the file. A full disk must not end a load test."""
+    with contextlib.suppress(OSError):
+        handle, new = tempfile.mkstemp(prefix=".progress-", dir=os.path.dirname(path) or ".")
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                json.dump(figures, file)
+            os.replace(new, path)
+        except OSError:
+            os.unlink(new)
+
+
+def failures_of(
+    gpus: list[dict[str, Any]], load: dict[str, Any] | None, nvml_problem: str | None, max_used_mib: int | None
+) -> list[str]:
+    failures = [nvml_problem] if nvml_problem else _sampler.breaches(gpus, max_used_mib)
+    if load and load["failed"]:
+        others = f" (and {len(load['errors']) - 1} other errors)" if len(load["errors"]) > 1 else ""
+        failures.append(f"{load['failed']} of {load['requests']} requests failed: {load['errors'][0]}{others}")
+    return failures
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "max_used_mib": {"type": "int"},
+            "gpus": {"type": "list", "elements": "str", "default": []},
+            "duration": {"type": "float"},
+            "interval_ms": {"type": "int", "default": 50},
+            "load": {
+                "type": "dict",
+                "options": {
+                    "url": {"type": "str", "required": True},
+                    "method": {"type": "str", "choices": ["GET", "POST", "PUT"], "default": "POST"},
+                    "bodies": {"type": "list", "elements": "raw", "default": []},
+                    "headers": {"type": "dict", "default": {}, "no_log": True},
+                    "expect_status": {"type": "int", "default": 200},
+                    "concurrency": {"type": "int", "default": 3},
+                    "requests": {"type": "int"},
+                    "timeout": {"type": "float", "default": 300},
+                },
+            },
+            "progress_path": {"type": "path"},
+            "bindings_path": {"type": "path"},
+        },
+        required_one_of=[("load", "duration")],
+        supports_check_mode=True,
+    )
+    problems = problems_of(module.params)
+    if problems:
+        module.fail_json(msg="; ".join(problems))
+    if module.check_mode:
+        module.exit_json(changed=False, skipped=True, msg="check mode: no load was sent and nothing was sampled")
+    max_used_mib = module.params["max_used_mib"]
+    gpus, load, nvml_problem = measure(module.params)
+    result = {"max_used_mib": max_used_mib, **_sampler.summary(gpus, max_used_mib), "load": load}
+    failures = failures_of(gpus, load, nvml_problem, max_used_mib)
+    if failures:
+        module.fail_json(msg="; ".join(failures), **result)
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()
