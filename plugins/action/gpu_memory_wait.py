@@ -20,6 +20,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
 POLL_S = 1.0
 SHOWN_EVERY_S = 2.0
 LOST_FOR_S = 30.0
+HOST_TOOL = "/var/lib/gpu-memory/bin/gpu-memory"
 SEPARATOR = "--gpu-memory--"
 
 
@@ -52,7 +53,7 @@ class ActionModule(ActionBase):
         quote = self._connection._shell.quote
         commands = [f"cat {quote(given['progress_path'])}", f"echo {SEPARATOR}", f"cat {quote(given['results_file'])}"]
         if given.get("renew"):
-            commands.append(f"{quote(given['host_tool'])} renew {quote(given['renew'])} >/dev/null")
+            commands.append(f"{HOST_TOOL} renew {quote(given['renew'])} >/dev/null")
         output = self._low_level_execute_command("{ " + "; ".join(commands) + "; } 2>/dev/null; true")
         progress, _, result = output["stdout"].partition(SEPARATOR)
         finished = _json(result)

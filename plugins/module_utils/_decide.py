@@ -29,8 +29,8 @@ def decide(
 
     Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
     with their present SHA-256, `drop_in_changed`, `env_changed` (paths), `profile_file_changed`, the `restart` list,
-    the `services` for gpu_memory_restart, `acts` (anything to write or restart), the `load` for gpu_memory_assert and
-    `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
+    the `services` for gpu_memory_restart, `acts` (anything to write or restart), the `load` for gpu_memory_assert with
+    its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
     """
     problems = list(declared["problems"])
     problems += _gpu_problems(declared, read["nvml"])
@@ -90,6 +90,7 @@ def decide(
         "proof_key": key,
         "proof": None if acts else proof,
         "load": load_request(declared),
+        "load_timeout_s": load_timeout_s(load_request(declared)),
         "load_needed": load_needed(declared["verify"], acts, proof is not None),
     }
 
@@ -109,6 +110,12 @@ def load_request(declared: Mapping[str, Any]) -> dict[str, Any]:
             "timeout": 120,
         }
     return {**load, "requests": requests, "concurrency": requests}
+
+
+def load_timeout_s(load: Mapping[str, Any]) -> int:
+    """How long a load test may take in all: every request at its own limit, one after the other at worst."""
+    rounds = -(-load["requests"] // load["concurrency"])
+    return int(rounds * float(load.get("timeout") or 300)) + 120
 
 
 def load_needed(verify: str, changed: bool, proven: bool) -> bool:

@@ -11,7 +11,8 @@ module: gpu_memory_decide
 short_description: Decide what to do on a host
 version_added: "1.0.0"
 description:
-  - Compares what was declared with what M(selo.gpu_memory.gpu_memory_info) read, and says what is to be written and restarted.
+  - Compares what was declared with what M(selo.gpu_memory.gpu_memory_info) read.
+  - Says what is to be written and what is to be restarted.
   - Fails with all problems in one message when the host must not be touched.
   - This is an action plugin; it runs on the controller.
 options:

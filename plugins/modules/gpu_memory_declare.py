@@ -11,7 +11,7 @@ module: gpu_memory_declare
 short_description: Check what an operator declared
 version_added: "1.0.0"
 description:
-  - Resolves profile, backend and the other variables of the role P(selo.gpu_memory.gpu_memory#role) into one canonical value.
+  - Resolves the variables of the role P(selo.gpu_memory.gpu_memory#role) into one canonical value.
   - Collects every problem instead of stopping at the first, so that they can be shown together with those of the host.
   - This is an action plugin; it runs on the controller.
 options:

@@ -37,7 +37,8 @@ options:
     default: []
   backend:
     description:
-      - The backend as the role P(selo.gpu_memory.gpu_memory#role) resolves it; C(kind) is V(none), V(unit) or V(command).
+      - The backend as the role P(selo.gpu_memory.gpu_memory#role) resolves it.
+      - Its C(kind) is V(none), V(unit) or V(command).
     type: dict
     default: {kind: none}
   env_keys:
@@ -104,7 +105,13 @@ nvml:
     status: ok
     driver_version: 550.163.01
     gpus:
-      - {index: 0, uuid: GPU-1, name: NVIDIA GeForce RTX 4060 Ti, total_mib: 16380, used_mib: 800, reserved_mib: 0, processes: []}
+      - index: 0
+        uuid: GPU-38079876-a1c8-5fa0-92ea-8efc513d7869
+        name: NVIDIA GeForce RTX 4060 Ti
+        total_mib: 16380
+        used_mib: 800
+        reserved_mib: 0
+        processes: []
 ollama:
   description: The server's unit, drop-ins, process, runners, API and journal.
   returned: success
@@ -141,14 +148,13 @@ backend:
   type: dict
   sample: {kind: unit, health: {ok: true, status: 200}}
 state:
-  description: What this collection keeps on the host, that is generations, lease, proof and the state of the restore timer.
+  description: What this collection keeps on the host (generations, lease, proof, restore timer).
   returned: success
   type: dict
   sample: {lease: null, proof: null, generations: []}
 """
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _generation, _host_read, _nvml  # noqa: E402
 
 

@@ -11,7 +11,8 @@ module: gpu_memory_judge
 short_description: Judge a host and write its record
 version_added: "1.0.0"
 description:
-  - After a load test it fails unless the load proves the profile. At the end of a run it concludes and writes the host's record on the controller.
+  - After a load test it fails unless the load proves the profile.
+  - At the end of a run it concludes and writes the host's record on the controller.
   - This is an action plugin; it runs on the controller.
 options:
   at:

@@ -11,7 +11,8 @@ module: gpu_memory_wait
 short_description: Wait for a load test and show memory meanwhile
 version_added: "1.0.0"
 description:
-  - Follows a M(selo.gpu_memory.gpu_memory_assert) that was started with C(async) and C(poll=0), and shows a line every two seconds.
+  - Follows a M(selo.gpu_memory.gpu_memory_assert) that was started with C(async) and C(poll=0).
+  - Shows a line every two seconds.
   - Renews the host's lease all the while, so that the restore timer waits as long as the controller lives.
   - A connection lost for less than 30 seconds is not a failure.
   - This is an action plugin; it runs on the controller.

@@ -1,0 +1,120 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finding Ollama and its backend on a host: units, processes, env files, models. Changes nothing.
+
+A backend is known by what it does: its working directory holds a `.env` with settings of Ollama in it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _host_read, _settings
+
+# Keys by which an env file shows that its owner talks to Ollama.
+BACKEND_KEYS = sorted({*_settings.SHOWN, "CHAT_NUM_CTX", "OLLAMA_BASE_URL", "OLLAMA_HOST"})
+UNIT_OF_CGROUP = re.compile(r"/([A-Za-z0-9:_.\\@-]+\.service)(?:/|$)")
+
+
+def discover() -> dict[str, Any]:
+    """What runs here: `ollama` (unit, url, containerised), `models`, `backends` and `notes` on what needs a human."""
+    notes: list[str] = []
+    servers = [_server(pid) for pid in _host_read.all_pids() if _is_server(_host_read.command_line(pid))]
+    ollama = next((server for server in servers if server["unit"]), None)
+    if ollama is None:
+        notes.append(
+            "Ollama runs here, but not as a systemd unit of this host (a container?), so it cannot be managed"
+            if servers
+            else "no Ollama server runs here"
+        )
+    if len(servers) > 1:
+        notes.append(f"{len(servers)} Ollama servers run here; the first that is a unit was taken")
+    api = _host_read.read_ollama_api(ollama["url"], []) if ollama else {"models": [], "error": None}
+    if api["error"]:
+        notes.append(f"Ollama does not answer at {ollama['url'] if ollama else '?'}: {api['error']}")
+    backends = _backends({server["unit"] for server in servers})
+    if len(backends) > 1:
+        notes.append("more than one backend was found; keep the one that calls Ollama in gpu_memory_backend")
+    return {
+        "ollama": ollama,
+        "models": [model["name"] for model in api["models"]],
+        "backends": backends,
+        "notes": notes,
+    }
+
+
+def _is_server(command: list[str]) -> bool:
+    return any(os.path.basename(word) == "ollama" for word in command[:2]) and "serve" in command[1:3]
+
+
+def unit_of(cgroup: str) -> str | None:
+    """The service unit in the text of /proc/PID/cgroup; None for sessions, and for units inside a container."""
+    for line in cgroup.splitlines():
+        path = line.rpartition(":")[2]
+        if "/system.slice/" in path and not re.search(r"docker|libpod|containerd|kubepods|user\.slice", path):
+            match = UNIT_OF_CGROUP.search(path)
+            if match:
+                return match.group(1)
+    return None
+
+
+def _unit_of_process(pid: int) -> str | None:
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+            return unit_of(file.read())
+    except OSError:
+        return None
+
+
+def _server(pid: int) -> dict[str, Any]:
+    """One Ollama server; its address is what it was told to listen on, as seen from this host."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            host = next((item[12:] for item in file.read().split(b"\0") if item.startswith(b"OLLAMA_HOST=")), b"")
+    except OSError:
+        host = b""
+    return {"unit": _unit_of_process(pid), "url": url_of(host.decode(errors="replace"))}
+
+
+def url_of(ollama_host: str) -> str:
+    """OLLAMA_HOST as an address: `0.0.0.0` → 127.0.0.1, port 11434 where none is given (envconfig/config.go)."""
+    scheme, separator, rest = ollama_host.strip().strip("\"'").rpartition("://")
+    host, colon, port = rest.partition("/")[0].rpartition(":")
+    if not colon:
+        host, port = port, ""
+    if host in ("", "0.0.0.0", "[::]", "*"):  # noqa: S104 - compared, not bound
+        host = "127.0.0.1"
+    default = {"http": "80", "https": "443"}.get(scheme, "11434") if separator else "11434"
+    return f"{scheme or 'http'}://{host}:{port if port.isdigit() else default}"
+
+
+def _backends(ollama_units: set[str | None]) -> list[dict[str, Any]]:
+    found: dict[tuple[str | None, str], dict[str, Any]] = {}
+    for pid in _host_read.all_pids():
+        try:
+            directory = os.path.realpath(f"/proc/{pid}/cwd", strict=True)
+        except OSError:
+            continue
+        path = os.path.join(directory, ".env")
+        unit = _unit_of_process(pid)
+        if directory == "/" or unit in ollama_units and unit is not None or not os.path.isfile(path):
+            continue
+        keys = _keys(path)
+        if not keys or (unit, directory) in found:
+            continue
+        command = _host_read.command_line(pid)
+        kind = {"kind": "unit", "unit": unit} if unit else {"kind": "command", "command": " ".join(command)}
+        found[unit, directory] = {**kind, "directory": directory, "env_files": [{"path": ".env"}], "keys_found": keys}
+    return list(found.values())
+
+
+def _keys(path: str) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            values = _dotenv.get_keys(file.read(), BACKEND_KEYS)
+    except (OSError, ValueError):
+        return []
+    return sorted(name for name, value in values.items() if value is not None)
