@@ -67,12 +67,14 @@ result = [[[p.pid, p.usedGpuMemory] for p in get(gpu)] for get in (nvmlDeviceGet
 
 def test_the_unversioned_process_symbol_fills_the_old_structure(gpus: Any, nvml: Nvml) -> None:
     gpus.reserve(7)
+    gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=8))
     assert nvml("""
 class Old(ctypes.Structure):
     _fields_ = [("pid", ctypes.c_uint), ("used", ctypes.c_ulonglong)]
 room, count = (Old * 4)(), ctypes.c_uint(4)
 code = nvml.nvmlLib.nvmlDeviceGetComputeRunningProcesses(gpu, ctypes.byref(count), room)
-result = [code, count.value, room[0].pid, room[0].used]""") == [0, 1, os.getpid(), 7 * MIB]
+result = [code, count.value, *[[p.pid, p.used] for p in room[:2]]]
+""") == [0, 2, [os.getpid(), 7 * MIB], [gpus.GHOST_PID, 8 * MIB]]
 
 
 def test_a_killed_process_frees_its_memory_even_before_its_parent_notices(gpus: Any, nvml: Nvml, start: Start) -> None:
@@ -86,8 +88,11 @@ def test_a_killed_process_frees_its_memory_even_before_its_parent_notices(gpus: 
     gpus.reserve(16380)
 
 
-def test_a_reused_pid_is_another_process_and_a_ghost_needs_none(gpus: Any, nvml: Nvml) -> None:
-    gpus.add(gpus.Process(pid=os.getpid(), born=1, mib=500), gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=70))
+def test_a_reused_pid_is_another_process_and_a_ghost_needs_none(gpus: Any, nvml: Nvml, state: Path) -> None:
+    gpus.reserve(500)
+    gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=70))
+    assert nvml(MEMORY)[1] == 570 == gpus.used_mib()
+    state.write_text(state.read_text().replace(f"born={gpus._born(os.getpid())}", "born=1"))
     assert nvml(MEMORY)[1] == 70 == gpus.used_mib()
 
 
@@ -240,11 +245,28 @@ def test_accounting_knows_only_processes_that_came_while_it_was_on(gpus: Any, nv
     assert on == [1, "NVMLError_NotFound"]
 
 
+def test_a_reused_pid_hides_the_process_that_runs(gpus: Any, nvml: Nvml) -> None:
+    """As the driver does: it looks among the ended processes first."""
+    gpus.add(gpus.Accounting())
+    gpus.reserve(200)
+    assert nvml(STATS.format(os.getpid())) == [200, 1, False]
+    gpus.add(gpus.Accounted(pid=os.getpid(), born=1, peak=999, start=1, end=2))
+    assert nvml(STATS.format(os.getpid())) == [999, 0, True]
+
+
 def test_only_the_last_ended_processes_are_remembered(gpus: Any, nvml: Nvml) -> None:
     gpus.add(gpus.Accounting(), *(gpus.Accounted(pid=pid, born=1, peak=1) for pid in range(1000, 1200)))
     gpus.reserve(1)
     pids = nvml("result = [nvmlDeviceGetAccountingBufferSize(gpu), *nvmlDeviceGetAccountingPids(gpu)]")
     assert pids == [4000, *range(1072, 1200), os.getpid()]
+
+
+@root_only
+def test_a_switch_set_by_a_careful_root_locks_nobody_out(gpus: Any, nvml: Nvml, start: Start, state: Path) -> None:
+    state.with_name("state.lock").unlink()
+    assert nvml("os.umask(0o077); nvmlDeviceSetAccountingMode(gpu, 1); result = nvmlDeviceGetAccountingMode(gpu)") == 1
+    child = start("os.setuid(65534); simulated_gpu.reserve(5); print(simulated_gpu.used_mib())")
+    assert child.communicate() == ("5\n", "")
 
 
 @root_only

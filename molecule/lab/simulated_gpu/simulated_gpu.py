@@ -354,7 +354,7 @@ def reserve(mib: int, *, gpu: int = 0, pid: int | None = None, kind: str = "comp
         process = next((p for p in state.of(Process, gpu) if p.pid == pid and not p.ghost), None)
         more = mib - (process.mib if process else 0)
         free = state.free(gpu, now)
-        if more > max(free, 0):
+        if more > free:
             raise OutOfMemory(gpu, more, free)
         if process is None:
             process = Process(gpu=gpu, pid=pid, born=born)
