@@ -132,6 +132,8 @@ def connect(bindings_path: str | None) -> tuple[ModuleType, dict[str, Any]]:
 
 def explain(nvml: ModuleType, problem: Exception) -> NvmlProblem:
     """An exception of the bindings as status, cause and cure."""
+    if isinstance(problem, NvmlProblem):
+        return problem
     code = code_of(problem)
     status = STATUS_OF_CODE.get(code or 0, "error")
     loaded = kernel_driver_version()
@@ -198,9 +200,16 @@ def memory_reader(nvml: ModuleType, handle: Any) -> tuple[str, Callable[[], Memo
     except nvml.NVMLError as problem:
         if code_of(problem) not in (NOT_SUPPORTED, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH):
             raise
+    else:
+        return "v2", read_v2
+    try:
         read_v1()
-        return "v1", read_v1
-    return "v2", read_v2
+    except nvml.NVMLError as problem:
+        if code_of(problem) != NOT_SUPPORTED:
+            raise
+        text = "NVML has no memory figures of this GPU: it shares the host's memory, or is split (MIG)"
+        raise NvmlProblem("error", text) from None
+    return "v1", read_v1
 
 
 def processes(nvml: ModuleType, handle: Any) -> list[dict[str, Any]]:
@@ -314,9 +323,6 @@ def _read_gpu(nvml: ModuleType, index: int) -> tuple[dict[str, Any], NvmlProblem
         memory = read()
     except Exception as problem:
         found = explain(nvml, problem)
-        if code_of(problem) == NOT_SUPPORTED:
-            text = "NVML has no memory figures of this GPU: it shares the host's memory, or is split (MIG)"
-            found = NvmlProblem("error", text)
         gpu["error"] = str(found)
         return gpu, found
     gpu.update(

@@ -26,6 +26,7 @@ TIMELINE_POINTS = 500
 LISTING_INTERVAL_S = 1.0
 UNSEEN_LIMIT_MS = 2000  # a GPU that went unread for longer than this may have done anything
 PROGRESS_INTERVAL_S = 0.5
+PRIORITY = -10  # halves the worst gap where the load keeps all cores busy; root only
 ENDED_PROCESSES_KEPT = 128  # the driver forgets older ones, whatever its buffer size says
 EVIDENCE = ("none", "sampled", "bounded")  # weakest first
 RUNNER_NAMES = ("llama-server", "ollama_llama_server", "ollama_llama_se")  # the kernel cuts names at 15 characters
@@ -48,7 +49,7 @@ def max_gap_s(begins: Sequence[float], ends: Sequence[float], started: float, en
     return max(ends[0] - started, ended - begins[-1], *inner)
 
 
-def timeline(times: Sequence[float], used: Sequence[float], points: int = TIMELINE_POINTS) -> list[tuple[float, float]]:
+def timeline(times: Sequence[float], used: Sequence[float], points: int) -> list[tuple[float, float]]:
     """At most `points` pairs (time, used): the highest of each run of samples, so no peak is lost."""
     run = math.ceil(len(times) / points)
     return [
@@ -110,7 +111,7 @@ def summary(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> dict
     return {
         "peak_used_mib": highest["peak_used_mib"] if highest else None,
         "samples": min((gpu["samples"] for gpu in gpus), default=0),
-        "interval_ms": max((gpu["interval_ms"] for gpu in sampled), default=None),
+        "interval_ms": max((gpu["interval_ms"] for gpu in gpus), default=None),
         "max_gap_ms": max((gpu["max_gap_ms"] for gpu in gpus), default=None),
         "evidence": min((evidence(gpu, max_used_mib) for gpu in gpus), key=EVIDENCE.index, default="none"),
         "timeline": highest["timeline"] if highest else [],
@@ -208,7 +209,7 @@ class _Watch:
             rows = _nvml.processes(self._nvml, self._handle)
         except Exception as problem:
             self._failed(problem)
-            return
+            rows = []
         self.sample(time.monotonic())
         self._listed_at, self._listed_used = now, max(self._listed_used, self.last)
         listed_mib = sum(row["used_mib"] or 0 for row in rows)
@@ -221,13 +222,11 @@ class _Watch:
             if row["used_mib"] is not None:
                 known["peak_mib"] = max(known["peak_mib"] or 0, row["used_mib"])
 
-    def result(self, started: float, ended: float) -> dict[str, Any]:
+    def result(self, started: float, ended: float, interval_s: float) -> dict[str, Any]:
         samples = len(self._used)
         peak_at = self._ends[self._used.index(self.peak)] if samples and self.peak else started
-        points = timeline(self._ends, self._used)
-        span = self._ends[-1] - self._ends[0] if samples else 0.0
-        processes, ended_processes = self._accounted_processes()
-        bounded = self._accounting is not None
+        points = timeline(self._ends, self._used, TIMELINE_POINTS)
+        processes, bound = self._account()
         return {
             "index": self.index,
             "uuid": self.uuid,
@@ -237,9 +236,9 @@ class _Watch:
             "baseline_mib": _nvml.mib_up(int(self._used[0])) if samples else None,
             "peak_used_mib": _nvml.mib_up(int(self.peak)) if samples else None,
             "peak_at_s": round(peak_at - started, 3) if samples else None,
-            "bound_mib": bound_mib(processes, self._others_mib, ended_processes) if bounded else None,
+            "bound_mib": bound,
             "samples": samples,
-            "interval_ms": round(1000 * span / (samples - 1), 2) if samples > 1 else None,
+            "interval_ms": round(1000 * interval_s, 2),
             "max_gap_ms": round(1000 * max_gap_s(self._begins, self._ends, started, ended), 2),
             "errors": dict(self._errors),
             "error": self._error_texts.get("NVML_ERROR_GPU_IS_LOST") or self._error_texts.get(self._failing or ""),
@@ -260,31 +259,26 @@ class _Watch:
             return None
         rows = {}
         try:
-            pids = self._nvml.nvmlDeviceGetAccountingPids(self._handle)
-        except Exception:
-            return None
-        for pid in pids:
-            # TypeError: what the bindings make of a figure that is not available.
-            with contextlib.suppress(self._nvml.NVMLError, TypeError):
+            for pid in self._nvml.nvmlDeviceGetAccountingPids(self._handle):
                 stats = self._nvml.nvmlDeviceGetAccountingStats(self._handle, pid)
                 rows[pid, stats.startTime] = {"peak": stats.maxMemoryUsage, "running": bool(stats.isRunning)}
+        except Exception:  # also the bindings' TypeError for a peak that is not available: then nothing is proven
+            return None
         return rows
 
-    def _accounted_processes(self) -> tuple[list[dict[str, Any]], int]:
-        """All processes of the window with both peaks, and how many ended ones accounting holds."""
-        after = self._read_accounting() if self._accounting is not None else None
-        if after is None:
-            self._accounting = None
-        lived = accounted_in_window(self._accounting or {}, after or {})
+    def _account(self) -> tuple[list[dict[str, Any]], int | None]:
+        """All processes of the watch with both their peaks, and the bound that follows."""
+        before, after = self._accounting, self._read_accounting()
+        lived = accounted_in_window(before, after) if before is not None and after is not None else None
         listed = {pid for pid, _ in self._processes}
-        for pid in lived:
+        for pid in lived or {}:
             if pid not in listed:  # it came and went between two listings
                 self._processes[pid, None] = {
                     "pid": pid, "name": None, "used_mib": None, "kind": "compute", "peak_mib": None, "command": None,
                 }  # fmt: skip
         processes = []
         for process in self._processes.values():
-            row = lived.get(process["pid"])
+            row = (lived or {}).get(process["pid"])
             peak = _nvml.mib_up(row["peak"]) if row else 0
             usable = row is not None and peak > 0 and peak >= (process["peak_mib"] or 0)
             processes.append(
@@ -294,7 +288,8 @@ class _Watch:
                     "accounting_grew": bool(usable and row and row["grew"]),
                 }
             )
-        return processes, sum(not row["running"] for row in (after or {}).values())
+        ended = sum(not row["running"] for row in (after or {}).values())
+        return processes, None if lived is None else bound_mib(processes, self._others_mib, ended)
 
 
 def _choose(nvml: ModuleType, wanted: Sequence[str]) -> list[_Watch]:
@@ -333,13 +328,15 @@ def _sample(
         return
     gc.freeze()
     gc.disable()  # nothing below makes cycles, and a collection is a gap
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
     started = now = time.monotonic()
     for watch in watches:
-        now = watch.sample(now)
         watch.list_processes(now)
     send({"kind": "started"})
-    progress_due = now
+    ticks, progress_due = 0, now
     while not select.select([lifeline], [], [], max(0.0, next_tick(started, interval_s, now) - time.monotonic()))[0]:
+        ticks += 1
         now = time.monotonic()
         for watch in watches:
             now = watch.sample(now)
@@ -347,19 +344,17 @@ def _sample(
             watch.list_on_new_maximum(now)
         if now >= progress_due:
             progress_due = now + PROGRESS_INTERVAL_S
-            send(
-                {
-                    "kind": "progress",
-                    "t_s": round(now - started, 1),
-                    "used_mib": _nvml.mib_up(int(max(watch.last for watch in watches))),
-                    "peak_used_mib": _nvml.mib_up(int(max(watch.peak for watch in watches))),
-                }
-            )
+            figures = {
+                "t_s": round(now - started, 1),
+                "used_mib": _nvml.mib_up(int(max(watch.last for watch in watches))),
+                "peak_used_mib": _nvml.mib_up(int(max(watch.peak for watch in watches))),
+            }
+            send({"kind": "progress", "figures": figures})
+    achieved_s = (now - started) / max(1, ticks)
     for watch in watches:
-        watch.list_processes(time.monotonic())
-        watch.sample(time.monotonic())
+        watch.list_processes(now)
     ended = time.monotonic()
-    send({"kind": "result", "gpus": [watch.result(started, ended) for watch in watches]})
+    send({"kind": "result", "gpus": [watch.result(started, ended, achieved_s) for watch in watches]})
 
 
 class Sampler:
@@ -380,7 +375,7 @@ class Sampler:
         NvmlProblem if the sampler crashed.
         """
         message = self._receive(timeout_s)
-        return message if message and message["kind"] == "progress" else None
+        return message["figures"] if message and message["kind"] == "progress" else None
 
     def stop(self, timeout_s: float = 10) -> list[dict[str, Any]]:
         """Take the last samples and return the figures of each GPU; NvmlProblem if the sampler crashed or hangs."""

@@ -1,0 +1,217 @@
+"""NVML reading and sampling against the simulated library, through NVIDIA's unmodified bindings."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml, _sampler
+
+SPIKES = 200
+SLOT_S = 0.1
+BASE_MIB = 1000
+
+
+@pytest.fixture(autouse=True)
+def loaded(library: Path) -> None:
+    """The loader finds a library that is already there by its name, so forked children need no LD_LIBRARY_PATH."""
+    ctypes.CDLL(str(library))
+
+
+@pytest.fixture
+def sampler() -> Iterator[_sampler.Sampler]:
+    sampler = _sampler.Sampler(interval_ms=10)
+    with contextlib.closing(sampler):
+        yield sampler
+
+
+def wait_until(gpus: Any, used_mib: int) -> None:
+    deadline = time.monotonic() + 10
+    while gpus.used_mib() != used_mib:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def progress_until(sampler: _sampler.Sampler, peak_mib: int) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        figures = sampler.progress(timeout_s=1)
+        if figures and figures["peak_used_mib"] >= peak_mib:
+            return
+        assert time.monotonic() < deadline
+
+
+def test_every_spike_longer_than_the_reported_gap_is_seen(
+    gpus: Any, sampler: _sampler.Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sampler, "TIMELINE_POINTS", 10**6)  # all samples, to tell the spikes apart
+    chance = random.Random(20)
+    gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=BASE_MIB, name="desktop"))
+    first = time.time() + 1
+    durations = {BASE_MIB + 100 + number: chance.uniform(0.002, 0.95 * SLOT_S) for number in range(SPIKES)}
+    gpus.add(
+        *(
+            gpus.Spike(add=height - BASE_MIB, at=first + number * SLOT_S, duration=duration)
+            for number, (height, duration) in enumerate(durations.items())
+        )
+    )
+    sampler.start()
+    assert time.time() < first
+    time.sleep(first + SPIKES * SLOT_S - time.time())
+    (gpu,) = sampler.stop()
+    seen = {mib for _, mib in gpu["timeline"]}
+    must_see = {height for height, duration in durations.items() if 1000 * duration > gpu["max_gap_ms"]}
+    print(f"max_gap_ms {gpu['max_gap_ms']}, spikes {SPIKES}, longer {len(must_see)}, seen {len(seen & set(durations))}")
+    assert must_see, f"the machine is too busy to tell: the worst gap was {gpu['max_gap_ms']} ms"
+    assert must_see <= seen
+    assert seen <= {BASE_MIB, *durations}
+    assert gpu["peak_used_mib"] == max(seen)
+
+
+def test_peak_equals_the_ledger(gpus: Any, sampler: _sampler.Sampler) -> None:
+    gpus.create([gpus.Gpu(reserved=300)])
+    sampler.start()
+    gpus.reserve(5000)
+    progress_until(sampler, 5000)
+    gpus.release()
+    wait_until(gpus, 0)
+    (gpu,) = sampler.stop()
+    assert gpu["peak_used_mib"] == gpus.peak_used_mib() == 5000
+    assert (gpu["baseline_mib"], gpu["reserved_mib"], gpu["memory_api"]) == (0, 300, "v2")
+    assert gpu["timeline"][-1][1] == 0
+
+
+def test_processes_with_their_peaks(gpus: Any, sampler: _sampler.Sampler) -> None:
+    gpus.reserve(700, kind="both")
+    sampler.start()
+    gpus.reserve(2000, kind="both")
+    progress_until(sampler, 2000)
+    (gpu,) = sampler.stop()
+    (process,) = gpu["processes"]
+    assert (process["pid"], process["kind"], process["peak_mib"]) == (os.getpid(), "both", 2000)
+    assert process["command"] is None, "a command line may hold secrets"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "words"),
+    [
+        ("DriverNotLoaded", "driver_not_loaded", "modprobe"),
+        ("NoPermission", "no_permission", "root"),
+        ("LibRmVersionMismatch", "version_mismatch", "reboot"),
+        ("GpuIsLost", "gpu_lost", "Xid 79"),
+        ("Unknown", "error", "NVML_ERROR_UNKNOWN"),
+    ],
+)
+def test_snapshot_names_what_is_wrong(gpus: Any, code: str, status: str, words: str) -> None:
+    gpus.add(gpus.Fault(function="nvmlInit*", code=code))
+    found = _nvml.snapshot()
+    assert (found["status"], found["gpus"]) == (status, [])
+    assert words in found["message"]
+
+
+def test_snapshot_survives_crash_and_hang(gpus: Any) -> None:
+    gpus.add(gpus.Fault(function="nvmlDeviceGetMemoryInfo*", crash=1))
+    crashed = _nvml.snapshot()
+    assert crashed["status"] == "crashed"
+    assert "SIG" in crashed["message"]
+    gpus.clear(gpus.Fault)
+    gpus.add(gpus.Fault(function="nvmlInit*", delay_ms=60_000))
+    assert _nvml.snapshot(timeout_s=0.5)["status"] == "timeout"
+
+
+def test_a_lost_gpu_does_not_hide_the_other(gpus: Any) -> None:
+    gpus.create([gpus.Gpu(), gpus.Gpu(total=8192)])
+    gpus.add(gpus.Fault(gpu=0, code="GpuIsLost"))
+    found = _nvml.snapshot()
+    assert found["status"] == "ok"
+    lost, other = found["gpus"]
+    assert "lost" in lost["error"]
+    assert lost["used_mib"] is None
+    assert (other["error"], other["total_mib"], other["used_mib"]) == (None, 8192, 0)
+    gpus.add(gpus.Fault(gpu=1, code="GpuIsLost"))
+    assert _nvml.snapshot()["status"] == "gpu_lost"
+
+
+def test_old_driver_is_read_and_named(gpus: Any) -> None:
+    gpus.create([gpus.Gpu(reserved=300)], gpus.Driver(version="470.256.02"))
+    gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=800, name="desktop"))
+    found = _nvml.snapshot()
+    (gpu,) = found["gpus"]
+    assert found["driver_version"] == "470.256.02"
+    assert (gpu["memory_api"], gpu["used_mib"], gpu["reserved_mib"]) == ("v1", 1100, None)
+
+
+@pytest.mark.parametrize("fault", [{"code": "GpuIsLost"}, {"code": "Unknown"}])
+def test_a_gpu_that_fails_while_watched_proves_nothing(gpus: Any, sampler: _sampler.Sampler, fault: Any) -> None:
+    sampler.start()
+    gpus.add(gpus.Spike(add=100, duration=60))
+    progress_until(sampler, 100)
+    gpus.add(gpus.Fault(gpu=0, function="nvmlDeviceGetMemoryInfo*", **fault))
+    time.sleep(0.1)
+    found = sampler.stop()
+    assert found[0]["peak_used_mib"] == 100
+    assert found[0]["errors"]
+    assert _sampler.summary(found, 12288)["evidence"] == "none"
+    assert "no evidence" in _sampler.breaches(found, 12288)[0]
+
+
+def test_a_gpu_that_was_lost_for_a_while_proves_nothing(gpus: Any, sampler: _sampler.Sampler) -> None:
+    gpus.add(gpus.Fault(gpu=0, function="nvmlDeviceGetMemoryInfo*", code="GpuIsLost", from_call=10, to_call=12))
+    sampler.start()
+    gpus.add(gpus.Spike(add=100, at=time.time() + 0.5, duration=60))
+    progress_until(sampler, 100)
+    assert _sampler.evidence(sampler.stop()[0], 12288) == "none"
+
+
+def test_a_crash_or_hang_while_watched_is_a_message(gpus: Any, sampler: _sampler.Sampler) -> None:
+    sampler.start()
+    gpus.add(gpus.Fault(function="nvmlDeviceGetMemoryInfo*", crash=1))
+    with pytest.raises(_nvml.NvmlProblem, match="crashed") as crashed:
+        sampler.stop()
+    assert crashed.value.status == "crashed"
+    gpus.clear(gpus.Fault)
+    hanging = _sampler.Sampler()
+    with contextlib.closing(hanging):
+        hanging.start()
+        gpus.add(gpus.Fault(function="nvmlDeviceGetMemoryInfo*", delay_ms=60_000))
+        with pytest.raises(_nvml.NvmlProblem) as hung:
+            hanging.stop(timeout_s=0.5)
+    assert hung.value.status == "timeout"
+
+
+def test_gpus_are_chosen_by_index_or_uuid(gpus: Any) -> None:
+    gpus.create([gpus.Gpu(), gpus.Gpu(total=8192, uuid="GPU-b")])
+    for wanted, expected in (((), [0, 1]), (("1",), [1]), (("GPU-b", "1"), [1])):
+        with contextlib.closing(_sampler.Sampler(wanted)) as sampler:
+            sampler.start()
+            assert [gpu["index"] for gpu in sampler.stop()] == expected
+    for wanted in ("2", "GPU-x"):
+        with contextlib.closing(_sampler.Sampler([wanted])) as sampler, pytest.raises(_nvml.NvmlProblem, match=wanted):
+            sampler.start()
+
+
+def test_accounting_bounds_what_sampling_may_have_missed(gpus: Any, sampler: _sampler.Sampler) -> None:
+    set_accounting = "from pynvml import *; nvmlInit(); nvmlDeviceSetAccountingMode(nvmlDeviceGetHandleByIndex(0), 1)"
+    if os.geteuid() != 0:
+        pytest.skip("accounting is switched on by root")
+    subprocess.run([sys.executable, "-c", set_accounting], check=True)
+    sampler.start()
+    gpus.reserve(6000)
+    gpus.reserve(4000)
+    progress_until(sampler, 4000)
+    (gpu,) = sampler.stop()
+    (process,) = gpu["processes"]
+    assert (process["accounting_peak_mib"], process["accounting_grew"]) == (6000, True)
+    assert gpu["bound_mib"] == 6000
+    assert _sampler.evidence(gpu, 12288) == "bounded"
+    assert _sampler.evidence(gpu, 5999) == "sampled"
+    assert "accounting" in _sampler.breaches([gpu], 5999)[0]
