@@ -1,0 +1,479 @@
+"""The lab's Ollama: its HTTP API (server/routes.go), in the words of the release it stands in for."""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import hashlib
+import http.server
+import json
+import math
+import os
+import random
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import lab
+import lab_models
+import scheduler
+import settings
+from releases import Release, release_of
+from scheduler import Options, Refused
+from settings import log
+
+INTEGER_OPTIONS = {
+    "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict", "num_keep", "seed", "num_predict",
+    "top_k", "repeat_last_n",
+}  # fmt: skip
+FLOAT_OPTIONS = {"top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty"}
+CAPABILITIES = ["completion", "tools"]
+
+
+class Model:
+    """A name that Ollama serves: a blob and what a Modelfile adds to it."""
+
+    def __init__(self, name: str, blob: lab_models.Blob, parameters: dict, modified: str) -> None:
+        self.name, self.blob, self.parameters, self.modified = name, blob, parameters, modified
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps([self.blob.digest, self.parameters], sort_keys=True).encode()).hexdigest()
+
+    def details(self) -> dict:
+        family = self.blob.show["details"]["family"]
+        return {
+            "parent_model": "", "format": "gguf", "family": family, "families": [family],
+            "parameter_size": self.blob.parameter_size,
+            "quantization_level": self.blob.show["details"]["quantization_level"],
+        }  # fmt: skip
+
+
+class Library:
+    """The models on this machine: the lab's own and those made from them, which outlive a restart."""
+
+    def __init__(self) -> None:
+        self._file = Path(settings.models_directory()) / "lab-models.json"
+        self._lock = threading.Lock()
+        made = "2026-01-01T00:00:00Z"
+        self._models = {blob.name: Model(blob.name, blob, {}, made) for blob in lab_models.blobs().values()}
+        if self._file.exists():
+            stored = json.loads(self._file.read_text())
+            self._models = {
+                name: Model(name, lab_models.blobs()[digest], parameters, modified)
+                for name, digest, parameters, modified in stored
+                if digest in lab_models.blobs()
+            }
+
+    def all(self) -> list[Model]:
+        return list(self._models.values())
+
+    def find(self, name: str) -> Model | None:
+        return self._models.get(full_name(name))
+
+    def put(self, name: str, blob: lab_models.Blob, parameters: dict) -> None:
+        with self._lock:
+            self._models[full_name(name)] = Model(full_name(name), blob, parameters, now())
+            self._save()
+
+    def delete(self, name: str) -> None:
+        with self._lock:
+            del self._models[full_name(name)]
+            self._save()
+
+    def _save(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        stored = [[m.name, m.blob.digest, m.parameters, m.modified] for m in self._models.values()]
+        self._file.write_text(json.dumps(stored))
+
+
+def full_name(name: str) -> str:
+    name = name.removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def now(later_s: float = 0) -> str:
+    """RFC 3339 as Go writes it; for ever is the year 2318 there too."""
+    later_s = min(later_s, 292 * 365.25 * 86400)
+    moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=later_s)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+
+
+def nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
+
+
+def read_options(model: Model, request: dict, default_context: int) -> tuple[Options, dict]:
+    """Defaults, then the model's parameters, then the request's options; ValueError for a wrong type."""
+    merged: dict = {}
+    for given in (model.parameters, request):
+        for key, value in given.items():
+            if key in INTEGER_OPTIONS:
+                wanted, kind = (int, float), "integer"
+            elif key in FLOAT_OPTIONS:
+                wanted, kind = (int, float), "float32"
+            elif key == "use_mmap":
+                wanted, kind = (bool,), "boolean"
+            elif key == "stop":
+                wanted, kind = (list,), "array"
+            else:
+                log("WARN", "types.go:1007", "invalid option provided", option=key)
+                continue
+            if value is None:
+                continue
+            if not isinstance(value, wanted) or isinstance(value, bool) is not (kind == "boolean"):
+                raise ValueError(f'option "{key}" must be of type {kind}')
+            merged[key] = int(value) if kind == "integer" else value
+    own_context = settings.context_length()
+    options = Options(
+        num_ctx=merged.get("num_ctx", own_context or default_context),
+        ctx_is_automatic="num_ctx" not in merged and not own_context,
+        batch_is_automatic="num_batch" not in merged,
+    )
+    for key in ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread"):
+        if key in merged:
+            setattr(options, key, merged[key])
+    return options, merged
+
+
+def keep_alive(value: object) -> float | None:
+    """Seconds, for ever if negative, None if the request does not say; ValueError for nonsense."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise ValueError(f"Unsupported type: '{value}'")
+    seconds = settings.seconds(value) if isinstance(value, str) else float(value)
+    return math.inf if seconds < 0 else seconds
+
+
+def shown(model: Model, verbose: bool) -> dict:
+    """The answer to /api/show; long lists are shown to those who ask for them."""
+    info = copy.deepcopy(model.blob.show["model_info"])
+    if not verbose:
+        info = {key: None if isinstance(value, list) else value for key, value in info.items()}
+    parameters = "\n".join(f"{key:<30} {json.dumps(value)}" for key, value in sorted(model.parameters.items()))
+    modelfile = "# Modelfile generated by \"ollama show\"\n# To build a new Modelfile based on this, replace FROM with:\n"
+    modelfile += f"# FROM {model.name}\n\nFROM {scheduler.blob_path(model.blob)}\n"
+    modelfile += "".join(f"PARAMETER {key} {value}\n" for key, value in sorted(model.parameters.items()))
+    answer = {
+        "modelfile": modelfile, "parameters": parameters, "template": "{{ .Prompt }}", "details": model.details(),
+        "model_info": info, "tensors": model.blob.show["tensors"], "capabilities": CAPABILITIES,
+        "modified_at": model.modified,
+    }  # fmt: skip
+    return {key: value for key, value in answer.items() if value != ""}
+
+
+class Ollama:
+    """The service behind the handler."""
+
+    def __init__(self, version: str, release: Release, program: Path) -> None:
+        self.version = version
+        self.library = Library()
+        self.scheduler = scheduler.Scheduler(program, release)
+
+    def model(self, body: dict, missing: str = "model '{}' not found") -> Model:
+        name = body.get("model") or body.get("name") or ""
+        model = self.library.find(name) if name else None
+        if model is None:
+            raise Refused(404, missing.format(name))
+        return model
+
+    def running(self) -> list[dict]:
+        found = []
+        for runner in list(self.scheduler.loaded.values()):
+            model = next(each for each in self.library.all() if each.blob.digest == runner.blob.digest)
+            size, on_gpu = runner.size()
+            left = runner.alive_s if runner.requests > 0 else max(runner.expires_at - time.time(), 0)
+            found.append({
+                "name": model.name, "model": model.name, "size": size, "digest": model.digest, "details": model.details(),
+                "expires_at": now(left), "size_vram": on_gpu, "context_length": runner.options.num_ctx,
+            })  # fmt: skip
+        return found
+
+    def write(self, model: Model, body: dict, prompt: str, client_gone: Callable[[], bool]) -> Iterator[tuple[str, dict]]:
+        """Pieces of the reply, then an empty one with the figures. Refused if it comes to nothing."""
+        start = time.monotonic()
+        try:
+            options, merged = read_options(model, body.get("options") or {}, self.scheduler.default_context)
+            alive_s = keep_alive(body.get("keep_alive"))
+        except ValueError as error:
+            raise Refused(500 if "option" in str(error) else 400, str(error)) from None
+        runner = self.scheduler.acquire(model.blob, options, alive_s, client_gone)
+        loaded = time.monotonic()
+        try:
+            if not prompt:
+                yield "", {"done_reason": "load"}
+                return
+            for event in runner.complete(prompt, merged.get("num_predict", -1)):
+                if client_gone():
+                    return
+                if not event["stop"]:
+                    yield event["content"], {}
+                    continue
+                timings = event["timings"]
+                yield "", {
+                    "done_reason": "length" if event["stop_type"] == "limit" else "stop",
+                    "total_duration": nanoseconds((time.monotonic() - start) * lab.speedup()),
+                    "load_duration": nanoseconds((loaded - start) * lab.speedup()),
+                    "prompt_eval_count": timings["prompt_n"],
+                    "prompt_eval_duration": nanoseconds(timings["prompt_ms"] / 1000),
+                    "eval_count": timings["predicted_n"],
+                    "eval_duration": nanoseconds(timings["predicted_ms"] / 1000),
+                }
+        except RuntimeError as error:
+            raise Refused(500, str(error)) from None
+        finally:
+            self.scheduler.give_back(runner)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    ollama: Ollama
+    protocol_version = "HTTP/1.1"
+    server_version = "Ollama-stand-in"
+
+    # Routes: what each answers, given the parsed body
+
+    def version(self, _: dict) -> None:
+        self.answer({"version": self.ollama.version})
+
+    def tags(self, _: dict) -> None:
+        self.answer({"models": [
+            {
+                "name": m.name, "model": m.name, "modified_at": m.modified, "size": m.blob.file_bytes, "digest": m.digest,
+                "details": m.details(), "capabilities": CAPABILITIES,
+            }
+            for m in self.ollama.library.all()
+        ]})  # fmt: skip
+
+    def ps(self, _: dict) -> None:
+        self.answer({"models": self.ollama.running()})
+
+    def show(self, body: dict) -> None:
+        if not (body.get("model") or body.get("name")):
+            raise Refused(400, "model is required")
+        self.answer(shown(self.ollama.model(body), bool(body.get("verbose"))))
+
+    def generate(self, body: dict) -> None:
+        model, prompt = self.ollama.model(body), body.get("prompt") or ""
+
+        def piece(text: str) -> dict:
+            return {"response": text}
+
+        self.converse(model, body, prompt, piece)
+
+    def chat(self, body: dict) -> None:
+        model = self.ollama.model(body)
+        prompt = "\n".join(f"{each.get('role', '')}: {each.get('content', '')}" for each in body.get("messages") or [])
+
+        def piece(text: str) -> dict:
+            return {"message": {"role": "assistant", "content": text}}
+
+        self.converse(model, body, prompt, piece)
+
+    def converse(self, model: Model, body: dict, prompt: str, piece: Callable[[str], dict]) -> None:
+        name = body.get("model") or body.get("name")
+        if not prompt and body.get("keep_alive") in (0, "0", "0s"):
+            self.ollama.scheduler.expire_now(model.blob)
+            self.answer({"model": name, "created_at": now(), **piece(""), "done": True, "done_reason": "unload"})
+            return
+        text: list[str] = []
+        streaming = body.get("stream", True)
+        for content, figures in self.ollama.write(model, body, prompt, self.client_gone):
+            text.append(content)
+            line = {"model": name, "created_at": now(), **piece(content), "done": bool(figures), **figures}
+            if streaming:
+                self.stream_line(line)
+            elif figures:
+                self.answer({**line, **piece("".join(text))})
+        if streaming:
+            self.end_stream()
+
+    def completions(self, body: dict) -> None:
+        """OpenAI's chat completions, without streaming: no options, so no num_gpu and no num_ctx."""
+        model = self.ollama.model(body, "model '{}' not found")
+        prompt = "\n".join(f"{each.get('role', '')}: {each.get('content', '')}" for each in body.get("messages") or [])
+        if not prompt:
+            raise Refused(400, "[] is too short - 'messages'")
+        limit = body.get("max_tokens") or -1
+        request = {"options": {"num_predict": limit}}
+        pieces = list(self.ollama.write(model, request, prompt, self.client_gone))
+        figures = pieces[-1][1]
+        asked, written = figures["prompt_eval_count"], figures["eval_count"]
+        message = {"role": "assistant", "content": "".join(text for text, _ in pieces)}
+        self.answer({
+            "id": "chatcmpl-1", "object": "chat.completion", "created": int(time.time()), "model": body["model"],
+            "system_fingerprint": "fp_ollama",
+            "choices": [{"index": 0, "message": message, "finish_reason": figures["done_reason"]}],
+            "usage": {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": asked + written},
+        })  # fmt: skip
+
+    def embed(self, body: dict) -> None:
+        model = self.ollama.model(body, 'model "{}" not found, try pulling it first')
+        inputs = body.get("input")
+        if not isinstance(inputs, (str, list)):
+            raise Refused(400, "invalid input type")
+        start = time.monotonic()
+        load = list(self.ollama.write(model, body, "", self.client_gone))
+        assert load
+        texts = [inputs] if isinstance(inputs, str) else inputs
+        vectors = [[random.Random(f"{text}/{i}").uniform(-1, 1) for i in range(16)] for text in texts]
+        self.answer({
+            "model": body["model"], "embeddings": vectors, "total_duration": nanoseconds(time.monotonic() - start),
+            "load_duration": nanoseconds(time.monotonic() - start), "prompt_eval_count": sum(8 + len(t) // 4 for t in texts),
+        })  # fmt: skip
+
+    def copy(self, body: dict) -> None:
+        source = self.ollama.library.find(body.get("source") or "")
+        if source is None:
+            raise Refused(404, f'model "{body.get("source")}" not found')
+        self.ollama.library.put(body["destination"], source.blob, source.parameters)
+        self.answer(None)
+
+    def create(self, body: dict) -> None:
+        name = body.get("model") or body.get("name")
+        if not name:
+            raise Refused(400, "invalid model name")
+        if not body.get("from"):
+            raise Refused(400, "neither 'from' or 'files' was specified")
+        base = self.ollama.library.find(body["from"])
+        if base is None:
+            raise Refused(500, "pull model manifest: file does not exist")
+        self.ollama.library.put(name, base.blob, {**base.parameters, **(body.get("parameters") or {})})
+        steps = [f"using existing layer sha256:{base.blob.digest}", "writing manifest", "success"]
+        if body.get("stream", True):
+            for step in steps:
+                self.stream_line({"status": step})
+            self.end_stream()
+        else:
+            self.answer({"status": "success"})
+
+    def delete(self, body: dict) -> None:
+        self.ollama.library.delete(self.ollama.model(body).name)
+        self.answer(None)
+
+    ROUTES = {
+        ("GET", "/api/version"): version, ("GET", "/api/tags"): tags, ("GET", "/api/ps"): ps,
+        ("POST", "/api/show"): show, ("POST", "/api/generate"): generate, ("POST", "/api/chat"): chat,
+        ("POST", "/api/embed"): embed, ("POST", "/api/copy"): copy, ("POST", "/api/create"): create,
+        ("DELETE", "/api/delete"): delete, ("POST", "/v1/chat/completions"): completions,
+    }  # fmt: skip
+
+    # HTTP
+
+    def serve(self) -> None:
+        start = time.monotonic()
+        self.status, self.streaming = 200, False
+        path = self.path.partition("?")[0]
+        route = self.ROUTES.get((self.command, path))
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            if path == "/" and self.command in ("GET", "HEAD"):
+                self.send(b"Ollama is running", "text/plain; charset=utf-8")
+            elif route is None:
+                self.status = 404
+                self.send(b"404 page not found", "text/plain")
+            elif self.command == "POST" and not content:
+                raise Refused(400, "missing request body")
+            else:
+                body = json.loads(content or b"{}")
+                if not isinstance(body, dict):
+                    raise Refused(400, "json: cannot unmarshal value into Go value")
+                route(self, body)
+        except json.JSONDecodeError as error:
+            self.refuse(400, f"invalid character: {error.msg}")
+        except Refused as refused:
+            self.refuse(refused.status, str(refused))
+        except OSError:
+            self.close_connection = True
+        took = time.monotonic() - start
+        stamp = time.strftime("%Y/%m/%d - %H:%M:%S", time.gmtime())
+        settings.write(f'[GIN] {stamp} | {self.status} | {took:12.6f}s | {self.client_address[0]:>15} | {self.command:<8} "{path}"')
+
+    do_GET = do_POST = do_DELETE = do_HEAD = serve
+
+    def refuse(self, status: int, message: str) -> None:
+        if self.streaming:
+            self.stream_line({"error": message})
+            self.end_stream()
+        else:
+            self.status = status
+            self.answer({"error": message})
+
+    def answer(self, body: dict | None) -> None:
+        self.send(b"" if body is None else json.dumps(body).encode(), "application/json; charset=utf-8")
+
+    def send(self, content: bytes, kind: str) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def stream_line(self, body: dict) -> None:
+        if not self.streaming:
+            self.streaming = True
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-ndjson")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+        line = json.dumps(body).encode() + b"\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+
+    def end_stream(self) -> None:
+        self.wfile.write(b"0\r\n\r\n")
+
+    def client_gone(self) -> bool:
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        if not readable:
+            return False
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK)
+        except OSError:
+            return True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
+def serve() -> int:
+    version = lab.option("LAB_OLLAMA_VERSION", "0.32.15")
+    release = release_of(version)
+    log("INFO", "routes.go:1952", "server config", env=settings.server_config(release.more_settings))
+    log("INFO", "routes.go:1954", "Ollama cloud disabled: false")
+    host, port = settings.address()
+    server = Server((host, port), Handler)
+    log("INFO", "routes.go:2008", f"Listening on {host}:{port} (version {version})")
+    program = Path(sys.argv[0]).parent.parent / "lib" / "ollama" / "llama-server"
+    Handler.ollama = Ollama(version, release, program)
+
+    def stop(*_: object) -> None:
+        Handler.ollama.scheduler.stop()
+        os._exit(0)
+
+    # The handler runs in the main thread, between two bytecodes of it; there the scheduler's lock may be taken.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop).start())
+    signal.signal(signal.SIGINT, lambda *_: threading.Thread(target=stop).start())
+    server.serve_forever()
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    version = lab.option("LAB_OLLAMA_VERSION", "0.32.15")
+    if arguments == ["serve"]:
+        return serve()
+    if arguments in (["--version"], ["-v"]):
+        print(f"ollama version is {version}")
+        return 0
+    print("The lab's Ollama knows `serve` and `--version`; for the rest there is its API.", file=sys.stderr)
+    return 1

@@ -1,0 +1,167 @@
+"""The lab's models: what Ollama knows of them, and what they take. MiB unless a name says otherwise.
+
+Weights and KV cache are exact: they follow from the tensors. The total is what llama.cpp itself projected for the same
+tensors (data/lab_models_projection.csv). Where that table has no row, the compute buffer is taken straight on from the
+rows it has: linear in the slot's context and in the batch, which is what its rows are to the MiB. Nothing here comes
+from the collection's own planner, which is tested against it.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+
+import lab
+
+CUDA_CONTEXT_MIB = 305
+_MIB = 1024 * 1024
+_TENSOR_BYTES = {"F32": 4, "F16": 2, "Q8_0": 34 / 32, "Q6_K": 210 / 256, "Q4_K": 144 / 256}
+_CACHE_BYTES = {
+    "f32": 4, "f16": 2, "bf16": 2, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32,
+    "q4_1": 20 / 32, "q4_0": 18 / 32, "iq4_nl": 18 / 32,
+}  # fmt: skip
+CACHE_TYPES = tuple(_CACHE_BYTES)
+
+# Ollama's name, file and row names in data/, and what Ollama's registry says of the size.
+_LAB_MODELS = (
+    ("llama3.1:8b-instruct-q8_0", "llama31-8b-q8_0", "llama31-8b", "8.0B"),
+    ("llama3.2:3b-instruct-q8_0", "llama32-3b-q8_0", "llama32-3b", "3.2B"),
+    ("qwen2.5:3b", "qwen25-3b-q4_k_m", "qwen25-3b", "3.1B"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What a runner takes on the GPU besides its CUDA context, and on the host."""
+
+    layers: int
+    weights: float
+    kv: float
+    compute: float
+    host_weights: float
+    host_kv: float
+    host_compute: float
+
+    @property
+    def projected(self) -> int:
+        return round(self.weights + self.kv + self.compute)
+
+
+@dataclasses.dataclass(frozen=True)
+class Blob:
+    """A model file: the part of a model that derived models share."""
+
+    name: str
+    digest: str
+    case: str
+    parameter_size: str
+    show: dict
+
+    @functools.cached_property
+    def architecture(self) -> str:
+        return self.show["model_info"]["general.architecture"]
+
+    def info(self, key: str) -> int:
+        return self.show["model_info"][f"{self.architecture}.{key}"]
+
+    @property
+    def blocks(self) -> int:
+        return self.info("block_count")
+
+    @property
+    def offloadable_layers(self) -> int:
+        return self.blocks + 1
+
+    @property
+    def context_length(self) -> int:
+        return self.info("context_length")
+
+    @functools.cached_property
+    def _parts(self) -> dict[str, float]:
+        """MiB of each block ("0", "1", ...), of the output layer, and of the embedding, which stays on the host."""
+        sizes: dict[str, float] = {}
+        for tensor in self.show["tensors"]:
+            words = tensor["name"].split(".")
+            part = words[1] if words[0] == "blk" else "embedding" if words[0] == "token_embd" else "output"
+            size = math.prod(tensor["shape"]) * _TENSOR_BYTES[tensor["type"]] / _MIB
+            sizes[part] = sizes.get(part, 0) + size
+        return sizes
+
+    @property
+    def _tied(self) -> bool:
+        """The embedding is the output matrix too; the GPU gets a copy of it."""
+        return not any(tensor["name"] == "output.weight" for tensor in self.show["tensors"])
+
+    @property
+    def file_bytes(self) -> int:
+        return round(sum(self._parts.values()) * _MIB)
+
+    def _kv(self, blocks: int, num_ctx: int, parallel: int, cache_type: str) -> float:
+        heads, width = self.info("attention.head_count_kv"), self.info("embedding_length") // self.info("attention.head_count")
+        cells = math.ceil(num_ctx / 256) * 256
+        return blocks * heads * width * 2 * _CACHE_BYTES[cache_type] * cells * parallel / _MIB
+
+    def _weights(self, layers: int) -> tuple[float, float]:
+        """MiB on the GPU and on the host: the output layer goes to the GPU first, then blocks from the last one on."""
+        parts, first = self._parts, self.blocks - max(layers - 1, 0)
+        blocks = [parts[str(block)] for block in range(self.blocks)]
+        output = parts["output"] + (parts["embedding"] if self._tied else 0)
+        on_gpu = output + sum(blocks[first:]) if layers else 0.0
+        return on_gpu, parts["embedding"] + sum(blocks[:first]) + (0 if layers else parts["output"])
+
+    def _compute(self, layers: int, num_ctx: int, parallel: int, batch: int) -> float:
+        def row(context: int, slots: int, rows: int) -> float:
+            total = _projections()[self.case, layers, context, slots, rows]
+            return total - self._weights(layers)[0] - self._kv(max(layers - 1, 0), context, slots, "f16")
+
+        if (self.case, layers, num_ctx, parallel, batch) in _projections():
+            return row(num_ctx, parallel, batch)
+        at = {(context, rows): row(context, 1, rows) for context in (1024, 8192) for rows in (512, 1024)}
+        along = (num_ctx - 1024) / (8192 - 1024)
+        small, large = (at[1024, rows] + along * (at[8192, rows] - at[1024, rows]) for rows in (512, 1024))
+        return max(small + (batch - 512) / 512 * (large - small), 0.0)
+
+    def memory(self, layers: int, num_ctx: int, parallel: int, batch: int, cache_type: str, flash: bool) -> Memory:
+        """What the runner takes with `layers` layers on the GPU; `num_ctx` is per slot."""
+        layers = max(0, min(layers, self.offloadable_layers))
+        on_gpu = max(layers - 1, 0)
+        weights, host_weights = self._weights(layers)
+        compute = self._compute(layers, num_ctx, parallel, batch)
+        if layers and not flash:
+            # The attention scores of a batch, roughly; llama.cpp's figures for these models are within a fifth of it.
+            compute += self.info("attention.head_count") * batch * num_ctx * 3 / _MIB
+        return Memory(
+            layers=layers,
+            weights=weights,
+            kv=self._kv(on_gpu, num_ctx, parallel, cache_type),
+            compute=compute,
+            host_weights=host_weights,
+            host_kv=self._kv(self.blocks - on_gpu, num_ctx, parallel, cache_type),
+            host_compute=batch * (self.info("embedding_length") * 16 + num_ctx * 2) / _MIB,
+        )
+
+
+@functools.cache
+def _projections() -> dict[tuple[str, int, int, int, int], int]:
+    with (lab.DATA / "lab_models_projection.csv").open() as file:
+        return {
+            (row["case"], *(int(row[key]) for key in ("num_gpu", "num_ctx", "num_parallel", "num_batch"))): int(
+                row["projected_gpu_mib"]
+            )
+            for row in csv.DictReader(file)
+        }  # fmt: skip
+
+
+@functools.cache
+def blobs() -> dict[str, Blob]:
+    """The lab's model files by digest."""
+    found = {}
+    for name, file, case, size in _LAB_MODELS:
+        content = (lab.DATA / f"{file}.show.json").read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        found[digest] = Blob(name, digest, case, size, json.loads(content))
+    return found

@@ -1,0 +1,449 @@
+"""The lab's llama-server: loads a model that is not there, holds its memory on the simulated GPU, and writes at its speed.
+
+Its messages are llama.cpp's. One simulated GPU only (device 0). Speed is the bytes that a token needs read, over
+bandwidth; slots that write at the same time share each reading of the weights.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import http.server
+import json
+import os
+import queue
+import random
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+
+import lab
+import lab_models
+import simulated_gpu
+
+GPU_BYTES_PER_S = 288e9
+HOST_BYTES_PER_S = 60e9
+LOAD_BYTES_PER_S = 3e9
+FIT_TARGET_MIB = 1024
+REPLY_TOKENS = 48
+MIB = 1024 * 1024
+WORDS = "the a model reads its weights once for every token and so bandwidth not arithmetic sets the pace of this reply".split()
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+# --- arguments and environment ----------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Parameters:
+    model: str = ""
+    port: int = 8080
+    context: int = 4096
+    slots: int = 1
+    batch: int = 512
+    gpu_layers: int = -1  # -1: whatever fits
+    cache_type: str = "f16"
+    flash: bool = True
+    fit: bool = True
+    fit_target_mib: int = FIT_TARGET_MIB
+    list_devices: bool = False
+
+
+def number(value: str, function: str) -> int:
+    """As C++'s std::stoi and std::stoul: the digits in front count, what follows does not; none is an error."""
+    match = re.match(r"\s*[+-]?\d+", value)
+    if not match:
+        raise ValueError(function)
+    return int(match[0])
+
+
+def truth(value: str) -> bool:
+    if value in ("on", "enabled", "true", "1"):
+        return True
+    if value in ("off", "disabled", "false", "0"):
+        return False
+    raise ValueError(f"error: unknown value for --fit: '{value}'\n")
+
+
+def layer_count(value: str) -> int:
+    return -1 if value == "auto" else 1 << 30 if value == "all" else number(value, "stoi")
+
+
+ENVIRONMENT = {
+    "LLAMA_ARG_N_GPU_LAYERS": ("gpu_layers", layer_count),
+    "LLAMA_ARG_FIT": ("fit", truth),
+    # One number a device; the lab has one.
+    "LLAMA_ARG_FIT_TARGET": ("fit_target_mib", lambda value: number(re.split("[,/]+", value)[0], "stoul")),
+    # Always overridden by Ollama's arguments, but parsed.
+    "LLAMA_ARG_CTX_SIZE": ("context", lambda value: number(value, "stoi")),
+    "LLAMA_ARG_N_PARALLEL": ("slots", lambda value: number(value, "stoi")),
+    "LLAMA_ARG_BATCH": ("batch", lambda value: number(value, "stoi")),
+    "LLAMA_ARG_UBATCH": ("batch", lambda value: number(value, "stoi")),
+}
+
+
+def cache_type(value: str) -> str:
+    if value not in lab_models.CACHE_TYPES:
+        raise ValueError(f"Unsupported cache type: {value}")
+    return value
+
+
+ARGUMENTS = {
+    "--model": ("model", str),
+    "--port": ("port", int),
+    "-c": ("context", int),
+    "-np": ("slots", int),
+    "-b": ("batch", int),
+    "-ub": ("batch", int),
+    "-ngl": ("gpu_layers", layer_count),
+    "--cache-type-k": ("cache_type", cache_type),
+    "--cache-type-v": ("cache_type", cache_type),
+    "--flash-attn": ("flash", lambda value: value != "off"),
+}
+WITHOUT_EFFECT_HERE = {"--host": 1, "--log-verbosity": 1, "--chat-template": 1, "--keep": 1, "-t": 1, "--main-gpu": 1,
+                       "--split-mode": 1, "--load-mode": 1, "--no-webui": 0, "--offline": 0, "--no-log-prefix": 0,
+                       "--no-log-timestamps": 0, "--no-jinja": 0, "--context-shift": 0, "--verbose": 0}  # fmt: skip
+
+
+def parse(arguments: list[str]) -> Parameters:
+    """The environment first, then the command line over it. ValueError carries llama.cpp's message."""
+    parameters = Parameters()
+    for variable, (field, convert) in ENVIRONMENT.items():
+        if variable in os.environ:
+            try:
+                setattr(parameters, field, convert(os.environ[variable]))
+            except ValueError as error:
+                raise ValueError(f'error while handling environment variable "{variable}": {error}\n') from None
+    words = collections.deque(arguments)
+    while words:
+        argument = words.popleft()
+        if argument == "--list-devices":
+            parameters.list_devices = True
+        elif argument in ARGUMENTS:
+            field, convert = ARGUMENTS[argument]
+            try:
+                setattr(parameters, field, convert(words.popleft()))
+            except ValueError as error:
+                raise ValueError(f'error while handling argument "{argument}": {error}\n') from None
+        elif argument in WITHOUT_EFFECT_HERE:
+            for _ in range(WITHOUT_EFFECT_HERE[argument]):
+                words.popleft()
+        else:
+            raise ValueError(f"error: invalid argument: {argument}")
+    return parameters
+
+
+# --- the GPU ----------------------------------------------------------------------------------------------------------
+
+
+def gpu_visible() -> bool:
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip().startswith("-1"):
+        return False
+    try:
+        simulated_gpu.free_mib()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def card() -> simulated_gpu.Gpu:
+    return simulated_gpu._State.read().card(0)
+
+
+def list_devices() -> None:
+    print("Available devices:")
+    if gpu_visible():
+        print(f"  CUDA0: {card().name} ({card().total} MiB, {simulated_gpu.free_mib()} MiB free)")
+
+
+class LoadFailed(Exception):
+    """The model cannot be loaded; what llama.cpp says of it has been said."""
+
+
+class Model:
+    """A model's memory: on the GPU through the simulation, on the host as a number."""
+
+    def __init__(self, parameters: Parameters) -> None:
+        self.parameters = parameters
+        digest = Path(parameters.model).name.removeprefix("sha256-")
+        if digest not in lab_models.blobs():
+            say(f"llama_model_load: error loading model: failed to open {parameters.model}")
+            raise LoadFailed
+        self.blob = lab_models.blobs()[digest]
+        self.memory = self._memory(0)
+
+    def _memory(self, layers: int) -> lab_models.Memory:
+        p = self.parameters
+        return self.blob.memory(layers, p.context // p.slots, p.slots, p.batch, p.cache_type, p.flash)
+
+    def _fit(self) -> int:
+        """How many layers go to the GPU: as many as were asked for, or as many as leave the target free."""
+        wanted, every = self.parameters.gpu_layers, self.blob.offloadable_layers
+        if not self.parameters.fit:
+            return every if wanted < 0 else wanted
+        free, target = simulated_gpu.free_mib(), self.parameters.fit_target_mib
+        projected = self._memory(every if wanted < 0 else wanted).projected
+        say(f"common_params_fit_impl: projected to use {projected} MiB of device memory vs. {free} MiB of free device memory")
+        if free - projected >= target:
+            left = free - projected
+            say(f"common_params_fit_impl: will leave {left} >= {target} MiB of free device memory, no changes needed")
+            return every if wanted < 0 else wanted
+        short = target + projected - free
+        say(f"common_params_fit_impl: cannot meet free memory target of {target} MiB, need to reduce device memory by {short} MiB")
+        say(f"common_params_fit_impl: context size set by user to {self.parameters.context} -> no change")
+        if wanted >= 0:
+            say(f"common_fit_params: failed to fit params to free device memory: n_gpu_layers already set by user to {wanted}, abort")
+            return wanted
+        layers = max((n for n in range(every + 1) if free - self._memory(n).projected >= target or n == 0), default=0)
+        say("common_fit_params: successfully fit params to free device memory")
+        return layers
+
+    def load(self) -> None:
+        """Allocate as llama.cpp does: CUDA context, weights, KV cache, compute buffer. LoadFailed if one does not fit."""
+        if self.parameters.cache_type not in ("f32", "f16", "bf16") and not self.parameters.flash:
+            say("llama_init_from_model: V cache quantization requires flash_attn")
+            raise LoadFailed
+        on_gpu = gpu_visible() and self.parameters.gpu_layers != 0
+        if on_gpu:
+            held = self._allocate(0, lab_models.CUDA_CONTEXT_MIB, lab_models.CUDA_CONTEXT_MIB, "CUDA error: out of memory")
+            address = card().pci.lower().removeprefix("0000")
+            say(f"llama_model_load_from_file_impl: using device CUDA0 ({card().name}) ({address}) - {simulated_gpu.free_mib()} MiB free")
+            self.memory = self._memory(self._fit())
+        m, every = self.memory, self.blob.offloadable_layers
+        if on_gpu and m.layers:
+            held = self._allocate(
+                held, round(m.weights), m.weights, "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
+                "llama_model_load_from_file_impl: failed to load model",
+            )  # fmt: skip
+            say("load_tensors: offloading output layer to GPU")
+            say(f"load_tensors: offloading {m.layers - 1} repeating layers to GPU")
+        say(f"load_tensors: offloaded {m.layers}/{every} layers to GPU")
+        say(f"load_tensors:   CPU_Mapped model buffer size = {m.host_weights:8.2f} MiB")
+        if m.layers:
+            say(f"load_tensors:        CUDA0 model buffer size = {m.weights:8.2f} MiB")
+        time.sleep((m.weights + m.host_weights) * MIB / LOAD_BYTES_PER_S / lab.speedup())
+        say(f"llama_context: n_seq_max     = {self.parameters.slots}")
+        say(f"llama_context: n_ctx         = {self.parameters.context}")
+        say(f"llama_context: n_ctx_seq     = {self.parameters.context // self.parameters.slots}")
+        say(f"llama_context: n_ubatch      = {self.parameters.batch}")
+        if m.kv:
+            held = self._allocate(
+                held, round(m.kv), m.kv,
+                "llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache",
+            )  # fmt: skip
+            say(f"llama_kv_cache:      CUDA0 KV buffer size = {m.kv:8.2f} MiB")
+        if m.host_kv:
+            say(f"llama_kv_cache:        CPU KV buffer size = {m.host_kv:8.2f} MiB")
+        if m.layers:
+            self._allocate(
+                held, lab_models.CUDA_CONTEXT_MIB + m.projected - held, m.compute, "graph_reserve: failed to allocate compute buffers",
+                "llama_init_from_model: failed to initialize the context: failed to allocate compute pp buffers",
+                allocator="ggml_gallocr_reserve_n_impl",
+            )  # fmt: skip
+            say(f"llama_context:      CUDA0 compute buffer size = {m.compute:8.2f} MiB")
+        say(f"llama_context:  CUDA_Host compute buffer size = {m.host_compute:8.2f} MiB")
+
+    def _allocate(self, held: int, more: int, exact: float, *messages: str, allocator: str = "alloc_tensor_range") -> int:
+        """Hold `more` MiB on top of `held`; the messages are what llama.cpp says if they are not to be had."""
+        try:
+            simulated_gpu.reserve(held + more)
+        except simulated_gpu.OutOfMemory:
+            say(f"ggml_backend_cuda_buffer_type_alloc_buffer: allocating {exact:.2f} MiB on device 0: cudaMalloc failed: out of memory")
+            say(f"{allocator}: failed to allocate CUDA0 buffer of size {round(exact * MIB)}")
+            for message in messages:
+                say(message)
+            raise LoadFailed from None
+        return held + more
+
+    def seconds_per_step(self, tokens_in_context: int) -> float:
+        """One step of all busy slots: the weights once, and the KV cache of each."""
+        m, p = self.memory, self.parameters
+        used = tokens_in_context / p.context
+        output_and_blocks = m.host_weights - self.blob._parts["embedding"] if m.layers else m.host_weights
+        return ((m.weights + m.kv * used) / GPU_BYTES_PER_S + (output_and_blocks + m.host_kv * used) / HOST_BYTES_PER_S) * MIB
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Task:
+    """A request in a slot. Durations are in simulated seconds."""
+
+    prompt_tokens: int
+    reply: list[str]
+    limited: bool
+    pieces: queue.SimpleQueue = dataclasses.field(default_factory=queue.SimpleQueue)
+    written: int = 0
+    prompt_s: float = 0.0
+    reply_s: float = 0.0
+    cancelled: bool = False
+
+    def timings(self) -> dict[str, float]:
+        return {"prompt_n": self.prompt_tokens, "prompt_ms": self.prompt_s * 1000,
+                "predicted_n": self.written, "predicted_ms": self.reply_s * 1000}  # fmt: skip
+
+
+class Slots:
+    """The slots of a runner. More requests than slots wait their turn."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.waiting: collections.deque[Task] = collections.deque()
+        self.busy: list[Task] = []
+        self.changed = threading.Condition()
+        self.numbers = 0
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def put(self, task: Task) -> None:
+        with self.changed:
+            self.waiting.append(task)
+            self.changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self.changed:
+                while not self.waiting and not self.busy:
+                    self.changed.wait()
+                began = [self.waiting.popleft() for _ in range(min(len(self.waiting), self._free()))]
+            for task in began:
+                batches = -(-task.prompt_tokens // self.model.parameters.batch)
+                task.prompt_s = self._spend(batches * self.model.seconds_per_step(task.prompt_tokens))
+                self.busy.append(task)
+            context = sum(task.prompt_tokens + task.written for task in self.busy)
+            spent = self._spend(self.model.seconds_per_step(context))
+            for task in list(self.busy):
+                task.pieces.put(task.reply[task.written])
+                task.written += 1
+                task.reply_s += spent
+                if task.written == len(task.reply) or task.cancelled:
+                    self.busy.remove(task)
+                    task.pieces.put(None)
+                    self._print_timing(task)
+
+    def _free(self) -> int:
+        return self.model.parameters.slots - len(self.busy)
+
+    @staticmethod
+    def _spend(seconds: float) -> float:
+        """Let simulated time pass; return how much really did."""
+        start = time.monotonic()
+        time.sleep(seconds / lab.speedup())
+        return (time.monotonic() - start) * lab.speedup()
+
+    def _print_timing(self, task: Task) -> None:
+        self.numbers += 1
+        say(f"slot print_timing: id  0 | task {self.numbers} |")
+        for name, tokens, seconds in (
+            ("prompt eval time", task.prompt_tokens, task.prompt_s), ("       eval time", task.written, task.reply_s),
+        ):  # fmt: skip
+            each = seconds * 1000 / max(tokens, 1)
+            rate = tokens / seconds if seconds else 0.0
+            say(f"{name} = {seconds * 1000:10.2f} ms / {tokens:5d} tokens ({each:8.2f} ms per token, {rate:8.2f} tokens per second)")
+        total = task.prompt_s + task.reply_s
+        say(f"      total time = {total * 1000:10.2f} ms / {task.prompt_tokens + task.written:5d} tokens")
+
+
+def reply_to(prompt: str, limit: int) -> list[str]:
+    """The same words for the same prompt, always."""
+    chosen = random.Random(prompt)
+    return [chosen.choice(WORDS) + " " for _ in range(limit if limit > 0 else REPLY_TOKENS)]
+
+
+def tokens_in(text: str) -> int:
+    return 8 + len(text) // 4
+
+
+# --- HTTP -------------------------------------------------------------------------------------------------------------
+
+
+class Server(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+    slots: Slots | None = None  # until the model is loaded
+
+    def handle_error(self, *_: object) -> None:
+        """A client that goes away is no news."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _answer(self, status: int, body: dict) -> None:
+        content = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def do_GET(self) -> None:
+        if self.path != "/health":
+            self._answer(404, {"error": {"code": 404, "message": "File Not Found", "type": "not_found_error"}})
+        elif self.server.slots is None:
+            self._answer(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}})
+        else:
+            self._answer(200, {"status": "ok"})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.slots is None:
+            self._answer(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}})
+            return
+        limit = body.get("n_predict", -1)
+        parameters = self.server.slots.model.parameters
+        room = parameters.context // parameters.slots
+        prompt_tokens = min(tokens_in(body["prompt"]), room - 1)
+        reply = reply_to(body["prompt"], limit)[: room - prompt_tokens]
+        task = Task(prompt_tokens, reply, limited=limit > 0)
+        self.server.slots.put(task)
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        try:
+            while (piece := task.pieces.get()) is not None:
+                self._event({"content": piece, "stop": False})
+            stop_type = "limit" if task.limited else "eos"
+            self._event({"content": "", "stop": True, "stop_type": stop_type, "timings": task.timings()})
+        except OSError:
+            task.cancelled = True
+        self.close_connection = True
+
+    def _event(self, event: dict) -> None:
+        self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+        self.wfile.flush()
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        parameters = parse(arguments)
+    except ValueError as error:
+        say(str(error))
+        return 1
+    if parameters.list_devices:
+        list_devices()
+        return 0
+    server = Server(("127.0.0.1", parameters.port), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    say(f"srv    load_model: loading model '{parameters.model}'")
+    try:
+        model = Model(parameters)
+        model.load()
+    except LoadFailed:
+        say(f"common_init_from_params: failed to load model '{parameters.model}'")
+        say("main: exiting due to model loading error")
+        return 1
+    server.slots = Slots(model)
+    say("main: model loaded")
+    say(f"main: server is listening on http://127.0.0.1:{parameters.port}")
+    threading.Event().wait()
+    return 0

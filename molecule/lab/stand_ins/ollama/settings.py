@@ -1,0 +1,152 @@
+"""Ollama's environment variables, read as Ollama reads them (envconfig/config.go), and its log lines (log/slog)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+import threading
+import time
+
+FOREVER = math.inf
+_UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_log_lock = threading.Lock()
+
+
+def log(level: str, source: str, message: str, **attributes: object) -> None:
+    """One line of the journal; `source` is where the release 0.32.15 says it."""
+    now = time.time()
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
+    words = [f"time={stamp}", f"level={level}", f"source={source}", f"msg={_quoted(message)}"]
+    words += [f"{key}={_quoted(str(value))}" for key, value in attributes.items()]
+    write(" ".join(words))
+
+
+def write(line: str) -> None:
+    with _log_lock:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False) if not text or re.search(r'[\s="\\]', text) else text
+
+
+def human_bytes(number: float) -> str:
+    for unit, size in (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number:.0f} B"
+
+
+def text(key: str) -> str:
+    return os.environ.get(key, "").strip().strip("\"'")
+
+
+def unsigned(key: str, default: int) -> int:
+    value = text(key)
+    if value and not re.fullmatch(r"[0-9]+", value):
+        log("WARN", "config.go:263", "invalid environment variable, using default", key=key, value=value, default=default)
+        return default
+    return int(value) if value else default
+
+
+def boolean(key: str, default: bool) -> bool:
+    """As strconv.ParseBool, but that anything it does not know counts as true."""
+    value = text(key)
+    return value not in ("0", "f", "F", "false", "FALSE", "False") if value else default
+
+
+def seconds(value: str) -> float:
+    """A duration as Go writes it ("1h30m", "1.5s"); ValueError if it is none."""
+    match = re.fullmatch(r"([+-]?)((?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|ms|s|m|h))+|0)", value)
+    if not match:
+        raise ValueError(f'time: invalid duration "{value}"')
+    parts = re.findall(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h)", match[2])
+    return sum(float(number) * _UNITS[unit] for number, unit in parts) * (-1 if match[1] == "-" else 1)
+
+
+def duration(key: str, default: float) -> float:
+    """Seconds from a Go duration or a whole number of seconds; below 0 is for ever, nonsense the default."""
+    value = text(key)
+    try:
+        result = seconds(value) if value else default
+    except ValueError:
+        result = float(value) if re.fullmatch(r"[+-]?\d+", value) else default
+    return FOREVER if result < 0 else result
+
+
+def keep_alive() -> float:
+    return duration("OLLAMA_KEEP_ALIVE", 300)
+
+
+def num_parallel() -> int:
+    return max(unsigned("OLLAMA_NUM_PARALLEL", 1), 1)
+
+
+def max_loaded_models() -> int:
+    return unsigned("OLLAMA_MAX_LOADED_MODELS", 0)
+
+
+def context_length() -> int:
+    return unsigned("OLLAMA_CONTEXT_LENGTH", 0)
+
+
+def gpu_overhead() -> int:
+    return unsigned("OLLAMA_GPU_OVERHEAD", 0)
+
+
+def flash_attention() -> str:
+    return "auto" if not text("OLLAMA_FLASH_ATTENTION") else "on" if boolean("OLLAMA_FLASH_ATTENTION", False) else "off"
+
+
+def models_directory() -> str:
+    return text("OLLAMA_MODELS") or os.path.join(os.path.expanduser("~"), ".ollama", "models")
+
+
+def address() -> tuple[str, int]:
+    host = text("OLLAMA_HOST").rpartition("://")[2].partition("/")[0] or "127.0.0.1"
+    name, colon, port = host.rpartition(":")
+    if not colon:
+        name, port = host, "11434"
+    if not port.isdecimal() or int(port) > 65535:
+        log("WARN", "config.go:49", "invalid port, using default", port=port, default="11434")
+        port = "11434"
+    return name or "0.0.0.0", int(port)
+
+
+def server_config(more: tuple[str, ...]) -> str:
+    """The map in the "server config" line: what Ollama knows, and only that."""
+    host, port = address()
+    alive = keep_alive()
+    values: dict[str, object] = {
+        "OLLAMA_CONTEXT_LENGTH": context_length(),
+        "OLLAMA_DEBUG": "INFO",
+        "OLLAMA_FLASH_ATTENTION": boolean("OLLAMA_FLASH_ATTENTION", False),
+        "OLLAMA_GPU_OVERHEAD": gpu_overhead(),
+        "OLLAMA_HOST": f"http://{host}:{port}",
+        "OLLAMA_KEEP_ALIVE": _go_duration(alive),
+        "OLLAMA_LOAD_TIMEOUT": _go_duration(duration("OLLAMA_LOAD_TIMEOUT", 300) or FOREVER),
+        "OLLAMA_MAX_LOADED_MODELS": max_loaded_models(),
+        "OLLAMA_MAX_QUEUE": unsigned("OLLAMA_MAX_QUEUE", 512),
+        "OLLAMA_MODELS": models_directory(),
+        "OLLAMA_NOHISTORY": boolean("OLLAMA_NOHISTORY", False),
+        "OLLAMA_NOPRUNE": boolean("OLLAMA_NOPRUNE", False),
+        "OLLAMA_NUM_PARALLEL": unsigned("OLLAMA_NUM_PARALLEL", 1),
+        "OLLAMA_SCHED_SPREAD": boolean("OLLAMA_SCHED_SPREAD", False),
+    }
+    plain = ("OLLAMA_KV_CACHE_TYPE", "OLLAMA_LLM_LIBRARY", "CUDA_VISIBLE_DEVICES", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    values.update({key: text(key) for key in (*plain, *more)})
+    shown = {key: str(value).lower() if isinstance(value, bool) else value for key, value in values.items()}
+    return "map[" + " ".join(f"{key}:{shown[key]}" for key in sorted(shown)) + "]"
+
+
+def _go_duration(value: float) -> str:
+    if value == FOREVER:
+        return "2562047h47m16.854775807s"
+    hours, rest = divmod(value, 3600)
+    minutes, rest = divmod(rest, 60)
+    if hours:
+        return f"{hours:.0f}h{minutes:.0f}m{rest:g}s"
+    return f"{minutes:.0f}m{rest:g}s" if minutes else f"{rest:g}s"
