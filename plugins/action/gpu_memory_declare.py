@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
+import uuid
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -27,4 +30,9 @@ class ActionModule(ActionBase):
                 f"this playbook applies the profile {fixed}; for another one use selo.gpu_memory.apply "
                 "with -e gpu_memory_profile=NAME",
             )
-        return {**result, "changed": False, **declared}
+        return {**result, "changed": False, **declared, "run_id": uuid.uuid4().hex[:12], "holder": _holder()}
+
+
+def _holder() -> str:
+    """Who runs this, for whoever finds the host held."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -57,7 +57,8 @@ class ActionModule(ActionBase):
             given.get("judged"),
             given.get("failure"),
             given.get("restored"),
-            kept=bool((given.get("kept") or {}).get("generation")),
+            # A generation is kept also for a load alone; only with something to write is there something to put back.
+            kept=bool((given.get("kept") or {}).get("generation") and given["decision"]["acts"]),
         )
         proof = (given.get("decision") or {}).get("proof")
         if verdict == "pass" and proof and not given.get("load"):

@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _settings, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _predict, _settings, _systemd
 
 DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
@@ -40,12 +40,15 @@ def decide(
         problems += _deploy_problems(declared, read)
     environment: dict[str, str] = {}
     notes: list[str] = []
+    predicted = None
     profile = declared["profile"]
     if profile is not None:
+        predicted, notes = _predict.predict(declared, read, _version_text(declared, read))
         environment, unheard = wanted_environment(declared, read)
         notes += [f"Ollama {_version_text(declared, read)} has no setting for {name}" for name in unheard]
         if deploys:
             problems += _override_problems(environment, read["ollama"])
+            problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
     if declared["verify"] != "never" and not declared["backend"]["load"] and not declared["models"]:
         problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
     if problems:
@@ -79,6 +82,7 @@ def decide(
     return {
         "problems": [],
         "notes": notes,
+        "predicted": predicted,
         "ollama_environment": environment,
         "files": files,
         "drop_in_changed": drop_in_changed,

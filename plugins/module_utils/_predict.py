@@ -1,0 +1,93 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a profile will use on a host, before it is deployed: the planner asked with what was declared and read. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _planner
+
+TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib", "total_mib", "host_mib")
+OLLAMA_PROCESSES = ("ollama", "llama-server", "ollama_llama_server", "ollama-runner")
+
+
+def predict(
+    declared: Mapping[str, Any], read: Mapping[str, Any], version: str | None
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """GPU memory of the models that a profile lets load together, in MiB by term, and notes on what is not known.
+
+    None where no model was declared, or none of them can be planned. `band_mib` is the range of the total.
+    `others_mib` is what neither Ollama nor the backend holds now, so what will be there besides.
+    """
+    shows = read["ollama"]["api"]["show"]
+    if not version or not shows:
+        return None, []
+    intent = declared["profile"]["intent"]
+    environment = (read["ollama"]["process"] or {}).get("environment") or {}
+    scenario = {
+        "num_gpu": intent.get("gpu_layers", -1) if "gpu_layers" in declared["backend"]["keys"] else -1,
+        "num_ctx": intent["num_ctx"],
+        "num_parallel": intent["num_parallel"],
+        "num_batch": intent.get("num_batch"),
+        "kv_cache_type": environment.get("OLLAMA_KV_CACHE_TYPE"),
+        "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
+    }
+    notes: list[str] = []
+    plans: dict[str, _planner.Plan] = {}
+    for name, show in shows.items():
+        try:
+            model = _planner.Model.from_show(show)
+            settings = _planner.Scenario.from_dict({key: value for key, value in scenario.items() if value})
+            plans[name] = _planner.plan(model, settings, ollama_version=version)
+        except (_planner.ModelUnreadable, _planner.ScenarioInvalid) as problem:
+            notes.append(f"{name} cannot be planned: {problem}")
+    if not plans:
+        return None, notes
+    loaded = _planner.largest_set(plans, intent.get("max_loaded_models", 0), ollama_version=version)
+    together = _planner.combined([plans[name] for name in loaded])
+    band = together.band_mib.get("total_mib", [together.total_mib, together.total_mib])
+    notes += [f"{', '.join(loaded)}: {warning}" for warning in together.warnings]
+    return {
+        "models": list(loaded),
+        **{term: round(getattr(together, term)) for term in TERMS},
+        "band_mib": [round(band[0]), round(band[1])],
+        "offloaded_layers": together.offloaded_layers,
+        "offloadable_layers": together.offloadable_layers,
+        "others_mib": others_mib(declared, read),
+    }, notes
+
+
+def others_mib(declared: Mapping[str, Any], read: Mapping[str, Any]) -> int:
+    """The largest share, over the GPUs, of processes that are neither Ollama's nor the backend's."""
+    ours = set(read["backend"]["pids"])
+    runners = {runner["pid"] for runner in read["ollama"]["runners"]} | {read["ollama"]["unit"].get("main_pid")}
+    return max(
+        (
+            sum(
+                process["used_mib"] or 0
+                for process in gpu["processes"]
+                if process["pid"] not in ours | runners and process["name"] not in OLLAMA_PROCESSES
+            )
+            for gpu in read["nvml"]["gpus"]
+            if not gpu.get("error")
+        ),
+        default=0,
+    )
+
+
+def cannot_fit(predicted: Mapping[str, Any] | None, max_used_mib: int | None) -> str | None:
+    """Why a profile is refused: even the low end of the prediction, with what others hold, is over the threshold."""
+    if predicted is None or max_used_mib is None:
+        return None
+    least = predicted["band_mib"][0] + predicted["others_mib"]
+    if least <= max_used_mib:
+        return None
+    return (
+        f"this cannot fit: {', '.join(predicted['models'])} will use {predicted['total_mib']} MiB (weights "
+        f"{predicted['weights_mib']}, KV {predicted['kv_mib']}, compute {predicted['compute_mib']}, runtime "
+        f"{predicted['runtime_mib']}; at least {predicted['band_mib'][0]}), and others hold {predicted['others_mib']}, "
+        f"which is more than max_used_mib = {max_used_mib}; lower num_ctx or num_parallel, or serve a smaller model"
+    )
