@@ -1,0 +1,490 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Generations: kept states of a host, from before a change and from after a proof, and going back to them.
+
+On disk, under `Paths.root` (root alone may enter; copies of env files hold secrets):
+
+- `generations/0007/manifest.json` and, beside it, the copies, each named by the SHA-256 of its content;
+- `lease.json`: who changes this host now, and which generation comes back if nothing more is heard of them;
+- `pointers.json`: `previous`, `proven` and its proof, and `finished`, the kept generation of the last finished run;
+- `restoring.json`, `restored.json`: a restore in progress, and the last one.
+
+Every change of state is one atomic write: an apply has begun once its lease is written, and has ended once `finished`
+is the generation that the lease holds. Whatever is cut off in between is taken up by the restore timer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _file_state, _lease, _restore_timer, _services
+from ansible_collections.selo.gpu_memory.plugins.module_utils._host import Host, LinuxHost
+from ansible_collections.selo.gpu_memory.plugins.module_utils._state import (
+    Paths,
+    StateError,
+    locked,
+    make_directory,
+    read_json,
+    refuse_while_restoring,
+    remove_file,
+    sync_directory,
+    write_file,
+    write_json,
+)
+
+LATEST = 5  # generations kept besides the first, the previous, the proven and the held one
+WAIT_S = 10.0
+GENERATION = re.compile(r"[0-9]{4,}\Z")
+
+
+class Generations:
+    """What is kept on one host, and every change of it. Each method raises StateError with cause and cure."""
+
+    def __init__(self, paths: Paths | None = None, host: Host | None = None) -> None:
+        self.paths = paths or Paths()
+        self.host = host or LinuxHost()
+
+    # What an apply does, in its order.
+
+    def keep(
+        self,
+        *,
+        run_id: str,
+        holder: str,
+        files: Iterable[Mapping[str, Any]],
+        services: _services.Plan,
+        restore_after_s: float,
+        tool: bytes,
+        check: bool = False,
+    ) -> dict[str, Any]:
+        """Keep `files` ([{path, sha256 as it was read, None for absent}]), take the lease and arm the restore timer.
+
+        When this returns, the host comes back by itself. A second keep of the same run adds the files that it does not
+        have yet. Returns {changed, run_id, generation, until}; in check mode {changed, run_id}, as nothing is kept.
+        """
+        with self._locked(check):
+            _services.check(services)
+            refuse_while_restoring(self.paths)
+            lease = _lease.refuse_others(self.paths, self.host, run_id)
+            manifest = self._manifest(lease["generation"]) if lease else None
+            kept = list(manifest["files"]) if manifest else []
+            known = {state["path"] for state in kept}
+            states, copies = self._read_as_expected(file for file in files if file["path"] not in known)
+            if check:
+                return {"changed": bool(states or not lease), "run_id": run_id}
+            generation = lease["generation"] if lease else self._next_id()
+            restarts = set(services["restart"]) | set(manifest["services"]["restart"] if manifest else ())
+            if states or not lease:
+                plan = {**services, "restart": [name for name in _services.names(services) if name in restarts]}
+                about = {"run_id": run_id, "holder": holder, "kind": "kept"}
+                self._save(generation, about, [*kept, *states], copies, plan)
+            if not lease:
+                self._install(tool)
+                _restore_timer.arm(self.paths, self.host)
+            try:
+                lease = _lease.new(
+                    self.host,
+                    run_id=run_id,
+                    holder=holder,
+                    generation=generation,
+                    restore_after_s=restore_after_s,
+                )
+                write_json(self.paths.lease, lease)
+            except OSError:
+                if not manifest:
+                    _restore_timer.disarm(self.paths, self.host)
+                raise
+            until = _lease.described(lease, self.host)["until"]
+            return {
+                "changed": bool(states) or not manifest,
+                "run_id": run_id,
+                "generation": generation,
+                "until": until,
+            }
+
+    def renew(self, run_id: str) -> dict[str, Any]:
+        """Put the restore off by as long as the lease was taken for. Returns {changed, generation, until}."""
+        with self._locked():
+            lease = _lease.renewed(self._own_lease(run_id), self.host.boot_time())
+            write_json(self.paths.lease, lease)
+            until = _lease.described(lease, self.host)["until"]
+            return {"changed": False, "generation": lease["generation"], "until": until}
+
+    def prove(self, run_id: str | None, proof: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
+        """Keep the present state as proven, with its proof; let go of the host. Returns {changed, generation}.
+
+        Without `run_id` this is a new proof of what no run has changed. The generation has every file of the last
+        proven one, too, so that it is the whole state; it is None if no run has ever kept a file here.
+        """
+        if check:
+            return {"changed": True}
+        with self._locked():
+            if run_id is None:
+                refuse_while_restoring(self.paths)
+                _lease.refuse_others(self.paths, self.host, None)
+            lease = self._own_lease(run_id) if run_id else None
+            kept = self._manifest(lease["generation"]) if lease else None
+            last = self._pointers().get("proven")
+            sources = [self._manifest(last)] if last else []
+            sources += [kept] if kept else []
+            states, copies = self._read_present(path for source in sources for path in _paths(source))
+            generation = last
+            if sources and (not last or sources[0]["files"] != states):
+                generation = self._next_id()
+                plan = {**sources[-1]["services"], "restart": _services.names(sources[-1]["services"])}
+                about = {name: sources[-1][name] for name in ("run_id", "holder")}
+                self._save(generation, {**about, "kind": "proven"}, states, copies, plan)
+            self._finish(kept, {"proven": generation, "proof": {**proof, "at": self.host.unix_time()}})
+            return {"changed": True, "generation": generation}
+
+    def release(self, run_id: str, check: bool = False) -> dict[str, Any]:
+        """Let go of the host as it is now, without a proof. Returns {changed, generation}."""
+        if check:
+            return {"changed": True}
+        with self._locked():
+            kept = self._manifest(self._own_lease(run_id)["generation"])
+            self._finish(kept, {})
+            return {"changed": True, "generation": kept["id"]}
+
+    def drop(self) -> None:
+        """Let go of the host, whoever holds it and whatever is damaged; for an operator who has mended it by hand."""
+        with locked(self.paths, WAIT_S):
+            remove_file(self.paths.restoring)
+            self._let_go()
+
+    # Going back.
+
+    def restore(
+        self, *, run_id: str | None = None, generation: str | None = None, reason: str, check: bool = False
+    ) -> dict[str, Any]:
+        """Put back what `run_id` has kept or, where nobody holds the host, `previous`, `proven` or a number.
+
+        Returns {changed, generation, files: [{path, what}], services, error, reason, at, run_id}; `error` where the
+        files are back and a service is not. If a file cannot be put back: StateError, and the restore timer goes on.
+        """
+        with self._locked(check):
+            lease = read_json(self.paths.lease)
+            if run_id is None:
+                _lease.refuse_others(self.paths, self.host, None)
+                return self._restore(self._id_of(generation or "previous"), reason, None, check)
+            if lease is None and check:
+                return _nothing_to_restore(reason)  # check mode has kept nothing either
+            restored = read_json(self.paths.restored)
+            if lease is None and restored and restored["run_id"] == run_id:
+                return {**restored, "changed": False}  # the restore timer was first
+            lease = _lease.own(self.paths, self.host, run_id)
+            return self._restore(lease["generation"], reason, run_id, check)
+
+    def abort(self, reason: str) -> dict[str, Any]:
+        """Put back what the present holder of the lease has kept, whoever it is."""
+        with self._locked():
+            lease = read_json(self.paths.lease)
+            if lease is None:
+                return _nothing_to_restore(reason)
+            return self._restore(lease["generation"], reason, lease["run_id"])
+
+    def restore_if_expired(self) -> dict[str, Any] | None:
+        """What the restore timer does: put back what a run has kept that is not heard of any more; else None."""
+        with self._locked(wait_s=0):
+            lease = read_json(self.paths.lease)
+            if lease is None:
+                rollback = read_json(self.paths.restoring)
+                if rollback:
+                    return self._restore(rollback["generation"], rollback["reason"], rollback["run_id"])
+                _restore_timer.disarm(self.paths, self.host)
+                return None
+            now = self.host.boot_time()
+            if _lease.left_s(lease, now) > 0:
+                return None
+            reason = "the host was restarted during the apply"
+            if lease["boot"] == now.boot:
+                reason = f"nothing was heard of the apply for {lease['restore_after_s']:g} s"
+            return self._restore(lease["generation"], reason, lease["run_id"])
+
+    # What is there.
+
+    def summary(self) -> dict[str, Any]:
+        """All that is kept, as plain data without any content of a file; for the read, the report and `list`.
+
+        {generations: [{id, at, kind, holder, run_id, paths}], previous, proven, proof: {..., at, generation}
+        | None, lease: {run_id, holder, generation, since, until, left_s, live} | None, restoring,
+        last_restore, timer}.
+        """
+        lease = read_json(self.paths.lease)
+        pointers = self._pointers()
+        proof = pointers.get("proof")
+        return {
+            "generations": [self._about(generation) for generation in self._ids()],
+            "previous": pointers.get("previous"),
+            "proven": pointers.get("proven"),
+            "proof": {**proof, "generation": pointers["proven"]} if proof else None,
+            "lease": _lease.described(lease, self.host) if lease else None,
+            "restoring": read_json(self.paths.restoring),
+            "last_restore": read_json(self.paths.restored),
+            "timer": _restore_timer.state(self.host),
+            "error": None,
+        }
+
+    # How it is done.
+
+    @contextlib.contextmanager
+    def _locked(self, check: bool = False, wait_s: float = WAIT_S) -> Iterator[None]:
+        """The lock; check mode takes none, as it writes nothing. A run that was cut off while it ended is ended."""
+        if check:
+            yield
+            return
+        with locked(self.paths, wait_s):
+            lease = read_json(self.paths.lease)
+            if lease is not None and lease["generation"] == self._pointers().get("finished"):
+                self._let_go()
+            yield
+
+    def _own_lease(self, run_id: str) -> dict[str, Any]:
+        refuse_while_restoring(self.paths)
+        return _lease.own(self.paths, self.host, run_id)
+
+    def _finish(self, kept: Mapping[str, Any] | None, pointers: Mapping[str, Any]) -> None:
+        """End the run that holds the host, if any. What it has kept is `previous`, if it has changed anything."""
+        ended: dict[str, Any] = {}
+        if kept:
+            ended = {"finished": kept["id"]}
+            if any(_different(state) for state in kept["files"]):
+                ended["previous"] = kept["id"]
+        write_json(self.paths.pointers, {**self._pointers(), **pointers, **ended})
+        if kept:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        remove_file(self.paths.lease)
+        sync_directory(self.paths.root)
+        _restore_timer.disarm(self.paths, self.host)
+        self._prune()
+
+    def _restore(self, generation: str, reason: str, run_id: str | None, check: bool = False) -> dict[str, Any]:
+        manifest = self._manifest(generation)
+        contents = self._copies_of(manifest)
+        compared = [(state, _different(state)) for state in manifest["files"]]
+        different = [(state, what) for state, what in compared if what]
+        resumed = read_json(self.paths.restoring) is not None
+        result = {
+            "changed": bool(different) or resumed,
+            "generation": generation,
+            "files": [{"path": state["path"], "what": what} for state, what in different],
+            "services": {},
+            "downtime_s": 0.0,
+            "error": None,
+            "reason": reason,
+            "run_id": run_id,
+            "at": self.host.unix_time(),
+        }
+        if check:
+            return result
+        if result["changed"]:
+            # From here on a restore that is cut off is taken up again, services included. All of this may fail on a
+            # full disk; the files may still go back.
+            with contextlib.suppress(OSError, StateError):
+                if not resumed:
+                    about = {"generation": generation, "reason": reason, "run_id": run_id, "since": result["at"]}
+                    write_json(self.paths.restoring, about)
+                if read_json(self.paths.lease) is None:
+                    _restore_timer.arm(self.paths, self.host)
+            problems = _put_back(different, contents)
+            if problems:
+                result["error"] = f"generation {generation} is not back yet: {'; '.join(problems)}"
+                self._record(result)
+                raise StateError(f"{result['error']}; the host tries again every 10 s, see: gpu-memory status")
+            result.update(_services.restart(manifest["services"], self.host, reload_units=True))
+            result["at"] = self.host.unix_time()
+        self._record(result)
+        remove_file(self.paths.restoring)
+        self._let_go()
+        return result
+
+    def _record(self, result: Mapping[str, Any]) -> None:
+        with contextlib.suppress(OSError):  # a full disk; the result is told to whoever asked, and to the journal
+            write_json(self.paths.restored, result)
+
+    def _read_as_expected(self, files: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+        """The states of files and of the links to them, and their contents by SHA-256; StateError if not as read."""
+        states: dict[str, dict[str, Any]] = {}
+        copies: dict[str, bytes] = {}
+        problems = []
+        for file in files:
+            try:
+                chain = _file_state.resolve(file["path"])
+                found, content = self._read_present(chain)
+            except OSError as problem:
+                problems.append(f"{file['path']} cannot be kept: {problem.strerror}")
+                continue
+            if found[-1].get("sha256") != file["sha256"]:
+                problems.append(f"{file['path']} was changed by somebody else since it was read; run again")
+            states.update((state["path"], state) for state in found)
+            copies.update(content)
+        if problems:
+            raise StateError("; ".join(problems))
+        return list(states.values()), copies
+
+    def _read_present(self, paths: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+        states, copies = [], {}
+        for path in dict.fromkeys(paths):
+            state, content = _file_state.read(path)
+            states.append(state)
+            if state["kind"] == "file":
+                copies[state["sha256"]] = content
+        return states, copies
+
+    def _save(
+        self,
+        generation: str,
+        about: Mapping[str, Any],
+        states: list[dict[str, Any]],
+        copies: Mapping[str, bytes],
+        services: _services.Plan,
+    ) -> None:
+        """Write a generation; it is one from the moment its manifest is there."""
+        directory = os.path.join(self.paths.generations, generation)
+        make_directory(self.paths.generations)
+        make_directory(directory)
+        sync_directory(self.paths.root)
+        sync_directory(self.paths.generations)
+        for name, content in copies.items():
+            write_file(os.path.join(directory, name), content)
+        write_json(
+            os.path.join(directory, "manifest.json"),
+            {**about, "id": generation, "at": self.host.unix_time(), "files": states, "services": services},
+        )
+
+    def _copies_of(self, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+        """A generation's contents by SHA-256; StateError before anything is touched if one is damaged."""
+        contents = {}
+        for state in manifest["files"]:
+            if state["kind"] != "file":
+                continue
+            path = os.path.join(self.paths.generations, manifest["id"], state["sha256"])
+            try:
+                with open(path, "rb") as file:
+                    content = file.read()
+            except OSError as problem:
+                raise StateError(_damaged(manifest, state, problem.strerror)) from None
+            if hashlib.sha256(content).hexdigest() != state["sha256"]:
+                raise StateError(_damaged(manifest, state, "its content is not what was kept"))
+            contents[state["sha256"]] = content
+        return contents
+
+    def _manifest(self, generation: str) -> dict[str, Any]:
+        manifest = read_json(os.path.join(self.paths.generations, generation, "manifest.json"))
+        if manifest is None:
+            known = ", ".join(self._ids()) or "none"
+            raise StateError(f"generation {generation} is not on this host; it has: {known}")
+        return manifest
+
+    def _id_of(self, name: str) -> str:
+        """The number of a generation that is named by its number, or as `previous` or `proven`."""
+        if GENERATION.match(name.zfill(4)):
+            return name.zfill(4)
+        if name not in ("previous", "proven"):
+            raise StateError(f"generation = {name!r} is not known; allowed: previous, proven, or a number as in `list`")
+        number = self._pointers().get(name)
+        if number is None:
+            raise StateError(f"this host has no {name} generation: no apply has ended here yet")
+        return str(number)
+
+    def _pointers(self) -> dict[str, Any]:
+        return read_json(self.paths.pointers) or {}
+
+    def _about(self, generation: str) -> dict[str, Any]:
+        manifest = self._manifest(generation)
+        shown = {name: manifest[name] for name in ("id", "at", "kind", "holder", "run_id")}
+        return {**shown, "paths": _paths(manifest)}
+
+    def _directories(self) -> list[str]:
+        try:
+            return sorted((name for name in os.listdir(self.paths.generations) if GENERATION.match(name)), key=int)
+        except FileNotFoundError:
+            return []
+
+    def _ids(self) -> list[str]:
+        """Whole generations, oldest first."""
+        return [
+            name
+            for name in self._directories()
+            if os.path.exists(os.path.join(self.paths.generations, name, "manifest.json"))
+        ]
+
+    def _next_id(self) -> str:
+        return f"{max((int(name) for name in self._directories()), default=0) + 1:04d}"
+
+    def _prune(self) -> None:
+        """Remove what nothing needs: all but the first, the previous, the proven and the latest generations."""
+        pointers = self._pointers()
+        ids = self._ids()
+        needed = {*ids[:1], *ids[-LATEST:], pointers.get("previous"), pointers.get("proven")}
+        for name in self._directories():
+            if name not in needed:
+                shutil.rmtree(os.path.join(self.paths.generations, name), ignore_errors=True)
+
+    def _install(self, tool: bytes) -> None:
+        """The host tool, for when there is no controller; and a name for it, where /usr/local can be written."""
+        make_directory(os.path.dirname(self.paths.tool))
+        write_file(self.paths.tool, tool, 0o700)
+        with contextlib.suppress(OSError):
+            os.symlink(self.paths.tool, self.paths.command)
+
+
+def summary() -> dict[str, Any]:
+    """`Generations.summary` of this host; where it cannot be read, `error` says why."""
+    try:
+        return Generations().summary()
+    except (OSError, StateError) as problem:
+        return {"generations": [], "lease": None, "proof": None, "error": str(problem)}
+
+
+def _paths(manifest: Mapping[str, Any]) -> list[str]:
+    return [state["path"] for state in manifest["files"]]
+
+
+def _different(kept: Mapping[str, Any]) -> list[str]:
+    try:
+        return _file_state.differences(_file_state.read(kept["path"])[0], kept)
+    except OSError as problem:
+        return [problem.strerror or str(problem)]
+
+
+def _put_back(different: Iterable[tuple[Mapping[str, Any], Any]], contents: Mapping[str, bytes]) -> list[str]:
+    """Put every path back that can be; what could not, and why."""
+    problems = []
+    for state, _ in different:
+        try:
+            _file_state.put_back(state, contents.get(state.get("sha256", ""), b""))
+            left = _different(state)
+        except OSError as problem:
+            left = [problem.strerror or str(problem)]
+        if left:
+            problems.append(f"{state['path']}: {', '.join(left)}")
+    return problems
+
+
+def _nothing_to_restore(reason: str) -> dict[str, Any]:
+    return {
+        "changed": False,
+        "generation": None,
+        "files": [],
+        "services": {},
+        "downtime_s": 0.0,
+        "error": None,
+        "reason": reason,
+    }
+
+
+def _damaged(manifest: Mapping[str, Any], state: Mapping[str, Any], why: str | None) -> str:
+    return (
+        f"generation {manifest['id']} is damaged: the copy of {state['path']} ({why}); nothing was touched. "
+        "Put the file back by hand, then on the host: gpu-memory release"
+    )

@@ -1,0 +1,160 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The port to a managed host's systemd, processes and clocks: what tests replace. It decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http
+
+UNIT_PROPERTIES = (
+    "LoadState,ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,NeedDaemonReload,"
+    "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic"
+)
+
+
+class BootTime(NamedTuple):
+    """A moment that no change of the wall clock moves: which start of the system, and seconds on CLOCK_BOOTTIME."""
+
+    boot: str
+    seconds: float
+
+
+class Host(Protocol):
+    def boot_time(self) -> BootTime: ...
+
+    def unix_time(self) -> float: ...
+
+    def monotonic(self) -> float: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+    def show(self, unit: str) -> dict[str, str]:
+        """`UNIT_PROPERTIES` of a unit as systemd knows it now."""
+        ...
+
+    def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
+        """Run systemctl; what went wrong, or nothing."""
+        ...
+
+    def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
+        """Start a command as a transient unit; what went wrong, or nothing."""
+        ...
+
+    def find_processes(self, match: str, directory: str) -> list[int]:
+        """Processes whose command line matches and whose working directory is `directory`."""
+        ...
+
+    def signal(self, pid: int, number: int) -> None: ...
+
+    def http_status(self, url: str) -> tuple[int | None, str]:
+        """The status that a URL answers with, or None and why there was no answer."""
+        ...
+
+    def journal(self, unit: str, since: float) -> list[str]:
+        """A unit's messages since a Unix time, oldest first."""
+        ...
+
+
+class LinuxHost:
+    """The host this code runs on."""
+
+    def boot_time(self) -> BootTime:
+        # A restarted container keeps the kernel's boot id; the start of PID 1 tells its starts apart.
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            kernel = file.read().strip()
+        with open("/proc/1/stat", encoding="utf-8", errors="replace") as file:
+            started = file.read().rpartition(")")[2].split()[19]
+        return BootTime(f"{kernel}/{started}", time.clock_gettime(time.CLOCK_BOOTTIME))
+
+    def unix_time(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def show(self, unit: str) -> dict[str, str]:
+        _, text, _ = _run(["systemctl", "show", unit, "--property", UNIT_PROPERTIES], 30)
+        return dict(line.partition("=")[::2] for line in text.splitlines())
+
+    def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
+        status, _, error = _run(["systemctl", *arguments], timeout_s)
+        return "" if status == 0 else _failure("systemctl", arguments[0], status, error)
+
+    def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
+        arguments = [
+            "systemd-run",
+            f"--unit={unit}",
+            "--quiet",
+            f"--property=WorkingDirectory={directory}",
+            f"--property=User={user}",
+            "--",
+            *command,
+        ]
+        # systemd-run looks for a relative program from where it stands itself.
+        status, _, error = _run(arguments, 30, directory)
+        return "" if status == 0 else _failure("systemd-run", unit, status, error)
+
+    def find_processes(self, match: str, directory: str) -> list[int]:
+        pattern = re.compile(match)
+        wanted = os.path.realpath(directory)
+        found = []
+        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+                if pattern.search(command) and os.readlink(f"/proc/{pid}/cwd") == wanted and pid != os.getpid():
+                    found.append(pid)
+            except OSError:
+                continue  # it ended while we looked
+        return found
+
+    def signal(self, pid: int, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def http_status(self, url: str) -> tuple[int | None, str]:
+        try:
+            status = _http.request(url, timeout=5).status
+        except _http.HttpError as problem:
+            return None, str(problem)
+        return status, f"answered {status}"
+
+    def journal(self, unit: str, since: float) -> list[str]:
+        arguments = ["--unit", unit, "--since", f"@{since:.6f}", "--output=cat", "--lines=500"]
+        _, text, _ = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)
+        return text.splitlines()
+
+
+def _run(arguments: list[str], timeout_s: float, directory: str | None = None) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error; 127 where there is no such command, 124 on a timeout."""
+    try:
+        done = subprocess.run(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=timeout_s,
+            cwd=directory,
+            env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return 124, "", f"not done within {timeout_s:g} s"
+    except OSError as problem:
+        return 127, "", str(problem)
+    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+
+def _failure(program: str, what: str, status: int, error: str) -> str:
+    return f"{program} {what}: {' '.join(error.split()) or f'exit status {status}'}"

@@ -1,0 +1,169 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`gpu-memory`, the tool on a managed host: status, restore and rollback without a controller and without a network.
+
+It is a zipapp of the module_utils it needs under their own names, put there by `Generations.keep`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils._restore_timer import python
+from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError, moment
+
+PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
+PACKED = (
+    "_file_state",
+    "_generation",
+    "_host",
+    "_host_tool",
+    "_http",
+    "_lease",
+    "_restore_timer",
+    "_services",
+    "_state",
+)
+MAIN = f"""\
+import sys
+
+from {PACKAGE}._host_tool import main
+
+sys.exit(main())
+"""
+
+
+def archive() -> bytes:
+    """The tool as one executable file. The same sources give the same bytes."""
+    parts = PACKAGE.split(".")
+    files = {"/".join([*parts[:count], "__init__.py"]): "" for count in range(1, len(parts) + 1)}
+    files.update({f"{PACKAGE.replace('.', '/')}/{name}.py": _source(f"{PACKAGE}.{name}") for name in PACKED})
+    files["__main__.py"] = MAIN
+    buffer = io.BytesIO()
+    buffer.write(f"#!{python()}\n".encode())
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in sorted(files):
+            packed.writestr(zipfile.ZipInfo(name), files[name], zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _source(name: str) -> str:
+    """A module's source, also where Ansible runs it out of a zip file."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    return cast(str, cast(Any, spec.loader).get_source(name))
+
+
+def main(arguments: Sequence[str] | None = None, generations: Generations | None = None) -> int:
+    """Exit status: 0 done, 1 not done (the reason is on standard error)."""
+    wanted = _parser().parse_args(arguments)
+    store = generations or Generations()
+    try:
+        return _run(wanted, store)
+    except StateError as problem:
+        print(problem, file=sys.stderr)
+    except OSError as problem:
+        print(f"{problem.filename or 'this host'}: {problem.strerror}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpu-memory", description="The GPU memory settings that are kept on this host."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("status", help="who holds this host, what was proven, what was put back last")
+    commands.add_parser("list", help="the generations that are kept here")
+    rollback = commands.add_parser("rollback", help="go back to a generation and restart what it concerns")
+    rollback.add_argument("generation", nargs="?", default="previous", help="previous (default), proven, or a number")
+    restore = commands.add_parser("restore", help="end the apply that holds this host, and put its files back now")
+    restore.add_argument("--if-expired", action="store_true", help="only if nothing is heard of it any more")
+    renew = commands.add_parser("renew", help="put the restore of a run off")
+    renew.add_argument("run_id")
+    commands.add_parser("release", help="let go of this host as it is, after it was mended by hand")
+    return parser
+
+
+def _run(wanted: argparse.Namespace, store: Generations) -> int:
+    if wanted.command == "status":
+        print(_status(store.summary()))
+    elif wanted.command == "list":
+        print(_list(store.summary()))
+    elif wanted.command == "renew":
+        print(f"held until {store.renew(wanted.run_id)['until']}")
+    elif wanted.command == "release":
+        store.drop()
+        print("nobody holds this host any more")
+    elif wanted.command == "restore" and wanted.if_expired:
+        result = store.restore_if_expired()
+        return _tell(result) if result else 0
+    elif wanted.command == "restore":
+        return _tell(store.abort("by hand on the host"))
+    else:
+        return _tell(store.restore(generation=wanted.generation, reason="by hand on the host"))
+    return 0
+
+
+def _tell(result: Mapping[str, Any]) -> int:
+    if result["generation"] is None:
+        print("no apply holds this host; nothing to put back")
+    elif not result["changed"]:
+        print(f"generation {result['generation']} is in place already; nothing was restarted")
+    else:
+        print(f"generation {result['generation']} is back ({result['reason']})")
+        for file in result["files"]:
+            print(f"  {file['path']}: {', '.join(file['what'])}")
+        for service in result["services"].values():
+            print(f"  {service['unit']}: {'restarted' if service['ready_at'] else 'not running as it should'}")
+        print(f"  downtime {result['downtime_s']} s")
+    if result["error"]:
+        print(result["error"], file=sys.stderr)
+    return 1 if result["error"] else 0
+
+
+def _status(facts: Mapping[str, Any]) -> str:
+    lease, proof, last, restoring = (facts[name] for name in ("lease", "proof", "last_restore", "restoring"))
+    lines = ["lease         nobody holds this host"]
+    if lease:
+        lines = [
+            f"lease         {lease['holder']}, run {lease['run_id']}, "
+            f"since {lease['since']}, " + (f"until {lease['until']}" if lease["live"] else "expired"),
+            f"kept          generation {lease['generation']}",
+        ]
+    lines.append(f"restore timer {facts['timer']}")
+    if restoring:
+        lines.append(f"going back    to generation {restoring['generation']} since {moment(restoring['since'])}")
+    lines.append(f"proven        {_proof(proof)}")
+    lines.append(f"previous      {facts['previous'] or 'none'}")
+    if last:
+        outcome = last["error"] or "done"
+        lines.append(
+            f"last restore  {moment(last['at'])}: generation {last['generation']} ({last['reason']}): {outcome}"
+        )
+    return "\n".join(lines)
+
+
+def _proof(proof: Mapping[str, Any] | None) -> str:
+    return f"generation {proof['generation']}, {moment(proof['at'])}" if proof else "nothing yet"
+
+
+def _list(facts: Mapping[str, Any]) -> str:
+    marks = {facts["previous"]: "previous", facts["proven"]: "proven"}
+    if facts["lease"]:
+        marks[facts["lease"]["generation"]] = "held"
+    lines = [
+        f"{kept['id']}  {moment(kept['at'])}  {kept['kind']:6}  {marks.get(kept['id'], ''):8}  "
+        f"{'before' if kept['kind'] == 'kept' else 'after'}: {kept['holder']}: "
+        f"{', '.join(kept['paths']) or 'no file'}"
+        for kept in facts["generations"]
+    ]
+    return "\n".join(lines) or "no generation is kept on this host"

@@ -1,0 +1,314 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restarting Ollama and its backend in order: the backend stops, Ollama restarts and answers, the backend starts.
+
+A service plan is `{"ollama": {unit, url, timeout_s} | None, "backend": {kind, unit, directory, command, user,
+process_match, health: {url, status} | None, timeout_s}, "restart": ["ollama", "backend"]}`. The same code serves an
+apply and a restore that has no controller any more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shlex
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils._host import Host
+
+Plan = Mapping[str, Any]
+
+TRANSIENT_UNIT = "gpu-memory-backend.service"
+STABLE_S = 1.0  # an answer counts once the process behind it has lived that long
+STOP_S = 100  # systemd kills after TimeoutStopSec, 90 s unless set otherwise
+TERMINATE_S = 10
+POLL_S = 0.2
+ERROR_LINE = re.compile(r"error|fatal|panic|fail|out of memory|cannot|unable|invalid|denied|no such|in use", re.I)
+ERROR_LINES = 5
+LINE_CHARACTERS = 300
+
+
+class ServiceError(Exception):
+    """A service that did not do what was awaited; the text names it, what was awaited, and its state."""
+
+
+# For AnsibleModule; documented once, in the fragment selo.gpu_memory.services.
+ARGUMENTS: dict[str, Any] = {
+    "ollama": {
+        "type": "dict",
+        "apply_defaults": True,
+        "options": {
+            "unit": {"type": "str", "default": "ollama.service"},
+            "url": {"type": "str", "default": "http://127.0.0.1:11434"},
+            "timeout_s": {"type": "int", "default": 60},
+        },
+    },
+    "backend": {
+        "type": "dict",
+        "apply_defaults": True,
+        "options": {
+            "kind": {"type": "str", "default": "none", "choices": ["none", "unit", "command"]},
+            "unit": {"type": "str"},
+            "directory": {"type": "path"},
+            "command": {"type": "str"},
+            "user": {"type": "str"},
+            "process_match": {"type": "str"},
+            "health": {
+                "type": "dict",
+                "options": {"url": {"type": "str"}, "status": {"type": "int", "default": 200}},
+            },
+            "timeout_s": {"type": "int", "default": 180},
+        },
+        "required_if": [
+            ("kind", "unit", ["unit"]),
+            ("kind", "command", ["directory", "command", "process_match"]),
+        ],
+    },
+    "restart": {"type": "list", "elements": "str", "choices": ["ollama", "backend"], "default": []},
+}
+
+
+def plan(ollama: Mapping[str, Any], backend: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
+    """A service plan out of whole declarations: only what a restart needs, so no request and no key of theirs."""
+
+    def needed(part: str, declared: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: declared[name] for name in ARGUMENTS[part]["options"] if name in declared}
+
+    return {"ollama": needed("ollama", ollama), "backend": needed("backend", backend), "restart": list(wanted)}
+
+
+def check(plan: Plan) -> None:
+    """ServiceError if a plan could not be carried out for what it says itself."""
+    backend = backend_of(plan)
+    if backend is None or backend["kind"] != "command":
+        return
+    try:
+        re.compile(backend["process_match"])
+        words = shlex.split(backend["command"])
+    except re.error as problem:
+        raise ServiceError(
+            f"backend.process_match = {backend['process_match']!r}: no regular expression: {problem}"
+        ) from None
+    except ValueError as problem:
+        raise ServiceError(f"backend.command = {backend['command']!r}: {problem}") from None
+    if not words:
+        raise ServiceError("backend.command is empty; it must be a program with its arguments")
+
+
+def backend_of(plan: Plan) -> Mapping[str, Any] | None:
+    """The plan's backend, or None where there is none."""
+    backend = plan.get("backend")
+    return backend if backend and backend["kind"] != "none" else None
+
+
+def names(plan: Plan) -> list[str]:
+    """The services that a plan knows, in the order of `restart`."""
+    return ["ollama"] * bool(plan.get("ollama")) + ["backend"] * bool(backend_of(plan))
+
+
+def restart(plan: Plan, host: Host, *, reload_units: bool = False) -> dict[str, Any]:
+    """Restart what `plan["restart"]` names, each once, and wait until it answers.
+
+    `reload_units` has systemd read its units again in any case: a drop-in that was put back with its old date looks
+    unchanged to systemd. Returns {services: {name: {unit, pid_before, pid_after, stopped_at, ready_at (Unix),
+    active_enter_timestamp}}, downtime_s, error}; `error` is None or names each service that failed and why. A backend
+    is started also after Ollama failed, so as not to leave it stopped, but then it is not waited for.
+    """
+    wanted = [name for name in names(plan) if name in plan["restart"]]
+    ollama = _Unit(host, plan["ollama"]["unit"]) if "ollama" in wanted else None
+    backend = _backend(host, plan["backend"]) if "backend" in wanted else None
+    services: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    began = host.monotonic()
+    if reload_units or (ollama and host.show(ollama.unit).get("NeedDaemonReload") == "yes"):
+        with _collecting(problems):
+            _check(host.systemctl("daemon-reload"))
+    if backend:
+        services["backend"] = _stopping(host, backend)
+        with _collecting(problems):
+            backend.stop()
+    if ollama:
+        services["ollama"] = _stopping(host, ollama)
+        with _collecting(problems):
+            ollama.restart()
+            _await_ready(host, ollama, f"{plan['ollama']['url']}/api/version", 200, plan["ollama"]["timeout_s"])
+            services["ollama"].update(_ready(host, ollama))
+    if backend:
+        health = plan["backend"].get("health") or {}
+        with _collecting(problems):
+            backend.start()
+            if not problems:
+                status = health.get("status") or 200
+                _await_ready(host, backend, health.get("url"), status, plan["backend"]["timeout_s"])
+                services["backend"].update(_ready(host, backend))
+    return {
+        "services": services,
+        "downtime_s": round(host.monotonic() - began, 1) if wanted else 0.0,
+        "error": "; ".join(problems) or None,
+    }
+
+
+@contextlib.contextmanager
+def _collecting(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ServiceError as problem:
+        problems.append(str(problem))
+
+
+class _Unit:
+    """Ollama, or a backend, that systemd knows by a unit. A backend's journal may hold anything: it is not shown."""
+
+    def __init__(self, host: Host, unit: str, journal_is_private: bool = False) -> None:
+        self.host = host
+        self.unit = unit
+        self.journal_is_private = journal_is_private
+
+    def pid(self) -> int:
+        return int(self.host.show(self.unit).get("MainPID") or 0)
+
+    def stop(self) -> None:
+        _check(self.host.systemctl("stop", self.unit, timeout_s=STOP_S))
+
+    def start(self) -> None:
+        self._control("start")
+
+    def restart(self) -> None:
+        self._control("restart")
+
+    def _control(self, verb: str) -> None:
+        began = self.host.unix_time()
+        self.host.systemctl("reset-failed", self.unit)  # a start limit that earlier crashes have used up
+        problem = self.host.systemctl(verb, self.unit, timeout_s=STOP_S)
+        if problem:
+            raise ServiceError(f"{problem}. {self.explain(began)}")
+
+    def explain(self, since: float) -> str:
+        facts = self.host.show(self.unit)
+        text = (
+            f"{self.unit} is {facts.get('ActiveState')} ({facts.get('SubState')}), result {facts.get('Result')}, "
+            f"exit status {facts.get('ExecMainStatus')}"
+        )
+        if self.journal_is_private:
+            return f"{text}; see on the host: journalctl -u {self.unit} -n 50"
+        # The line with the whole configuration may hold a proxy's password.
+        lines = [line for line in self.host.journal(self.unit, since) if "server config" not in line]
+        said = [line.strip()[:LINE_CHARACTERS] for line in lines if ERROR_LINE.search(line)][-ERROR_LINES:]
+        return f"{text}; its journal: {' | '.join(said)}" if said else f"{text}; its journal has no error"
+
+
+class _Command(_Unit):
+    """A backend that is a command, as in `python main.py`.
+
+    Whoever started it, it is found by its command line and its working directory. We start it as a transient unit: it
+    outlives our session, but not a reboot, just as the command itself.
+    """
+
+    def __init__(self, host: Host, backend: Mapping[str, Any]) -> None:
+        super().__init__(host, TRANSIENT_UNIT, journal_is_private=True)
+        self.backend = backend
+
+    def _processes(self) -> list[int]:
+        return self.host.find_processes(self.backend["process_match"], self.backend["directory"])
+
+    def pid(self) -> int:
+        return super().pid() or next(iter(self._processes()), 0)
+
+    def stop(self) -> None:
+        if self.host.show(self.unit).get("ActiveState") in ("active", "activating", "deactivating"):
+            super().stop()
+        for number, patience_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, TERMINATE_S)):
+            for pid in self._processes():
+                self.host.signal(pid, number)
+            deadline = self.host.monotonic() + patience_s
+            while self._processes() and self.host.monotonic() < deadline:
+                self.host.sleep(POLL_S)
+            if not self._processes():
+                return
+        raise ServiceError(f"the backend's process {self._processes()[0]} does not end, not even by SIGKILL")
+
+    def start(self) -> None:
+        self.host.systemctl("reset-failed", self.unit)
+        directory = self.backend["directory"]
+        words = shlex.split(self.backend["command"])
+        user = self.backend.get("user") or _owner(directory)
+        problem = self.host.start_transient(self.unit, words, directory, user)
+        if problem:
+            raise ServiceError(f"the backend's command {words[0]} did not start in {directory}: {problem}")
+
+
+def _backend(host: Host, backend: Mapping[str, Any]) -> _Unit:
+    if backend["kind"] == "command":
+        return _Command(host, backend)
+    return _Unit(host, backend["unit"], journal_is_private=True)
+
+
+def _owner(directory: str) -> str:
+    try:
+        number = os.stat(directory).st_uid
+    except OSError as problem:
+        raise ServiceError(f"the backend's directory {directory}: {problem.strerror}") from None
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _stopping(host: Host, service: _Unit) -> dict[str, Any]:
+    return {
+        "unit": service.unit,
+        "pid_before": service.pid() or None,
+        "pid_after": None,
+        "stopped_at": round(host.unix_time(), 3),
+        "ready_at": None,
+        "active_enter_timestamp": None,
+    }
+
+
+def _ready(host: Host, service: _Unit) -> dict[str, Any]:
+    return {
+        "pid_after": service.pid() or None,
+        "ready_at": round(host.unix_time(), 3),
+        "active_enter_timestamp": host.show(service.unit).get("ActiveEnterTimestamp") or None,
+    }
+
+
+def _await_ready(host: Host, service: _Unit, url: str | None, status: int, timeout_s: float) -> None:
+    """Wait until a unit is active with the same process for `STABLE_S` and its URL, if any, answers `status`."""
+    began = host.unix_time()
+    deadline = host.monotonic() + timeout_s
+    seen: tuple[str, ...] | None = None
+    seen_since = 0.0
+    while True:
+        facts = host.show(service.unit)
+        state = facts.get("ActiveState")
+        current = tuple(facts.get(name, "") for name in ("MainPID", "ActiveEnterTimestampMonotonic"))
+        answer, cause = host.http_status(url) if url and state == "active" else (None, "")
+        now = host.monotonic()
+        if state != "active" or current != seen:
+            seen, seen_since = current, now
+        elif now - seen_since >= STABLE_S and (url is None or answer == status):
+            return
+        ended = state in ("failed", "inactive")  # for good: a unit that systemd tries again is `activating`
+        if ended or now >= deadline:
+            break
+        host.sleep(POLL_S)
+    if ended:
+        awaited = "it started, but has ended"
+    elif state != "active":
+        awaited = f"it was not active within {timeout_s:g} s"
+    elif url and answer != status:
+        awaited = f"{url} did not answer {status} within {timeout_s:g} s ({cause})"
+    else:
+        awaited = f"its process did not stay the same within {timeout_s:g} s"
+    raise ServiceError(f"{service.unit}: {awaited}. {service.explain(began)}")
+
+
+def _check(problem: str) -> None:
+    if problem:
+        raise ServiceError(problem)

@@ -1,0 +1,279 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keep a host's state before a change, and go back to it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_memory_generation
+short_description: Keep a host's settings of GPU memory, prove them, or go back to them
+version_added: "1.0.0"
+description:
+  - A generation is a kept state of files, with content, mode, owner, times and extended attributes, or their absence,
+    together with how the services that read them are restarted.
+  - V(keep) also takes the host's lease, one run at a time, and arms a systemd timer on the host. Unless the run renews
+    the lease, proves the new state or restores the old one, the timer puts the kept files back and restarts the
+    services, without the controller, without a network, and also after a reboot.
+  - Generations are in C(/var/lib/gpu-memory), which only root may enter. The tool C(gpu-memory) beside them does the
+    same by hand.
+options:
+  action:
+    description:
+      - V(keep) keeps O(files) as they are, takes the lease and arms the restore timer.
+      - V(renew) puts the restore off by the time that the lease was taken for.
+      - V(prove) keeps the present state of all kept files as proven, with O(proof), and ends the run.
+      - V(release) ends the run without a proof.
+      - V(restore) puts files back, restarts services, and ends the run. Nothing restarts if nothing differs.
+      - V(list) only reads.
+    type: str
+    required: true
+    choices: [keep, renew, prove, restore, release, list]
+  run_id:
+    description:
+      - Who acts. V(keep) returns one if it is given none.
+      - V(prove) without it is a new proof of a state that no run has changed.
+      - V(restore) with it puts back what this run has kept, or says what the restore timer did before.
+    type: str
+  holder:
+    description: Who holds the lease, for people, such as the operator's name and what is being applied.
+    type: str
+    default: an unnamed run
+  files:
+    description:
+      - The files that are about to change, for V(keep). Links to them are kept too.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      path:
+        description: The file.
+        type: path
+        required: true
+      sha256:
+        description:
+          - The SHA-256 of the content that the change was planned on, none for a file that is absent.
+          - If the file is another one by now, nothing is kept.
+        type: str
+  services:
+    description:
+      - How the services that read O(files) restart, and which of them, as the arguments of
+        M(selo.gpu_memory.gpu_memory_restart). It is what a restore restarts.
+    type: dict
+    default: {}
+  restore_after_s:
+    description: The restore timer acts when the run was not heard of for so many seconds.
+    type: int
+    default: 240
+  proof:
+    description: What V(prove) stores; C(at) and C(generation) are added.
+    type: dict
+    default: {}
+  generation:
+    description:
+      - What V(restore) puts back without O(run_id), that is V(previous), the state before the last run that ended with
+        a change, V(proven), the state that was proven last, or the number of a generation.
+    type: str
+    default: previous
+attributes:
+  check_mode:
+    description: Answers as the real run would and writes nothing.
+    support: full
+  diff_mode:
+    description: For V(restore), which files change and what of them; never their content.
+    support: partial
+  idempotent:
+    description: V(restore) and V(list) are; the other actions are steps of a run.
+    support: partial
+author:
+  - selo.gpu_memory authors (@selo-ai)
+"""
+
+EXAMPLES = r"""
+- name: Keep the backend's settings before they change
+  selo.gpu_memory.gpu_memory_generation:
+    action: keep
+    holder: alice@control applies stable
+    files:
+      - path: /srv/chat/backend/.env
+        sha256: "{{ env_file.stat.checksum }}"
+    services:
+      backend:
+        kind: unit
+        unit: selo-backend.service
+      restart: [backend]
+  become: true
+  register: kept
+
+- name: End the run with a proof
+  selo.gpu_memory.gpu_memory_generation:
+    action: prove
+    run_id: "{{ kept.run_id }}"
+    proof:
+      verdict: pass
+  become: true
+
+- name: Go back to the state before the last run
+  selo.gpu_memory.gpu_memory_generation:
+    action: restore
+    generation: previous
+  become: true
+"""
+
+RETURN = r"""
+run_id:
+  description: Who holds the host.
+  returned: for V(keep) and V(restore)
+  type: str
+  sample: 5f0c7a1e9b3d
+generation:
+  description: The generation that was kept, proven or put back.
+  returned: for every action but V(list), unless check mode has kept nothing
+  type: str
+  sample: "0003"
+until:
+  description: When the restore timer acts unless the lease is renewed.
+  returned: for V(keep) and V(renew)
+  type: str
+  sample: 2026-11-24 03:59:12 UTC
+files:
+  description: The files that were put back, and what of them differed.
+  returned: for V(restore)
+  type: list
+  elements: dict
+  sample: [{path: /srv/chat/backend/.env, what: [content, time]}]
+services:
+  description: What was restarted, as from M(selo.gpu_memory.gpu_memory_restart).
+  returned: for V(restore)
+  type: dict
+  sample: {}
+downtime_s:
+  description: Seconds from stopping the first service until the last one answered.
+  returned: for V(restore)
+  type: float
+  sample: 5.4
+reason:
+  description: Why the files were put back.
+  returned: for V(restore)
+  type: str
+  sample: asked for by the controller
+at:
+  description: When that was, in Unix seconds.
+  returned: for V(restore)
+  type: float
+  sample: 1795492512.2
+state:
+  description:
+    - The generations without their content, which of them are V(previous) and V(proven), the lease, the proof, the
+      state of the restore timer and the last restore.
+  returned: for V(list)
+  type: dict
+  sample:
+    generations: [{id: "0001", at: 1795492412.2, kind: kept, holder: alice applies stable, run_id: 5f0c, paths: []}]
+    previous: "0001"
+    proven: "0002"
+    proof: {verdict: pass, at: 1795492512.2, generation: "0002"}
+    lease: null
+    restoring: null
+    last_restore: null
+    timer: inactive
+    error: null
+"""
+
+import uuid  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_tool, _services  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
+
+ARGUMENTS: dict[str, Any] = {
+    "action": {
+        "type": "str",
+        "required": True,
+        "choices": ["keep", "renew", "prove", "restore", "release", "list"],
+    },
+    "run_id": {"type": "str"},
+    "holder": {"type": "str", "default": "an unnamed run"},
+    "files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"path": {"type": "path", "required": True}, "sha256": {"type": "str"}},
+    },
+    "services": {"type": "dict", "default": {}},
+    "restore_after_s": {"type": "int", "default": 240},
+    "proof": {"type": "dict", "default": {}},
+    "generation": {"type": "str", "default": "previous"},
+}
+
+
+def service_plan(services: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of gpu_memory_restart, checked as that module checks them."""
+    checked = ArgumentSpecValidator(_services.ARGUMENTS).validate(services)
+    if checked.error_messages:
+        raise StateError(f"services: {'; '.join(checked.error_messages)}")
+    return checked.validated_parameters
+
+
+def act(wanted: dict[str, Any], store: Generations, check: bool) -> dict[str, Any]:
+    action, run_id = wanted["action"], wanted["run_id"]
+    if action == "keep":
+        return store.keep(
+            run_id=run_id or uuid.uuid4().hex[:12],
+            holder=wanted["holder"],
+            files=wanted["files"],
+            services=service_plan(wanted["services"]),
+            restore_after_s=wanted["restore_after_s"],
+            tool=_host_tool.archive(),
+            check=check,
+        )
+    if action == "renew":
+        return {"changed": False} if check else store.renew(run_id)
+    if action == "prove":
+        return store.prove(run_id, wanted["proof"], check)
+    if action == "release":
+        return store.release(run_id, check)
+    if action == "restore":
+        return store.restore(
+            run_id=run_id, generation=wanted["generation"], reason="asked for by the controller", check=check
+        )
+    return {"changed": False, "state": store.summary()}
+
+
+def diff_of(result: dict[str, Any]) -> dict[str, str]:
+    """Which files go back, and what of them; contents may be secret."""
+    files = result.get("files", [])
+    return {
+        "before_header": "now",
+        "after_header": f"generation {result['generation']}",
+        "before": "".join(f"{file['path']}: {', '.join(file['what'])} differ\n" for file in files),
+        "after": "".join(f"{file['path']}: as kept\n" for file in files),
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=ARGUMENTS,
+        required_if=[("action", "renew", ["run_id"]), ("action", "release", ["run_id"])],
+        supports_check_mode=True,
+    )
+    try:
+        result = act(module.params, Generations(), module.check_mode)
+    except (StateError, _services.ServiceError) as problem:
+        module.fail_json(msg=str(problem))
+    except OSError as problem:
+        module.fail_json(msg=f"{problem.filename or 'this host'}: {problem.strerror}")
+    if module.params["action"] == "restore":
+        result["diff"] = diff_of(result)
+    error = result.pop("error", None)
+    if error:
+        module.fail_json(msg=error, **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

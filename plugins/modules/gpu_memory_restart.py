@@ -1,0 +1,103 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restart Ollama and its backend in order."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_memory_restart
+short_description: Restart Ollama and its backend in order, each once
+version_added: "1.0.0"
+description:
+  - Stops the backend, restarts Ollama, waits until its API answers, starts the backend, and waits until it is healthy.
+  - Only what is in O(restart) is touched. Units are read again by systemd only if one has changed.
+  - This is one module and not a list of tasks because under the C(linear) strategy a list would keep every backend of a
+    wave stopped until the slowest host is done.
+  - A failure names the service, what was awaited and the unit's state. Of Ollama's journal the lines with errors are
+    shown; of a backend's journal nothing is, as it may hold anything.
+extends_documentation_fragment:
+  - selo.gpu_memory.services
+attributes:
+  check_mode:
+    description: Restarts nothing, and is changed if O(restart) names a service that there is.
+    support: full
+  diff_mode:
+    description: There is no text to compare.
+    support: none
+  idempotent:
+    description: Restarts whenever it is called.
+    support: none
+author:
+  - selo.gpu_memory authors (@selo-ai)
+"""
+
+EXAMPLES = r"""
+- name: Restart Ollama and the backend that uses it
+  selo.gpu_memory.gpu_memory_restart:
+    backend:
+      kind: unit
+      unit: selo-backend.service
+      health:
+        url: http://127.0.0.1:8000/health
+    restart: [ollama, backend]
+  become: true
+
+- name: Restart a backend that is a command
+  selo.gpu_memory.gpu_memory_restart:
+    backend:
+      kind: command
+      directory: /srv/chat/backend
+      command: python3 main.py
+      process_match: python.*main\.py
+      health:
+        url: http://127.0.0.1:8000/health
+    restart: [backend]
+  become: true
+"""
+
+RETURN = r"""
+services:
+  description: What was restarted, with the process before and after and the time in Unix seconds.
+  returned: always, empty in check mode
+  type: dict
+  sample:
+    ollama:
+      unit: ollama.service
+      pid_before: 312
+      pid_after: 911
+      stopped_at: 1795492512.204
+      ready_at: 1795492514.011
+      active_enter_timestamp: Tue 2026-11-24 03:55:12 UTC
+downtime_s:
+  description: Seconds from stopping the first service until the last one answered.
+  returned: always
+  type: float
+  sample: 5.4
+"""
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _services  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=_services.ARGUMENTS, supports_check_mode=True)
+    plan = module.params
+    changed = any(name in plan["restart"] for name in _services.names(plan))
+    try:
+        _services.check(plan)
+    except _services.ServiceError as problem:
+        module.fail_json(msg=str(problem))
+    if module.check_mode or not changed:
+        module.exit_json(changed=changed, services={}, downtime_s=0.0)
+    result = _services.restart(plan, LinuxHost())
+    error = result.pop("error")
+    if error:
+        module.fail_json(msg=error, changed=True, **result)
+    module.exit_json(changed=True, **result)
+
+
+if __name__ == "__main__":
+    main()
