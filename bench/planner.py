@@ -1,0 +1,83 @@
+#!/usr/bin/env python3
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Prints the planner's accuracy against llama.cpp's own projections, and what 100 scenarios cost.
+
+PYTHONPATH=.collections python3 bench/planner.py
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils._planner import Model, Plan, Scenario, plan
+
+DATA = Path(__file__).resolve().parent.parent / "tests" / "data" / "planner"
+VERSION = "0.32.13"
+_models: dict[str, Model] = {}
+
+
+def model(name: str) -> Model:
+    if name not in _models:
+        _models[name] = Model.from_show(json.loads((DATA / f"{name}.show.json").read_text()))
+    return _models[name]
+
+
+def rows(name: str, version: str = VERSION) -> Iterator[tuple[dict[str, str], Plan]]:
+    """Each row of one projection table, and the plan for the same settings."""
+    with (DATA / f"{name}.csv").open() as table:
+        for row in csv.DictReader(table):
+            scenario = Scenario.from_dict(
+                {key: row[key] for key in ("num_gpu", "num_ctx", "num_parallel", "num_batch", "flash_attention")}
+                | {"kv_cache_type": row["cache_type"]}
+            )
+            yield row, plan(model(f"{row['case']}-{row['quant']}"), scenario, ollama_version=version)
+
+
+def projected(planned: Plan) -> float:
+    """What llama.cpp's own projection covers of a plan."""
+    return planned.weights_mib + planned.kv_mib + planned.compute_mib
+
+
+def accuracy() -> None:
+    print(f"{'table':<26} {'rows':>5} {'worst MiB':>10} {'worst %':>8}  what")
+    exact = [
+        abs(got - float(row[key]))
+        for row, planned in rows("llama_projection")
+        for key, got in (("gpu_weights_mib", planned.weights_mib), ("gpu_kv_mib", planned.kv_mib))
+    ]
+    print(f"{'llama_projection':<26} {len(exact) // 2:>5} {max(exact):>10.2f} {'':>8}  weights, KV")
+    for name in ("llama_server_projection", "lab_models_projection", "architectures_projection"):
+        if not (DATA / f"{name}.csv").exists():
+            continue
+        off = [
+            (abs(projected(planned) - float(row["projected_gpu_mib"])), float(row["projected_gpu_mib"]))
+            for row, planned in rows(name)
+            if int(row["num_gpu"]) >= 3
+        ]
+        relative = max(difference / whole for difference, whole in off)
+        worst = max(off)[0]
+        print(f"{name:<26} {len(off):>5} {worst:>10.2f} {100 * relative:>7.2f}%  weights + KV + compute")
+
+
+def cost() -> None:
+    show = (DATA / "llama31-8b-q8_0.show.json").read_text()
+    started = time.process_time()
+    subject = Model.from_show(json.loads(show))
+    for number in range(100):
+        scenario = Scenario(num_gpu=number % 34, num_ctx=1024 * (1 + number % 16), num_parallel=1 + number % 3)
+        plan(subject, scenario, ollama_version=VERSION)
+    spent = time.process_time() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"100 scenarios: {spent:.2f} s of CPU, {peak:.0f} MiB at most in this process")
+
+
+if __name__ == "__main__":
+    cost()
+    accuracy()

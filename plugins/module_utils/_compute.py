@@ -1,0 +1,210 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The compute buffer: a model's graph, as llama.cpp reserves it, put through the emulated allocator.
+
+Only what takes memory is built: an operation that always works in place, such as adding a bias, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils._graph import Graph
+from ansible_collections.selo.gpu_memory.plugins.module_utils._model import Block, Model
+
+_KEPT = 3  # equal blocks that are enough for the allocator to settle
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The batch that llama.cpp reserves for; `cells` of the cache are those of one slot."""
+
+    tokens: int
+    slots: int
+    cells: int
+    cells_sliding: int
+    outputs: int  # tokens whose logits are kept
+    flash_attention: bool
+
+    def cells_of(self, block: Block) -> int:
+        return self.cells_sliding if block.sliding else self.cells
+
+    def mask_bytes(self, block: Block) -> int:
+        return self.tokens * self.cells_of(block) * (2 if self.flash_attention else 4)
+
+
+def compute_bytes(model: Model, batch: Batch, first: int) -> int:
+    """Bytes of the GPU's compute buffer with blocks[first:] and the output layer there, nothing else."""
+    return _Builder(model, batch).build(_settled(model.blocks[first:]), arrives=first == 0)
+
+
+def offload_bytes(model: Model, batch: Batch, first: int) -> int:
+    """The same where the GPU also works for blocks[:first], as CUDA does for batches of 32 tokens and more.
+
+    Their matrices and their part of the cache are copied in when needed (ggml-backend.cpp, op_offload).
+    """
+    kept = [*_settled(model.blocks[:first]), *_settled(model.blocks[first:])]
+    return _Builder(model, batch).build(kept, arrives=True, borrowed=first)
+
+
+def host_bytes(model: Model, batch: Batch) -> int:
+    """Bytes of the host's compute buffer next to a CUDA device: the inputs, and the logits handed back."""
+    masks = {block.sliding: batch.mask_bytes(block) for block in model.blocks if block.k_width}
+    return 4 * 4 * batch.tokens * model.embedding + sum(masks.values()) + 4 * batch.outputs * model.vocabulary
+
+
+def _settled(blocks: Sequence[Block]) -> list[Block]:
+    """The first few of each kind and the last: the allocator repeats itself from there."""
+    seen: dict[tuple[object, ...], int] = {}
+    kept = []
+    for block in blocks:
+        seen[block.shape] = seen.get(block.shape, 0) + 1
+        if seen[block.shape] <= _KEPT or block is blocks[-1]:
+            kept.append(block)
+    return kept
+
+
+class _Builder:
+    """Builds the part of the graph that runs on the GPU: some blocks, then the head."""
+
+    def __init__(self, model: Model, batch: Batch) -> None:
+        self.model, self.batch, self.graph = model, batch, Graph()
+        self.row = 4 * batch.tokens  # bytes of one f32 element for every token
+        self.masks: dict[bool, int] = {}
+        self.borrowing = False
+
+    @property
+    def wide(self) -> int:
+        return self.row * self.model.embedding
+
+    def build(self, kept: Sequence[Block], arrives: bool, borrowed: int = 0) -> int:
+        """`arrives`: the tokens' embeddings come in here; blocks before `borrowed` have their weights on the host."""
+        if not kept:
+            self.row = 4 * self.batch.outputs
+        stream = self.receive(kept, arrives, borrowed)
+        for block in kept:
+            self.borrowing = block.index < borrowed
+            stream = self.block(block, stream)
+        self.borrowing = False
+        if self.model.has_head:
+            self.graph.add(self.row * self.model.vocabulary, self.norm(stream))
+        return self.graph.peak_bytes()
+
+    def receive(self, blocks: Sequence[Block], arrives: bool, borrowed: int) -> int:
+        """Inputs in the order in which the device receives them; returns the residual stream."""
+        g, batch, wide = self.graph, self.batch, self.wide
+        mixed: tuple[int, ...] = ()
+        apart: tuple[int, ...] = ()
+        if arrives:
+            # llama-server reserves for prompts that mix tokens and embeddings: two more streams, a copy never freed
+            if self.model.has_head:
+                mixed = (g.add(wide), g.add(wide), g.add(8 * batch.tokens))
+            stream = g.add(wide)
+        else:
+            apart = (g.add(wide), g.add(wide))  # the last block's result and what it is to be added to
+        if not borrowed:
+            # one split: everything it reads comes in before it starts
+            cached = {block.sliding: block for block in blocks if block.k_width}
+            for _sliding, block in sorted(cached.items()):
+                if not batch.flash_attention:
+                    g.add(8 * batch.tokens * block.v_width)  # where each element of V goes: V is kept transposed
+                self.mask(block)
+        if mixed:
+            g.view(g.add(wide, mixed[0]), mixed[1], mixed[2])
+        return stream if arrives else g.add(wide, *apart, in_place=True)
+
+    def mask(self, block: Block) -> int:
+        """The attention mask of this kind of block; comes in when it is first read."""
+        if block.sliding not in self.masks:
+            self.masks[block.sliding] = self.graph.add(self.batch.mask_bytes(block))
+        return self.masks[block.sliding]
+
+    def block(self, block: Block, stream: int) -> int:
+        g = self.graph
+        attended = self.attention(block, self.norm(stream) if block.has("attn_norm") else stream)
+        if block.index == len(self.model.blocks) - 1:
+            self.row = 4 * self.batch.outputs
+            attended, stream = g.add(self.wide, attended), g.add(self.wide, stream)
+        stream = g.add(self.wide, attended, stream, in_place=True)
+        result = self.feed_forward(block, self.norm(stream) if block.has("attn_norm", "ffn_norm") else stream)
+        return g.add(self.wide, result, stream, in_place=True)
+
+    def norm(self, source: int) -> int:
+        """Normed and scaled, in place unless the source is needed again."""
+        return self.graph.add(self.wide, source, in_place=True)
+
+    def multiply(self, block: Block, name: str, source: int, rows: int = 0) -> int:
+        """The product with one matrix, for every token or (experts) for `rows` bytes an element."""
+        matrix = block.tensors[name + ".weight"]
+        size = (rows or self.row) * matrix.shape[1]
+        if self.borrowing:
+            return self.graph.add(size, self.graph.add(matrix.bytes), source)
+        return self.graph.add(size, source)
+
+    def attention(self, block: Block, normed: int) -> int:
+        g, row = self.graph, self.row
+        q_size, k_size = row * block.heads * block.k_head, row * block.k_width
+        if block.has("attn_qkv"):
+            fused = self.multiply(block, "attn_qkv", normed)
+            q, k, v = g.view(fused), g.view(fused), g.view(fused)
+            q, k = g.add(q_size, q), g.add(k_size, k)
+        else:
+            q = g.add(q_size, g.view(self.multiply(block, "attn_q", normed)))
+            v = self.multiply(block, "attn_v", normed)
+            k = g.add(k_size, g.view(self.multiply(block, "attn_k", normed)))
+        g.store(k)
+        g.store(v)
+        return self.multiply(block, "attn_output", self.attend(block, q))
+
+    def attend(self, block: Block, q: int) -> int:
+        g, row, batch = self.graph, self.row, self.batch
+        cells, mask, out = batch.cells_of(block), self.mask(block), row * block.heads * block.v_head
+        keys = (g.add(self.cache_bytes(block.k_width, cells)),) if self.borrowing else ()
+        values = (g.add(self.cache_bytes(block.v_width, cells)),) if self.borrowing else ()
+        if batch.flash_attention:
+            return g.add(out, q, *keys, *values, mask)
+        scores = row * block.heads * cells
+        weights = g.add(scores, g.add(scores, *keys, q), mask, in_place=True)
+        return g.add(out, g.view(g.add(out, *values, weights)))
+
+    def cache_bytes(self, width: int, cells: int) -> int:
+        return 2 * width * cells * self.batch.slots
+
+    def feed_forward(self, block: Block, normed: int) -> int:
+        if block.has("ffn_gate_inp"):
+            return self.experts(block, normed)
+        return self.dense(block, normed)
+
+    def dense(self, block: Block, normed: int, suffix: str = "") -> int:
+        g, row = self.graph, self.row
+        inner = block.tensors[f"ffn_down{suffix}.weight"].shape[0]
+        up = self.multiply(block, "ffn_up" + suffix, normed)
+        if block.has("ffn_gate" + suffix):
+            hidden = g.add(row * inner, self.multiply(block, "ffn_gate" + suffix, normed), up)
+        elif block.width("ffn_up" + suffix) == 2 * inner:
+            hidden = g.add(row * inner, up)
+        else:
+            hidden = up  # the activation works in place
+        return self.multiply(block, "ffn_down" + suffix, hidden)
+
+    def experts(self, block: Block, normed: int) -> int:
+        g, model = self.graph, self.model
+        rows = self.row * model.experts_used
+        scores = self.multiply(block, "ffn_gate_inp", normed)
+        order = g.add(self.row * block.width("ffn_gate_inp"), scores)
+        chosen = g.add(rows, g.view(order), g.view(scores))
+        if block.has("ffn_gate_up_exps"):
+            fused = self.multiply(block, "ffn_gate_up_exps", normed, rows)
+            hidden = g.add(g.nodes[fused].size // 2, g.view(fused), g.view(fused), g.view(order))
+        else:
+            up = self.multiply(block, "ffn_up_exps", normed, rows)
+            hidden = g.add(g.nodes[up].size, self.multiply(block, "ffn_gate_exps", normed, rows), up, g.view(order))
+        out = g.add(
+            self.wide * model.experts_used, self.multiply(block, "ffn_down_exps", hidden, rows), chosen, in_place=True
+        )
+        result = g.add(self.wide, g.view(out))
+        if block.has("ffn_up_shexp"):
+            result = g.add(self.wide, result, self.dense(block, normed, "_shexp"), in_place=True)
+        return result

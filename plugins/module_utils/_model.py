@@ -1,0 +1,364 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A model as the planner sees it, read from one answer of Ollama's /api/show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils._architectures import (
+    ARCHITECTURES,
+    SINGLE_SLOT_FAMILIES,
+    Architecture,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils._gguf import (
+    MIB,
+    ModelUnreadable,
+    Tensor,
+    parse_tensor,
+)
+
+_PROJECTOR = ("v.", "mm.", "a.", "resampler.")
+_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
+_MAX_BLOCKS = 1024
+_MAX_METADATA = 1 << 40
+_RECURRENT = ("ssm_", "time_mix_", "shortconv.")
+# read, not multiplied: never a candidate for the copy of a matrix to the GPU
+_NOT_MULTIPLIED = ("norm", "bias", "rope_freqs", "sinks", "conv1d", "token_shift", "_a", "_d", "scale")
+
+
+class Metadata:
+    """`model_info`, with the architecture's prefix filled in and every number checked."""
+
+    def __init__(self, values: Mapping[str, object]) -> None:
+        self._values = values
+        architecture = values.get("general.architecture")
+        if not isinstance(architecture, str) or not architecture:
+            raise ModelUnreadable("model_info has no general.architecture")
+        self.architecture = architecture
+
+    def key(self, name: str) -> str:
+        return f"{self.architecture}.{name}"
+
+    def number(self, name: str, default: int | None = None) -> int:
+        """A whole number, or `default`; an array without its values counts as absent. Raises ModelUnreadable."""
+        value = self._values.get(self.key(name))
+        if value is None or isinstance(value, (list, tuple)):
+            if default is None:
+                raise ModelUnreadable(f"model_info has no {self.key(name)}")
+            return default
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MAX_METADATA:
+            raise ModelUnreadable(f"model_info {self.key(name)} is {value!r}; a whole number is needed")
+        return value
+
+    def per_block(self, name: str, count: int) -> list[int] | None:
+        """An array with a number for each of `count` blocks, None where it is absent. Raises ModelUnreadable."""
+        value = self._values.get(self.key(name))
+        if not isinstance(value, (list, tuple)) or not value:
+            return None
+        if len(value) < count or not all(isinstance(n, int) and 0 <= n < _MAX_METADATA for n in value):
+            raise ModelUnreadable(
+                f"model_info {self.key(name)} has {len(value)} values for {count} blocks, or one that is no number"
+            )
+        return [int(n) for n in value]
+
+
+@dataclass(frozen=True)
+class Block:
+    """One repeating layer: its tensors (names without `blk.N.`) and what follows from them."""
+
+    index: int
+    tensors: Mapping[str, Tensor]
+    heads: int
+    k_width: int  # elements of keys for one token in the cache; 0: no cache
+    v_width: int
+    k_head: int  # elements of one head's key
+    v_head: int  # and of its value
+    sliding: bool
+    state_elements: int  # f32 elements of recurrent state for one slot
+    device_bytes: int = 0
+    host_bytes: int = 0
+    largest_matrix_bytes: int = 0
+
+    @property
+    def shape(self) -> tuple[object, ...]:
+        """Equal for blocks whose graphs are equal."""
+        return self.sliding, tuple((name, tensor.shape) for name, tensor in self.tensors.items())
+
+    def width(self, *names: str) -> int:
+        """The output width of the first tensor present among `names` (without `.weight`), else 0."""
+        for name in names:
+            tensor = self.tensors.get(name + ".weight")
+            if tensor:
+                return tensor.shape[1] if len(tensor.shape) > 1 else tensor.shape[0]
+        return 0
+
+    def has(self, *names: str) -> bool:
+        return any(name + ".weight" in self.tensors or name in self.tensors for name in names)
+
+
+@dataclass(frozen=True)
+class Model:
+    """What the planner needs of a model; sizes in bytes."""
+
+    architecture: str
+    traits: Architecture
+    known: bool
+    embedding: int
+    vocabulary: int
+    context_length: int
+    window: int
+    experts_used: int
+    blocks: tuple[Block, ...]
+    output_bytes: int
+    host_output_bytes: int  # the output layer where it stays on the host; a tied one is there already
+    input_bytes: int
+    projector_bytes: int
+    has_head: bool
+    single_slot: bool
+    prediction_blocks: int
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def offloadable(self) -> int:
+        """Layers that num_gpu counts: the blocks and the output layer."""
+        return len(self.blocks) + 1
+
+    @classmethod
+    def from_show(cls, show: object) -> Model:
+        """Reads an /api/show answer (dict). Raises ModelUnreadable that names what is missing or impossible."""
+        if not isinstance(show, Mapping):
+            raise ModelUnreadable("the model is not an /api/show answer (a dictionary with model_info and tensors)")
+        info, listed = show.get("model_info"), show.get("tensors")
+        if not isinstance(info, Mapping) or not info:
+            raise ModelUnreadable("the /api/show answer has no model_info")
+        if not isinstance(listed, (list, tuple)) or not listed:
+            raise ModelUnreadable(
+                "the /api/show answer has no tensors; Ollama lists them since 0.6.2, for GGUF models without verbose"
+            )
+        metadata = Metadata(info)
+        tensors: dict[str, Tensor] = {}
+        for position, entry in enumerate(listed):
+            tensor = parse_tensor(entry, position)
+            if tensor.name in tensors:
+                raise ModelUnreadable(f"tensors lists {tensor.name} twice")
+            tensors[tensor.name] = tensor
+        _whole(info, tensors)
+        details = show.get("details")
+        families: set[str] = {metadata.architecture}
+        if isinstance(details, Mapping):
+            families |= {f for f in [details.get("family"), *(details.get("families") or ())] if isinstance(f, str)}
+        return _build(metadata, tensors, families)
+
+
+def _whole(info: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
+    counted = info.get("general.parameter_count")
+    elements = sum(tensor.elements for tensor in tensors.values())
+    if isinstance(counted, int) and not isinstance(counted, bool) and elements < 0.99 * counted:
+        raise ModelUnreadable(
+            f"the tensors hold {elements} parameters, general.parameter_count says {counted}: the answer is cut off"
+        )
+
+
+def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]) -> Model:
+    name = metadata.architecture
+    traits = ARCHITECTURES.get(name, Architecture())
+    notes: list[str] = []
+    count = metadata.number("block_count")
+    if not 0 < count <= _MAX_BLOCKS:
+        raise ModelUnreadable(f"model_info {metadata.key('block_count')} is {count}; 1 to {_MAX_BLOCKS} is possible")
+    embedding = metadata.number("embedding_length")
+    context_length = metadata.number("context_length", 0)
+    token_embedding = tensors.get("token_embd.weight")
+    if token_embedding is None:
+        raise ModelUnreadable("tensors lists no token_embd.weight")
+    if len(token_embedding.shape) != 2 or token_embedding.shape[0] != embedding:
+        raise ModelUnreadable(
+            f"token_embd.weight has shape {list(token_embedding.shape)}, "
+            f"but {metadata.key('embedding_length')} is {embedding}"
+        )
+
+    of_block: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    inputs, outputs, projector = 0, 0, 0
+    output_matrix = tensors.get("output.weight")
+    for tensor in tensors.values():
+        match = _BLOCK.fullmatch(tensor.name)
+        if match:
+            if int(match[1]) >= count:
+                raise ModelUnreadable(f"tensors lists {tensor.name}, but {metadata.key('block_count')} is {count}")
+            of_block[int(match[1])][match[2]] = tensor
+        elif tensor.name.startswith(_PROJECTOR):
+            projector += tensor.device_bytes
+        elif tensor.name.startswith(("output", "cls", "dense_")):
+            outputs += tensor.device_bytes
+        else:
+            inputs += tensor.bytes
+    has_head = not traits.encoder
+    host_outputs = outputs
+    if has_head and output_matrix is None:
+        output_matrix = token_embedding  # tied: llama.cpp puts a second copy on the GPU
+        outputs += token_embedding.device_bytes
+
+    blocks = _blocks(metadata, traits, embedding, of_block)
+    if name not in ARCHITECTURES:
+        notes.append(
+            f"architecture {name!r} was never compared with llama.cpp: weights are exact, "
+            "the cache follows the tensors' widths, the compute buffer is an estimate"
+        )
+    window = metadata.number("attention.sliding_window", traits.swa_default_window)
+    if window and not any(block.sliding for block in blocks) and not traits.measured:
+        notes.append(f"sliding window of {window} without a known pattern: the cache is charged for the full context")
+    prediction = metadata.number("nextn_predict_layers", 0)
+    return Model(
+        architecture=name,
+        traits=traits,
+        known=name in ARCHITECTURES,
+        embedding=embedding,
+        vocabulary=output_matrix.shape[1] if output_matrix else 0,
+        context_length=context_length,
+        window=window,
+        experts_used=max(metadata.number("expert_used_count", 0), 1),
+        blocks=tuple(blocks),
+        output_bytes=outputs,
+        host_output_bytes=host_outputs,
+        input_bytes=inputs,
+        projector_bytes=projector,
+        has_head=has_head,
+        single_slot=traits.encoder or traits.single_slot or bool(families & SINGLE_SLOT_FAMILIES),
+        prediction_blocks=min(prediction, count - 1),
+        notes=tuple(notes),
+    )
+
+
+def _sliding(metadata: Metadata, traits: Architecture, count: int) -> list[bool]:
+    listed = metadata.per_block("attention.sliding_window_pattern", count)
+    if not metadata.number("attention.sliding_window", traits.swa_default_window):
+        return [False] * count
+    if listed and traits.swa_period:
+        return [bool(value) for value in listed[:count]]
+    period = metadata.number("attention.sliding_window_pattern", traits.swa_period) if traits.swa_period else 0
+    if not period:
+        return [False] * count
+    dense = 0 if traits.swa_dense_first else period - 1
+    return [index % period != dense for index in range(count)]
+
+
+def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: list[dict[str, Tensor]]) -> list[Block]:
+    count = len(of_block)
+    sliding = _sliding(metadata, traits, count)
+    heads_listed = metadata.per_block("attention.head_count", count)
+    heads_kv_listed = metadata.per_block("attention.head_count_kv", count)
+    blocks = []
+    for index, tensors in enumerate(of_block):
+        if not tensors:
+            raise ModelUnreadable(
+                f"tensors lists nothing of blk.{index}, but {metadata.key('block_count')} is {count}: "
+                "the answer is cut off"
+            )
+        _consistent(index, tensors, embedding)
+        heads = heads_listed[index] if heads_listed else metadata.number("attention.head_count", 0)
+        heads_kv = heads_kv_listed[index] if heads_kv_listed else metadata.number("attention.head_count_kv", heads)
+        widths = _widths(metadata, index, tensors, embedding, heads, heads_kv)
+        recurrent = any(name.startswith(_RECURRENT) for name in tensors)
+        if not widths[1] and not recurrent and traits.measured and not traits.recurrent:
+            raise ModelUnreadable(f"blk.{index} has no attn_k.weight or attn_qkv.weight: the answer is cut off")
+        if traits.measured and not traits.recurrent and not any(name.startswith("ffn_down") for name in tensors):
+            raise ModelUnreadable(f"blk.{index} has no ffn_down.weight or ffn_down_exps.weight: the answer is cut off")
+        matrices = [
+            tensor.bytes
+            for name, tensor in tensors.items()
+            if len(tensor.shape) > 1 and not any(part in name for part in _NOT_MULTIPLIED)
+        ]
+        blocks.append(
+            Block(
+                index=index,
+                tensors=tensors,
+                heads=widths[0],
+                k_width=0 if traits.encoder else widths[1],
+                v_width=0 if traits.encoder else widths[2],
+                k_head=widths[3],
+                v_head=widths[4],
+                sliding=sliding[index],
+                state_elements=_state(metadata, embedding) if recurrent else 0,
+                device_bytes=sum(tensor.device_bytes for tensor in tensors.values()),
+                host_bytes=sum(tensor.bytes for tensor in tensors.values()),
+                largest_matrix_bytes=max(matrices, default=0),
+            )
+        )
+    return blocks
+
+
+def _consistent(index: int, tensors: Mapping[str, Tensor], embedding: int) -> None:
+    for name in ("attn_q", "attn_k", "attn_v", "attn_qkv", "ffn_gate", "ffn_up"):
+        tensor = tensors.get(name + ".weight")
+        if tensor and (len(tensor.shape) != 2 or tensor.shape[0] != embedding):
+            raise ModelUnreadable(
+                f"blk.{index}.{name}.weight has shape {list(tensor.shape)}, "
+                f"whose rows should be the embedding's {embedding} wide"
+            )
+    for name in ("attn_output", "ffn_down"):
+        tensor = tensors.get(name + ".weight")
+        if tensor and (len(tensor.shape) != 2 or tensor.shape[1] != embedding):
+            raise ModelUnreadable(
+                f"blk.{index}.{name}.weight has shape {list(tensor.shape)}, "
+                f"which should give the embedding's {embedding} back"
+            )
+
+
+def _widths(
+    metadata: Metadata, index: int, tensors: Mapping[str, Tensor], embedding: int, heads: int, heads_kv: int
+) -> tuple[int, int, int, int, int]:
+    """(heads, width of K, width of V, one head's key, its value); all 0 for a block without attention."""
+
+    def rows(name: str) -> int:
+        tensor = tensors.get(name + ".weight")
+        return tensor.shape[1] if tensor and len(tensor.shape) > 1 else 0
+
+    fused, k, v = rows("attn_qkv"), rows("attn_k"), rows("attn_v")
+    latent = "attn_kv_a_mqa.weight" in tensors
+    if not (fused or k or latent):
+        return 0, 0, 0, 0, 0
+    if not heads:
+        raise ModelUnreadable(f"model_info has no {metadata.key('attention.head_count')}")
+    k_head = metadata.number("attention.key_length", embedding // heads)
+    v_head = metadata.number("attention.value_length", embedding // heads)
+    if latent:
+        if "attn_k_b.weight" in tensors:
+            return heads, k_head, 0, k_head, metadata.number("attention.kv_lora_rank", v_head)
+        return heads, heads * k_head, heads * v_head, k_head, v_head
+    if fused:
+        if "ssm_a" in tensors or "ssm_conv1d.weight" in tensors:
+            return 0, 0, 0, 0, 0  # a linear-attention block: its qkv feeds a state, not a cache
+        k, v = heads_kv * k_head, heads_kv * v_head
+        if not k or fused < k + v:
+            raise ModelUnreadable(
+                f"blk.{index}.attn_qkv.weight is {fused} wide, too narrow for {heads_kv} key heads of {k_head}"
+            )
+        return heads, k, v, k_head, v_head
+    if heads_kv and k % heads_kv:
+        raise ModelUnreadable(f"blk.{index}.attn_k.weight is {k} wide, which {heads_kv} key heads do not divide")
+    v = v or k
+    heads_kv = heads_kv or max(k // k_head, 1)
+    return heads, k, v, k // heads_kv, v // heads_kv
+
+
+def _state(metadata: Metadata, embedding: int) -> int:
+    """f32 elements that a recurrent block keeps for one slot: convolution and state (llama.cpp n_embd_r, n_embd_s)."""
+    wkv = metadata.number("wkv.head_size", 0)
+    if wkv:
+        return metadata.number("token_shift_count", 2) * embedding + wkv * embedding
+    shortconv = metadata.number("shortconv.l_cache", 0)
+    if shortconv:
+        return (shortconv - 1) * embedding
+    inner, state = metadata.number("ssm.inner_size"), metadata.number("ssm.state_size")
+    groups = metadata.number("ssm.group_count", 0)
+    return (metadata.number("ssm.conv_kernel") - 1) * (inner + 2 * groups * state) + state * inner
+
+
+def mib(size: float) -> float:
+    return size / MIB

@@ -1,0 +1,94 @@
+"""The module: what goes in, what comes out, what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_plan
+
+DATA = Path(__file__).parents[3] / "data" / "planner"
+TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
+STABLE = {"num_gpu": 40, "num_ctx": 4096, "num_parallel": 2, "num_batch": 512}
+
+
+def show(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((DATA / f"{name}.show.json").read_text())
+    return loaded
+
+
+def run(capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
+    with patch_module_args({"ollama_version": "0.32.13", **arguments}), pytest.raises(SystemExit):
+        gpu_memory_plan.main()
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def test_one_model(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run(
+        capsys,
+        model=show("llama31-8b-q8_0"),
+        scenarios=[STABLE, {**STABLE, "num_gpu": 20}],
+        max_used_mib=8000,
+        other_used_mib=800,
+    )
+    everything, some = answer["plans"]
+    assert not answer["changed"]
+    assert [everything[term] for term in TERMS] == [7605, 1024, 120, 0, 305]
+    assert (everything["offloaded_layers"], everything["offloadable_layers"]) == (33, 33)
+    assert (everything["fits"], some["fits"]) == (False, True)
+    for each in answer["plans"]:
+        assert each["total_mib"] == sum(each[term] for term in TERMS)
+    assert 20 <= answer["max_num_gpu"] < 33
+
+
+def test_without_a_limit_nothing_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run(capsys, model=show("llama31-8b-q8_0"))
+    assert answer["max_num_gpu"] is None
+    assert [each["fits"] for each in answer["plans"]] == [None]
+
+
+def test_several_models(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run(
+        capsys,
+        models=[
+            {"name": "chat", "show": show("llama31-8b-q8_0")},
+            {"name": "reflect", "show": show("llama32-3b-q8_0"), "num_ctx": 2048},
+            {"name": "spare", "show": show("qwen25-3b-q4_k_m")},
+        ],
+        scenarios=[STABLE],
+        max_loaded_models=2,
+        max_used_mib=16000,
+    )
+    together = answer["plans"][0]
+    assert sorted(together["loaded"]) == ["chat", "reflect"]
+    assert together["total_mib"] == sum(together["models"][name]["total_mib"] for name in together["loaded"])
+    assert together["models"]["reflect"]["num_ctx"] == 2048
+    assert together["models"]["chat"]["num_ctx"] == 4096
+
+
+def test_a_calibrated_scenario(capsys: pytest.CaptureFixture[str]) -> None:
+    calibrated = {**STABLE, "calibration": {"compute_mib": 130, "runtime_mib": 200}}
+    answer = run(capsys, model=show("llama31-8b-q8_0"), scenarios=[calibrated])
+    assert [answer["plans"][0][term] for term in TERMS] == [7605, 1024, 130, 0, 200]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, "model, models"),
+        ({"model": {"error": "not found"}}, "model_info"),
+        ({"model": show("llama31-8b-q8_0"), "scenarios": [{}, {"num_gpu": -3}]}, "scenarios[1]: num_gpu is -3"),
+        ({"model": show("llama31-8b-q8_0"), "ollama_version": "new"}, "ollama_version is 'new'"),
+        ({"model": show("llama31-8b-q8_0"), "scenarios": [{"calibration": {"compute_mib": -1}}]}, "compute_mib is -1"),
+        ({"models": [{"name": "chat", "show": {}}]}, "models 'chat': the /api/show answer"),
+        ({"models": [{"name": "a", "show": show("llama31-8b-q8_0")}] * 2}, "names 'a' twice"),
+    ],
+)
+def test_bad_input(capsys: pytest.CaptureFixture[str], arguments: dict[str, Any], named: str) -> None:
+    answer = run(capsys, **arguments)
+    assert answer["failed"]
+    assert named in answer["msg"]
