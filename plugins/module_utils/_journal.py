@@ -14,6 +14,8 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _settings
+
 # A load that fails with one of these is dead, unless a retry right after it succeeds.
 FATAL = re.compile(
     r"out of memory|cudaMalloc failed|CUDA error|failed to allocate|unable to allocate|allocation failed"
@@ -26,16 +28,18 @@ FATAL = re.compile(
     r"|Unsupported cache type|requires flash_attn|NVRM: Xid|oom-kill|Out of memory: Killed",
     re.IGNORECASE,
 )
+# A retry goes on in the same runner, or starts another one.
 RETRY = re.compile(
-    r"retrying without pipeline parallelism|reducing automatic context and retrying once"
-    r"|evicting all other models and retrying once",
+    r"retrying without pipeline parallelism|model layout did not fit, applying backoff"
+    r"|(?P<anew>reducing automatic context and retrying once|evicting all other models and retrying once)",
     re.IGNORECASE,
 )
 WARNING = re.compile(
-    r"failed to fit params to free device memory|VRAM usage didn't recover|invalid environment variable"
+    r"failed to fit params to free device memory|VRAM usage didn't recover|invalid environment variable|invalid setting"
     r"|requested context size too large|truncating input prompt|does not currently support parallel requests"
     r"|invalid option provided|falling back to CPU only|no compatible GPUs were discovered"
-    r"|maximum pending requests exceeded|kv cache type not supported|no per-device buffer sizes were parsed",
+    r"|maximum pending requests exceeded|no per-device buffer sizes were parsed"
+    r"|kv cache type not supported|quantized kv cache requested|to use a quantized OLLAMA_KV_CACHE_TYPE",
     re.IGNORECASE,
 )
 # The server's environment dump lists every known variable, and PATH-like values could hold any word.
@@ -47,29 +51,41 @@ START = re.compile(r'msg="starting (?:llama[- ]server|runner)" cmd="(?P<cmd>(?:[
 STARTED = re.compile(r"(?:llama runner|llama-server) started in")
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 BUFFER = re.compile(
-    r"(?P<device>[A-Za-z]+\d*) (?P<kind>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>[\d.]+) MiB"
+    r"\b(?P<device>[A-Za-z]\w*) +(?P<kind>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>\d+(?:\.\d+)?) MiB"
 )
-EVAL = re.compile(r"(?<!prompt )eval time =\s*[\d.]+ ms /\s*\d+ (?:tokens|runs).*?(?P<speed>[\d.]+) tokens per second")
+# Devices of the host: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host and the like.
+HOST_DEVICE = re.compile(r"CPU|.*_Host\Z", re.IGNORECASE)
+EVAL = re.compile(
+    r"(?<!prompt )eval time =\s*[\d.]+ ms /\s*\d+ (?:tokens|runs).*?(?P<speed>\d+(?:\.\d+)?) tokens per second"
+)
+WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}\Z")
 
 
 def parse(lines: Iterable[tuple[float, str]]) -> dict[str, Any]:
     """Reduce journal lines, oldest first, as (Unix time, text), to facts.
 
-    Returns `server_config` (variables of the last start, or None), `loads` (a dict for each runner start: at, command,
-    started, offloaded, offloadable, buffers_mib by kind on GPUs), `failures` ({severity, at, line}; severity is fatal,
-    recovered or warning) and `tokens_per_s` (of each answered request).
+    Returns `server_config` (of the last start, only variables that may be shown, or None), `loads` (a dict for each
+    runner start: at, command, started, offloaded, offloadable, buffers_mib by device and kind on GPUs), `failures`
+    ({severity, at, line}; severity is fatal, recovered or warning) and `tokens_per_s` (of each answered request).
     """
     facts: dict[str, Any] = {"server_config": None, "loads": [], "failures": [], "tokens_per_s": []}
-    pending: list[dict[str, Any]] = []  # fatal lines since the last start: a retry may yet recover them
-    retried = False
+    pending: list[dict[str, Any]] = []  # fatal lines of the present load: a retry may yet recover them
+    retried, starts_left = False, 0
     for at, line in lines:
         config = SERVER_CONFIG.search(line)
         if config:
-            facts["server_config"] = dict(CONFIG_ITEM.findall(config.group("map")))
+            facts["server_config"] = _settings.shown(dict(CONFIG_ITEM.findall(config.group("map"))))
             continue
         start = START.search(line)
         if start:
-            facts["loads"].append(_new_load(at, start.group("cmd")))
+            load = _new_load(at, start.group("cmd"))
+            if "--model" not in load["command"]:  # 0.12.4 to 0.24 look for GPUs with a runner that loads nothing
+                continue
+            facts["loads"].append(load)
+            if starts_left:
+                starts_left -= 1
+            else:  # the load before this one was not tried again
+                pending, retried = [], False
             continue
         if STARTED.search(line):
             if facts["loads"]:
@@ -77,12 +93,13 @@ def parse(lines: Iterable[tuple[float, str]]) -> dict[str, Any]:
             if retried:
                 for failure in pending:
                     failure["severity"] = "recovered"
-            pending, retried = [], False
+            pending, retried, starts_left = [], False, 0
         _read_load_line(facts, line)
         if NEVER_A_FAILURE.search(line):
             continue
-        if RETRY.search(line):
-            retried = True
+        retry = RETRY.search(line)
+        if retry:
+            retried, starts_left = True, 1 if retry.group("anew") else 0
             facts["failures"].append({"severity": "warning", "at": at, "line": line.strip()})
         elif FATAL.search(line):
             failure = {"severity": "fatal", "at": at, "line": line.strip()}
@@ -125,8 +142,8 @@ def _read_load_line(facts: dict[str, Any], line: str) -> None:
     if layers:
         load["offloaded"], load["offloadable"] = int(layers.group(1)), int(layers.group(2))
     for size in BUFFER.finditer(line):
-        # Host buffers (CPU, CUDA_Host) are not on the GPU. Dry runs print first: the last value counts.
-        if not size.group("device").upper().startswith("CPU") and "_Host" not in line:
+        # Dry runs print first: the last value counts.
+        if not HOST_DEVICE.match(size.group("device")):
             load["buffers_mib"][size.group("device") + " " + size.group("kind")] = float(size.group("mib"))
 
 
@@ -148,5 +165,5 @@ def runner_settings(command: list[str]) -> dict[str, int | None]:
             flag, equals, joined = word.partition("=")
             if flag in flags:
                 value = joined if equals else (command[position + 1] if position + 1 < len(command) else "")
-                result[name] = int(value) if value.lstrip("-").isdigit() else None
+                result[name] = int(value) if WHOLE_NUMBER.match(value) else None
     return result

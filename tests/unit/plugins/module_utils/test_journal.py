@@ -1,0 +1,367 @@
+"""Journal lines as Ollama v0.1.32 to v0.33 and the llama.cpp inside write them."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal
+from hypothesis import given
+from hypothesis import strategies as st
+
+CONFIG = (
+    'time=2026-09-02T16:51:59.107Z level=INFO source=routes.go:1951 msg="server config" env="map[CUDA_VISIBLE_DEVICES: '
+    "HTTPS_PROXY:http://user:pa55word@proxy:3128 HTTP_PROXY: LLAMA_ARG_FIT: LLAMA_ARG_FIT_TARGET:4092 "
+    "OLLAMA_CONTEXT_LENGTH:4096 OLLAMA_DEBUG:INFO OLLAMA_FLASH_ATTENTION:false OLLAMA_GPU_OVERHEAD:0 "
+    "OLLAMA_HOST:http://0.0.0.0:11434 OLLAMA_KEEP_ALIVE:1h0m0s OLLAMA_KV_CACHE_TYPE: OLLAMA_LOAD_TIMEOUT:5m0s "
+    "OLLAMA_MAX_LOADED_MODELS:1 OLLAMA_MODELS:/mnt/out of memory models/blobs OLLAMA_NUM_PARALLEL:2 "
+    "OLLAMA_ORIGINS:[http://localhost https://localhost http://localhost:* http://0.0.0.0:* app://* file://* "
+    "vscode-webview://*] OLLAMA_REMOTES:[ollama.com] OLLAMA_SCHED_SPREAD:false OLLAMA_VULKAN:true "
+    'ROCR_VISIBLE_DEVICES: http_proxy: https_proxy: no_proxy:]"'
+)
+BLOB = "/root/.ollama/models/blobs/sha256-9ed150d4"
+START_0_32 = (
+    'time=2026-09-02T16:52:34.600Z level=INFO source=llama_server.go:433 msg="starting llama-server" '
+    f'cmd="/usr/lib/ollama/llama-server --model {BLOB} --port 44067 --host 127.0.0.1 --no-webui --offline -c 8192 '
+    '-np 2 --log-verbosity 4 --no-log-prefix -ngl 40 --flash-attn auto -b 1024 -ub 1024 --context-shift --keep 4"'
+)
+START_0_24 = (
+    'time=2026-05-20T19:18:01.984-03:00 level=INFO source=server.go:430 msg="starting runner" '
+    f'cmd="/usr/local/bin/ollama runner --model {BLOB} --port 46001"'
+)
+START_0_9 = (
+    'time=2025-07-16T08:18:26.380Z level=INFO source=server.go:438 msg="starting llama server" '
+    f'cmd="/usr/bin/ollama runner --model {BLOB} --ctx-size 8192 --batch-size 512 --n-gpu-layers 29 --threads 4 '
+    '--no-mmap --parallel 2 --port 42357"'
+)
+DISCOVERY_0_24 = (
+    'time=2026-05-05T01:30:32.686+08:00 level=INFO source=server.go:432 msg="starting runner" '
+    'cmd="/home/a/bin/ollama runner --ollama-engine --port 45186"'
+)
+STARTED = 'time=x level=INFO source=llama_server.go:1362 msg="llama-server started in 36.45 seconds"'
+CUDA_OOM = (
+    "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 7605.33 MiB on device 0: cudaMalloc failed: out of memory"
+)
+EVICT = (
+    'level=WARN source=sched.go:667 msg="llama-server load failed; evicting all other models and retrying once" '
+    'error="cudaMalloc failed: out of memory"'
+)
+SMALLER = 'level=WARN msg="llama-server load failed; reducing automatic context and retrying once" old_num_ctx=32768'
+PIPELINE = "llama_context: compute buffer allocation failed, retrying without pipeline parallelism"
+BACKOFF = 'level=INFO source=server.go:1050 msg="model layout did not fit, applying backoff" backoff=0.10'
+
+
+def parse(*lines: str) -> dict:
+    return _journal.parse((1000.0 + second, line) for second, line in enumerate(lines))
+
+
+def severities(*lines: str) -> list[str]:
+    return [failure["severity"] for failure in parse(*lines)["failures"]]
+
+
+def test_server_config_survives_spaces_brackets_and_urls_and_holds_no_secret():
+    facts = parse(CONFIG)
+    assert facts["server_config"] == {
+        "CUDA_VISIBLE_DEVICES": "",
+        "LLAMA_ARG_FIT": "",
+        "LLAMA_ARG_FIT_TARGET": "4092",
+        "OLLAMA_CONTEXT_LENGTH": "4096",
+        "OLLAMA_FLASH_ATTENTION": "false",
+        "OLLAMA_GPU_OVERHEAD": "0",
+        "OLLAMA_KEEP_ALIVE": "1h0m0s",
+        "OLLAMA_KV_CACHE_TYPE": "",
+        "OLLAMA_LOAD_TIMEOUT": "5m0s",
+        "OLLAMA_MAX_LOADED_MODELS": "1",
+        "OLLAMA_NUM_PARALLEL": "2",
+        "OLLAMA_SCHED_SPREAD": "false",
+        "OLLAMA_VULKAN": "true",
+    }
+    assert facts["failures"] == []  # "out of memory" there is the name of a directory
+    assert "pa55word" not in str(facts)
+
+
+def test_the_last_server_config_counts():
+    assert parse(CONFIG, CONFIG.replace("PARALLEL:2", "PARALLEL:1"))["server_config"]["OLLAMA_NUM_PARALLEL"] == "1"
+    assert parse("level=INFO msg=hello")["server_config"] is None
+
+
+@pytest.mark.parametrize(
+    "line, wanted",
+    [
+        (START_0_32, {"num_ctx_total": 8192, "num_parallel": 2, "num_gpu": 40, "num_batch": 1024}),
+        (START_0_9, {"num_ctx_total": 8192, "num_parallel": 2, "num_gpu": 29, "num_batch": 512}),
+        (START_0_24, {"num_ctx_total": None, "num_parallel": None, "num_gpu": None, "num_batch": None}),
+    ],
+)
+def test_a_start_of_each_era_is_a_load(line, wanted):
+    (load,) = parse(line)["loads"]
+    assert load["at"] == 1000.0
+    assert _journal.runner_settings(load["command"]) == wanted
+
+
+def test_quotes_in_a_command_line():
+    (load,) = parse(r'msg="starting llama-server" cmd="/x/llama-server --model \"/my models/a\" -c 8192"')["loads"]
+    assert load["command"] == ["/x/llama-server", "--model", "/my models/a", "-c", "8192"]
+
+
+def test_a_quote_without_its_partner_still_gives_the_words():
+    (load,) = parse('msg="starting llama-server" cmd="/x/llama-server --model /it\'s/a -c 8192"')["loads"]
+    assert _journal.runner_settings(load["command"])["num_ctx_total"] == 8192
+
+
+def test_a_runner_that_only_looks_for_gpus_is_no_load():
+    facts = parse(DISCOVERY_0_24, START_0_24, DISCOVERY_0_24, "load_tensors: offloaded 33/33 layers to GPU")
+    assert len(facts["loads"]) == 1
+    assert facts["loads"][0]["offloaded"] == 33
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        STARTED,
+        'level=INFO source=server.go:637 msg="llama runner started in 8.78 seconds"',
+    ],
+)
+def test_started(line):
+    assert [load["started"] for load in parse(START_0_32, line)["loads"]] == [True]
+    assert [load["started"] for load in parse(START_0_32)["loads"]] == [False]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "llm_load_tensors: offloaded 20/33 layers to GPU",
+        "load_tensors: offloaded 20/33 layers to GPU",
+        'time=x level=INFO source=ggml.go:482 msg="offloaded 20/33 layers to GPU"',
+    ],
+)
+def test_offloaded_layers(line):
+    (load,) = parse(START_0_32, line)["loads"]
+    assert (load["offloaded"], load["offloadable"]) == (20, 33)
+
+
+def test_layers_without_an_announced_load_are_a_load_of_their_own():
+    (load,) = parse("llm_load_tensors: offloaded 33/33 layers to GPU", STARTED)["loads"]
+    assert (load["offloaded"], load["command"], load["started"]) == (33, [], True)
+
+
+def test_only_buffers_on_gpus_count_and_the_last_one_of_each():
+    (load,) = parse(
+        START_0_32,
+        "load_tensors:        CUDA0 model buffer size =  1000.00 MiB",  # a dry run
+        "load_tensors:   CPU_Mapped model buffer size =   532.31 MiB",
+        "load_tensors:   CPU_REPACK model buffer size =  1404.00 MiB",
+        "load_tensors:          CPU model buffer size =   635.54 MiB",
+        "load_tensors:        CUDA0 model buffer size =  7605.33 MiB",
+        "load_tensors:        CUDA1 model buffer size =   500 MiB",
+        "load_tensors:  CUDA0_Split model buffer size =    10.50 MiB",
+        "llama_context:  CUDA_Host  output buffer size =     0.99 MiB",
+        "llama_kv_cache:      CUDA0 KV buffer size =  1024.00 MiB",
+        "llama_kv_cache:        CPU KV buffer size =   832.00 MiB",
+        "llama_memory_recurrent:      CUDA0 RS buffer size =    12.00 MiB",
+        "sched_reserve:      CUDA0 compute buffer size =   120.06 MiB",
+        "sched_reserve:  CUDA_Host compute buffer size =    24.01 MiB",
+    )["loads"]
+    assert load["buffers_mib"] == {
+        "CUDA0 model": 7605.33,
+        "CUDA1 model": 500.0,
+        "CUDA0_Split model": 10.5,
+        "CUDA0 KV": 1024.0,
+        "CUDA0 RS": 12.0,
+        "CUDA0 compute": 120.06,
+    }
+
+
+def test_speed_of_answers_is_not_that_of_prompts():
+    facts = parse(
+        "slot print_timing: id  1 | task 0 | prompt eval time =   13734.80 ms /   871 tokens "
+        "(   15.77 ms per token,    63.42 tokens per second)",
+        "slot print_timing: id  1 | task 0 |        eval time =    3523.21 ms /    42 tokens "
+        "(   85.93 ms per token,    11.64 tokens per second)",
+        "       eval time =    3001.24 ms /    92 tokens (   32.62 ms per token,    30.65 tokens per second)",
+        "llama_print_timings:        eval time = 100.00 ms / 10 runs (10.00 ms per token, 100.00 tokens per second)",
+        "       eval time =       0.00 ms /     1 tokens (    0.00 ms per token,      inf tokens per second)",
+        "slot print_timing: id  1 | task 0 |       total time =   17258.01 ms /   913 tokens",
+    )
+    assert facts["tokens_per_s"] == [11.64, 30.65, 100.0]
+
+
+FATAL = [
+    CUDA_OOM,
+    "cudaMalloc failed: out of memory",
+    "CUDA error: out of memory",
+    "CUDA error 2 at /go/src/llm/ggml-cuda.cu:7155: out of memory",
+    "llama_context: failed to allocate compute pp buffers",
+    "llama_kv_cache: failed to allocate buffer for kv cache",
+    "alloc_tensor_range: failed to allocate CUDA0 buffer of size 8000000000",
+    "unable to allocate CUDA0 buffer",
+    "ggml_gallocr_reserve_n: allocation failed",
+    "not enough memory",
+    "insufficient memory",
+    "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
+    "unable to load model",
+    "unable to create llama context",
+    'msg="Load failed" error="llama runner process has terminated: exit status 2"',
+    "llama runner process no longer running: -1",
+    "llama-server process has terminated: signal: killed",
+    "llama-server process no longer running",
+    "llama-server reported out-of-memory during startup",
+    "model requires more system memory (11.1 GiB) than is available (6.0 GiB)",
+    'msg="model request too large for system" requested="20 GiB"',
+    "memory layout cannot be allocated with num_gpu = 26",
+    "failed to commit memory for model",
+    "model failed to load, this may be due to resource limitations or an internal error",
+    "model runner has unexpectedly stopped, this may be due to resource limitations",
+    "timed out waiting for llama runner to start - progress 0.00 -",
+    "timed out waiting for llama-server to start",
+    'msg="failure during llama-server GPU discovery"',
+    "Unsupported cache type: q3_0",
+    "V cache quantization requires flash_attn",
+    "NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.",
+    "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),task=llama-server,pid=12",
+    "Out of memory: Killed process 12 (llama-server)",
+]
+WARNINGS = [
+    EVICT,
+    SMALLER,
+    PIPELINE,
+    BACKOFF,
+    "gpu VRAM usage didn't recover within timeout",
+    "common_fit_params: failed to fit params to free device memory: n_gpu_layers already set by user to 40, abort",
+    "not enough vram available, falling back to CPU only",
+    "no compatible GPUs were discovered",
+    'msg="server busy, please try again.  maximum pending requests exceeded"',
+    'msg="invalid environment variable, using default" key=OLLAMA_GPU_OVERHEAD value=8G default=0',
+    'level=ERROR msg="invalid setting" OLLAMA_NUM_PARALLEL=x',
+    'msg="requested context size too large for model" num_ctx=8192 num_parallel=2 n_ctx_train=4096',
+    'msg="model architecture does not currently support parallel requests" architecture=qwen3vl',
+    'msg="truncating input prompt" limit=4096',
+    'msg="invalid option provided" option=gpu_layers',
+    'msg="kv cache type not supported by model" type=q4_0',
+    'msg="quantized kv cache requested but flash attention disabled"',
+    'msg="OLLAMA_FLASH_ATTENTION must be enabled to use a quantized OLLAMA_KV_CACHE_TYPE"',
+    "llama-server VRAM tracking: no per-device buffer sizes were parsed",
+]
+HARMLESS = [
+    "common_fit_params: successfully fit params to free device memory",
+    "common_init_: fitting params to device memory ...",
+    'msg="vram-based default context" total_vram="15.6 GiB" default_num_ctx=4096',
+    'msg="system memory" total="6.7 GiB" free="6.1 GiB" free_swap="1.9 GiB"',
+    'msg="starting llama-server" cmd="/x/llama-server --model /srv/out of memory/a"',
+    '[GIN] 2026/05/05 - 01:30:24 | 200 |  4.006473015s | 127.0.0.1 | POST     "/api/generate"',
+]
+
+
+@pytest.mark.parametrize("line", FATAL)
+def test_fatal(line):
+    (failure,) = parse(f"  {line} ")["failures"]
+    assert failure == {"severity": "fatal", "at": 1000.0, "line": line}
+
+
+@pytest.mark.parametrize("line", WARNINGS)
+def test_warning(line):
+    assert severities(line) == ["warning"]
+
+
+@pytest.mark.parametrize("line", HARMLESS)
+def test_harmless(line):
+    assert severities(line) == []
+
+
+@pytest.mark.parametrize(
+    "lines, wanted",
+    [
+        pytest.param((START_0_32, CUDA_OOM), ["fatal"], id="nobody tries again"),
+        pytest.param((START_0_32, CUDA_OOM, EVICT, START_0_32), ["fatal", "warning"], id="a retry without an end"),
+        pytest.param((START_0_32, CUDA_OOM, EVICT, START_0_32, STARTED), ["recovered", "warning"], id="evicted"),
+        pytest.param((START_0_32, CUDA_OOM, SMALLER, START_0_32, STARTED), ["recovered", "warning"], id="reduced"),
+        pytest.param((START_0_32, CUDA_OOM, PIPELINE, STARTED), ["recovered", "warning"], id="in the same runner"),
+        pytest.param(
+            (START_0_24, CUDA_OOM, BACKOFF, CUDA_OOM, BACKOFF, STARTED),
+            ["recovered", "warning", "recovered", "warning"],
+            id="backoff of 0.24",
+        ),
+        pytest.param(
+            (START_0_32, CUDA_OOM, EVICT, START_0_32, CUDA_OOM), ["fatal", "warning", "fatal"], id="the retry fails too"
+        ),
+        pytest.param(
+            (START_0_32, CUDA_OOM, EVICT, START_0_32, CUDA_OOM, START_0_32, STARTED),
+            ["fatal", "warning", "fatal"],
+            id="the retry fails too, a later request does not",
+        ),
+        pytest.param(
+            (START_0_32, CUDA_OOM, START_0_32, CUDA_OOM, EVICT, START_0_32, STARTED),
+            ["fatal", "recovered", "warning"],
+            id="the first one nobody tried again",
+        ),
+        pytest.param((START_0_32, CUDA_OOM, START_0_32, STARTED), ["fatal"], id="a later request is no retry"),
+        pytest.param(
+            (START_0_32, CUDA_OOM, PIPELINE, CUDA_OOM, START_0_32, STARTED),
+            ["fatal", "warning", "fatal"],
+            id="a retry in the same runner that does not help",
+        ),
+        pytest.param((START_0_32, STARTED, STARTED, CUDA_OOM), ["fatal"], id="while it answers"),
+    ],
+)
+def test_recovered_only_after_a_retry_that_worked(lines, wanted):
+    assert severities(*lines) == wanted
+
+
+@pytest.mark.parametrize(
+    "command, wanted",
+    [
+        (["-c", "8192", "-np", "2", "-ngl", "33", "-b", "512"], (8192, 2, 33, 512)),
+        (["--ctx-size=8192", "--parallel=2", "--n-gpu-layers=-1", "--batch-size=512"], (8192, 2, -1, 512)),
+        (["--gpu-layers", "20"], (None, None, 20, None)),
+        (["-ngl", "auto", "-c"], (None, None, None, None)),
+        (["-ngl", "\u00b2", "-c", "--5", "-np", ""], (None, None, None, None)),
+        (["-ngl", "10", "-ngl", "20"], (None, None, 20, None)),
+        (["-ub", "1024"], (None, None, None, None)),
+        ([], (None, None, None, None)),
+    ],
+)
+def test_runner_settings(command, wanted):
+    assert tuple(_journal.runner_settings(command).values()) == wanted
+
+
+FRAGMENTS = st.one_of(
+    st.text(),
+    st.sampled_from([CONFIG, START_0_32, START_0_24, STARTED, EVICT, PIPELINE, *FATAL, *WARNINGS]),
+    st.sampled_from(
+        [
+            'msg="server config" env="map[',
+            ']"',
+            'msg="starting llama-server" cmd="',
+            "offloaded 1/",
+            "33/33 layers to GPU",
+            "CUDA0 model buffer size = ",
+            "1.2.3 MiB",
+            ". MiB",
+            "eval time = . ms / 1 tokens ",
+            ". tokens per second",
+            "1.2.3 tokens per second",
+            "-c",
+            "--model",
+            "\\",
+            '"',
+            "'",
+            "\n",
+        ]  # fmt: skip
+    ),
+)
+
+
+@given(st.lists(st.lists(FRAGMENTS, max_size=6).map(" ".join), max_size=12))
+def test_random_text_never_raises(lines):
+    facts = parse(*lines)
+    for load in facts["loads"]:
+        _journal.runner_settings(load["command"])
+    assert {failure["severity"] for failure in facts["failures"]} <= {"fatal", "recovered", "warning"}
+
+
+@given(st.lists(st.text() | st.sampled_from(["-c", "-np", "-ngl", "-b", "-c=", "-1", "\u0663"])))
+def test_random_commands_never_raise(command):
+    assert all(value is None or isinstance(value, int) for value in _journal.runner_settings(command).values())
+
+
+@pytest.mark.parametrize("line", ["A" * 100_000, "A:" * 50_000, "a " * 50_000, "offloaded " * 10_000])
+def test_a_huge_line_is_read_in_one_pass(line):
+    assert parse(START_0_32, line)["failures"] == []
