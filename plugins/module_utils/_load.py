@@ -146,7 +146,7 @@ def _send(load: Load, body: bytes | None, headers: Mapping[str, str]) -> Outcome
 def _without_secrets(text: str, headers: Mapping[str, str]) -> str:
     """A server may echo a header; its value must not come out with the error."""
     for value in headers.values():
-        for secret in {value, value.rpartition(" ")[2]}:
+        for secret in (value, value.rpartition(" ")[2]):
             if secret:
                 text = text.replace(secret, "***")
     return text

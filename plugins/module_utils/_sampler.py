@@ -29,7 +29,7 @@ PROGRESS_INTERVAL_S = 0.5
 PRIORITY = -10  # halves the worst gap where the load keeps all cores busy; root only
 ENDED_PROCESSES_KEPT = 128  # the driver forgets older ones, whatever its buffer size says
 EVIDENCE = ("none", "sampled", "bounded")  # weakest first
-RUNNER_NAMES = ("llama-server", "ollama_llama_server", "ollama_llama_se")  # the kernel cuts names at 15 characters
+RUNNER_NAMES = ("llama-server", "ollama_llama_server")
 
 
 def next_tick(started: float, interval_s: float, now: float) -> float:
@@ -160,10 +160,15 @@ def runner_command(pid: int) -> list[str] | None:
             command = [word.decode(errors="replace") for word in file.read().split(b"\0")[:-1]]
     except OSError:
         return None
-    names = (name, os.path.basename(command[0]) if command else "")
-    if any(known in names for known in RUNNER_NAMES) or ("ollama" in names and command[1:2] == ["runner"]):
-        return command
-    return None
+    return command if is_runner(name, command) else None
+
+
+def is_runner(name: str, command: Sequence[str]) -> bool:
+    """Whether a process of this short name and command line is one of Ollama's runners, of any release."""
+    if len(command) > 1 and os.path.basename(command[1])[:15] == name:
+        command = command[1:]  # a script: the kernel names it, its interpreter comes first
+    program = os.path.basename(command[0]) if command else ""
+    return program in RUNNER_NAMES or (program == "ollama" and command[1:2] == ["runner"])
 
 
 class _Watch:

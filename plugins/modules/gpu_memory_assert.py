@@ -210,6 +210,11 @@ gpus:
       error: null
       timeline: [[0.0, 800], [0.05, 3102], [0.1, 11690]]
       evidence: sampled
+nvml:
+  description: Whether NVML could be read, in the words of M(selo.gpu_memory.gpu_memory_info).
+  returned: always, except in check mode
+  type: dict
+  sample: {status: ok}
 load:
   description:
     - What became of the requests. Latencies are those of the good ones. C(errors) are the distinct ones, of an answer
@@ -274,7 +279,9 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
     return problems
 
 
-def measure(wanted: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any] | None, str | None]:
+def measure(
+    wanted: dict[str, Any],
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None, _nvml.NvmlProblem | None]:
     """Sample while the load runs: the figures of each GPU, those of the load, and what kept NVML from being read."""
     sampler = _sampler.Sampler(wanted["gpus"], wanted["interval_ms"], wanted["bindings_path"])
     run: _load.LoadRun | None = None
@@ -294,7 +301,7 @@ def measure(wanted: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any
                 time.sleep(SETTLE_S)
             return sampler.stop(), run.result() if run else None, None
         except _nvml.NvmlProblem as problem:
-            return [], run.result() if run else None, str(problem)
+            return [], run.result() if run else None, problem
 
 
 def load_of(options: dict[str, Any]) -> _load.Load:
@@ -315,9 +322,12 @@ def write_progress(path: str, figures: dict[str, Any]) -> None:
 
 
 def failures_of(
-    gpus: list[dict[str, Any]], load: dict[str, Any] | None, nvml_problem: str | None, max_used_mib: int | None
+    gpus: list[dict[str, Any]],
+    load: dict[str, Any] | None,
+    nvml_problem: _nvml.NvmlProblem | None,
+    max_used_mib: int | None,
 ) -> list[str]:
-    failures = [nvml_problem] if nvml_problem else _sampler.breaches(gpus, max_used_mib)
+    failures = [str(nvml_problem)] if nvml_problem else _sampler.breaches(gpus, max_used_mib)
     if load and load["failed"]:
         others = f" (and {len(load['errors']) - 1} other errors)" if len(load["errors"]) > 1 else ""
         failures.append(f"{load['failed']} of {load['requests']} requests failed: {load['errors'][0]}{others}")
@@ -357,7 +367,12 @@ def main() -> None:
         module.exit_json(changed=False, skipped=True, msg="check mode: no load was sent and nothing was sampled")
     max_used_mib = module.params["max_used_mib"]
     gpus, load, nvml_problem = measure(module.params)
-    result = {"max_used_mib": max_used_mib, **_sampler.summary(gpus, max_used_mib), "load": load}
+    result = {
+        "max_used_mib": max_used_mib,
+        **_sampler.summary(gpus, max_used_mib),
+        "load": load,
+        "nvml": {"status": nvml_problem.status if nvml_problem else "ok"},
+    }
     failures = failures_of(gpus, load, nvml_problem, max_used_mib)
     if failures:
         module.fail_json(msg="; ".join(failures), **result)

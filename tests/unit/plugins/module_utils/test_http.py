@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http
+
+
+def test_request_sends_and_reads(serve: Any) -> None:
+    seen = {}
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        seen.update(method=handler.command, path=handler.path, body=body, header=handler.headers["X-Key"])
+        return 418, b"x" * 200_000
+
+    found = _http.request(serve(answer) + "/a/b?c=d", method="PUT", body=b"hello", headers={"X-Key": "k"})
+    assert seen == {"method": "PUT", "path": "/a/b?c=d", "body": b"hello", "header": "k"}
+    assert (found.status, len(found.body)) == (418, 200_000), "any status is an answer"
+    assert found.elapsed_s > 0
+
+
+def test_json_there_and_back(serve: Any) -> None:
+    url = serve(lambda handler, body: (200, json.dumps({"got": json.loads(body) if body else None}).encode()))
+    assert _http.post_json(url, {"a": 1}) == {"got": {"a": 1}}
+    assert _http.get_json(url) == {"got": None}
+
+
+def test_streams_without_a_length_are_read_whole(serve: Any) -> None:
+    def answer(handler: Any, body: bytes) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n")
+
+    assert _http.request(serve(answer)).body == b"abcdef"
+
+
+def test_proxies_of_the_environment_are_ignored(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    assert _http.request(serve(lambda handler, body: (200, b"direct"))).body == b"direct"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (404, b'{"error": "model \\"x\\" not found"}', 'answered 404: model "x" not found'),
+        (500, b'{"detail": [{"msg": "bad"}]}', 'answered 500: [{"msg": "bad"}]'),
+        (503, b'{"error": {"message": "overloaded", "type": "server_error"}}', "answered 503: overloaded"),
+        (502, b"<html>\n  bad   gateway", "answered 502: <html> bad gateway"),
+        (200, b"not json", "the answer is not JSON: not json"),
+    ],
+)
+def test_bad_answers(serve: Any, status: int, body: bytes, words: str) -> None:
+    url = serve(lambda handler, _: (status, body))
+    with pytest.raises(_http.HttpError) as problem:
+        _http.get_json(url + "/api?key=secret")
+    assert str(problem.value) == f"{url}/api: {words}"
+    assert problem.value.status == status
+
+
+def test_error_text_is_short() -> None:
+    assert len(_http.error_text(b"x" * 10_000)) == _http.ERROR_CHARACTERS
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("url", ["", "localhost:11434", "ftp://a/b", "http://", "http://a:port/", "http://[::1"])
+def test_what_is_not_a_url(url: str) -> None:
+    with pytest.raises(_http.HttpError, match="not a URL"):
+        _http.request(url)
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(_http.HttpError, match="refused"):
+        _http.request(f"http://127.0.0.1:{free_port()}/")
+
+
+def test_secrets_stay_out_of_errors(serve: Any) -> None:
+    port = free_port()
+    for url, headers in (
+        (f"http://user:sesame@127.0.0.1:{port}/?token=sesame", {"Authorization": "sesame"}),
+        (serve(lambda handler, body: (200, b"")), {"Authorization": "sesame\r\nX: y"}),
+        (serve(lambda handler, body: (200, b"")), {"Authorization": "sesame\u2028"}),
+        (serve(lambda handler, body: (200, b"")) + "/a b?sesame", {}),
+    ):
+        with pytest.raises(_http.HttpError) as problem:
+            _http.request(url, headers=headers)
+        assert "sesame" not in str(problem.value)
+
+
+def raw_server(answer: bytes, then_hang: bool = False) -> str:
+    """Not even HTTP: a socket that says `answer` and closes, or holds on."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        connection, _ = server.accept()
+        connection.recv(65536)
+        connection.sendall(answer)
+        if then_hang:
+            connection.recv(65536)
+        connection.close()
+        server.close()
+
+    threading.Thread(target=run, daemon=True).start()
+    return f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "closed before the answer was complete"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\nhalf", "closed before the answer was complete"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhalf", "closed before the answer was complete"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "not HTTP"),
+    ],
+)
+def test_broken_answers(answer: bytes, words: str) -> None:
+    with pytest.raises(_http.HttpError, match=words):
+        _http.request(raw_server(answer))
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.0 200 OK\r\n\r\nsome", b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n"]
+)
+def test_hangs_end_in_time(answer: bytes) -> None:
+    with pytest.raises(_http.HttpError, match="within 0.3 s"):
+        _http.request(raw_server(answer, then_hang=True), timeout=0.3)
+
+
+def test_the_timeout_is_for_the_whole_answer(serve: Any) -> None:
+    stop = threading.Event()
+
+    def drip(handler: Any, body: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        while not stop.wait(0.02):
+            handler.wfile.write(b".")
+
+    url = serve(drip)
+    with pytest.raises(_http.HttpError, match="within 0.3 s"):
+        _http.request(url, timeout=0.3)
+    stop.set()

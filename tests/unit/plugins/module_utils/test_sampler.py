@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+import bisect
+import subprocess
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _sampler
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [(100.0, 100.25), (100.2, 100.25), (100.25, 100.5), (100.3, 100.5), (103.9, 104.0)],
+)
+def test_the_schedule_neither_drifts_nor_catches_up(now: float, expected: float) -> None:
+    assert _sampler.next_tick(100.0, 0.25, now) == expected
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "expected"),
+    [
+        ([], [], 10.0),
+        ([0.0], [0.5], 10.0),
+        ([1.0, 2.0, 9.0], [1.5, 2.5, 9.5], 7.5),  # from the begin at 2 to the end at 9.5
+        ([4.0, 5.0, 9.0], [4.5, 5.5, 9.5], 4.5),  # here the watch began long before the first read
+        ([0.0, 2.0, 4.0], [0.5, 2.5, 4.5], 6.0),  # and here it went on long after the last
+    ],
+)
+def test_gap(begins: list[float], ends: list[float], expected: float) -> None:
+    assert _sampler.max_gap_s(begins, ends, 0.0, 10.0) == expected
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50), st.integers(0, 100)), min_size=1),
+    tail=st.integers(0, 50),
+    first=st.integers(0, 10_000),
+    excess=st.integers(1, 100),
+)
+def test_whatever_lasts_longer_than_the_gap_is_seen(
+    steps: list[tuple[int, int, int]], tail: int, first: int, excess: int
+) -> None:
+    """Reads that take up to 50 and see some moment of that (in percent), with pauses of up to 50 between them."""
+    clock, begins, ends, moments = 0, [], [], []
+    for pause, length, percent in steps:
+        begins.append(clock + pause)
+        clock += pause + length
+        ends.append(clock)
+        moments.append(begins[-1] + length * percent / 100)
+    ended = clock + tail
+    gap = _sampler.max_gap_s(begins, ends, 0, ended)
+    spike = (first % (ended + 1), first % (ended + 1) + gap + excess)
+    if spike[1] <= ended:
+        seen = bisect.bisect_left(moments, spike[0])
+        assert seen < len(moments)
+        assert moments[seen] < spike[1]
+
+
+@given(st.lists(st.integers(0, 20_000), max_size=1200), st.integers(1, 500))
+def test_timeline_keeps_peaks_and_order(used: list[int], points: int) -> None:
+    times = [float(number) for number in range(len(used))]
+    line = _sampler.timeline(times, used, points)
+    assert len(line) <= points
+    assert max(used, default=None) == max((mib for _, mib in line), default=None)
+    assert [at for at, _ in line] == sorted({at for at, _ in line})
+    assert all(used[int(at)] == mib for at, mib in line)
+    if len(used) <= points:
+        assert line == list(zip(times, used))
+
+
+def accounted(peak: int, running: bool = True) -> dict[str, Any]:
+    return {"peak": peak, "running": running}
+
+
+def test_accounting_of_the_window() -> None:
+    before = {(1, 10): accounted(5), (2, 10): accounted(6), (3, 10): accounted(9, running=False), (4, 10): accounted(1)}
+    after = {
+        (1, 10): accounted(5),  # its peak is older than the watch
+        (2, 10): accounted(7, running=False),  # grew, then ended
+        (3, 10): accounted(9, running=False),  # had ended before
+        (4, 10): accounted(1, running=False),
+        (4, 99): accounted(8),  # another process with a reused pid
+        (5, 50): accounted(2, running=False),  # came and went
+    }
+    assert _sampler.accounted_in_window(before, after) == {
+        1: {"peak": 5, "grew": False},
+        2: {"peak": 7, "grew": True},
+        4: {"peak": 8, "grew": True},
+        5: {"peak": 2, "grew": True},
+    }
+
+
+@pytest.mark.parametrize(
+    ("peaks", "others", "ended", "bound"),
+    [
+        ([], 0, 0, 0),
+        ([3000, 500], 20, 0, 3520),
+        ([3000, None], 20, 0, None),  # a process that accounting does not cover
+        ([3000], 20, 128, None),  # the driver may have forgotten ended ones
+    ],
+)
+def test_bound(peaks: list[int | None], others: int, ended: int, bound: int | None) -> None:
+    assert _sampler.bound_mib([{"accounting_peak_mib": peak} for peak in peaks], others, ended) == bound
+
+
+def figures(**changes: Any) -> dict[str, Any]:
+    """The figures of a GPU as the child sends them."""
+    return {
+        "index": 0,
+        "uuid": "GPU-a",
+        "peak_used_mib": 12288,
+        "peak_at_s": 4.21,
+        "bound_mib": None,
+        "samples": 100,
+        "interval_ms": 50.0,
+        "max_gap_ms": 61.0,
+        "errors": {},
+        "error": None,
+        "timeline": [[0.0, 800]],
+        "processes": [],
+        **changes,
+    }
+
+
+def process(**changes: Any) -> dict[str, Any]:
+    known = {"pid": 7, "name": "server", "kind": "compute", "command": None}
+    return {**known, "peak_mib": 100, "accounting_peak_mib": None, "accounting_grew": False, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "evidence"),
+    [
+        ({}, "sampled"),
+        ({"bound_mib": 12288}, "bounded"),
+        ({"bound_mib": 12289}, "sampled"),
+        ({"samples": 0, "peak_used_mib": None}, "none"),
+        ({"error": "the GPU is lost"}, "none"),
+        ({"error": "the GPU is lost", "bound_mib": 1}, "none"),
+        ({"max_gap_ms": 2000.1}, "none"),
+    ],
+)
+def test_evidence(changes: dict[str, Any], evidence: str) -> None:
+    gpu = figures(**changes)
+    assert _sampler.evidence(gpu, 12288) == evidence
+    assert bool(_sampler.breaches([gpu], 12288)) == (evidence == "none"), "none is never a pass"
+
+
+def test_without_a_threshold_nothing_is_bounded() -> None:
+    assert _sampler.evidence(figures(bound_mib=1), None) == "sampled"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "sentence"),
+    [
+        (figures(), None),
+        (figures(peak_used_mib=12711), "GPU 0 (GPU-a): 12711 of at most 12288 MiB used at t=4.2 s"),
+        (
+            figures(processes=[process(accounting_peak_mib=13000, accounting_grew=True)]),
+            "GPU 0 (GPU-a): server (7) alone held 13000 of at most 12288 MiB, says NVML's accounting",
+        ),
+        (figures(processes=[process(accounting_peak_mib=13000)]), None),  # that peak is older than the watch
+        (figures(error="it is lost"), "GPU 0 (GPU-a): no evidence: it is lost"),
+        (figures(samples=0, peak_used_mib=None), "GPU 0 (GPU-a): no evidence: its memory was never read"),
+        (
+            figures(max_gap_ms=5000.0, errors={"NVML_ERROR_UNKNOWN": 3}),
+            "GPU 0 (GPU-a): no evidence: its memory went unread for 5.0 s {'NVML_ERROR_UNKNOWN': 3}",
+        ),
+    ],
+)
+def test_breaches(gpu: dict[str, Any], sentence: str | None) -> None:
+    assert _sampler.breaches([gpu], 12288) == ([sentence] if sentence else [])
+
+
+def test_a_breach_is_told_beside_missing_evidence() -> None:
+    assert len(_sampler.breaches([figures(peak_used_mib=13000, error="it is lost")], 12288)) == 2
+
+
+def test_summary_takes_the_highest_peak_and_the_weakest_evidence() -> None:
+    low = figures(peak_used_mib=10, samples=5, max_gap_ms=99.0, bound_mib=10, processes=[process(pid=1, peak_mib=None)])
+    high = figures(index=1, uuid="GPU-b", timeline=[[1.0, 12288]], processes=[process(pid=2)])
+    found = _sampler.summary([low, high], 12288)
+    assert (found["peak_used_mib"], found["samples"], found["max_gap_ms"]) == (12288, 5, 99.0)
+    assert found["evidence"] == "sampled"
+    assert found["timeline"] == [[1.0, 12288]]
+    assert [(row["gpu"], row["pid"]) for row in found["processes"]] == [(1, 2), (0, 1)]
+    assert [gpu["evidence"] for gpu in found["gpus"]] == ["bounded", "sampled"]
+
+
+def test_summary_of_nothing() -> None:
+    found = _sampler.summary([], 12288)
+    assert (found["peak_used_mib"], found["samples"], found["evidence"], found["gpus"]) == (None, 0, "none", [])
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "expected"),
+    [
+        ("llama-server", ["/usr/lib/ollama/llama-server", "-c", "8192"], True),
+        ("llama-server", ["/usr/bin/python3", "/usr/lib/ollama/llama-server", "-c", "8192"], True),
+        ("ollama_llama_se", ["/tmp/ollama_llama_server", "--ctx-size", "8192"], True),
+        ("ollama", ["/usr/bin/ollama", "runner", "--model", "x"], True),
+        ("ollama", ["/usr/bin/python3", "/usr/bin/ollama", "runner"], True),
+        ("ollama", ["/usr/bin/ollama", "serve"], False),
+        ("python3", ["python3", "main.py", "--token", "secret", "llama-server"], False),
+        ("backend", ["/opt/backend", "runner"], False),
+        ("kworker/0:1", [], False),
+    ],
+)
+def test_only_runners_show_their_command(name: str, command: list[str], expected: bool) -> None:
+    assert _sampler.is_runner(name, command) == expected
+
+
+def test_command_of_a_real_process() -> None:
+    with subprocess.Popen(["llama-server", "-c", "cat"], executable="/bin/sh", stdin=subprocess.PIPE) as process:
+        assert _sampler.runner_command(process.pid) == ["llama-server", "-c", "cat"]
+    assert _sampler.runner_command(process.pid) is None

@@ -1,0 +1,203 @@
+"""The module in its own process, with a fake of the NVML bindings; tests/lab has it with the real ones."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# A fake GPU whose use is read from a file, in MiB. The host's own bindings are left out of sys.path by -S.
+FAKE_BINDINGS = """
+import ctypes, os, types
+MIB = 1024 * 1024
+nvmlMemory_v2 = 2
+NVML_FEATURE_ENABLED = 1
+NVML_ERROR_GPU_IS_LOST = 15
+class NVMLError(Exception):
+    value = 3
+class NVMLLibraryMismatchError(Exception):
+    pass
+class c_nvmlProcessInfo_v2_t(ctypes.Structure):
+    _fields_ = [("pid", ctypes.c_uint), ("used", ctypes.c_ulonglong), ("gi", ctypes.c_uint), ("ci", ctypes.c_uint)]
+def nvmlInit(): pass
+def nvmlDeviceGetCount(): return 1
+def nvmlDeviceGetHandleByIndex(index): return index
+def nvmlDeviceGetIndex(handle): return handle
+def nvmlDeviceGetUUID(handle): return "GPU-fake"
+def nvmlDeviceGetAccountingMode(handle): raise NVMLError
+def nvmlDeviceGetComputeRunningProcesses(handle): return []
+nvmlDeviceGetGraphicsRunningProcesses = nvmlDeviceGetMPSComputeRunningProcesses = nvmlDeviceGetComputeRunningProcesses
+def nvmlDeviceGetMemoryInfo(handle, version=None):
+    with open(os.path.join(os.path.dirname(__file__), "used_mib")) as file:
+        used = int(file.read())
+    return types.SimpleNamespace(total=16380 * MIB, used=used * MIB, free=(16380 - used) * MIB, reserved=0)
+"""
+
+
+@pytest.fixture
+def bindings(tmp_path: Path) -> Path:
+    (tmp_path / "pynvml.py").write_text(FAKE_BINDINGS)
+    (tmp_path / "used_mib").write_text("800")
+    return tmp_path
+
+
+@pytest.fixture
+def run(bindings: Path) -> Any:
+    """Run the module; returns its answer."""
+
+    def run(check_mode: bool = False, **parameters: Any) -> dict[str, Any]:
+        import ansible
+
+        arguments = {"bindings_path": str(bindings), "_ansible_check_mode": check_mode, **parameters}
+        paths = [str(bindings)]  # before the site-packages, where the real bindings may be
+        paths += [str(Path(ansible.__file__).parents[1]), ".collections"]
+        done = subprocess.run(
+            [sys.executable, "-c", RUN],
+            input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            cwd=Path(__file__).parents[4],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stdout, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        assert (done.returncode != 0) == bool(answer.get("failed"))
+        return answer
+
+    return run
+
+
+# As Ansible starts a module, for all releases: 2.19 and later want a profile of serialization.
+RUN = """
+import sys
+from ansible.module_utils import basic
+basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
+basic._ANSIBLE_PROFILE = "legacy"
+from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_assert
+gpu_memory_assert.main()
+"""
+
+
+def test_measures_without_a_threshold(run: Any) -> None:
+    found = run(duration=0.3, interval_ms=20)
+    assert (found["changed"], found["evidence"], found["peak_used_mib"]) == (False, "sampled", 800)
+    assert found["samples"] >= 3
+    assert found["max_gap_ms"] > 0
+    assert found["load"] is None
+    assert found["gpus"][0]["uuid"] == "GPU-fake"
+
+
+def test_a_load_that_takes_too_much_fails_with_all_figures(run: Any, serve: Any, bindings: Path) -> None:
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        (bindings / "new").write_text("12711")
+        (bindings / "new").replace(bindings / "used_mib")
+        return 200, b"{}"
+
+    found = run(max_used_mib=12288, load={"url": serve(answer), "bodies": [{"message": "hi"}]})
+    assert found["failed"]
+    assert found["msg"].startswith("GPU 0 (GPU-fake): 12711 of at most 12288 MiB used at t=")
+    assert (found["peak_used_mib"], found["gpus"][0]["baseline_mib"]) == (12711, 800)
+    assert (found["load"]["ok"], found["load"]["requests"]) == (3, 3)
+    assert found["timeline"][-1][1] == 12711
+
+
+def test_exactly_the_threshold_passes(run: Any) -> None:
+    assert "failed" not in run(max_used_mib=800, duration=0.1)
+    assert run(max_used_mib=799, duration=0.1)["failed"]
+
+
+def test_failed_requests_fail(run: Any, serve: Any) -> None:
+    answers = iter([(500, b'{"error": "runner stopped"}'), (502, b""), (200, b"")])
+    url = serve(lambda handler, body: next(answers))
+    found = run(max_used_mib=12288, load={"url": url, "concurrency": 1, "requests": 3})
+    assert found["msg"].startswith("2 of 3 requests failed: status 500 instead of 200: runner stopped (and 1 other")
+    assert found["evidence"] == "sampled"
+
+
+def test_nvml_that_cannot_be_read_fails_and_sends_no_load(run: Any, serve: Any, bindings: Path) -> None:
+    requests = []
+    url = serve(lambda handler, body: (requests.append(body), (200, b""))[1])
+    (bindings / "pynvml.py").write_text(FAKE_BINDINGS + "\ndef nvmlInit(): import os; os.abort()\n")
+    found = run(max_used_mib=12288, load={"url": url})
+    assert found["failed"]
+    assert "SIGABRT" in found["msg"]
+    assert (found["evidence"], found["nvml"], found["peak_used_mib"]) == ("none", {"status": "crashed"}, None)
+    assert requests == []
+
+
+def test_check_mode_does_nothing(run: Any, serve: Any, bindings: Path) -> None:
+    requests = []
+    url = serve(lambda handler, body: (requests.append(body), (200, b""))[1])
+    found = run(check_mode=True, max_used_mib=1, load={"url": url}, progress_path=str(bindings / "progress"))
+    assert (found["changed"], found["skipped"]) == (False, True)
+    assert requests == []
+    assert not (bindings / "progress").exists()
+
+
+def test_header_values_stay_inside(run: Any, serve: Any) -> None:
+    seen = []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        seen.append(handler.headers["Authorization"])
+        return 403, f"no entry for {handler.headers['Authorization']}".encode()
+
+    found = run(load={"url": serve(answer), "headers": {"Authorization": "Bearer sesame"}})
+    assert seen == ["Bearer sesame"] * 3
+    assert "sesame" not in json.dumps(found)
+
+
+def test_progress_can_be_read_meanwhile(run: Any, serve: Any, bindings: Path) -> None:
+    path = bindings / "progress.json"
+    seen = []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        while not path.exists():
+            pass
+        seen.append((json.loads(path.read_text()), stat.S_IMODE(path.stat().st_mode)))
+        return 200, b""
+
+    run(max_used_mib=12288, load={"url": serve(answer), "concurrency": 1, "requests": 1}, progress_path=str(path))
+    figures, mode = seen[0]
+    assert mode == 0o600
+    assert {**figures, "t_s": 0} == {
+        "t_s": 0,
+        "used_mib": 800,
+        "peak_used_mib": 800,
+        "max_used_mib": 12288,
+        "requests_done": 0,
+        "requests": 1,
+    }
+    assert [name for name in os.listdir(bindings) if name.startswith(".progress")] == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"max_used_mib": 0, "duration": 1}, "max_used_mib is 0, it must be at least 1"),
+        ({"interval_ms": 5, "duration": 1}, "interval_ms is 5, it must be at least 10 and at most 100"),
+        ({"interval_ms": 101, "duration": 1}, "interval_ms is 101, it must be at least 10 and at most 100"),
+        ({"duration": -1}, "duration is -1.0, it must be at least 0.1"),
+        ({}, "load, duration"),
+        ({"load": {"url": "localhost:8000"}}, "load.url is localhost:8000: not a URL"),
+        ({"load": {"url": "http://a", "concurrency": 0}}, "load.concurrency is 0"),
+        ({"load": {"url": "http://a", "requests": 0}}, "load.requests is 0"),
+        ({"load": {"url": "http://a", "timeout": 0}}, "load.timeout is 0"),
+        ({"load": {"url": "http://a", "expect_status": 20}}, "load.expect_status is 20"),
+        ({"load": {"url": "http://a", "path": "/x"}}, "path"),
+        ({"duration": 1, "progress_path": "/no/such/place"}, "progress_path is /no/such/place"),
+        ({"duration": 1, "gpus": ["GPU-x"]}, "GPU GPU-x"),
+    ],
+)
+def test_bad_parameters_are_named(run: Any, parameters: dict[str, Any], words: str) -> None:
+    found = run(**parameters)
+    assert found["failed"]
+    assert words in found["msg"]
+    assert "Traceback" not in json.dumps(found)
