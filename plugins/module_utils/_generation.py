@@ -40,16 +40,16 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import (
 )
 
 LATEST = 5  # generations kept besides the first, the previous, the proven and the held one
-WAIT_S = 10.0
 GENERATION = re.compile(r"[0-9]{4,}\Z")
 
 
 class Generations:
     """What is kept on one host, and every change of it. Each method raises StateError with cause and cure."""
 
-    def __init__(self, paths: Paths | None = None, host: Host | None = None) -> None:
+    def __init__(self, paths: Paths | None = None, host: Host | None = None, wait_s: float = 10) -> None:
         self.paths = paths or Paths()
         self.host = host or LinuxHost()
+        self.wait_s = wait_s  # for another command on this host to end
 
     # What an apply does, in its order.
 
@@ -155,7 +155,7 @@ class Generations:
 
     def drop(self) -> None:
         """Let go of the host, whoever holds it and whatever is damaged; for an operator who has mended it by hand."""
-        with locked(self.paths, WAIT_S):
+        with locked(self.paths, self.wait_s):
             remove_file(self.paths.restoring)
             self._let_go()
 
@@ -192,7 +192,7 @@ class Generations:
 
     def restore_if_expired(self) -> dict[str, Any] | None:
         """What the restore timer does: put back what a run has kept that is not heard of any more; else None."""
-        with self._locked(wait_s=0):
+        with self._locked():
             lease = read_json(self.paths.lease)
             if lease is None:
                 rollback = read_json(self.paths.restoring)
@@ -235,12 +235,12 @@ class Generations:
     # How it is done.
 
     @contextlib.contextmanager
-    def _locked(self, check: bool = False, wait_s: float = WAIT_S) -> Iterator[None]:
+    def _locked(self, check: bool = False) -> Iterator[None]:
         """The lock; check mode takes none, as it writes nothing. A run that was cut off while it ended is ended."""
         if check:
             yield
             return
-        with locked(self.paths, wait_s):
+        with locked(self.paths, self.wait_s):
             lease = read_json(self.paths.lease)
             if lease is not None and lease["generation"] == self._pointers().get("finished"):
                 self._let_go()

@@ -216,7 +216,7 @@ def service_plan(services: dict[str, Any]) -> dict[str, Any]:
     checked = ArgumentSpecValidator(_services.ARGUMENTS).validate(services)
     if checked.error_messages:
         raise StateError(f"services: {'; '.join(checked.error_messages)}")
-    return checked.validated_parameters
+    return dict(checked.validated_parameters)
 
 
 def act(wanted: dict[str, Any], store: Generations, check: bool) -> dict[str, Any]:

@@ -1,0 +1,169 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Order, waiting and messages of a restart, on a fake systemd."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _services
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.fake_host import (
+    HEALTH_URL,
+    OLLAMA_URL,
+    FakeHost,
+)
+
+
+def plan(*restart: str, **backend: Any) -> dict[str, Any]:
+    unit = {"kind": "unit", "unit": "backend.service", "health": {"url": HEALTH_URL, "status": 200}, "timeout_s": 180}
+    return {
+        "ollama": {"unit": "ollama.service", "url": OLLAMA_URL, "timeout_s": 60},
+        "backend": {**unit, **backend},
+        "restart": list(restart),
+    }
+
+
+def command_plan(**backend: Any) -> dict[str, Any]:
+    command = {"directory": "/srv/chat", "command": "python3 'my main.py' -v", "process_match": r"python.*main\.py"}
+    return plan("backend", kind="command", user="chat", **{**command, **backend})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "log"),
+    [
+        (plan("ollama", "backend"), ["stop backend.service", "restart ollama.service", "start backend.service"]),
+        (plan("backend", "ollama"), ["stop backend.service", "restart ollama.service", "start backend.service"]),
+        (plan("ollama"), ["restart ollama.service"]),
+        (plan("backend"), ["stop backend.service", "start backend.service"]),
+        (plan(), []),
+        (plan("ollama", "backend", kind="none"), ["restart ollama.service"]),
+        ({**plan("ollama", "backend"), "ollama": None}, ["stop backend.service", "start backend.service"]),
+    ],
+)
+def test_order(wanted: dict[str, Any], log: list[str]) -> None:
+    host = FakeHost()
+    result = _services.restart(wanted, host)
+    assert host.log == log
+    assert result["error"] is None
+    for service in result["services"].values():
+        assert service["pid_before"] in (11, 12)
+        assert service["pid_after"] == host.active[service["unit"]]
+        assert service["stopped_at"] < service["ready_at"]
+        assert service["active_enter_timestamp"] == f"started as {service['pid_after']}"
+
+
+def test_units_are_read_again_only_if_one_has_changed() -> None:
+    host = FakeHost()
+    host.needs_reload = {"ollama.service"}
+    _services.restart(plan("ollama"), host)
+    assert host.log == ["daemon-reload", "restart ollama.service"]
+
+
+def test_downtime_is_from_the_first_stop_to_the_last_answer() -> None:
+    host = FakeHost()
+    result = _services.restart(plan("ollama", "backend"), host)
+    services = result["services"]
+    longest = services["backend"]["ready_at"] - services["backend"]["stopped_at"]
+    assert result["downtime_s"] == pytest.approx(longest, abs=0.1)
+    assert result["downtime_s"] >= 2 * _services.STABLE_S
+
+
+def test_ollama_that_ends_is_explained_by_its_errors_and_the_backend_is_not_left_stopped() -> None:
+    host = FakeHost()
+    host.broken = {"ollama.service"}
+    host.lines = [
+        'msg="server config" env="map[HTTPS_PROXY:http://u:secret@proxy error]"',
+        "Listening on 127.0.0.1:11434",
+        "Error: could not create directory",
+    ]
+    result = _services.restart(plan("ollama", "backend"), host)
+    assert "ollama.service" in result["error"]
+    assert "failed" in result["error"] and "exit-code" in result["error"] and "exit status 7" in result["error"]
+    assert "could not create directory" in result["error"]
+    assert "Listening" not in result["error"] and "secret" not in result["error"]
+    assert host.log[-1] == "start backend.service"
+    assert result["services"]["ollama"]["pid_after"] is None
+
+
+def test_ollama_that_never_answers_is_given_its_time_and_no_more() -> None:
+    host = FakeHost()
+    host.answers[f"{OLLAMA_URL}/api/version"] = None
+    result = _services.restart(plan("ollama"), host)
+    assert f"{OLLAMA_URL}/api/version did not answer 200 within 60 s" in result["error"]
+    assert "connection refused" in result["error"]
+    assert 60 <= host.now - 1000 < 62
+
+
+def test_ollama_that_keeps_restarting_is_not_ready() -> None:
+    class Restarting(FakeHost):
+        def show(self, unit: str) -> dict[str, str]:
+            self.active[unit] = int(self.now * 10)  # another process at each look
+            return super().show(unit)
+
+    result = _services.restart(plan("ollama"), Restarting())
+    assert "did not stay the same within 60 s" in result["error"]
+
+
+def test_unhealthy_backend_is_explained_without_its_journal() -> None:
+    host = FakeHost()
+    host.answers[HEALTH_URL] = 503
+    host.lines = ["error: password=hunter2"]
+    result = _services.restart(plan("backend"), host)
+    assert f"{HEALTH_URL} did not answer 200 within 180 s (answered 503)" in result["error"]
+    assert "journalctl -u backend.service" in result["error"]
+    assert "hunter2" not in result["error"]
+
+
+def test_a_backend_without_health_is_ready_when_it_runs() -> None:
+    assert _services.restart(plan("backend", health=None), FakeHost())["error"] is None
+
+
+def test_a_command_is_found_stopped_and_started_as_a_transient_unit() -> None:
+    host = FakeHost()
+    host.pids = {50: "python3 main.py", 51: "python3 other.py"}
+    result = _services.restart(command_plan(), host)
+    assert result["error"] is None
+    assert host.log == [
+        "signal 15 to 50",
+        "run gpu-memory-backend.service as chat in /srv/chat: ['python3', 'my main.py', '-v']",
+    ]
+    assert result["services"]["backend"]["pid_before"] == 50
+    assert result["services"]["backend"]["pid_after"] == host.active["gpu-memory-backend.service"]
+
+
+def test_a_command_that_we_have_started_is_stopped_through_systemd() -> None:
+    host = FakeHost()
+    host.active["gpu-memory-backend.service"] = 60
+    assert _services.restart(command_plan(), host)["error"] is None
+    assert host.log[0] == "stop gpu-memory-backend.service"
+
+
+def test_a_command_that_ignores_sigterm_is_killed() -> None:
+    host = FakeHost()
+    host.pids = {50: "python3 main.py"}
+    host.ignores_sigterm = True
+    assert _services.restart(command_plan(), host)["error"] is None
+    assert host.log[:2] == ["signal 15 to 50", "signal 9 to 50"]
+    assert host.now - 1000 >= _services.TERMINATE_S
+
+
+@pytest.mark.parametrize(
+    ("backend", "says"),
+    [
+        ({"process_match": "python("}, "backend.process_match = 'python('"),
+        ({"command": "python 'main.py"}, "backend.command"),
+        ({"command": " "}, "backend.command is empty"),
+    ],
+)
+def test_a_plan_that_cannot_be_carried_out_is_refused(backend: dict[str, Any], says: str) -> None:
+    with pytest.raises(_services.ServiceError) as refused:
+        _services.check(command_plan(**backend))
+    assert says in str(refused.value)
+
+
+def test_a_plan_takes_only_what_a_restart_needs() -> None:
+    declared = {**plan()["backend"], "load": {"headers": {"Authorization": "secret"}}, "env_files": []}
+    made = _services.plan({**plan()["ollama"], "version": "0.32.15"}, declared, ["ollama"])
+    assert made == plan("ollama")
