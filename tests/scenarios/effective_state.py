@@ -97,8 +97,8 @@ class RunsTheProfile:
         used = int(host.check_output(f"python3 {lab_host.SIMULATED_GPU} used").split()[0])
         assert 0 < used <= self.profile.max_used_mib
 
-    def test_the_report_says_so(self, host: Any) -> None:
-        report = lab_host.report(host)
+    def test_the_report_says_so(self) -> None:
+        report = lab_host.report()
         assert (report["host"], report["profile"], report["verdict"]) == ("gpu01", self.profile.name, "pass")
         assert report["max_used_mib"] == self.profile.max_used_mib
         assert 0 < report["peak_used_mib"] <= self.profile.max_used_mib

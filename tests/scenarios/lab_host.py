@@ -38,12 +38,12 @@ def scenario_directory() -> Path:
     return Path(os.environ["SCENARIO_DIRECTORY"])
 
 
-def remembered_picture(host: Any) -> Path:
-    return scenario_directory() / "pictures" / f"{host.backend.get_hostname()}.json"
+def remembered_picture() -> Path:
+    return scenario_directory() / "pictures" / "gpu01.json"
 
 
-def report(host: Any) -> dict[str, Any]:
-    path = scenario_directory() / "report" / f"{host.backend.get_hostname()}.json"
+def report() -> dict[str, Any]:
+    path = scenario_directory() / "report" / "gpu01.json"
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
 

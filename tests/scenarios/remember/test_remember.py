@@ -9,7 +9,7 @@ from tests.scenarios import lab_host
 
 
 def test_the_host_is_remembered(host: Any) -> None:
-    path = lab_host.remembered_picture(host)
+    path = lab_host.remembered_picture()
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = lab_host.picture(host)
     assert f"{lab_host.BACKEND}/.env" in picture["files"]

@@ -16,5 +16,5 @@ def test_the_file_is_as_it_was(host: Any, path: str) -> None:
         mode, owner, _time, digest = picture["files"][path].split()
         return [mode, owner, digest]
 
-    before = json.loads(lab_host.remembered_picture(host).read_text())
+    before = json.loads(lab_host.remembered_picture().read_text())
     assert mode_owner_and_hash(lab_host.picture(host)) == mode_owner_and_hash(before)

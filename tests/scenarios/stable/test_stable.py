@@ -24,4 +24,4 @@ class TestStable(RunsTheProfile):
 
     def test_the_sampled_peak_is_the_simulated_gpu_s_own(self, host: Any) -> None:
         own = int(host.check_output(f"python3 {lab_host.SIMULATED_GPU} peak").split()[0])
-        assert abs(lab_host.report(host)["peak_used_mib"] - own) <= 1
+        assert abs(lab_host.report()["peak_used_mib"] - own) <= 1
