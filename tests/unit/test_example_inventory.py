@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
 
 ROOT = Path(__file__).resolve().parents[2]
