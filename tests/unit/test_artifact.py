@@ -1,0 +1,23 @@
+"""What is shipped is what a control node runs, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = {
+    "CHANGELOG.rst", "COPYING", "FILES.json", "MANIFEST.json", "README.md",
+    "changelogs", "docs", "meta", "playbooks", "plugins", "roles",
+}  # fmt: skip
+
+
+def test_the_artifact_holds_the_collection_and_nothing_else(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ansible", "galaxy", "collection", "build", "--output-path", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (artifact,) = tmp_path.iterdir()
+    with tarfile.open(artifact) as archive:
+        top = {name.partition("/")[0] for name in archive.getnames()}
+    assert top == SHIPPED
