@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def become() -> None:
-    """Make this process's argv[0] and name those of the script it runs. To be called first thing by an executable script.
+    """Make this process's argv[0] and name those of the script that calls this, first thing.
 
     The kernel shows a script as `/usr/bin/python3 SCRIPT ARGUMENTS`. So the script starts Python once more, reading
     itself from standard input as `SCRIPT- - ARGUMENTS` with two characters less in front, and then writes its name over

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
+import simulated_gpu
+
+Json = dict[str, Any]
+MIB = 1024 * 1024
 OPTIONS = Path("/etc/lab/options")
 DATA = Path(__file__).resolve().parents[1] / "data"
 
@@ -15,6 +20,15 @@ def option(name: str, default: str) -> str:
         return os.environ[name]
     lines = OPTIONS.read_text().splitlines() if OPTIONS.exists() else []
     return dict(line.split("=", 1) for line in lines if "=" in line).get(name, default)
+
+
+def card() -> simulated_gpu.Gpu:
+    """The GPU. A host has one."""
+    return simulated_gpu._State.read().card(0)
+
+
+def driver() -> simulated_gpu.Driver:
+    return simulated_gpu._State.read().of(simulated_gpu.Driver)[0]
 
 
 def speedup() -> float:

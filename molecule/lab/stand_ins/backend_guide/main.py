@@ -21,7 +21,9 @@ sys.path.append(os.environ.get("LAB_HOME", "/opt/gpu-memory-lab") + "/simulated_
 import simulated_gpu
 
 HERE = Path(__file__).resolve().parent
-LINE = re.compile(r"""(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(?:'((?:\\'|[^'])*)'|"((?:\\"|[^"])*)"|([^\r\n]*?))\s*(?:\s#.*)?$""")
+LINE = re.compile(
+    r"""(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(?:'((?:\\'|[^'])*)'|"((?:\\"|[^"])*)"|([^\r\n]*?))\s*(?:\s#.*)?$"""
+)
 
 
 def load_dotenv(path: Path) -> None:
@@ -51,7 +53,7 @@ def ask_ollama(message: str) -> str:
     url = os.environ.get("OLLAMA_BASE_URL", "http://localhost:11434") + "/api/chat"
     request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=600) as answer:
-        return json.load(answer)["message"]["content"]
+        return str(json.load(answer)["message"]["content"])
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -84,7 +86,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except (OSError, KeyError) as error:
             self.answer(502, {"detail": f"Ollama: {error}"})
 
-    def answer(self, status: int, body: dict) -> None:
+    def answer(self, status: int, body: dict[str, str | None]) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -101,7 +103,10 @@ class Server(http.server.ThreadingHTTPServer):
 def main() -> None:
     load_dotenv(HERE / ".env")
     server = Server(("0.0.0.0", int(os.environ.get("PORT", "8000"))), Handler)
-    print(f"SELO backend (the lab's stand-in): {os.environ['CHAT_MODEL']}, num_ctx {os.environ['CHAT_NUM_CTX']}", flush=True)
+    print(
+        f"SELO backend (the lab's stand-in): {os.environ['CHAT_MODEL']}, num_ctx {os.environ['CHAT_NUM_CTX']}",
+        flush=True,
+    )
     server.serve_forever()
 
 

@@ -23,29 +23,34 @@ import lab
 import lab_models
 import scheduler
 import settings
+from lab import Json
 from releases import Release, release_of
-from scheduler import Options, Refused
+from scheduler import Options, Refused, Request
 from settings import log
 
-INTEGER_OPTIONS = {
-    "num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict", "num_keep", "seed", "num_predict",
-    "top_k", "repeat_last_n",
-}  # fmt: skip
-FLOAT_OPTIONS = {"top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty"}
+OPTION_KINDS = {
+    **dict.fromkeys(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"), "integer"),
+    **dict.fromkeys(("num_keep", "seed", "num_predict", "top_k", "repeat_last_n"), "integer"),
+    **dict.fromkeys(("top_p", "min_p", "typical_p", "temperature"), "float32"),
+    **dict.fromkeys(("repeat_penalty", "presence_penalty", "frequency_penalty"), "float32"),
+    "use_mmap": "boolean",
+    "stop": "array",
+}
+KIND_IN_JSON = {"integer": "number", "float32": "number", "boolean": "boolean", "array": "array"}
 CAPABILITIES = ["completion", "tools"]
 
 
 class Model:
     """A name that Ollama serves: a blob and what a Modelfile adds to it."""
 
-    def __init__(self, name: str, blob: lab_models.Blob, parameters: dict, modified: str) -> None:
+    def __init__(self, name: str, blob: lab_models.Blob, parameters: Json, modified: str) -> None:
         self.name, self.blob, self.parameters, self.modified = name, blob, parameters, modified
 
     @property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps([self.blob.digest, self.parameters], sort_keys=True).encode()).hexdigest()
 
-    def details(self) -> dict:
+    def details(self) -> Json:
         family = self.blob.show["details"]["family"]
         return {
             "parent_model": "", "format": "gguf", "family": family, "families": [family],
@@ -76,7 +81,7 @@ class Library:
     def find(self, name: str) -> Model | None:
         return self._models.get(full_name(name))
 
-    def put(self, name: str, blob: lab_models.Blob, parameters: dict) -> None:
+    def put(self, name: str, blob: lab_models.Blob, parameters: Json) -> None:
         with self._lock:
             self._models[full_name(name)] = Model(full_name(name), blob, parameters, now())
             self._save()
@@ -108,27 +113,24 @@ def nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
-def read_options(model: Model, request: dict, default_context: int) -> tuple[Options, dict]:
+def json_kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    return "number" if isinstance(value, (int, float)) else "array" if isinstance(value, list) else type(value).__name__
+
+
+def read_options(model: Model, request: Json, default_context: int) -> tuple[Options, Json]:
     """Defaults, then the model's parameters, then the request's options; ValueError for a wrong type."""
-    merged: dict = {}
+    merged: Json = {}
     for given in (model.parameters, request):
         for key, value in given.items():
-            if key in INTEGER_OPTIONS:
-                wanted, kind = (int, float), "integer"
-            elif key in FLOAT_OPTIONS:
-                wanted, kind = (int, float), "float32"
-            elif key == "use_mmap":
-                wanted, kind = (bool,), "boolean"
-            elif key == "stop":
-                wanted, kind = (list,), "array"
-            else:
+            kind = OPTION_KINDS.get(key)
+            if kind is None:
                 log("WARN", "types.go:1007", "invalid option provided", option=key)
-                continue
-            if value is None:
-                continue
-            if not isinstance(value, wanted) or isinstance(value, bool) is not (kind == "boolean"):
-                raise ValueError(f'option "{key}" must be of type {kind}')
-            merged[key] = int(value) if kind == "integer" else value
+            elif value is not None:
+                if json_kind(value) != KIND_IN_JSON[kind]:
+                    raise ValueError(f'option "{key}" must be of type {kind}')
+                merged[key] = int(value) if kind == "integer" else value
     own_context = settings.context_length()
     options = Options(
         num_ctx=merged.get("num_ctx", own_context or default_context),
@@ -151,13 +153,13 @@ def keep_alive(value: object) -> float | None:
     return math.inf if seconds < 0 else seconds
 
 
-def shown(model: Model, verbose: bool) -> dict:
+def shown(model: Model, verbose: bool) -> Json:
     """The answer to /api/show; long lists are shown to those who ask for them."""
     info = copy.deepcopy(model.blob.show["model_info"])
     if not verbose:
         info = {key: None if isinstance(value, list) else value for key, value in info.items()}
     parameters = "\n".join(f"{key:<30} {json.dumps(value)}" for key, value in sorted(model.parameters.items()))
-    modelfile = "# Modelfile generated by \"ollama show\"\n# To build a new Modelfile based on this, replace FROM with:\n"
+    modelfile = '# Modelfile generated by "ollama show"\n# To build a new Modelfile based on this, replace FROM with:\n'
     modelfile += f"# FROM {model.name}\n\nFROM {scheduler.blob_path(model.blob)}\n"
     modelfile += "".join(f"PARAMETER {key} {value}\n" for key, value in sorted(model.parameters.items()))
     answer = {
@@ -176,26 +178,29 @@ class Ollama:
         self.library = Library()
         self.scheduler = scheduler.Scheduler(program, release)
 
-    def model(self, body: dict, missing: str = "model '{}' not found") -> Model:
+    def model(self, body: Json, missing: str = "model '{}' not found") -> Model:
         name = body.get("model") or body.get("name") or ""
         model = self.library.find(name) if name else None
         if model is None:
             raise Refused(404, missing.format(name))
         return model
 
-    def running(self) -> list[dict]:
+    def running(self) -> list[Json]:
         found = []
         for runner in list(self.scheduler.loaded.values()):
             model = next(each for each in self.library.all() if each.blob.digest == runner.blob.digest)
             size, on_gpu = runner.size()
             left = runner.alive_s if runner.requests > 0 else max(runner.expires_at - time.time(), 0)
             found.append({
-                "name": model.name, "model": model.name, "size": size, "digest": model.digest, "details": model.details(),
-                "expires_at": now(left), "size_vram": on_gpu, "context_length": runner.options.num_ctx,
+                "name": model.name, "model": model.name, "size": size, "digest": model.digest,
+                "details": model.details(), "expires_at": now(left), "size_vram": on_gpu,
+                "context_length": runner.options.num_ctx,
             })  # fmt: skip
         return found
 
-    def write(self, model: Model, body: dict, prompt: str, client_gone: Callable[[], bool]) -> Iterator[tuple[str, dict]]:
+    def write(
+        self, model: Model, body: Json, prompt: str, client_gone: Callable[[], bool]
+    ) -> Iterator[tuple[str, Json]]:
         """Pieces of the reply, then an empty one with the figures. Refused if it comes to nothing."""
         start = time.monotonic()
         try:
@@ -203,7 +208,7 @@ class Ollama:
             alive_s = keep_alive(body.get("keep_alive"))
         except ValueError as error:
             raise Refused(500 if "option" in str(error) else 400, str(error)) from None
-        runner = self.scheduler.acquire(model.blob, options, alive_s, client_gone)
+        runner = self.scheduler.acquire(Request(model.blob, options, alive_s, client_gone))
         loaded = time.monotonic()
         try:
             if not prompt:
@@ -216,15 +221,18 @@ class Ollama:
                     yield event["content"], {}
                     continue
                 timings = event["timings"]
-                yield "", {
-                    "done_reason": "length" if event["stop_type"] == "limit" else "stop",
-                    "total_duration": nanoseconds((time.monotonic() - start) * lab.speedup()),
-                    "load_duration": nanoseconds((loaded - start) * lab.speedup()),
-                    "prompt_eval_count": timings["prompt_n"],
-                    "prompt_eval_duration": nanoseconds(timings["prompt_ms"] / 1000),
-                    "eval_count": timings["predicted_n"],
-                    "eval_duration": nanoseconds(timings["predicted_ms"] / 1000),
-                }
+                yield (
+                    "",
+                    {
+                        "done_reason": "length" if event["stop_type"] == "limit" else "stop",
+                        "total_duration": nanoseconds((time.monotonic() - start) * lab.speedup()),
+                        "load_duration": nanoseconds((loaded - start) * lab.speedup()),
+                        "prompt_eval_count": timings["prompt_n"],
+                        "prompt_eval_duration": nanoseconds(timings["prompt_ms"] / 1000),
+                        "eval_count": timings["predicted_n"],
+                        "eval_duration": nanoseconds(timings["predicted_ms"] / 1000),
+                    },
+                )
         except RuntimeError as error:
             raise Refused(500, str(error)) from None
         finally:
@@ -238,44 +246,44 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     # Routes: what each answers, given the parsed body
 
-    def version(self, _: dict) -> None:
+    def version(self, _: Json) -> None:
         self.answer({"version": self.ollama.version})
 
-    def tags(self, _: dict) -> None:
+    def tags(self, _: Json) -> None:
         self.answer({"models": [
             {
-                "name": m.name, "model": m.name, "modified_at": m.modified, "size": m.blob.file_bytes, "digest": m.digest,
-                "details": m.details(), "capabilities": CAPABILITIES,
+                "name": m.name, "model": m.name, "modified_at": m.modified, "size": m.blob.file_bytes, 
+                "digest": m.digest, "details": m.details(), "capabilities": CAPABILITIES,
             }
             for m in self.ollama.library.all()
         ]})  # fmt: skip
 
-    def ps(self, _: dict) -> None:
+    def ps(self, _: Json) -> None:
         self.answer({"models": self.ollama.running()})
 
-    def show(self, body: dict) -> None:
+    def show(self, body: Json) -> None:
         if not (body.get("model") or body.get("name")):
             raise Refused(400, "model is required")
         self.answer(shown(self.ollama.model(body), bool(body.get("verbose"))))
 
-    def generate(self, body: dict) -> None:
+    def generate(self, body: Json) -> None:
         model, prompt = self.ollama.model(body), body.get("prompt") or ""
 
-        def piece(text: str) -> dict:
+        def piece(text: str) -> Json:
             return {"response": text}
 
         self.converse(model, body, prompt, piece)
 
-    def chat(self, body: dict) -> None:
+    def chat(self, body: Json) -> None:
         model = self.ollama.model(body)
         prompt = "\n".join(f"{each.get('role', '')}: {each.get('content', '')}" for each in body.get("messages") or [])
 
-        def piece(text: str) -> dict:
+        def piece(text: str) -> Json:
             return {"message": {"role": "assistant", "content": text}}
 
         self.converse(model, body, prompt, piece)
 
-    def converse(self, model: Model, body: dict, prompt: str, piece: Callable[[str], dict]) -> None:
+    def converse(self, model: Model, body: Json, prompt: str, piece: Callable[[str], Json]) -> None:
         name = body.get("model") or body.get("name")
         if not prompt and body.get("keep_alive") in (0, "0", "0s"):
             self.ollama.scheduler.expire_now(model.blob)
@@ -293,7 +301,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if streaming:
             self.end_stream()
 
-    def completions(self, body: dict) -> None:
+    def completions(self, body: Json) -> None:
         """OpenAI's chat completions, without streaming: no options, so no num_gpu and no num_ctx."""
         model = self.ollama.model(body, "model '{}' not found")
         prompt = "\n".join(f"{each.get('role', '')}: {each.get('content', '')}" for each in body.get("messages") or [])
@@ -312,7 +320,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "usage": {"prompt_tokens": asked, "completion_tokens": written, "total_tokens": asked + written},
         })  # fmt: skip
 
-    def embed(self, body: dict) -> None:
+    def embed(self, body: Json) -> None:
         model = self.ollama.model(body, 'model "{}" not found, try pulling it first')
         inputs = body.get("input")
         if not isinstance(inputs, (str, list)):
@@ -324,17 +332,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         vectors = [[random.Random(f"{text}/{i}").uniform(-1, 1) for i in range(16)] for text in texts]
         self.answer({
             "model": body["model"], "embeddings": vectors, "total_duration": nanoseconds(time.monotonic() - start),
-            "load_duration": nanoseconds(time.monotonic() - start), "prompt_eval_count": sum(8 + len(t) // 4 for t in texts),
+            "load_duration": nanoseconds(time.monotonic() - start),
+            "prompt_eval_count": sum(8 + len(text) // 4 for text in texts),
         })  # fmt: skip
 
-    def copy(self, body: dict) -> None:
+    def copy(self, body: Json) -> None:
         source = self.ollama.library.find(body.get("source") or "")
         if source is None:
             raise Refused(404, f'model "{body.get("source")}" not found')
         self.ollama.library.put(body["destination"], source.blob, source.parameters)
         self.answer(None)
 
-    def create(self, body: dict) -> None:
+    def create(self, body: Json) -> None:
         name = body.get("model") or body.get("name")
         if not name:
             raise Refused(400, "invalid model name")
@@ -352,7 +361,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         else:
             self.answer({"status": "success"})
 
-    def delete(self, body: dict) -> None:
+    def delete(self, body: Json) -> None:
         self.ollama.library.delete(self.ollama.model(body).name)
         self.answer(None)
 
@@ -392,7 +401,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         took = time.monotonic() - start
         stamp = time.strftime("%Y/%m/%d - %H:%M:%S", time.gmtime())
-        settings.write(f'[GIN] {stamp} | {self.status} | {took:12.6f}s | {self.client_address[0]:>15} | {self.command:<8} "{path}"')
+        settings.write(
+            f'[GIN] {stamp} | {self.status} | {took:12.6f}s | {self.client_address[0]:>15} | {self.command:<8} "{path}"'
+        )
 
     do_GET = do_POST = do_DELETE = do_HEAD = serve
 
@@ -404,7 +415,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.status = status
             self.answer({"error": message})
 
-    def answer(self, body: dict | None) -> None:
+    def answer(self, body: Json | None) -> None:
         self.send(b"" if body is None else json.dumps(body).encode(), "application/json; charset=utf-8")
 
     def send(self, content: bytes, kind: str) -> None:
@@ -415,7 +426,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def stream_line(self, body: dict) -> None:
+    def stream_line(self, body: Json) -> None:
         if not self.streaming:
             self.streaming = True
             self.send_response(200)

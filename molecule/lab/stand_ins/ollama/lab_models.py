@@ -16,6 +16,7 @@ import json
 import math
 
 import lab
+from lab import Json
 
 CUDA_CONTEXT_MIB = 305
 _MIB = 1024 * 1024
@@ -59,14 +60,14 @@ class Blob:
     digest: str
     case: str
     parameter_size: str
-    show: dict
+    show: Json
 
     @functools.cached_property
     def architecture(self) -> str:
-        return self.show["model_info"]["general.architecture"]
+        return str(self.show["model_info"]["general.architecture"])
 
     def info(self, key: str) -> int:
-        return self.show["model_info"][f"{self.architecture}.{key}"]
+        return int(self.show["model_info"][f"{self.architecture}.{key}"])
 
     @property
     def blocks(self) -> int:
@@ -101,7 +102,10 @@ class Blob:
         return round(sum(self._parts.values()) * _MIB)
 
     def _kv(self, blocks: int, num_ctx: int, parallel: int, cache_type: str) -> float:
-        heads, width = self.info("attention.head_count_kv"), self.info("embedding_length") // self.info("attention.head_count")
+        heads, width = (
+            self.info("attention.head_count_kv"),
+            self.info("embedding_length") // self.info("attention.head_count"),
+        )
         cells = math.ceil(num_ctx / 256) * 256
         return blocks * heads * width * 2 * _CACHE_BYTES[cache_type] * cells * parallel / _MIB
 
@@ -148,12 +152,9 @@ class Blob:
 @functools.cache
 def _projections() -> dict[tuple[str, int, int, int, int], int]:
     with (lab.DATA / "lab_models_projection.csv").open() as file:
-        return {
-            (row["case"], *(int(row[key]) for key in ("num_gpu", "num_ctx", "num_parallel", "num_batch"))): int(
-                row["projected_gpu_mib"]
-            )
-            for row in csv.DictReader(file)
-        }  # fmt: skip
+        keys = ("num_gpu", "num_ctx", "num_parallel", "num_batch")
+        rows = list(csv.DictReader(file))
+    return {(row["case"], *(int(row[key]) for key in keys)): int(row["projected_gpu_mib"]) for row in rows}  # type: ignore[misc]
 
 
 @functools.cache

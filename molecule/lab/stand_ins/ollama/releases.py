@@ -1,4 +1,4 @@
-"""What the stand-in does differently from release to release of Ollama. One row a series; nothing else asks for a version."""
+"""What differs from release to release of Ollama: one row a series. Nothing else asks for a version."""
 
 from __future__ import annotations
 

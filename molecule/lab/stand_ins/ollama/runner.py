@@ -1,4 +1,4 @@
-"""The lab's llama-server: loads a model that is not there, holds its memory on the simulated GPU, and writes at its speed.
+"""The lab's llama-server: loads a model that is not there, takes its memory on the simulated GPU, writes at its speed.
 
 Its messages are llama.cpp's. One simulated GPU only (device 0). Speed is the bytes that a token needs read, over
 bandwidth; slots that write at the same time share each reading of the weights.
@@ -17,19 +17,35 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import lab
 import lab_models
 import simulated_gpu
+from lab import MIB, Json
 
 GPU_BYTES_PER_S = 288e9
 HOST_BYTES_PER_S = 60e9
 LOAD_BYTES_PER_S = 3e9
 FIT_TARGET_MIB = 1024
 REPLY_TOKENS = 48
-MIB = 1024 * 1024
-WORDS = "the a model reads its weights once for every token and so bandwidth not arithmetic sets the pace of this reply".split()
+WORDS = (
+    "a",
+    "model",
+    "reads",
+    "its",
+    "weights",
+    "once",
+    "for",
+    "every",
+    "token",
+    "so",
+    "bandwidth",
+    "sets",
+    "the",
+    "pace",
+)
 
 
 def say(line: str) -> None:
@@ -74,7 +90,7 @@ def layer_count(value: str) -> int:
     return -1 if value == "auto" else 1 << 30 if value == "all" else number(value, "stoi")
 
 
-ENVIRONMENT = {
+ENVIRONMENT: dict[str, tuple[str, Callable[[str], object]]] = {
     "LLAMA_ARG_N_GPU_LAYERS": ("gpu_layers", layer_count),
     "LLAMA_ARG_FIT": ("fit", truth),
     # One number a device; the lab has one.
@@ -93,7 +109,7 @@ def cache_type(value: str) -> str:
     return value
 
 
-ARGUMENTS = {
+ARGUMENTS: dict[str, tuple[str, Callable[[str], object]]] = {
     "--model": ("model", str),
     "--port": ("port", int),
     "-c": ("context", int),
@@ -151,14 +167,11 @@ def gpu_visible() -> bool:
     return True
 
 
-def card() -> simulated_gpu.Gpu:
-    return simulated_gpu._State.read().card(0)
-
-
 def list_devices() -> None:
     print("Available devices:")
     if gpu_visible():
-        print(f"  CUDA0: {card().name} ({card().total} MiB, {simulated_gpu.free_mib()} MiB free)")
+        card = lab.card()
+        print(f"  CUDA0: {card.name} ({card.total} MiB, {simulated_gpu.free_mib()} MiB free)")
 
 
 class LoadFailed(Exception):
@@ -176,6 +189,7 @@ class Model:
             raise LoadFailed
         self.blob = lab_models.blobs()[digest]
         self.memory = self._memory(0)
+        self.held_mib = 0
 
     def _memory(self, layers: int) -> lab_models.Memory:
         p = self.parameters
@@ -183,89 +197,92 @@ class Model:
 
     def _fit(self) -> int:
         """How many layers go to the GPU: as many as were asked for, or as many as leave the target free."""
-        wanted, every = self.parameters.gpu_layers, self.blob.offloadable_layers
+        every, asked = self.blob.offloadable_layers, self.parameters.gpu_layers
+        wanted = every if asked < 0 else asked
         if not self.parameters.fit:
-            return every if wanted < 0 else wanted
-        free, target = simulated_gpu.free_mib(), self.parameters.fit_target_mib
-        projected = self._memory(every if wanted < 0 else wanted).projected
-        say(f"common_params_fit_impl: projected to use {projected} MiB of device memory vs. {free} MiB of free device memory")
-        if free - projected >= target:
-            left = free - projected
-            say(f"common_params_fit_impl: will leave {left} >= {target} MiB of free device memory, no changes needed")
-            return every if wanted < 0 else wanted
-        short = target + projected - free
-        say(f"common_params_fit_impl: cannot meet free memory target of {target} MiB, need to reduce device memory by {short} MiB")
-        say(f"common_params_fit_impl: context size set by user to {self.parameters.context} -> no change")
-        if wanted >= 0:
-            say(f"common_fit_params: failed to fit params to free device memory: n_gpu_layers already set by user to {wanted}, abort")
             return wanted
-        layers = max((n for n in range(every + 1) if free - self._memory(n).projected >= target or n == 0), default=0)
+        free, target, projected = (
+            simulated_gpu.free_mib(),
+            self.parameters.fit_target_mib,
+            self._memory(wanted).projected,
+        )
+        fit = "common_params_fit_impl:"
+        say(f"{fit} projected to use {projected} MiB of device memory vs. {free} MiB of free device memory")
+        if free - projected >= target:
+            say(f"{fit} will leave {free - projected} >= {target} MiB of free device memory, no changes needed")
+            return wanted
+        short = target + projected - free
+        say(f"{fit} cannot meet free memory target of {target} MiB, need to reduce device memory by {short} MiB")
+        say(f"{fit} context size set by user to {self.parameters.context} -> no change")
+        if asked >= 0:
+            failed = "common_fit_params: failed to fit params to free device memory:"
+            say(f"{failed} n_gpu_layers already set by user to {asked}, abort")
+            return wanted
         say("common_fit_params: successfully fit params to free device memory")
-        return layers
+        return max((n for n in range(every + 1) if free - self._memory(n).projected >= target), default=0)
 
     def load(self) -> None:
-        """Allocate as llama.cpp does: CUDA context, weights, KV cache, compute buffer. LoadFailed if one does not fit."""
-        if self.parameters.cache_type not in ("f32", "f16", "bf16") and not self.parameters.flash:
+        """Allocate as llama.cpp does: CUDA context, weights, KV cache, compute buffer. LoadFailed if that fails."""
+        parameters = self.parameters
+        if parameters.cache_type not in ("f32", "f16", "bf16") and not parameters.flash:
             say("llama_init_from_model: V cache quantization requires flash_attn")
             raise LoadFailed
-        on_gpu = gpu_visible() and self.parameters.gpu_layers != 0
-        if on_gpu:
-            held = self._allocate(0, lab_models.CUDA_CONTEXT_MIB, lab_models.CUDA_CONTEXT_MIB, "CUDA error: out of memory")
-            address = card().pci.lower().removeprefix("0000")
-            say(f"llama_model_load_from_file_impl: using device CUDA0 ({card().name}) ({address}) - {simulated_gpu.free_mib()} MiB free")
+        if gpu_visible() and parameters.gpu_layers != 0:
+            self._allocate(lab_models.CUDA_CONTEXT_MIB, lab_models.CUDA_CONTEXT_MIB)
+            card = lab.card()
+            device = f"CUDA0 ({card.name}) ({card.pci.lower().removeprefix('0000')})"
+            say(f"llama_model_load_from_file_impl: using device {device} - {simulated_gpu.free_mib()} MiB free")
             self.memory = self._memory(self._fit())
-        m, every = self.memory, self.blob.offloadable_layers
-        if on_gpu and m.layers:
-            held = self._allocate(
-                held, round(m.weights), m.weights, "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
-                "llama_model_load_from_file_impl: failed to load model",
-            )  # fmt: skip
+        m = self.memory
+        if m.layers:
+            unable = "llama_model_load: error loading model: unable to allocate CUDA0 buffer"
+            self._allocate(round(m.weights), m.weights, unable)
             say("load_tensors: offloading output layer to GPU")
             say(f"load_tensors: offloading {m.layers - 1} repeating layers to GPU")
-        say(f"load_tensors: offloaded {m.layers}/{every} layers to GPU")
-        say(f"load_tensors:   CPU_Mapped model buffer size = {m.host_weights:8.2f} MiB")
-        if m.layers:
-            say(f"load_tensors:        CUDA0 model buffer size = {m.weights:8.2f} MiB")
+        say(f"load_tensors: offloaded {m.layers}/{self.blob.offloadable_layers} layers to GPU")
+        self._report("load_tensors", "model", m.weights, CPU_Mapped=m.host_weights)
         time.sleep((m.weights + m.host_weights) * MIB / LOAD_BYTES_PER_S / lab.speedup())
-        say(f"llama_context: n_seq_max     = {self.parameters.slots}")
-        say(f"llama_context: n_ctx         = {self.parameters.context}")
-        say(f"llama_context: n_ctx_seq     = {self.parameters.context // self.parameters.slots}")
-        say(f"llama_context: n_ubatch      = {self.parameters.batch}")
+        say(f"llama_context: n_seq_max     = {parameters.slots}")
+        say(f"llama_context: n_ctx         = {parameters.context}")
+        say(f"llama_context: n_ctx_seq     = {parameters.context // parameters.slots}")
+        say(f"llama_context: n_ubatch      = {parameters.batch}")
+        no_context = "llama_init_from_model: failed to initialize the context:"
         if m.kv:
-            held = self._allocate(
-                held, round(m.kv), m.kv,
-                "llama_init_from_model: failed to initialize the context: failed to allocate buffer for kv cache",
-            )  # fmt: skip
-            say(f"llama_kv_cache:      CUDA0 KV buffer size = {m.kv:8.2f} MiB")
-        if m.host_kv:
-            say(f"llama_kv_cache:        CPU KV buffer size = {m.host_kv:8.2f} MiB")
+            self._allocate(round(m.kv), m.kv, f"{no_context} failed to allocate buffer for kv cache")
+        self._report("llama_kv_cache", "KV", m.kv, CPU=m.host_kv)
         if m.layers:
-            self._allocate(
-                held, lab_models.CUDA_CONTEXT_MIB + m.projected - held, m.compute, "graph_reserve: failed to allocate compute buffers",
-                "llama_init_from_model: failed to initialize the context: failed to allocate compute pp buffers",
-                allocator="ggml_gallocr_reserve_n_impl",
-            )  # fmt: skip
-            say(f"llama_context:      CUDA0 compute buffer size = {m.compute:8.2f} MiB")
-        say(f"llama_context:  CUDA_Host compute buffer size = {m.host_compute:8.2f} MiB")
+            # What is left of the projection, so that rounding does not add up.
+            rest = lab_models.CUDA_CONTEXT_MIB + m.projected - self.held_mib
+            self._allocate(rest, m.compute, f"{no_context} failed to allocate compute pp buffers")
+        self._report("llama_context", "compute", m.compute, CUDA_Host=m.host_compute)
 
-    def _allocate(self, held: int, more: int, exact: float, *messages: str, allocator: str = "alloc_tensor_range") -> int:
-        """Hold `more` MiB on top of `held`; the messages are what llama.cpp says if they are not to be had."""
+    @staticmethod
+    def _report(component: str, kind: str, on_gpu: float, **on_host: float) -> None:
+        """The lines that Ollama reads to know what a model takes."""
+        for device, mib in (*on_host.items(), ("CUDA0", on_gpu)):
+            if mib:
+                say(f"{component}: {device:>12} {kind} buffer size = {mib:8.2f} MiB")
+
+    def _allocate(self, more_mib: int, exact_mib: float, message: str = "CUDA error: out of memory") -> None:
+        """Hold so much more on the GPU; if it is not to be had, say what llama.cpp says."""
         try:
-            simulated_gpu.reserve(held + more)
+            simulated_gpu.reserve(self.held_mib + more_mib)
         except simulated_gpu.OutOfMemory:
-            say(f"ggml_backend_cuda_buffer_type_alloc_buffer: allocating {exact:.2f} MiB on device 0: cudaMalloc failed: out of memory")
-            say(f"{allocator}: failed to allocate CUDA0 buffer of size {round(exact * MIB)}")
-            for message in messages:
-                say(message)
+            cuda = "ggml_backend_cuda_buffer_type_alloc_buffer:"
+            say(f"{cuda} allocating {exact_mib:.2f} MiB on device 0: cudaMalloc failed: out of memory")
+            say(f"alloc_tensor_range: failed to allocate CUDA0 buffer of size {round(exact_mib * MIB)}")
+            say(message)
             raise LoadFailed from None
-        return held + more
+        self.held_mib += more_mib
 
     def seconds_per_step(self, tokens_in_context: int) -> float:
         """One step of all busy slots: the weights once, and the KV cache of each."""
         m, p = self.memory, self.parameters
         used = tokens_in_context / p.context
         output_and_blocks = m.host_weights - self.blob._parts["embedding"] if m.layers else m.host_weights
-        return ((m.weights + m.kv * used) / GPU_BYTES_PER_S + (output_and_blocks + m.host_kv * used) / HOST_BYTES_PER_S) * MIB
+        return (
+            (m.weights + m.kv * used) / GPU_BYTES_PER_S + (output_and_blocks + m.host_kv * used) / HOST_BYTES_PER_S
+        ) * MIB
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -278,7 +295,7 @@ class Task:
     prompt_tokens: int
     reply: list[str]
     limited: bool
-    pieces: queue.SimpleQueue = dataclasses.field(default_factory=queue.SimpleQueue)
+    pieces: queue.SimpleQueue[str | None] = dataclasses.field(default_factory=queue.SimpleQueue)
     written: int = 0
     prompt_s: float = 0.0
     reply_s: float = 0.0
@@ -344,7 +361,8 @@ class Slots:
         ):  # fmt: skip
             each = seconds * 1000 / max(tokens, 1)
             rate = tokens / seconds if seconds else 0.0
-            say(f"{name} = {seconds * 1000:10.2f} ms / {tokens:5d} tokens ({each:8.2f} ms per token, {rate:8.2f} tokens per second)")
+            speed = f"{each:8.2f} ms per token, {rate:8.2f} tokens per second"
+            say(f"{name} = {seconds * 1000:10.2f} ms / {tokens:5d} tokens ({speed})")
         total = task.prompt_s + task.reply_s
         say(f"      total time = {total * 1000:10.2f} ms / {task.prompt_tokens + task.written:5d} tokens")
 
@@ -377,7 +395,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
 
-    def _answer(self, status: int, body: dict) -> None:
+    def _answer(self, status: int, body: Json) -> None:
         content = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -418,7 +436,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             task.cancelled = True
         self.close_connection = True
 
-    def _event(self, event: dict) -> None:
+    def _event(self, event: Json) -> None:
         self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
         self.wfile.flush()
 

@@ -47,7 +47,14 @@ def text(key: str) -> str:
 def unsigned(key: str, default: int) -> int:
     value = text(key)
     if value and not re.fullmatch(r"[0-9]+", value):
-        log("WARN", "config.go:263", "invalid environment variable, using default", key=key, value=value, default=default)
+        log(
+            "WARN",
+            "config.go:263",
+            "invalid environment variable, using default",
+            key=key,
+            value=value,
+            default=default,
+        )
         return default
     return int(value) if value else default
 
@@ -136,7 +143,14 @@ def server_config(more: tuple[str, ...]) -> str:
         "OLLAMA_NUM_PARALLEL": unsigned("OLLAMA_NUM_PARALLEL", 1),
         "OLLAMA_SCHED_SPREAD": boolean("OLLAMA_SCHED_SPREAD", False),
     }
-    plain = ("OLLAMA_KV_CACHE_TYPE", "OLLAMA_LLM_LIBRARY", "CUDA_VISIBLE_DEVICES", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    plain = (
+        "OLLAMA_KV_CACHE_TYPE",
+        "OLLAMA_LLM_LIBRARY",
+        "CUDA_VISIBLE_DEVICES",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "NO_PROXY",
+    )
     values.update({key: text(key) for key in (*plain, *more)})
     shown = {key: str(value).lower() if isinstance(value, bool) else value for key, value in values.items()}
     return "map[" + " ".join(f"{key}:{shown[key]}" for key in sorted(shown)) + "]"
