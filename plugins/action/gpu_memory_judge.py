@@ -17,9 +17,9 @@ class ActionModule(ActionBase):
     _supports_check_mode = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        result = {**super().run(tmp, task_vars), "changed": False}
+        result = super().run(tmp, task_vars)
         host = (task_vars or {})["inventory_hostname"]
-        return {**result, **(self._after_load(host) if self._task.args["at"] == "load" else self._at_the_end(host))}
+        return {**result, "changed": False, **(self._after_load(host) if self._task.args["at"] == "load" else self._at_the_end(host))}
 
     def _record(self, host: str, verdict: str, reasons: list[str]) -> dict[str, Any]:
         given = self._task.args
@@ -29,24 +29,26 @@ class ActionModule(ActionBase):
             verdict,
             reasons,
             decision=given.get("decision"),
-            before=given.get("read"),
+            before=_succeeded(given.get("read")),
             load=given.get("load"),
-            after=given.get("after"),
+            after=_succeeded(given.get("after")),
             restarted=given.get("restarted"),
             restored=given.get("restored"),
             generation=(given.get("kept") or {}).get("generation"),
         )
 
     def _after_load(self, host: str) -> dict[str, Any]:
-        """The judgement of a load; anything but a pass fails the task, so that what was kept is put back."""
+        """The judgement of a load. Where something was deployed, anything but a pass fails, so that it is put back."""
         given = self._task.args
         verdict, reasons = _verdict.judge_load(
             given["declared"], given["decision"]["ollama_environment"], given["load"], given["after"]
         )
-        judged = {"verdict": verdict, "reasons": reasons, "record": self._record(host, verdict, reasons)}
+        judged: dict[str, Any] = {"verdict": verdict, "reasons": reasons}
         if verdict == "pass":
-            return judged
-        return {**judged, "failed": True, "msg": "\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)])}
+            return {**judged, "record": self._record(host, verdict, reasons)}
+        if given.get("enforce"):
+            judged.update(failed=True, msg="\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)]))
+        return judged
 
     def _at_the_end(self, host: str) -> dict[str, Any]:
         given = self._task.args
@@ -62,10 +64,15 @@ class ActionModule(ActionBase):
         )
         proof = (given.get("decision") or {}).get("proof")
         if verdict == "pass" and proof and not given.get("load"):
-            record = {**proof["record"], "changed": False, "restarts": None, "proven_at": proof["at"]}
+            record = {**proof["record"], "acted": False, "restarts": None, "proven_at": proof["at"]}
         else:
             record = self._record(host, verdict, reasons)
         record = {**record, "wave": given["gate"]["wave"], "ok": ok}
         if not self._task.check_mode:
             _controller.write_json(_controller.report_directory(given["report_dir"]) / f"{host}.json", record)
         return record
+
+
+def _succeeded(read: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A read that failed was registered all the same, without its content."""
+    return read if read and not read.get("failed") else None

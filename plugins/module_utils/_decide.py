@@ -89,7 +89,7 @@ def decide(
         "env_changed": env_changed,
         "profile_file_changed": profile_file_changed,
         "restart": restart,
-        "services": {"ollama": declared["ollama"], "backend": declared["backend"], "restart": restart},
+        "services": services(declared, restart),
         "acts": acts,
         "proof_key": key,
         "proof": None if acts else proof,
@@ -97,6 +97,14 @@ def decide(
         "load_timeout_s": load_timeout_s(load_request(declared)),
         "load_needed": load_needed(declared["verify"], acts, proof is not None),
     }
+
+
+def services(declared: Mapping[str, Any], restart: list[str]) -> dict[str, Any]:
+    """What gpu_memory_restart, and a restore without a controller, need to know of the two services."""
+    ollama = {name: declared["ollama"][name] for name in ("unit", "url", "timeout_s")}
+    names = ("kind", "unit", "directory", "command", "user", "process_match", "health", "timeout_s")
+    backend = {name: declared["backend"][name] for name in names if name in declared["backend"]}
+    return {"ollama": ollama, "backend": backend, "restart": restart}
 
 
 def load_request(declared: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,10 +185,12 @@ def _usable_gpus(nvml: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _ollama_runs(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> bool:
     """Whether a running server was started with what we want; a file that no server has read is not in force."""
-    process = ollama["process"]
-    if ollama["unit"]["active_state"] != "active" or process is None or ollama["api"]["error"]:
+    if ollama["unit"]["active_state"] != "active" or ollama["api"]["error"]:
         return False
-    return all(process["environment"].get(name) == value for name, value in environment.items())
+    # Where even root may not look into the process (a container without CAP_SYS_PTRACE), what systemd would start it
+    # with has to do; to restart at every run would be worse.
+    source = ollama["process"] or ollama["unit"]
+    return all(source["environment"].get(name) == value for name, value in environment.items())
 
 
 def _backend_runs(backend: Mapping[str, Any]) -> bool:

@@ -63,7 +63,7 @@ def record(
         "journal": None,
         "restarts": restarted,
         "restored": restored,
-        "changed": bool((decision or {}).get("acts")),
+        "acted": bool((decision or {}).get("acts")),
     }
     if after and journal is not None and load:
         effect = _verdict.effects(load, after)
@@ -94,7 +94,7 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     if record["verdict"] != "pass" and record.get("reason"):
         lines += [_line("reason", text) for text in record["reason"].split("; ")]
     lines += [_line("note", text) for text in record["notes"]]
-    if undo and record["changed"] and record["verdict"] == "pass":
+    if undo and record["acted"] and record["verdict"] == "pass":
         lines.append(_line("undo", undo))
     return "\n".join(lines)
 

@@ -94,7 +94,9 @@ def _layers_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
 def _server_state(
     name: str, wanted: str, config: Mapping[str, str], ollama: Mapping[str, Any], effect: Mapping[str, Any]
 ) -> tuple[str, str]:
-    started_with = ((ollama["process"] or {}).get("environment") or {}).get(name)
+    if ollama["process"] is None:
+        return PARTIAL, NOT_READ_BACK
+    started_with = ollama["process"]["environment"].get(name)
     if started_with != wanted:
         return INSTEAD, f"the server was started with {name}={started_with}" if started_with else "the server lacks it"
     if name == "LLAMA_ARG_FIT_TARGET" and effect["num_gpu"] is not None:
@@ -184,8 +186,8 @@ def plainest_failure(failures: Sequence[Mapping[str, Any]]) -> str:
 
 
 def reloads_beyond_plan(declared: Mapping[str, Any], journal: Mapping[str, Any]) -> int:
-    """Loads during the test, less one for each model that the host serves."""
-    return max(0, len(journal["loads"]) - max(1, len(declared["models"])))
+    """Loads during the test that worked, less one for each model that the host serves."""
+    return max(0, sum(load["started"] for load in journal["loads"]) - max(1, len(declared["models"])))
 
 
 def fully_on_gpu(after: Mapping[str, Any]) -> bool:

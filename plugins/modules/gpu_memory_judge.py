@@ -53,6 +53,9 @@ options:
   failure:
     description: The task that failed, and its message.
     type: dict
+  enforce:
+    description: Whether anything but a pass fails the task after a load test, so that what was deployed is put back.
+    type: bool
   report_dir:
     description: Where the record goes, relative to where the user stands.
     type: str
