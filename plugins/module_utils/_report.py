@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _verdict
@@ -13,6 +14,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _verdict
 GOOD = ("pass",)
 STATES = (_verdict.IN_FORCE, _verdict.PARTIAL, _verdict.INSTEAD, _verdict.NO_EFFECT, _verdict.VOID)
 LINES_ABOVE = 4
+TERMS = ("weights", "kv", "compute", "runtime")
 
 
 def record(
@@ -70,7 +72,7 @@ def record(
         result["settings"] = _verdict.settings(
             declared, decision["ollama_environment"] if decision else {}, after, effect
         )
-        result["memory"] = _verdict.memory_split(load, journal)
+        result["memory"] = _verdict.memory_split(load, after)
         result["speed"] = _verdict.speed_of(journal)
         result["effects"] = effect
         result["journal"] = {
@@ -84,9 +86,12 @@ def record(
 def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     """The lines for one host, the widest first line first; only what was measured or read back appears."""
     lines = [_headline(record)]
+    if record.get("proven_at"):
+        lines.append(_line("proof", f"of {_moment(record['proven_at'])} holds, so nothing was loaded; it showed:"))
     lines += [_line("load", text) for text in [_load_text(record)] if text]
     lines += [_line("speed", text) for text in [_speed_text(record)] if text]
     lines += [_line("memory", text) for text in [_memory_text(record)] if text]
+    lines += [_line("predicted", text) for text in [_predicted_text(record)] if text]
     for state in STATES:
         for row in record["settings"]:
             if row["state"] == state:
@@ -160,6 +165,21 @@ def _evidence_text(record: Mapping[str, Any]) -> str:
     return f" ({record['evidence']})" if record["evidence"] else ""
 
 
+def _moment(unix_time: float) -> str:
+    return datetime.fromtimestamp(float(unix_time), timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _predicted_text(record: Mapping[str, Any]) -> str | None:
+    predicted, memory = record["predicted"], record["memory"]
+    if not predicted:
+        return None
+    low, high = predicted["band_mib"]
+    text = f"Ollama {predicted['total_mib']} MiB ({low} to {high})"
+    if memory and memory["ollama_mib"]:
+        text += f", measured {memory['ollama_mib'] - predicted['total_mib']:+d}"
+    return text
+
+
 def _load_text(record: Mapping[str, Any]) -> str | None:
     load, journal = record["load"], record["journal"]
     if not load:
@@ -174,7 +194,8 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
 def _speed_text(record: Mapping[str, Any]) -> str | None:
     parts = []
     if record["speed"] is not None:
-        parts.append(f"{record['speed']} tok/s" + (f" (before: {record['before']})" if record["before"] else ""))
+        compared = record["before"] and not record.get("proven_at")
+        parts.append(f"{record['speed']} tok/s" + (f" (before: {record['before']})" if compared else ""))
     if record["load"] and record["load"].get("p95_s") is not None:
         parts.append(f"p95 {record['load']['p95_s']:.1f} s")
     restarts = record.get("restarts") or {}
@@ -187,7 +208,7 @@ def _memory_text(record: Mapping[str, Any]) -> str | None:
     memory = record["memory"]
     if not memory or not memory["ollama_mib"]:
         return None
-    terms = ", ".join(f"{name} {mib}" for name, mib in memory["terms_mib"].items())
+    terms = ", ".join(f"{name} {memory['terms_mib'][name]}" for name in TERMS if name in memory["terms_mib"])
     others = ", ".join(f"{other['name']} {other['peak_mib']}" for other in memory["others"] if other["peak_mib"])
     return (
         f"Ollama {memory['ollama_mib']} MiB"

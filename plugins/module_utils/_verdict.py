@@ -195,12 +195,12 @@ def fully_on_gpu(after: Mapping[str, Any]) -> bool:
     return bool(loaded) and all(model["size"] and model["size"] == model["size_vram"] for model in loaded)
 
 
-def memory_split(load: Mapping[str, Any], journal: Mapping[str, Any]) -> dict[str, Any]:
+def memory_split(load: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
     """Who held the memory at its most, in MiB: Ollama by terms as its journal gives them, and the others by name."""
     ollama = [process for process in load.get("processes") or [] if process.get("command")]
     others = [process for process in load.get("processes") or [] if not process.get("command")]
     total = max((process["peak_mib"] or 0 for process in ollama), default=0)
-    buffers = (journal["last_load"] or {}).get("buffers_mib") or {}
+    buffers = (after["ollama"]["journal"]["last_load"] or {}).get("buffers_mib") or {}
     terms: dict[str, float] = {}
     for name, mib in buffers.items():
         kind = name.rpartition(" ")[2]
@@ -208,10 +208,14 @@ def memory_split(load: Mapping[str, Any], journal: Mapping[str, Any]) -> dict[st
         terms[term] = terms.get(term, 0) + mib
     if total and terms:
         terms["runtime"] = total - sum(terms.values())
+    backend = after["backend"]["pids"]
     return {
         "ollama_mib": total,
         "terms_mib": {name: round(mib) for name, mib in terms.items()},
-        "others": [{"name": process["name"], "peak_mib": process["peak_mib"]} for process in others],
+        "others": [
+            {"name": "backend" if process["pid"] in backend else process["name"], "peak_mib": process["peak_mib"]}
+            for process in others
+        ],
     }
 
 
