@@ -57,7 +57,7 @@ def request(
             channel = connection.sock  # http.client forgets it once it has seen `Connection: close`
             answer = connection.getresponse()
             chunks = []
-            while True:
+            while not answer.isclosed():
                 channel.settimeout(max(0.001, deadline - time.monotonic()))
                 chunk = answer.read1(CHUNK)
                 if not chunk:

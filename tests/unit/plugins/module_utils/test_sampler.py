@@ -211,6 +211,9 @@ def test_only_runners_show_their_command(name: str, command: list[str], expected
 
 
 def test_command_of_a_real_process() -> None:
-    with subprocess.Popen(["llama-server", "-c", "cat"], executable="/bin/sh", stdin=subprocess.PIPE) as process:
-        assert _sampler.runner_command(process.pid) == ["llama-server", "-c", "cat"]
+    command = ["llama-server", "-c", "echo started; read x"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, executable="/bin/sh", stdin=pipe, stdout=pipe) as process:
+        assert process.stdout and process.stdout.readline() == b"started\n"
+        assert _sampler.runner_command(process.pid) == command
     assert _sampler.runner_command(process.pid) is None

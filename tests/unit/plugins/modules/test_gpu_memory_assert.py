@@ -7,6 +7,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,7 @@ def run(bindings: Path) -> Any:
 # As Ansible starts a module, for all releases: 2.19 and later want a profile of serialization.
 RUN = """
 import sys
+import threading
 from ansible.module_utils import basic
 basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
 basic._ANSIBLE_PROFILE = "legacy"
@@ -97,8 +99,9 @@ def test_measures_without_a_threshold(run: Any) -> None:
 
 def test_a_load_that_takes_too_much_fails_with_all_figures(run: Any, serve: Any, bindings: Path) -> None:
     def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
-        (bindings / "new").write_text("12711")
-        (bindings / "new").replace(bindings / "used_mib")
+        new = bindings / f"new-{threading.get_ident()}"
+        new.write_text("12711")
+        new.replace(bindings / "used_mib")
         return 200, b"{}"
 
     found = run(max_used_mib=12288, load={"url": serve(answer), "bodies": [{"message": "hi"}]})
