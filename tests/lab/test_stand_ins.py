@@ -185,7 +185,7 @@ def logged(ollama: Service, pattern: str) -> str:
 def lab_models(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(STAND_INS))
     monkeypatch.syspath_prepend(str(STAND_INS / "ollama"))
-    import lab_models
+    import lab_models  # type: ignore[import-not-found]
 
     return lab_models
 
@@ -293,7 +293,8 @@ def test_a_forced_load_that_fails_beside_others_gets_the_gpu_to_itself(lab: Lab)
 def test_other_options_reload_and_missing_ones_do_not(lab: Lab) -> None:
     ollama = lab.ollama()
     loads: list[int] = []
-    for options in ({"num_gpu": 20}, {"num_gpu": 20}, {}, {"num_gpu": 21}, {"num_gpu": 21, "num_ctx": 2048}):
+    wanted: list[dict[str, Any]] = [{"num_gpu": 20}] * 2 + [{}, {"num_gpu": 21}, {"num_gpu": 21, "num_ctx": 2048}]
+    for options in wanted:
         assert ollama.chat(**options)[0] == 200
         loads.append(ollama.log.count("llama-server started in"))
     assert loads == [1, 1, 1, 2, 3]
@@ -305,7 +306,8 @@ def test_a_runner_that_died_is_replaced(lab: Lab) -> None:
     first = runner(ollama)
     os.kill(int(first.name), signal.SIGKILL)
     eventually(lambda: ") Z " in (first / "stat").read_text())
-    assert ollama.chat("qwen2.5:3b")[0] == 200
+    status, answer = ollama.chat("qwen2.5:3b")
+    assert status == 200, answer
     assert runner(ollama) != first
 
 

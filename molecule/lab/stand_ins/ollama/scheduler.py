@@ -160,7 +160,7 @@ class Runner:
                 raise RuntimeError("timed out waiting for llama-server to start: context canceled")
             if time.monotonic() > deadline:
                 raise RuntimeError("timed out waiting for llama-server to start - " + "".join(self._message()))
-            status = self._health()
+            status = self.health()
             if status == 200:
                 self._errors.clear()
                 self._ready = True
@@ -176,7 +176,8 @@ class Runner:
     def _message(self) -> list[str]:
         return ["\n".join(self._errors)] if self._errors else []
 
-    def _health(self) -> int:
+    def health(self) -> int:
+        """The status that the runner answers: 200 ready, 503 loading, 0 nothing."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
         try:
             connection.request("GET", "/health", headers={"Connection": "close"})
@@ -304,7 +305,7 @@ class Scheduler:
             want.num_batch = have.num_batch
         if want.num_gpu < 0:
             want.num_gpu = have.num_gpu
-        return have != want or not runner.alive()
+        return have != want or runner.health() != 200
 
     @staticmethod
     def _use(runner: Runner, request: Request) -> Runner:
