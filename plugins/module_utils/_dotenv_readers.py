@@ -1,0 +1,395 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What each program that reads a `.env` file makes of it. There is no standard: each has rules of its own.
+
+A reader is a function from text to `Reading`: the assignments with the place of each value in the text. Where a value
+depends on more than the text (an expansion, the reader's version) it is None; where a reader stops, it is said why.
+The tests hold these against bash, python-dotenv and systemd's own parser.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One `key=value` as a reader sees it; `text[start:end]` is its value part, quotes included."""
+
+    key: str
+    value: str | None
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """All that a reader is known to take from a text.
+
+    `stopped` says why no more is known (None: it reads to the end); what `unread` names may have changed there.
+    """
+
+    assignments: tuple[Assignment, ...]
+    stopped: str | None = None
+    unread: str = ""
+
+    def last(self, key: str) -> Assignment | None:
+        """The assignment that counts: every reader lets a later line win."""
+        return next((one for one in reversed(self.assignments) if one.key == key), None)
+
+    def value(self, key: str) -> str | None:
+        last = self.last(key)
+        return last.value if last and key not in self.unread else None
+
+
+def readings(text: str, reader: str) -> list[Reading]:
+    """What `reader` makes of `text`, once for each family of its versions that differs."""
+    return [read(text) for read in READERS[reader]]
+
+
+def _line(text: str, at: int) -> int:
+    return text.count("\n", 0, at) + 1
+
+
+def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
+    """Where the match of a pattern that always matches ends."""
+    match = pattern.match(text, at)
+    assert match is not None
+    return match.end()
+
+
+_SPACE = re.compile(r"\s*")
+
+
+# python-dotenv -------------------------------------------------------------------------------------------------------
+# Its parser.py, 0.21 to 1.2. `modern` is 1.2.3 and later: a byte order mark is skipped, and in quotes a backslash
+# escapes any character, so that two of them before a quote let it end the value.
+
+_PD_BLANK = r"[^\S\r\n]*"
+_PD_BEFORE_NAME = re.compile(r"(?:export[^\S\r\n]+)?")
+_PD_NAME = re.compile(rf"(?:'([^']+)'|(?!')([^=#\s]+)|(?=#)){_PD_BLANK}")
+_PD_EQUALS = re.compile(rf"={_PD_BLANK}")
+_PD_QUOTED = {
+    True: {"'": re.compile(r"'((?:\\.|[^'\\])*)'", re.S), '"': re.compile(r'"((?:\\.|[^"\\])*)"', re.S)},
+    False: {"'": re.compile(r"'((?:\\'|[^'])*)'"), '"': re.compile(r'"((?:\\"|[^"])*)"')},
+}
+_PD_ESCAPES = {"'": re.compile(r"\\([\\'])"), '"': re.compile(r"\\([\\'\"abfnrtv])")}
+_PD_ESCAPED = dict(zip("abfnrtv", "\a\b\f\n\r\t\v"))
+_PD_LINE_END = re.compile(rf"(?:{_PD_BLANK}#[^\r\n]*)?{_PD_BLANK}(?:\r\n|\n|\r|\Z)")
+_PD_LINE = re.compile(r"[^\r\n]*")
+_PD_REST = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)?")
+_PD_INTERPOLATION = re.compile(r"\$\{[^}:]*(?::-[^}]*)?\}")
+
+
+def _python_dotenv(text: str, modern: bool) -> Reading:
+    if re.search("[\ud800-\udfff]", text):
+        return Reading((), "the file is not UTF-8, which python-dotenv does not read")
+    found: list[Assignment] = []
+    at = 1 if modern and text.startswith("\ufeff") else 0
+    while True:
+        at = _end(_SPACE, text, at)
+        if at >= len(text):
+            return Reading(tuple(found))
+        at = _end(_PD_BEFORE_NAME, text, at)
+        name = _PD_NAME.match(text, at)
+        at = name.end() if name else at
+        equals = _PD_EQUALS.match(text, at) if name else None
+        assignment = None
+        if name:
+            assignment = Assignment(name[1] or name[2] or "", None, at, at)  # a name alone unsets what was set before
+            if equals and equals[0] != "=" and text.startswith("#", equals.end()):
+                # `KEY= # comment`: a comment since 1.2.4, a value before.
+                assignment = Assignment(assignment.key, None, at + 1, at + 1)
+            elif equals:
+                at = equals.end()
+                assignment = _python_dotenv_value(text, at, assignment.key, modern)
+            at = assignment.end if assignment else at
+        line_end = _PD_LINE_END.match(text, at) if assignment else None
+        if line_end and assignment and assignment.key:
+            found.append(assignment)
+        # A line that it cannot parse is skipped from where the parser got stuck.
+        at = line_end.end() if line_end else _end(_PD_REST, text, at)
+
+
+def _python_dotenv_value(text: str, at: int, key: str, modern: bool) -> Assignment | None:
+    quote = text[at : at + 1]
+    if quote in ("'", '"'):
+        match = _PD_QUOTED[modern][quote].match(text, at)
+        if match is None:
+            return None
+        # The file is opened as text, so that every kind of line end arrives as one.
+        raw = re.sub("\r\n?", "\n", match[1])
+        value = _PD_ESCAPES[quote].sub(lambda escape: _PD_ESCAPED.get(escape[1], escape[1]), raw)
+        end = match.end()
+    else:
+        line = text[at : _end(_PD_LINE, text, at)]
+        value = re.sub(r"\s+#.*", "", line).rstrip()
+        end = at + len(value)
+    return Assignment(key, None if _PD_INTERPOLATION.search(value) else value, at, end)
+
+
+# systemd, EnvironmentFile= -------------------------------------------------------------------------------------------
+# src/basic/env-file.c. Before 254 a backslash at the end of a comment carried the comment on to the next line.
+
+_SD_SPACE = re.compile(r"[ \t\n\r]*")
+_SD_KEY = re.compile(r"([^\n\r][^=\n\r]*)(=?)")
+_NONCHARACTERS = "".join(chr(plane + low) for plane in range(0, 0x110000, 0x10000) for low in (0xFFFE, 0xFFFF))
+_SD_BAD = re.compile(f"[\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]")
+_SD_COMMENT = {
+    True: re.compile(r"(?:\\[^\n\r]|[^\\\n\r])*(?:\\?[\n\r]|\\?\Z)"),
+    False: re.compile(r"(?:\\.|[^\\\n\r])*(?:[\n\r]|\\?\Z)", re.S),
+}
+
+
+def _systemd(text: str, modern: bool) -> Reading:
+    found: list[Assignment] = []
+    at = 0
+    while True:
+        at = _end(_SD_SPACE, text, at)
+        if at >= len(text):
+            return Reading(tuple(found))
+        if text[at] in "#;":
+            at = _end(_SD_COMMENT[modern], text, at)
+            continue
+        key = _SD_KEY.match(text, at)
+        assert key is not None
+        at = key.end()
+        if key[2]:
+            value, start, end, at, closed = _systemd_value(text, at)
+            if _SD_BAD.search(key[1] + value):
+                return Reading((), f"line {_line(text, start)} is not UTF-8, for which systemd rejects the whole file")
+            name = key[1].rstrip(" \t")
+            if NAME.fullmatch(name):
+                found.append(Assignment(name, value, start, end))
+            if not closed:
+                return Reading(tuple(found), f"the quote that opens in line {_line(text, start)} is never closed")
+
+
+def _systemd_value(text: str, at: int) -> tuple[str, int, int, int, bool]:
+    """Value, its start and end in the text, where the next line begins, and whether all quotes are closed."""
+    value = ""
+    kept = 0  # up to here trailing blanks belong to the value
+    start = None
+    quote = ""
+    plain = False  # after the first unquoted character, quotes are ordinary
+    end = at
+    while at < len(text) and (quote or text[at] not in "\n\r"):
+        char = text[at]
+        at += 1
+        if start is None and char not in " \t":
+            start = at - 1
+        if quote:
+            if char == quote:
+                quote = ""
+            elif char == "\\" and quote == '"' and at < len(text):
+                value += text[at] if text[at] in '"\\`$' else "" if text[at] == "\n" else "\\" + text[at]
+                at += 1
+            elif char != "\\" or quote == "'":
+                value += char
+        elif char in "'\"" and not plain:
+            quote = char
+        elif char == "\\":
+            plain = True
+            value += text[at] if at < len(text) and text[at] not in "\n\r" else ""
+            at += 1
+        elif char not in " \t" or plain:
+            plain = True
+            value += char
+        if quote or char not in " \t":
+            kept = len(value)
+            end = min(at, len(text))
+    return value[:kept], end if start is None else start, end, at + 1, not quote
+
+
+# docker --env-file ---------------------------------------------------------------------------------------------------
+# docker/cli, pkg/kvfile: lines as they are, no quotes and no escapes; one bad line and the file is refused.
+
+_GO_SPACE = re.compile("[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
+
+
+def _docker(text: str) -> Reading:
+    if re.search("[\ud800-\udfff]", text):
+        return Reading((), "the file is not UTF-8, which docker does not read")
+    found = []
+    at = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        end = at + len(line) - line.endswith("\r")
+        begin = at + (number == 1 and line.startswith("\ufeff"))
+        key, equals, value = text[min(_end(_GO_SPACE, text, begin), end) : end].partition("=")
+        if key + equals and not key.startswith("#"):
+            if not key or " " in key or "\t" in key:
+                return Reading((), f"line {number} has no plain name, for which docker refuses the whole file")
+            # A name alone takes the value from docker's own environment.
+            found.append(Assignment(key, value if equals else None, end - len(value), end))
+        at += len(line) + 1
+    return Reading(tuple(found))
+
+
+# bash, `source` ------------------------------------------------------------------------------------------------------
+# Plain commands cannot change the shell's variables, so they are passed over. Anything that may (keywords, builtins,
+# substitutions over several lines, redirections, syntax errors) ends what can be said about the file.
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SH_SPACE = re.compile(r"(?:[ \t]|\\\n)*(?:#[^\n]*)?")
+_SH_OPERATOR = re.compile(r"&&|\|\||\|&|[&|;\n]?")
+_SH_TARGET = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^][\s'\"\\$`]*\])?(\+?)=")
+_SH_NO_TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\[|\+?=)")
+_SH_SUBSTITUTION = re.compile(r"\$\{#?\w+\}|\$\w|\$[@*#?$!-]")
+_SH_COMMAND_SUBSTITUTION = re.compile(r"\$\(([\w./-]+)(?: +[\w./:=-]+)*\)")
+_SH_ANSI_C = re.compile(r"\$'(?:\\.|[^'\\])*'", re.S)
+_SH_CHANGES = _words(
+    ". [[ ! { } alias bind break builtin case command continue coproc declare do done elif else enable esac eval exec "
+    "exit fc fi for function getopts hash if in let local logout mapfile popd printf pushd read readarray "
+    "readonly return select set shift shopt source suspend then time trap typeset ulimit unalias unset until wait "
+    "while"
+)
+# bash gives these a value of its own, or does not let them be set.
+_SH_OWN = _words(
+    "_ BASHOPTS BASHPID BASH_ALIASES BASH_ARGC BASH_ARGV BASH_ARGV0 BASH_CMDS BASH_COMMAND BASH_LINENO BASH_SOURCE "
+    "BASH_SUBSHELL BASH_VERSINFO DIRSTACK EPOCHREALTIME EPOCHSECONDS EUID FUNCNAME GROUPS HISTCMD LINENO PIPESTATUS "
+    "PPID RANDOM SECONDS SHELLOPTS SRANDOM UID"
+)
+
+
+class _Stop(Exception):
+    """From here on nothing is certain."""
+
+
+def _bash(text: str) -> Reading:
+    found: list[Assignment] = []
+    at = 0
+    try:
+        while at < len(text):
+            begin = at
+            assigned, at = _bash_line(text, at)
+            found += assigned
+    except _Stop:
+        stopped = f"from line {_line(text, begin)} on it is shell code that bash runs or rejects"
+        return Reading(tuple(found), stopped, text[begin:])
+    return Reading(tuple(found))
+
+
+def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
+    """A line, which bash takes in as a whole before it runs it: what it assigns (None: perhaps), and where it ends."""
+    line: list[Assignment] = []
+    assigned: list[Assignment] = []  # since the last `;`
+    command: list[tuple[Assignment | None, str | None]] = []
+    certain = True
+    wants_more = False
+    while True:
+        at = _end(_SH_SPACE, text, at)
+        char = text[at : at + 1]
+        if char in ("", "\n", ";", "&", "|"):
+            if not command and (wants_more or char not in ("", "\n")):
+                raise _Stop
+            assigned += _bash_assigned(command)
+            command = []
+            operator = text[at : _end(_SH_OPERATOR, text, at)]
+            at += len(operator)
+            # Pipelines and background jobs assign in a shell of their own, && and || only if.
+            certain = certain and operator in ("", "\n", ";")
+            wants_more = operator not in ("", "\n", ";", "&")
+            if operator in ("", "\n", ";"):
+                line += assigned if certain else [Assignment(one.key, None, one.start, one.end) for one in assigned]
+                if operator != ";":
+                    return line, at
+                assigned, certain = [], True
+        elif char in "()<>":
+            raise _Stop
+        else:
+            exported = bool(command) and command[0][1] == "export"
+            only_assignments = all(assignment for assignment, _ in command)
+            target = _SH_TARGET.match(text, at) if only_assignments or exported else None
+            begin = target.end() if target else at
+            value, end = _bash_word(text, begin, exported)
+            if target:
+                if target[2] or target[3] or target[1] in _SH_OWN:
+                    value = None
+                command.append((Assignment(target[1], value, begin, end), None))
+            elif only_assignments and _SH_NO_TARGET.match(text[at:end] if value is None else value):
+                raise _Stop  # quoted, split over lines, or an index that does not end here
+            else:
+                command.append((None, value))
+            at = end
+
+
+def _bash_assigned(command: list[tuple[Assignment | None, str | None]]) -> Iterator[Assignment]:
+    """What a simple command leaves behind in the shell's variables."""
+    words = [(position, word) for position, (assignment, word) in enumerate(command) if assignment is None]
+    if not words:
+        yield from (assignment for assignment, _ in command if assignment)
+    elif words[0] == (0, "export"):
+        if any(word is None or not NAME.fullmatch(word) for _, word in words[1:]):
+            raise _Stop
+        yield from (assignment for assignment, _ in command if assignment)
+    elif [word for _, word in words] not in (["set", "-a"], ["set", "+a"], ["set", "-o", "allexport"]):
+        name = words[0][1]
+        if name is None or name in _SH_CHANGES or name == "export":
+            raise _Stop
+
+
+def _bash_word(text: str, at: int, exported: bool) -> tuple[str | None, int]:
+    """A word's value after quote removal (None where bash would expand something) and its end."""
+    value = ""
+    computed = False
+    begin = at
+    quote = ""
+    while at < len(text):
+        char = text[at]
+        after = text[at + 1 : at + 2]
+        if not quote and char in " \t\n;&|()<>":
+            break
+        if char == quote:
+            quote = ""
+        elif quote == "'":
+            value += char
+        elif char == "\\":
+            if not after:
+                raise _Stop
+            if after != "\n":
+                value += after if not quote or after in '"\\`$' else "\\" + after
+            at += 1
+        elif char in "$`":
+            ansi_c = None if quote else _SH_ANSI_C.match(text, at)
+            command = _SH_COMMAND_SUBSTITUTION.match(text, at)
+            substitution = ansi_c or _SH_SUBSTITUTION.match(text, at) or command
+            if substitution and not (command and command[1] in _SH_CHANGES):
+                computed = True
+                at = substitution.end() - 1
+            elif char == "`" or (after and after in ("{([" if quote else "{(['")):
+                raise _Stop
+            elif after == '"' and not quote:
+                computed = True  # $"…" is translated
+            else:
+                value += char
+        elif quote:
+            value += char
+        elif char in "'\"":
+            quote = char
+        else:
+            computed |= char == "~" and (at == begin or text[at - 1] in ":=")
+            computed |= char == "{" and exported
+            value += char
+        at += 1
+    if quote or (at < len(text) and text[at] == "("):
+        raise _Stop
+    return None if computed else value, at
+
+
+_kept = functools.lru_cache(maxsize=64)  # one edit reads the same text many times
+
+READERS: dict[str, tuple[Callable[[str], Reading], ...]] = {
+    "python-dotenv": tuple(_kept(functools.partial(_python_dotenv, modern=modern)) for modern in (True, False)),
+    "bash": (_kept(_bash),),
+    "systemd": tuple(_kept(functools.partial(_systemd, modern=modern)) for modern in (True, False)),
+    "docker": (_kept(_docker),),
+}
