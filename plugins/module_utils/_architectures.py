@@ -39,6 +39,28 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llama": _known(),
     "qwen2": _known(),
     "gemma2": _known(swa_period=2, swa_default_window=4096),
+    "gemma3": _known(swa_period=6),
+    "gpt-oss": _known(swa_period=2),
+    "cohere2": _known(swa_period=4, parallel_residual=True),
+    "command-r": _known(parallel_residual=True),
+    "bert": _known(encoder=True),
+    "nomic-bert": _known(encoder=True),
+    **{
+        name: _known()
+        for name in (
+            "gemma",
+            "granite",
+            "granitemoe",
+            "mistral3",
+            "olmo2",
+            "olmoe",
+            "phi3",
+            "qwen2moe",
+            "qwen3",
+            "qwen3moe",
+            "starcoder2",
+        )
+    },
 }
 
 # Families for which Ollama forces one slot (server/sched.go); a family may differ from the architecture.

@@ -31,8 +31,8 @@ class Batch:
     def cells_of(self, block: Block) -> int:
         return self.cells_sliding if block.sliding else self.cells
 
-    def mask_bytes(self, block: Block) -> int:
-        return self.tokens * self.cells_of(block) * (2 if self.flash_attention else 4)
+    def mask_bytes(self, cells: int) -> int:
+        return self.tokens * cells * (2 if self.flash_attention else 4)
 
 
 def compute_bytes(model: Model, batch: Batch, first: int) -> int:
@@ -51,7 +51,7 @@ def offload_bytes(model: Model, batch: Batch, first: int) -> int:
 
 def host_bytes(model: Model, batch: Batch) -> int:
     """Bytes of the host's compute buffer next to a CUDA device: the inputs, and the logits handed back."""
-    masks = {block.sliding: batch.mask_bytes(block) for block in model.blocks if block.k_width}
+    masks = {block.sliding: batch.mask_bytes(batch.cells_of(block)) for block in model.blocks if block.k_width}
     return 4 * 4 * batch.tokens * model.embedding + sum(masks.values()) + 4 * batch.outputs * model.vocabulary
 
 
@@ -94,69 +94,107 @@ class _Builder:
 
     def receive(self, blocks: Sequence[Block], arrives: bool, borrowed: int) -> int:
         """Inputs in the order in which the device receives them; returns the residual stream."""
-        g, batch, wide = self.graph, self.batch, self.wide
+        g, batch, wide, model = self.graph, self.batch, self.wide, self.model
         mixed: tuple[int, ...] = ()
-        apart: tuple[int, ...] = ()
+        experts = weights = 0
         if arrives:
             # llama-server reserves for prompts that mix tokens and embeddings: two more streams, a copy never freed
-            if self.model.has_head:
-                mixed = (g.add(wide), g.add(wide), g.add(8 * batch.tokens))
-            stream = g.add(wide)
+            mixed = (g.add(wide), g.add(wide), g.add(8 * batch.tokens))
+            apart = [g.add(wide)] + ([g.add(wide)] if model.position_embedding else [])
         else:
-            apart = (g.add(wide), g.add(wide))  # the last block's result and what it is to be added to
+            # the host's last product and the streams that are still to be added to it
+            before = model.blocks[blocks[0].index - 1] if blocks else model.blocks[-1]
+            if before.has("ffn_gate_inp") and not before.has("ffn_up_shexp"):
+                experts = model.experts_used
+            apart = [g.add(wide * max(experts, 1))]
+            weights = g.add(self.row * experts)
+            apart.append(g.add(wide))
+            if before.has("ffn_up_shexp"):
+                apart.append(g.add(wide))
         if not borrowed:
             # one split: everything it reads comes in before it starts
-            cached = {block.sliding: block for block in blocks if block.k_width}
-            for _sliding, block in sorted(cached.items()):
-                if not batch.flash_attention:
+            attending = {block.sliding: block for block in blocks if block.k_width}
+            for _sliding, block in sorted(attending.items()):
+                if not batch.flash_attention and not model.traits.encoder:
                     g.add(8 * batch.tokens * block.v_width)  # where each element of V goes: V is kept transposed
                 self.mask(block)
         if mixed:
             g.view(g.add(wide, mixed[0]), mixed[1], mixed[2])
-        return stream if arrives else g.add(wide, *apart, in_place=True)
+        if experts:
+            apart[0] = g.add(wide, g.view(g.add(wide * experts, apart[0], weights, in_place=True)))
+        return g.add(wide, *apart, in_place=True) if len(apart) > 1 else apart[0]
 
     def mask(self, block: Block) -> int:
         """The attention mask of this kind of block; comes in when it is first read."""
         if block.sliding not in self.masks:
-            self.masks[block.sliding] = self.graph.add(self.batch.mask_bytes(block))
+            encoder = self.model.traits.encoder
+            self.masks[block.sliding] = self.graph.add(
+                self.batch.mask_bytes(self.batch.tokens if encoder else self.batch.cells_of(block))
+            )
         return self.masks[block.sliding]
 
     def block(self, block: Block, stream: int) -> int:
         g = self.graph
-        attended = self.attention(block, self.norm(stream) if block.has("attn_norm") else stream)
-        if block.index == len(self.model.blocks) - 1:
-            self.row = 4 * self.batch.outputs
-            attended, stream = g.add(self.wide, attended), g.add(self.wide, stream)
-        stream = g.add(self.wide, attended, stream, in_place=True)
-        result = self.feed_forward(block, self.norm(stream) if block.has("attn_norm", "ffn_norm") else stream)
-        return g.add(self.wide, result, stream, in_place=True)
+        normed = self.norm(stream) if block.has("attn_norm") else stream
+        attended = self.attention(block, normed)
+        if not self.model.traits.parallel_residual:
+            attended, stream = self.narrowed(block, self.multiply(block, "attn_output", attended), stream)
+            stream = g.add(self.wide, attended, stream, in_place=True)
+            normed = self.norm(stream) if block.has("attn_norm", "ffn_norm") else stream
+            return g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True)
+        result = g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True)
+        (stream,) = self.narrowed(block, g.add(self.wide, result, self.multiply(block, "attn_output", attended)))
+        return stream
+
+    def narrowed(self, block: Block, *streams: int) -> tuple[int, ...]:
+        """After the last block's attention only the tokens whose logits are kept go on."""
+        if block.index < len(self.model.blocks) - 1:
+            return streams
+        self.row = 4 * self.batch.outputs
+        return tuple(self.graph.add(self.wide, stream) for stream in streams)
 
     def norm(self, source: int) -> int:
         """Normed and scaled, in place unless the source is needed again."""
         return self.graph.add(self.wide, source, in_place=True)
 
-    def multiply(self, block: Block, name: str, source: int, rows: int = 0) -> int:
+    def multiply(self, block: Block, name: str, *sources: int, rows: int = 0) -> int:
         """The product with one matrix, for every token or (experts) for `rows` bytes an element."""
         matrix = block.tensors[name + ".weight"]
-        size = (rows or self.row) * matrix.shape[1]
-        if self.borrowing:
-            return self.graph.add(size, self.graph.add(matrix.bytes), source)
-        return self.graph.add(size, source)
+        copy = (self.graph.add(matrix.bytes),) if self.borrowing else ()
+        return self.graph.add((rows or self.row) * matrix.shape[1], *copy, *sources)
 
     def attention(self, block: Block, normed: int) -> int:
+        """The heads' mixed values, before the output matrix."""
         g, row = self.graph, self.row
         q_size, k_size = row * block.heads * block.k_head, row * block.k_width
         if block.has("attn_qkv"):
             fused = self.multiply(block, "attn_qkv", normed)
             q, k, v = g.view(fused), g.view(fused), g.view(fused)
-            q, k = g.add(q_size, q), g.add(k_size, k)
         else:
-            q = g.add(q_size, g.view(self.multiply(block, "attn_q", normed)))
+            q, k, v = g.view(self.multiply(block, "attn_q", normed)), -1, -1
+        if self.model.rotated:
+            q = g.add(q_size, q)
+        if not block.has("attn_qkv"):
             v = self.multiply(block, "attn_v", normed)
-            k = g.add(k_size, g.view(self.multiply(block, "attn_k", normed)))
+            k = g.view(self.multiply(block, "attn_k", normed))
+        if self.model.rotated:
+            k = g.add(k_size, k)
+        if self.model.traits.encoder:
+            return self.attend_here(block, q, k, v)
         g.store(k)
         g.store(v)
-        return self.multiply(block, "attn_output", self.attend(block, q))
+        return self.attend(block, q)
+
+    def attend_here(self, block: Block, q: int, k: int, v: int) -> int:
+        """Attention of an encoder: to this batch only, without a cache."""
+        g, row, mask, out = self.graph, self.row, self.mask(block), self.row * block.heads * block.v_head
+        if self.batch.flash_attention:
+            k = g.add(row * block.k_width // 2, g.add(row * block.k_width, g.view(k)))  # padded, then f16
+            v = g.add(row * block.v_width // 2, g.add(row * block.v_width, g.view(v)))
+            return g.add(out, q, k, v, mask)
+        scores = row * block.heads * self.batch.tokens
+        weights = g.add(scores, g.add(scores, k, q), mask, in_place=True)
+        return g.add(out, g.view(g.add(out, g.add(row * block.v_width, v), weights)))
 
     def attend(self, block: Block, q: int) -> int:
         g, row, batch = self.graph, self.row, self.batch
@@ -193,18 +231,18 @@ class _Builder:
         g, model = self.graph, self.model
         rows = self.row * model.experts_used
         scores = self.multiply(block, "ffn_gate_inp", normed)
-        order = g.add(self.row * block.width("ffn_gate_inp"), scores)
-        chosen = g.add(rows, g.view(order), g.view(scores))
+        top = g.view(g.add(self.row * block.width("ffn_gate_inp"), scores))
+        weights = g.add(rows, g.view(scores), top)
+        weights = g.view(g.add(rows, g.view(weights), g.add(self.row, g.view(weights))))  # made to add up to 1
         if block.has("ffn_gate_up_exps"):
-            fused = self.multiply(block, "ffn_gate_up_exps", normed, rows)
-            hidden = g.add(g.nodes[fused].size // 2, g.view(fused), g.view(fused), g.view(order))
+            fused = self.multiply(block, "ffn_gate_up_exps", normed, top, rows=rows)
+            hidden = g.add(g.nodes[fused].size // 2, g.view(fused), g.view(fused))
         else:
-            up = self.multiply(block, "ffn_up_exps", normed, rows)
-            hidden = g.add(g.nodes[up].size, self.multiply(block, "ffn_gate_exps", normed, rows), up, g.view(order))
-        out = g.add(
-            self.wide * model.experts_used, self.multiply(block, "ffn_down_exps", hidden, rows), chosen, in_place=True
-        )
-        result = g.add(self.wide, g.view(out))
+            gate = self.multiply(block, "ffn_gate_exps", normed, top, rows=rows)
+            up = self.multiply(block, "ffn_up_exps", normed, top, rows=rows)
+            hidden = g.add(g.nodes[gate].size, gate, up)
+        down = self.multiply(block, "ffn_down_exps", hidden, top, rows=rows)
+        result = g.add(self.wide, g.view(g.add(self.wide * model.experts_used, down, weights, in_place=True)))
         if block.has("ffn_up_shexp"):
             result = g.add(self.wide, result, self.dense(block, normed, "_shexp"), in_place=True)
         return result

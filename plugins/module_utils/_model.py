@@ -75,7 +75,7 @@ class Block:
     index: int
     tensors: Mapping[str, Tensor]
     heads: int
-    k_width: int  # elements of keys for one token in the cache; 0: no cache
+    k_width: int  # elements of keys for one token; 0: no attention
     v_width: int
     k_head: int  # elements of one head's key
     v_head: int  # and of its value
@@ -120,9 +120,15 @@ class Model:
     input_bytes: int
     projector_bytes: int
     has_head: bool
+    position_embedding: bool
     single_slot: bool
     prediction_blocks: int
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def rotated(self) -> bool:
+        """Whether positions are turned into queries and keys, which takes a copy of both."""
+        return not self.position_embedding
 
     @property
     def offloadable(self) -> int:
@@ -229,6 +235,7 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         input_bytes=inputs,
         projector_bytes=projector,
         has_head=has_head,
+        position_embedding="position_embd.weight" in tensors,
         single_slot=traits.encoder or traits.single_slot or bool(families & SINGLE_SLOT_FAMILIES),
         prediction_blocks=min(prediction, count - 1),
         notes=tuple(notes),
@@ -279,8 +286,8 @@ def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: 
                 index=index,
                 tensors=tensors,
                 heads=widths[0],
-                k_width=0 if traits.encoder else widths[1],
-                v_width=0 if traits.encoder else widths[2],
+                k_width=widths[1],
+                v_width=widths[2],
                 k_head=widths[3],
                 v_head=widths[4],
                 sliding=sliding[index],

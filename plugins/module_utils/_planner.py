@@ -259,7 +259,8 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
             "Ollama 0.30: from some build on logits are kept for the slots only; counted for the whole batch"
         )
     cells = _pad(ctx)
-    tokens = min(tokens, cells * slots)
+    if not embedding:
+        tokens = min(tokens, cells * slots)
     batch = Batch(
         tokens=tokens,
         slots=slots,
@@ -271,8 +272,10 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
     return _Load(batch, ctx, cache_type, tuple(warnings))
 
 
-def _cache_bytes(block: Block, batch: Batch, cache_type: str) -> float:
+def _cache_bytes(model: Model, block: Block, batch: Batch, cache_type: str) -> float:
     """Keys, values and recurrent state of one block for all slots."""
+    if model.traits.encoder:
+        return 0
     cells = batch.cells_of(block) * batch.slots
     kept = sum(row_bytes(cache_type, width) for width in (block.k_width, block.v_width) if width) * cells
     return kept + 4 * block.state_elements * batch.slots
@@ -319,7 +322,7 @@ def _priced(
     weights: float = sum(block.device_bytes for block in on_gpu)
     weights += float(model.output_bytes) if has_output else 0
     weights += model.projector_bytes if everything else 0
-    kv = sum(_cache_bytes(block, batch, load.cache_type) for block in on_gpu)
+    kv = sum(_cache_bytes(model, block, batch, load.cache_type) for block in on_gpu)
     compute = float(compute_bytes(model, batch, first)) if layers else 0.0
     borrowed = copies = 0.0
     if on_host and batch.tokens >= _OFFLOAD_TOKENS:
@@ -327,7 +330,7 @@ def _priced(
         # never less than the largest copy: how well the others fill the gaps differs from build to build
         copies = max(borrowed - compute, *(block.largest_matrix_bytes for block in on_host)) if layers else 0.0
     host: float = model.input_bytes + sum(block.host_bytes for block in on_host) + host_bytes(model, batch)
-    host += sum(_cache_bytes(block, batch, load.cache_type) for block in on_host)
+    host += sum(_cache_bytes(model, block, batch, load.cache_type) for block in on_host)
     host += 0 if has_output else model.host_output_bytes
 
     bands: dict[str, list[float]] = {}
@@ -350,7 +353,7 @@ def _priced(
         bands["runtime_mib"] = [0.0, float(RUNTIME_BAND_MIB[1])]
     if kv and not model.traits.measured and model.window:
         # no window is known to be used by this architecture: every layer may have one
-        least = sum(_cache_bytes(replace(block, sliding=True), batch, load.cache_type) for block in on_gpu)
+        least = sum(_cache_bytes(model, replace(block, sliding=True), batch, load.cache_type) for block in on_gpu)
         bands["kv_mib"] = [least / MIB, kv / MIB]
     terms = {
         "weights_mib": weights / MIB,
@@ -396,7 +399,7 @@ def _admission(model: Model, load: _Load) -> float:
     """Bytes that Ollama >= 0.30 predicts before a load (llm/llama_server.go, PredictServerVRAM): file and f16 cache."""
     file = model.input_bytes + model.host_output_bytes + model.projector_bytes
     file += sum(block.host_bytes for block in model.blocks)
-    attending = [block for block in model.blocks if block.k_width]
+    attending = [block for block in model.blocks if block.k_width and not model.traits.encoder]
     if not attending:
         return file
     heads_kv = min(max(block.k_width // max(block.k_head, 1), 1) for block in attending)
