@@ -16,7 +16,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _h
 
 # Keys by which an env file shows that its owner talks to Ollama.
 BACKEND_KEYS = sorted({*_settings.SHOWN, "CHAT_NUM_CTX", "OLLAMA_BASE_URL", "OLLAMA_HOST"})
-UNIT_OF_CGROUP = re.compile(r"/([A-Za-z0-9:_.\\@-]+\.service)(?:/|$)")
+UNIT_OF_CGROUP = re.compile(r"(?:/system[^/]*\.slice)+/([A-Za-z0-9:_.\\@-]+\.service)(?:/|$)")
 
 
 def discover() -> dict[str, Any]:
@@ -50,21 +50,31 @@ def _is_server(command: list[str]) -> bool:
     return any(os.path.basename(word) == "ollama" for word in command[:2]) and "serve" in command[1:3]
 
 
-def unit_of(cgroup: str) -> str | None:
-    """The service unit in the text of /proc/PID/cgroup; None for sessions, and for units inside a container."""
-    for line in cgroup.splitlines():
-        path = line.rpartition(":")[2]
-        if "/system.slice/" in path and not re.search(r"docker|libpod|containerd|kubepods|user\.slice", path):
-            match = UNIT_OF_CGROUP.search(path)
-            if match:
-                return match.group(1)
+def unit_of(cgroup: str, of_init: str) -> str | None:
+    """The service unit of this host that a process belongs to; None for sessions and for what a container holds.
+
+    Both are texts of /proc/PID/cgroup, the second that of PID 1, since this host may itself be a container: what lies
+    below PID 1's own group is the host's.
+    """
+    roots = {names: path.rpartition("/init.scope")[0] for names, path in map(_cgroup_line, of_init.splitlines())}
+    for controllers, path in map(_cgroup_line, cgroup.splitlines()):
+        root = roots.get(controllers, "")
+        match = UNIT_OF_CGROUP.match(path[len(root) :]) if path.startswith(root) else None
+        if match:
+            return match.group(1)
     return None
+
+
+def _cgroup_line(line: str) -> tuple[str, str]:
+    """`9:name=systemd:/system.slice` → controllers and path."""
+    controllers, _, path = line.partition(":")[2].partition(":")
+    return controllers, path
 
 
 def _unit_of_process(pid: int) -> str | None:
     try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-            return unit_of(file.read())
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file, open("/proc/1/cgroup", encoding="utf-8") as init:
+            return unit_of(file.read(), init.read())
     except OSError:
         return None
 
