@@ -302,9 +302,9 @@ class Generations:
                 raise StateError(f"{result['error']}; the host tries again every 10 s, see: gpu-memory status")
             result.update(_services.restart(manifest["services"], self.host, reload_units=True))
             result["at"] = self.host.unix_time()
-        self._record(result)
         remove_file(self.paths.restoring)
         self._let_go()
+        self._record(result)  # last: on a full disk, what was just removed makes room for it
         return result
 
     def _record(self, result: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ class Host(Protocol):
         ...
 
     def find_processes(self, match: str, directory: str) -> list[int]:
-        """Processes whose command line matches and whose working directory is `directory`."""
+        """Processes whose command line matches and whose working directory is `directory`; OSError if not readable."""
         ...
 
     def signal(self, pid: int, number: int) -> None: ...
@@ -116,7 +116,7 @@ class LinuxHost:
                     command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
                 if pattern.search(command) and os.readlink(f"/proc/{pid}/cwd") == wanted and pid != os.getpid():
                     found.append(pid)
-            except OSError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue  # it ended while we looked
         return found
 

@@ -214,7 +214,12 @@ class _Command(_Unit):
         self.backend = backend
 
     def _processes(self) -> list[int]:
-        return self.host.find_processes(self.backend["process_match"], self.backend["directory"])
+        try:
+            return self.host.find_processes(self.backend["process_match"], self.backend["directory"])
+        except OSError as problem:
+            raise ServiceError(
+                f"the backend's processes cannot be told: {problem.filename}: {problem.strerror}"
+            ) from None
 
     def pid(self) -> int:
         return super().pid() or next(iter(self._processes()), 0)
