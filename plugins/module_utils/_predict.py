@@ -31,7 +31,8 @@ def predict(
         "num_gpu": intent.get("gpu_layers", -1) if "gpu_layers" in declared["backend"]["keys"] else -1,
         "num_ctx": intent["num_ctx"],
         "num_parallel": intent["num_parallel"],
-        "num_batch": intent.get("num_batch"),
+        # Nothing on the server pins the batch, so only what the backend is known to send counts.
+        "num_batch": declared["backend"].get("sends", {}).get("num_batch"),
         "kv_cache_type": environment.get("OLLAMA_KV_CACHE_TYPE"),
         "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
     }
