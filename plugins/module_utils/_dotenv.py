@@ -100,10 +100,12 @@ def _forms(value: str, quote: str = "") -> Iterator[str]:
 
 
 def _carries(form: str, value: str, reader: str) -> bool:
-    wanted = [("K", value), ("Z", "z")]
+    # Quotes further down must not pair with those of the value.
+    lines = "Y='y'\nZ=\"z\"\n"
+    wanted = [("K", value), *((one.key, one.value) for one in readings(lines, reader)[0].assignments)]
     return all(
         [(one.key, one.value) for one in reading.assignments] == wanted
-        for reading in readings(f"K={form}\nZ=z\n", reader)
+        for reading in readings(f"K={form}\n{lines}", reader)
     )
 
 
@@ -131,15 +133,16 @@ def set_keys(
         return Edit(text, problems=problems)
     edited = text
     changed = []
+    refused: dict[str, list[str]] = {}
     for key, value in {**dict.fromkeys(remove), **values}.items():
         step = _without(edited, key, readers) if value is None else _with(edited, key, value, readers)
         if isinstance(step, ValueNotPortable):
-            problems.append(f"{key}: {step}")
+            refused.setdefault(str(step), []).append(key)
         elif step != edited:
             changed.append(key)
             edited = step
-    if problems:
-        return Edit(text, problems=problems)
+    if refused:
+        return Edit(text, problems=[f"{', '.join(keys)}: {reason}" for reason, keys in refused.items()])
     return Edit(edited, changed, notes=[note for key in values for note in _overruled(edited, key, readers)])
 
 
