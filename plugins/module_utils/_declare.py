@@ -10,15 +10,29 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _profile, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _profile, _settings
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.service\Z")
 URL = re.compile(r"https?://[^\s/]+(/\S*)?\Z")
 BACKEND_KINDS = ("none", "unit", "command")
 BACKEND_KEYS = {
     "extends", "kind", "unit", "directory", "command", "user", "process_match", "env_files", "profile_file", "keys",
-    "reads", "health", "timeout_s", "load",
+    "reads", "sends", "health", "timeout_s", "load",
 }  # fmt: skip
+NO_BACKEND: dict[str, Any] = {
+    "kind": "none", "env_files": [], "keys": {}, "sends": {}, "reads": [], "health": {}, "load": {}
+}  # fmt: skip
+SHAPES: tuple[tuple[str, Any, str], ...] = (
+    ("env_files", list, "a list of mappings with path and read_by"),
+    ("keys", Mapping, "a mapping of intents to names of variables"),
+    ("sends", Mapping, "a mapping of options that the backend sends to Ollama"),
+    ("reads", list, "a list of names of variables"),
+    ("health", Mapping, "a mapping with url and status"),
+    ("load", Mapping, "a mapping with url, method, bodies, headers, expect_status and timeout"),
+)
+HEALTH_KEYS = {"url", "status"}
+LOAD_KEYS = {"url", "method", "bodies", "headers", "expect_status", "timeout"}
+METHODS = ("GET", "POST", "PUT")
 READERS = ("python-dotenv", "bash", "systemd", "docker")
 VERIFY = ("changed", "always", "never")
 # Play keywords are templated before any host is known, so Ansible ignores these in an inventory.
@@ -37,67 +51,125 @@ def boolean(value: Any) -> bool | None:
 def resolve_backend(declared: Any, presets: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The backend as one whole mapping: a preset by name, or a mapping over the preset it `extends`.
 
-    Paths of env files become absolute. Returns the mapping (kind `none` where it cannot be used) and the problems.
+    Null takes a part of the preset away. Paths of env files become absolute. Returns the mapping (kind `none` where it
+    cannot be used) and the problems.
     """
-    nothing = {"kind": "none", "env_files": [], "keys": {}, "reads": [], "health": {}, "load": {}}
     known = ", ".join(sorted(presets))
     if isinstance(declared, str):
         declared = {"extends": declared}
     if not isinstance(declared, Mapping):
-        return nothing, [f"gpu_memory_backend = {declared!r} must be the name of a preset ({known}) or a mapping"]
+        return NO_BACKEND, [f"gpu_memory_backend = {declared!r} must be the name of a preset ({known}) or a mapping"]
     base = declared.get("extends", "none")
-    if base not in presets:
-        return nothing, [f"gpu_memory_backend = {base!r} is not a known preset; allowed: {known}"]
-    backend = {**nothing, **presets[base], **declared}
+    if not isinstance(base, str) or base not in presets:
+        return NO_BACKEND, [f"gpu_memory_backend = {base!r} is not a known preset; allowed: {known}"]
+    changes = {key: NO_BACKEND.get(key) if value is None else value for key, value in declared.items()}
+    backend = {**NO_BACKEND, **presets[base], **changes}
     backend.pop("extends", None)
-    problems = [f"gpu_memory_backend.{key} is not known" for key in sorted(set(declared) - BACKEND_KEYS)]
-    if backend["kind"] not in BACKEND_KINDS:
-        problems.append(
-            f"gpu_memory_backend.kind = {backend['kind']!r} is not allowed; allowed: {', '.join(BACKEND_KINDS)}"
-        )
     if backend["kind"] == "none":
         # A backend that is none has no files either: leaving out is how `kind: none` over a preset is meant.
-        return {**nothing, "load": backend["load"] if "load" in declared else {}}, problems
-    problems += _backend_problems(backend)
-    if not problems:
-        directory = backend.get("directory") or "/"
-        backend["env_files"] = [
-            {**file, "path": posixpath.join(directory, file["path"])} for file in backend["env_files"]
-        ]
-        backend["timeout_s"] = _profile.canonical_int(backend.get("timeout_s", 180))
-    return (nothing if problems else backend), problems
+        backend = {**NO_BACKEND, "load": changes.get("load", {})}
+    problems = _unknown("gpu_memory_backend", declared, BACKEND_KEYS) + _backend_problems(backend)
+    if problems:
+        return NO_BACKEND, problems
+    directory = backend.get("directory") or "/"
+    backend["env_files"] = [{**file, "path": posixpath.join(directory, file["path"])} for file in backend["env_files"]]
+    backend["timeout_s"] = _profile.canonical_int(backend.get("timeout_s", 180))
+    return backend, []
+
+
+def _unknown(where: str, given: Mapping[Any, Any], known: set[str]) -> list[str]:
+    allowed = ", ".join(sorted(known))
+    return [f"{where}.{key} is not known; allowed: {allowed}" for key in sorted(map(str, set(given) - known))]
+
+
+def _is_url(value: Any) -> bool:
+    if not isinstance(value, str) or not URL.match(value):
+        return False
+    try:
+        _http.check_url(value)
+    except _http.HttpError:
+        return False
+    return True
+
+
+def _is_variable(value: Any) -> bool:
+    return isinstance(value, str) and bool(_profile.KEY.match(value))
 
 
 def _backend_problems(backend: Mapping[str, Any]) -> list[str]:
     where = "gpu_memory_backend"
     problems = []
+    for key, shape, form in SHAPES:
+        if not isinstance(backend[key], shape):
+            problems.append(f"{where}.{key} = {backend[key]!r} must be {form}")
+            backend = {**backend, key: NO_BACKEND[key]}
+    for key in ("directory", "command", "user", "process_match", "profile_file"):
+        if not isinstance(backend.get(key) or "", str):
+            problems.append(f"{where}.{key} = {backend[key]!r} must be text")
+            backend = {**backend, key: None}
+    if backend["kind"] not in BACKEND_KINDS:
+        allowed = ", ".join(BACKEND_KINDS)
+        problems.append(f"{where}.kind = {backend['kind']!r} is not allowed; allowed: {allowed}")
     if backend["kind"] == "unit" and not UNIT.match(str(backend.get("unit", ""))):
         problems.append(f"{where}.unit = {backend.get('unit')!r} must be the name of a unit, such as backend.service")
     if backend["kind"] == "command":
-        for key in ("directory", "command", "process_match"):
-            if not isinstance(backend.get(key), str) or not backend[key].strip():
-                problems.append(f"{where}.{key} must be set for kind command")
-        try:
-            re.compile(str(backend.get("process_match", "")))
-        except re.error as problem:
-            problems.append(f"{where}.process_match = {backend['process_match']!r} is no regular expression: {problem}")
-    if backend.get("directory") and not str(backend["directory"]).startswith("/"):
+        problems += [
+            f"{where}.{key} = {backend.get(key)!r} must be set for kind command"
+            for key in ("directory", "command", "process_match")
+            if not (backend.get(key) or "").strip()
+        ]
+    try:
+        re.compile(backend.get("process_match") or "")
+    except (re.error, OverflowError, RecursionError) as problem:
+        problems.append(f"{where}.process_match = {backend['process_match']!r} is no regular expression: {problem}")
+    if backend.get("directory") and not backend["directory"].startswith("/"):
         problems.append(f"{where}.directory = {backend['directory']!r} must be an absolute path")
-    files = backend.get("env_files")
-    if not isinstance(files, list) or not all(isinstance(file, Mapping) and file.get("path") for file in files):
-        problems.append(f"{where}.env_files must be a list of mappings with path and read_by")
-    else:
-        for file in files:
-            unknown = [reader for reader in file.get("read_by") or [] if reader not in READERS]
-            if unknown:
-                problems.append(f"{where}.env_files: read_by {unknown} is not known; allowed: {', '.join(READERS)}")
-    for part in ("health", "load"):
-        address = (backend.get(part) or {}).get("url")
-        if address is not None and not URL.match(str(address)):
-            problems.append(f"{where}.{part}.url = {address!r} must be an http address")
-    timeout = _profile.canonical_int(backend.get("timeout_s", 180))
-    if timeout is None or not 1 <= timeout <= 3600:
-        problems.append(f"{where}.timeout_s = {backend.get('timeout_s')!r} must be seconds, from 1 to 3600")
+    for file in backend["env_files"]:
+        problems += _env_file_problems(f"{where}.env_files", file, backend.get("directory"))
+    for intent, variable in backend["keys"].items():
+        if intent not in _profile.INTENTS or not _is_variable(variable):
+            allowed = ", ".join(_profile.INTENTS)
+            problems.append(f"{where}.keys: {intent!r}: {variable!r} must name the variable of one of {allowed}")
+    problems += [
+        f"{where}.reads: {name!r} must be the name of a variable" for name in backend["reads"] if not _is_variable(name)
+    ]
+    return problems + _request_problems(where, backend)
+
+
+def _env_file_problems(where: str, file: Any, directory: Any) -> list[str]:
+    if not isinstance(file, Mapping) or not isinstance(file.get("path"), str) or not file["path"]:
+        return [f"{where}: {file!r} must be a mapping with path and read_by"]
+    problems = _unknown(where, file, {"path", "read_by"})
+    readers = file.get("read_by")
+    if readers is not None and not (isinstance(readers, list) and all(reader in READERS for reader in readers)):
+        problems.append(f"{where}: read_by = {readers!r} must be a list; allowed: {', '.join(READERS)}")
+    if not directory and not file["path"].startswith("/"):
+        problems.append(f"{where}: path = {file['path']!r} must be absolute, since there is no directory")
+    return problems
+
+
+def _request_problems(where: str, backend: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the requests to the backend: health and load."""
+    health, load = backend["health"], backend["load"]
+    problems = _unknown(f"{where}.health", health, HEALTH_KEYS) + _unknown(f"{where}.load", load, LOAD_KEYS)
+    for part, request in (("health", health), ("load", load)):
+        if request and not _is_url(request.get("url")):
+            problems.append(f"{where}.{part}.url = {request.get('url')!r} must be an http address")
+    if load.get("method", "POST") not in METHODS:
+        problems.append(f"{where}.load.method = {load['method']!r} is not allowed; allowed: {', '.join(METHODS)}")
+    if not isinstance(load.get("bodies", []), list):
+        problems.append(f"{where}.load.bodies = {load['bodies']!r} must be a list")
+    if not isinstance(load.get("headers", {}), Mapping):
+        problems.append(f"{where}.load.headers must be a mapping, not {type(load['headers']).__name__}")
+    for key, value, least, most, unit in (
+        ("health.status", health.get("status", 200), 100, 599, "an HTTP status"),
+        ("load.expect_status", load.get("expect_status", 200), 100, 599, "an HTTP status"),
+        ("load.timeout", load.get("timeout", 120), 1, 3600, "seconds"),
+        ("timeout_s", backend.get("timeout_s", 180), 1, 3600, "seconds"),
+    ):
+        number = _profile.canonical_int(value)
+        if number is None or not least <= number <= most:
+            problems.append(f"{where}.{key} = {value!r} must be {unit}, from {least} to {most}")
     return problems
 
 
@@ -106,15 +178,13 @@ def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
     ollama = {"unit": "ollama.service", "url": "http://127.0.0.1:11434", "timeout_s": 60, "version": None}
     if not isinstance(declared, Mapping):
         return ollama, [f"gpu_memory_ollama = {declared!r} must be a mapping with unit and url"]
-    problems = [
-        f"gpu_memory_ollama.{key} is not known; allowed: {', '.join(ollama)}" for key in set(declared) - set(ollama)
-    ]
+    problems = _unknown("gpu_memory_ollama", declared, set(ollama))
     ollama = {**ollama, **declared}
     if not UNIT.match(str(ollama["unit"])):
         problems.append(
             f"gpu_memory_ollama.unit = {ollama['unit']!r} must be the name of a unit, such as ollama.service"
         )
-    if not URL.match(str(ollama["url"])):
+    if not _is_url(ollama["url"]):
         problems.append(f"gpu_memory_ollama.url = {ollama['url']!r} must be an http address")
     ollama["url"] = str(ollama["url"]).rstrip("/")
     seconds = _profile.canonical_int(ollama["timeout_s"])
@@ -170,10 +240,10 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         problems.append(
             f"gpu_memory_verify = {variables['gpu_memory_verify']!r} is not allowed; allowed: {', '.join(VERIFY)}"
         )
-    models = variables["gpu_memory_models"] or (profile.models if profile else [])
-    if not isinstance(models, list) or not all(isinstance(model, str) and model for model in models):
-        problems.append(f"gpu_memory_models = {models!r} must be a list of model names")
-        models = []
+    declared_models = variables["gpu_memory_models"]
+    models = _profile.canonical_models([] if declared_models is None else declared_models)
+    if models is None:
+        problems.append(f"gpu_memory_models = {declared_models!r} must be a list of model names")
     return {
         "problems": problems,
         "profile": None
@@ -188,7 +258,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         },
         "backend": backend,
         "ollama": ollama,
-        "models": models,
+        "models": models or (profile.models if profile else []),
         "verify": variables["gpu_memory_verify"],
         "env_keys": sorted({*(profile.env if profile else {}), *backend["keys"].values()}),
         "profile_file": _profile_file(backend, profile),
@@ -201,4 +271,4 @@ def _profile_file(backend: Mapping[str, Any], profile: _profile.Profile | None) 
     pattern = backend.get("profile_file")
     if not pattern or not backend.get("directory") or profile is None or not backend["env_files"]:
         return None
-    return posixpath.join(backend["directory"], pattern.replace("{profile}", profile.name))
+    return posixpath.join(str(backend["directory"]), str(pattern).replace("{profile}", profile.name))

@@ -15,9 +15,10 @@ def judge(finished: Mapping[str, Mapping[str, Any] | None], max_fail_percentage:
     """Whether the next wave may start: `open`, the `wave` about to start (from 1), and the `reason` if it may not.
 
     `finished`: the record of every host of earlier waves (verdict, ok, wave), or None for a host that was lost without
-    one. More than `max_fail_percentage` percent of a wave's hosts not ok closes the gate for all that follow.
+    one. More than `max_fail_percentage` percent of a wave's hosts not ok closes the gate for all that follow. Raises
+    ValueError where that is no percentage.
     """
-    allowed = float(max_fail_percentage or 0)
+    allowed = _percentage(max_fail_percentage)
     waves: dict[int, dict[str, Mapping[str, Any]]] = {}
     wave = 1
     for host, record in finished.items():
@@ -31,3 +32,13 @@ def judge(finished: Mapping[str, Mapping[str, Any] | None], max_fail_percentage:
             reason = f"wave {number} closed the gate: {', '.join(bad[:FIRST_NAMED])}{more}"
             return {"open": False, "wave": max(waves) + 1, "reason": reason}
     return {"open": True, "wave": max(waves, default=0) + 1, "reason": None}
+
+
+def _percentage(value: Any) -> float:
+    try:
+        number = float(0 if value is None else value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number <= 100:
+        raise ValueError(f"gpu_memory_max_fail_percentage = {value!r} must be a percentage, from 0 to 100")
+    return number

@@ -90,11 +90,19 @@ def canonical_mib(value: Any) -> int | None:
     return int(mib) if mib.is_integer() else None
 
 
+def canonical_models(value: Any) -> list[str] | None:
+    """Names of models without the space around them; None for anything else than a list of them."""
+    if isinstance(value, list) and all(isinstance(model, str) and model.strip() for model in value):
+        return [model.strip() for model in value]
+    return None
+
+
 def _canonical_text(value: Any) -> str | None:
-    if isinstance(value, bool) or value is None or isinstance(value, (dict, list)):
+    """One line of printable text, also from a number; None for anything else, booleans included."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
     text = str(value)
-    return None if any(ord(character) < 32 or ord(character) == 127 for character in text) else text
+    return text if text.isprintable() else None
 
 
 def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
@@ -107,12 +115,14 @@ def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
         if key not in ("env", "intent", "models", "extends"):
             problems.append(f"{where}.{key} is not known; a profile has env, intent, models and extends")
     for part in ("env", "intent"):
-        if not isinstance(layer.get(part) or {}, Mapping):
-            problems.append(f"{where}.{part} must be a mapping, not {type(layer[part]).__name__}")
+        if layer.get(part) is None:
             layer = {**layer, part: {}}
-    for key, value in (layer.get("env") or {}).items():
+        elif not isinstance(layer[part], Mapping):
+            problems.append(f"{where}.{part} = {layer[part]!r} must be a mapping, not {type(layer[part]).__name__}")
+            layer = {**layer, part: {}}
+    for key, value in layer["env"].items():
         text = _canonical_text(value)
-        if not KEY.match(str(key)):
+        if not isinstance(key, str) or not KEY.match(key):
             problems.append(f"{where}.env: {key!r} is not a variable name (letters, digits, _; no digit first)")
         elif text is None:
             problems.append(
@@ -120,8 +130,8 @@ def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
                 "quote words such as true or no, since readers disagree about booleans"
             )
         else:
-            result["env"][str(key)] = text
-    for key, value in (layer.get("intent") or {}).items():
+            result["env"][key] = text
+    for key, value in layer["intent"].items():
         if key == "models":
             layer = {**layer, "models": value}
             continue
@@ -135,12 +145,10 @@ def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
             problems.append(f"{where}.intent.{key} = {value!r} must be {form}, from {bound.least} to {bound.most}")
         else:
             result["intent"][key] = number
-    models = layer.get("models")
-    if models is not None:
-        if isinstance(models, list) and all(isinstance(model, str) and model.strip() for model in models):
-            result["models"] = [model.strip() for model in models]
-        else:
-            problems.append(f"{where}.models = {models!r} must be a list of model names")
+    if layer.get("models") is not None:
+        result["models"] = canonical_models(layer["models"])
+        if result["models"] is None:
+            problems.append(f"{where}.models = {layer['models']!r} must be a list of model names")
     result["extends"] = layer.get("extends")
     return result
 
@@ -172,8 +180,9 @@ def resolve(
     keys = {**OLLAMA_KEYS, **keys}
     own = {} if own is None else own
     if not isinstance(own, Mapping):
-        return None, [f"gpu_memory_profiles must be a mapping of profiles, not {type(own).__name__}"]
-    known = sorted({*built_in, *map(str, own)})
+        return None, [f"gpu_memory_profiles = {own!r} must be a mapping of profiles, not {type(own).__name__}"]
+    own = {str(key): layer for key, layer in own.items()}
+    known = sorted({*built_in, *own})
     if not isinstance(name, str) or not NAME.match(name) or name not in known:
         return None, [f"gpu_memory_profile = {name!r} is not known; allowed: {', '.join(known)}"]
 
@@ -182,7 +191,10 @@ def resolve(
         use_own = wanted in own and wanted not in chain
         if not use_own and wanted not in built_in:
             reason = "extends itself" if wanted in chain else "is not known"
-            problems.append(f"gpu_memory_profiles.{chain[-1]}.extends = {wanted!r}: that profile {reason}")
+            problems.append(
+                f"gpu_memory_profiles.{chain[-1]}.extends = {wanted!r}: that profile {reason}; "
+                f"allowed: {', '.join(known)}"
+            )
             return {"env": {}, "intent": {}, "models": []}
         where = f"gpu_memory_profiles.{wanted}"
         layer = _read_layer(own[wanted] if use_own else built_in[wanted], where, problems)
@@ -192,10 +204,13 @@ def resolve(
         return _merge(base, layer, keys) if layer["extends"] is not None else {**layer, "models": layer["models"] or []}
 
     merged = whole(name, ())
-    if overrides:
+    if overrides is not None:
         layer = _read_layer(overrides, "gpu_memory_overrides", problems)
         if layer["extends"] is not None:
-            problems.append("gpu_memory_overrides.extends: overrides change the chosen profile; they extend nothing")
+            problems.append(
+                f"gpu_memory_overrides.extends = {layer['extends']!r} is not allowed; "
+                "overrides change the chosen profile with env, intent and models"
+            )
         merged = _merge(merged, layer, keys)
     problems.extend(_cross_checks(name, merged, keys, complete=not problems))
     if problems:
@@ -225,4 +240,6 @@ def _differences(merged: dict[str, Any], base: Mapping[str, Any]) -> list[str]:
     for part in ("env", "intent"):
         theirs = base.get(part, {})
         changed += [f"{part}.{key}" for key in {**theirs, **merged[part]} if theirs.get(key) != merged[part].get(key)]
+    if merged["models"] != base.get("models", []):
+        changed.append("models")
     return changed

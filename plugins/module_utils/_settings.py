@@ -20,7 +20,7 @@ MIB = 1024 * 1024
 
 def parse_version(text: Any) -> Version | None:
     """`0.32.15`, `v0.33.0-rc2` → numbers; None for what is no release (a build from source says `0.0.0`)."""
-    match = re.match(r"v?(\d+)\.(\d+)\.(\d+)", str(text or ""))
+    match = re.match(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?!\d)", str(text or ""))
     version = tuple(map(int, match.groups())) if match else None
     return version if version and version != (0, 0, 0) else None  # type: ignore[return-value]
 
