@@ -9,7 +9,6 @@ Only `snapshot` may be called in a module's own process. Everything else loads n
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import glob
 import importlib.util
@@ -94,7 +93,7 @@ def ended(problem: Exception) -> NvmlProblem:
 def load_bindings(bindings_path: str | None) -> tuple[ModuleType, dict[str, Any]]:
     """The first good `pynvml.py` of this Python, else the sent one, with where it is from.
 
-    Good is what nvidia-ml-py 12.535.108 brought: memory v2, and a process record of the size that drivers write.
+    Good is 12.535.108 or newer, known by its process record: older ones lack memory v2 or misread the process list.
     Looking for the file, not the import, passes by the pynvml package (a directory with an old API) and its redirector.
     """
     rejected = []
@@ -107,10 +106,8 @@ def load_bindings(bindings_path: str | None) -> tuple[ModuleType, dict[str, Any]
             continue
         try:
             bindings = _import_file(path)
-            if hasattr(bindings, "nvmlMemory_v2") and ctypes.sizeof(bindings.c_nvmlProcessInfo_v2_t) == 24:
+            if hasattr(bindings, "c_nvmlProcessInfo_v2_t"):
                 return bindings, {"path": path, "version": _version_beside(path), "source": source}
-            reason = f"{_version_beside(path) or 'its version'} is too old"
-        except AttributeError:
             reason = f"{_version_beside(path) or 'its version'} is too old"
         except Exception as problem:
             reason = f"it does not import ({type(problem).__name__}: {problem})"

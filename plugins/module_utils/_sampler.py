@@ -73,6 +73,12 @@ def accounted_in_window(
     return lived
 
 
+def accounted_peak_mib(row: Mapping[str, Any] | None, sampled_mib: int | None) -> int | None:
+    """A process's accounted peak, if it can be believed: drivers may count nothing for a process in a container."""
+    peak_mib = _nvml.mib_up(row["peak"]) if row else 0
+    return peak_mib if peak_mib > 0 and peak_mib >= (sampled_mib or 0) else None
+
+
 def bound_mib(processes: Sequence[Mapping[str, Any]], others_mib: int, ended: int) -> int | None:
     """The most a GPU can have held: the sum of all processes' accounted peaks and what belongs to no process.
 
@@ -284,13 +290,12 @@ class _Watch:
         processes = []
         for process in self._processes.values():
             row = (lived or {}).get(process["pid"])
-            peak = _nvml.mib_up(row["peak"]) if row else 0
-            usable = row is not None and peak > 0 and peak >= (process["peak_mib"] or 0)
+            peak_mib = accounted_peak_mib(row, process["peak_mib"])
             processes.append(
                 {
                     **{name: process[name] for name in ("pid", "name", "kind", "peak_mib", "command")},
-                    "accounting_peak_mib": peak if usable else None,
-                    "accounting_grew": bool(usable and row and row["grew"]),
+                    "accounting_peak_mib": peak_mib,
+                    "accounting_grew": bool(peak_mib and row and row["grew"]),
                 }
             )
         ended = sum(not row["running"] for row in (after or {}).values())

@@ -92,6 +92,17 @@ def test_accounting_of_the_window() -> None:
 
 
 @pytest.mark.parametrize(
+    ("peak", "sampled_mib", "believed_mib"),
+    [(None, 5, None), (0, None, None), (0, 5, None), (4, 5, None), (5, 5, 5), (9, 5, 9), (9, None, 9)],
+)
+def test_an_accounted_peak_below_the_sampled_one_is_not_believed(
+    peak: int | None, sampled_mib: int | None, believed_mib: int | None
+) -> None:
+    row = None if peak is None else accounted(peak * 1024 * 1024)
+    assert _sampler.accounted_peak_mib(row, sampled_mib) == believed_mib
+
+
+@pytest.mark.parametrize(
     ("peaks", "others", "ended", "bound"),
     [
         ([], 0, 0, 0),
