@@ -130,6 +130,11 @@ def _backend_problems(backend: Mapping[str, Any]) -> list[str]:
         if intent not in _profile.INTENTS or not _is_variable(variable):
             allowed = ", ".join(_profile.INTENTS)
             problems.append(f"{where}.keys: {intent!r}: {variable!r} must name the variable of one of {allowed}")
+    for option, value in backend["sends"].items():
+        number, bound = _profile.canonical_int(value), _profile.INTENTS.get(option)
+        if bound is None or number is None or not bound.least <= number <= bound.most:
+            allowed = ", ".join(_profile.INTENTS)
+            problems.append(f"{where}.sends.{option} = {value!r} must be a sensible number for one of {allowed}")
     problems += [
         f"{where}.reads: {name!r} must be the name of a variable" for name in backend["reads"] if not _is_variable(name)
     ]
