@@ -1,0 +1,140 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The environment in systemd's unit files and in the output of `systemctl show`."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+HEADER = "# Managed by the Ansible collection selo.gpu_memory: changes are overwritten."
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# src/basic/escape.c, cunescape_one.
+_ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "s": " "}
+_ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.S)
+
+
+class InvalidEnvironment(ValueError):
+    """A variable that no unit file can carry; the text names it, the cause and what is allowed."""
+
+
+def render_dropin(environment: Mapping[str, str]) -> str:
+    """The drop-in for a service that sets `environment`, in the order given; InvalidEnvironment if one cannot be set.
+
+    Nothing in a name or value can end its line, so nothing can add a directive.
+    """
+    lines = [HEADER, "[Service]"]
+    for name, value in environment.items():
+        if not _NAME.fullmatch(name):
+            raise InvalidEnvironment(f"{name!r} is no name of a variable; allowed: letters, digits, _; no digit first")
+        for char in value:
+            if unicodedata.category(char) in ("Cc", "Cs") or _is_noncharacter(ord(char)):
+                raise InvalidEnvironment(f"{name}: the character U+{ord(char):04X} is not allowed; use plain text")
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+        lines.append(f'Environment="{name}={escaped}"')
+    return "\n".join(lines) + "\n"
+
+
+def _is_noncharacter(code: int) -> bool:
+    """What systemd takes for invalid UTF-8 (src/basic/utf8.c, unichar_is_valid)."""
+    return code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+
+
+def parse_show(text: str) -> dict[str, Any]:
+    """Properties of `systemctl show` by name, as text; `Environment` as a dict of variables."""
+    properties: dict[str, Any] = {}
+    for line in text.split("\n"):
+        name, equals, value = line.partition("=")
+        if equals:
+            properties[name] = _variables(_show_words(value)) if name == "Environment" else value
+    return properties
+
+
+def parse_environment_directives(text: str) -> dict[str, str]:
+    """The variables that `Environment=` in a [Service] section sets; specifiers such as `%h` stay as written."""
+    variables: dict[str, str] = {}
+    section = ""
+    for line in _logical_lines(text):
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1]
+        name, equals, value = (part.strip() for part in line.partition("="))
+        if section == "Service" and equals and name == "Environment":
+            if not value:
+                variables.clear()
+            variables.update(_variables(word.replace("%%", "%") for word in _words(value)))
+    return variables
+
+
+def _variables(words: Iterator[str]) -> dict[str, str]:
+    pairs = (word.partition("=") for word in words)
+    return {name: value for name, equals, value in pairs if equals and _NAME.fullmatch(name)}
+
+
+def _logical_lines(text: str) -> Iterator[str]:
+    """Lines with continuations joined and comments left out, also those between continued lines."""
+    joined = ""
+    for line in text.split("\n"):
+        if line.lstrip().startswith(("#", ";")):
+            continue
+        if line.endswith("\\"):
+            joined += line[:-1] + " "
+            continue
+        yield (joined + line).strip()
+        joined = ""
+    if joined:
+        yield joined.strip()
+
+
+def _words(text: str) -> Iterator[str]:
+    """Words as in a unit file: quotes group, backslashes escape as in C; the rest of a broken line is left out."""
+    at = 0
+    while at < len(text):
+        word = ""
+        quote = ""
+        begun = at
+        while at < len(text) and (quote or text[at] not in " \t"):
+            char = text[at]
+            if char == "\\":
+                escape = _ESCAPE.match(text, at)
+                plain = _unescape(escape) if escape else None
+                if escape is None or plain is None:
+                    return
+                word += plain
+                at = escape.end()
+                continue
+            if char == quote:
+                quote = ""
+            elif not quote and char in "'\"":
+                quote = char
+            else:
+                word += char
+            at += 1
+        if quote:
+            return
+        if at > begun:
+            yield word
+        at += 1
+
+
+def _unescape(escape: re.Match[str]) -> str | None:
+    byte, short, long, octal, letter = escape.groups()
+    if letter:
+        return _ESCAPED.get(letter, letter if letter in "\\\"'" else None)
+    number = int(octal, 8) if octal else int(byte or short or long, 16)
+    return chr(number) if 0 < number < 0x110000 else None
+
+
+# `systemctl show` quotes for a shell: "…" with a backslash before " \ ` $, or $'…' where there are control characters.
+_SHOW_WORD = re.compile(r""" \$'((?:\\.|[^'\\])*)'  |  "((?:\\.|[^"\\])*)"  |  ([^ ]+) """, re.X)
+
+
+def _show_words(text: str) -> Iterator[str]:
+    for ansi_c, double, plain in _SHOW_WORD.findall(text):
+        if ansi_c:
+            yield _ESCAPE.sub(lambda escape: _unescape(escape) or escape[0], ansi_c)
+        else:
+            yield re.sub(r'\\(["\\`$])', r"\1", double) if double else plain
