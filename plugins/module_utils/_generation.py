@@ -117,30 +117,23 @@ class Generations:
             until = _lease.described(lease, self.host)["until"]
             return {"changed": False, "generation": lease["generation"], "until": until}
 
-    def prove(self, run_id: str | None, proof: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
+    def prove(self, run_id: str, proof: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
         """Keep the present state as proven, with its proof; let go of the host. Returns {changed, generation}.
 
-        Without `run_id` this is a new proof of what no run has changed. The generation has every file of the last
-        proven one, too, so that it is the whole state; it is None if no run has ever kept a file here.
+        The proven generation has every file of the one before it, too, so that it is the whole state.
         """
         if check:
             return {"changed": True}
         with self._locked():
-            if run_id is None:
-                refuse_while_restoring(self.paths)
-                _lease.refuse_others(self.paths, self.host, None)
-            lease = self._own_lease(run_id) if run_id else None
-            kept = self._manifest(lease["generation"]) if lease else None
-            last = self._pointers().get("proven")
-            sources = [self._manifest(last)] if last else []
-            sources += [kept] if kept else []
-            states, copies = self._read_present(path for source in sources for path in _paths(source))
-            generation = last
-            if sources and (not last or sources[0]["files"] != states):
+            kept = self._manifest(self._own_lease(run_id)["generation"])
+            generation = self._pointers().get("proven")
+            last = self._manifest(generation) if generation else None
+            states, copies = self._read_present([*(_paths(last) if last else []), *_paths(kept)])
+            if last is None or last["files"] != states:
                 generation = self._next_id()
-                plan = {**sources[-1]["services"], "restart": _services.names(sources[-1]["services"])}
-                about = {name: sources[-1][name] for name in ("run_id", "holder")}
-                self._save(generation, {**about, "kind": "proven"}, states, copies, plan)
+                plan = {**kept["services"], "restart": _services.names(kept["services"])}
+                about = {"run_id": run_id, "holder": kept["holder"], "kind": "proven"}
+                self._save(generation, about, states, copies, plan)
             self._finish(kept, {"proven": generation, "proof": {**proof, "at": self.host.unix_time()}})
             return {"changed": True, "generation": generation}
 
@@ -250,16 +243,12 @@ class Generations:
         refuse_while_restoring(self.paths)
         return _lease.own(self.paths, self.host, run_id)
 
-    def _finish(self, kept: Mapping[str, Any] | None, pointers: Mapping[str, Any]) -> None:
-        """End the run that holds the host, if any. What it has kept is `previous`, if it has changed anything."""
-        ended: dict[str, Any] = {}
-        if kept:
-            ended = {"finished": kept["id"]}
-            if any(_different(state) for state in kept["files"]):
-                ended["previous"] = kept["id"]
-        write_json(self.paths.pointers, {**self._pointers(), **pointers, **ended})
-        if kept:
-            self._let_go()
+    def _finish(self, kept: Mapping[str, Any], pointers: Mapping[str, Any]) -> None:
+        """End the run that holds the host. What it has kept is `previous`, if it has changed anything."""
+        changed_host = any(_different(state) for state in kept["files"])
+        previous = {"previous": kept["id"]} if changed_host else {}
+        write_json(self.paths.pointers, {**self._pointers(), **previous, **pointers, "finished": kept["id"]})
+        self._let_go()
 
     def _let_go(self) -> None:
         remove_file(self.paths.lease)
@@ -419,12 +408,14 @@ class Generations:
         ]
 
     def _next_id(self) -> str:
-        return f"{max((int(name) for name in self._directories()), default=0) + 1:04d}"
+        """A number that no generation has had: `finished` must never mean a later run."""
+        used = [*self._directories(), self._pointers().get("finished", "0000")]
+        return f"{max(int(name) for name in used) + 1:04d}"
 
     def _prune(self) -> None:
-        """Remove what nothing needs: all but the first, the previous, the proven and the latest generations."""
+        """Remove what nothing needs: all but the first, the previous, the proven and the latest that have a file."""
         pointers = self._pointers()
-        ids = self._ids()
+        ids = [name for name in self._ids() if self._manifest(name)["files"]]
         needed = {*ids[:1], *ids[-LATEST:], pointers.get("previous"), pointers.get("proven")}
         for name in self._directories():
             if name not in needed:

@@ -100,7 +100,7 @@ class LinuxHost:
             f"--property=WorkingDirectory={directory}",
             f"--property=User={user}",
             "--",
-            *command,
+            *(word.replace("$", "$$") for word in command),  # or systemd would put variables in
         ]
         # systemd-run looks for a relative program from where it stands itself.
         status, _, error = _run(arguments, 30, directory)
@@ -157,4 +157,4 @@ def _run(arguments: list[str], timeout_s: float, directory: str | None = None) -
 
 
 def _failure(program: str, what: str, status: int, error: str) -> str:
-    return f"{program} {what}: {' '.join(error.split()) or f'exit status {status}'}"
+    return f"{program} {what}: {' '.join(error.split()).rstrip('.') or f'exit status {status}'}"

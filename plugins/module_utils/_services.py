@@ -16,7 +16,7 @@ import pwd
 import re
 import shlex
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import Host
@@ -71,15 +71,6 @@ ARGUMENTS: dict[str, Any] = {
     },
     "restart": {"type": "list", "elements": "str", "choices": ["ollama", "backend"], "default": []},
 }
-
-
-def plan(ollama: Mapping[str, Any], backend: Mapping[str, Any], wanted: Sequence[str]) -> dict[str, Any]:
-    """A service plan out of whole declarations: only what a restart needs, so no request and no key of theirs."""
-
-    def needed(part: str, declared: Mapping[str, Any]) -> dict[str, Any]:
-        return {name: declared[name] for name in ARGUMENTS[part]["options"] if name in declared}
-
-    return {"ollama": needed("ollama", ollama), "backend": needed("backend", backend), "restart": list(wanted)}
 
 
 def check(plan: Plan) -> None:

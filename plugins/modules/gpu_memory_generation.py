@@ -32,8 +32,7 @@ options:
     choices: [keep, renew, prove, restore, release, list]
   run_id:
     description:
-      - Who acts. V(keep) returns one if it is given none.
-      - V(prove) without it is a new proof of a state that no run has changed.
+      - Who acts, a name of your choice that no other run has. Every action but V(restore) and V(list) needs it.
       - V(restore) with it puts back what this run has kept, or says what the restore timer did before.
     type: str
   holder:
@@ -94,6 +93,7 @@ EXAMPLES = r"""
 - name: Keep the backend's settings before they change
   selo.gpu_memory.gpu_memory_generation:
     action: keep
+    run_id: change 4711
     holder: alice@control applies stable
     files:
       - path: /srv/chat/backend/.env
@@ -104,12 +104,11 @@ EXAMPLES = r"""
         unit: selo-backend.service
       restart: [backend]
   become: true
-  register: kept
 
 - name: End the run with a proof
   selo.gpu_memory.gpu_memory_generation:
     action: prove
-    run_id: "{{ kept.run_id }}"
+    run_id: change 4711
     proof:
       verdict: pass
   become: true
@@ -181,7 +180,6 @@ state:
     error: null
 """
 
-import uuid  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
@@ -223,7 +221,7 @@ def act(wanted: dict[str, Any], store: Generations, check: bool) -> dict[str, An
     action, run_id = wanted["action"], wanted["run_id"]
     if action == "keep":
         return store.keep(
-            run_id=run_id or uuid.uuid4().hex[:12],
+            run_id=run_id,
             holder=wanted["holder"],
             files=wanted["files"],
             services=service_plan(wanted["services"]),
@@ -258,7 +256,7 @@ def diff_of(result: dict[str, Any]) -> dict[str, str]:
 def main() -> None:
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
-        required_if=[("action", "renew", ["run_id"]), ("action", "release", ["run_id"])],
+        required_if=[("action", action, ["run_id"]) for action in ("keep", "renew", "prove", "release")],
         supports_check_mode=True,
     )
     try:

@@ -210,17 +210,26 @@ def test_a_proven_generation_has_also_what_later_runs_did_not_touch(managed: Man
     assert managed.restarts() == RESTARTS[1:]
 
 
-def test_a_new_proof_of_an_unchanged_host_needs_no_run(managed: Managed) -> None:
-    assert managed.store.prove(None, {"key": "a"})["generation"] is None
+def test_a_new_proof_of_an_unchanged_host_makes_no_new_generation(managed: Managed) -> None:
     managed.keep()
     managed.write()
-    managed.store.prove("run1", {"key": "b"})
-    assert managed.store.prove(None, {"key": "c"})["generation"] == "0002"
+    managed.store.prove("run1", {"key": "a"})
+    for run_id in ("run2", "run3"):
+        managed.keep(run_id, files=[])
+        assert managed.store.prove(run_id, {"key": run_id})["generation"] == "0002"
     summary = managed.store.summary()
-    assert summary["proof"]["key"] == "c" and summary["previous"] == "0001"
+    assert summary["proof"]["key"] == "run3" and summary["previous"] == "0001"
+    assert [kept["id"] for kept in summary["generations"]] == ["0001", "0002"]
+
+
+def test_a_run_after_one_that_kept_no_file_is_a_run_of_its_own(managed: Managed) -> None:
+    managed.keep(files=[])
+    managed.store.release("run1")
     managed.keep("run2")
-    with pytest.raises(StateError, match="is held by"):
-        managed.store.prove(None, {})
+    managed.write()
+    managed.host.now += 300
+    assert managed.store.restore_if_expired() is not None
+    assert managed.is_old()
 
 
 def test_release_ends_a_run_and_what_it_changed_can_be_undone(managed: Managed) -> None:

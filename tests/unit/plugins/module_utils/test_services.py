@@ -161,9 +161,3 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(backend: dict[str, Any], s
     with pytest.raises(_services.ServiceError) as refused:
         _services.check(command_plan(**backend))
     assert says in str(refused.value)
-
-
-def test_a_plan_takes_only_what_a_restart_needs() -> None:
-    declared = {**plan()["backend"], "load": {"headers": {"Authorization": "secret"}}, "env_files": []}
-    made = _services.plan({**plan()["ollama"], "version": "0.32.15"}, declared, ["ollama"])
-    assert made == plan("ollama")

@@ -1,0 +1,110 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tool on a host: that it stands alone, and what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_tool
+from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Paths
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.fake_host import FakeHost
+
+SERVICES = {
+    "ollama": {"unit": "ollama.service", "url": "http://127.0.0.1:11434", "timeout_s": 60},
+    "restart": ["ollama"],
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Generations:
+    (tmp_path / "units").mkdir()
+    return Generations(Paths(str(tmp_path / "state"), str(tmp_path / "units"), str(tmp_path / "tool")), FakeHost())
+
+
+@pytest.fixture
+def held(store: Generations, tmp_path: Path) -> Path:
+    """A file that a run holds and has written."""
+    path = tmp_path / "zz-gpu-memory.conf"
+    files = [{"path": str(path), "sha256": None}]
+    store.keep(
+        run_id="run1", holder="alice applies stable", files=files, services=SERVICES, restore_after_s=60, tool=b"tool"
+    )
+    path.write_text("[Service]\n")
+    return path
+
+
+def test_it_stands_alone_and_is_the_same_every_time(tmp_path: Path) -> None:
+    tool = tmp_path / "gpu-memory"
+    tool.write_bytes(_host_tool.archive())
+    assert tool.read_bytes() == _host_tool.archive()
+    # Isolated, and without site-packages: neither Ansible nor this collection can be found.
+    done = subprocess.run([sys.executable, "-I", "-S", tool, "--help"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for command in ("status", "list", "rollback", "restore", "renew"):
+        assert command in done.stdout
+
+
+def test_status_names_the_holder_and_then_the_last_restore(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _host_tool.main(["status"], store) == 0
+    text = capsys.readouterr().out
+    assert "alice applies stable, run run1" in text and "restore timer armed" in text
+    assert _host_tool.main(["restore"], store) == 0
+    text = capsys.readouterr().out
+    assert f"{held}: file instead of absent" in text and "ollama.service: restarted" in text
+    assert not held.exists()
+    assert _host_tool.main(["status"], store) == 0
+    text = capsys.readouterr().out
+    assert "nobody holds this host" in text and "generation 0001 (by hand on the host): done" in text
+
+
+def test_rollback_is_refused_while_a_run_holds_the_host(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _host_tool.main(["rollback"], store) == 1
+    assert "this host is held by alice applies stable" in capsys.readouterr().err
+    assert held.exists()
+
+
+def test_rollback_goes_to_the_previous_generation(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.prove("run1", {})
+    assert _host_tool.main(["list"], store) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["previous" in line for line in lines] == [True, False] and "proven" in lines[1]
+    assert _host_tool.main(["rollback"], store) == 0
+    assert not held.exists()
+    assert _host_tool.main(["rollback", "proven"], store) == 0
+    assert held.exists()
+
+
+def test_the_timers_command_is_silent_while_a_run_lives(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _host_tool.main(["restore", "--if-expired"], store) == 0
+    assert _host_tool.main(["renew", "run1"], store) == 0
+    assert capsys.readouterr().out.startswith("held until")
+    assert held.exists()
+
+
+def test_a_service_that_does_not_come_back_is_an_error(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.host.broken = {"ollama.service"}  # type: ignore[attr-defined]
+    assert _host_tool.main(["restore"], store) == 1
+    shown = capsys.readouterr()
+    assert "generation 0001 is back" in shown.out and "not running as it should" in shown.out
+    assert "ollama.service" in shown.err
+
+
+def test_release_lets_go_of_whoever_holds_the_host(store: Generations, held: Path) -> None:
+    assert _host_tool.main(["release"], store) == 0
+    assert store.summary()["lease"] is None and held.exists()
