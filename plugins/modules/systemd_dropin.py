@@ -1,0 +1,252 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Set the environment of a systemd service in a drop-in of its own."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: systemd_dropin
+short_description: Set the environment of a systemd service in a drop-in of its own
+version_added: "1.0.0"
+description:
+  - Writes one drop-in with the environment of a service. The unit itself and the drop-ins of others are not touched.
+  - Before a changed drop-in is put in place, C(systemd-analyze verify) is run on the unit as it would be, with the new
+    drop-in in a temporary directory and everything else where it is. What it says about the unit without the drop-in
+    does not count. Where the tool or the unit is missing, RV(verified) is V(false) and RV(verify_output) says why.
+  - It neither reloads systemd nor restarts the service.
+attributes:
+  check_mode:
+    description: Predicts what it would do, C(systemd-analyze verify) included, and changes nothing.
+    support: full
+  diff_mode:
+    description: Shows the whole drop-in, because all of it is this module's.
+    support: full
+  idempotent:
+    description: A second run with the same options changes nothing.
+    support: full
+options:
+  unit:
+    description: The service, with its suffix.
+    type: str
+    required: true
+  name:
+    description:
+      - The file name of the drop-in, which ends in C(.conf). Of all drop-ins the last name in the alphabet wins, and
+        many installers write C(override.conf).
+    type: str
+    default: zz-gpu-memory.conf
+  environment:
+    description:
+      - The variables with their values, in the order of the file. A value is text or a number; a boolean is refused,
+        since programs disagree about how it is written.
+      - These values are shown in the result and in the diff. They are settings, not secrets.
+    type: dict
+    default: {}
+  state:
+    description: Whether the drop-in is there. V(absent) also removes its directory if nothing else is in it.
+    type: str
+    choices: [present, absent]
+    default: present
+  directory:
+    description: Where the directory of the unit's drop-ins is.
+    type: path
+    default: /etc/systemd/system
+author: "selo.gpu_memory authors (@selo-ai)"
+"""
+
+EXAMPLES = r"""
+- name: Limit what Ollama keeps in memory
+  selo.gpu_memory.systemd_dropin:
+    unit: ollama.service
+    environment:
+      OLLAMA_NUM_PARALLEL: 2
+      OLLAMA_MAX_LOADED_MODELS: 1
+  register: drop_in
+
+- name: Take the drop-in away
+  selo.gpu_memory.systemd_dropin:
+    unit: ollama.service
+    state: absent
+"""
+
+RETURN = r"""
+path:
+  description: The drop-in.
+  returned: success
+  type: str
+  sample: /etc/systemd/system/ollama.service.d/zz-gpu-memory.conf
+sha256:
+  description: The SHA-256 of its content now, or, in check mode, as it would be; V(null) where there is none.
+  returned: success
+  type: str
+  sample: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+verified:
+  description: Whether C(systemd-analyze verify) accepted the unit with the new drop-in. Only a changed one is verified.
+  returned: success
+  type: bool
+  sample: true
+verify_output:
+  description: What C(systemd-analyze verify) says about the unit with the drop-in, or why it could not be asked.
+  returned: success
+  type: list
+  elements: str
+  sample: []
+"""
+
+import contextlib  # noqa: E402
+import hashlib  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+import shutil  # noqa: E402
+import subprocess  # noqa: E402
+import tempfile  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic, _dotenv, _systemd  # noqa: E402
+
+UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*\.conf")
+VERIFY_TIMEOUT_S = 60
+
+
+class Refused(Exception):
+    """What the user asked for cannot be done; the text says why and what to do."""
+
+
+def wanted_text(params: dict[str, Any]) -> str:
+    """The drop-in as the options want it; Refused with all that is wrong with them."""
+    problems = []
+    values = {}
+    if not UNIT.fullmatch(params["unit"]):
+        problems.append(f"unit: {params['unit']!r} is no name of a service; allowed: such as ollama.service")
+    if not NAME.fullmatch(params["name"]):
+        problems.append(f"name: {params['name']!r} is no name of a drop-in; allowed: such as zz-gpu-memory.conf")
+    for key, value in params["environment"].items():
+        try:
+            values[str(key)] = _dotenv.canonical(value)
+        except ValueError as problem:
+            problems.append(f"environment.{key}: {problem}")
+    try:
+        text = _systemd.render_dropin(values)
+    except _systemd.InvalidEnvironment as problem:
+        problems.append(f"environment: {problem}")
+    if problems:
+        raise Refused("; ".join(problems))
+    return text
+
+
+def verify(unit: str, name: str, text: str, directory: str, scratch: str) -> tuple[bool, list[str]]:
+    """Whether systemd accepts the unit with this drop-in, and what it says about it; Refused if it does not.
+
+    Most of what `systemd-analyze verify` prints is about the unit or the host as they are, so the unit is verified
+    twice, and only what the drop-in adds counts.
+    """
+    with tempfile.TemporaryDirectory(dir=scratch) as place:
+        without = _analyze(unit, place, directory)
+        os.mkdir(os.path.join(place, f"{unit}.d"))
+        with open(os.path.join(place, f"{unit}.d", name), "w", encoding="utf-8") as file:
+            file.write(text)
+        output = _analyze(unit, place, directory)
+    if without is None or output is None:
+        return False, ["systemd-analyze is missing or does not answer, so the drop-in is not verified"]
+    known = {line.replace(directory, place) for line in without}
+    added = [line.replace(f"{place}/", f"{directory}/") for line in output if line not in known and line not in without]
+    if added:
+        raise Refused(f"systemd rejects the drop-in, and it is not put in place: {'; '.join(added)}")
+    if f"Unit {unit} not found." in output:
+        return False, [f"{unit} is not there, so the drop-in is not verified"]
+    return True, output
+
+
+def _analyze(unit: str, first: str, directory: str) -> list[str] | None:
+    """What `systemd-analyze verify` prints, with unit files looked for in `first` before all others."""
+    command = shutil.which("systemd-analyze")
+    if command is None:
+        return None
+    # The empty last entry stands for systemd's own search path.
+    environment = {**os.environ, "LC_ALL": "C", "SYSTEMD_UNIT_PATH": f"{first}:{directory}:", "SYSTEMD_COLORS": "0"}
+    try:
+        done = subprocess.run(
+            [command, "verify", "--man=no", unit],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=VERIFY_TIMEOUT_S,
+            env=environment,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return [line for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
+
+
+def apply(params: dict[str, Any], check_mode: bool, scratch: str) -> dict[str, Any]:
+    """Do what the options say, or in check mode predict it; the result without Ansible's own keys."""
+    text = wanted_text(params)
+    present = params["state"] == "present"
+    directory = os.path.join(params["directory"], f"{params['unit']}.d")
+    path = os.path.join(directory, params["name"])
+    before = _atomic.read(path)
+    after = text.encode() if present else None
+    changed = before != after
+    verified = False
+    output: list[str] = []
+    if changed and present:
+        verified, output = verify(params["unit"], params["name"], text, params["directory"], scratch)
+    if changed:
+        _atomic.check(path if os.path.isdir(directory) else directory)
+        if not check_mode:
+            _put(path, after)
+    return {
+        "changed": changed,
+        "path": path,
+        "sha256": None if after is None else hashlib.sha256(after).hexdigest(),
+        "verified": verified,
+        "verify_output": output,
+        "diff": {
+            "before_header": path,
+            "after_header": path,
+            "before": (before or b"").decode(errors="replace"),
+            "after": (after or b"").decode(),
+        },
+    }
+
+
+def _put(path: str, content: bytes | None) -> None:
+    directory = os.path.dirname(path)
+    if content is None:
+        _atomic.remove(path)
+        # Only where nobody else has something in it.
+        with contextlib.suppress(OSError):
+            os.rmdir(directory)
+        return
+    if not os.path.isdir(directory):
+        os.mkdir(directory)
+        os.chmod(directory, 0o755)
+    _atomic.write(path, content, _atomic.Ownership(0o644, os.geteuid(), os.getegid()))
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "unit": {"type": "str", "required": True},
+            "name": {"type": "str", "default": "zz-gpu-memory.conf"},
+            "environment": {"type": "dict", "default": {}},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "directory": {"type": "path", "default": "/etc/systemd/system"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        result = apply(module.params, module.check_mode, module.tmpdir)
+    except (Refused, _atomic.CannotWrite) as problem:
+        module.fail_json(msg=str(problem))
+    except OSError as problem:
+        module.fail_json(msg=f"{problem}; nothing was put in place")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
