@@ -173,7 +173,7 @@ def _copy_attributes(source: str, descriptor: int) -> None:
             raise
         return
     for name in os.listxattr(descriptor):
-        if name not in wanted and name not in _COMPUTED_ATTRIBUTES:
+        if name not in wanted and not name.startswith("security."):  # a label cannot be taken away, only changed
             os.removexattr(descriptor, name)
     for name, value in wanted.items():
         if name not in os.listxattr(descriptor) or os.getxattr(descriptor, name) != value:
