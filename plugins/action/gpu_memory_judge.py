@@ -19,10 +19,16 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         host = (task_vars or {})["inventory_hostname"]
-        return {**result, "changed": False, **(self._after_load(host) if self._task.args["at"] == "load" else self._at_the_end(host))}
+        # A task that was skipped is registered as well; for the record it did not happen.
+        self.given = {name: value for name, value in self._task.args.items() if not _skipped(value)}
+        return {
+            **result,
+            "changed": False,
+            **(self._after_load(host) if self.given["at"] == "load" else self._end(host)),
+        }
 
     def _record(self, host: str, verdict: str, reasons: list[str]) -> dict[str, Any]:
-        given = self._task.args
+        given = self.given
         return _report.record(
             host,
             given["declared"],
@@ -39,7 +45,7 @@ class ActionModule(ActionBase):
 
     def _after_load(self, host: str) -> dict[str, Any]:
         """The judgement of a load. Where something was deployed, anything but a pass fails, so that it is put back."""
-        given = self._task.args
+        given = self.given
         verdict, reasons = _verdict.judge_load(
             given["declared"], given["decision"]["ollama_environment"], given["load"], given["after"]
         )
@@ -50,8 +56,8 @@ class ActionModule(ActionBase):
             judged.update(failed=True, msg="\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)]))
         return judged
 
-    def _at_the_end(self, host: str) -> dict[str, Any]:
-        given = self._task.args
+    def _end(self, host: str) -> dict[str, Any]:
+        given = self.given
         verdict, reasons, ok = _verdict.conclude(
             given["declared"],
             given["gate"],
@@ -76,3 +82,7 @@ class ActionModule(ActionBase):
 def _succeeded(read: dict[str, Any] | None) -> dict[str, Any] | None:
     """A read that failed was registered all the same, without its content."""
     return read if read and not read.get("failed") else None
+
+
+def _skipped(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value.get("skipped"))

@@ -50,7 +50,6 @@ def predict(
     loaded = _planner.largest_set(plans, intent.get("max_loaded_models", 0), ollama_version=version)
     together = _planner.combined([plans[name] for name in loaded])
     band = together.band_mib.get("total_mib", [together.total_mib, together.total_mib])
-    notes += [f"{', '.join(loaded)}: {warning}" for warning in together.warnings]
     return {
         "models": list(loaded),
         **{term: round(getattr(together, term)) for term in TERMS},
@@ -58,6 +57,7 @@ def predict(
         "offloaded_layers": together.offloaded_layers,
         "offloadable_layers": together.offloadable_layers,
         "others_mib": others_mib(declared, read),
+        "warnings": together.warnings,
     }, notes
 
 

@@ -98,7 +98,9 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
                 lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"]))
     if record["verdict"] != "pass" and record.get("reason"):
         lines += [_line("reason", text) for text in record["reason"].split("; ")]
-    lines += [_line("note", text) for text in record["notes"]]
+    # What a load has shown by the rows of the settings needs no warning any more.
+    warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
+    lines += [_line("note", text) for text in [*record["notes"], *warnings]]
     if undo and record["acted"] and record["verdict"] == "pass":
         lines.append(_line("undo", undo))
     return "\n".join(lines)
