@@ -67,6 +67,7 @@ class ActionModule(ActionBase):
             given.get("restored"),
             # A generation is kept also for a load alone; only with something to write is there something to put back.
             kept=bool((given.get("kept") or {}).get("generation") and given["decision"]["acts"]),
+            check_mode=self._task.check_mode,
         )
         proof = (given.get("decision") or {}).get("proof")
         if verdict == "pass" and proof and not given.get("load"):

@@ -42,6 +42,7 @@ def record(
         "profile": profile.get("label"),
         "verdict": verdict,
         "reason": "; ".join(reasons) or None,
+        "reasons": list(reasons),
         "max_used_mib": profile.get("max_used_mib"),
         "peak_used_mib": load.get("peak_used_mib"),
         "gpus": load.get("gpus") or (now.get("nvml") or {}).get("gpus") or [],
@@ -96,8 +97,7 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
         for row in record["settings"]:
             if row["state"] == state:
                 lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"]))
-    if record["verdict"] != "pass" and record.get("reason"):
-        lines += [_line("reason", text) for text in record["reason"].split("; ")]
+    lines += [_line("reason", text) for text in record["reasons"]]
     # What a load has shown by the rows of the settings needs no warning any more.
     warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
     lines += [_line("note", text) for text in [*record["notes"], *warnings]]
@@ -201,7 +201,7 @@ def _speed_text(record: Mapping[str, Any]) -> str | None:
     if record["load"] and record["load"].get("p95_s") is not None:
         parts.append(f"p95 {record['load']['p95_s']:.1f} s")
     restarts = record.get("restarts") or {}
-    if restarts.get("downtime_s") is not None:
+    if restarts.get("services"):
         parts.append(f"downtime {restarts['downtime_s']:.0f} s")
     return ", ".join(parts) or None
 

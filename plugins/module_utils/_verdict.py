@@ -242,6 +242,7 @@ def conclude(
     failure: Mapping[str, Any] | None,
     restored: Mapping[str, Any] | None,
     kept: bool,
+    check_mode: bool = False,
 ) -> tuple[str, list[str], bool]:
     """The verdict at the end of a host's run, its reasons, and whether it is `ok` for the exit status and the gate.
 
@@ -258,7 +259,17 @@ def conclude(
         return judged["verdict"], list(judged["reasons"]), judged["verdict"] == "pass"
     if decision and decision.get("proof"):
         return "pass", [], True
+    if check_mode:
+        return "untouched", [_would(decision or {})], True
     return "inconclusive", ["not loaded, because gpu_memory_verify is " + str(declared.get("verify"))], True
+
+
+def _would(decision: Mapping[str, Any]) -> str:
+    """What a run without check mode would do."""
+    would = [f"write {file['path']}" for file in decision.get("files") or []]
+    would += [f"restart {service}" for service in decision.get("restart") or []]
+    would += ["load the host"] if decision.get("load_needed") else []
+    return "check mode; a run would " + (", ".join(would) or "do nothing")
 
 
 def _conclude_failure(
