@@ -80,17 +80,17 @@ def check(path: str) -> None:
     """CannotWrite where `write` would fail for a reason that can be seen without writing."""
     target = target_of(path)
     directory = os.path.dirname(target)
-    if not os.path.isdir(directory):
-        raise CannotWrite(f"the directory {directory} is missing; create it, or correct the path")
-    if os.path.lexists(target) and not os.path.isfile(target):
-        raise CannotWrite(f"{path} is no regular file; move it away, or give another path")
+    place = directory
     try:
-        status = os.stat(target)
+        os.stat(os.path.join(directory, ""))
+        status = os.stat(target) if os.path.lexists(target) else None
     except FileNotFoundError:
-        place = directory
+        raise CannotWrite(f"the directory {directory} is missing; create it, or correct the path") from None
     except OSError as problem:
         raise CannotWrite(_explain(path, problem)) from problem
-    else:
+    if status is not None:
+        if not stat.S_ISREG(status.st_mode):
+            raise CannotWrite(f"{path} is no regular file; move it away, or give another path")
         place = target if status.st_nlink > 1 else directory
         if os.geteuid() not in (0, status.st_uid):
             raise CannotWrite(f"{path} belongs to uid {status.st_uid}; run the task as that user or as root (become)")
