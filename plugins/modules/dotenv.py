@@ -55,6 +55,7 @@ options:
     description:
       - The programs that read the file. C(python-dotenv) is C(load_dotenv()), C(bash) is C(source), C(systemd) is
         C(EnvironmentFile=), and C(docker) is C(docker run --env-file), which knows no quotes.
+      - An empty list stands for the default.
     type: list
     elements: str
     choices: [python-dotenv, bash, systemd, docker]

@@ -1,0 +1,165 @@
+"""The module: the twelve cases, and that systemd's own verdict comes before use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.testing import patch_module_args
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _systemd
+from ansible_collections.selo.gpu_memory.plugins.modules import systemd_dropin
+
+needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
+UNIT = "[Service]\nExecStart=/bin/true\nNonsense=1\n"
+FILE = "try.service.d/zz-gpu-memory.conf"
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    directory = tmp_path / "units"
+    directory.mkdir()
+    (directory / "try.service").write_text(UNIT)
+    return directory
+
+
+def run(capsys: pytest.CaptureFixture[str], units: Path, check_mode: bool = False, **options: Any) -> dict[str, Any]:
+    arguments = {"unit": "try.service", "directory": str(units), "_ansible_check_mode": check_mode, **options}
+    with patch_module_args(arguments), pytest.raises(SystemExit):
+        systemd_dropin.main()
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return answer
+
+
+def snapshot(directory: Path) -> dict[str, str | None]:
+    found = directory.rglob("*")
+    return {str(path.relative_to(directory)): path.read_text() if path.is_file() else None for path in found}
+
+
+OLD = _systemd.render_dropin({"A": "0"})
+NEW = _systemd.render_dropin({"A": "1", "B": "x y"})
+PRESENT: dict[str, Any] = {"environment": {"A": 1, "B": "x y"}}
+CASES: dict[str, tuple[str | None, dict[str, Any], str | None]] = {
+    "create": (None, PRESENT, NEW),
+    "modify": (OLD, PRESENT, NEW),
+    "delete": (OLD, {"state": "absent"}, None),
+}
+
+
+@pytest.mark.parametrize("check_mode", [True, False], ids=["check", "real"])
+@pytest.mark.parametrize(("before", "options", "after"), CASES.values(), ids=CASES)
+def test_twelve_cases(
+    units: Path,
+    capsys: pytest.CaptureFixture[str],
+    before: str | None,
+    options: dict[str, Any],
+    after: str | None,
+    check_mode: bool,
+) -> None:
+    path = units / FILE
+    if before is not None:
+        path.parent.mkdir()
+        path.write_text(before)
+    untouched = snapshot(units)
+    first = run(capsys, units, check_mode, **options)
+    assert first["changed"]
+    assert first["path"] == str(path)
+    assert first["sha256"] == (hashlib.sha256(after.encode()).hexdigest() if after else None)
+    assert (first["diff"]["before"], first["diff"]["after"]) == (before or "", after or "")
+    if check_mode:
+        assert snapshot(units) == untouched
+        again = run(capsys, units, check_mode, **options)
+        assert (again["changed"], again["diff"]) == (True, first["diff"])
+        assert run(capsys, units, False, **options)["diff"] == first["diff"]
+    assert (path.read_text() if path.exists() else None) == after
+    assert path.parent.exists() == (after is not None)
+    if after:
+        assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o644, 0o755)
+    again = run(capsys, units, check_mode, **options)
+    assert (again["changed"], again["sha256"]) == (False, first["sha256"])
+    assert again["diff"]["before"] == again["diff"]["after"]
+    assert (units / "try.service").read_text() == UNIT
+
+
+def test_absent_leaves_the_drop_ins_of_others(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(capsys, units, **PRESENT)
+    other = units / "try.service.d" / "override.conf"
+    other.write_text("[Service]\n")
+    assert run(capsys, units, state="absent")["changed"]
+    assert snapshot(units)["try.service.d/override.conf"] == "[Service]\n"
+    assert FILE not in snapshot(units)
+
+
+@needs_systemd
+def test_only_what_the_drop_in_adds_counts(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (units / "try.service.d").mkdir()
+    (units / "try.service.d" / "override.conf").write_text("[Service]\nAlsoNonsense=1\n")
+    answer = run(capsys, units, **PRESENT)
+    assert answer["verified"]
+    assert any("Nonsense" in line for line in answer["verify_output"])
+    assert any("AlsoNonsense" in line for line in answer["verify_output"])
+
+
+@needs_systemd
+def test_what_systemd_rejects_is_not_put_in_place(
+    units: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(capsys, units, environment={"A": 0})
+    untouched = snapshot(units)
+    monkeypatch.setattr(_systemd, "render_dropin", lambda _: "[Service]\nEnvironment=A\nFoo=1\n")  # were it ever wrong
+    answer = run(capsys, units, **PRESENT)
+    assert answer["failed"]
+    assert f"{units / FILE}:2: Invalid environment assignment" in answer["msg"]
+    assert "Nonsense" not in answer["msg"]
+    assert snapshot(units) == untouched
+
+
+@needs_systemd
+def test_a_unit_that_is_not_there_is_not_verified(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run(capsys, units, unit="try-missing.service", **PRESENT)
+    assert answer["changed"]
+    assert not answer["verified"]
+    assert answer["verify_output"] == ["try-missing.service is not there, so the drop-in is not verified"]
+
+
+def test_without_the_tool_it_says_so(
+    units: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    answer = run(capsys, units, **PRESENT)
+    assert answer["changed"]
+    assert not answer["verified"]
+    assert "systemd-analyze is missing" in answer["verify_output"][0]
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no suffix": ({"unit": "ollama"}, "unit: 'ollama' is no name of a service; allowed: such as ollama.service"),
+    "a path": ({"unit": "../x.service"}, "unit: '../x.service' is no name of a service"),
+    "no .conf": ({"name": "zz"}, "name: 'zz' is no name of a drop-in"),
+    "a path as name": ({"name": "../zz.conf"}, "name: '../zz.conf' is no name of a drop-in"),
+    "a boolean": ({"environment": {"A": True}}, "environment.A: the boolean True"),
+    "a second directive": ({"environment": {"A": "1\nExecStart=/bin/sh"}}, "environment: A: the character U+000A"),
+    "a bad name": ({"environment": {"A B": 1}}, "environment: 'A B' is no name of a variable"),
+    "no directory": ({"directory": "/no/such"}, "the directory /no/such is missing; create it"),
+}
+
+
+@pytest.mark.parametrize("check_mode", [True, False], ids=["check", "real"])
+@pytest.mark.parametrize(("options", "message"), REFUSED.values(), ids=REFUSED)
+def test_bad_input_gets_one_message_and_changes_nothing(
+    units: Path, capsys: pytest.CaptureFixture[str], options: dict[str, Any], message: str, check_mode: bool
+) -> None:
+    untouched = snapshot(units)
+    answer = run(capsys, units, check_mode, **options)
+    assert answer["failed"]
+    assert message in answer["msg"]
+    assert snapshot(units) == untouched
+
+
+def test_a_masked_drop_in_is_not_written_through(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (units / "try.service.d").mkdir()
+    (units / FILE).symlink_to("/dev/null")
+    assert "no regular file" in run(capsys, units, **PRESENT)["msg"]
