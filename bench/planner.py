@@ -25,8 +25,24 @@ _models: dict[str, Model] = {}
 
 def model(name: str) -> Model:
     if name not in _models:
-        _models[name] = Model.from_show(json.loads((DATA / f"{name}.show.json").read_text()))
+        file = DATA / f"{name}.show.json"
+        _models[name] = Model.from_show(json.loads(file.read_text()) if file.exists() else unpacked(name))
     return _models[name]
+
+
+def unpacked(name: str) -> dict[str, object]:
+    """The /api/show answer of a model in architectures.json, which has each kind of block once."""
+    packed = json.loads((DATA / "architectures.json").read_text())[name]
+    tensors = packed["tensors"] + [
+        [f"blk.{index}.{suffix}", *rest]
+        for kind in packed["blocks"]
+        for index in kind["of"]
+        for suffix, *rest in kind["tensors"]
+    ]
+    return {
+        "model_info": packed["model_info"],
+        "tensors": [{"name": tensor, "type": type_name, "shape": shape} for tensor, type_name, shape in tensors],
+    }
 
 
 def rows(name: str, version: str = VERSION) -> Iterator[tuple[dict[str, str], Plan]]:
@@ -37,7 +53,10 @@ def rows(name: str, version: str = VERSION) -> Iterator[tuple[dict[str, str], Pl
                 {key: row[key] for key in ("num_gpu", "num_ctx", "num_parallel", "num_batch", "flash_attention")}
                 | {"kv_cache_type": row["cache_type"]}
             )
-            yield row, plan(model(f"{row['case']}-{row['quant']}"), scenario, ollama_version=version)
+            yield (
+                row,
+                plan(model("-".join(filter(None, (row["case"], row.get("quant"))))), scenario, ollama_version=version),
+            )
 
 
 def projected(planned: Plan) -> float:
@@ -54,8 +73,6 @@ def accuracy() -> None:
     ]
     print(f"{'llama_projection':<26} {len(exact) // 2:>5} {max(exact):>10.2f} {'':>8}  weights, KV")
     for name in ("llama_server_projection", "lab_models_projection", "architectures_projection"):
-        if not (DATA / f"{name}.csv").exists():
-            continue
         off = [
             (abs(projected(planned) - float(row["projected_gpu_mib"])), float(row["projected_gpu_mib"]))
             for row, planned in rows(name)

@@ -25,10 +25,13 @@ class Architecture:
     swa_dense_first: bool = False
     swa_default_window: int = 0  # where the metadata name none
     encoder: bool = False  # no KV cache, one batch through the whole stack
+    headless: bool = False  # gives embeddings only: no output matrix on the GPU
     single_slot: bool = False  # Ollama forces num_parallel to 1
     recurrent: bool = False  # all or some layers keep a state instead of keys and values
     parallel_residual: bool = False  # attention and feed-forward both read the layer's normed input
-    extra_inputs: int = 0  # further activations of the embedding's width kept from the input
+    held_streams: int = 0  # further activations of the embedding's width held through all blocks
+    normed_values: bool = False
+    cached_blocks: int = 0  # only so many blocks keep keys and values, the rest read theirs; 0: all
 
 
 def _known(**kwargs: object) -> Architecture:
@@ -40,11 +43,31 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": _known(),
     "gemma2": _known(swa_period=2, swa_default_window=4096),
     "gemma3": _known(swa_period=6),
+    "gemma3n": _known(swa_period=5, held_streams=9, cached_blocks=20),
+    "gemma4": _known(swa_period=6, normed_values=True),
     "gpt-oss": _known(swa_period=2),
     "cohere2": _known(swa_period=4, parallel_residual=True),
     "command-r": _known(parallel_residual=True),
-    "bert": _known(encoder=True),
-    "nomic-bert": _known(encoder=True),
+    "exaone4": _known(swa_period=4),
+    "falcon": _known(parallel_residual=True),
+    "phi2": _known(parallel_residual=True),
+    "qwen3vl": _known(single_slot=True),
+    "deepseek2": _known(),
+    "glm4moe": _known(),
+    "llama4": _known(),
+    "mamba2": _known(recurrent=True),
+    "qwen3vlmoe": _known(single_slot=True),
+    "gemma-embedding": _known(swa_period=6, encoder=True),
+    "granitehybrid": _known(recurrent=True),
+    "falcon-h1": _known(recurrent=True),
+    "lfm2": _known(recurrent=True, single_slot=True),
+    "lfm2moe": _known(recurrent=True, single_slot=True),
+    "qwen3next": _known(recurrent=True, single_slot=True),
+    "qwen35": _known(recurrent=True, single_slot=True),
+    "qwen35moe": _known(recurrent=True, single_slot=True),
+    "nemotron_h": _known(recurrent=True, single_slot=True),
+    "bert": _known(encoder=True, headless=True),
+    "nomic-bert": _known(encoder=True, headless=True),
     **{
         name: _known()
         for name in (
@@ -59,6 +82,20 @@ ARCHITECTURES: dict[str, Architecture] = {
             "qwen3",
             "qwen3moe",
             "starcoder2",
+            "stablelm",
+            "chatglm",
+            "apertus",
+            "bailingmoe2",
+            "hunyuan-dense",
+            "phimoe",
+            "internlm2",
+            "smollm3",
+            "seed_oss",
+            "ernie4_5",
+            "exaone",
+            "glm4",
+            "nemotron",
+            "qwen2vl",
         )
     },
 }

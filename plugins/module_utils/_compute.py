@@ -37,7 +37,7 @@ class Batch:
 
 def compute_bytes(model: Model, batch: Batch, first: int) -> int:
     """Bytes of the GPU's compute buffer with blocks[first:] and the output layer there, nothing else."""
-    return _Builder(model, batch).build(_settled(model.blocks[first:]), arrives=first == 0)
+    return _Builder(model, batch).build(_settled(model, model.blocks[first:]), arrives=first == 0)
 
 
 def offload_bytes(model: Model, batch: Batch, first: int) -> int:
@@ -45,7 +45,7 @@ def offload_bytes(model: Model, batch: Batch, first: int) -> int:
 
     Their matrices and their part of the cache are copied in when needed (ggml-backend.cpp, op_offload).
     """
-    kept = [*_settled(model.blocks[:first]), *_settled(model.blocks[first:])]
+    kept = [*_settled(model, model.blocks[:first]), *_settled(model, model.blocks[first:])]
     return _Builder(model, batch).build(kept, arrives=True, borrowed=first)
 
 
@@ -55,13 +55,13 @@ def host_bytes(model: Model, batch: Batch) -> int:
     return 4 * 4 * batch.tokens * model.embedding + sum(masks.values()) + 4 * batch.outputs * model.vocabulary
 
 
-def _settled(blocks: Sequence[Block]) -> list[Block]:
+def _settled(model: Model, blocks: Sequence[Block]) -> list[Block]:
     """The first few of each kind and the last: the allocator repeats itself from there."""
     seen: dict[tuple[object, ...], int] = {}
     kept = []
     for block in blocks:
         seen[block.shape] = seen.get(block.shape, 0) + 1
-        if seen[block.shape] <= _KEPT or block is blocks[-1]:
+        if block.tensors and (seen[block.shape] <= _KEPT or block is model.last_block):
             kept.append(block)
     return kept
 
@@ -83,6 +83,8 @@ class _Builder:
         """`arrives`: the tokens' embeddings come in here; blocks before `borrowed` have their weights on the host."""
         if not kept:
             self.row = 4 * self.batch.outputs
+        for _ in range(self.model.traits.held_streams if kept else 0):
+            self.graph.add(self.wide)
         stream = self.receive(kept, arrives, borrowed)
         for block in kept:
             self.borrowing = block.index < borrowed
@@ -96,10 +98,11 @@ class _Builder:
         """Inputs in the order in which the device receives them; returns the residual stream."""
         g, batch, wide, model = self.graph, self.batch, self.wide, self.model
         mixed: tuple[int, ...] = ()
-        experts = weights = 0
+        experts = weights = tall = 0
         if arrives:
             # llama-server reserves for prompts that mix tokens and embeddings: two more streams, a copy never freed
-            mixed = (g.add(wide), g.add(wide), g.add(8 * batch.tokens))
+            tall = wide * model.input_streams
+            mixed = (g.add(tall), g.add(wide), g.add(8 * batch.tokens))
             apart = [g.add(wide)] + ([g.add(wide)] if model.position_embedding else [])
         else:
             # the host's last product and the streams that are still to be added to it
@@ -108,7 +111,8 @@ class _Builder:
                 experts = model.experts_used
             apart = [g.add(wide * max(experts, 1))]
             weights = g.add(self.row * experts)
-            apart.append(g.add(wide))
+            if not before.has("layer_output_scale"):
+                apart.append(g.add(wide))
             if before.has("ffn_up_shexp"):
                 apart.append(g.add(wide))
         if not borrowed:
@@ -119,7 +123,11 @@ class _Builder:
                     g.add(8 * batch.tokens * block.v_width)  # where each element of V goes: V is kept transposed
                 self.mask(block)
         if mixed:
-            g.view(g.add(wide, mixed[0]), mixed[1], mixed[2])
+            if model.input_streams > 1:
+                # each token's embedding is padded to what an image's brings for the first blocks
+                apart[0], padded = g.view(g.add(tall, apart[0])), g.add(tall, mixed[1])
+                mixed = (mixed[0], padded, mixed[2])
+            g.view(g.add(tall, mixed[0]), mixed[1], mixed[2])
         if experts:
             apart[0] = g.add(wide, g.view(g.add(wide * experts, apart[0], weights, in_place=True)))
         return g.add(wide, *apart, in_place=True) if len(apart) > 1 else apart[0]
@@ -135,23 +143,41 @@ class _Builder:
 
     def block(self, block: Block, stream: int) -> int:
         g = self.graph
+        if not (block.mixes or block.feeds):
+            return stream
         normed = self.norm(stream) if block.has("attn_norm") else stream
-        attended = self.attention(block, normed)
-        if not self.model.traits.parallel_residual:
-            attended, stream = self.narrowed(block, self.multiply(block, "attn_output", attended), stream)
+        if self.model.traits.parallel_residual:
+            attended = self.attention(block, normed)
+            result = g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True)
+            (stream,) = self.narrowed(block, g.add(self.wide, result, self.multiply(block, "attn_output", attended)))
+            return stream
+        if not block.mixes:
+            stream, normed = self.narrowed(block, stream, normed)
+        else:
+            attended = self.mixed(block, normed)
+            attended, stream = self.narrowed(block, attended, stream)
             stream = g.add(self.wide, attended, stream, in_place=True)
+            if not block.feeds:
+                return stream
             normed = self.norm(stream) if block.has("attn_norm", "ffn_norm") else stream
-            return g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True)
-        result = g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True)
-        (stream,) = self.narrowed(block, g.add(self.wide, result, self.multiply(block, "attn_output", attended)))
-        return stream
+        return g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True)
 
-    def narrowed(self, block: Block, *streams: int) -> tuple[int, ...]:
+    def mixed(self, block: Block, normed: int) -> int:
+        """What attention or the block's state, or both, make of the other tokens."""
+        if not block.k_width:
+            return self.multiply(block, "ssm_out", self.recurrence(block, normed))
+        attended = self.multiply(block, "attn_output", self.attention(block, normed))
+        if not block.state_elements:
+            return attended
+        scanned = self.multiply(block, "ssm_out", self.recurrence(block, normed))
+        return self.graph.add(self.wide, attended, scanned, in_place=True)
+
+    def narrowed(self, block: Block, *streams: int) -> Sequence[int]:
         """After the last block's attention only the tokens whose logits are kept go on."""
-        if block.index < len(self.model.blocks) - 1:
+        if block.index < self.model.last_block.index:
             return streams
         self.row = 4 * self.batch.outputs
-        return tuple(self.graph.add(self.wide, stream) for stream in streams)
+        return [self.graph.add(self.wide, stream) for stream in streams]
 
     def norm(self, source: int) -> int:
         """Normed and scaled, in place unless the source is needed again."""
@@ -159,7 +185,9 @@ class _Builder:
 
     def multiply(self, block: Block, name: str, *sources: int, rows: int = 0) -> int:
         """The product with one matrix, for every token or (experts) for `rows` bytes an element."""
-        matrix = block.tensors[name + ".weight"]
+        matrix = block.tensors.get(name + ".weight")
+        if matrix is None:  # an architecture that calls it otherwise
+            return self.graph.add(self.wide, *sources)
         copy = (self.graph.add(matrix.bytes),) if self.borrowing else ()
         return self.graph.add((rows or self.row) * matrix.shape[1], *copy, *sources)
 
@@ -167,23 +195,50 @@ class _Builder:
         """The heads' mixed values, before the output matrix."""
         g, row = self.graph, self.row
         q_size, k_size = row * block.heads * block.k_head, row * block.k_width
+        model = self.model
+        rotate = (lambda source, size: g.add(size, source)) if model.rotated else (lambda source, size: source)
         if block.has("attn_qkv"):
             fused = self.multiply(block, "attn_qkv", normed)
             q, k, v = g.view(fused), g.view(fused), g.view(fused)
+            q, k = rotate(q, q_size), rotate(k, k_size)
         else:
-            q, k, v = g.view(self.multiply(block, "attn_q", normed)), -1, -1
-        if self.model.rotated:
-            q = g.add(q_size, q)
-        if not block.has("attn_qkv"):
-            v = self.multiply(block, "attn_v", normed)
-            k = g.view(self.multiply(block, "attn_k", normed))
-        if self.model.rotated:
-            k = g.add(k_size, k)
+            q = rotate(g.view(self.multiply(block, "attn_q", normed)), q_size)
+            if not model.window:
+                v = self.multiply(block, "attn_v", normed)
+            k = rotate(g.view(self.multiply(block, "attn_k", normed)), k_size)
+            if model.window:
+                v = self.multiply(block, "attn_v", normed)
+            if model.traits.normed_values:
+                v = g.add(row * block.v_width, g.view(v))
         if self.model.traits.encoder:
             return self.attend_here(block, q, k, v)
         g.store(k)
         g.store(v)
         return self.attend(block, q)
+
+    def recurrence(self, block: Block, normed: int) -> int:
+        """A block that keeps a state instead of keys and values."""
+        g, row = self.graph, self.row
+        state = 4 * block.state_elements * self.batch.slots
+        if block.has("ssm_in") and block.has("ssm_out"):
+            inner, channels = row * block.tensors["ssm_out.weight"].shape[0], row * block.width("ssm_conv1d")
+            projected = self.multiply(block, "ssm_in", normed)
+            convolved = g.add(channels, g.add(channels, g.view(projected)))
+            scanned = g.add(inner + state, g.view(convolved))
+            gate = g.add(inner, g.view(projected))
+            skipped = g.add(inner, g.view(convolved))
+            return g.add(inner, gate, g.add(inner, g.view(scanned), skipped, in_place=True))
+        # others: everything that is computed from the input, at one time
+        parts = [
+            self.multiply(block, name[: -len(".weight")], normed)
+            for name, tensor in block.tensors.items()
+            if name.endswith(".weight")
+            and len(tensor.shape) == 2
+            and tensor.shape[0] == self.model.embedding
+            and not name.startswith("ffn_")
+        ]
+        widest = max((g.nodes[part].size for part in parts), default=self.wide)
+        return g.add(widest, *parts, g.add(state))
 
     def attend_here(self, block: Block, q: int, k: int, v: int) -> int:
         """Attention of an encoder: to this batch only, without a cache."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils._architectures import (
     ARCHITECTURES,
@@ -22,7 +22,32 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._gguf import (
 )
 
 _PROJECTOR = ("v.", "mm.", "a.", "resampler.")
+_OUTPUT = ("output", "cls", "dense_", "altup_")
+_FIRST_BLOCK = ("per_layer_model_proj", "per_layer_proj_norm")  # without a block's number, but kept with the first
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
+_MATRICES = frozenset(
+    f"{name}.weight"
+    for name in (
+        *("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_gate", "ssm_in", "ssm_out", "ssm_conv1d"),
+        *("ffn_gate_inp", "ffn_gate", "ffn_up", "ffn_down", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp"),
+        *("ffn_gate_exps", "ffn_up_exps", "ffn_down_exps", "ffn_gate_up_exps"),
+    )
+)
+# a tensor, and what a block must have with it
+_NEEDED = {
+    whole: frozenset(parts)
+    for whole, parts in {
+        "ffn_up.weight": ["ffn_down.weight"],
+        "ffn_gate.weight": ["ffn_up.weight", "ffn_down.weight"],
+        "ffn_down.weight": ["ffn_up.weight"],
+        "ffn_up_shexp.weight": ["ffn_down_shexp.weight"],
+        "ffn_gate_shexp.weight": ["ffn_up_shexp.weight", "ffn_down_shexp.weight"],
+        "ffn_gate_inp.weight": ["ffn_down_exps.weight"],
+        "ffn_up_exps.weight": ["ffn_gate_inp.weight", "ffn_down_exps.weight"],
+        "ffn_down_exps.weight": ["ffn_gate_inp.weight"],
+        "attn_q.weight": ["attn_output.weight"],
+    }.items()
+}
 _MAX_BLOCKS = 1024
 _MAX_METADATA = 1 << 40
 _RECURRENT = ("ssm_", "time_mix_", "shortconv.")
@@ -56,6 +81,10 @@ class Metadata:
             raise ModelUnreadable(f"model_info {self.key(name)} is {value!r}; a whole number is needed")
         return value
 
+    def withheld(self, name: str) -> bool:
+        """Whether the key is there without its values, as Ollama shows arrays unless asked for verbose."""
+        return self.key(name) in self._values and not isinstance(self._values[self.key(name)], int)
+
     def per_block(self, name: str, count: int) -> list[int] | None:
         """An array with a number for each of `count` blocks, None where it is absent. Raises ModelUnreadable."""
         value = self._values.get(self.key(name))
@@ -80,6 +109,7 @@ class Block:
     k_head: int  # elements of one head's key
     v_head: int  # and of its value
     sliding: bool
+    cached: bool  # its keys and values are kept
     state_elements: int  # f32 elements of recurrent state for one slot
     device_bytes: int = 0
     host_bytes: int = 0
@@ -89,6 +119,15 @@ class Block:
     def shape(self) -> tuple[object, ...]:
         """Equal for blocks whose graphs are equal."""
         return self.sliding, tuple((name, tensor.shape) for name, tensor in self.tensors.items())
+
+    @property
+    def mixes(self) -> bool:
+        """Whether the block looks at other tokens: by attention or by its state."""
+        return bool(self.k_width or self.state_elements)
+
+    @property
+    def feeds(self) -> bool:
+        return self.has("ffn_down", "ffn_down_exps")
 
     def width(self, *names: str) -> int:
         """The output width of the first tensor present among `names` (without `.weight`), else 0."""
@@ -121,9 +160,14 @@ class Model:
     projector_bytes: int
     has_head: bool
     position_embedding: bool
+    input_streams: int  # embeddings that one token of the input brings: more than 1 with deepstack
+    embedder: bool
     single_slot: bool
-    prediction_blocks: int
     notes: tuple[str, ...] = field(default=())
+
+    @property
+    def last_block(self) -> Block:
+        return max((block for block in self.blocks if block.tensors), key=lambda block: block.index)
 
     @property
     def rotated(self) -> bool:
@@ -198,19 +242,35 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
             if int(match[1]) >= count:
                 raise ModelUnreadable(f"tensors lists {tensor.name}, but {metadata.key('block_count')} is {count}")
             of_block[int(match[1])][match[2]] = tensor
+        elif tensor.name.startswith(_FIRST_BLOCK):
+            of_block[0][tensor.name] = tensor
         elif tensor.name.startswith(_PROJECTOR):
             projector += tensor.device_bytes
-        elif tensor.name.startswith(("output", "cls", "dense_")):
+        elif tensor.name.startswith(_OUTPUT):
             outputs += tensor.device_bytes
         else:
             inputs += tensor.bytes
-    has_head = not traits.encoder
+    has_head = not traits.headless
     host_outputs = outputs
     if has_head and output_matrix is None:
         output_matrix = token_embedding  # tied: llama.cpp puts a second copy on the GPU
         outputs += token_embedding.device_bytes
 
+    prediction = min(metadata.number("nextn_predict_layers", 0), count - 1)
+    _complete(traits, of_block)
+    if output_matrix and (len(output_matrix.shape) != 2 or output_matrix.shape[0] != embedding):
+        raise ModelUnreadable(
+            f"{output_matrix.name} has shape {list(output_matrix.shape)}, "
+            f"but {metadata.key('embedding_length')} is {embedding}"
+        )
+    if (
+        traits.measured
+        and has_head
+        and not any(name.endswith("_norm.weight") for name in tensors if name[:4] != "blk.")
+    ):
+        raise ModelUnreadable("tensors lists no output_norm.weight: the answer is cut off")
     blocks = _blocks(metadata, traits, embedding, of_block)
+    blocks[count - prediction :] = [_unloaded(block) for block in blocks[count - prediction :]]
     if name not in ARCHITECTURES:
         notes.append(
             f"architecture {name!r} was never compared with llama.cpp: weights are exact, "
@@ -219,7 +279,11 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
     window = metadata.number("attention.sliding_window", traits.swa_default_window)
     if window and not any(block.sliding for block in blocks) and not traits.measured:
         notes.append(f"sliding window of {window} without a known pattern: the cache is charged for the full context")
-    prediction = metadata.number("nextn_predict_layers", 0)
+    if prediction:
+        notes.append(
+            f"the last {prediction} blocks predict further tokens: llama.cpp does not load them, nor are they counted"
+        )
+    embedder = traits.encoder or bool(metadata.number("pooling_type", 0))
     return Model(
         architecture=name,
         traits=traits,
@@ -235,10 +299,17 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         input_bytes=inputs,
         projector_bytes=projector,
         has_head=has_head,
+        input_streams=1 + metadata.number("n_deepstack_layers", 0),
         position_embedding="position_embd.weight" in tensors,
-        single_slot=traits.encoder or traits.single_slot or bool(families & SINGLE_SLOT_FAMILIES),
-        prediction_blocks=min(prediction, count - 1),
+        embedder=embedder,
+        single_slot=embedder or traits.single_slot or bool(families & SINGLE_SLOT_FAMILIES),
         notes=tuple(notes),
+    )
+
+
+def _unloaded(block: Block) -> Block:
+    return replace(
+        block, tensors={}, k_width=0, v_width=0, state_elements=0, device_bytes=0, host_bytes=0, largest_matrix_bytes=0
     )
 
 
@@ -258,6 +329,7 @@ def _sliding(metadata: Metadata, traits: Architecture, count: int) -> list[bool]
 def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: list[dict[str, Tensor]]) -> list[Block]:
     count = len(of_block)
     sliding = _sliding(metadata, traits, count)
+    cached = count - metadata.number("attention.shared_kv_layers", count - (traits.cached_blocks or count))
     heads_listed = metadata.per_block("attention.head_count", count)
     heads_kv_listed = metadata.per_block("attention.head_count_kv", count)
     blocks = []
@@ -269,7 +341,7 @@ def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: 
             )
         _consistent(index, tensors, embedding)
         heads = heads_listed[index] if heads_listed else metadata.number("attention.head_count", 0)
-        heads_kv = heads_kv_listed[index] if heads_kv_listed else metadata.number("attention.head_count_kv", heads)
+        heads_kv = heads_kv_listed[index] if heads_kv_listed else _heads_kv(metadata, heads)
         widths = _widths(metadata, index, tensors, embedding, heads, heads_kv)
         recurrent = any(name.startswith(_RECURRENT) for name in tensors)
         if not widths[1] and not recurrent and traits.measured and not traits.recurrent:
@@ -291,6 +363,7 @@ def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: 
                 k_head=widths[3],
                 v_head=widths[4],
                 sliding=sliding[index],
+                cached=not traits.encoder and index < cached,
                 state_elements=_state(metadata, embedding) if recurrent else 0,
                 device_bytes=sum(tensor.device_bytes for tensor in tensors.values()),
                 host_bytes=sum(tensor.bytes for tensor in tensors.values()),
@@ -300,7 +373,26 @@ def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: 
     return blocks
 
 
+def _complete(traits: Architecture, of_block: list[dict[str, Tensor]]) -> None:
+    """Refuses a block that alone lacks what others of its kind have: sizes would be too small without a word."""
+    kinds: dict[frozenset[str], list[int]] = {}
+    for index, tensors in enumerate(of_block):
+        kinds.setdefault(frozenset(name for name in tensors if not name.startswith(_FIRST_BLOCK)), []).append(index)
+    for names, members in kinds.items():
+        for others, more in kinds.items():
+            if traits.measured and len(members) == 1 and len(more) > 1 and names < others:
+                lacking = sorted(others - names)[0]
+                raise ModelUnreadable(f"blk.{members[0]} has no {lacking}, other blocks have: the answer is cut off")
+        for whole, parts in _NEEDED.items():
+            if whole in names and not names >= parts:
+                lacking = sorted(parts - names)[0]
+                raise ModelUnreadable(f"blk.{members[0]} has {whole} but no {lacking}: the answer is cut off")
+
+
 def _consistent(index: int, tensors: Mapping[str, Tensor], embedding: int) -> None:
+    for name, tensor in tensors.items():
+        if name in _MATRICES and len(tensor.shape) < 2:
+            raise ModelUnreadable(f"blk.{index}.{name} has shape {list(tensor.shape)}; a matrix is needed")
     for name in ("attn_q", "attn_k", "attn_v", "attn_qkv", "ffn_gate", "ffn_up"):
         tensor = tensors.get(name + ".weight")
         if tensor and (len(tensor.shape) != 2 or tensor.shape[0] != embedding):
@@ -317,41 +409,57 @@ def _consistent(index: int, tensors: Mapping[str, Tensor], embedding: int) -> No
             )
 
 
+def _heads_kv(metadata: Metadata, heads: int) -> int:
+    """llama.cpp takes as many key heads as heads where nothing is said; an array whose values are held back says 0."""
+    return 0 if metadata.withheld("attention.head_count_kv") else metadata.number("attention.head_count_kv", heads)
+
+
 def _widths(
     metadata: Metadata, index: int, tensors: Mapping[str, Tensor], embedding: int, heads: int, heads_kv: int
 ) -> tuple[int, int, int, int, int]:
-    """(heads, width of K, width of V, one head's key, its value); all 0 for a block without attention."""
+    """(heads, width of K, width of V, one head's key, its value); all 0 for a block without attention.
+
+    `heads` and `heads_kv` are 0 where the metadata do not say (an array without verbose): the tensors do then.
+    """
 
     def rows(name: str) -> int:
         tensor = tensors.get(name + ".weight")
         return tensor.shape[1] if tensor and len(tensor.shape) > 1 else 0
 
-    fused, k, v = rows("attn_qkv"), rows("attn_k"), rows("attn_v")
+    fused, q, k, v = rows("attn_qkv"), rows("attn_q"), rows("attn_k"), rows("attn_v")
     latent = "attn_kv_a_mqa.weight" in tensors
-    if not (fused or k or latent):
+    stateful = any(name.startswith(_RECURRENT) for name in tensors)
+    if not (k or latent or (fused and not stateful)):  # a stateful block's qkv does not feed a cache
         return 0, 0, 0, 0, 0
-    if not heads:
-        raise ModelUnreadable(f"model_info has no {metadata.key('attention.head_count')}")
-    k_head = metadata.number("attention.key_length", embedding // heads)
-    v_head = metadata.number("attention.value_length", embedding // heads)
+    normed = tensors.get("attn_k_norm.weight")
+    if k and heads_kv:
+        if k % heads_kv:
+            raise ModelUnreadable(f"blk.{index}.attn_k.weight is {k} wide, which {heads_kv} key heads do not divide")
+        k_head = k // heads_kv
+    elif k and normed and len(normed.shape) == 1 and k % normed.shape[0] == 0:
+        k_head = normed.shape[0]
+    else:
+        k_head = metadata.number("attention.key_length", embedding // heads if heads else 0)
+    if not k_head or not (heads or q):
+        raise ModelUnreadable(f"model_info has neither {metadata.key('attention.head_count')} nor key_length")
+    heads = heads or max(q // k_head, 1)
     if latent:
+        v_head = metadata.number("attention.value_length", k_head)
         if "attn_k_b.weight" in tensors:
-            return heads, k_head, 0, k_head, metadata.number("attention.kv_lora_rank", v_head)
+            return heads, k_head, 0, k_head, v_head
         return heads, heads * k_head, heads * v_head, k_head, v_head
     if fused:
-        if "ssm_a" in tensors or "ssm_conv1d.weight" in tensors:
-            return 0, 0, 0, 0, 0  # a linear-attention block: its qkv feeds a state, not a cache
+        heads_kv = heads_kv or heads
+        v_head = metadata.number("attention.value_length", k_head)
         k, v = heads_kv * k_head, heads_kv * v_head
-        if not k or fused < k + v:
+        if fused < k + v:
             raise ModelUnreadable(
                 f"blk.{index}.attn_qkv.weight is {fused} wide, too narrow for {heads_kv} key heads of {k_head}"
             )
         return heads, k, v, k_head, v_head
-    if heads_kv and k % heads_kv:
-        raise ModelUnreadable(f"blk.{index}.attn_k.weight is {k} wide, which {heads_kv} key heads do not divide")
-    v = v or k
     heads_kv = heads_kv or max(k // k_head, 1)
-    return heads, k, v, k // heads_kv, v // heads_kv
+    v = v or k  # the keys serve as values
+    return heads, k, v, k_head, v // heads_kv
 
 
 def _state(metadata: Metadata, embedding: int) -> int:

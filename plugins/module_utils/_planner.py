@@ -240,7 +240,7 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
             "use f16 or switch flash attention on"
         )
     flash = engine.llama_server if flash is None else flash
-    embedding = model.traits.encoder
+    embedding = model.embedder
     tokens = scenario.num_batch
     if tokens is None:
         tokens = auto_num_batch(ctx * slots, flash_attention=flash, embedding=embedding) if engine.llama_server else 512
@@ -259,8 +259,7 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
             "Ollama 0.30: from some build on logits are kept for the slots only; counted for the whole batch"
         )
     cells = _pad(ctx)
-    if not embedding:
-        tokens = min(tokens, cells * slots)
+    tokens = min(tokens, cells * slots)
     batch = Batch(
         tokens=tokens,
         slots=slots,
@@ -274,11 +273,12 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
 
 def _cache_bytes(model: Model, block: Block, batch: Batch, cache_type: str) -> float:
     """Keys, values and recurrent state of one block for all slots."""
-    if model.traits.encoder:
-        return 0
-    cells = batch.cells_of(block) * batch.slots
-    kept = sum(row_bytes(cache_type, width) for width in (block.k_width, block.v_width) if width) * cells
-    return kept + 4 * block.state_elements * batch.slots
+    kept = 0
+    if block.k_width and block.cached:
+        # without flash attention V is kept transposed, every block's as wide as the widest
+        values = block.v_width if batch.flash_attention else max(each.v_width for each in model.blocks)
+        kept = sum(row_bytes(cache_type, width) for width in (block.k_width, values) if width)
+    return kept * batch.cells_of(block) * batch.slots + 4 * block.state_elements * batch.slots
 
 
 def _split(model: Model, num_gpu: int, engine: Engine) -> tuple[int, int, bool]:
@@ -387,8 +387,10 @@ def _priced(
 def _compute_band(model: Model, engine: Engine, batch: Batch, first: int, compute_mib: float) -> list[float]:
     if not model.traits.measured:
         return [compute_mib * 0.5, max(compute_mib * 2, compute_mib + 128)]
+    if engine.slot_logits and model.traits.recurrent:
+        return [max(min(compute_mib - 64, compute_mib * 0.75), 0), max(compute_mib + 64, compute_mib * 1.25)]
     if engine.slot_logits:
-        return [max(compute_mib - 16, compute_mib * 0.9), max(compute_mib + 16, compute_mib * 1.1)]
+        return [max(min(compute_mib - 48, compute_mib * 0.8), 0), max(compute_mib + 48, compute_mib * 1.2)]
     if engine.llama_server:
         fewest = compute_bytes(model, replace(batch, outputs=batch.slots), first) / MIB
         return [min(fewest, compute_mib * 0.9), compute_mib * 1.1]
@@ -399,7 +401,7 @@ def _admission(model: Model, load: _Load) -> float:
     """Bytes that Ollama >= 0.30 predicts before a load (llm/llama_server.go, PredictServerVRAM): file and f16 cache."""
     file = model.input_bytes + model.host_output_bytes + model.projector_bytes
     file += sum(block.host_bytes for block in model.blocks)
-    attending = [block for block in model.blocks if block.k_width and not model.traits.encoder]
+    attending = [block for block in model.blocks if block.k_width and block.cached]
     if not attending:
         return file
     heads_kv = min(max(block.k_width // max(block.k_head, 1), 1) for block in attending)

@@ -40,6 +40,9 @@ MODELS = {
 }
 
 
+ARCHITECTURES = json.loads((DATA / "architectures.json").read_text())
+
+
 def rows(table: str) -> list[dict[str, str]]:
     with (DATA / f"{table}.csv").open() as lines:
         return list(csv.DictReader(lines))
@@ -222,6 +225,12 @@ def with_tensor(named: str, **changes: Any) -> dict[str, Any]:
     return answer
 
 
+def without_tensor(named: str) -> dict[str, Any]:
+    answer = show()
+    answer["tensors"] = [tensor for tensor in answer["tensors"] if tensor["name"] != named]
+    return answer
+
+
 def cut_off(keep: int) -> dict[str, Any]:
     answer = show()
     answer["tensors"] = answer["tensors"][:keep]
@@ -242,7 +251,6 @@ def cut_off(keep: int) -> dict[str, Any]:
         (without("model_info", "general.architecture"), "general.architecture"),
         (without("model_info", "llama.block_count"), "llama.block_count"),
         (without("model_info", "llama.embedding_length"), "llama.embedding_length"),
-        (without("model_info", "llama.attention.head_count"), "llama.attention.head_count"),
         (with_info("llama.block_count", 0), "llama.block_count"),
         (with_info("llama.block_count", -32), "llama.block_count"),
         (with_info("llama.block_count", 32.5), "llama.block_count"),
@@ -255,7 +263,10 @@ def cut_off(keep: int) -> dict[str, Any]:
         (with_info("llama.attention.head_count_kv", 7), "blk.0.attn_k.weight"),
         (with_info("llama.context_length", -1), "llama.context_length"),
         (with_info("general.parameter_count", 9_000_000_000), "cut off"),
-        (cut_off(1), "blk.0"),
+        (cut_off(1), "output_norm"),
+        (cut_off(3), "blk.0"),
+        (without_tensor("blk.7.attn_v.weight"), "blk.7 has no attn_v.weight"),
+        (without_tensor("blk.7.ffn_gate.weight"), "blk.7 has no ffn_gate.weight"),
         (cut_off(100), "blk."),
         (cut_off(290), "cut off"),
         ({**show(), "tensors": [*show()["tensors"], show()["tensors"][5]]}, "twice"),
@@ -328,6 +339,48 @@ def test_an_unknown_architecture_gets_a_wide_band_and_a_warning() -> None:
     assert any("brandnew" in warning for warning in strange.warnings)
     low, high = strange.band_mib["compute_mib"]
     assert low <= known.compute_mib / 1.9 and high >= known.compute_mib * 1.9
+
+
+def architecture(name: str) -> Model:
+    """A model of architectures.json: metadata, tensors outside the blocks, and each kind of block once."""
+    packed = ARCHITECTURES[name]
+    tensors = [*packed["tensors"]]
+    for kind in packed["blocks"]:
+        tensors += [[f"blk.{index}.{suffix}", *rest] for index in kind["of"] for suffix, *rest in kind["tensors"]]
+    listed = [{"name": tensor, "type": type_name, "shape": shape} for tensor, type_name, shape in tensors]
+    return Model.from_show({"model_info": packed["model_info"], "tensors": listed})
+
+
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_every_documented_architecture_is_within_2_percent_or_48_mib(name: str) -> None:
+    model = architecture(name)
+    measured = [row for row in rows("architectures_projection") if row["case"] == name]
+    assert measured
+    for row in measured:
+        settings = {key: row[key] for key in ("num_gpu", "num_ctx", "num_parallel", "num_batch", "flash_attention")}
+        scenario = Scenario.from_dict({**settings, "kv_cache_type": row["cache_type"]})
+        prediction = plan(model, scenario, ollama_version=TODAY)
+        projected = int(row["projected_gpu_mib"])
+        off = prediction.weights_mib + prediction.kv_mib + prediction.compute_mib - projected
+        assert abs(off) <= max(48, 0.02 * projected), row
+        low, high = prediction.band_mib["compute_mib"]
+        assert low - 1 <= projected - prediction.weights_mib - prediction.kv_mib + 1 <= high + 2, row
+
+
+@pytest.mark.parametrize("name", ["gemma4-dense", "lfm2-1.2b", "granite4-tiny"])
+def test_arrays_that_ollama_holds_back_are_read_from_the_tensors(name: str) -> None:
+    held_back = {
+        key: None if isinstance(value, list) else value for key, value in ARCHITECTURES[name]["model_info"].items()
+    }
+    packed = {**ARCHITECTURES[name], "model_info": held_back}
+    ARCHITECTURES["held back"] = packed
+    try:
+        terse = architecture("held back")
+    finally:
+        del ARCHITECTURES["held back"]
+    scenario = Scenario(num_gpu=12, num_batch=512)
+    whole = plan(architecture(name), scenario, ollama_version=TODAY)
+    assert plan(terse, scenario, ollama_version=TODAY).total_mib == pytest.approx(whole.total_mib)
 
 
 def test_slots() -> None:
