@@ -97,6 +97,9 @@ def _server_state(
     if ollama["process"] is None:
         return PARTIAL, NOT_READ_BACK
     started_with = ollama["process"]["environment"].get(name)
+    slot = context_per_slot(effect)
+    if name == "OLLAMA_CONTEXT_LENGTH" and started_with is None and str(slot) == wanted:
+        return PARTIAL, f"the server lacks it; requests carry num_ctx={slot} themselves"
     if started_with != wanted:
         return INSTEAD, f"the server was started with {name}={started_with}" if started_with else "the server lacks it"
     if name == "LLAMA_ARG_FIT_TARGET" and effect["num_gpu"] is not None:
@@ -107,7 +110,6 @@ def _server_state(
         return (
             IN_FORCE if str(effect["num_parallel"]) == wanted else INSTEAD
         ), f"runner has -np {effect['num_parallel']}"
-    slot = context_per_slot(effect)
     if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and str(slot) != wanted:
         return INSTEAD, f"requests carry their own num_ctx: {slot}"
     if name in config:

@@ -138,13 +138,13 @@ def wanted_text(params: dict[str, Any]) -> str:
     return text
 
 
-def verify(unit: str, name: str, text: str, directory: str, scratch: str) -> tuple[bool, list[str]]:
+def verify(unit: str, name: str, text: str, directory: str) -> tuple[bool, list[str]]:
     """Whether systemd accepts the unit with this drop-in, and what it says about it; Refused if it does not.
 
     Most of what `systemd-analyze verify` prints is about the unit or the host as they are, so the unit is verified
     twice, and only what the drop-in adds counts.
     """
-    with tempfile.TemporaryDirectory(dir=scratch) as place:
+    with tempfile.TemporaryDirectory(prefix="gpu-memory-") as place:
         without = _analyze(unit, place, directory)
         os.mkdir(os.path.join(place, f"{unit}.d"))
         with open(os.path.join(place, f"{unit}.d", name), "w", encoding="utf-8") as file:
@@ -182,7 +182,7 @@ def _analyze(unit: str, first: str, directory: str) -> list[str] | None:
     return [line for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
 
 
-def apply(params: dict[str, Any], check_mode: bool, scratch: str) -> dict[str, Any]:
+def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what the options say, or in check mode predict it; the result without Ansible's own keys."""
     text = wanted_text(params)
     present = params["state"] == "present"
@@ -194,7 +194,7 @@ def apply(params: dict[str, Any], check_mode: bool, scratch: str) -> dict[str, A
     verified = False
     output: list[str] = []
     if changed and present:
-        verified, output = verify(params["unit"], params["name"], text, params["directory"], scratch)
+        verified, output = verify(params["unit"], params["name"], text, params["directory"])
     if changed:
         _atomic.check(path if os.path.isdir(directory) else directory)
         if not check_mode:
@@ -240,7 +240,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        result = apply(module.params, module.check_mode, module.tmpdir)
+        result = apply(module.params, module.check_mode)
     except (Refused, _atomic.CannotWrite) as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:
