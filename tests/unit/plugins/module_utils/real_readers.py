@@ -17,9 +17,14 @@ import pytest
 logging.getLogger("dotenv.main").disabled = True  # it complains about each odd line
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # In a file: with -c and in subshells bash may exec the last command of a sourced file instead of running it.
-SOURCE = """source "$1" >/dev/null 2>&1 </dev/null
+# The variables are printed on exit, since some errors in a sourced file end the shell that sources it.
+SOURCE = """file=$1
 shift
-for name; do if [[ -v $name ]]; then printf '%s=%s\\0' "$name" "${!name}"; fi; done
+names=("$@")
+print() { for name in "${names[@]}"; do if [[ -v $name ]]; then printf '%s=%s\\0' "$name" "${!name}" >&3; fi; done; }
+exec 3>&1
+trap print EXIT
+source "$file" >/dev/null 2>&1 </dev/null
 """
 
 
@@ -65,7 +70,7 @@ def systemd(path: Path, names: list[str]) -> dict[str, str]:
     loaded = ctypes.POINTER(ctypes.c_char_p)()
     if found[1].load_env_file(None, str(path).encode(), ctypes.byref(loaded)) < 0 or not loaded:
         return {}
-    items = []
+    items: list[str] = []
     while loaded[len(items)]:
         items.append(loaded[len(items)].decode("utf-8", "surrogateescape"))
     pairs = (item.partition("=") for item in items)

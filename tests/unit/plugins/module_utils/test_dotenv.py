@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -232,12 +233,12 @@ def test_every_value_in_every_file_arrives_exactly_or_is_refused_by_key() -> Non
 
 def test_lines_of_others_stay_byte_for_byte() -> None:
     @env_texts.examples(250)
-    @given(env_texts.texts(), READERS)
+    @given(env_texts.texts().map(lambda text: re.sub(r"['\"\\]", "", text)), READERS)  # no value over several lines
     def holds(text: str, readers: list[str]) -> None:
         edit = _dotenv.set_keys(text, {"K": "40"}, readers=readers)
-        left = iter(edit.text.split("\n"))
-        for line in text.split("\n"):
-            if "K" not in line and '"' not in line and "'" not in line and "\\" not in line:
-                assert any(line in (kept, kept.removesuffix("\r")) or line.removesuffix("\r") == kept for kept in left)
+        left = iter(re.findall(r"[^\n]*\n", edit.text))
+        for line in re.findall(r"[^\n]*\n", text):
+            if "K" not in line:
+                assert any(line == kept for kept in left), f"{line!r} of {text!r} -> {edit.text!r}"
 
     holds()
