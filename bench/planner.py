@@ -30,6 +30,10 @@ def model(name: str) -> Model:
     return _models[name]
 
 
+def name_of(row: dict[str, str]) -> str:
+    return f"{row['case']}-{row['quant']}" if "quant" in row else row["case"]
+
+
 def unpacked(name: str) -> dict[str, object]:
     """The /api/show answer of a model in architectures.json, which has each kind of block once."""
     packed = json.loads((DATA / "architectures.json").read_text())[name]
@@ -55,7 +59,7 @@ def rows(name: str, version: str = VERSION) -> Iterator[tuple[dict[str, str], Pl
             )
             yield (
                 row,
-                plan(model("-".join(filter(None, (row["case"], row.get("quant"))))), scenario, ollama_version=version),
+                plan(model(name_of(row)), scenario, ollama_version=version),
             )
 
 

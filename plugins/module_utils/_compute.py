@@ -27,6 +27,7 @@ class Batch:
     cells_sliding: int
     outputs: int  # tokens whose logits are kept
     flash_attention: bool
+    quantised_cache: bool = False  # queries, keys and values are rotated first, which takes a copy of each
 
     def cells_of(self, block: Block) -> int:
         return self.cells_sliding if block.sliding else self.cells
@@ -195,21 +196,27 @@ class _Builder:
         """The heads' mixed values, before the output matrix."""
         g, row = self.graph, self.row
         q_size, k_size = row * block.heads * block.k_head, row * block.k_width
-        model = self.model
-        rotate = (lambda source, size: g.add(size, source)) if model.rotated else (lambda source, size: source)
+        model, again = self.model, self.batch.quantised_cache
+
+        def turned(source: int, size: int, times: int) -> int:
+            for _ in range(times):
+                source = g.add(size, g.view(source))
+            return source
+
         if block.has("attn_qkv"):
             fused = self.multiply(block, "attn_qkv", normed)
-            q, k, v = g.view(fused), g.view(fused), g.view(fused)
-            q, k = rotate(q, q_size), rotate(k, k_size)
+            v = turned(g.view(fused), row * block.v_width, again)
+            q = turned(g.view(fused), q_size, model.rotated + again)
+            k = turned(g.view(fused), k_size, model.rotated + again)
         else:
-            q = rotate(g.view(self.multiply(block, "attn_q", normed)), q_size)
-            if not model.window:
-                v = self.multiply(block, "attn_v", normed)
-            k = rotate(g.view(self.multiply(block, "attn_k", normed)), k_size)
-            if model.window:
-                v = self.multiply(block, "attn_v", normed)
-            if model.traits.normed_values:
-                v = g.add(row * block.v_width, g.view(v))
+            q = turned(self.multiply(block, "attn_q", normed), q_size, model.rotated + again)
+            values_last = bool(model.window)
+            if values_last:
+                k = turned(self.multiply(block, "attn_k", normed), k_size, model.rotated + again)
+            v = self.multiply(block, "attn_v", normed)
+            v = turned(v, row * block.v_width, model.traits.normed_values + again)
+            if not values_last:
+                k = turned(self.multiply(block, "attn_k", normed), k_size, model.rotated + again)
         if self.model.traits.encoder:
             return self.attend_here(block, q, k, v)
         g.store(k)
@@ -257,7 +264,8 @@ class _Builder:
         keys = (g.add(self.cache_bytes(block.k_width, cells)),) if self.borrowing else ()
         values = (g.add(self.cache_bytes(block.v_width, cells)),) if self.borrowing else ()
         if batch.flash_attention:
-            return g.add(out, q, *keys, *values, mask)
+            mixed = g.add(out, q, *keys, *values, mask)
+            return g.add(out, g.view(mixed)) if batch.quantised_cache else mixed
         scores = row * block.heads * cells
         weights = g.add(scores, g.add(scores, *keys, q), mask, in_place=True)
         return g.add(out, g.view(g.add(out, *values, weights)))

@@ -394,17 +394,17 @@ def _consistent(index: int, tensors: Mapping[str, Tensor], embedding: int) -> No
         if name in _MATRICES and len(tensor.shape) < 2:
             raise ModelUnreadable(f"blk.{index}.{name} has shape {list(tensor.shape)}; a matrix is needed")
     for name in ("attn_q", "attn_k", "attn_v", "attn_qkv", "ffn_gate", "ffn_up"):
-        tensor = tensors.get(name + ".weight")
-        if tensor and (len(tensor.shape) != 2 or tensor.shape[0] != embedding):
+        named = tensors.get(name + ".weight")
+        if named and (len(named.shape) != 2 or named.shape[0] != embedding):
             raise ModelUnreadable(
-                f"blk.{index}.{name}.weight has shape {list(tensor.shape)}, "
+                f"blk.{index}.{name}.weight has shape {list(named.shape)}, "
                 f"whose rows should be the embedding's {embedding} wide"
             )
     for name in ("attn_output", "ffn_down"):
-        tensor = tensors.get(name + ".weight")
-        if tensor and (len(tensor.shape) != 2 or tensor.shape[1] != embedding):
+        named = tensors.get(name + ".weight")
+        if named and (len(named.shape) != 2 or named.shape[1] != embedding):
             raise ModelUnreadable(
-                f"blk.{index}.{name}.weight has shape {list(tensor.shape)}, "
+                f"blk.{index}.{name}.weight has shape {list(named.shape)}, "
                 f"which should give the embedding's {embedding} back"
             )
 

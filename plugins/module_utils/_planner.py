@@ -49,6 +49,7 @@ RUNTIME_BAND_MIB = (135, 457)  # a Tesla T4; what Ollama itself reserves
 _CELLS = 256  # llama.cpp pads a slot's cache to this
 _OFFLOAD_TOKENS = 32  # CUDA works for layers on the host from this batch on
 _PROJECTOR_HEADROOM_MIB = 1024  # what Ollama keeps free for a projector's own graph
+_PLAIN_CACHES = ("f32", "f16", "bf16")
 _LIMITS = {"num_gpu": (-1, 100_000), "num_ctx": (1, 1 << 24), "num_parallel": (1, 256), "num_batch": (1, 1 << 20)}
 
 
@@ -226,7 +227,7 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
         warnings.append(f"num_ctx {ctx} is cut to the model's context_length {model.context_length}")
         ctx = model.context_length
     cache_type, flash = scenario.kv_cache_type, scenario.flash_attention
-    quantised = cache_type not in ("f32", "f16", "bf16")
+    quantised = cache_type not in _PLAIN_CACHES
     if not engine.llama_server:
         if quantised and flash is not True:
             warnings.append(f"kv_cache_type {cache_type} needs flash_attention on before Ollama 0.30: counted as f16")
@@ -267,6 +268,7 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
         cells_sliding=_pad(min(cells, model.window + tokens)) if model.window else cells,
         outputs=slots if engine.slot_logits else tokens,
         flash_attention=flash,
+        quantised_cache=cache_type not in _PLAIN_CACHES,
     )
     return _Load(batch, ctx, cache_type, tuple(warnings))
 
