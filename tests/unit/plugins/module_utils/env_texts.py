@@ -12,7 +12,7 @@ LINES = [
     "A=1", "export B='x y'", "# c=d", "", "A=a b", "Z=http://h/?a=1&b=2", 'B="m\nn"', "A='u", "K=1", "K=2 # all", "K=",
     'export K="3"', "K = 4", "  K='5'", "K", "export K", "Z=${K}", "A=$(x)", "A=1 B=2 K=3", "noise", "no ise=1",
     "A=x\\", "# x \\", 'B="q\\"r"', "Z='s\\'t'", "set -a", "unset K", "K+=1", "if a; then", "fi", "K='7';A=2",
-    "K= # none",
+    "K= # none", "K=~", "A=a:~/b", "export A={a,b}", "K=1 && A=2", "A=1 &", "UID=7", "export 'K=8'",
 ]  # fmt: skip
 ATOMS = [
     "K=", "A=", "export ", "K", "40", " ", "\t", "\n", "\r\n", "'", '"', "\\", "#", " #", "$", "${K}", "$A", "`", "~",
