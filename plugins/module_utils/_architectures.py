@@ -20,9 +20,7 @@ class Architecture:
     """
 
     measured: bool = False
-    # sliding windows: of every `swa_period` layers one sees everything, the last (or, dense first, the first); 0: none
-    swa_period: int = 0
-    swa_dense_first: bool = False
+    swa_period: int = 0  # sliding windows: of so many layers the last sees everything; 0: no windows
     swa_default_window: int = 0  # where the metadata name none
     encoder: bool = False  # no KV cache, one batch through the whole stack
     headless: bool = False  # gives embeddings only: no output matrix on the GPU
@@ -30,7 +28,7 @@ class Architecture:
     recurrent: bool = False  # all or some layers keep a state instead of keys and values
     parallel_residual: bool = False  # attention and feed-forward both read the layer's normed input
     held_streams: int = 0  # further activations of the embedding's width held through all blocks
-    normed_values: bool = False
+    normed_values: bool = False  # values are normed before they are kept, which takes a copy
     cached_blocks: int = 0  # only so many blocks keep keys and values, the rest read theirs; 0: all
 
 
@@ -46,6 +44,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3n": _known(swa_period=5, held_streams=9, cached_blocks=20),
     "gemma4": _known(swa_period=6, normed_values=True),
     "gpt-oss": _known(swa_period=2),
+    "gptoss": _known(swa_period=2),  # Ollama's own name for the same
     "cohere2": _known(swa_period=4, parallel_residual=True),
     "command-r": _known(parallel_residual=True),
     "exaone4": _known(swa_period=4),
@@ -53,8 +52,9 @@ ARCHITECTURES: dict[str, Architecture] = {
     "phi2": _known(parallel_residual=True),
     "qwen3vl": _known(single_slot=True),
     "deepseek2": _known(),
+    "olmo2": _known(swa_period=4),
     "glm4moe": _known(),
-    "llama4": _known(),
+    "llama4": _known(swa_period=4, swa_default_window=8192),  # chunks, kept like windows
     "mamba2": _known(recurrent=True),
     "qwen3vlmoe": _known(single_slot=True),
     "gemma-embedding": _known(swa_period=6, encoder=True),
@@ -75,7 +75,6 @@ ARCHITECTURES: dict[str, Architecture] = {
             "granite",
             "granitemoe",
             "mistral3",
-            "olmo2",
             "olmoe",
             "phi3",
             "qwen2moe",

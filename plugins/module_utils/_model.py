@@ -24,6 +24,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._gguf import (
 _PROJECTOR = ("v.", "mm.", "a.", "resampler.")
 _OUTPUT = ("output", "cls", "dense_", "altup_")
 _FIRST_BLOCK = ("per_layer_model_proj", "per_layer_proj_norm")  # without a block's number, but kept with the first
+_OTHER_NAMES = {"attn_out.weight": "attn_output.weight", "attn_out.bias": "attn_output.bias"}  # Ollama's gptoss
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 _MATRICES = frozenset(
     f"{name}.weight"
@@ -147,7 +148,6 @@ class Model:
 
     architecture: str
     traits: Architecture
-    known: bool
     embedding: int
     vocabulary: int
     context_length: int
@@ -241,7 +241,7 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         if match:
             if int(match[1]) >= count:
                 raise ModelUnreadable(f"tensors lists {tensor.name}, but {metadata.key('block_count')} is {count}")
-            of_block[int(match[1])][match[2]] = tensor
+            of_block[int(match[1])][_OTHER_NAMES.get(match[2], match[2])] = tensor
         elif tensor.name.startswith(_FIRST_BLOCK):
             of_block[0][tensor.name] = tensor
         elif tensor.name.startswith(_PROJECTOR):
@@ -277,7 +277,9 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
             "the cache follows the tensors' widths, the compute buffer is an estimate"
         )
     window = metadata.number("attention.sliding_window", traits.swa_default_window)
-    if window and not any(block.sliding for block in blocks) and not traits.measured:
+    if traits.measured and not any(block.sliding for block in blocks):
+        window = 0  # named in the metadata and not used, as phi3's
+    if window and not any(block.sliding for block in blocks):
         notes.append(f"sliding window of {window} without a known pattern: the cache is charged for the full context")
     if prediction:
         notes.append(
@@ -287,7 +289,6 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
     return Model(
         architecture=name,
         traits=traits,
-        known=name in ARCHITECTURES,
         embedding=embedding,
         vocabulary=output_matrix.shape[1] if output_matrix else 0,
         context_length=context_length,
@@ -322,8 +323,7 @@ def _sliding(metadata: Metadata, traits: Architecture, count: int) -> list[bool]
     period = metadata.number("attention.sliding_window_pattern", traits.swa_period) if traits.swa_period else 0
     if not period:
         return [False] * count
-    dense = 0 if traits.swa_dense_first else period - 1
-    return [index % period != dense for index in range(count)]
+    return [index % period != period - 1 for index in range(count)]
 
 
 def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: list[dict[str, Tensor]]) -> list[Block]:

@@ -383,6 +383,23 @@ def test_arrays_that_ollama_holds_back_are_read_from_the_tensors(name: str) -> N
     assert plan(terse, scenario, ollama_version=TODAY).total_mib == pytest.approx(whole.total_mib)
 
 
+def test_ollamas_own_gpt_oss_is_planned_like_the_other() -> None:
+    packed = json.loads(json.dumps(ARCHITECTURES["gpt-oss-20b"]).replace("gpt-oss", "gptoss"))
+    for kind in packed["blocks"]:
+        for tensor in kind["tensors"]:
+            tensor[0] = tensor[0].replace("attn_output.", "attn_out.")
+    ARCHITECTURES["renamed"] = packed
+    try:
+        renamed = architecture("renamed")
+    finally:
+        del ARCHITECTURES["renamed"]
+    ours, theirs = (
+        plan(model, Scenario(num_gpu=12, num_batch=512), ollama_version=TODAY)
+        for model in (renamed, architecture("gpt-oss-20b"))
+    )
+    assert ours == theirs
+
+
 def test_slots() -> None:
     assert effective_parallel(MODELS[LLAMA], 4) == 4
     answer = show()
