@@ -29,8 +29,8 @@ def decide(
 
     Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
     with their present SHA-256, `drop_in_changed`, `env_changed` (paths), `profile_file_changed`, the `restart` list,
-    the `services` for gpu_memory_restart, `acts` (anything to write or restart), the `load` for gpu_memory_assert with
-    its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
+    the `services` for gpu_memory_restart, `acts` (whether any of it will be done), the `load` for gpu_memory_assert
+    with its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
     """
     problems = list(declared["problems"])
     problems += _gpu_problems(declared, read["nvml"])
@@ -45,7 +45,8 @@ def decide(
     if profile is not None:
         predicted, notes = _predict.predict(declared, read, _version_text(declared, read))
         environment, unheard = wanted_environment(declared, read)
-        notes += [f"Ollama {_version_text(declared, read)} has no setting for {name}" for name in unheard]
+        if version_of(declared, read) is not None:
+            notes += [f"Ollama {_version_text(declared, read)} has no setting for {name}" for name in unheard]
         if deploys:
             problems += _override_problems(environment, read["ollama"])
             problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
@@ -56,9 +57,10 @@ def decide(
 
     drop_in = read["ollama"]["drop_ins"]["own"]
     drop_in_changed = drop_in["text"] != _systemd.render_dropin(environment)
-    env = profile["env"]
     env_changed = [
-        file["path"] for file in read["backend"]["env_files"] if (file.get("values") or {}) | env != file.get("values")
+        file["path"]
+        for file in read["backend"]["env_files"]
+        if any((file.get("values") or {}).get(name) != value for name, value in profile["env"].items())
     ]
     profile_file = next(iter(read["backend"]["files"]), None)
     profile_file_changed = profile_file is not None and profile_file["sha256"] != _sha256(profile_text or "")
@@ -76,7 +78,7 @@ def decide(
         ]
         if changes
     ]
-    acts = bool(files or restart)
+    drifted = bool(files or restart)
     key = proof_key(declared, environment, read)
     proof = valid_proof(read["state"].get("proof"), key, declared["proof_max_age"] * DAY_S, read["host"]["time"])
     return {
@@ -90,12 +92,12 @@ def decide(
         "profile_file_changed": profile_file_changed,
         "restart": restart,
         "services": services(declared, restart),
-        "acts": acts,
+        "acts": deploys and drifted,
         "proof_key": key,
-        "proof": None if acts else proof,
+        "proof": None if drifted else proof,
         "load": load_request(declared),
         "load_timeout_s": load_timeout_s(load_request(declared)),
-        "load_needed": load_needed(declared["verify"], acts, proof is not None),
+        "load_needed": load_needed(declared["verify"], drifted, proof is not None),
     }
 
 
@@ -152,19 +154,32 @@ def wanted_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> 
 
 def proof_key(declared: Mapping[str, Any], environment: Mapping[str, str], read: Mapping[str, Any]) -> str:
     """What a proof was made of; a proof with another key proves nothing about now."""
-    models = declared["models"]
+    models = {name for model in declared["models"] for name in (model, f"{model}:latest")}
     made_of = {
         "profile": [declared["profile"]["env"], declared["profile"]["intent"]],
-        "ollama_environment": dict(environment),
-        "backend": {name: declared["backend"].get(name) for name in ("kind", "unit", "directory", "command", "load")},
+        "ollama_environment": {**_others_environment(read["ollama"]), **environment},
+        "backend": {name: declared["backend"].get(name) for name in ("kind", "unit", "directory", "command")},
+        "load": load_request(declared),
         "ollama": _version_text(declared, read),
+        # Without a declared model it is not known which one is served, so any may be.
         "models": sorted(
-            [model["name"], model["digest"]] for model in read["ollama"]["api"]["models"] if model["name"] in models
+            [str(model["name"]), str(model["digest"])]
+            for model in read["ollama"]["api"]["models"]
+            if model["name"] in models or not models
         ),
         "driver": read["nvml"]["driver_version"],
         "gpus": sorted(gpu["uuid"] for gpu in _usable_gpus(read["nvml"])),
     }
     return _sha256(json.dumps(made_of, sort_keys=True, default=str))
+
+
+def _others_environment(ollama: Mapping[str, Any]) -> dict[str, str]:
+    """Settings of GPU memory that others give the server, such as the type of the KV cache."""
+    ours = {row.variable for row in _settings.OLLAMA_READS}
+    found = dict(ollama["unit"]["environment"])
+    for file in ollama["unit"]["environment_files"]:
+        found.update(file["environment"])
+    return {name: value for name, value in found.items() if name not in ours}
 
 
 def valid_proof(proof: Mapping[str, Any] | None, key: str, max_age_s: float, now: float) -> Mapping[str, Any] | None:
@@ -235,12 +250,12 @@ def _ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> 
     name = declared["ollama"]["unit"]
     if unit.get("error"):
         return [f"{name}: {unit['error']}"]
+    problems = []
     if unit["load_state"] != "loaded":
-        return [
+        problems.append(
             f"the unit {name} is {unit['load_state']} on this host; set gpu_memory_ollama.unit, "
             "or run selo.gpu_memory.discover to find it"
-        ]
-    problems = []
+        )
     if declared["ollama"]["version"] is None and _settings.parse_version(api["version"]) is None:
         reason = api["error"] or f"it calls itself {api['version']!r}, which is no release"
         problems.append(
@@ -259,9 +274,11 @@ def _ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> 
 def _backend_problems(declared: Mapping[str, Any], backend: Mapping[str, Any]) -> list[str]:
     problems = []
     unit = backend.get("unit")
-    if unit is not None and unit.get("load_state") != "loaded":
+    if unit is not None and unit.get("error"):
+        problems.append(f"{unit['name']}: {unit['error']}")
+    elif unit is not None and unit["load_state"] != "loaded":
         problems.append(
-            f"the backend's unit {unit['name']} is {unit.get('load_state') or unit.get('error')} on this host; set "
+            f"the backend's unit {unit['name']} is {unit['load_state']} on this host; set "
             "gpu_memory_backend.unit, or gpu_memory_backend: none if only Ollama runs here"
         )
     if backend.get("directory_exists") is False:
@@ -292,6 +309,8 @@ def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> li
                 _dotenv.encode(value, file["read_by"] or list(_dotenv.DEFAULT_READERS))
             except _dotenv.ValueNotPortable as problem:
                 problems.append(f"env.{name} for {file['path']}: {problem}")
+    if read["state"].get("error"):
+        problems.append(f"what this collection keeps on the host cannot be read: {read['state']['error']}")
     lease = read["state"].get("lease")
     if lease and lease.get("live"):
         problems.append(
@@ -304,7 +323,7 @@ def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]
     """Who would win over our drop-in: later drop-ins, and every EnvironmentFile (systemd.exec(5))."""
     problems = []
     later = [drop_in for drop_in in ollama["drop_ins"]["others"] if posixpath.basename(drop_in["path"]) > DROP_IN]
-    for kind, sources in (("drop-in", later), ("EnvironmentFile", ollama["unit"]["environment_files"])):
+    for kind, sources in (("drop-in", later), ("EnvironmentFile", ollama["unit"].get("environment_files") or [])):
         for source in sources:
             for name, value in source["environment"].items():
                 if name in environment and value != environment[name]:

@@ -204,7 +204,7 @@ def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
 NUMBERS = {
     "gpu_memory_restore_after": (30, 3600, "seconds"),
     "gpu_memory_proof_max_age": (0, 3650, "days"),
-    "gpu_memory_load_requests": (0, 10000, "requests; 0 for one more than runs at once"),
+    "gpu_memory_load_requests": (0, 1000, "requests; 0 for one more than runs at once"),
     "gpu_memory_sample_interval_ms": (10, 100, "milliseconds"),
 }
 

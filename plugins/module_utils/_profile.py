@@ -228,9 +228,11 @@ def _cross_checks(name: str, merged: dict[str, Any], keys: Mapping[str, str], co
         problems.append(f"{where}.intent lacks {', '.join(missing)}; a profile is whole, or says extends: stable")
     for intent, variable in keys.items():
         wanted, written = merged["intent"].get(intent), merged["env"].get(variable)
-        if wanted is not None and written is not None and canonical_int(written) != wanted:
+        if written is not None and (wanted is None or canonical_int(written) != wanted):
+            against = "lacks an" if wanted is None else "contradicts"
             problems.append(
-                f"{where}: env.{variable} = {written} contradicts intent.{intent} = {wanted}; make them equal"
+                f"{where}: env.{variable} = {written} {against} intent.{intent}"
+                f"{'' if wanted is None else f' = {wanted}'}; make them equal"
             )
     return problems
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare, _systemd
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "gpu_memory"
 MODEL = "llama3.1:8b-instruct-q8_0"
@@ -66,3 +67,154 @@ def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
             place = place[int(name) if isinstance(place, list) else name]
         place[int(last) if isinstance(place, list) else last] = value
     return result
+
+
+def gpu(index: int = 0, **changes: Any) -> dict[str, Any]:
+    return {
+        "index": index,
+        "uuid": UUID if index == 0 else f"GPU-{index}",
+        "name": "NVIDIA GeForce RTX 4060 Ti",
+        "total_mib": 16380,
+        "used_mib": 800,
+        "reserved_mib": 0,
+        "mig": False,
+        "processes": [{"pid": 900, "name": "Xorg", "kind": "graphics", "used_mib": 800}],
+        "error": None,
+        **changes,
+    }
+
+
+STABLE_ON_0_32 = {
+    "OLLAMA_NUM_PARALLEL": "2",
+    "OLLAMA_MAX_LOADED_MODELS": "1",
+    "OLLAMA_CONTEXT_LENGTH": "4096",
+    "LLAMA_ARG_FIT_TARGET": "4092",
+}
+
+
+def journal(**changes: Any) -> dict[str, Any]:
+    one = {
+        "at": NOW,
+        "command": RUNNER,
+        "started": True,
+        "offloaded": 33,
+        "offloadable": 33,
+        "buffers_mib": {"CUDA0 model": 7605.33, "CUDA0 KV": 1024.0, "CUDA0 compute": 120.06},
+    }
+    return {
+        "server_config": {**STABLE_ON_0_32, "OLLAMA_KV_CACHE_TYPE": ""},
+        "loads": [one],
+        "last_load": one,
+        "failures": [],
+        "tokens_per_s": [31.0, 31.4],
+        **changes,
+    }
+
+
+def env_file(path: str = ENV_PATH, **changes: Any) -> dict[str, Any]:
+    return {
+        "path": path,
+        "exists": True,
+        "regular": True,
+        "mode": "0600",
+        "sha256": "0" * 64,
+        "modified_s": 5000.0,
+        "values": built_in_profiles()["stable"]["env"],
+        "read_by": ["python-dotenv"],
+        "error": None,
+        **changes,
+    }
+
+
+def drop_in(environment: Mapping[str, str] | None) -> dict[str, Any]:
+    """Our drop-in on the host; None: there is none."""
+    if environment is None:
+        return {"path": DROP_IN_PATH, "exists": False, "sha256": None, "text": None, "error": None}
+    text = _systemd.render_dropin(environment)
+    return {"path": DROP_IN_PATH, "exists": True, "sha256": "1" * 64, "text": text, "error": None}
+
+
+def read(**changes: Any) -> dict[str, Any]:
+    """A host of the guide with Ollama 0.32.15 on which `stable` is deployed and runs; `changes` as for `changed`.
+
+    In a keyword a path has `__` where `changed` has a dot.
+    """
+    profile_text = "".join(f"{name}={value}\n" for name, value in built_in_profiles()["stable"]["env"].items())
+    host = {
+        "host": {"boot_id": "b", "time": NOW, "machine": "x86_64", "systemd": 252},
+        "nvml": {"status": "ok", "message": None, "driver_version": "550.163.01", "gpus": [gpu()]},
+        "ollama": {
+            "unit": {
+                "name": "ollama.service",
+                "error": None,
+                "load_state": "loaded",
+                "active_state": "active",
+                "main_pid": 312,
+                "drop_in_paths": [DROP_IN_PATH],
+                "environment_files": [],
+                "environment": STABLE_ON_0_32,
+                "need_daemon_reload": False,
+            },
+            "drop_ins": {"own": drop_in(STABLE_ON_0_32), "others": []},
+            "process": {"pid": 312, "started_s": 6000.0, "environment": STABLE_ON_0_32},
+            "runners": [{"pid": 400, "command": RUNNER, "environment": STABLE_ON_0_32}],
+            "api": {
+                "error": None,
+                "version": "0.32.15",
+                "models": [{"name": MODEL, "digest": "d1", "size": 8_540_789_183}],
+                "loaded": [{"name": MODEL, "size": 9_000, "size_vram": 9_000, "context_length": 4096}],
+                "show": {},
+            },
+            "journal": journal(),
+        },
+        "backend": {
+            "kind": "unit",
+            "unit": {"name": "selo-backend.service", "error": None, "load_state": "loaded", "active_state": "active"},
+            "pids": [500],
+            "started_s": 6001.0,
+            "health": {"ok": True, "status": 200, "error": None},
+            "env_files": [env_file()],
+            "files": [{"path": PROFILE_FILE, "exists": True, "sha256": sha256(profile_text), "error": None}],
+            "directory_exists": True,
+        },
+        "state": {"lease": None, "proof": None, "generations": [], "error": None},
+    }
+    return changed(host, {path.replace("__", "."): value for path, value in changes.items()})
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def process(name: str = "llama-server", peak_mib: int | None = 9054, **changes: Any) -> dict[str, Any]:
+    command = RUNNER if name == "llama-server" else None
+    pid = {"llama-server": 400, "python3": 500, "Xorg": 900}.get(name, 1000)
+    return {"gpu": 0, "pid": pid, "name": name, "kind": "compute", "peak_mib": peak_mib, "command": command, **changes}
+
+
+def load(**changes: Any) -> dict[str, Any]:
+    """The result of a load test that went well."""
+    result = {
+        "breached": False,
+        "peak_used_mib": 11690,
+        "max_used_mib": 12288,
+        "evidence": "sampled",
+        "samples": 842,
+        "interval_ms": 50.01,
+        "max_gap_ms": 61.2,
+        "timeline": [[0.0, 800], [4.2, 11690]],
+        "processes": [process(), process("python3", 1836), process("Xorg", 800)],
+        "gpus": [{"index": 0, "uuid": UUID, "peak_used_mib": 11690, "evidence": "sampled"}],
+        "load": {
+            "requests": 3,
+            "ok": 3,
+            "failed": 0,
+            "errors": [],
+            "p50_s": 5.1,
+            "p95_s": 6.2,
+            "max_s": 6.2,
+            "wall_s": 41.3,
+            "started_epoch": NOW,
+        },
+    }
+    return changed(result, {path.replace("__", "."): value for path, value in changes.items()})

@@ -214,6 +214,7 @@ INVALID = {
             ("proof_max_age", "week", "days"),
             ("load_requests", -1, "requests"),
             ("load_requests", True, "requests"),
+            ("load_requests", 1001, "from 0 to 1000"),
             ("sample_interval_ms", 9, "milliseconds, from 10 to 100"),
             ("sample_interval_ms", 101, "milliseconds"),
             ("strict", "maybe", "true or false"),

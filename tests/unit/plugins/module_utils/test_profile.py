@@ -331,6 +331,9 @@ INVALID = {
             ("OLLAMA_MAX_LOADED_MODELS", "", "max_loaded_models = 1"),
         ]
     },
+    "a variable whose intent is not said": (
+        "p", {"p": {"intent": WHOLE, "env": {"OLLAMA_GPU_LAYERS": 20}}}, None, [P, "LAYERS = 20", "lacks", "gpu_layers"]
+    ),
     "contradiction inside one layer": (
         "stable", None, {"env": {"CHAT_NUM_CTX": 1}, "intent": {"num_ctx": 1024}}, ["= 1 ", "= 1024", "equal"]
     ),

@@ -1,0 +1,506 @@
+from __future__ import annotations
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide
+from ansible_collections.selo.gpu_memory.tests.unit.builders import (
+    DROP_IN_PATH,
+    ENV_PATH,
+    MODEL,
+    NOW,
+    PROFILE_FILE,
+    STABLE_ON_0_32,
+    built_in_profiles,
+    declared,
+    drop_in,
+    env_file,
+    gpu,
+    read,
+)
+
+PROFILE_TEXT = "".join(f"{name}={value}\n" for name, value in built_in_profiles()["stable"]["env"].items())
+STABLE_ENV = built_in_profiles()["stable"]["env"]
+
+
+def decide(host=None, declaration=None, deploys=True, text=PROFILE_TEXT):
+    return _decide.decide(declaration or declared(), host or read(), text, deploys)
+
+
+def good(*args, **kwargs):
+    decision = decide(*args, **kwargs)
+    assert decision["problems"] == []
+    return decision
+
+
+def proven(host=None, declaration=None, age_s=3600.0, **changes):
+    """The host with a proof of its present state."""
+    host = host or read()
+    key = good(host, declaration)["proof_key"]
+    host["state"]["proof"] = {"key": key, "verdict": "pass", "at": NOW - age_s, "record": {}, **changes}
+    return host
+
+
+# Nothing to do, and proofs ------------------------------------------------------------------------------------------
+
+
+def test_a_host_on_the_profile_with_a_proof_is_left_alone():
+    decision = good(proven())
+    assert (decision["acts"], decision["files"], decision["restart"], decision["load_needed"]) == (False, [], [], False)
+    assert decision["proof"]["verdict"] == "pass"
+
+
+def test_without_a_proof_it_is_loaded_but_not_changed():
+    decision = good()
+    assert (decision["acts"], decision["load_needed"], decision["proof"]) == (False, True, None)
+
+
+@pytest.mark.parametrize(
+    "age_s, holds", [(0, True), (7 * 86400, True), (7 * 86400 + 1, False), (-3600, True), (-2 * 86400, False)]
+)
+def test_a_proof_gets_old_and_none_is_from_the_future(age_s, holds):
+    assert bool(good(proven(age_s=age_s))["proof"]) is holds
+
+
+def test_proof_max_age():
+    declaration = declared(proof_max_age=1)
+    assert good(proven(age_s=86000, declaration=declaration), declaration)["proof"]
+    assert not good(proven(age_s=87000, declaration=declaration), declaration)["proof"]
+
+
+def test_a_proof_that_did_not_pass_is_none():
+    assert good(proven(verdict="fail"))["proof"] is None
+
+
+@pytest.mark.parametrize(
+    "verify, is_proven, needed",
+    [
+        ("changed", True, False),
+        ("changed", False, True),
+        ("always", True, True),
+        ("always", False, True),
+        ("never", True, False),
+        ("never", False, False),
+    ],
+)
+def test_when_a_load_is_needed(verify, is_proven, needed):
+    declaration = declared(verify=verify)
+    host = proven(declaration=declaration) if is_proven else read()
+    assert good(host, declaration)["load_needed"] is needed
+
+
+def test_a_change_needs_a_load_though_a_proof_of_the_wanted_state_is_kept():
+    host = proven()
+    host["ollama"]["drop_ins"]["own"] = drop_in(None)
+    decision = good(host)
+    assert (decision["proof"], decision["load_needed"]) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"nvml__driver_version": "560.35.03"},
+        {"nvml__gpus": [gpu(uuid="GPU-other")]},
+        {"nvml__gpus": [gpu(), gpu(1)]},
+        {"ollama__api__version": "0.32.16"},
+        {"ollama__api__models": [{"name": MODEL, "digest": "d2"}]},
+        {"ollama__unit__environment": {**STABLE_ON_0_32, "OLLAMA_KV_CACHE_TYPE": "q8_0"}},
+        {"ollama__unit__environment_files": [{"path": "/e", "environment": {"OLLAMA_FLASH_ATTENTION": "1"}}]},
+    ],
+    ids=str,
+)
+def test_a_proof_of_something_else_proves_nothing(changes):
+    host = read(**changes)
+    host["state"]["proof"] = proven()["state"]["proof"]
+    assert good(host)["proof"] is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"overrides": {"intent": {"num_ctx": 2048}}},
+        {"overrides": {"intent": {"max_used_mib": 12000}}},
+        {"overrides": {"env": {"EXTRA": "1"}}},
+        {"profile": "conservative"},
+        {"load_requests": 9},
+        {"backend": {"extends": "guide", "load": {"url": "http://127.0.0.1:8000/chat"}}},
+        {"backend": {"extends": "guide", "unit": "other.service"}},
+        {"models": [MODEL]},
+        {"ollama": {"version": "0.32.14"}},
+    ],
+    ids=str,
+)
+def test_the_key_of_a_proof_changes_with_what_is_declared(changes):
+    if "models" in changes:  # the digest of the one model is part of the key either way
+        assert good(declaration=declared(**changes))["proof_key"] == good()["proof_key"]
+    else:
+        assert good(declaration=declared(**changes))["proof_key"] != good()["proof_key"]
+
+
+def test_digests_count_for_the_declared_models_alone_also_without_their_tag():
+    tagged = [{"name": "llama3.1:latest", "digest": "d1"}, {"name": "other:1b", "digest": "d1"}]
+    declaration = declared(models=["llama3.1"])
+
+    def key(*digests):
+        models = [{**model, "digest": digest} for model, digest in zip(tagged, digests)]
+        return good(read(ollama__api__models=models), declaration)["proof_key"]
+
+    assert key("d1", "d1") == key("d1", "d2")
+    assert key("d1", "d1") != key("d2", "d1")
+
+
+def test_a_proof_of_stable_does_not_hold_while_the_drop_in_is_still_to_be_written_and_holds_after():
+    before = read(ollama__unit__environment={}, ollama__drop_ins__own=drop_in(None), ollama__process__environment={})
+    assert good(before)["proof_key"] == good()["proof_key"]
+
+
+# What changes, and what restarts ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, files, restart",
+    [
+        pytest.param({"ollama__drop_ins__own": drop_in(None)}, [DROP_IN_PATH], ["ollama"], id="drop-in missing"),
+        pytest.param(
+            {"ollama__drop_ins__own": drop_in({**STABLE_ON_0_32, "OLLAMA_NUM_PARALLEL": "4"})},
+            [DROP_IN_PATH],
+            ["ollama"],
+            id="drop-in differs",
+        ),
+        pytest.param(
+            {"backend__env_files": [env_file(values={**STABLE_ENV, "CHAT_NUM_CTX": "8192"})]},
+            [ENV_PATH],
+            ["backend"],
+            id="env differs",
+        ),
+        pytest.param(
+            {"backend__env_files": [env_file(values={**STABLE_ENV, "CHAT_NUM_CTX": None})]},
+            [ENV_PATH],
+            ["backend"],
+            id="env lacks a key",
+        ),
+        pytest.param(
+            {
+                "backend__env_files": [
+                    {"path": ENV_PATH, "exists": False, "sha256": None, "parent_exists": True, "read_by": None}
+                ]
+            },
+            [ENV_PATH],
+            ["backend"],
+            id="env missing",
+        ),
+        pytest.param(
+            {"ollama__drop_ins__own": drop_in(None), "backend__env_files": [env_file(values={})]},
+            [DROP_IN_PATH, ENV_PATH],
+            ["ollama", "backend"],
+            id="both",
+        ),
+        pytest.param(
+            {"backend__files": [{"path": PROFILE_FILE, "exists": False, "sha256": None}]},
+            [PROFILE_FILE],
+            [],
+            id="profile's file",
+        ),
+        pytest.param({"ollama__process__environment": {}}, [], ["ollama"], id="written but not read by the server"),
+        pytest.param(
+            {"ollama__unit__active_state": "failed", "ollama__process": None}, [], ["ollama"], id="Ollama failed"
+        ),
+        pytest.param({"backend__started_s": 4999.0}, [], ["backend"], id="started before its env file was written"),
+        pytest.param({"backend__pids": [], "backend__started_s": None}, [], ["backend"], id="backend does not run"),
+        pytest.param({"backend__health": {"ok": False}}, [], ["backend"], id="backend is not healthy"),
+        pytest.param({"backend__started_s": None}, [], ["backend"], id="backend of unknown age"),
+    ],
+)
+def test_only_what_changed_is_written_and_restarted(changes, files, restart):
+    decision = good(read(**changes))
+    assert [file["path"] for file in decision["files"]] == files
+    assert (decision["restart"], decision["services"]["restart"]) == (restart, restart)
+    assert (decision["acts"], decision["load_needed"]) == (True, True)
+    assert decision["drop_in_changed"] is (DROP_IN_PATH in files)
+    assert decision["env_changed"] == [path for path in files if path == ENV_PATH]
+    assert decision["profile_file_changed"] is (PROFILE_FILE in files)
+
+
+def test_files_carry_the_hash_of_what_they_replace():
+    decision = good(read(backend__env_files=[env_file(values={}, sha256="abc")], ollama__drop_ins__own=drop_in(None)))
+    assert decision["files"] == [{"path": DROP_IN_PATH, "sha256": None}, {"path": ENV_PATH, "sha256": "abc"}]
+
+
+def test_a_process_that_may_not_be_read_counts_as_what_systemd_would_start():
+    assert good(read(ollama__process=None))["restart"] == []
+    assert good(read(ollama__process=None, ollama__unit__environment={}))["restart"] == ["ollama"]
+
+
+def test_a_server_that_does_not_answer_is_restarted_where_its_version_is_declared():
+    host = read(ollama__api__error="connection refused", ollama__api__version=None)
+    assert good(host, declared(ollama={"version": "0.32.15"}))["restart"] == ["ollama"]
+
+
+def test_a_missing_env_file_of_a_profile_that_writes_none_is_no_change():
+    profiles = {"p": {"intent": {"num_ctx": 4096, "num_parallel": 2, "max_loaded_models": 1, "max_used_mib": 12288}}}
+    missing = {"path": ENV_PATH, "exists": False, "sha256": None, "parent_exists": True, "read_by": None}
+    decision = good(read(backend__env_files=[missing]), declared(profile="p", profiles=profiles))
+    assert decision["env_changed"] == []
+
+
+def test_only_those_of_several_env_files_that_differ_are_written():
+    other = "/etc/selo-ai/environment"
+    backend = {"extends": "guide", "env_files": [{"path": ".env"}, {"path": other, "read_by": ["bash", "systemd"]}]}
+    host = read(backend__env_files=[env_file(), env_file(other, values={})])
+    assert good(host, declared(backend=backend))["env_changed"] == [other]
+
+
+def test_verify_writes_and_restarts_nothing_but_knows_of_the_drift():
+    host = proven()
+    host["ollama"]["drop_ins"]["own"] = drop_in(None)
+    decision = good(host, deploys=False)
+    assert (decision["acts"], decision["proof"], decision["load_needed"]) == (False, None, True)
+
+
+@pytest.mark.parametrize(
+    "version, environment",
+    [
+        (
+            "0.24.0",
+            {**{k: v for k, v in STABLE_ON_0_32.items() if "FIT" not in k}, "OLLAMA_GPU_OVERHEAD": "4290772992"},
+        ),
+        ("0.32.15", STABLE_ON_0_32),
+    ],
+)
+def test_the_drop_in_speaks_the_words_of_the_installed_version(version, environment):
+    assert good(read(ollama__api__version=version))["ollama_environment"] == environment
+
+
+def test_a_declared_version_wins_and_what_it_cannot_follow_is_noted():
+    decision = good(declaration=declared(ollama={"version": "0.3.9"}))
+    assert decision["ollama_environment"] == {"OLLAMA_NUM_PARALLEL": "2", "OLLAMA_MAX_LOADED_MODELS": "1"}
+    assert decision["notes"] == [
+        "Ollama 0.3.9 has no setting for margin_mib",
+        "Ollama 0.3.9 has no setting for num_ctx",
+    ]
+
+
+# Kinds of backends --------------------------------------------------------------------------------------------------
+
+NO_BACKEND = {
+    "kind": "none", "unit": None, "pids": [], "started_s": None, "health": None, "env_files": [], "files": [],
+    "directory_exists": None,
+}  # fmt: skip
+
+
+def test_without_a_backend_the_load_goes_straight_to_ollama():
+    decision = good(read(backend=NO_BACKEND), declared(backend="none", models=[MODEL]))
+    assert (decision["files"], decision["restart"]) == ([], [])
+    load = decision["load"]
+    assert load["url"] == "http://127.0.0.1:11434/api/chat"
+    assert {body["model"] for body in load["bodies"]} == {MODEL}
+    assert not any("options" in body for body in load["bodies"])  # the server's own settings are what is proven
+    assert (load["requests"], load["concurrency"]) == (3, 3)
+
+
+def test_without_a_backend_only_ollama_restarts():
+    host = read(backend=NO_BACKEND, ollama__drop_ins__own=drop_in(None))
+    assert good(host, declared(backend="none", models=[MODEL]))["restart"] == ["ollama"]
+
+
+def test_a_backend_that_is_a_command():
+    backend = {"extends": "guide", "kind": "command"}
+    host = read(backend__kind="command", backend__unit=None)
+    assert good(host, declared(backend=backend))["restart"] == []
+    host["backend"].update(pids=[], started_s=None)
+    decision = good(host, declared(backend=backend))
+    assert decision["restart"] == ["backend"]
+    assert decision["services"]["backend"]["command"] == "python3 main.py"
+
+
+def test_services_carry_what_a_restore_without_a_controller_needs_and_no_more():
+    services = good()["services"]
+    assert services["ollama"] == {"unit": "ollama.service", "url": "http://127.0.0.1:11434", "timeout_s": 60}
+    assert set(services["backend"]) == {
+        "kind", "unit", "directory", "command", "user", "process_match", "health", "timeout_s",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("wanted, parallel, requests", [(0, 2, 3), (0, 1, 2), (10, 2, 10)])
+def test_one_chat_more_than_can_run_at_once(wanted, parallel, requests):
+    load = _decide.load_request(declared(load_requests=wanted, overrides={"intent": {"num_parallel": parallel}}))
+    assert (load["requests"], load["concurrency"]) == (requests, requests)
+    assert load["url"] == "http://127.0.0.1:8000/api/chat"
+
+
+@pytest.mark.parametrize(
+    "load, seconds",
+    [
+        ({"requests": 3, "concurrency": 3, "timeout": 120}, 240),
+        ({"requests": 4, "concurrency": 3, "timeout": 120}, 360),
+        ({"requests": 1, "concurrency": 1}, 420),
+    ],
+)
+def test_load_timeout(load, seconds):
+    assert _decide.load_timeout_s(load) == seconds
+
+
+# Preflight ----------------------------------------------------------------------------------------------------------
+
+LATER = "/etc/systemd/system/ollama.service.d/zzz-site.conf"
+EARLIER = "/etc/systemd/system/ollama.service.d/override.conf"
+PARALLEL_4 = {"OLLAMA_NUM_PARALLEL": "4"}
+PROBLEMS = {
+    "no NVML": ({"nvml": {"status": "library_missing", "message": "no library; install it"}}, {}, ["NVML: no library"]),
+    "old driver": ({"nvml__driver_version": "470.256.02"}, {}, ["driver 470.256.02", "510"]),
+    "no GPU": ({"nvml__gpus": []}, {}, ["no NVIDIA GPU"]),
+    "lost GPU": ({"nvml__gpus": [{"index": 0, "uuid": "GPU-1", "error": "is lost"}]}, {}, ["GPU 0 (GPU-1): is lost"]),
+    "MIG": ({"nvml__gpus": [gpu(mig=True)]}, {}, ["GPU 0", "MIG"]),
+    "small GPU": ({"nvml__gpus": [gpu(total_mib=12282)]}, {}, ["max_used_mib = 12288", "12282 MiB", "profile"]),
+    "reserved memory": (
+        {"nvml__gpus": [gpu(total_mib=12400, reserved_mib=200)]},
+        {},
+        ["12400 MiB", "200 are reserved"],
+    ),
+    "second GPU small": ({"nvml__gpus": [gpu(), gpu(1, total_mib=2048)]}, {}, ["GPU 1", "2048 MiB"]),
+    "systemctl fails": (
+        {"ollama__unit": {"name": "ollama.service", "error": "no systemd"}},
+        {},
+        ["ollama.service: no systemd"],
+    ),
+    "no unit": (
+        {"ollama__unit__load_state": "not-found"},
+        {},
+        ["ollama.service is not-found", "gpu_memory_ollama.unit"],
+    ),
+    "masked unit": ({"ollama__unit__load_state": "masked"}, {}, ["ollama.service is masked"]),
+    "Ollama is down": (
+        {"ollama__api__version": None, "ollama__api__error": "connection refused"},
+        {},
+        ["version", "refused", "start ollama"],
+    ),
+    "own build": ({"ollama__api__version": "0.0.0"}, {}, ["'0.0.0'", "no release", "gpu_memory_ollama.version"]),
+    "no model": ({}, {"models": ["other:1b"]}, ["other:1b", MODEL, "ollama pull other:1b"]),
+    "no model at all": ({"ollama__api__models": []}, {"models": ["a"]}, ["a is not", "none", "ollama pull a"]),
+    "no backend unit": (
+        {"backend__unit": {"name": "selo-backend.service", "load_state": "not-found"}},
+        {},
+        ["selo-backend.service is not-found", "gpu_memory_backend"],
+    ),
+    "no directory": (
+        {"backend__directory_exists": False},
+        {},
+        ["selo-ai/backend is missing", "gpu_memory_backend.directory"],
+    ),
+    "unreadable env": (
+        {"backend__env_files": [env_file(error="permission denied")]},
+        {},
+        [ENV_PATH, "permission denied"],
+    ),
+    "env is a directory": ({"backend__env_files": [env_file(regular=False)]}, {}, [ENV_PATH, "no regular file"]),
+    "no directory for env": (
+        {
+            "backend__env_files": [
+                {"path": "/a/.env", "exists": False, "sha256": None, "parent_exists": False, "read_by": None}
+            ]
+        },
+        {},
+        ["/a is missing", "env_files"],
+    ),
+    "readers disagree": (
+        {"backend__env_files": [env_file(read_by=["docker", "bash"])]},
+        {"overrides": {"env": {"A": "it's"}}},
+        ["env.A", ENV_PATH],
+    ),
+    "no threshold": ({}, {"profile": "baseline"}, ["baseline", "max_used_mib", "gpu_memory_allow_unsafe"]),
+    "lease": (
+        {"state__lease": {"live": True, "holder": "ann applies stable", "until": "20:15"}},
+        {},
+        ["20:15", "ann applies stable"],
+    ),
+    "state": ({"state__error": "damaged"}, {}, ["cannot be read: damaged"]),
+    "later drop-in": (
+        {"ollama__drop_ins__others": [{"path": LATER, "environment": PARALLEL_4}]},
+        {},
+        [LATER, "OLLAMA_NUM_PARALLEL=4", "OLLAMA_NUM_PARALLEL=2", "take the line out"],
+    ),
+    "EnvironmentFile": (
+        {"ollama__unit__environment_files": [{"path": "/etc/default/ollama", "environment": PARALLEL_4}]},
+        {},
+        ["EnvironmentFile /etc/default/ollama", "OLLAMA_NUM_PARALLEL=4", "take the line out"],
+    ),
+    "nothing to load": ({"backend": NO_BACKEND}, {"backend": "none"}, ["nothing to load", "gpu_memory_models"]),
+    "bad declaration": ({}, {"verify": "x"}, ["gpu_memory_verify = 'x'"]),
+}
+
+
+@pytest.mark.parametrize("case", PROBLEMS)
+def test_every_problem_is_one_message_and_nothing_is_done(case):
+    host, declaration, said = PROBLEMS[case]
+    decision = decide(read(**host), declared(**declaration))
+    assert len(decision["problems"]) == 1, decision["problems"]
+    for words in said:
+        assert words in decision["problems"][0]
+    assert (decision["acts"], decision["load_needed"]) == (False, False)
+
+
+ONLY_FOR_DEPLOYING = {
+    "unreadable env", "env is a directory", "no directory for env", "readers disagree", "no threshold",
+    "lease", "state", "later drop-in", "EnvironmentFile",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PROBLEMS)
+def test_verify_is_hindered_only_by_what_hinders_a_proof(case):
+    host, declaration, _ = PROBLEMS[case]
+    assert bool(decide(read(**host), declared(**declaration), deploys=False)["problems"]) is (
+        case not in ONLY_FOR_DEPLOYING
+    )
+
+
+def test_all_problems_come_at_once():
+    host = read(
+        nvml__gpus=[gpu(total_mib=8192), gpu(1, mig=True)],
+        nvml__driver_version="470.1",
+        ollama__unit={"name": "ollama.service", "error": "no systemd"},
+        backend__unit={"name": "selo-backend.service", "error": "no systemd"},
+        backend__directory_exists=False,
+        backend__env_files=[env_file(error="permission denied")],
+        state__lease={"live": True},
+    )
+    assert len(decide(host, declared(models=["a"], verify="x"))["problems"]) == 9
+
+
+def test_problems_of_the_declaration_stand_beside_those_of_the_host():
+    decision = decide(
+        read(nvml={"status": "x", "message": "m"}, backend=NO_BACKEND), declared(profile="x", backend="y")
+    )
+    assert [text.split(" ")[0] for text in decision["problems"]] == [
+        "gpu_memory_backend",
+        "gpu_memory_profile",
+        "NVML:",
+        "nothing",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ollama__drop_ins__others": [{"path": EARLIER, "environment": PARALLEL_4}]},
+        {"ollama__drop_ins__others": [{"path": LATER, "environment": {"OLLAMA_NUM_PARALLEL": "2"}}]},
+        {"ollama__drop_ins__others": [{"path": LATER, "environment": {"OLLAMA_KEEP_ALIVE": "1h"}}]},
+        {"ollama__unit__environment_files": [{"path": "/e", "environment": {"OLLAMA_GPU_LAYERS": "1"}}]},
+        {"state__lease": {"live": False}},
+        {"nvml__driver_version": None},
+        {"nvml__gpus": [gpu(total_mib=12288)]},
+    ],
+    ids=str,
+)
+def test_what_is_no_problem(changes):
+    good(read(**changes))
+
+
+def test_what_is_declared_can_let_a_host_pass():
+    good(read(), declared(profile="baseline", allow_unsafe="yes"))
+    good(read(ollama__api__version="0.0.0"), declared(ollama={"version": "0.32.15"}))
+    good(read(backend=NO_BACKEND), declared(backend="none", verify="never"))
+    good(read(ollama__api__models=[{"name": "a:latest", "digest": "d"}]), declared(models=["a"]))
+
+
+def test_a_load_that_cannot_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(_decide._predict, "cannot_fit", lambda predicted, threshold: f"more than {threshold}")
+    assert decide()["problems"] == ["more than 12288"]
+    assert decide(deploys=False)["problems"] == []
