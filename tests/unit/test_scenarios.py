@@ -1,29 +1,36 @@
-"""A step that names tests which are not there would pass unseen: molecule only says that it found none."""
+"""A step whose tests or playbook are not there would pass unseen: molecule only says that it found none."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-MOLECULE = Path(__file__).resolve().parents[2] / "molecule"
-STEPS = [
-    pytest.param(file.parent, step, id=f"{file.parent.name}: {step}")
-    for file in sorted(MOLECULE.glob("*/molecule.yml"))
-    for step in yaml.safe_load(file.read_text())["scenario"]["test_sequence"]
-]
+ROOT = Path(__file__).resolve().parents[2]
+SHARED = yaml.safe_load((ROOT / ".config" / "molecule" / "config.yml").read_text())["ansible"]["playbooks"]
+SCENARIOS = {file.parent: yaml.safe_load(file.read_text()) for file in sorted(ROOT.glob("molecule/*/molecule.yml"))}
+RUNS_NO_PLAYBOOK_OF_ITS_OWN = {"check": "converge", "idempotence": "converge"}
 
 
 def test_there_are_scenarios() -> None:
-    assert {step.values[0].name for step in STEPS} >= {"default", "conservative", "check"}
+    assert {directory.name for directory in SCENARIOS} >= {"default", "conservative", "check"}
 
 
-@pytest.mark.parametrize(("scenario", "step"), STEPS)
-def test_what_a_step_names_is_there(scenario: Path, step: str) -> None:
+@pytest.mark.parametrize(
+    ("directory", "scenario", "step"),
+    [
+        pytest.param(directory, scenario, step, id=f"{directory.name}: {step}")
+        for directory, scenario in SCENARIOS.items()
+        for step in scenario["scenario"]["test_sequence"]
+    ],
+)
+def test_what_a_step_runs_is_there(directory: Path, scenario: dict[str, Any], step: str) -> None:
     verb, *paths = step.split()
-    assert verb != "verify" or paths
-    for path in paths:
-        found = [scenario / path] if path.endswith(".yml") else list((scenario / path).glob("test_*.py"))
-        assert found
-        assert all(file.is_file() for file in found)
+    if verb == "verify":
+        assert paths
+        assert all(list((directory / path).glob("test_*.py")) for path in paths)
+    else:
+        playbooks = {**SHARED, **scenario["ansible"]["playbooks"]}
+        assert (directory / playbooks[RUNS_NO_PLAYBOOK_OF_ITS_OWN.get(verb, verb)]).is_file()
