@@ -8,7 +8,9 @@ Reads two small files with a plain command; no module is sent. A connection that
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import time
 from typing import Any
 
@@ -41,6 +43,7 @@ class ActionModule(ActionBase):
                     return {"failed": True, "lost_connection": True, "msg": f"lost the connection: {problem.message}"}
                 progress, finished = None, None
             if finished is not None:
+                self._clean_up(given)
                 # The verdict is drawn from the whole picture, so a breach is a finding here and not yet a failure.
                 return {**finished, "changed": False, "failed": False, "breached": bool(finished.get("failed"))}
             if progress and time.monotonic() - shown >= SHOWN_EVERY_S:
@@ -48,6 +51,15 @@ class ActionModule(ActionBase):
                 Display().display(_report.progress_line(host, int(given.get("wave") or 1), progress))
             time.sleep(POLL_S)
         return {"failed": True, "msg": f"the load test did not end within {given['timeout_s']} s"}
+
+    def _clean_up(self, given: dict[str, Any]) -> None:
+        """Leave nothing of the job behind; a connection lost just now is the next task's finding."""
+        quote = self._connection._shell.quote
+        files = f"{quote(given['results_file'])} {quote(given['progress_path'])}"
+        with contextlib.suppress(AnsibleConnectionFailure):
+            self._low_level_execute_command(
+                f"rm -f {files}; rmdir {quote(os.path.dirname(given['results_file']))} 2>/dev/null; true"
+            )
 
     def _poll(self, given: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
         quote = self._connection._shell.quote
