@@ -97,7 +97,7 @@ class Generations:
                     restore_after_s=restore_after_s,
                 )
                 write_json(self.paths.lease, lease)
-            except OSError:
+            except StateError:
                 if not manifest:
                     _restore_timer.disarm(self.paths, self.host)
                 raise
@@ -252,7 +252,6 @@ class Generations:
 
     def _let_go(self) -> None:
         remove_file(self.paths.lease)
-        sync_directory(self.paths.root)
         _restore_timer.disarm(self.paths, self.host)
         self._prune()
 
@@ -278,7 +277,7 @@ class Generations:
         if result["changed"]:
             # From here on a restore that is cut off is taken up again, services included. All of this may fail on a
             # full disk; the files may still go back.
-            with contextlib.suppress(OSError, StateError):
+            with contextlib.suppress(StateError):
                 if not resumed:
                     about = {"generation": generation, "reason": reason, "run_id": run_id, "since": result["at"]}
                     write_json(self.paths.restoring, about)
@@ -297,7 +296,7 @@ class Generations:
         return result
 
     def _record(self, result: Mapping[str, Any]) -> None:
-        with contextlib.suppress(OSError):  # a full disk; the result is told to whoever asked, and to the journal
+        with contextlib.suppress(StateError):  # a full disk; the result is told to whoever asked, and to the journal
             write_json(self.paths.restored, result)
 
     def _read_as_expected(self, files: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:

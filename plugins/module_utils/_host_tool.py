@@ -22,6 +22,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Stat
 
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
+    "_atomic",
     "_file_state",
     "_generation",
     "_host",

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic
+
 SCHEMA = 1  # of every file below; what an older collection has written stays readable
 
 
@@ -75,26 +77,18 @@ def sync_directory(path: str) -> None:
 
 
 def write_file(path: str, content: bytes, mode: int = 0o600) -> None:
-    """Write a file of our own as a whole or not at all, for good when this returns."""
-    temporary = f"{path}.new"
-    remove_file(temporary)  # of a run that was cut off
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    """Write a file of our own as a whole or not at all."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        remove_file(temporary)
-        raise
-    sync_directory(os.path.dirname(path))
+        _atomic.write(path, content, _atomic.Ownership(mode, os.geteuid(), os.getegid()))
+    except _atomic.CannotWrite as problem:
+        raise StateError(str(problem)) from None
 
 
 def remove_file(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
+    try:
+        _atomic.remove(path)
+    except _atomic.CannotWrite as problem:
+        raise StateError(str(problem)) from None
 
 
 def write_json(path: str, value: Mapping[str, Any]) -> None:

@@ -358,7 +358,7 @@ def test_state_that_cannot_be_written_does_not_hinder_a_restore(
     managed.write()
 
     def full(*arguments: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise StateError(os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(_generation, "write_json", full)
     assert managed.store.restore(run_id="run1", reason="test")["error"] is None
@@ -447,10 +447,10 @@ def test_few_generations_stay_and_those_that_are_needed_always(managed: Managed)
 
 def test_a_keep_that_was_cut_off_leaves_nothing_armed(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object, **named: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise StateError(os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(_generation._lease, "new", full)
-    with pytest.raises(OSError):
+    with pytest.raises(StateError, match="No space left"):
         managed.keep()
     assert not managed.armed()
 
