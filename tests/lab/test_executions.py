@@ -1,4 +1,4 @@
-"""How often Ansible sends a module to a host, counted on the host: each one starts the interpreter that it was told of."""
+"""How often Ansible sends a module, counted on the host: each one starts the interpreter that Ansible was told of."""
 
 from __future__ import annotations
 
