@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _host_read, _settings
@@ -92,9 +93,8 @@ def _server(pid: int) -> dict[str, Any]:
 def url_of(ollama_host: str) -> str:
     """OLLAMA_HOST as an address: `0.0.0.0` → 127.0.0.1, port 11434 where none is given (envconfig/config.go)."""
     scheme, separator, rest = ollama_host.strip().strip("\"'").rpartition("://")
-    host, colon, port = rest.partition("/")[0].rpartition(":")
-    if not colon:
-        host, port = port, ""
+    address = re.fullmatch(r"(\[.*\]|[^:]*)(?::(.*))?", rest.partition("/")[0])
+    host, port = (address.group(1), address.group(2) or "") if address else (f"[{rest.partition('/')[0]}]", "")
     if host in ("", "0.0.0.0", "[::]", "*"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1"
     default = {"http": "80", "https": "443"}.get(scheme, "11434") if separator else "11434"
@@ -105,7 +105,7 @@ def _backends(ollama_units: set[str | None]) -> list[dict[str, Any]]:
     found: dict[tuple[str | None, str], dict[str, Any]] = {}
     for pid in _host_read.all_pids():
         try:
-            directory = os.path.realpath(f"/proc/{pid}/cwd", strict=True)
+            directory = os.readlink(f"/proc/{pid}/cwd")
         except OSError:
             continue
         path = os.path.join(directory, ".env")
@@ -116,7 +116,7 @@ def _backends(ollama_units: set[str | None]) -> list[dict[str, Any]]:
         if not keys or (unit, directory) in found:
             continue
         command = _host_read.command_line(pid)
-        kind = {"kind": "unit", "unit": unit} if unit else {"kind": "command", "command": " ".join(command)}
+        kind = {"kind": "unit", "unit": unit} if unit else {"kind": "command", "command": shlex.join(command)}
         found[unit, directory] = {**kind, "directory": directory, "env_files": [{"path": ".env"}], "keys_found": keys}
     return list(found.values())
 

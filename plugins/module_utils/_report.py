@@ -34,6 +34,7 @@ def record(
 ) -> dict[str, Any]:
     """Everything known about a host at the end of a run; what was not measured is null, never a guess."""
     load, now = load or {}, after or before or {}
+    reasons = [" ".join(str(reason).split()) for reason in reasons]
     profile = declared.get("profile") or {}
     journal = (after or {}).get("ollama", {}).get("journal")
     result = {
@@ -42,7 +43,7 @@ def record(
         "profile": profile.get("label"),
         "verdict": verdict,
         "reason": "; ".join(reasons) or None,
-        "reasons": list(reasons),
+        "reasons": reasons,
         "max_used_mib": profile.get("max_used_mib"),
         "peak_used_mib": load.get("peak_used_mib"),
         "gpus": load.get("gpus") or (now.get("nvml") or {}).get("gpus") or [],
@@ -71,7 +72,7 @@ def record(
     if after and journal is not None and load:
         effect = _verdict.effects(load, after)
         result["settings"] = _verdict.settings(
-            declared, decision["ollama_environment"] if decision else {}, after, effect
+            declared, (decision or {}).get("ollama_environment") or {}, after, effect
         )
         result["memory"] = _verdict.memory_split(load, after)
         result["speed"] = _verdict.speed_of(journal)
@@ -133,12 +134,12 @@ def lost(host: str) -> dict[str, Any]:
 
 def progress_line(host: str, wave: int, progress: Mapping[str, Any]) -> str:
     """One line while a load runs."""
-    threshold = progress.get("max_used_mib")
+    now, peak, threshold = (progress.get(name) for name in ("used_mib", "peak_used_mib", "max_used_mib"))
     of = f" of {threshold}" if threshold is not None else ""
+    memory = "memory not read" if now is None or peak is None else f"memory now {now}, peak {peak}{of} MiB"
     return (
-        f"{host}  wave {wave}  load {progress.get('requests_done', 0)}/{progress.get('requests', 0)}  "
-        f"{progress.get('t_s', 0):.0f} s  memory now {progress.get('used_mib')}, "
-        f"peak {progress.get('peak_used_mib')}{of} MiB"
+        f"{host}  wave {wave}  load {progress.get('requests_done') or 0}/{progress.get('requests') or 0}  "
+        f"{progress.get('t_s') or 0:.0f} s  {memory}"
     )
 
 
@@ -161,10 +162,10 @@ def _evidence_text(record: Mapping[str, Any]) -> str:
     sampling = record.get("sampling") or {}
     if record["evidence"] == "bounded":
         return " (bounded by accounting)"
-    if record["evidence"] == "sampled" and sampling.get("interval_ms"):
+    if record["evidence"] == "sampled" and sampling.get("interval_ms") and sampling.get("max_gap_ms") is not None:
         rate = 1000 / sampling["interval_ms"]
         return f" (sampled {rate:.0f} Hz, worst gap {sampling['max_gap_ms']:.0f} ms: a lower bound)"
-    return f" ({record['evidence']})" if record["evidence"] else ""
+    return {"sampled": " (sampled: a lower bound)", "none": " (no evidence)"}.get(record["evidence"], "")
 
 
 def _moment(unix_time: float) -> str:
@@ -201,7 +202,7 @@ def _speed_text(record: Mapping[str, Any]) -> str | None:
     if record["load"] and record["load"].get("p95_s") is not None:
         parts.append(f"p95 {record['load']['p95_s']:.1f} s")
     restarts = record.get("restarts") or {}
-    if restarts.get("services"):
+    if restarts.get("services") and restarts.get("downtime_s") is not None:
         parts.append(f"downtime {restarts['downtime_s']:.0f} s")
     return ", ".join(parts) or None
 

@@ -13,25 +13,36 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal, _
 SCHEMA = 1
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
 NOT_READ_BACK = "not read back"
+PROVING = ("sampled", "bounded")
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 
 
 def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
-    """What the running system does: settings of the last runner seen, and layers.
+    """What the running system does: settings of the largest runner seen, and its layers.
 
     Returns num_ctx_total, num_parallel, num_gpu, num_batch (None where not on the command line), offloaded,
     offloadable, `runner` (whether one was seen at all).
     """
     last = after["ollama"]["journal"]["last_load"] or {}
-    seen = [process["command"] for process in (load or {}).get("processes") or [] if process.get("command")]
+    seen: list[list[str]] = [
+        process["command"] for process in (load or {}).get("processes") or [] if process.get("command")
+    ]
     seen += [runner["command"] for runner in after["ollama"]["runners"]]
     seen += [last["command"]] if last.get("command") else []
+    command = seen[0] if seen else []
+    its_load = _load_by(command, after["ollama"]["journal"])
     return {
-        **_journal.runner_settings(seen[0] if seen else []),
+        **_journal.runner_settings(command),
         "runner": bool(seen),
-        "offloaded": last.get("offloaded"),
-        "offloadable": last.get("offloadable"),
+        "offloaded": its_load.get("offloaded"),
+        "offloadable": its_load.get("offloadable"),
     }
+
+
+def _load_by(command: list[str], journal: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The load that started a runner, since a smaller model may have come after it; else the last load there was."""
+    loads: list[Mapping[str, Any]] = [*journal["loads"], *filter(None, [journal["last_load"]])]
+    return next((load for load in reversed(loads) if load["command"] == command), loads[-1] if loads else {})
 
 
 def context_per_slot(effect: Mapping[str, Any]) -> int | None:
@@ -77,7 +88,7 @@ def _context_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
     if slot is None:
         return PARTIAL, NOT_READ_BACK
     found = f"runner has -c {effect['num_ctx_total']} (= {slot} x {effect['num_parallel']})"
-    return (IN_FORCE if str(slot) == wanted else INSTEAD), found
+    return (IN_FORCE if slot == int(wanted) else INSTEAD), found
 
 
 def _layers_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
@@ -141,7 +152,7 @@ def judge_load(
         reasons.append(f"{figures['failed']} of {figures['requests']} requests failed")
     if failures:
         reasons.append(f"Ollama's journal: {plainest_failure(failures)}")
-    reasons += _layer_reasons(declared, effect)
+    reasons += _layer_reasons(declared, effect, after["ollama"])
     for row in settings(declared, environment, after, effect):
         if row["state"] == INSTEAD and row["name"] != declared["backend"]["keys"].get("gpu_layers"):
             reasons.append(f"{row['name']}={row['wanted']} is not in force: {row['effect']}")
@@ -153,9 +164,10 @@ def judge_load(
     if reasons:
         return "fail", reasons
     doubts = []
-    if load.get("evidence", "none") == "none":
+    if load.get("evidence") not in PROVING:
         doubts.append("NVML gave no evidence")
-    if UNIFIED_MEMORY in ((after["ollama"]["process"] or {}).get("environment") or {}):
+    started = [after["ollama"]["unit"], after["ollama"]["process"] or {}, *after["ollama"]["runners"]]
+    if any(UNIFIED_MEMORY in (one.get("environment") or {}) for one in started):
         doubts.append(f"{UNIFIED_MEMORY} is set, so that memory spills where NVML does not count it")
     if not effect["runner"]:
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
@@ -166,16 +178,21 @@ def judge_load(
     return ("inconclusive", doubts) if doubts else ("pass", [])
 
 
-def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any]) -> list[str]:
-    """A model on the CPU stays under every threshold and proves nothing."""
+def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], ollama: Mapping[str, Any]) -> list[str]:
+    """A model on the CPU stays under every threshold and proves nothing; this holds for each that was loaded."""
     wanted = declared["profile"]["intent"].get("gpu_layers")
-    if effect["offloaded"] is None:
-        return []
-    planned = effect["offloadable"] if wanted is None else min(wanted, effect["offloadable"])
-    if effect["offloaded"] >= planned:
-        return []
     sent = "" if effect["num_gpu"] is None else f"; requests carry num_gpu={effect['num_gpu']}"
-    return [f"{effect['offloaded']} of {effect['offloadable']} layers are on the GPU, {planned} were planned{sent}"]
+    reasons = []
+    for load in [effect, *(load for load in ollama["journal"]["loads"] if load["started"])]:
+        if load["offloaded"] is not None:
+            planned = load["offloadable"] if wanted is None else min(wanted, load["offloadable"])
+            if load["offloaded"] < planned:
+                on_gpu = f"{load['offloaded']} of {load['offloadable']} layers are on the GPU"
+                reasons.append(f"{on_gpu}, {planned} were planned{sent}")
+    if wanted != 0:
+        on_cpu = [str(model["name"]) for model in ollama["api"]["loaded"] if model["size"] and model["size_vram"] == 0]
+        reasons += [f"{name} runs on the CPU alone, as /api/ps says" for name in on_cpu]
+    return list(dict.fromkeys(reasons))
 
 
 def plainest_failure(failures: Sequence[Mapping[str, Any]]) -> str:
@@ -201,21 +218,26 @@ def memory_split(load: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
     """Who held the memory at its most, in MiB: Ollama by terms as its journal gives them, and the others by name."""
     ollama = [process for process in load.get("processes") or [] if process.get("command")]
     others = [process for process in load.get("processes") or [] if not process.get("command")]
-    total = max((process["peak_mib"] or 0 for process in ollama), default=0)
-    buffers = (after["ollama"]["journal"]["last_load"] or {}).get("buffers_mib") or {}
+    nobody: Mapping[str, Any] = {"pid": None, "command": []}
+    largest = max(ollama, key=lambda process: process["peak_mib"] or 0, default=nobody)
+    total = sum(process["peak_mib"] or 0 for process in ollama if process["pid"] == largest["pid"])  # over the GPUs
+    buffers = _load_by(largest["command"], after["ollama"]["journal"]).get("buffers_mib") or {}
     terms: dict[str, float] = {}
     for name, mib in buffers.items():
         kind = name.rpartition(" ")[2]
         term = {"model": "weights", "KV": "kv", "RS": "kv"}.get(kind, "compute")
         terms[term] = terms.get(term, 0) + mib
-    if total and terms:
+    if total > sum(terms.values()) > 0:
         terms["runtime"] = total - sum(terms.values())
     backend = after["backend"]["pids"]
     return {
         "ollama_mib": total,
         "terms_mib": {name: round(mib) for name, mib in terms.items()},
         "others": [
-            {"name": "backend" if process["pid"] in backend else process["name"], "peak_mib": process["peak_mib"]}
+            {
+                "name": "backend" if process["pid"] in backend else process["name"] or f"process {process['pid']}",
+                "peak_mib": process["peak_mib"],
+            }
             for process in others
         ],
     }
@@ -255,6 +277,8 @@ def conclude(
         return "untouched", [gate["reason"]], True
     if decision and decision.get("problems"):
         return "refused", list(decision["problems"]), False
+    if judged and "verdict" not in judged:  # the judging itself failed
+        judged = None
     if failure:
         return _conclude_failure(judged, failure, restored, kept)
     if judged:
@@ -282,7 +306,7 @@ def _conclude_failure(
 ) -> tuple[str, list[str], bool]:
     what = list(judged["reasons"]) if judged and judged["verdict"] != "pass" else [failure["message"]]
     if not kept:
-        if judged:
+        if judged and judged["verdict"] != "pass":
             return judged["verdict"], what, False
         return ("untouched" if failure.get("lost_connection") else "fail"), what, False
     if restored and not restored.get("failed"):

@@ -1,0 +1,536 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _verdict
+from ansible_collections.selo.gpu_memory.tests.unit.builders import (
+    MODEL,
+    RUNNER,
+    STABLE_ON_0_32,
+    declared,
+    journal,
+    load,
+    process,
+    read,
+)
+
+
+def judge(the_load=None, after=None, declaration=None, environment=STABLE_ON_0_32):
+    return _verdict.judge_load(declaration or declared(), environment, the_load or load(), after or read())
+
+
+def rows(after=None, declaration=None, environment=STABLE_ON_0_32, the_load=None):
+    """The settings by name."""
+    after, the_load = after or read(), the_load or load()
+    effect = _verdict.effects(the_load, after)
+    settings = _verdict.settings(declaration or declared(), environment, after, effect)
+    assert len({row["name"] for row in settings}) == len(settings)
+    return {row["name"]: row for row in settings}
+
+
+def state(name, **kwargs):
+    row = rows(**kwargs)[name]
+    return row["state"], row["effect"]
+
+
+def runner(*changes: str) -> list[str]:
+    """The runner's command line with flags changed, as "-ngl 20"; "-ngl" alone takes the flag away."""
+    command = list(RUNNER)
+    for change in changes:
+        flag, _, value = change.partition(" ")
+        place = command.index(flag)
+        command[place : place + 2] = [flag, value] if value else []
+    return command
+
+
+def seen(command: list[str], **the_journal):
+    """What is read and measured where the only runner is this one."""
+    one = {**journal()["last_load"], "command": command, **the_journal}
+    after = read(
+        ollama__runners=[{"pid": 400, "command": command, "environment": STABLE_ON_0_32}],
+        ollama__journal=journal(loads=[one], last_load=one),
+    )
+    return {"the_load": load(processes=[process(command=command)]), "after": after}
+
+
+NO_LOADS = journal(loads=[], last_load=None)
+
+
+# Effects and settings -----------------------------------------------------------------------------------------------
+
+
+def test_a_host_on_stable_as_the_guide_has_it():
+    found = rows()
+    assert {name: (row["state"], row["read_by"]) for name, row in found.items()} == {
+        "OLLAMA_GPU_LAYERS": ("no effect", "backend"),
+        "CHAT_NUM_CTX": ("in force", "backend"),
+        "TORCH_CUDA_MEMORY_FRACTION": ("no effect", "nobody"),
+        "PYTORCH_CUDA_ALLOC_CONF": ("partial", "backend"),
+        "OLLAMA_NUM_PARALLEL": ("in force", "Ollama"),
+        "OLLAMA_MAX_LOADED_MODELS": ("in force", "Ollama"),
+        "OLLAMA_CONTEXT_LENGTH": ("in force", "Ollama"),
+        "LLAMA_ARG_FIT_TARGET": ("void", "Ollama"),
+    }
+    assert all(row["effect"] for row in found.values())
+    assert found["CHAT_NUM_CTX"]["effect"] == "runner has -c 8192 (= 4096 x 2)"
+    assert found["LLAMA_ARG_FIT_TARGET"]["effect"] == "requests carry num_gpu=40, which switches Ollama's fitting off"
+    assert found["OLLAMA_GPU_LAYERS"]["effect"] == (
+        "40 caps nothing, since the model has 33 layers; 33 of 33 layers are on the GPU"
+    )
+
+
+@pytest.mark.parametrize(
+    "wanted, sent, offloaded, offloadable, wanted_state",
+    [
+        (40, "-ngl 40", 33, 33, "no effect"),
+        (33, "-ngl 33", 33, 33, "no effect"),
+        (20, "-ngl 20", 20, 33, "in force"),
+        (0, "-ngl 0", 0, 33, "in force"),
+        (20, "-ngl 20", 15, 33, "instead"),
+        (40, "-ngl 40", 20, 33, "instead"),
+        (40, "-ngl", 33, 33, "no effect"),  # no request carries it
+        (40, "-ngl 40", None, None, "partial"),
+    ],
+)
+def test_layers(wanted, sent, offloaded, offloadable, wanted_state):
+    host = seen(runner(sent), offloaded=offloaded, offloadable=offloadable)
+    declaration = declared(overrides={"intent": {"gpu_layers": wanted}})
+    assert state("OLLAMA_GPU_LAYERS", declaration=declaration, **host)[0] == wanted_state
+
+
+@pytest.mark.parametrize(
+    "flags, wanted",
+    [
+        (("-c 8192", "-np 2"), ("in force", "runner has -c 8192 (= 4096 x 2)")),
+        (("-c 16384", "-np 2"), ("instead", "runner has -c 16384 (= 8192 x 2)")),
+        (("-c 4096", "-np 1"), ("in force", "runner has -c 4096 (= 4096 x 1)")),
+        (("-c", "-np"), ("partial", "not read back")),
+    ],
+)
+def test_context(flags, wanted):
+    assert state("CHAT_NUM_CTX", **seen(runner(*flags))) == wanted
+
+
+@pytest.mark.parametrize(
+    "name, changes, wanted",
+    [
+        ("OLLAMA_NUM_PARALLEL", {}, ("in force", "runner has -np 2")),
+        (
+            "OLLAMA_NUM_PARALLEL",
+            {"process__environment": {**STABLE_ON_0_32, "OLLAMA_NUM_PARALLEL": "4"}},
+            ("instead", "the server was started with OLLAMA_NUM_PARALLEL=4"),
+        ),
+        ("OLLAMA_NUM_PARALLEL", {"process__environment": {}}, ("instead", "the server lacks it")),
+        ("OLLAMA_NUM_PARALLEL", {"process": None}, ("partial", "not read back")),
+        (
+            "OLLAMA_MAX_LOADED_MODELS",
+            {"journal__server_config": {"OLLAMA_MAX_LOADED_MODELS": "0"}},
+            ("instead", "the server config says 0"),
+        ),
+        (
+            "OLLAMA_MAX_LOADED_MODELS",
+            {"journal__server_config": {"OLLAMA_MAX_LOADED_MODELS": ""}},
+            ("instead", "the server config says nothing"),
+        ),
+        ("OLLAMA_MAX_LOADED_MODELS", {}, ("in force", "the server config says 1")),
+        (
+            "OLLAMA_MAX_LOADED_MODELS",
+            {"journal__server_config": None, "runners": []},
+            ("partial", "the server was started with it; its effect is not read back"),
+        ),
+        ("OLLAMA_MAX_LOADED_MODELS", {"journal__server_config": None}, ("in force", "the runner was started with it")),
+    ],
+)
+def test_settings_of_the_server(name, changes, wanted):
+    after = read(**{f"ollama__{path}": value for path, value in changes.items()})
+    assert state(name, after=after) == wanted
+
+
+def test_a_margin_is_in_force_where_no_request_carries_num_gpu():
+    assert state("LLAMA_ARG_FIT_TARGET", **seen(runner("-ngl")))[0] == "in force"
+
+
+def test_requests_with_a_context_of_their_own_are_seen():
+    host = seen(runner("-c 4096"))
+    assert state("OLLAMA_CONTEXT_LENGTH", **host) == ("instead", "requests carry their own num_ctx: 2048")
+    host["after"]["ollama"]["process"]["environment"].pop("OLLAMA_CONTEXT_LENGTH")
+    host = seen(runner())
+    host["after"]["ollama"]["process"]["environment"].pop("OLLAMA_CONTEXT_LENGTH")
+    assert state("OLLAMA_CONTEXT_LENGTH", **host)[0] == "partial"
+
+
+def test_a_parallel_that_ollama_took_back_is_instead():
+    assert state("OLLAMA_NUM_PARALLEL", **seen(runner("-np 1"))) == ("instead", "runner has -np 1")
+
+
+def test_what_nobody_reads_says_so():
+    declaration = declared(backend="none", models=[MODEL], overrides={"env": {"OLLAMA_NUM_GPU": "1", "MINE": "2"}})
+    found = rows(declaration=declaration)
+    for name in ("OLLAMA_GPU_LAYERS", "OLLAMA_NUM_GPU", "TORCH_CUDA_MEMORY_FRACTION", "MINE", "CHAT_NUM_CTX"):
+        assert (found[name]["state"], found[name]["read_by"]) == ("no effect", "nobody")
+    assert "no release of Ollama reads it" in found["OLLAMA_GPU_LAYERS"]["effect"]
+
+
+def test_without_anything_read_back_nothing_is_claimed():
+    after = read(ollama__runners=[], ollama__process=None, ollama__journal=journal(
+        loads=[], last_load=None, server_config=None
+    ))  # fmt: skip
+    states = {row["state"] for row in rows(after=after, the_load=load(processes=[])).values()}
+    assert states == {"partial", "no effect"}
+
+
+def test_effects_are_those_of_the_largest_runner_and_its_own_load():
+    embedder = ["llama-server", "--model", "/blobs/embed", "-c", "512", "-np", "1"]
+    chat = {**journal()["last_load"], "offloaded": 10}
+    small = {**chat, "command": embedder, "offloaded": 25, "offloadable": 25}
+    after = read(ollama__journal=journal(loads=[chat, small], last_load=small))
+    the_load = load(processes=[process(), process(pid=401, command=embedder, peak_mib=300)])
+    effect = _verdict.effects(the_load, after)
+    assert (effect["num_ctx_total"], effect["offloaded"], effect["offloadable"]) == (8192, 10, 33)
+
+
+@pytest.mark.parametrize(
+    "processes, runners, last, wanted",
+    [
+        ([process()], [], None, True),
+        ([], [{"pid": 1, "command": RUNNER, "environment": {}}], None, True),
+        ([], [], journal()["last_load"], True),
+        ([process("Xorg")], [], None, False),
+    ],
+)
+def test_a_runner_is_seen_in_any_of_three_places(processes, runners, last, wanted):
+    after = read(ollama__runners=runners, ollama__journal=journal(loads=[], last_load=last))
+    effect = _verdict.effects(load(processes=processes), after)
+    assert effect["runner"] is wanted
+    assert effect["num_gpu"] == (40 if wanted else None)
+
+
+# The verdict on a load ----------------------------------------------------------------------------------------------
+
+OOM = {"severity": "fatal", "at": 1.0, "line": "cudaMalloc failed: out of memory"}
+GONE = {"severity": "fatal", "at": 2.0, "line": "llama-server process has terminated: exit status 1"}
+
+
+def test_pass():
+    assert judge() == ("pass", [])
+
+
+def test_a_bounded_peak_passes():
+    assert judge(load(evidence="bounded")) == ("pass", [])
+
+
+@pytest.mark.parametrize(
+    "the_load, after, words",
+    [
+        pytest.param(
+            {"breached": True, "msg": "GPU 0 used 13000 of 12288"}, {}, "GPU 0 used 13000 of 12288", id="breach"
+        ),
+        pytest.param({"breached": True}, {}, "the load test failed", id="breach without words"),
+        pytest.param({"load__failed": 2}, {}, "2 of 3 requests failed", id="failed requests"),
+        pytest.param(
+            {}, {"failures": [GONE, OOM]}, "cudaMalloc failed: out of memory", id="the journal's plainest line"
+        ),
+        pytest.param({}, {"failures": [GONE]}, "process has terminated", id="the journal's only line"),
+    ],
+)
+def test_fail(the_load, after, words):
+    after = {f"ollama__journal__{name}": value for name, value in after.items()}
+    verdict, (reason,) = judge(load(**the_load), read(**after))
+    assert verdict == "fail"
+    assert words in reason
+
+
+@pytest.mark.parametrize("severity", ["recovered", "warning"])
+def test_what_is_not_fatal_does_not_fail(severity):
+    assert judge(after=read(ollama__journal__failures=[{**OOM, "severity": severity}]))[0] == "pass"
+
+
+def test_a_model_on_the_cpu_fails_however_little_memory_it_takes():
+    host = seen(runner("-ngl 1"), offloaded=1)
+    host["the_load"]["peak_used_mib"] = 1500
+    verdict, reasons = judge(host["the_load"], host["after"])
+    assert verdict == "fail"
+    assert "1 of 33 layers are on the GPU, 33 were planned; requests carry num_gpu=1" in reasons
+
+
+def test_a_model_on_the_cpu_fails_also_where_no_line_tells_its_layers():
+    on_cpu = [{"name": MODEL, "size": 9000, "size_vram": 0}]
+    silent = {**journal()["last_load"], "offloaded": None, "offloadable": None}
+    after = read(ollama__journal=journal(loads=[silent], last_load=silent), ollama__api__loaded=on_cpu)
+    assert judge(after=after) == ("fail", [f"{MODEL} runs on the CPU alone, as /api/ps says"])
+
+
+def test_a_planned_cap_that_is_kept_passes():
+    host = seen(runner("-ngl 20"), offloaded=20)
+    declaration = declared(overrides={"intent": {"gpu_layers": 20}})
+    assert judge(host["the_load"], host["after"], declaration) == ("pass", [])
+
+
+def test_without_a_planned_cap_all_layers_are_wanted():
+    profiles = {"p": {"intent": {"num_ctx": 4096, "num_parallel": 2, "max_used_mib": 12288}}}
+    host = seen(runner("-ngl"), offloaded=32)
+    verdict, reasons = judge(host["the_load"], host["after"], declared(profile="p", profiles=profiles), {})
+    assert (verdict, reasons) == ("fail", ["32 of 33 layers are on the GPU, 33 were planned"])
+
+
+def test_every_model_that_was_loaded_is_looked_at():
+    chat, spilled = journal()["last_load"], {**journal()["last_load"], "command": ["other"], "offloaded": 3}
+    after = read(ollama__journal=journal(loads=[spilled, chat], last_load=chat))
+    declaration = declared(models=[MODEL, "other:1b"])
+    assert judge(after=after, declaration=declaration)[0] == "fail"
+
+
+@pytest.mark.parametrize(
+    "flags, name", [(("-np 1", "-c 4096"), "OLLAMA_NUM_PARALLEL=2"), (("-c 16384",), "CHAT_NUM_CTX=4096")]
+)
+def test_a_setting_that_is_not_in_force_fails(flags, name):
+    host = seen(runner(*flags))
+    verdict, reasons = judge(host["the_load"], host["after"])
+    assert verdict == "fail"
+    assert any(reason.startswith(f"{name} is not in force: ") for reason in reasons)
+
+
+def test_no_effect_and_void_do_not_fail():
+    assert {"no effect", "void"} <= {row["state"] for row in rows().values()}
+    assert judge()[0] == "pass"
+
+
+@pytest.mark.parametrize(
+    "loads, models, beyond",
+    [
+        ([], [], 0),
+        ([True], [], 0),
+        ([True, True], [], 1),
+        ([True, True], ["a", "b"], 0),
+        ([True] * 5, ["a", "b"], 3),
+        ([False, True], [], 0),  # a load that died is a failure, not a reload
+    ],
+)
+def test_reloads_beyond_plan(loads, models, beyond):
+    of = {"loads": [{**journal()["last_load"], "started": started} for started in loads]}
+    assert _verdict.reloads_beyond_plan(declared(models=models), of) == beyond
+    verdict, reasons = judge(after=read(ollama__journal__loads=of["loads"]), declaration=declared(models=models))
+    assert verdict == ("fail" if beyond else "pass")
+    assert not beyond or f"{beyond} reloads" in reasons[0]
+
+
+@pytest.mark.parametrize(
+    "the_load, after, words",
+    [
+        pytest.param({"evidence": "none"}, {}, "no evidence", id="no evidence"),
+        pytest.param({"evidence": None}, {}, "", id="null evidence"),
+        pytest.param(
+            {},
+            {"process__environment": {**STABLE_ON_0_32, _verdict.UNIFIED_MEMORY: "1"}},
+            "unified".upper(),
+            id="unified memory",
+        ),
+        pytest.param(
+            {},
+            {"runners": [{"pid": 1, "command": RUNNER, "environment": {_verdict.UNIFIED_MEMORY: "0"}}]},
+            "GGML_CUDA_ENABLE_UNIFIED_MEMORY",
+            id="unified memory of a runner",
+        ),
+        pytest.param(
+            {},
+            {"process": None, "unit__environment": {_verdict.UNIFIED_MEMORY: "1"}},
+            "GGML_CUDA_ENABLE_UNIFIED_MEMORY",
+            id="unified memory of a server that may not be read",
+        ),
+        pytest.param({"processes": []}, {"runners": [], "journal": NO_LOADS}, "no runner was seen", id="no runner"),
+        pytest.param({}, {"journal": NO_LOADS, "api__loaded": []}, "how many layers", id="no layers"),
+        pytest.param(
+            {},
+            {"journal": NO_LOADS, "api__loaded": [{"name": "a", "size": 9, "size_vram": 8}]},
+            "how many layers",
+            id="no layers, partly on the GPU",
+        ),
+    ],
+)
+def test_inconclusive(the_load, after, words):
+    verdict, reasons = judge(load(**the_load), read(**{f"ollama__{path}": value for path, value in after.items()}))
+    assert verdict == "inconclusive"
+    assert words in reasons[0]
+
+
+def test_fully_on_the_gpu_by_api_ps_will_do_for_layers():
+    assert judge(after=read(ollama__journal=NO_LOADS))[0] == "pass"
+
+
+def test_without_a_threshold_nothing_is_proven():
+    declaration = declared(profile="baseline", allow_unsafe=True)
+    host = seen(runner("-c 16384", "-ngl 999"))
+    verdict, reasons = judge(host["the_load"], host["after"], declaration, {})
+    assert (verdict, reasons) == ("inconclusive", ["the profile baseline has no threshold to prove"])
+
+
+def test_the_baseline_that_crashes_fails_and_quotes_the_journal():
+    after = read(ollama__journal=journal(failures=[OOM, GONE], loads=[], last_load=None, tokens_per_s=[]))
+    verdict, reasons = judge(
+        load(load__failed=3, breached=True, msg="3 of 3 requests failed"), after, declared(profile="baseline"), {}
+    )
+    assert verdict == "fail"
+    assert "Ollama's journal: cudaMalloc failed: out of memory" in reasons
+
+
+@pytest.mark.parametrize("evidence", ["none", None])
+@pytest.mark.parametrize("offloaded", [33, 1])
+def test_evidence_none_is_never_a_pass(evidence, offloaded):
+    host = seen(RUNNER, offloaded=offloaded)
+    assert judge({**host["the_load"], "evidence": evidence}, host["after"])[0] != "pass"
+
+
+# Figures ------------------------------------------------------------------------------------------------------------
+
+
+def test_memory_split():
+    assert _verdict.memory_split(load(), read()) == {
+        "ollama_mib": 9054,
+        "terms_mib": {"weights": 7605, "kv": 1024, "compute": 120, "runtime": 305},
+        "others": [{"name": "backend", "peak_mib": 1836}, {"name": "Xorg", "peak_mib": 800}],
+    }
+
+
+def test_memory_of_one_runner_on_two_gpus_is_one_sum():
+    both = [process(peak_mib=6000), process(peak_mib=4000, gpu=1), process("Xorg", 800)]
+    assert _verdict.memory_split(load(processes=both), read())["ollama_mib"] == 10000
+
+
+def test_terms_are_those_of_the_largest_runners_load():
+    small = {**journal()["last_load"], "command": ["embed"], "buffers_mib": {"CUDA0 model": 250.0}}
+    after = read(ollama__journal=journal(last_load=small))
+    assert _verdict.memory_split(load(), after)["terms_mib"]["weights"] == 7605
+
+
+def test_what_is_not_known_of_memory_is_left_out():
+    assert _verdict.memory_split(load(processes=[]), read(ollama__journal=NO_LOADS)) == {
+        "ollama_mib": 0,
+        "terms_mib": {},
+        "others": [],
+    }
+    nameless = [process(peak_mib=None), {**process("Xorg", None), "name": None, "pid": 7}]
+    assert _verdict.memory_split(load(processes=nameless), read())["others"] == [
+        {"name": "process 7", "peak_mib": None}
+    ]
+    assert "runtime" not in _verdict.memory_split(load(processes=[process(peak_mib=100)]), read())["terms_mib"]
+
+
+@pytest.mark.parametrize("speeds, wanted", [([31.0, 31.4], 31.2), ([], None)])
+def test_speed(speeds, wanted):
+    assert _verdict.speed_of(journal(tokens_per_s=speeds)) == wanted
+
+
+@pytest.mark.parametrize(
+    "the_journal, wanted",
+    [
+        ({"failures": [OOM]}, "crashed"),
+        ({"failures": [{**OOM, "severity": "recovered"}]}, "31.2 tok/s"),
+        ({}, "31.2 tok/s"),
+        ({"tokens_per_s": []}, "no requests seen"),
+    ],
+)
+def test_how_it_was_before(the_journal, wanted):
+    assert _verdict.before_text(read(ollama__journal=journal(**the_journal))) == wanted
+
+
+# The end of a host's run --------------------------------------------------------------------------------------------
+
+DECLARED = declared()
+OPEN, CLOSED = {"open": True, "reason": None}, {"open": False, "reason": "wave 1 closed the gate: a fail"}
+PASS, FAIL, UNSURE = (
+    {"verdict": "pass", "reasons": []},
+    {"verdict": "fail", "reasons": ["too much"], "failed": True, "msg": "fail: - too much"},
+    {"verdict": "inconclusive", "reasons": ["no evidence"], "failed": True},
+)
+BROKEN = {"task": "t", "message": "it broke", "lost_connection": False}
+LOST = {"task": "t", "message": "lost the connection", "lost_connection": True}
+BACK = {"generation": "g1", "failed": False}
+NOT_BACK = {"failed": True, "msg": "disk full"}
+NOT_REACHED = {"failed": True, "msg": "lost", "lost_connection": True}
+IS_BACK = "generation g1 is back and its services answer"
+
+
+def conclude(gate=OPEN, decision=None, judged=None, failure=None, restored=None, kept=False, **more):
+    decision = {"problems": []} if decision is None else decision
+    return _verdict.conclude(declared(), gate, decision, judged, failure, restored, kept, **more)
+
+
+@pytest.mark.parametrize(
+    "given, wanted",
+    [
+        ({"gate": CLOSED}, ("untouched", ["wave 1 closed the gate: a fail"], True)),
+        ({"decision": {"problems": ["a", "b"]}, "failure": BROKEN}, ("refused", ["a", "b"], False)),
+        ({"judged": PASS}, ("pass", [], True)),
+        ({"judged": PASS, "kept": True}, ("pass", [], True)),
+        ({"judged": FAIL}, ("fail", ["too much"], False)),  # verify
+        ({"judged": UNSURE}, ("inconclusive", ["no evidence"], False)),
+        ({"decision": {"problems": [], "proof": {"at": 1}}}, ("pass", [], True)),
+        ({}, ("inconclusive", ["not loaded, because gpu_memory_verify is changed"], True)),
+        ({"failure": BROKEN}, ("fail", ["it broke"], False)),
+        ({"failure": LOST}, ("untouched", ["lost the connection"], False)),
+        ({"failure": LOST, "decision": {}}, ("untouched", ["lost the connection"], False)),
+        ({"failure": BROKEN, "judged": FAIL}, ("fail", ["too much"], False)),
+        ({"failure": BROKEN, "judged": UNSURE}, ("inconclusive", ["no evidence"], False)),
+        ({"failure": BROKEN, "judged": PASS}, ("fail", ["it broke"], False)),  # proven, but not kept as proven
+        ({"failure": BROKEN, "judged": {"failed": True, "msg": "a bug"}}, ("fail", ["it broke"], False)),
+        ({"failure": BROKEN, "kept": True, "restored": BACK}, ("rolled_back", ["it broke", IS_BACK], False)),
+        (
+            {"failure": BROKEN, "judged": FAIL, "kept": True, "restored": BACK},
+            ("rolled_back", ["too much", IS_BACK], False),
+        ),
+        (
+            {"failure": BROKEN, "judged": PASS, "kept": True, "restored": BACK},
+            ("rolled_back", ["it broke", IS_BACK], False),
+        ),
+        (
+            {"failure": BROKEN, "kept": True, "restored": NOT_BACK},
+            ("fail", ["it broke", "putting the kept generation back failed as well: disk full"], False),
+        ),
+        (
+            {"failure": LOST, "kept": True, "restored": NOT_REACHED},
+            (
+                "fail",
+                ["lost the connection", "the host cannot be reached and puts its kept generation back by itself"],
+                False,
+            ),
+        ),
+        (
+            {"failure": BROKEN, "kept": True},
+            ("fail", ["it broke", "putting the kept generation back failed as well: no restore was tried"], False),
+        ),
+        (
+            {
+                "check_mode": True,
+                "decision": {"problems": [], "files": [{"path": "/a"}], "restart": ["ollama"], "load_needed": True},
+            },
+            ("untouched", ["check mode; a run would write /a, restart ollama, load the host"], True),
+        ),
+        ({"check_mode": True}, ("untouched", ["check mode; a run would do nothing"], True)),
+    ],
+)
+def test_conclude(given, wanted):
+    assert conclude(**given) == wanted
+
+
+def test_every_combination_has_a_verdict_and_only_good_ones_are_ok():
+    combinations = itertools.product(
+        [OPEN, CLOSED],
+        [None, {}, {"problems": ["a"]}, {"problems": [], "proof": {"at": 1}}, {"problems": []}],
+        [None, PASS, FAIL, UNSURE, {"failed": True, "msg": "a bug"}],
+        [None, BROKEN, LOST],
+        [None, BACK, NOT_BACK, NOT_REACHED],
+        [True, False],
+        [True, False],
+    )
+    for given in combinations:
+        gate, decision, judged, failure, restored, kept, _ = given
+        verdict, reasons, ok = _verdict.conclude(DECLARED, *given)
+        assert verdict in {"pass", "fail", "refused", "rolled_back", "inconclusive", "untouched"}, given
+        assert all(isinstance(reason, str) and reason for reason in reasons), given
+        assert (verdict == "pass") == (not reasons), given
+        assert ok or verdict != "pass", given
+        if gate is OPEN:
+            assert not (ok and (failure or (decision or {}).get("problems"))), given
+            assert not (ok and judged and judged.get("verdict", "pass") != "pass"), given
+            assert (verdict == "rolled_back") <= (kept and restored is BACK), given
