@@ -110,7 +110,7 @@ EXAMPLES = r"""
       url: http://127.0.0.1:8000/api/chat
       bodies:
         - {message: Tell me a story, conversation_id: test1}
-        - {message: What is AI?, conversation_id: test2}
+        - {message: "What is AI?", conversation_id: test2}
       concurrency: 3
       requests: 6
   become: true
