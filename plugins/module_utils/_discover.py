@@ -48,7 +48,7 @@ def discover() -> dict[str, Any]:
 
 
 def _is_server(command: list[str]) -> bool:
-    return any(os.path.basename(word) == "ollama" for word in command[:2]) and "serve" in command[1:3]
+    return any(os.path.basename(word) == "ollama" and verb == "serve" for word, verb in zip(command[:2], command[1:3]))
 
 
 def unit_of(cgroup: str, of_init: str) -> str | None:
@@ -93,7 +93,7 @@ def _server(pid: int) -> dict[str, Any]:
 def url_of(ollama_host: str) -> str:
     """OLLAMA_HOST as an address: `0.0.0.0` → 127.0.0.1, port 11434 where none is given (envconfig/config.go)."""
     scheme, separator, rest = ollama_host.strip().strip("\"'").rpartition("://")
-    address = re.fullmatch(r"(\[.*\]|[^:]*)(?::(.*))?", rest.partition("/")[0])
+    address = re.fullmatch(r"(\[.*\]|[^:]*)(?::([^:]*))?", rest.partition("/")[0])
     host, port = (address.group(1), address.group(2) or "") if address else (f"[{rest.partition('/')[0]}]", "")
     if host in ("", "0.0.0.0", "[::]", "*"):  # noqa: S104 - compared, not bound
         host = "127.0.0.1"

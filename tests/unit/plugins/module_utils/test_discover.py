@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _discover
+
+
+@pytest.mark.parametrize(
+    "host, url",
+    [
+        ("", "http://127.0.0.1:11434"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),
+        ("0.0.0.0:8080", "http://127.0.0.1:8080"),
+        (":8080", "http://127.0.0.1:8080"),
+        ("*:8080", "http://127.0.0.1:8080"),
+        ("10.0.0.5", "http://10.0.0.5:11434"),
+        ("gpu01.lan:1", "http://gpu01.lan:1"),
+        ("gpu01.lan:port", "http://gpu01.lan:11434"),
+        ("http://gpu01.lan", "http://gpu01.lan:80"),
+        ("https://gpu01.lan", "https://gpu01.lan:443"),
+        ("https://gpu01.lan:444/ollama", "https://gpu01.lan:444"),
+        ("http://0.0.0.0:11434/", "http://127.0.0.1:11434"),
+        (' "127.0.0.1:1" ', "http://127.0.0.1:1"),
+        ("[::]", "http://127.0.0.1:11434"),
+        ("::", "http://127.0.0.1:11434"),
+        ("[::]:8080", "http://127.0.0.1:8080"),
+        ("[::1]", "http://[::1]:11434"),
+        ("::1", "http://[::1]:11434"),
+        ("[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_the_address_of_a_server(host, url):
+    assert _discover.url_of(host) == url
+
+
+INIT = "0::/init.scope\n"
+
+
+@pytest.mark.parametrize(
+    "cgroup, of_init, unit",
+    [
+        ("0::/system.slice/ollama.service\n", INIT, "ollama.service"),
+        ("0::/system.slice/system-ollama.slice/ollama@a.service\n", INIT, "ollama@a.service"),
+        ("0::/system.slice/ollama.service/runner\n", INIT, "ollama.service"),
+        ("0::/user.slice/user-1000.slice/session-1.scope\n", INIT, None),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.service\n", INIT, None),
+        ("0::/system.slice/docker-0123.scope\n", INIT, None),
+        ("0::/system.slice/docker-0123.scope/system.slice/ollama.service\n", INIT, None),
+        ("0::/docker/0123\n", INIT, None),
+        (
+            "0::/m.slice/libpod-1.scope/system.slice/ollama.service\n",
+            "0::/m.slice/libpod-1.scope/init.scope\n",
+            "ollama.service",
+        ),
+        (
+            "2:cpu:/\n1:name=systemd:/system.slice/ollama.service\n",
+            "2:cpu:/\n1:name=systemd:/init.scope\n",
+            "ollama.service",
+        ),
+        ("", "", None),
+        ("junk\n", "junk\n", None),
+    ],
+)
+def test_the_unit_of_a_process(cgroup, of_init, unit):
+    assert _discover.unit_of(cgroup, of_init) == unit
+
+
+@pytest.mark.parametrize(
+    "command, is_server",
+    [
+        (["/usr/local/bin/ollama", "serve"], True),
+        (["ollama", "serve"], True),
+        (["/usr/bin/python3", "/opt/x/ollama", "serve"], True),
+        (["ollama", "run", "serve"], False),
+        (["ollama", "runner", "--port", "1"], False),
+        (["nano", "ollama", "x", "serve"], False),
+        (["my-ollama", "serve"], False),
+        ([], False),
+    ],
+)
+def test_what_is_a_server(command, is_server):
+    assert _discover._is_server(command) is is_server
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A host of processes that do not exist: {pid: (command, unit)}; Ollama's API is a fake that knows one model."""
+    processes: dict[int, tuple[list[str], str | None]] = {}
+    api = {"models": [{"name": "a:7b"}], "error": None}
+    monkeypatch.setattr(_discover._host_read, "all_pids", lambda: sorted(processes))
+    monkeypatch.setattr(_discover._host_read, "command_line", lambda pid: processes[pid][0])
+    monkeypatch.setattr(_discover._host_read, "read_ollama_api", lambda url, models: api)
+    monkeypatch.setattr(_discover, "_unit_of_process", lambda pid: processes[pid][1])
+    return processes, api
+
+
+NO_SUCH_PID = 2**22 + 1  # above the kernel's limit
+
+
+def test_ollama_as_a_unit(host):
+    host[0][NO_SUCH_PID] = (["ollama", "serve"], "ollama.service")
+    assert _discover.discover() == {
+        "ollama": {"unit": "ollama.service", "url": "http://127.0.0.1:11434"},
+        "models": ["a:7b"],
+        "backends": [],
+        "notes": [],
+    }
+
+
+def test_nothing_runs(host):
+    found = _discover.discover()
+    assert (found["ollama"], found["models"], found["notes"]) == (None, [], ["no Ollama server runs here"])
+
+
+def test_ollama_in_a_container_cannot_be_managed(host):
+    host[0][NO_SUCH_PID] = (["ollama", "serve"], None)
+    found = _discover.discover()
+    assert found["ollama"] is None
+    assert "cannot be managed" in found["notes"][0]
+
+
+def test_two_servers_and_one_that_does_not_answer(host):
+    processes, api = host
+    processes[NO_SUCH_PID] = (["ollama", "serve"], None)
+    processes[NO_SUCH_PID + 1] = (["ollama", "serve"], "snap.ollama.listener.service")
+    api.update(models=[], error="connection refused")
+    found = _discover.discover()
+    assert found["ollama"]["unit"] == "snap.ollama.listener.service"
+    assert [words in note for words, note in zip(("2 Ollama servers", "refused"), found["notes"])] == [True, True]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_backend_is_known_by_the_env_file_where_it_runs(host, here):
+    (here / ".env").write_text("CHAT_NUM_CTX=4096\nAPI_KEY=s3cret\nOLLAMA_GPU_LAYERS=40\n")
+    host[0][os.getpid()] = (["python3", "my main.py"], None)
+    (backend,) = _discover.discover()["backends"]
+    assert backend == {
+        "kind": "command",
+        "command": "python3 'my main.py'",
+        "directory": str(here),
+        "env_files": [{"path": ".env"}],
+        "keys_found": ["CHAT_NUM_CTX", "OLLAMA_GPU_LAYERS"],
+    }
+
+
+def test_a_backend_that_is_a_unit(host, here):
+    (here / ".env").write_text("OLLAMA_HOST=x\n")
+    host[0][os.getpid()] = (["python3", "main.py"], "backend.service")
+    (backend,) = _discover.discover()["backends"]
+    assert (backend["kind"], backend["unit"]) == ("unit", "backend.service")
+    assert "command" not in backend
+
+
+@pytest.mark.parametrize("text", ["API_KEY=1\n", ""])
+def test_another_env_file_is_no_backends(host, here, text):
+    (here / ".env").write_text(text)
+    host[0][os.getpid()] = (["python3"], "x.service")
+    assert _discover.discover()["backends"] == []
+
+
+def test_ollama_itself_is_no_backend(host, here):
+    (here / ".env").write_text("OLLAMA_HOST=x\n")
+    host[0][os.getpid()] = (["ollama", "serve"], "ollama.service")
+    assert _discover.discover()["backends"] == []
+
+
+def test_two_backends_need_a_human(host, here, monkeypatch):
+    backend = {"kind": "unit"}
+    monkeypatch.setattr(_discover, "_backends", lambda units: [backend, backend])
+    assert any("more than one backend" in note for note in _discover.discover()["notes"])
+
+
+def test_a_process_of_ones_own_is_of_no_unit_or_of_one():
+    unit = _discover._unit_of_process(os.getpid())
+    assert unit is None or unit.endswith(".service")
+    assert _discover._unit_of_process(NO_SUCH_PID) is None
+    assert _discover._server(NO_SUCH_PID) == {"unit": None, "url": "http://127.0.0.1:11434"}

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
+from ansible_collections.selo.gpu_memory.tests.unit.builders import (
+    STABLE_ON_0_32,
+    declared,
+    journal,
+    load,
+    process,
+    read,
+)
+
+UNDO = "ansible-playbook selo.gpu_memory.rollback --limit {host}"
+CRASHED = read(ollama__journal=journal(failures=[{"severity": "fatal", "at": 1.0, "line": "out of memory"}]))
+PREDICTED = {"total_mib": 9040, "band_mib": [8900, 9200], "warnings": ["40 caps nothing"]}
+RESTARTED = {"services": {"ollama": {}, "backend": {}}, "downtime_s": 9.2}
+DECISION = {
+    "problems": [], "ollama_environment": STABLE_ON_0_32, "acts": True, "predicted": PREDICTED, "notes": ["a note"],
+}  # fmt: skip
+
+
+def record(host="gpu01", verdict="pass", reasons=(), **parts):
+    whole = {
+        "decision": DECISION,
+        "before": CRASHED,
+        "load": load(),
+        "after": read(),
+        "restarted": RESTARTED,
+        "generation": "20260131T201500",
+        "wave": 1,
+    }
+    return _report.record(host, declared(), verdict, list(reasons), **{**whole, **parts})
+
+
+def test_the_block_of_a_host():
+    ((_, text),) = _report.summary([record()], UNDO)
+    assert (
+        text
+        == """\
+gpu01  stable  PASS   peak 11690 of 12288 MiB, headroom 598 (sampled 20 Hz, worst gap 61 ms: a lower bound)
+  load       3 chats at once, 41 s: 0 errors, 0 fatal lines in the journal, 0 reloads beyond plan
+  speed      31.2 tok/s (before: crashed), p95 6.2 s, downtime 9 s
+  memory     Ollama 9054 MiB (weights 7605, kv 1024, compute 120, runtime 305); others: backend 1836, Xorg 800
+  predicted  Ollama 9040 MiB (8900 to 9200), measured +14
+  in force   CHAT_NUM_CTX=4096                      runner has -c 8192 (= 4096 x 2)
+  in force   OLLAMA_NUM_PARALLEL=2                  runner has -np 2
+  in force   OLLAMA_MAX_LOADED_MODELS=1             the server config says 1
+  in force   OLLAMA_CONTEXT_LENGTH=4096             the server config says 4096
+  partial    PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:128,expandable_segments:True not read back
+  no effect  OLLAMA_GPU_LAYERS=40                   40 caps nothing, since the model has 33 layers; 33 of 33 layers \
+are on the GPU
+  no effect  TORCH_CUDA_MEMORY_FRACTION=0.75        no PyTorch reads it
+  void       LLAMA_ARG_FIT_TARGET=4092              requests carry num_gpu=40, which switches Ollama's fitting off
+  note       a note
+  undo       ansible-playbook selo.gpu_memory.rollback --limit gpu01"""
+    )  # noqa: E501
+
+
+def test_the_block_of_a_refused_host_has_each_problem_whole():
+    reasons = ["NVML: driver 470 is too old; install 510 or newer", "the unit\nollama.service is missing"]
+    text = _report.block(
+        record(
+            verdict="refused",
+            reasons=reasons,
+            decision={"problems": reasons},
+            before=None,
+            load=None,
+            after=None,
+            restarted=None,
+        )
+    )  # noqa: E501
+    assert (
+        text
+        == """\
+gpu01  stable  REFUSED
+  reason     NVML: driver 470 is too old; install 510 or newer
+  reason     the unit ollama.service is missing"""
+    )
+
+
+def test_the_block_of_a_host_that_was_put_back():
+    reasons = ["GPU 0 used 13000 MiB", "generation g1 is back and its services answer"]
+    text = _report.block(record(verdict="rolled_back", reasons=reasons, load=load(peak_used_mib=13000)), "undo it")
+    assert text.startswith("gpu01  stable  ROLLED BACK   peak 13000 of 12288 MiB, headroom -712 (sampled")
+    assert "  reason     GPU 0 used 13000 MiB\n" in text
+    assert "undo" not in text  # it is undone
+
+
+def test_a_proof_that_holds_says_from_when_it_is():
+    kept = {**record(), "acted": False, "restarts": None, "proven_at": 1_769_890_500.0}
+    text = _report.block(kept, "undo it")
+    assert "\n  proof      of 2026-01-31 20:15 UTC holds, so nothing was loaded; it showed:\n" in text
+    assert "before: crashed" not in text
+    assert "downtime" not in text
+    assert "undo" not in text
+
+
+def test_without_a_threshold_there_is_no_headroom():
+    result = _report.record("a", declared(profile="baseline"), "fail", ["x"], load=load())
+    assert _report.block(result).startswith("a  baseline  FAIL   peak 11690 MiB, no threshold (sampled")
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({}, " (sampled 20 Hz, worst gap 61 ms: a lower bound)"),
+        ({"interval_ms": 10.0, "max_gap_ms": 500.4}, " (sampled 100 Hz, worst gap 500 ms: a lower bound)"),
+        ({"interval_ms": None}, " (sampled: a lower bound)"),
+        ({"max_gap_ms": None}, " (sampled: a lower bound)"),
+        ({"evidence": "bounded"}, " (bounded by accounting)"),
+        ({"evidence": "none"}, " (no evidence)"),
+        ({"evidence": None}, ""),
+    ],
+)
+def test_evidence(changes, words):
+    assert _report.one_line(record(load=load(**changes))).endswith(f"headroom 598{words}")
+
+
+def test_a_line_for_a_host():
+    assert _report.one_line(record()) == (
+        "gpu01  stable  PASS   peak 11690 of 12288 MiB, headroom 598 (sampled 20 Hz, worst gap 61 ms: a lower bound)"
+    )
+    lost = _report.one_line(_report.lost("gpu02"))
+    assert lost.startswith("gpu02  -  INCONCLUSIVE  no result: the host was lost")
+    assert "\n" not in _report.one_line(record(verdict="fail", reasons=["a\nb", "c"]))
+
+
+def test_up_to_four_hosts_a_block_each_and_above_a_line_each_with_the_counts():
+    four = [record(f"gpu{number}") for number in range(4)]
+    assert [text.count("\n") > 5 for _, text in _report.summary(four, UNDO)] == [True] * 4
+    five = [*four, record("gpu4", "rolled_back", ["too much"])]
+    lines = _report.summary(five, UNDO)
+    assert [part is None for part, _ in lines] == [False] * 5 + [True]
+    assert all("\n" not in text for _, text in lines)
+    assert lines[4][1].endswith("too much")
+    assert lines[5][1] == "5 hosts: 4 pass, 1 rolled_back"
+
+
+def test_no_hosts():
+    assert _report.summary([]) == []
+
+
+def test_the_record_has_the_fields_that_others_rely_on():
+    result = record()
+    assert {name: result[name] for name in (
+        "schema", "host", "profile", "verdict", "reason", "max_used_mib", "peak_used_mib", "evidence", "generation"
+    )} == {
+        "schema": 1,
+        "host": "gpu01",
+        "profile": "stable",
+        "verdict": "pass",
+        "reason": None,
+        "max_used_mib": 12288,
+        "peak_used_mib": 11690,
+        "evidence": "sampled",
+        "generation": "20260131T201500",
+    }  # fmt: skip
+    assert set(result["settings"][0]) == {"name", "wanted", "effect", "state", "read_by"}
+    assert result["versions"] == {"ollama": "0.32.15", "driver": "550.163.01"}
+    assert result["predicted"] == PREDICTED
+    assert result["load"]["p95_s"] == 6.2
+    assert result["gpus"] == load()["gpus"]
+
+
+@pytest.mark.parametrize("reasons, text", [([], None), (["a"], "a"), (["a", "b"], "a; b")])
+def test_reason(reasons, text):
+    assert record(reasons=reasons)["reason"] == text
+
+
+def test_many_failures_are_not_all_kept():
+    many = [{"severity": "warning", "at": 1.0, "line": "x"}] * 80
+    assert len(record(after=read(ollama__journal=journal(failures=many)))["journal"]["failures"]) == 50
+
+
+def test_what_was_not_measured_is_null_and_does_not_appear():
+    result = _report.record("a", declared(), "inconclusive", ["x"], before=read())
+    for name in (
+        "peak_used_mib",
+        "evidence",
+        "load",
+        "sampling",
+        "speed",
+        "memory",
+        "journal",
+        "predicted",
+        "generation",
+    ):
+        assert result[name] is None
+    assert result["gpus"] == read()["nvml"]["gpus"]  # as they were read
+    assert _report.block(result) == "a  stable  INCONCLUSIVE\n  reason     x"
+
+
+@pytest.mark.parametrize("gone", ["load", "speed", "memory", "predicted", "restarts", "sampling", "journal", "before"])
+def test_a_part_that_is_null_takes_only_its_own_words_away(gone):
+    whole = record()
+    text = _report.block({**whole, gone: None}, "undo it")
+    assert "None" not in text
+    words = {
+        "load": "chats", "speed": "tok/s", "memory": "weights", "predicted": "predicted", "restarts": "downtime",
+        "sampling": "Hz", "journal": "fatal lines", "before": "before:",
+    }[gone]  # fmt: skip
+    assert words in _report.block(whole)
+    assert words not in text
+
+
+def test_every_combination_of_missing_parts_has_a_text():
+    partial_load = {"failed": True, "msg": "lost the connection", "lost_connection": True}
+    for decision, before, the_load, after, restarted, verdict in itertools.product(
+        [None, {}, {"problems": ["x"]}, DECISION],
+        [None, read()],
+        [None, partial_load, {**load(), "load": None}, load(processes=[]), load()],
+        [
+            None,
+            read(ollama__process=None, ollama__runners=[], ollama__journal=journal(loads=[], last_load=None)),
+            read(),
+        ],
+        [None, {"failed": True, "msg": "x", "services": {"ollama": {}}, "downtime_s": None}, RESTARTED],
+        ["pass", "fail"],
+    ):
+        result = record(
+            verdict=verdict, decision=decision, before=before, load=the_load, after=after, restarted=restarted
+        )
+        for text in (_report.block(result, "undo it"), _report.one_line(result)):
+            assert text.startswith("gpu01  stable  ")
+            assert "None" not in text
+
+
+def test_a_host_without_a_profile():
+    result = _report.record("a", {"profile": None}, "refused", ["gpu_memory_profile = 'x' is not known"])
+    assert _report.block(result) == "a  -  REFUSED\n  reason     gpu_memory_profile = 'x' is not known"
+
+
+def test_memory_of_others_that_is_not_known_is_left_out():
+    result = record(load=load(processes=[process(), process("Xorg", None)]))
+    assert "others" not in _report.block(result)
+
+
+def test_progress():
+    progress = {
+        "t_s": 12.4, "used_mib": 9000, "peak_used_mib": 11690, "max_used_mib": 12288, "requests_done": 1, "requests": 3,
+    }  # fmt: skip
+    assert _report.progress_line("gpu01", 2, progress) == (
+        "gpu01  wave 2  load 1/3  12 s  memory now 9000, peak 11690 of 12288 MiB"
+    )
+    assert _report.progress_line("a", 1, {**progress, "max_used_mib": None}).endswith("peak 11690 MiB")
+    assert _report.progress_line("a", 1, {"used_mib": None}) == "a  wave 1  load 0/0  0 s  memory not read"
