@@ -246,9 +246,9 @@ def diff_of(result: dict[str, Any]) -> dict[str, str]:
     """Which files go back, and what of them; contents may be secret."""
     files = result.get("files", [])
     return {
-        "before_header": "now",
+        "before_header": "now, with what is not as kept",
         "after_header": f"generation {result['generation']}",
-        "before": "".join(f"{file['path']}: {', '.join(file['what'])} differ\n" for file in files),
+        "before": "".join(f"{file['path']}: {', '.join(file['what'])}\n" for file in files),
         "after": "".join(f"{file['path']}: as kept\n" for file in files),
     }
 
