@@ -296,6 +296,7 @@ INVALID = {
             ("num_ctx", "9" * 400, NUMBER),
             ("num_parallel", 0, f"{NUMBER} 1 to 128"),
             ("num_parallel", 129, "to 128"),
+            ("num_parallel", True, NUMBER),
             ("num_parallel", "no", f"{NUMBER} 1 to 128"),
             ("num_parallel", "two", f"{NUMBER} 1 to 128"),
             ("num_batch", 31, f"{NUMBER} 32 to 16384"),

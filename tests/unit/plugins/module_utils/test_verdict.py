@@ -267,6 +267,13 @@ def test_a_planned_cap_that_is_kept_passes():
     assert judge(host["the_load"], host["after"], declaration) == ("pass", [])
 
 
+def test_a_model_that_is_planned_for_the_cpu_may_run_there():
+    host = seen(runner("-ngl 0"), offloaded=0)
+    host["after"]["ollama"]["api"]["loaded"] = [{"name": MODEL, "size": 9000, "size_vram": 0}]
+    declaration = declared(overrides={"intent": {"gpu_layers": 0}})
+    assert judge(host["the_load"], host["after"], declaration) == ("pass", [])
+
+
 def test_without_a_planned_cap_all_layers_are_wanted():
     profiles = {"p": {"intent": {"num_ctx": 4096, "num_parallel": 2, "max_used_mib": 12288}}}
     host = seen(runner("-ngl"), offloaded=32)
