@@ -8,6 +8,7 @@ from __future__ import annotations
 from itertools import takewhile
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _gate
 
@@ -22,4 +23,8 @@ class ActionModule(ActionBase):
         batch = set(variables.get("ansible_play_batch") or [])
         earlier = takewhile(lambda host: host not in batch, variables.get("ansible_play_hosts_all") or [])
         finished = {host: variables["hostvars"][host].get("gpu_memory_result") for host in earlier}
-        return {**result, "changed": False, **_gate.judge(finished, self._task.args.get("max_fail_percentage"))}
+        try:
+            gate = _gate.judge(finished, self._task.args.get("max_fail_percentage"))
+        except (TypeError, ValueError) as problem:
+            raise AnsibleActionFail(f"gpu_memory_max_fail_percentage: {problem}") from problem
+        return {**result, "changed": False, **gate}

@@ -72,6 +72,7 @@ class ActionModule(ActionBase):
         proof = (given.get("decision") or {}).get("proof")
         if verdict == "pass" and proof and not given.get("load"):
             record = {**proof["record"], "acted": False, "restarts": None, "proven_at": proof["at"]}
+            record["notes"] = given["decision"]["notes"]
         else:
             record = self._record(host, verdict, reasons)
         record = {**record, "wave": given["gate"]["wave"], "ok": ok}

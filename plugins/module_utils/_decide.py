@@ -36,6 +36,7 @@ def decide(
     problems += _gpu_problems(declared, read["nvml"])
     problems += _ollama_problems(declared, read["ollama"])
     problems += _backend_problems(declared, read["backend"])
+    problems += _lease_problems(read["state"])
     if deploys:
         problems += _deploy_problems(declared, read)
     environment: dict[str, str] = {}
@@ -52,6 +53,9 @@ def decide(
             problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
     if declared["verify"] != "never" and not declared["backend"]["load"] and not declared["models"]:
         problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
+    notes = [note for note in notes if not any(words in note for words in declared["accepted_notes"])]
+    if declared["strict"]:
+        problems += notes
     if problems:
         return {"problems": problems, "notes": notes, "acts": False, "load_needed": False}
 
@@ -213,9 +217,11 @@ def _backend_runs(backend: Mapping[str, Any]) -> bool:
     if not backend["pids"] or (backend["health"] is not None and not backend["health"]["ok"]):
         return False
     started = backend["started_s"]
-    return started is not None and all(
-        not file["exists"] or file["modified_s"] <= started for file in backend["env_files"]
-    )
+    if started is None:
+        return False
+    # A file from the future tells of a clock that was set back, and not when it was written.
+    written = [file["modified_s"] for file in backend["env_files"] if file["exists"]]
+    return all(modified is None or modified <= started for modified in written)
 
 
 def _gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[str]:
@@ -261,6 +267,12 @@ def _ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> 
         problems.append(
             f"the version of Ollama at {declared['ollama']['url']} is unknown ({reason}), and with it what it honours; "
             f"start {name}, or set gpu_memory_ollama.version"
+        )
+    told, found = (_settings.parse_version(text) for text in (declared["ollama"]["version"], api["version"]))
+    if told and found and told != found:
+        problems.append(
+            f"gpu_memory_ollama.version = {declared['ollama']['version']} but the server says {api['version']}; "
+            "take the variable away"
         )
     if not api["error"]:
         present = {str(model["name"]) for model in api["models"]}
@@ -311,12 +323,15 @@ def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> li
                 problems.append(f"env.{name} for {file['path']}: {problem}")
     if read["state"].get("error"):
         problems.append(f"what this collection keeps on the host cannot be read: {read['state']['error']}")
-    lease = read["state"].get("lease")
-    if lease and lease.get("live"):
-        problems.append(
-            f"another run holds this host until {lease.get('until')}: {lease.get('holder')}; wait, or see its outcome"
-        )
     return problems
+
+
+def _lease_problems(state: Mapping[str, Any]) -> list[str]:
+    """A host in the middle of another run is neither to be changed nor to be judged."""
+    lease = state.get("lease")
+    if not lease or not lease.get("live"):
+        return []
+    return [f"another run holds this host until {lease.get('until')}: {lease.get('holder')}; wait, or see its outcome"]
 
 
 def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> list[str]:

@@ -249,6 +249,10 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     models = _profile.canonical_models([] if declared_models is None else declared_models)
     if models is None:
         problems.append(f"gpu_memory_models = {declared_models!r} must be a list of model names")
+    accepted = variables["gpu_memory_accepted_notes"]
+    if not isinstance(accepted, list) or not all(isinstance(words, str) and words.strip() for words in accepted):
+        problems.append(f"gpu_memory_accepted_notes = {accepted!r} must be a list of words that notes contain")
+        accepted = []
     return {
         "problems": problems,
         "profile": None
@@ -265,6 +269,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         "ollama": ollama,
         "models": models or (profile.models if profile else []),
         "verify": variables["gpu_memory_verify"],
+        "accepted_notes": accepted,
         "env_keys": sorted({*(profile.env if profile else {}), *backend["keys"].values()}),
         "profile_file": _profile_file(backend, profile),
         **{name[len("gpu_memory_") :]: value for name, value in {**numbers, **flags}.items()},

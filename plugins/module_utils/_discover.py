@@ -115,10 +115,15 @@ def _backends(ollama_units: set[str | None]) -> list[dict[str, Any]]:
         keys = _keys(path)
         if not keys or (unit, directory) in found:
             continue
-        command = _host_read.command_line(pid)
-        kind = {"kind": "unit", "unit": unit} if unit else {"kind": "command", "command": shlex.join(command)}
+        kind = {"kind": "unit", "unit": unit} if unit else _command(_host_read.command_line(pid))
         found[unit, directory] = {**kind, "directory": directory, "env_files": [{"path": ".env"}], "keys_found": keys}
     return list(found.values())
+
+
+def _command(words: list[str]) -> dict[str, Any]:
+    """How a backend without a unit is started and found again; only its first words, since others may be secrets."""
+    first = words[:2] if os.path.basename(words[0]).startswith("python") else words[:1]
+    return {"kind": "command", "command": shlex.join(first), "process_match": re.escape(first[-1]) + "( |$)"}
 
 
 def _keys(path: str) -> list[str]:

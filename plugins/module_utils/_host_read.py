@@ -173,9 +173,10 @@ def read_file(path: str, keys: list[str] | None = None, readers: list[str] | Non
     return facts
 
 
-def _seconds_since_boot(epoch: float) -> float:
-    """A wall-clock time on the clock of `process_start_s`, so that the two can be compared."""
-    return epoch - (time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
+def _seconds_since_boot(epoch: float) -> float | None:
+    """A wall-clock time on the clock of `process_start_s`, so that the two can be compared; None for the future."""
+    now = time.time()
+    return None if epoch > now else epoch - (now - time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 def _name(lookup: Any, number: int) -> str:

@@ -41,7 +41,7 @@ def predict(
     for name, show in shows.items():
         try:
             model = _planner.Model.from_show(show)
-            settings = _planner.Scenario.from_dict({key: value for key, value in scenario.items() if value})
+            settings = _planner.Scenario.from_dict({key: value for key, value in scenario.items() if value is not None})
             plans[name] = _planner.plan(model, settings, ollama_version=version)
         except (_planner.ModelUnreadable, _planner.ScenarioInvalid) as problem:
             notes.append(f"{name} cannot be planned: {problem}")

@@ -292,8 +292,9 @@ def conclude(
 
 def _would(decision: Mapping[str, Any]) -> str:
     """What a run without check mode would do."""
-    would = [f"write {file['path']}" for file in decision.get("files") or []]
-    would += [f"restart {service}" for service in decision.get("restart") or []]
+    acts = decision.get("acts")
+    would = [f"write {file['path']}" for file in (decision.get("files") or []) if acts]
+    would += [f"restart {service}" for service in (decision.get("restart") or []) if acts]
     would += ["load the host"] if decision.get("load_needed") else []
     return "check mode; a run would " + (", ".join(would) or "do nothing")
 

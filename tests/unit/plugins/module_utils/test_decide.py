@@ -124,7 +124,6 @@ def test_a_proof_of_something_else_proves_nothing(changes):
         {"backend": {"extends": "guide", "load": {"url": "http://127.0.0.1:8000/chat"}}},
         {"backend": {"extends": "guide", "unit": "other.service"}},
         {"models": [MODEL]},
-        {"ollama": {"version": "0.32.14"}},
     ],
     ids=str,
 )
@@ -270,7 +269,7 @@ def test_the_drop_in_speaks_the_words_of_the_installed_version(version, environm
 
 
 def test_a_declared_version_wins_and_what_it_cannot_follow_is_noted():
-    decision = good(declaration=declared(ollama={"version": "0.3.9"}))
+    decision = good(read(ollama__api__version="0.0.0"), declared(ollama={"version": "0.3.9"}))
     assert decision["ollama_environment"] == {"OLLAMA_NUM_PARALLEL": "2", "OLLAMA_MAX_LOADED_MODELS": "1"}
     assert decision["notes"] == [
         "Ollama 0.3.9 has no setting for margin_mib",
@@ -424,6 +423,7 @@ PROBLEMS = {
     ),
     "nothing to load": ({"backend": NO_BACKEND}, {"backend": "none"}, ["nothing to load", "gpu_memory_models"]),
     "bad declaration": ({}, {"verify": "x"}, ["gpu_memory_verify = 'x'"]),
+    "another version than declared": ({}, {"ollama": {"version": "0.24.0"}}, ["0.24.0", "the server says"]),
 }
 
 
@@ -439,7 +439,7 @@ def test_every_problem_is_one_message_and_nothing_is_done(case):
 
 ONLY_FOR_DEPLOYING = {
     "unreadable env", "env is a directory", "no directory for env", "readers disagree", "no threshold",
-    "lease", "state", "later drop-in", "EnvironmentFile",
+    "state", "later drop-in", "EnvironmentFile",
 }  # fmt: skip
 
 
@@ -504,3 +504,17 @@ def test_a_load_that_cannot_fit_is_refused(monkeypatch):
     monkeypatch.setattr(_decide._predict, "cannot_fit", lambda predicted, threshold: f"more than {threshold}")
     assert decide()["problems"] == ["more than 12288"]
     assert decide(deploys=False)["problems"] == []
+
+
+def test_a_file_from_the_future_restarts_nothing():
+    host = read(backend__env_files=[env_file(modified_s=None)])
+    assert good(host)["restart"] == []
+
+
+def test_strict_refuses_for_a_note_unless_it_is_accepted():
+    host = read(ollama__api__version="0.0.0")
+    old = {"ollama": {"version": "0.3.9"}}
+    refused = decide(host, declared(**old, strict=True))
+    assert refused["problems"] == [f"Ollama 0.3.9 has no setting for {name}" for name in ("margin_mib", "num_ctx")]
+    accepted = decide(host, declared(**old, strict=True, accepted_notes=["has no setting for"]))
+    assert (accepted["problems"], accepted["notes"]) == ([], [])

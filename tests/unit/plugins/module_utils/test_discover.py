@@ -138,11 +138,12 @@ def here(tmp_path, monkeypatch):
 
 def test_a_backend_is_known_by_the_env_file_where_it_runs(host, here):
     (here / ".env").write_text("CHAT_NUM_CTX=4096\nAPI_KEY=s3cret\nOLLAMA_GPU_LAYERS=40\n")
-    host[0][os.getpid()] = (["python3", "my main.py"], None)
+    host[0][os.getpid()] = (["python3", "my main.py", "--token", "s3cret"], None)
     (backend,) = _discover.discover()["backends"]
     assert backend == {
         "kind": "command",
         "command": "python3 'my main.py'",
+        "process_match": r"my\ main\.py( |$)",
         "directory": str(here),
         "env_files": [{"path": ".env"}],
         "keys_found": ["CHAT_NUM_CTX", "OLLAMA_GPU_LAYERS"],

@@ -509,9 +509,22 @@ def conclude(gate=OPEN, decision=None, judged=None, failure=None, restored=None,
         (
             {
                 "check_mode": True,
-                "decision": {"problems": [], "files": [{"path": "/a"}], "restart": ["ollama"], "load_needed": True},
+                "decision": {
+                    "problems": [],
+                    "acts": True,
+                    "files": [{"path": "/a"}],
+                    "restart": ["ollama"],
+                    "load_needed": True,
+                },
             },
             ("untouched", ["check mode; a run would write /a, restart ollama, load the host"], True),
+        ),
+        (
+            {
+                "check_mode": True,
+                "decision": {"problems": [], "acts": False, "files": [{"path": "/a"}], "load_needed": True},
+            },
+            ("untouched", ["check mode; a run would load the host"], True),
         ),
         ({"check_mode": True}, ("untouched", ["check mode; a run would do nothing"], True)),
     ],
