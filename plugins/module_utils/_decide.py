@@ -33,8 +33,8 @@ def decide(
     with its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
     """
     problems = list(declared["problems"])
-    problems += _gpu_problems(declared, read["nvml"])
-    problems += _ollama_problems(declared, read["ollama"])
+    problems += gpu_problems(declared, read["nvml"])
+    problems += ollama_problems(declared, read["ollama"])
     problems += _backend_problems(declared, read["backend"])
     problems += _lease_problems(read["state"])
     if deploys:
@@ -44,10 +44,10 @@ def decide(
     predicted = None
     profile = declared["profile"]
     if profile is not None:
-        predicted, notes = _predict.predict(declared, read, _version_text(declared, read))
+        predicted, notes = _predict.predict(declared, read, version_text(declared, read))
         environment, unheard = wanted_environment(declared, read)
         if version_of(declared, read) is not None:
-            notes += [f"Ollama {_version_text(declared, read)} has no setting for {name}" for name in unheard]
+            notes += [f"Ollama {version_text(declared, read)} has no setting for {name}" for name in unheard]
         if deploys:
             problems += _override_problems(environment, read["ollama"])
             problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
@@ -142,17 +142,17 @@ def load_needed(verify: str, changed: bool, proven: bool) -> bool:
 
 
 def version_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> _settings.Version | None:
-    return _settings.parse_version(_version_text(declared, read))
+    return _settings.parse_version(version_text(declared, read))
 
 
-def _version_text(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Any:
+def version_text(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Any:
     return declared["ollama"]["version"] or read["ollama"]["api"]["version"]
 
 
 def wanted_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
     """What our drop-in says: the profile's intent in the words of the installed version."""
     profile = declared["profile"]
-    margins = _settings.margins_mib(_usable_gpus(read["nvml"]), profile["max_used_mib"])
+    margins = _settings.margins_mib(usable_gpus(read["nvml"]), profile["max_used_mib"])
     return _settings.ollama_environment(profile["intent"], margins, version_of(declared, read))
 
 
@@ -164,7 +164,7 @@ def proof_key(declared: Mapping[str, Any], environment: Mapping[str, str], read:
         "ollama_environment": {**_others_environment(read["ollama"]), **environment},
         "backend": {name: declared["backend"].get(name) for name in ("kind", "unit", "directory", "command")},
         "load": load_request(declared),
-        "ollama": _version_text(declared, read),
+        "ollama": version_text(declared, read),
         # Without a declared model it is not known which one is served, so any may be.
         "models": sorted(
             [str(model["name"]), str(model["digest"])]
@@ -172,7 +172,7 @@ def proof_key(declared: Mapping[str, Any], environment: Mapping[str, str], read:
             if model["name"] in models or not models
         ),
         "driver": read["nvml"]["driver_version"],
-        "gpus": sorted(gpu["uuid"] for gpu in _usable_gpus(read["nvml"])),
+        "gpus": sorted(gpu["uuid"] for gpu in usable_gpus(read["nvml"])),
     }
     return _sha256(json.dumps(made_of, sort_keys=True, default=str))
 
@@ -198,7 +198,7 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _usable_gpus(nvml: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def usable_gpus(nvml: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [gpu for gpu in nvml.get("gpus") or [] if not gpu.get("error")]
 
 
@@ -224,7 +224,7 @@ def _backend_runs(backend: Mapping[str, Any]) -> bool:
     return all(modified is None or modified <= started for modified in written)
 
 
-def _gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[str]:
+def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[str]:
     if nvml["status"] != "ok":
         return [f"NVML: {nvml['message']}"]
     problems = []
@@ -251,7 +251,7 @@ def _gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[
     return problems
 
 
-def _ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> list[str]:
+def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> list[str]:
     unit, api = ollama["unit"], ollama["api"]
     name = declared["ollama"]["unit"]
     if unit.get("error"):

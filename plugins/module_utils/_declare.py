@@ -23,7 +23,7 @@ NO_BACKEND: dict[str, Any] = {
     "kind": "none", "env_files": [], "keys": {}, "sends": {}, "reads": [], "health": {}, "load": {}
 }  # fmt: skip
 SHAPES: tuple[tuple[str, Any, str], ...] = (
-    ("env_files", list, "a list of mappings with path and read_by"),
+    ("env_files", list, "a list of mappings with path, read_by and add_keys"),
     ("keys", Mapping, "a mapping of intents to names of variables"),
     ("sends", Mapping, "a mapping of options that the backend sends to Ollama"),
     ("reads", list, "a list of names of variables"),
@@ -144,8 +144,10 @@ def _backend_problems(backend: Mapping[str, Any]) -> list[str]:
 def _env_file_problems(where: str, file: Any, directory: Any) -> list[str]:
     if not isinstance(file, Mapping) or not isinstance(file.get("path"), str) or not file["path"]:
         return [f"{where}: {file!r} must be a mapping with path and read_by"]
-    problems = _unknown(where, file, {"path", "read_by"})
+    problems = _unknown(where, file, {"path", "read_by", "add_keys"})
     readers = file.get("read_by")
+    if not isinstance(file.get("add_keys", True), bool):
+        problems.append(f"{where}: add_keys = {file['add_keys']!r} must be true or false")
     if readers is not None and not (isinstance(readers, list) and all(reader in READERS for reader in readers)):
         problems.append(f"{where}: read_by = {readers!r} must be a list; allowed: {', '.join(READERS)}")
     if not directory and not file["path"].startswith("/"):
@@ -255,17 +257,10 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         accepted = []
     return {
         "problems": problems,
-        "profile": None
-        if profile is None
-        else {
-            "name": profile.name,
-            "label": profile.label,
-            "changed": profile.changed,
-            "env": profile.env,
-            "intent": profile.intent,
-            "max_used_mib": profile.max_used_mib,
-        },
+        "profile": None if profile is None else _as_mapping(profile),
+        "profiles": every_profile(variables, backend),
         "backend": backend,
+        "env": {**profile.env, **_carried(profile, backend["keys"])} if profile else {},
         "ollama": ollama,
         "models": models or (profile.models if profile else []),
         "verify": variables["gpu_memory_verify"],
@@ -273,6 +268,44 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         "env_keys": sorted({*(profile.env if profile else {}), *backend["keys"].values()}),
         "profile_file": _profile_file(backend, profile),
         **{name[len("gpu_memory_") :]: value for name, value in {**numbers, **flags}.items()},
+    }
+
+
+def every_profile(variables: Mapping[str, Any], backend: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All profiles that this host could be given, in the order of their declaration, each with its `problems`.
+
+    Shape as `profile` of `resolve`, with `models`: those that the host or else the profile names.
+    """
+    built_in, own = variables["__gpu_memory_built_in_profiles"], variables["gpu_memory_profiles"]
+    profiles = []
+    for name in dict.fromkeys([*built_in, *map(str, own if isinstance(own, Mapping) else ())]):
+        profile, problems = _profile.resolve(name, built_in, own, variables["gpu_memory_overrides"], backend["keys"])
+        named = _profile.canonical_models(variables["gpu_memory_models"] or [])
+        profiles.append(
+            {"name": name, "label": name, "problems": problems, "models": []}
+            if profile is None
+            else {**_as_mapping(profile), "problems": [], "models": named or profile.models}
+        )
+    return profiles
+
+
+def _as_mapping(profile: _profile.Profile) -> dict[str, Any]:
+    return {
+        "name": profile.name,
+        "label": profile.label,
+        "changed": profile.changed,
+        "env": profile.env,
+        "intent": profile.intent,
+        "max_used_mib": profile.max_used_mib,
+    }
+
+
+def _carried(profile: _profile.Profile, keys: Mapping[str, str]) -> dict[str, str]:
+    """What a backend needs besides the profile's `env`: an intent in the variable where this backend takes it."""
+    return {
+        variable: str(profile.intent[intent])
+        for intent, variable in keys.items()
+        if intent in profile.intent and variable not in profile.env
     }
 
 

@@ -206,8 +206,11 @@ def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
     return {"own": own, "others": others}
 
 
-def read_ollama_api(url: str, models: list[str]) -> dict[str, Any]:
-    """Version, models with digests, loaded models and, for `models`, `/api/show`. `error` where it does not answer."""
+def read_ollama_api(url: str, models: list[str] | None) -> dict[str, Any]:
+    """Version, models with digests, loaded models and, for `models` (None: the loaded ones), `/api/show`.
+
+    `error` where it does not answer.
+    """
     facts: dict[str, Any] = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
     try:
         facts["version"] = _http.get_json(f"{url}/api/version", timeout=5).get("version")
@@ -220,7 +223,7 @@ def read_ollama_api(url: str, models: list[str]) -> dict[str, Any]:
             for model in _http.get_json(f"{url}/api/ps", timeout=5).get("models") or []
         ]
         present = {str(model["name"]) for model in facts["models"]}
-        for name in models:
+        for name in [str(model["name"]) for model in facts["loaded"]] if models is None else models:
             if name in present or f"{name}:latest" in present:
                 answer = _http.post_json(f"{url}/api/show", {"model": name, "name": name}, timeout=20)
                 facts["show"][name] = {

@@ -40,6 +40,7 @@ __all__ = [
     "effective_parallel",
     "largest_set",
     "max_num_gpu",
+    "mib_read_per_token",
     "plan",
 ]
 
@@ -431,6 +432,34 @@ def max_num_gpu(
         if _priced(model, layers, engine, load, (), calibration or Calibration()).total_mib <= budget_mib:
             return layers
     return 0
+
+
+def mib_read_per_token(model: Model, scenario: Scenario, *, ollama_version: str) -> tuple[float, float]:
+    """MiB that one token of an answer reads from the GPU and from the host.
+
+    The weights of every block and of the output layer, of experts only those used, and one slot's whole cache.
+    """
+    engine = Engine.of(ollama_version)
+    load = _decide(model, scenario, engine)
+    one_slot = replace(load.batch, slots=1)
+    _, first, has_output = _split(model, scenario.num_gpu, engine)
+
+    def read(blocks: Sequence[Block]) -> float:
+        return sum(
+            _used_bytes(model, block) + _cache_bytes(model, block, one_slot, load.cache_type) for block in blocks
+        )
+
+    on_gpu, on_host = read(model.blocks[first:]), read(model.blocks[:first])
+    on_gpu, on_host = (on_gpu + model.output_bytes, on_host) if has_output else (on_gpu, on_host + model.output_bytes)
+    return on_gpu / MIB, on_host / MIB
+
+
+def _used_bytes(model: Model, block: Block) -> float:
+    """Weights of a block that one token reads; the last dimension of an expert tensor counts the experts."""
+    return sum(
+        tensor.bytes * (min(1.0, model.experts_used / tensor.shape[-1]) if "_exps" in name else 1.0)
+        for name, tensor in block.tensors.items()
+    )
 
 
 def combined(plans: Sequence[Plan]) -> Plan:

@@ -22,32 +22,18 @@ def predict(
     None where no model was declared, or none of them can be planned. `band_mib` is the range of the total.
     `others_mib` is what neither Ollama nor the backend holds now, so what will be there besides.
     """
-    shows = read["ollama"]["api"]["show"]
-    if not version or not shows:
+    if not version:
         return None, []
-    intent = declared["profile"]["intent"]
-    environment = (read["ollama"]["process"] or {}).get("environment") or {}
-    scenario = {
-        "num_gpu": intent.get("gpu_layers", -1) if "gpu_layers" in declared["backend"]["keys"] else -1,
-        "num_ctx": intent["num_ctx"],
-        "num_parallel": intent["num_parallel"],
-        # Nothing on the server pins the batch, so only what the backend is known to send counts.
-        "num_batch": declared["backend"].get("sends", {}).get("num_batch"),
-        "kv_cache_type": environment.get("OLLAMA_KV_CACHE_TYPE"),
-        "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
-    }
-    notes: list[str] = []
+    models, notes = readable_models(read)
     plans: dict[str, _planner.Plan] = {}
-    for name, show in shows.items():
+    for name, model in models.items():
         try:
-            model = _planner.Model.from_show(show)
-            settings = _planner.Scenario.from_dict({key: value for key, value in scenario.items() if value is not None})
-            plans[name] = _planner.plan(model, settings, ollama_version=version)
-        except (_planner.ModelUnreadable, _planner.ScenarioInvalid) as problem:
+            plans[name] = _planner.plan(model, scenario(declared, read), ollama_version=version)
+        except _planner.ScenarioInvalid as problem:
             notes.append(f"{name} cannot be planned: {problem}")
     if not plans:
         return None, notes
-    loaded = _planner.largest_set(plans, intent.get("max_loaded_models", 0), ollama_version=version)
+    loaded = loaded_together(declared, read, plans, version)
     together = _planner.combined([plans[name] for name in loaded])
     band = together.band_mib.get("total_mib", [together.total_mib, together.total_mib])
     return {
@@ -61,22 +47,72 @@ def predict(
     }, notes
 
 
+def readable_models(read: Mapping[str, Any]) -> tuple[dict[str, _planner.Model], list[str]]:
+    """The models that `/api/show` described well enough, by name, and what is wrong with the others."""
+    models: dict[str, _planner.Model] = {}
+    problems = []
+    for name, show in read["ollama"]["api"]["show"].items():
+        try:
+            models[name] = _planner.Model.from_show(show)
+        except _planner.ModelUnreadable as problem:
+            problems.append(f"{name} cannot be planned: {problem}")
+    return models, problems
+
+
+def scenario(declared: Mapping[str, Any], read: Mapping[str, Any]) -> _planner.Scenario:
+    """The settings that Ollama will load with under the profile. Raises ScenarioInvalid."""
+    intent, backend = declared["profile"]["intent"], declared["backend"]
+    environment = (read["ollama"]["process"] or {}).get("environment") or {}
+    settings = {
+        "num_gpu": intent.get("gpu_layers", -1) if "gpu_layers" in backend["keys"] else -1,
+        "num_ctx": intent["num_ctx"],
+        "num_parallel": intent["num_parallel"],
+        # Nothing on the server pins the batch, so only what the backend is known to send counts.
+        "num_batch": backend.get("sends", {}).get("num_batch"),
+        "kv_cache_type": environment.get("OLLAMA_KV_CACHE_TYPE"),
+        "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
+    }
+    return _planner.Scenario.from_dict(settings)
+
+
+def loaded_together(
+    declared: Mapping[str, Any], read: Mapping[str, Any], plans: Mapping[str, _planner.Plan], version: str
+) -> tuple[str, ...]:
+    """The models that take the most while they are loaded together, as Ollama's release and the profile let them.
+
+    On several GPUs they may lie apart, so that only `max_loaded_models` limits them there.
+    """
+    gpus = [gpu for gpu in read["nvml"]["gpus"] if not gpu.get("error")]
+    return _planner.largest_set(
+        plans,
+        declared["profile"]["intent"].get("max_loaded_models", 0),
+        ollama_version=version,
+        gpu_total_mib=gpus[0]["total_mib"] - (gpus[0].get("reserved_mib") or 0) if len(gpus) == 1 else None,
+        other_used_mib=others_mib(declared, read),
+    )
+
+
 def others_mib(declared: Mapping[str, Any], read: Mapping[str, Any]) -> int:
     """The largest share, over the GPUs, of processes that are neither Ollama's nor the backend's."""
-    ours = set(read["backend"]["pids"])
-    runners = {runner["pid"] for runner in read["ollama"]["runners"]} | {read["ollama"]["unit"].get("main_pid")}
     return max(
         (
-            sum(
-                process["used_mib"] or 0
-                for process in gpu["processes"]
-                if process["pid"] not in ours | runners and process["name"] not in OLLAMA_PROCESSES
-            )
+            sum(process["used_mib"] or 0 for process in processes_of_others(read, gpu))
             for gpu in read["nvml"]["gpus"]
             if not gpu.get("error")
         ),
         default=0,
     )
+
+
+def processes_of_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Those processes on a GPU that are neither Ollama's nor the backend's."""
+    ours = {runner["pid"] for runner in read["ollama"]["runners"]} | {read["ollama"]["unit"].get("main_pid")}
+    ours.update(read["backend"]["pids"])
+    return [
+        process
+        for process in gpu["processes"]
+        if process["pid"] not in ours and process["name"] not in OLLAMA_PROCESSES
+    ]
 
 
 def cannot_fit(predicted: Mapping[str, Any] | None, max_used_mib: int | None) -> str | None:

@@ -31,10 +31,9 @@ options:
         type: str
         default: http://127.0.0.1:11434
   models:
-    description: Models whose C(/api/show) answer is wanted, if they are present.
+    description: Models whose C(/api/show) answer is wanted, if they are present; by default, those that are loaded now.
     type: list
     elements: str
-    default: []
   backend:
     description:
       - The backend as the role P(selo.gpu_memory.gpu_memory#role) resolves it.
@@ -170,7 +169,7 @@ def main() -> None:
                     "url": {"type": "str", "default": "http://127.0.0.1:11434"},
                 },
             },
-            "models": {"type": "list", "elements": "str", "default": []},
+            "models": {"type": "list", "elements": "str"},
             "backend": {"type": "dict", "default": {"kind": "none"}},
             "env_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "files": {"type": "list", "elements": "path", "default": []},
