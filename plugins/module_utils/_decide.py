@@ -28,8 +28,8 @@ def decide(
     problem.
 
     Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
-    with their present SHA-256, `drop_in_changed`, `env_changed` (paths), `profile_file_changed`, the `restart` list,
-    the `services` for gpu_memory_restart, `acts` (whether any of it will be done), the `load` for gpu_memory_assert
+    with their present SHA-256, `drop_in_changed`, `env_changed` (the env files to write, as {path, read_by, env}),
+    `profile_file_changed`, the `restart` list, the `services` for gpu_memory_restart, `acts` (whether any of it will be done), the `load` for gpu_memory_assert
     with its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
     """
     problems = list(declared["problems"])
@@ -62,10 +62,11 @@ def decide(
     drop_in = read["ollama"]["drop_ins"]["own"]
     drop_in_changed = drop_in["text"] != _systemd.render_dropin(environment)
     env_changed = [
-        file["path"]
+        {"path": file["path"], "read_by": file["read_by"], "env": wanted_in(file, declared["env"])}
         for file in read["backend"]["env_files"]
-        if any((file.get("values") or {}).get(name) != value for name, value in profile["env"].items())
+        if any(_values(file).get(name) != value for name, value in wanted_in(file, declared["env"]).items())
     ]
+    paths_changed = {file["path"] for file in env_changed}
     profile_file = next(iter(read["backend"]["files"]), None)
     profile_file_changed = profile_file is not None and profile_file["sha256"] != _sha256(profile_text or "")
     restart = []
@@ -77,7 +78,7 @@ def decide(
         {"path": file["path"], "sha256": file["sha256"]}
         for file, changes in [
             (drop_in, drop_in_changed),
-            *((file, file["path"] in env_changed) for file in read["backend"]["env_files"]),
+            *((file, file["path"] in paths_changed) for file in read["backend"]["env_files"]),
             *([(profile_file, profile_file_changed)] if profile_file else []),
         ]
         if changes
@@ -103,6 +104,17 @@ def decide(
         "load_timeout_s": load_timeout_s(load_request(declared)),
         "load_needed": load_needed(declared["verify"], drifted, proof is not None),
     }
+
+
+def wanted_in(file: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, str]:
+    """What an env file must say: all of `env`, or of a file without `add_keys` the keys that it has already."""
+    if file.get("add_keys", True):
+        return dict(env)
+    return {name: value for name, value in env.items() if _values(file).get(name) is not None}
+
+
+def _values(file: Mapping[str, Any]) -> Mapping[str, Any]:
+    return file.get("values") or {}
 
 
 def services(declared: Mapping[str, Any], restart: list[str]) -> dict[str, Any]:
@@ -160,7 +172,7 @@ def proof_key(declared: Mapping[str, Any], environment: Mapping[str, str], read:
     """What a proof was made of; a proof with another key proves nothing about now."""
     models = {name for model in declared["models"] for name in (model, f"{model}:latest")}
     made_of = {
-        "profile": [declared["profile"]["env"], declared["profile"]["intent"]],
+        "profile": [declared["env"], declared["profile"]["intent"]],
         "ollama_environment": {**_others_environment(read["ollama"]), **environment},
         "backend": {name: declared["backend"].get(name) for name in ("kind", "unit", "directory", "command")},
         "load": load_request(declared),
@@ -314,9 +326,9 @@ def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> li
             problems.append(f"{file['path']} cannot be read: {file['error']}")
         elif file["exists"] and not file["regular"]:
             problems.append(f"{file['path']} is no regular file; set gpu_memory_backend.env_files")
-        elif not file["exists"] and not file.get("parent_exists"):
+        elif not file["exists"] and not file.get("parent_exists") and file.get("add_keys", True):
             problems.append(f"{posixpath.dirname(file['path'])} is missing; set gpu_memory_backend.env_files")
-        for name, value in (profile["env"] if profile else {}).items():
+        for name, value in wanted_in(file, declared["env"]).items():
             try:
                 _dotenv.encode(value, file["read_by"] or list(_dotenv.DEFAULT_READERS))
             except _dotenv.ValueNotPortable as problem:

@@ -37,6 +37,7 @@ READERS = ("python-dotenv", "bash", "systemd", "docker")
 VERIFY = ("changed", "always", "never")
 # Play keywords are templated before any host is known, so Ansible ignores these in an inventory.
 RUN_LEVEL = ("gpu_memory_batches", "gpu_memory_max_fail_percentage")
+LEAST_RESTORE_AFTER_S = 240
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -232,6 +233,8 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         backend["keys"],
     )
     problems += found
+    if _profile.canonical_int(variables["gpu_memory_restore_after"]) == 0:
+        variables = {**variables, "gpu_memory_restore_after": _slowest_restart_s(ollama, backend)}
     numbers = {}
     for name, (least, most, unit) in NUMBERS.items():
         number = _profile.canonical_int(variables[name])
@@ -298,6 +301,12 @@ def _as_mapping(profile: _profile.Profile) -> dict[str, Any]:
         "intent": profile.intent,
         "max_used_mib": profile.max_used_mib,
     }
+
+
+def _slowest_restart_s(ollama: Mapping[str, Any], backend: Mapping[str, Any]) -> int:
+    """How long both services may take to start: a restore any earlier would undo what is about to work."""
+    seconds = (ollama["timeout_s"] or 0) + (backend.get("timeout_s") or 0)
+    return min(max(seconds, LEAST_RESTORE_AFTER_S), NUMBERS["gpu_memory_restore_after"][1])
 
 
 def _carried(profile: _profile.Profile, keys: Mapping[str, str]) -> dict[str, str]:

@@ -305,7 +305,11 @@ def read_backend(backend: dict[str, Any], keys: list[str], extra_files: list[str
         except _http.HttpError as problem:
             facts["health"] = {"ok": False, "status": None, "error": str(problem)}
     facts["env_files"] = [
-        {**read_file(file["path"], keys, file.get("read_by")), "read_by": file.get("read_by")}
+        {
+            **read_file(file["path"], keys, file.get("read_by")),
+            "read_by": file.get("read_by"),
+            "add_keys": file.get("add_keys", True),
+        }
         for file in backend.get("env_files") or []
     ]
     facts["files"] = [read_file(path) for path in extra_files]

@@ -214,7 +214,7 @@ def test_only_what_changed_is_written_and_restarted(changes, files, restart):
     assert (decision["restart"], decision["services"]["restart"]) == (restart, restart)
     assert (decision["acts"], decision["load_needed"]) == (True, True)
     assert decision["drop_in_changed"] is (DROP_IN_PATH in files)
-    assert decision["env_changed"] == [path for path in files if path == ENV_PATH]
+    assert [file["path"] for file in decision["env_changed"]] == [path for path in files if path == ENV_PATH]
     assert decision["profile_file_changed"] is (PROFILE_FILE in files)
 
 
@@ -236,7 +236,8 @@ def test_a_server_that_does_not_answer_is_restarted_where_its_version_is_declare
 def test_a_missing_env_file_of_a_profile_that_writes_none_is_no_change():
     profiles = {"p": {"intent": {"num_ctx": 4096, "num_parallel": 2, "max_loaded_models": 1, "max_used_mib": 12288}}}
     missing = {"path": ENV_PATH, "exists": False, "sha256": None, "parent_exists": True, "read_by": None}
-    decision = good(read(backend__env_files=[missing]), declared(profile="p", profiles=profiles))
+    backend = {"extends": "guide", "keys": {}}
+    decision = good(read(backend__env_files=[missing]), declared(profile="p", profiles=profiles, backend=backend))
     assert decision["env_changed"] == []
 
 
@@ -244,7 +245,35 @@ def test_only_those_of_several_env_files_that_differ_are_written():
     other = "/etc/selo-ai/environment"
     backend = {"extends": "guide", "env_files": [{"path": ".env"}, {"path": other, "read_by": ["bash", "systemd"]}]}
     host = read(backend__env_files=[env_file(), env_file(other, values={})])
-    assert good(host, declared(backend=backend))["env_changed"] == [other]
+    assert [file["path"] for file in good(host, declared(backend=backend))["env_changed"]] == [other]
+
+
+SELO = {
+    "extends": "guide", "keys": {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "OLLAMA_NUM_GPU"},
+    "env_files": [{"path": ".env"}, {"path": "/etc/selo-ai/environment", "read_by": ["systemd"], "add_keys": False}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "values, exists, written",
+    [
+        ({"OLLAMA_NUM_GPU": "1"}, True, {"OLLAMA_NUM_GPU": "40"}),
+        ({"OLLAMA_NUM_GPU": "1", "CHAT_NUM_CTX": "4096"}, True, {"OLLAMA_NUM_GPU": "40", "CHAT_NUM_CTX": "4096"}),
+        ({"OLLAMA_NUM_GPU": "40"}, True, None),
+        ({}, True, None),
+        (None, False, None),
+    ],
+)
+def test_a_file_without_add_keys_gets_only_what_it_has_already(values, exists, written):
+    second = env_file("/etc/selo-ai/environment", values=values, exists=exists, parent_exists=False, add_keys=False)
+    first = env_file(values={**STABLE_ENV, "OLLAMA_NUM_GPU": "40"}, add_keys=True)
+    changed = good(read(backend__env_files=[first, second]), declared(backend=SELO))["env_changed"]
+    assert [file["env"] for file in changed] == ([written] if written else [])
+
+
+def test_an_intent_is_written_where_the_backend_takes_it_also_if_the_profile_does_not_name_the_variable():
+    changed = good(read(backend__env_files=[env_file(add_keys=True)]), declared(backend=SELO))["env_changed"]
+    assert [file["env"] for file in changed] == [{**STABLE_ENV, "OLLAMA_NUM_GPU": "40"}]
 
 
 def test_verify_writes_and_restarts_nothing_but_knows_of_the_drift():

@@ -100,6 +100,14 @@ def test_booleans_of_the_command_line(value, wanted):
     assert declared(strict=value)["strict"] is wanted
 
 
+@pytest.mark.parametrize(
+    ("restore_after", "backend", "seconds"),
+    [(0, "guide", 240), (0, "none", 240), (0, {"extends": "guide", "timeout_s": 600}, 660), (30, "guide", 30)],
+)
+def test_a_restore_waits_until_both_services_had_their_time(restore_after, backend, seconds):
+    assert declared(restore_after=restore_after, backend=backend)["restore_after"] == seconds
+
+
 @pytest.mark.parametrize("name", ["restore_after", "proof_max_age", "load_requests", "sample_interval_ms"])
 def test_numbers_of_the_command_line(name):
     assert declared(**{name: "30"})[name] == 30
@@ -209,6 +217,7 @@ INVALID = {
         for name, value, allowed in [
             ("restore_after", 29, "seconds, from 30 to 3600"),
             ("restore_after", "4m", "seconds"),
+            ("restore_after", -1, "seconds"),
             ("restore_after", None, "seconds"),
             ("proof_max_age", -1, "days, from 0 to 3650"),
             ("proof_max_age", "week", "days"),
