@@ -21,12 +21,20 @@ from pathlib import Path
 
 import lab
 import lab_models
+import runner_until_024
 import scheduler
+import scheduler_since_030
+import scheduler_until_024
 import settings
 from lab import Json
 from releases import Release, release_of
 from scheduler import Options, Refused, Request
 from settings import log
+
+SCHEDULERS: dict[str, type[scheduler.Scheduler]] = {
+    "runner": scheduler_until_024.Scheduler,
+    "llama-server": scheduler_since_030.Scheduler,
+}
 
 OPTION_KINDS = {
     **dict.fromkeys(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"), "integer"),
@@ -174,9 +182,9 @@ class Ollama:
     """The service behind the handler."""
 
     def __init__(self, version: str, release: Release, program: Path) -> None:
-        self.version = version
+        self.version, self.release = version, release
         self.library = Library()
-        self.scheduler = scheduler.Scheduler(program, release)
+        self.scheduler = SCHEDULERS[release.engine](program, release)
 
     def model(self, body: Json, missing: str = "model '{}' not found") -> Model:
         name = body.get("model") or body.get("name") or ""
@@ -194,7 +202,7 @@ class Ollama:
             found.append({
                 "name": model.name, "model": model.name, "size": size, "digest": model.digest,
                 "details": model.details(), "expires_at": now(left), "size_vram": on_gpu,
-                "context_length": runner.options.num_ctx,
+                "context_length": runner.num_ctx,
             })  # fmt: skip
         return found
 
@@ -250,10 +258,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer({"version": self.ollama.version})
 
     def tags(self, _: Json) -> None:
+        more = {"capabilities": CAPABILITIES} if self.ollama.release.tags_have_capabilities else {}
         self.answer({"models": [
             {
-                "name": m.name, "model": m.name, "modified_at": m.modified, "size": m.blob.file_bytes, 
-                "digest": m.digest, "details": m.details(), "capabilities": CAPABILITIES,
+                "name": m.name, "model": m.name, "modified_at": m.modified, "size": m.blob.file_bytes,
+                "digest": m.digest, "details": m.details(), **more,
             }
             for m in self.ollama.library.all()
         ]})  # fmt: skip
@@ -460,13 +469,14 @@ class Server(http.server.ThreadingHTTPServer):
 def serve() -> int:
     version = lab.option("LAB_OLLAMA_VERSION", "0.32.15")
     release = release_of(version)
-    log("INFO", "routes.go:1952", "server config", env=settings.server_config(release.more_settings))
+    settings.sources.update(release.sources)
+    config = settings.server_config(release.more_settings, release.more_switches)
+    log("INFO", "routes.go:1952", "server config", env=config)
     log("INFO", "routes.go:1954", "Ollama cloud disabled: false")
     host, port = settings.address()
     server = Server((host, port), Handler)
     log("INFO", "routes.go:2008", f"Listening on {host}:{port} (version {version})")
-    program = Path(sys.argv[0]).parent.parent / "lib" / "ollama" / "llama-server"
-    Handler.ollama = Ollama(version, release, program)
+    Handler.ollama = Ollama(version, release, Path(sys.argv[0]))
 
     def stop(*_: object) -> None:
         Handler.ollama.scheduler.stop()
@@ -483,6 +493,8 @@ def main(arguments: list[str]) -> int:
     version = lab.option("LAB_OLLAMA_VERSION", "0.32.15")
     if arguments == ["serve"]:
         return serve()
+    if arguments[:1] == ["runner"] and release_of(version).engine == "runner":
+        return runner_until_024.main(arguments[1:])
     if arguments in (["--version"], ["-v"]):
         print(f"ollama version is {version}")
         return 0

@@ -2,8 +2,10 @@
 
 Weights and KV cache are exact: they follow from the tensors. The total is what llama.cpp itself projected for the same
 tensors (data/lab_models_projection.csv). Where that table has no row, the compute buffer is taken straight on from the
-rows it has: linear in the slot's context and in the batch, which is what its rows are to the MiB. Nothing here comes
-from the collection's own planner, which is tested against it.
+rows it has: linear in the slot's context and in the batch, which is what its rows are to the MiB. Up to Ollama 0.24 the
+compute buffer held logits for the whole batch; what it then took is what llama.cpp projected in
+tests/data/planner/llama_projection.csv, whose rows are a sum of three products to the MiB. Nothing here comes from the
+collection's own planner, which is tested against it.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ class Memory:
     host_weights: float
     host_kv: float
     host_compute: float
+    # The part of the host's weights that every token reads: all but an embedding that only the input looks up.
+    host_weights_read: float
 
     @property
     def projected(self) -> int:
@@ -101,26 +105,38 @@ class Blob:
     def file_bytes(self) -> int:
         return round(sum(self._parts.values()) * _MIB)
 
-    def _kv(self, blocks: int, num_ctx: int, parallel: int, cache_type: str) -> float:
-        heads, width = (
-            self.info("attention.head_count_kv"),
-            self.info("embedding_length") // self.info("attention.head_count"),
-        )
+    def kv_mib(self, blocks: int, num_ctx: int, parallel: int, cache_type: str) -> float:
+        """MiB of the KV cache of so many blocks; `num_ctx` is per slot."""
+        heads = self.info("attention.head_count_kv")
+        width = self.info("embedding_length") // self.info("attention.head_count")
         cells = math.ceil(num_ctx / 256) * 256
         return blocks * heads * width * 2 * _CACHE_BYTES[cache_type] * cells * parallel / _MIB
 
-    def _weights(self, layers: int) -> tuple[float, float]:
-        """MiB on the GPU and on the host: the output layer goes to the GPU first, then blocks from the last one on."""
-        parts, first = self._parts, self.blocks - max(layers - 1, 0)
-        blocks = [parts[str(block)] for block in range(self.blocks)]
-        output = parts["output"] + (parts["embedding"] if self._tied else 0)
-        on_gpu = output + sum(blocks[first:]) if layers else 0.0
-        return on_gpu, parts["embedding"] + sum(blocks[:first]) + (0 if layers else parts["output"])
+    def _placed(self, layers: int, since_030: bool) -> tuple[int, bool]:
+        """Blocks on the GPU, the last ones first, and whether the output layer is: it counts first since 0.30."""
+        layers = max(0, min(layers, self.offloadable_layers))
+        return (max(layers - 1, 0), layers > 0) if since_030 else (min(layers, self.blocks), layers > self.blocks)
+
+    def _weights(self, blocks: int, output: bool) -> tuple[float, float]:
+        """MiB on the GPU and on the host."""
+        parts = self._parts
+        sizes = [parts[str(block)] for block in range(self.blocks)]
+        on_gpu = sum(sizes[self.blocks - blocks :]) + (self.output_mib if output else 0)
+        on_host = sum(sizes[: self.blocks - blocks]) + parts["embedding"] + (0 if output else parts["output"])
+        return on_gpu, on_host
+
+    @property
+    def output_mib(self) -> float:
+        return self._parts["output"] + (self._parts["embedding"] if self._tied else 0)
+
+    def block_mib(self, block: int) -> float:
+        return self._parts[str(block)]
 
     def _compute(self, layers: int, num_ctx: int, parallel: int, batch: int) -> float:
         def row(context: int, slots: int, rows: int) -> float:
             total = _projections()[self.case, layers, context, slots, rows]
-            return total - self._weights(layers)[0] - self._kv(max(layers - 1, 0), context, slots, "f16")
+            blocks, output = self._placed(layers, since_030=True)
+            return total - self._weights(blocks, output)[0] - self.kv_mib(blocks, context, slots, "f16")
 
         if (self.case, layers, num_ctx, parallel, batch) in _projections():
             return row(num_ctx, parallel, batch)
@@ -129,23 +145,48 @@ class Blob:
         small, large = (at[1024, rows] + along * (at[8192, rows] - at[1024, rows]) for rows in (512, 1024))
         return max(small + (batch - 512) / 512 * (large - small), 0.0)
 
-    def memory(self, layers: int, num_ctx: int, parallel: int, batch: int, cache_type: str, flash: bool) -> Memory:
+    def _compute_until_024(self, blocks: int, output: bool, num_ctx: int, batch: int, flash: bool) -> float:
+        """With logits for the whole batch. Where the output layer stays on the host, CUDA multiplies by a copy of it.
+
+        The copy is in no projection; a public log of a 70B model without a layer on the GPU has it to the MiB.
+        """
+        if not blocks:
+            return 0.0
+        vocabulary, width, cells = self.vocabulary, self.info("embedding_length"), math.ceil(num_ctx / 256) * 256
+        logits = 4 * batch * (vocabulary + width)
+        if output:
+            logits = batch * (4 * vocabulary + 16 * width + 2 * cells)
+        if not flash:  # the attention scores of a batch, within a tenth of the table's rows
+            logits = max(logits, 4 * batch * (4 * width + cells * (1 + self.info("attention.head_count"))))
+        return logits / _MIB + (0 if output else self.output_mib)
+
+    @functools.cached_property
+    def vocabulary(self) -> int:
+        return next(int(tensor["shape"][1]) for tensor in self.show["tensors"] if tensor["name"] == "token_embd.weight")
+
+    def memory(
+        self, layers: int, num_ctx: int, parallel: int, batch: int, cache_type: str, flash: bool, since_030: bool = True
+    ) -> Memory:
         """What the runner takes with `layers` layers on the GPU; `num_ctx` is per slot."""
         layers = max(0, min(layers, self.offloadable_layers))
-        on_gpu = max(layers - 1, 0)
-        weights, host_weights = self._weights(layers)
-        compute = self._compute(layers, num_ctx, parallel, batch)
-        if layers and not flash:
-            # The attention scores of a batch, roughly; llama.cpp's figures for these models are within a fifth of it.
-            compute += self.info("attention.head_count") * batch * num_ctx * 3 / _MIB
+        blocks, output = self._placed(layers, since_030)
+        weights, host_weights = self._weights(blocks, output)
+        if since_030:
+            compute = self._compute(layers, num_ctx, parallel, batch)
+            if layers and not flash:
+                # The attention scores of a batch, roughly; llama.cpp's figures for these models are within a fifth.
+                compute += self.info("attention.head_count") * batch * num_ctx * 3 / _MIB
+        else:
+            compute = self._compute_until_024(blocks, output, num_ctx, batch, flash)
         return Memory(
             layers=layers,
             weights=weights,
-            kv=self._kv(on_gpu, num_ctx, parallel, cache_type),
+            kv=self.kv_mib(blocks, num_ctx, parallel, cache_type),
             compute=compute,
             host_weights=host_weights,
-            host_kv=self._kv(self.blocks - on_gpu, num_ctx, parallel, cache_type),
+            host_kv=self.kv_mib(self.blocks - blocks, num_ctx, parallel, cache_type),
             host_compute=batch * (self.info("embedding_length") * 16 + num_ctx * 2) / _MIB,
+            host_weights_read=host_weights - (0 if self._tied and not output else self._parts["embedding"]),
         )
 
 

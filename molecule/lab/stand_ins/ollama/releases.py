@@ -10,21 +10,48 @@ GIB = 1024 * MIB
 
 @dataclasses.dataclass(frozen=True)
 class Release:
+    # Who runs a model: "llama-server" (llama.cpp's own program), or "runner" (`ollama runner`).
+    engine: str
     # Total GPU memory in bytes, at least, and the context length a model then gets if nobody says anything.
     default_context: tuple[tuple[int, int], ...]
-    # Total context (num_ctx x num_parallel), above which the automatic batch is this large.
+    # Total context (num_ctx x num_parallel), above which the automatic batch is this large; none: always 512.
     automatic_batch: tuple[tuple[int, int], ...]
-    # Variables shown in the "server config" line besides those that every release shows.
+    # Whether /api/tags says what a model can do.
+    tags_have_capabilities: bool
+    # Variables shown in the "server config" line besides those that every release shows: text, and switches with their
+    # defaults.
     more_settings: tuple[str, ...]
+    more_switches: tuple[tuple[str, bool], ...]
+    # Where this release says what 0.32.15 says at another line.
+    sources: tuple[tuple[str, str], ...] = ()
 
 
+CONTEXT_BY_MEMORY = ((47 * GIB, 262144), (23 * GIB, 32768), (0, 4096))
 RELEASES = {
-    "0.32": Release(
-        default_context=((47 * GIB, 262144), (23 * GIB, 32768), (0, 4096)),
-        automatic_batch=((32768, 2048), (4096, 1024), (0, 512)),
-        more_settings=("LLAMA_ARG_FIT", "LLAMA_ARG_FIT_TARGET"),
+    "0.24": Release(
+        engine="runner",
+        default_context=CONTEXT_BY_MEMORY,
+        automatic_batch=(),
+        tags_have_capabilities=False,
+        more_settings=(),
+        more_switches=(("OLLAMA_MULTIUSER_CACHE", False), ("OLLAMA_NEW_ENGINE", False), ("OLLAMA_VULKAN", False)),
+        sources=(
+            ("routes.go:1952", "routes.go:1802"), ("routes.go:1954", "routes.go:1804"),
+            ("routes.go:2008", "routes.go:1864"), ("routes.go:2058", "routes.go:1914"),
+            ("types.go:1007", "types.go:992"), ("types.go:32", "types.go:42"), ("types.go:50", "types.go:60"),
+            ("sched.go:620", "sched.go:491"), ("sched.go:641", "sched.go:511"), ("sched.go:728", "sched.go:561"),
+            ("server.go:114", "server.go:169"),
+        ),
     ),
-}
+    "0.32": Release(
+        engine="llama-server",
+        default_context=CONTEXT_BY_MEMORY,
+        automatic_batch=((32768, 2048), (4096, 1024), (0, 512)),
+        tags_have_capabilities=True,
+        more_settings=("LLAMA_ARG_FIT", "LLAMA_ARG_FIT_TARGET", "OLLAMA_IGPU_ENABLE"),
+        more_switches=(("OLLAMA_GO_TEMPLATE", True), ("OLLAMA_VULKAN", True)),
+    ),
+}  # fmt: skip
 
 
 def release_of(version: str) -> Release:

@@ -1,5 +1,7 @@
 """The lab's llama-server: loads a model that is not there, takes its memory on the simulated GPU, writes at its speed.
 
+`ollama runner`, which did this up to Ollama 0.24, loads and writes with the same code (runner_until_024.py).
+
 Its messages are llama.cpp's. One simulated GPU only (device 0). Speed is the bytes that a token needs read, over
 bandwidth; slots that write at the same time share each reading of the weights.
 """
@@ -19,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import lab
 import lab_models
@@ -68,6 +71,7 @@ class Parameters:
     fit: bool = True
     fit_target_mib: int = FIT_TARGET_MIB
     list_devices: bool = False
+    since_030: bool = True  # how layers count, and whether logits are kept for the slots only
 
 
 def number(value: str, function: str) -> int:
@@ -175,7 +179,7 @@ def list_devices() -> None:
 
 
 class LoadFailed(Exception):
-    """The model cannot be loaded; what llama.cpp says of it has been said."""
+    """The model cannot be loaded; what llama.cpp says of it has been said. The text is what its caller says."""
 
 
 class Model:
@@ -186,14 +190,14 @@ class Model:
         digest = Path(parameters.model).name.removeprefix("sha256-")
         if digest not in lab_models.blobs():
             say(f"llama_model_load: error loading model: failed to open {parameters.model}")
-            raise LoadFailed
+            raise LoadFailed(f"unable to load model: {parameters.model}")
         self.blob = lab_models.blobs()[digest]
         self.memory = self._memory(0)
         self.held_mib = 0
 
     def _memory(self, layers: int) -> lab_models.Memory:
         p = self.parameters
-        return self.blob.memory(layers, p.context // p.slots, p.slots, p.batch, p.cache_type, p.flash)
+        return self.blob.memory(layers, p.context // p.slots, p.slots, p.batch, p.cache_type, p.flash, p.since_030)
 
     def _fit(self) -> int:
         """How many layers go to the GPU: as many as were asked for, or as many as leave the target free."""
@@ -226,7 +230,7 @@ class Model:
         parameters = self.parameters
         if parameters.cache_type not in ("f32", "f16", "bf16") and not parameters.flash:
             say("llama_init_from_model: V cache quantization requires flash_attn")
-            raise LoadFailed
+            raise LoadFailed("unable to create llama context")
         if gpu_visible() and parameters.gpu_layers != 0:
             self._allocate(lab_models.CUDA_CONTEXT_MIB, lab_models.CUDA_CONTEXT_MIB)
             card = lab.card()
@@ -237,11 +241,10 @@ class Model:
         if m.layers:
             unable = "llama_model_load: error loading model: unable to allocate CUDA0 buffer"
             self._allocate(round(m.weights), m.weights, unable)
-            say("load_tensors: offloading output layer to GPU")
-            say(f"load_tensors: offloading {m.layers - 1} repeating layers to GPU")
+            self._say_offloading(m.layers)
         say(f"load_tensors: offloaded {m.layers}/{self.blob.offloadable_layers} layers to GPU")
         self._report("load_tensors", "model", m.weights, CPU_Mapped=m.host_weights)
-        time.sleep((m.weights + m.host_weights) * MIB / LOAD_BYTES_PER_S / lab.speedup())
+        self._read_weights()
         say(f"llama_context: n_seq_max     = {parameters.slots}")
         say(f"llama_context: n_ctx         = {parameters.context}")
         say(f"llama_context: n_ctx_seq     = {parameters.context // parameters.slots}")
@@ -255,6 +258,27 @@ class Model:
             rest = lab_models.CUDA_CONTEXT_MIB + m.projected - self.held_mib
             self._allocate(rest, m.compute, f"{no_context} failed to allocate compute pp buffers")
         self._report("llama_context", "compute", m.compute, CUDA_Host=m.host_compute)
+
+    def load_held(self) -> None:
+        """Load into memory that this process has already got, in silence."""
+        self.memory = self.planned()
+        self._read_weights()
+
+    def planned(self) -> lab_models.Memory:
+        """What it takes if it gets the layers that it was asked for."""
+        return self._memory(self.parameters.gpu_layers)
+
+    def _read_weights(self) -> None:
+        time.sleep((self.memory.weights + self.memory.host_weights) * MIB / LOAD_BYTES_PER_S / lab.speedup())
+
+    def _say_offloading(self, layers: int) -> None:
+        if self.parameters.since_030:
+            say("load_tensors: offloading output layer to GPU")
+            say(f"load_tensors: offloading {layers - 1} repeating layers to GPU")
+            return
+        say(f"load_tensors: offloading {min(layers, self.blob.blocks)} repeating layers to GPU")
+        if layers > self.blob.blocks:
+            say("load_tensors: offloading output layer to GPU")
 
     @staticmethod
     def _report(component: str, kind: str, on_gpu: float, **on_host: float) -> None:
@@ -272,17 +296,18 @@ class Model:
             say(f"{cuda} allocating {exact_mib:.2f} MiB on device 0: cudaMalloc failed: out of memory")
             say(f"alloc_tensor_range: failed to allocate CUDA0 buffer of size {round(exact_mib * MIB)}")
             say(message)
-            raise LoadFailed from None
+            loading = "error loading model" in message
+            what = f"load model: {self.parameters.model}" if loading else "create llama context"
+            raise LoadFailed(f"unable to {what}") from None
         self.held_mib += more_mib
 
     def seconds_per_step(self, tokens_in_context: int) -> float:
         """One step of all busy slots: the weights once, and the KV cache of each."""
         m, p = self.memory, self.parameters
         used = tokens_in_context / p.context
-        output_and_blocks = m.host_weights - self.blob._parts["embedding"] if m.layers else m.host_weights
-        return (
-            (m.weights + m.kv * used) / GPU_BYTES_PER_S + (output_and_blocks + m.host_kv * used) / HOST_BYTES_PER_S
-        ) * MIB
+        on_gpu = (m.weights + m.kv * used) / GPU_BYTES_PER_S
+        on_host = (m.host_weights_read + m.host_kv * used) / HOST_BYTES_PER_S
+        return (on_gpu + on_host) * MIB
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -341,7 +366,8 @@ class Slots:
                 if task.written == len(task.reply) or task.cancelled:
                     self.busy.remove(task)
                     task.pieces.put(None)
-                    self._print_timing(task)
+                    if self.model.parameters.since_030:
+                        self._print_timing(task)
 
     def _free(self) -> int:
         return self.model.parameters.slots - len(self.busy)
@@ -389,7 +415,7 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
+    server: Any
     protocol_version = "HTTP/1.1"
 
     def log_message(self, *_: object) -> None:
@@ -412,10 +438,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self._answer(200, {"status": "ok"})
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self._body()
         if self.server.slots is None:
             self._answer(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}})
-            return
+        else:
+            self._complete(body)
+
+    def _body(self) -> Json:
+        body: Json = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        return body
+
+    def _complete(self, body: Json) -> None:
         limit = body.get("n_predict", -1)
         parameters = self.server.slots.model.parameters
         room = parameters.context // parameters.slots

@@ -1,4 +1,8 @@
-"""Which model is loaded, and how: Ollama's scheduler (sched.go) and its side of a runner (llama_server.go)."""
+"""Which model is loaded, and for how long: Ollama's scheduler (sched.go), and its side of a runner.
+
+How a runner is started, and whether it fits, changed with 0.30: that is in scheduler_since_030.py and
+scheduler_until_024.py.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import http.client
 import json
 import math
 import os
-import re
 import socket
 import subprocess
 import threading
@@ -23,11 +26,7 @@ from lab import MIB, Json
 from releases import Release
 from settings import human_bytes, log
 
-OUT_OF_MEMORY = ("out of memory", "cudamalloc failed", "failed to allocate", "allocation failed", "not enough memory")
-ERROR_PREFIXES = ("fatal error:", "error:", "Error:", "CUDA error", "cudaMalloc failed", "error loading model",
-                  "GGML_ASSERT", "llama_init_from_model:")  # fmt: skip
-BUFFER = re.compile(r"([A-Za-z_]\w*):\s+(\S+)\s+(model|KV|compute|output|RS)\s+buffer size\s*=\s*([\d.]+)\s*MiB")
-OFFLOADED = re.compile(r"offloaded\s+(\d+)/(\d+)\s+layers to GPU")
+MINIMUM_BYTES = 457 * MIB  # what Ollama leaves of a CUDA device, for the context
 
 
 class Refused(Exception):
@@ -64,133 +63,66 @@ class Request:
     retried: bool = False  # after an out-of-memory error; once is enough
 
 
-class Runner:
-    """A llama-server process with a model, and what Ollama reads from its output."""
+class DoesNotFit(Exception):
+    """Not beside what is loaded."""
 
-    def __init__(self, program: Path, blob: lab_models.Blob, options: Options, parallel: int, alive_s: float) -> None:
+
+class Runner:
+    """A process with a model, and what Ollama reads from its output."""
+
+    errors_begin: tuple[str, ...] = ()  # what makes a line of the runner's output an error message
+
+    def __init__(self, blob: lab_models.Blob, options: Options, parallel: int, alive_s: float) -> None:
         self.blob, self.options, self.parallel, self.alive_s = blob, options, parallel, alive_s
         self.path = blob_path(blob)
         self.requests = 0
         self.expires_at = math.inf
         self.turn = threading.BoundedSemaphore(parallel)
-        self._errors: list[str] = []
-        self._buffers: dict[tuple[str, str, str], float] = {}
-        self._layers = (0, 0)
-        self._ready = False
+        self.errors: list[str] = []
         self.started = time.monotonic()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        command = [str(program), *self._arguments()]
-        log("INFO", "llama_server.go:433", "starting llama-server", cmd=" ".join(command))
+        self.port = free_port()
+
+    def start(self, command: list[str]) -> None:
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _arguments(self) -> list[str]:
-        o = self.options
-        words = ["--model", self.path, "--port", self.port, "--host", "127.0.0.1", "--no-webui", "--offline"]
-        words += ["-c", o.num_ctx * self.parallel, "-np", self.parallel]
-        words += [
-            "--log-verbosity",
-            4,
-            "--no-log-prefix",
-            "--no-log-timestamps",
-            "--no-jinja",
-            "--chat-template",
-            "chatml",
-        ]
-        kind = settings.text("OLLAMA_KV_CACHE_TYPE").lower()
-        words += ["--cache-type-k", kind, "--cache-type-v", kind] if kind else []
-        words += ["--flash-attn", settings.flash_attention()]
-        words += ["-b", o.num_batch, "-ub", o.num_batch] if o.num_batch > 0 else []
-        words += ["-ngl", o.num_gpu] if o.num_gpu >= 0 else []
-        words += ["-t", o.num_thread] if o.num_thread > 0 else []
-        words += ["--split-mode", "none", "--main-gpu", o.main_gpu] if o.main_gpu is not None else []
-        return [str(word) for word in [*words, "--context-shift", "--keep", 4]]
+        self.reader = threading.Thread(target=self._read, daemon=True)
+        self.reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout
         for raw in self.process.stdout:
             line = raw.decode(errors="replace").rstrip()
             settings.write(line)
-            if match := BUFFER.search(line):
-                self._buffers[match[1], match[2], match[3]] = float(match[4])
-            if match := OFFLOADED.search(line):
-                self._layers = (int(match[1]), int(match[2]))
-            found = [(line.index(prefix), prefix) for prefix in ERROR_PREFIXES if prefix in line]
-            if found:
-                self._errors.append(line[min(found)[0] :])
-            elif is_out_of_memory(line):
-                self._errors.append(line)
+            self.read(line)
+
+    def read(self, line: str) -> None:
+        """Remember the line if it is an error, from where the error begins."""
+        found = [(line.index(prefix), prefix) for prefix in self.errors_begin if prefix in line]
+        if found:
+            self.errors.append(line[min(found)[0] :])
+
+    @property
+    def num_ctx(self) -> int:
+        """Of a slot, as it is in force."""
+        return min(self.options.num_ctx, self.blob.context_length)
 
     def size(self) -> tuple[int, int]:
-        """Bytes in all and on the GPU, as Ollama adds up the buffers that the runner reports."""
-        on_gpu = sum(
-            mib for (_, device, _), mib in self._buffers.items() if device.startswith("CUDA") and device != "CUDA_Host"
-        )
-        everything = sum(self._buffers.values())
-        if self._layers[1] and self._layers[0] >= self._layers[1]:
-            everything = on_gpu
-        return round(everything * MIB), round(on_gpu * MIB)
+        """Bytes in all and on the GPU, as Ollama counts them."""
+        raise NotImplementedError
+
+    def health(self) -> int:
+        """200 ready, 503 loading, 0 no answer."""
+        raise NotImplementedError
 
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def wait_until_ready(self, client_gone: Callable[[], bool]) -> None:
-        """Return when the model is loaded; RuntimeError says why it is not."""
-        log("INFO", "llama_server.go:1295", "waiting for llama-server to start responding")
-        deadline = time.monotonic() + (settings.duration("OLLAMA_LOAD_TIMEOUT", 300) or math.inf)
-        loading = False
-        while True:
-            if not self.alive():
-                self._reader.join()
-                status = self.process.returncode
-                exit_status = f"exit status {status}" if status >= 0 else "exit status -1"
-                log("ERROR", "llama_server.go:1023", "llama-server terminated", error=exit_status, exit=exit_status)
-                raise RuntimeError(": ".join(["llama-server process has terminated", exit_status, *self._message()]))
-            if client_gone():
-                log(
-                    "WARN",
-                    "llama_server.go:1305",
-                    "client connection closed before llama-server finished loading, aborting load",
-                )
-                raise RuntimeError("timed out waiting for llama-server to start: context canceled")
-            if time.monotonic() > deadline:
-                raise RuntimeError("timed out waiting for llama-server to start - " + "".join(self._message()))
-            status = self.health()
-            if status == 200:
-                self._errors.clear()
-                self._ready = True
-                took = time.monotonic() - self.started
-                log("INFO", "llama_server.go:1362", f"llama-server started in {took:.2f} seconds")
-                return
-            if status == 503 and not loading:
-                loading = True
-                text = "llm server loading model"
-                log("INFO", "llama_server.go:1350", "waiting for llama-server to become available", status=text)
-            time.sleep(0.05)
-
-    def _message(self) -> list[str]:
-        return ["\n".join(self._errors)] if self._errors else []
-
-    def health(self) -> int:
-        """The status that the runner answers: 200 ready, 503 loading, 0 nothing."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-        try:
-            connection.request("GET", "/health", headers={"Connection": "close"})
-            response = connection.getresponse()
-            response.read()
-            return response.status
-        except OSError:
-            return 0
-        finally:
-            connection.close()
+    def message(self) -> list[str]:
+        return ["\n".join(self.errors)] if self.errors else []
 
     def complete(self, prompt: str, limit: int) -> Iterator[Json]:
-        """llama-server's events for this prompt, once it is this request's turn. RuntimeError if the runner dies."""
+        """The runner's events for this prompt, once it is this request's turn. RuntimeError if the runner dies."""
         with self.turn:
             connection = http.client.HTTPConnection("127.0.0.1", self.port)
             try:
@@ -210,7 +142,7 @@ class Runner:
             message = (
                 "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error"
             )
-            raise RuntimeError(": ".join([message + ", check ollama server logs for details", *self._message()]))
+            raise RuntimeError(": ".join([message + ", check ollama server logs for details", *self.message()]))
 
     def stop(self) -> None:
         if self.alive():
@@ -218,8 +150,23 @@ class Runner:
         self.process.wait()
 
 
-def is_out_of_memory(message: str) -> bool:
-    return any(words in message.lower() for words in OUT_OF_MEMORY)
+def get(port: int, path: str) -> tuple[int, bytes]:
+    """Status and content of what a runner answers; status 0 if it does not."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path, headers={"Connection": "close"})
+        response = connection.getresponse()
+        return response.status, response.read()
+    except OSError:
+        return 0, b""
+    finally:
+        connection.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def blob_path(blob: lab_models.Blob) -> str:
@@ -227,15 +174,17 @@ def blob_path(blob: lab_models.Blob) -> str:
 
 
 class Scheduler:
-    def __init__(self, program: Path, release: Release) -> None:
-        self.program, self.release = program, release
+    """What is the same in every release. A subclass finds the GPU, and loads."""
+
+    def __init__(self, ollama: Path, release: Release) -> None:
+        self.ollama, self.release = ollama, release
         self.loaded: dict[str, Runner] = {}
         self.changed = threading.Condition()
         self._one_load = threading.Lock()
         self._queued = 0
         self._max_loaded = settings.max_loaded_models()
         self._max_queue = settings.unsigned("OLLAMA_MAX_QUEUE", 512)
-        self.gpu = self._discover()
+        self.gpu = self.discover()
         total = card_bytes() - settings.gpu_overhead() if self.gpu else 0
         # An overhead larger than the card wraps around in Ollama, and so lands in the highest tier.
         tiers = release.default_context
@@ -246,33 +195,6 @@ class Scheduler:
         )  # fmt: skip
         threading.Thread(target=self._expire, daemon=True).start()
 
-    def _discover(self) -> bool:
-        """Whether llama-server sees a GPU; it is asked with the environment that a runner would have."""
-        command = [str(self.program), "--list-devices", "--offline", "--verbose"]
-        found = subprocess.run(command, capture_output=True, text=True)
-        free = re.search(r"CUDA0: .+, (\d+) MiB free\)", found.stdout)
-        if free:
-            card, cuda = lab.card(), lab.driver().cuda
-            log(
-                "INFO", "types.go:32", "inference compute", id=card.uuid, filter_id="", library="CUDA",
-                compute=card.capability, name="CUDA0", description=card.name, libdirs="ollama,cuda_v12",
-                driver=f"{cuda // 1000}.{cuda % 1000 // 10}", pci_id=card.pci.lower().removeprefix("0000"),
-                type="discrete", total=human_bytes(card_bytes()), available=human_bytes(int(free[1]) * MIB),
-            )  # fmt: skip
-            return True
-        if found.returncode:
-            log(
-                "INFO", "runner.go:522", "failure during llama-server GPU discovery",
-                OLLAMA_LIBRARY_PATH=f"[{self.program.parent}]", extra_envs="map[]",
-                error=f"llama-server --list-devices failed: exit status {found.returncode}",
-                detail=found.stderr.strip(),
-            )  # fmt: skip
-        log(
-            "INFO", "types.go:50", "inference compute", id="cpu", library="cpu", compute="", name="cpu",
-            description="cpu", libdirs="ollama", driver="", pci_id="", type="", total="unknown", available="unknown",
-        )  # fmt: skip
-        return False
-
     # Getting a runner
 
     def acquire(self, request: Request) -> Runner:
@@ -280,7 +202,7 @@ class Scheduler:
         request.options.num_ctx = max(request.options.num_ctx, 4)
         with self.changed:
             if runner := self._usable(request):
-                return self._use(runner, request)
+                return self.use(runner, request)
             if self._queued >= self._max_queue:
                 raise Refused(503, "server busy, please try again.  maximum pending requests exceeded")
             self._queued += 1
@@ -295,9 +217,22 @@ class Scheduler:
         runner = self.loaded.get(request.blob.digest)
         return runner if runner and not self._needs_reload(runner, request.options) else None
 
+    def discover(self) -> bool:
+        """Whether there is a GPU that a runner can use; the journal says what was found."""
+        raise NotImplementedError
+
+    def load(self, request: Request, beside: bool) -> Runner:
+        """A runner with the model, or DoesNotFit beside others. RuntimeError says why it cannot be loaded."""
+        raise NotImplementedError
+
+    def retry(self, request: Request, error: RuntimeError, others: list[Runner]) -> bool:
+        """Whether a load that failed is to be tried again, having changed something."""
+        return False
+
     @staticmethod
     def _needs_reload(runner: Runner, options: Options) -> bool:
         have, want = dataclasses.replace(runner.options), dataclasses.replace(options)
+        have.num_ctx = min(have.num_ctx, runner.blob.context_length)
         want.num_ctx = min(want.num_ctx, runner.blob.context_length)
         if have.ctx_is_automatic and want.ctx_is_automatic:
             want.num_ctx = have.num_ctx
@@ -308,7 +243,7 @@ class Scheduler:
         return have != want or runner.health() != 200
 
     @staticmethod
-    def _use(runner: Runner, request: Request) -> Runner:
+    def use(runner: Runner, request: Request) -> Runner:
         runner.requests += 1
         runner.expires_at = math.inf
         if request.alive_s is not None:
@@ -327,112 +262,38 @@ class Scheduler:
         while True:
             with self.changed:
                 if runner := self._usable(request):
-                    return self._use(runner, request)
+                    return self.use(runner, request)
                 outdated = self.loaded.get(request.blob.digest)
                 others = [each for each in self.loaded.values() if each is not outdated]
             if outdated:
-                self._unload(outdated)
-            elif len(others) >= (self._max_loaded or 3) or others and not self._fits_beside(request):
-                self._unload(least_wanted(others))
+                self.unload(outdated)
+            elif len(others) >= (self._max_loaded or 3):
+                self.unload(least_wanted(others))
             else:
                 try:
-                    return self._load(request)
+                    runner = self.load(request, bool(others))
+                except DoesNotFit:
+                    self.unload(least_wanted(others))
                 except RuntimeError as error:
                     log("INFO", "sched.go:641", "Load failed", model=blob_path(request.blob), error=error)
-                    if not self._retry(request, error, others):
+                    if not self.retry(request, error, others):
                         raise Refused(500, str(error)) from None
+                else:
+                    with self.changed:
+                        self.loaded[request.blob.digest] = runner
+                        log("INFO", "sched.go:728", "loaded runners", count=len(self.loaded))
+                        return self.use(runner, request)
 
-    def _retry(self, request: Request, error: RuntimeError, others: list[Runner]) -> bool:
-        """After an out-of-memory error, once: a smaller context if Ollama chose it itself, and nobody else around."""
-        options, smaller = request.options, 4096
-        if options.num_ctx > 32768:
-            smaller = 32768
-        shrink = options.ctx_is_automatic and options.num_ctx > smaller
-        if request.retried or not is_out_of_memory(str(error)) or not (shrink or others):
-            return False
-        request.retried = True
-        model = blob_path(request.blob)
-        if shrink:
-            log(
-                "WARN", "sched.go:652", "llama-server load failed; reducing automatic context and retrying once",
-                model=model, old_num_ctx=options.num_ctx, new_num_ctx=smaller, error=error,
-            )  # fmt: skip
-            options.num_ctx = smaller
-        else:
-            message = "llama-server load failed; evicting all other models and retrying once"
-            log("WARN", "sched.go:667", message, model=model, error=error)
-        if others:
-            log("INFO", "sched.go:1605", "evicting all other loaded models for OOM retry", count=len(others))
-        for other in others:
-            self._unload(other)
-        return True
-
-    def _free_bytes(self) -> int:
-        """What the GPU says, but never more than what is left by the runners' own account."""
+    def free_bytes(self) -> int:
+        """What the GPU says, but never more than what is left by the runners' own account; 0 without a GPU."""
         if not self.gpu:
             return 0
         accounted = card_bytes() - sum(each.size()[1] for each in self.loaded.values())
         return min(simulated_gpu.free_mib() * MIB, accounted)
 
-    def _choose_batch(self, request: Request) -> None:
-        options = request.options
-        if not options.batch_is_automatic:
-            return
-        context = min(options.num_ctx, request.blob.context_length) * settings.num_parallel()
-        predicted, free = predicted_bytes(request), self._free_bytes()
-        for above, batch in self.release.automatic_batch:
-            share = 0.60 if batch >= 2048 else 0.75
-            fits = not free or predicted <= free * share and predicted + batch_surcharge(batch) <= free * 0.80
-            if batch == 512 or context > above and fits and (settings.flash_attention() != "off" or not self.gpu):
-                options.num_batch = batch
-                return
-
-    def _fits_beside(self, request: Request) -> bool:
-        options = request.options
-        if not self.gpu or options.num_gpu == 0 or 0 < options.num_gpu < request.blob.offloadable_layers:
-            return True
-        self._choose_batch(request)
-        predicted, free = predicted_bytes(request) + batch_surcharge(options.num_batch), self._free_bytes()
-        fits = predicted <= free * 0.80
-        outcome = "fits alongside existing models" if fits else "predicted to exceed available memory, evicting"
-        log(
-            "INFO", "sched.go:562" if fits else "sched.go:551", f"llama-server model {outcome}",
-            predicted=human_bytes(predicted), num_batch=options.num_batch, available=human_bytes(free),
-        )  # fmt: skip
-        return fits
-
-    def _load(self, request: Request) -> Runner:
-        blob, options = request.blob, request.options
-        self._choose_batch(request)
-        log("INFO", "server.go:109", "using llama-server for model", model=blob_path(blob))
-        if options.num_ctx > blob.context_length:
-            log(
-                "WARN", "server.go:114", "requested context size too large for model",
-                num_ctx=options.num_ctx, n_ctx_train=blob.context_length,
-            )  # fmt: skip
-            options.num_ctx = blob.context_length
-        if self.gpu:
-            free, overhead = self._free_bytes(), settings.gpu_overhead()
-            log(
-                "INFO", "sched.go:620", "gpu memory", id=lab.card().uuid, library="CUDA",
-                available=human_bytes(max(free - overhead - 457 * MIB, 0)), free=human_bytes(free),
-                minimum="457.0 MiB", overhead=human_bytes(overhead),
-            )  # fmt: skip
-        runner = Runner(self.program, blob, options, settings.num_parallel(), settings.keep_alive())
-        log("INFO", "llama_server.go:1048", "loading model via llama-server", model=runner.path)
-        try:
-            runner.wait_until_ready(request.client_gone)
-        except RuntimeError:
-            runner.stop()
-            raise
-        with self.changed:
-            self.loaded[blob.digest] = runner
-            log("INFO", "sched.go:728", "loaded runners", count=len(self.loaded))
-            return self._use(runner, request)
-
     # Getting rid of one
 
-    def _unload(self, runner: Runner) -> None:
+    def unload(self, runner: Runner) -> None:
         """Wait until nobody uses the runner, then end it."""
         with self.changed:
             runner.alive_s = 0
@@ -474,16 +335,32 @@ def least_wanted(runners: list[Runner]) -> Runner:
     return next((each for each in ordered if each.requests == 0), ordered[0])
 
 
-def predicted_bytes(request: Request) -> int:
-    """Ollama's own rough guess, by which it evicts and picks the batch; it is not what the model takes."""
-    blob = request.blob
-    width = blob.info("embedding_length") // blob.info("attention.head_count")
-    context = min(request.options.num_ctx, blob.context_length) * settings.num_parallel()
-    return blob.file_bytes + 2 * blob.blocks * blob.info("attention.head_count_kv") * width * context * 2
+def report_gpu(card_free_bytes: int) -> None:
+    """What Ollama says of the GPU that it found."""
+    card, cuda = lab.card(), lab.driver().cuda
+    log(
+        "INFO", "types.go:32", "inference compute", id=card.uuid, filter_id="", library="CUDA",
+        compute=card.capability, name="CUDA0", description=card.name, libdirs="ollama,cuda_v12",
+        driver=f"{cuda // 1000}.{cuda % 1000 // 10}", pci_id=card.pci.lower().removeprefix("0000"),
+        type="discrete", total=human_bytes(card_bytes()), available=human_bytes(card_free_bytes),
+    )  # fmt: skip
 
 
-def batch_surcharge(batch: int) -> int:
-    return 2048 * MIB if batch >= 2048 else 768 * MIB if batch >= 1024 else 0
+def report_no_gpu() -> None:
+    log(
+        "INFO", "types.go:50", "inference compute", id="cpu", library="cpu", compute="", name="cpu",
+        description="cpu", libdirs="ollama", driver="", pci_id="", type="", total="unknown", available="unknown",
+    )  # fmt: skip
+
+
+def report_free(free: int) -> None:
+    """What Ollama says of the GPU before each load."""
+    overhead = settings.gpu_overhead()
+    log(
+        "INFO", "sched.go:620", "gpu memory", id=lab.card().uuid, library="CUDA",
+        available=human_bytes(max(free - overhead - MINIMUM_BYTES, 0)), free=human_bytes(free),
+        minimum="457.0 MiB", overhead=human_bytes(overhead),
+    )  # fmt: skip
 
 
 def card_bytes() -> int:

@@ -12,15 +12,23 @@ import time
 
 FOREVER = math.inf
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+# Shown in the "server config" line as they are.
+PLAIN = (
+    "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL", "HIP_VISIBLE_DEVICES",
+    "HSA_OVERRIDE_GFX_VERSION", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "OLLAMA_EDITOR", "OLLAMA_KV_CACHE_TYPE",
+    "OLLAMA_LLM_LIBRARY", "ROCR_VISIBLE_DEVICES", "http_proxy", "https_proxy", "no_proxy",
+)  # fmt: skip
 _log_lock = threading.Lock()
+# Where this release says what 0.32.15 says elsewhere (releases.py).
+sources: dict[str, str] = {}
 
 
 def log(level: str, source: str, message: str, **attributes: object) -> None:
-    """One line of the journal; `source` is where the release 0.32.15 says it."""
+    """One line of the journal; `source` is where the release 0.32.15 says it, if it does."""
     now = time.time()
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1000):03d}Z"
-    words = [f"time={stamp}", f"level={level}", f"source={source}", f"msg={_quoted(message)}"]
-    words += [f"{key}={_quoted(str(value))}" for key, value in attributes.items()]
+    words = [f"time={stamp}", f"level={level}", f"source={sources.get(source, source)}", f"msg={_quoted(message)}"]
+    words += [f"{_quoted(key)}={_quoted(str(value))}" for key, value in attributes.items()]
     write(" ".join(words))
 
 
@@ -123,13 +131,14 @@ def address() -> tuple[str, int]:
     return name or "0.0.0.0", int(port)
 
 
-def server_config(more: tuple[str, ...]) -> str:
+def server_config(more: tuple[str, ...], switches: tuple[tuple[str, bool], ...]) -> str:
     """The map in the "server config" line: what Ollama knows, and only that."""
     host, port = address()
     alive = keep_alive()
     values: dict[str, object] = {
         "OLLAMA_CONTEXT_LENGTH": context_length(),
         "OLLAMA_DEBUG": "INFO",
+        "OLLAMA_DEBUG_LOG_REQUESTS": boolean("OLLAMA_DEBUG_LOG_REQUESTS", False),
         "OLLAMA_FLASH_ATTENTION": boolean("OLLAMA_FLASH_ATTENTION", False),
         "OLLAMA_GPU_OVERHEAD": gpu_overhead(),
         "OLLAMA_HOST": f"http://{host}:{port}",
@@ -137,23 +146,28 @@ def server_config(more: tuple[str, ...]) -> str:
         "OLLAMA_LOAD_TIMEOUT": _go_duration(duration("OLLAMA_LOAD_TIMEOUT", 300) or FOREVER),
         "OLLAMA_MAX_LOADED_MODELS": max_loaded_models(),
         "OLLAMA_MAX_QUEUE": unsigned("OLLAMA_MAX_QUEUE", 512),
+        "OLLAMA_MAX_TRANSFER_STREAMS": unsigned("OLLAMA_MAX_TRANSFER_STREAMS", 4),
         "OLLAMA_MODELS": models_directory(),
+        "OLLAMA_NO_CLOUD": boolean("OLLAMA_NO_CLOUD", False),
         "OLLAMA_NOHISTORY": boolean("OLLAMA_NOHISTORY", False),
         "OLLAMA_NOPRUNE": boolean("OLLAMA_NOPRUNE", False),
         "OLLAMA_NUM_PARALLEL": unsigned("OLLAMA_NUM_PARALLEL", 1),
+        "OLLAMA_ORIGINS": f"[{' '.join(_origins())}]",
+        "OLLAMA_REMOTES": f"[{text('OLLAMA_REMOTES').replace(',', ' ') or 'ollama.com'}]",
         "OLLAMA_SCHED_SPREAD": boolean("OLLAMA_SCHED_SPREAD", False),
     }
-    plain = (
-        "OLLAMA_KV_CACHE_TYPE",
-        "OLLAMA_LLM_LIBRARY",
-        "CUDA_VISIBLE_DEVICES",
-        "HTTP_PROXY",
-        "HTTPS_PROXY",
-        "NO_PROXY",
-    )
-    values.update({key: text(key) for key in (*plain, *more)})
+    values.update({key: text(key) for key in (*PLAIN, *more)})
+    values.update({key: boolean(key, default) for key, default in switches})
     shown = {key: str(value).lower() if isinstance(value, bool) else value for key, value in values.items()}
     return "map[" + " ".join(f"{key}:{shown[key]}" for key in sorted(shown)) + "]"
+
+
+def _origins() -> list[str]:
+    own = text("OLLAMA_ORIGINS")
+    hosts = ("localhost", "127.0.0.1", "0.0.0.0")
+    local = [f"{scheme}://{host}{port}" for host in hosts for port in ("", ":*") for scheme in ("http", "https")]
+    apps = [f"{scheme}://*" for scheme in ("app", "file", "tauri", "vscode-webview", "vscode-file")]
+    return [*(own.split(",") if own else []), *local, *apps]
 
 
 def _go_duration(value: float) -> str:
