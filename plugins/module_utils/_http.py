@@ -11,7 +11,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,6 +81,31 @@ def post_json(url: str, value: Any, *, headers: Mapping[str, str] | None = None,
     """The JSON of a 2xx answer to POST of `value` as JSON."""
     sent = {"Content-Type": "application/json", **(headers or {})}
     return _json_of(url, request(url, method="POST", body=json.dumps(value).encode(), headers=sent, timeout=timeout))
+
+
+def post_for_lines(url: str, value: Any, *, silence_s: float = 300) -> Iterator[Any]:
+    """The JSON of each line of a 2xx answer to POST of `value`, as it comes; else HttpError.
+
+    An answer may take as long as it likes, as long as it is never silent for `silence_s` seconds. One that is cut off
+    between two chunks cannot be told from one that has ended: whoever asks must know the last line.
+    """
+    target = _Target(url)
+    connection = target.connect(silence_s)
+    with contextlib.closing(connection):
+        try:
+            connection.request("POST", target.path, json.dumps(value).encode(), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            if not 200 <= answer.status < 300:
+                _json_of(url, Response(answer.status, answer.read(), 0))
+            for line in answer:
+                if line.strip():
+                    yield _json_of(url, Response(answer.status, line, 0))
+            if answer.length:  # readline takes an early end for the end
+                raise http.client.IncompleteRead(b"", answer.length)
+        except HttpError:
+            raise
+        except Exception as problem:
+            raise HttpError(f"{target.shown}: {_cause(problem, silence_s)}") from None
 
 
 def check_url(url: str) -> None:

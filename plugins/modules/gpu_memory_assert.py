@@ -239,14 +239,11 @@ load:
 """
 
 import contextlib  # noqa: E402
-import json  # noqa: E402
-import os  # noqa: E402
-import tempfile  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _load, _nvml, _sampler  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _load, _nvml, _progress, _sampler  # noqa: E402
 
 SETTLE_S = 0.5
 
@@ -273,10 +270,8 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
             _http.check_url(load["url"])
         except _http.HttpError as problem:
             problems.append(f"load.url is {load['url']}: {problem}")
-    path = wanted["progress_path"]
-    if path and not os.path.isdir(os.path.dirname(path) or "."):
-        problems.append(f"progress_path is {path}, its directory must exist")
-    return problems
+    path_problem = _progress.problem_of(wanted["progress_path"])
+    return [*problems, path_problem] if path_problem else problems
 
 
 def measure(
@@ -296,7 +291,7 @@ def measure(
                 if figures and wanted["progress_path"]:
                     figures["max_used_mib"] = wanted["max_used_mib"]
                     figures["requests_done"], figures["requests"] = (run.done, run.requests) if run else (0, 0)
-                    write_progress(wanted["progress_path"], figures)
+                    _progress.write(wanted["progress_path"], figures)
             if run:
                 time.sleep(SETTLE_S)
             return sampler.stop(), run.result() if run else None, None
@@ -307,18 +302,6 @@ def measure(
 def load_of(options: dict[str, Any]) -> _load.Load:
     headers = {name: str(value) for name, value in options["headers"].items()}
     return _load.Load(**{**options, "headers": headers, "requests": options["requests"] or options["concurrency"]})
-
-
-def write_progress(path: str, figures: dict[str, Any]) -> None:
-    """Replace the file. A full disk must not end a load test."""
-    with contextlib.suppress(OSError):
-        handle, new = tempfile.mkstemp(prefix=".progress-", dir=os.path.dirname(path) or ".")
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                json.dump(figures, file)
-            os.replace(new, path)
-        except OSError:
-            os.unlink(new)
 
 
 def failures_of(

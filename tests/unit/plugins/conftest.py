@@ -30,7 +30,7 @@ def serve() -> Iterator[Callable[[Answer], str]]:
                         self.end_headers()
                         self.wfile.write(told[1])
 
-                do_GET = do_POST = do_PUT = handle_any  # noqa: N815 - the names http.server wants
+                do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the names http.server wants
 
                 def log_message(self, *arguments: Any) -> None:
                     pass

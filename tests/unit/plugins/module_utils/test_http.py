@@ -149,3 +149,59 @@ def test_the_timeout_is_for_the_whole_answer(serve: Any) -> None:
     with pytest.raises(_http.HttpError, match="within 0.3 s"):
         _http.request(url, timeout=0.3)
     stop.set()
+
+
+def test_lines_come_one_by_one(serve: Any) -> None:
+    seen = threading.Event()
+
+    def answer(handler: Any, body: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b'{"n": 1}\n')
+        assert seen.wait(20)
+        handler.wfile.write(json.dumps({"got": json.loads(body)}).encode())
+
+    lines = _http.post_for_lines(serve(answer), {"a": 1})
+    assert next(lines) == {"n": 1}, "before the answer has ended"
+    seen.set()
+    assert list(lines) == [{"got": {"a": 1}}]
+
+
+@pytest.mark.parametrize(
+    ("status", "header", "body", "words"),
+    [
+        (500, "", b'{"error": "no disk"}', "answered 500: no disk"),
+        (500, "", b"", "answered 500"),
+        (200, "", b"{}\n<html>\n", "the answer is not JSON: <html>"),
+        (200, "Content-Length: 9", b"{}\n{}", "the connection was closed before the answer was complete"),
+        (200, "Transfer-Encoding: chunked", b"3\r\n{}\n\r\n9\r\n{", "the connection was closed before the answer"),
+    ],
+)
+def test_bad_streams(serve: Any, status: int, header: str, body: bytes, words: str) -> None:
+    def answer(handler: Any, _: bytes) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.close_connection = True
+        handler.send_response(status)
+        if header:
+            handler.send_header(*header.split(": "))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with pytest.raises(_http.HttpError) as problem:
+        list(_http.post_for_lines(serve(answer) + "/a?token=t", {}))
+    assert words in str(problem.value)
+    assert "token" not in str(problem.value)
+
+
+def test_a_stream_that_falls_silent_is_given_up(serve: Any) -> None:
+    over = threading.Event()
+
+    def answer(handler: Any, _: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b"{}\n")
+        over.wait(20)
+
+    with pytest.raises(_http.HttpError, match="no complete answer within 0.1 s"):
+        list(_http.post_for_lines(serve(answer), {}, silence_s=0.1))
+    over.set()
