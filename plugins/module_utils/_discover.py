@@ -57,8 +57,8 @@ def unit_of(cgroup: str, of_init: str) -> str | None:
     Both are texts of /proc/PID/cgroup, the second that of PID 1, since this host may itself be a container: what lies
     below PID 1's own group is the host's.
     """
-    roots = {names: path.rpartition("/init.scope")[0] for names, path in map(_cgroup_line, of_init.splitlines())}
-    for controllers, path in map(_cgroup_line, cgroup.splitlines()):
+    roots = _host_read.roots(of_init)
+    for controllers, path in _host_read.control_groups(cgroup).items():
         root = roots.get(controllers, "")
         match = UNIT_OF_CGROUP.match(path[len(root) :]) if path.startswith(root) else None
         if match:

@@ -25,7 +25,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _h
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,ActiveEnterTimestamp,FragmentPath,"
-    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,User"
+    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,User,ControlGroup"
 )
 JOURNAL_LINES = 20000
 RUNNER_NAMES = ("llama-server", "ollama_llama_server", "ollama-runner")
@@ -89,6 +89,7 @@ def read_unit(name: str) -> dict[str, Any]:
         "environment": _settings.shown(environment if isinstance(environment, dict) else {}),
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
         "user": properties.get("User") or None,
+        "control_group": properties.get("ControlGroup") or None,
     }
 
 
@@ -115,9 +116,13 @@ def read_process(pid: int) -> dict[str, Any] | None:
 
 def process_start_s(pid: int) -> float:
     """When a process started, in seconds since boot (/proc/PID/stat, field 22)."""
+    return int(_stat(pid)[22 - 3]) / os.sysconf("SC_CLK_TCK")
+
+
+def _stat(pid: int) -> list[str]:
+    """/proc/PID/stat from its third field, the state, on: the second, a name, may hold anything."""
     with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return file.read().rpartition(")")[2].split()
 
 
 def command_line(pid: int) -> list[str]:
@@ -286,17 +291,72 @@ def find_processes(match: str, directory: str) -> list[int]:
     return found
 
 
+def control_groups(text: str) -> dict[str, str]:
+    """/proc/PID/cgroup as {controllers: path}; `9:name=systemd:/system.slice` has the controllers `name=systemd`."""
+    lines = (line.partition(":")[2].partition(":") for line in text.splitlines())
+    return {controllers: path for controllers, _, path in lines}
+
+
+def roots(of_init: str) -> dict[str, str]:
+    """Where the control groups of this host begin, by controllers: it may itself be a container.
+
+    `of_init`: /proc/1/cgroup.
+    """
+    return {names: path.rpartition("/init.scope")[0] for names, path in control_groups(of_init).items()}
+
+
+def in_control_group(cgroup: str, of_init: str, control_group: str) -> bool:
+    """Whether a process (`cgroup`: its /proc/PID/cgroup) is in a unit's control group or in one below it."""
+    begin = roots(of_init)
+    return any(
+        f"{path}/".startswith(f"{begin.get(names, '').rstrip('/')}{control_group}/")
+        for names, path in control_groups(cgroup).items()
+    )
+
+
+def unit_pids(unit: dict[str, Any]) -> list[int]:
+    """The processes of an active unit: the main one, which may be a mere shell, and whatever it has started."""
+    pids = {unit["main_pid"]} - {0}
+    if unit.get("control_group"):
+        with open("/proc/1/cgroup", encoding="utf-8") as file:
+            of_init = file.read()
+        for pid in all_pids():
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+                if in_control_group(file.read(), of_init, unit["control_group"]):
+                    pids.add(pid)
+    return sorted(pids)
+
+
+def with_descendants(pids: list[int]) -> list[int]:
+    """Processes and all that they have started."""
+    parents = {}
+    for pid in all_pids():
+        with contextlib.suppress(OSError):
+            parents[pid] = int(_stat(pid)[4 - 3])
+    family = set(pids)
+    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sorted(family)
+
+
 def read_backend(backend: dict[str, Any], keys: list[str], extra_files: list[str]) -> dict[str, Any]:
-    """The backend's unit or process, when it started (seconds since boot), its health and its files."""
+    """The backend's unit, all its processes, when the first of them started, its health and its files.
+
+    `started_s` is in seconds since boot. It is the first process that counts: where it is a shell, that shell has read
+    the env files for the others.
+    """
     facts: dict[str, Any] = {"kind": backend["kind"], "unit": None, "pids": [], "started_s": None, "health": None}
     if backend["kind"] == "unit":
         facts["unit"] = read_unit(backend["unit"])
         if facts["unit"].get("active_state") == "active":
-            facts["pids"] = [facts["unit"]["main_pid"]]
+            facts["pids"] = unit_pids(facts["unit"])
     elif backend["kind"] == "command":
-        facts["pids"] = find_processes(backend["process_match"], backend["directory"])
-    with contextlib.suppress(OSError):
-        facts["started_s"] = min((process_start_s(pid) for pid in facts["pids"]), default=None)
+        facts["pids"] = with_descendants(find_processes(backend["process_match"], backend["directory"]))
+    started = []
+    for pid in facts["pids"]:
+        with contextlib.suppress(OSError):  # it ended while we looked
+            started.append(process_start_s(pid))
+    facts["started_s"] = min(started, default=None)
     health = backend.get("health") or {}
     if backend["kind"] != "none" and health.get("url"):
         try:
