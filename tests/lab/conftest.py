@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.lab import lab_host
+
 MODULE = Path(__file__).parents[2] / "molecule" / "lab" / "simulated_gpu" / "simulated_gpu.py"
 PRELUDE = """
 import ctypes, json, os, sys, threading, time
@@ -100,3 +102,27 @@ def nvml(start: Start) -> Callable[[str], Any]:
         return json.loads(out.splitlines()[-1])
 
     return run
+
+
+@pytest.fixture
+def lab(module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lab_host.Lab]:
+    monkeypatch.setenv("SIMULATED_GPU_STATE", str(tmp_path / "gpu" / "state"))
+    module.create()
+    for program, directory in (("ollama", "bin"), ("llama-server", "lib/ollama")):
+        (tmp_path / directory).mkdir(parents=True)
+        shutil.copy(lab_host.STAND_INS / "ollama" / program, tmp_path / directory)
+    host = lab_host.Lab(tmp_path, module)
+    yield host
+    for child in host.children:
+        child.terminate()
+    for child in host.children:
+        child.wait(timeout=20)
+
+
+@pytest.fixture
+def lab_models(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(lab_host.STAND_INS))
+    monkeypatch.syspath_prepend(str(lab_host.STAND_INS / "ollama"))
+    import lab_models  # type: ignore[import-not-found]
+
+    return lab_models
