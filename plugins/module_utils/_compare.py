@@ -1,0 +1,535 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All profiles of a host side by side, before any is deployed: what plan.yml shows. Pure; nothing here is measured.
+
+A host's plan is a mapping of plain data (`<report_dir>/<host>.plan.json`); docs/plan.md has its keys. MiB everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from math import ceil
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _decide,
+    _planner,
+    _predict,
+    _settings,
+    _speed,
+)
+
+SCHEMA = 1
+TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
+EVERYTHING = 999  # the guide's word for all layers
+CELLS = 256  # a context grows in steps of this
+LONGEST_CTX = 1 << 22  # where the model does not say
+FIT_TARGET_MIB = 1024  # what llama.cpp leaves free by itself
+
+# The guide's comparison table in its own words, row by row.
+GUIDE_ROWS = (
+    "GPU layers", "Context window", "Concurrent requests", "GPU memory reserved", "Expected GPU usage", "Safety buffer",
+    "Performance vs full GPU", "Stability", "Reflection support",
+)  # fmt: skip
+GUIDE = {
+    name: dict(zip(GUIDE_ROWS, words))
+    for name, words in {
+        "baseline": ("999 (all)", "8192", "2", "0%", "~15-16GB", "0-1GB", "100%", "crashes", "concurrent"),
+        "stable": ("40", "4096", "2", "25%", "~12GB", "4GB", "~95%", "stable", "concurrent"),
+        "conservative": ("35", "2048", "1", "30%", "~9GB", "7GB", "~85-90%", "very stable", "sequential"),
+    }.items()
+}
+# The guide's table of layers, by the share of the layers that it calls so.
+GUIDE_LAYERS = {
+    0.0: "0, CPU ~8.5GB, ~30-40%",
+    0.25: "~4GB, CPU ~4.5GB, ~70%",
+    0.4375: "~6.5GB, CPU ~2GB, ~90%",
+    0.5: "~7GB, CPU ~1.5GB, ~95%",
+    1.0: "~8.5GB, CPU 0, 100%",
+}
+
+
+@dataclass(frozen=True)
+class _Host:
+    """What holds for every profile of a host."""
+
+    declared: Mapping[str, Any]
+    read: Mapping[str, Any]
+    version: str
+    models: Mapping[str, _planner.Model]
+    card_mib: int
+    taken_mib: int  # what others hold now, and the backend as far as it is known
+    gpu_gb: float
+    host_gb: float
+
+
+def compare(
+    declared: Mapping[str, Any], read: Mapping[str, Any], gpu_gb_per_s: float = 0, host_gb_per_s: float = 0
+) -> dict[str, Any]:
+    """The plan of a host.
+
+    `declared`: `_declare.resolve`; `read`: the result of `gpu_memory_info`, with the models to plan. Bandwidths are
+    GB/s, 0 for the GPU's own by its name and for `_speed.HOST_GB_PER_S`. What stands in the way is in `problems`.
+    """
+    plan = {**unread(*declared["problems"]), "ollama": read["ollama"]["api"]["version"]}
+    if plan["problems"]:
+        return plan
+    plan["problems"] += _decide.gpu_problems({**declared, "profile": None}, read["nvml"])
+    plan["problems"] += _decide.ollama_problems(declared, read["ollama"])
+    models, unreadable = _predict.readable_models(read)
+    plan["problems"] += unreadable
+    plan["models"] = list(models)
+    if not models and not plan["problems"]:
+        plan["problems"].append(_no_models(read["ollama"]["api"]))
+    version = _decide.version_text(declared, read)
+    gpus = [gpu for gpu in _decide.usable_gpus(read["nvml"]) if not gpu.get("mig")]
+    if not models or not gpus or _settings.parse_version(version) is None:
+        return plan
+
+    gpu = max(gpus, key=lambda each: sum(process["used_mib"] for process in held_by_others(read, each)))
+    card_mib = gpu["total_mib"] - (gpu.get("reserved_mib") or 0)
+    by_name, known = _speed.gpu_gb_per_s(gpu.get("name"))
+    plan["gpu"] = {name: gpu.get(name) for name in ("index", "uuid", "name", "total_mib", "reserved_mib", "used_mib")}
+    plan["others"] = held_by_others(read, gpu)
+    plan["backend"] = backend_use(declared, read, gpu)
+    plan["bandwidth_gb_per_s"] = {"gpu": gpu_gb_per_s or by_name, "host": host_gb_per_s or _speed.HOST_GB_PER_S}
+    host = _Host(
+        declared,
+        read,
+        version,
+        models,
+        card_mib,
+        sum(process["used_mib"] for process in plan["others"]) + ((plan["backend"] or {}).get("used_mib") or 0),
+        plan["bandwidth_gb_per_s"]["gpu"],
+        plan["bandwidth_gb_per_s"]["host"],
+    )
+    plan["profiles"] = [_column(host, plan, profile) for profile in declared["profiles"]]
+    plan["notes"] = _host_notes(host, plan, len(gpus), known or bool(gpu_gb_per_s))
+    return plan
+
+
+def unread(*problems: str) -> dict[str, Any]:
+    """The plan of a host of which nothing more is known than why."""
+    return {
+        "schema": SCHEMA,
+        "problems": list(problems),
+        "notes": [],
+        "ollama": None,
+        "models": [],
+        "gpu": None,
+        "others": [],
+        "backend": None,
+        "profiles": [],
+    }
+
+
+def held_by_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who but Ollama and the backend holds memory of a GPU now, by name, the largest first: [{name, used_mib}].
+
+    What NVML calls used and gives no process stands as `not listed`, unless the driver keeps processes' figures back.
+    """
+    used: dict[str, int] = {}
+    for process in _predict.processes_of_others(read, gpu):
+        name = process["name"] or f"process {process['pid']}"
+        used[name] = used.get(name, 0) + (process["used_mib"] or 0)
+    figures = [process["used_mib"] for process in gpu["processes"]]
+    if None not in figures:
+        used["not listed"] = max(0, gpu["used_mib"] - sum(figures))
+    rows = [{"name": name, "used_mib": mib} for name, mib in used.items() if mib]
+    return sorted(rows, key=lambda row: -int(row["used_mib"]))
+
+
+def backend_use(declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the backend itself takes on the GPU: {used_mib, now_mib, source}; None where there is no backend.
+
+    `used_mib` is None before any load. The last proof has measured it, with that proof's settings; what it holds now
+    is the least that it will.
+    """
+    if declared["backend"]["kind"] == "none":
+        return None
+    proof = read["state"].get("proof") or {}
+    record = proof.get("record") or {}
+    others = (record.get("memory") or {}).get("others") or []
+    measured = max((other["peak_mib"] or 0 for other in others if other["name"] == "backend"), default=None)
+    now = sum(process["used_mib"] or 0 for process in gpu["processes"] if process["pid"] in read["backend"]["pids"])
+    if measured is None:
+        return {"used_mib": None, "now_mib": now, "source": "not known before a load"}
+    day = datetime.fromtimestamp(float(proof.get("at") or 0), timezone.utc).strftime("%Y-%m-%d")
+    return {
+        "used_mib": max(measured, now),
+        "now_mib": now,
+        "source": f"measured with {record.get('profile')} on {day}",
+    }
+
+
+def _no_models(api: Mapping[str, Any]) -> str:
+    if api["error"]:
+        return f"Ollama does not answer: {api['error']}; start it, or set gpu_memory_ollama.url"
+    present = ", ".join(str(model["name"]) for model in api["models"])
+    return (
+        "no model to plan: none is loaded now, and none is named; set gpu_memory_models to what this host serves "
+        + (f"(it has: {present})" if present else "(it has none yet; run: ollama pull MODEL)")
+    )
+
+
+# One profile ---------------------------------------------------------------------------------------------------------
+
+
+def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
+    declared = {**host.declared, "profile": profile}
+    column: dict[str, Any] = {
+        "name": profile["name"],
+        "label": profile["label"],
+        "chosen": profile["name"] == (host.declared["profile"] or {}).get("name"),
+        "problems": list(profile["problems"]),
+    }
+    named = [name for name in profile["models"] or host.models if name in host.models]
+    if not named:
+        column["problems"].append(f"none of its models can be planned: {', '.join(profile['models'])}")
+    if column["problems"]:
+        return column
+    environment, unheard = _decide.wanted_environment(declared, host.read)
+    margins = _settings.margins_mib([plan["gpu"]], profile["max_used_mib"])
+    carried = any(row.variable in environment for row in _settings.OLLAMA_READS if row.intent == "margin_mib")
+    asks = "gpu_layers" in host.declared["backend"]["keys"] and "gpu_layers" in profile["intent"]
+    limit = min(profile["max_used_mib"] or host.card_mib, host.card_mib)
+    column.update(
+        changed=profile["changed"],
+        intent=profile["intent"],
+        max_used_mib=profile["max_used_mib"],
+        limit_mib=limit,
+        margin_mib=margins[0] if margins else None,
+        margin="none" if not (margins and carried) else "void" if asks else "given",
+    )
+    try:
+        scenario = _predict.scenario(declared, host.read)
+        left_free = column["margin_mib"] if column["margin"] == "given" else FIT_TARGET_MIB
+        fitted = host.card_mib - left_free - host.taken_mib
+        scenarios = {name: _as_loaded(host, host.models[name], scenario, fitted) for name in named}
+        plans = {name: _planner.plan(host.models[name], scenarios[name], ollama_version=host.version) for name in named}
+    except _planner.ScenarioInvalid as problem:
+        return {**column, "problems": [str(problem)]}
+    loaded = _predict.loaded_together(declared, host.read, plans, host.version)
+    together = _planner.combined([plans[name] for name in loaded])
+    total = round(together.total_mib)
+    low, high = (round(end) for end in together.band_mib.get("total_mib", [total, total]))
+    band = {term: [round(end) for end in ends] for term, ends in together.band_mib.items() if term in TERMS}
+    column.update(
+        loaded_together=list(loaded),
+        terms={term: round(getattr(together, term)) for term in TERMS},
+        terms_band=band,
+        ollama_mib=total,
+        ollama_band_mib=[low, high],
+        host_mib=round(together.host_mib),
+        sum_mib=total + host.taken_mib,
+        headroom_mib=limit - total - host.taken_mib,
+        fits=total + host.taken_mib <= limit,
+        fits_surely=high + host.taken_mib <= limit,
+        cannot_fit=low + host.taken_mib > limit,
+    )
+    column["models"] = [
+        _model(
+            host,
+            name,
+            scenarios[name],
+            plans[name],
+            asked=scenario.num_gpu,
+            room_mib=limit - host.taken_mib - sum(plans[each].total_mib for each in loaded if each != name)
+            if name in loaded
+            else limit - host.taken_mib,
+        )
+        for name in named
+    ]
+    column["comparison"] = _comparison(host, plan, column)
+    column["warnings"] = _warnings(host, column, plans, environment, unheard)
+    return column
+
+
+def _as_loaded(host: _Host, model: _planner.Model, scenario: _planner.Scenario, fitted_mib: float) -> _planner.Scenario:
+    """The settings with the layers that really go to the GPU: as asked, or as many as Ollama's fitting leaves there."""
+    if scenario.num_gpu >= 0:
+        everything = scenario.num_gpu >= model.offloadable
+        return replace(scenario, num_gpu=_planner.ALL_LAYERS if everything else scenario.num_gpu)
+    if _planner.plan(model, scenario, ollama_version=host.version).total_mib <= fitted_mib:
+        return scenario
+    layers = _planner.max_num_gpu(model, scenario, fitted_mib, ollama_version=host.version)
+    return replace(scenario, num_gpu=layers)
+
+
+def _model(
+    host: _Host, name: str, scenario: _planner.Scenario, plan: _planner.Plan, *, asked: int, room_mib: float
+) -> dict[str, Any]:
+    """One model under one profile, with every number of layers and the largest settings that its room allows."""
+    model = host.models[name]
+    table = layer_table(
+        model, scenario, room_mib, ollama_version=host.version, gpu_gb=host.gpu_gb, host_gb=host.host_gb
+    )
+    return {
+        "name": name,
+        "asked_layers": asked if asked >= 0 else None,
+        "layers": plan.offloaded_layers,
+        "offloadable_layers": plan.offloadable_layers,
+        "num_ctx": plan.num_ctx,
+        "num_parallel": plan.num_parallel,
+        "num_batch": plan.num_batch,
+        "gpu_mib": round(plan.total_mib),
+        "host_mib": round(plan.host_mib),
+        "speed_percent": table[plan.offloaded_layers]["speed_percent"],
+        "tokens_per_s": table[plan.offloaded_layers]["tokens_per_s"],
+        "room_mib": round(room_mib),
+        "largest_num_gpu": max((row["layers"] for row in table if row["fits"]), default=0),
+        "largest_num_ctx": largest_num_ctx(model, scenario, room_mib, ollama_version=host.version),
+        "layer_table": table,
+    }
+
+
+def layer_table(
+    model: _planner.Model,
+    scenario: _planner.Scenario,
+    room_mib: float,
+    *,
+    ollama_version: str,
+    gpu_gb: float,
+    host_gb: float,
+) -> list[dict[str, Any]]:
+    """A row for each number of layers from 0 to all: layers, gpu_mib, host_mib, fits, tokens_per_s, speed_percent.
+
+    Speeds are predictions (see `_speed`), in percent of all layers on the GPU; None for a model that only embeds.
+    """
+    rows = []
+    for layers in range(model.offloadable + 1):
+        at = replace(scenario, num_gpu=layers)
+        plan = _planner.plan(model, at, ollama_version=ollama_version)
+        gpu_mib, host_mib = _planner.mib_read_per_token(model, at, ollama_version=ollama_version)
+        speed = None if model.embedder else _speed.tokens_per_s(gpu_mib, host_mib, gpu_gb, host_gb)
+        rows.append((layers, plan, speed))
+    fastest = rows[-1][2]
+    return [
+        {
+            "layers": layers,
+            "gpu_mib": round(plan.total_mib),
+            "host_mib": round(plan.host_mib),
+            "fits": plan.total_mib <= room_mib,
+            "tokens_per_s": None if speed is None else round(speed, 1),
+            "speed_percent": None if speed is None or not fastest else round(100 * speed / fastest),
+        }
+        for layers, plan, speed in rows
+    ]
+
+
+def largest_num_ctx(
+    model: _planner.Model, scenario: _planner.Scenario, room_mib: float, *, ollama_version: str
+) -> int | None:
+    """The largest context of one request that fits into `room_mib`, in steps of 256; None where none does.
+
+    Memory never falls as the context grows, so that bisection finds it.
+    """
+
+    def fits(tokens: int) -> bool:
+        at = replace(scenario, num_ctx=tokens)
+        return _planner.plan(model, at, ollama_version=ollama_version).total_mib <= room_mib
+
+    longest = model.context_length or LONGEST_CTX
+    if fits(longest):
+        return longest
+    fitting, too_long = 0, ceil(longest / CELLS)
+    while too_long - fitting > 1:
+        middle = (fitting + too_long) // 2
+        fitting, too_long = (middle, too_long) if fits(middle * CELLS) else (fitting, middle)
+    return fitting * CELLS or None
+
+
+# The guide's table with real numbers ---------------------------------------------------------------------------------
+
+
+def _comparison(host: _Host, plan: Mapping[str, Any], column: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The guide's rows: setting, guide (its words, None where it has none here), really (a line a model)."""
+    words = {} if column["changed"] else GUIDE.get(column["name"], {})
+    unknown = bool(plan["backend"]) and plan["backend"]["used_mib"] is None
+    models = column["models"]
+    slots = max(model["num_parallel"] for model in models)
+    alone = len(column["loaded_together"]) < len(models)
+    really: dict[str, list[str]] = {
+        "GPU layers": [_layers_text(model) for model in models],
+        "Context window": [_context_text(model) for model in models],
+        "Concurrent requests": [str(model["num_parallel"]) for model in models],
+        "GPU memory reserved": [_reserved_text(column, host.card_mib)],
+        "Expected GPU usage": [f"{column['sum_mib']} MiB" + (" + backend" if unknown else "")],
+        "Safety buffer": [f"{host.card_mib - column['sum_mib']} MiB" + (" - backend" if unknown else "")],
+        "Performance vs full GPU": [_speed_text(model) for model in models],
+        "Stability": [_stability_text(column, unknown)],
+        "Reflection support": [
+            "models take turns, reloading" if alone else "concurrent" if slots > 1 else "sequential"
+        ],
+    }
+    return [{"setting": row, "guide": words.get(row), "really": really[row]} for row in GUIDE_ROWS]
+
+
+def _layers_text(model: Mapping[str, Any]) -> str:
+    asked, layers, count = model["asked_layers"], model["layers"], model["offloadable_layers"]
+    if asked is None:
+        return f"{layers} of {count}, fitted by Ollama"
+    if asked >= count:
+        return f"all {count}" + ("" if asked == EVERYTHING else f": {asked} caps nothing")
+    return f"{layers} of {count}"
+
+
+def _context_text(model: Mapping[str, Any]) -> str:
+    slots = model["num_parallel"]
+    return f"{model['num_ctx']}" + (f" each, {model['num_ctx'] * slots} in all" if slots > 1 else "")
+
+
+def _reserved_text(column: Mapping[str, Any], card_mib: int) -> str:
+    if column["margin"] == "given":
+        return f"{column['margin_mib']} MiB ({100 * column['margin_mib'] / card_mib:.0f} %)"
+    return "nothing, the margin is void" if column["margin"] == "void" else "nothing"
+
+
+def _speed_text(model: Mapping[str, Any]) -> str:
+    if model["speed_percent"] is None:
+        return "not predicted"
+    return f"{model['speed_percent']} %, at most {model['tokens_per_s']:.0f} tok/s"
+
+
+def _stability_text(column: Mapping[str, Any], backend_unknown: bool) -> str:
+    left = column["headroom_mib"]
+    if left < 0:
+        return f"{-left} MiB too much"
+    if backend_unknown:
+        return f"fits if backend < {left} MiB"
+    return f"{'fits' if column['fits_surely'] else 'fits perhaps'}, {left} MiB left"
+
+
+# Warnings with their cures -------------------------------------------------------------------------------------------
+
+
+def _warnings(
+    host: _Host,
+    column: Mapping[str, Any],
+    plans: Mapping[str, _planner.Plan],
+    environment: Mapping[str, str],
+    unheard: Sequence[str],
+) -> list[str]:
+    profile = next(each for each in host.declared["profiles"] if each["name"] == column["name"])
+    threshold, card = column["max_used_mib"], host.card_mib
+    warnings = []
+    if threshold is not None and threshold > card:
+        warnings.append(f"max_used_mib {threshold} is more than the card's {card} MiB: apply refuses this profile here")
+    if threshold is None:
+        warnings.append("no threshold (max_used_mib): judged by the whole card, and apply refuses it by default")
+    warnings += _fit_warnings(column)
+    for model in column["models"]:
+        name = f"{model['name']}: " if len(column["models"]) > 1 else ""
+        warnings += [name + text for text in [*_cap_warnings(host, column, model), *plans[model["name"]].warnings]]
+    if column["margin"] == "void":
+        key = host.declared["backend"]["keys"]["gpu_layers"]
+        warnings.append(
+            f"the backend sends {key} as num_gpu, which switches Ollama's fitting off: the margin is void, and what "
+            "does not fit fails instead of moving to the CPU; stop the backend from sending it, or set a gpu_layers "
+            "that fits"
+        )
+    if len(column["loaded_together"]) < len(column["models"]):
+        warnings.append(
+            f"of {len(column['models'])} models {len(column['loaded_together'])} stay loaded at one time "
+            f"({', '.join(column['loaded_together'])} take the most): each turn of another model reloads; "
+            "raise max_loaded_models where memory allows, or serve fewer or smaller models"
+        )
+    warnings += [f"Ollama {host.version} has no setting for {name}" for name in unheard]
+    heard = {*environment, *host.declared["backend"]["keys"].values(), *host.declared["backend"]["reads"]}
+    warnings += [
+        f"{name}={value} does nothing: {_settings.NOBODY_READS[name]}"
+        for name, value in profile["env"].items()
+        if name in _settings.NOBODY_READS and name not in heard
+    ]
+    return list(dict.fromkeys(warnings))
+
+
+def _fit_warnings(column: Mapping[str, Any]) -> list[str]:
+    limit = column["limit_mib"]
+    of = f"max_used_mib {limit}" if column["max_used_mib"] == limit else f"the card's {limit} MiB"
+    if not column["fits"]:
+        cures = []
+        for model in column["models"] if len(column["models"]) == 1 else []:
+            row = model["layer_table"][model["largest_num_gpu"]]
+            if 0 < row["layers"] < model["layers"]:
+                cures.append(f"gpu_layers {row['layers']}{_slower_text(model, row)}")
+            if model["largest_num_ctx"]:
+                cures.append(f"num_ctx {model['largest_num_ctx']}")
+        cures = cures or ["lower num_ctx, num_parallel or max_loaded_models, serve less, or free what others hold"]
+        refused = ", so apply refuses it" if column["cannot_fit"] and column["max_used_mib"] is not None else ""
+        return [f"{-column['headroom_mib']} MiB more than {of}{refused}; would fit: {' or '.join(cures)}"]
+    if not column["fits_surely"]:
+        low, high = column["ollama_band_mib"]
+        return [
+            f"the headroom of {column['headroom_mib']} MiB is within what the prediction leaves open "
+            f"({low} to {high}): only a load can tell, which apply does"
+        ]
+    return []
+
+
+def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+    wanted, count = column["intent"].get("gpu_layers"), model["offloadable_layers"]
+    if wanted is None or wanted == EVERYTHING:
+        return []
+    if model["asked_layers"] is None:
+        return [f"gpu_layers {wanted} reaches nobody: the backend does not send it; Ollama fits the layers by itself"]
+    quarter = model["layer_table"][count - ceil(count / 4)]
+    if wanted >= count:
+        saved = model["layer_table"][count]["gpu_mib"] - quarter["gpu_mib"]
+        return [
+            f"{wanted} ≥ {count} layers: nothing is offloaded; gpu_layers {quarter['layers']} would offload a quarter: "
+            f"{saved} MiB less on the GPU{_slower_text(model, quarter, ', ', '')}"
+        ]
+    if model["layers"] < model["largest_num_gpu"]:
+        best = model["layer_table"][model["largest_num_gpu"]]
+        return [f"only {wanted} of {count} layers are on the GPU; gpu_layers {best['layers']} fits as well"]
+    return []
+
+
+def _slower_text(model: Mapping[str, Any], row: Mapping[str, Any], before: str = " (", after: str = ")") -> str:
+    if row["speed_percent"] is None:
+        return ""
+    return f"{before}about {100 - row['speed_percent']} % slower{after}"
+
+
+def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known: bool) -> list[str]:
+    notes = []
+    if not host.declared["models"] and not any(profile["models"] for profile in host.declared["profiles"]):
+        notes.append("gpu_memory_models names no model: planned for what is loaded now")
+    if plan["backend"] and plan["backend"]["used_mib"] is None:
+        now = plan["backend"]["now_mib"]
+        notes.append(
+            "what the backend itself takes on the GPU is not known before a load"
+            + (f" (it holds {now} MiB now)" if now else "")
+            + ": apply and verify measure it, and the next plan counts it"
+        )
+    if plan["backend"] and plan["backend"]["used_mib"] is not None:
+        notes.append(
+            f"the backend's {plan['backend']['used_mib']} MiB were {plan['backend']['source']}; "
+            "other settings may make it take more or less"
+        )
+    if gpus > 1:
+        notes.append(
+            f"{gpus} GPUs: planned as if all were on GPU {plan['gpu']['index']}, where others hold the most; "
+            "Ollama may spread a model"
+        )
+    if any(process["used_mib"] is None for gpu in host.read["nvml"]["gpus"] for process in gpu["processes"]):
+        notes.append("the driver does not say how much each process holds: what others hold may be more")
+    if not bandwidth_known:
+        notes.append(
+            f"the memory bandwidth of {plan['gpu']['name']} is not known here: {host.gpu_gb:g} GB/s assumed; "
+            "set gpu_memory_gpu_gb_per_s"
+        )
+    environment = {
+        **host.read["ollama"]["unit"].get("environment", {}),
+        **((host.read["ollama"]["process"] or {}).get("environment") or {}),
+    }
+    notes += [
+        f"on this host Ollama is given {name}={environment[name]}: {why}; take it out"
+        for name, why in _settings.NOBODY_READS.items()
+        if name in environment
+    ]
+    return notes

@@ -1,0 +1,247 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's plan (`_compare.compare`) as text for a terminal of 120 columns. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare
+
+WIDTH = 120
+BLOCKS_UP_TO = 4  # hosts; more get a line each
+COLUMNS = 3  # profiles beside each other
+LABEL_WIDTH, CELL_WIDTH = 27, 30
+TERM_NAMES = {
+    "weights_mib": "weights",
+    "kv_mib": "KV cache",
+    "compute_mib": "compute buffer",
+    "op_offload_mib": "copies for host layers",
+    "runtime_mib": "CUDA runtime",
+}
+
+
+def summary(plans: Sequence[Mapping[str, Any]]) -> list[str]:
+    """All hosts: a block each, or above `BLOCKS_UP_TO` hosts a line each."""
+    return ["\n".join(block(plan)) if len(plans) <= BLOCKS_UP_TO else one_line(plan) for plan in plans]
+
+
+def block(plan: Mapping[str, Any]) -> list[str]:
+    """Every line for one host, each at most `WIDTH` wide and printable."""
+    lines = [*_head(plan)]
+    lines += _paragraphs("problem", plan["problems"])
+    for profile in plan["profiles"]:
+        lines += _paragraphs("problem", [f"{profile['label']}: {text}" for text in profile["problems"]])
+    good = [profile for profile in plan["profiles"] if not profile["problems"]]
+    for table in (_budget, _comparison, _largest):
+        for start in range(0, len(good), COLUMNS):
+            lines += [*table(plan, good[start : start + COLUMNS]), ""]
+    for name in plan["models"]:
+        for start in range(0, len(good), COLUMNS):
+            some = [profile for profile in good[start : start + COLUMNS] if _of(profile, name)]
+            lines += [*_layers(plan, name, some), ""] if some else []
+    lines += _paragraphs("warning", _warnings(good))
+    lines += _paragraphs("note", plan["notes"])
+    lines += _paragraphs("written", [str(path) for path in plan.get("files", [])])
+    return [_printable(line)[:WIDTH] for line in lines]
+
+
+def one_line(plan: Mapping[str, Any]) -> str:
+    """The chosen profile of a host in one line, for fleets."""
+    problems = [*plan["problems"], *(text for each in plan["profiles"] for text in each["problems"])]
+    chosen = next((each for each in plan["profiles"] if each["chosen"] and not each["problems"]), None)
+    if chosen is None:
+        text = f"cannot be planned: {'; '.join(problems) or 'its profile is not known'}"
+    else:
+        state = "fits" if chosen["fits_surely"] else "fits perhaps" if chosen["fits"] else "does not fit"
+        text = f"{chosen['label']}  {state}  {_sum(plan, chosen)} of {chosen['limit_mib']} MiB, {_headroom(chosen)}"
+        text += f", {len(chosen['warnings'])} warnings" if chosen["warnings"] else ""
+    return textwrap.shorten(_printable(f"{plan['host']}  {text}"), WIDTH, placeholder=" ...")
+
+
+def _head(plan: Mapping[str, Any]) -> Iterator[str]:
+    if not plan["gpu"]:
+        yield f"{plan['host']}  NOT PLANNED"
+        return
+    gpu = plan["gpu"]
+    yield from textwrap.wrap(
+        f"{plan['host']}  plan for {', '.join(plan['models'])} on Ollama {plan['ollama']}",
+        WIDTH,
+        subsequent_indent="  ",
+    )
+    yield (
+        f"  GPU {gpu['index']}: {gpu['name']}, {gpu['total_mib']} MiB, {gpu['used_mib']} used now"
+        + (f", {gpu['reserved_mib']} reserved" if gpu["reserved_mib"] else "")
+    )
+    yield "  All figures are predictions in MiB, by arithmetic; nothing was loaded or changed."
+    yield ""
+
+
+def _budget(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield _row("BUDGET", [each["label"] + (" (chosen)" if each["chosen"] else "") for each in profiles])
+    if len(plan["models"]) > 1:
+        yield from _rows("loaded together", [each["loaded_together"] for each in profiles])
+    for term, name in TERM_NAMES.items():
+        if any(each["terms"][term] or each["terms_band"].get(term) for each in profiles):
+            yield _row(name, [_banded(each["terms"][term], each["terms_band"].get(term)) for each in profiles])
+    yield _row("= Ollama", [_banded(each["ollama_mib"], each["ollama_band_mib"]) for each in profiles])
+    for other in plan["others"]:
+        yield _row(f"others now: {other['name']}", [f"{other['used_mib']:>6}" for _ in profiles])
+    if plan["backend"]:
+        known = plan["backend"]["used_mib"]
+        # How it was measured stands in a note.
+        text = f"{known:>6}  measured before" if known is not None else f"{'?':>6}  known after a load"
+        yield _row("backend", [text for _ in profiles])
+    yield _row("= sum", [f"{_sum(plan, each):>6}" for each in profiles])
+    yield _row(
+        "threshold",
+        [
+            f"{each['limit_mib']:>6}" + ("" if each["max_used_mib"] == each["limit_mib"] else "  (none: the card)")
+            for each in profiles
+        ],
+    )
+    yield _row("headroom", [f"{each['headroom_mib']:>6}{_verdict(plan, each)}" for each in profiles])
+    yield _row("margin left by Ollama", [_margin(each) for each in profiles])
+
+
+def _comparison(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The guide's words before the real figures; a column of them only where the guide has any."""
+    yield _row("THE GUIDE'S TABLE", [each["label"] for each in profiles])
+    for index, setting in enumerate(_compare.GUIDE_ROWS):
+        rows = [each["comparison"][index] for each in profiles]
+        if any(row["guide"] for row in rows):
+            yield _row(setting, [f"guide: {row['guide']}" if row["guide"] else "" for row in rows])
+            setting = "  really"
+        yield from _rows(setting, [row["really"] for row in rows])
+
+
+def _largest(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    less = " - backend" if plan["backend"] and plan["backend"]["used_mib"] is None else ""
+    yield _row("LARGEST THAT FITS", [f"under {each['limit_mib']}{less}" for each in profiles])
+    for name in plan["models"]:
+        models = [_of(each, name) for each in profiles]
+        prefix = f"{name[:14]} " if len(plan["models"]) > 1 else ""
+        yield _row(
+            f"{prefix}num_gpu",
+            [f"{model['largest_num_gpu']} of {model['offloadable_layers']}" if model else "-" for model in models],
+        )
+        yield _row(f"{prefix}num_ctx", [_largest_ctx(model) for model in models])
+
+
+def _largest_ctx(model: Mapping[str, Any] | None) -> str:
+    if model is None:
+        return "-"
+    slots = model["num_parallel"]
+    return f"{model['largest_num_ctx'] or 'none'}" + (f" for each of {slots}" if slots > 1 else "")
+
+
+def _layers(plan: Mapping[str, Any], name: str, profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """GPU, host and predicted speed by layers on the GPU, with the guide's row of the same share."""
+    models = [model for model in (_of(profile, name) for profile in profiles) if model]
+    count = models[0]["offloadable_layers"]
+    gb = plan["bandwidth_gb_per_s"]
+    yield f"  LAYERS ON THE GPU of {name} (! is too much with what others hold)"
+    yield _layer_row("", [profile["label"] for profile in profiles], "the guide says")
+    yield _layer_row("", [f"{'GPU':>6}{'host':>7}{'speed':>7}"] * len(profiles))
+    for layers in shown_layers(count, {model["layers"] for model in models}):
+        yield _layer_row(
+            str(layers), [_layer_cell(model["layer_table"][layers]) for model in models], _guide(layers, count)
+        )
+    yield (
+        f"  speed is arithmetic, not a measurement: bytes that a token reads, over {gb['gpu']:g} GB/s of the GPU "
+        f"and {gb['host']:g} of the host"
+    )
+
+
+def _layer_cell(row: Mapping[str, Any]) -> str:
+    speed = "-" if row["speed_percent"] is None else f"{row['speed_percent']} %"
+    return f"{row['gpu_mib']:>6}{' ' if row['fits'] else '!'}{row['host_mib']:>6}{speed:>7}"
+
+
+def _layer_row(layers: str, cells: Sequence[str], guide: str = "") -> str:
+    return f"  {layers:>3}  {''.join(f'{cell[:26]:<28}' for cell in cells)}{guide}".rstrip()
+
+
+def shown_layers(count: int, in_use: set[int] | None = None) -> list[int]:
+    """Which rows of a layer table are worth a line: the ends, the quarters, the guide's shares, what is used."""
+    shares = {int(count * share) for share in (0.25, 0.5, 0.75, *_compare.GUIDE_LAYERS)}
+    return sorted({0, min(1, count), max(count - 1, 0), count} | shares | (in_use or set()))
+
+
+def _guide(layers: int, count: int) -> str:
+    return next((words for share, words in _compare.GUIDE_LAYERS.items() if layers == int(count * share)), "")
+
+
+def _warnings(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each warning once, with the profiles that it is about."""
+    about: dict[str, list[str]] = {}
+    for profile in profiles:
+        for text in profile["warnings"]:
+            about.setdefault(text, []).append(profile["label"])
+    return [f"{', '.join(labels)}: {text}" for text, labels in about.items()]
+
+
+# Cells ----------------------------------------------------------------------------------------------------------------
+
+
+def _of(profile: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    return next((model for model in profile["models"] if model["name"] == name), None)
+
+
+def _banded(mib: int, band: Sequence[int] | None) -> str:
+    return f"{mib:>6}" + (f"  ({band[0]} to {band[1]})" if band and band[0] != band[1] else "")
+
+
+def _sum(plan: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
+    unknown = plan["backend"] and plan["backend"]["used_mib"] is None
+    return f"{profile['sum_mib']}" + (" + backend" if unknown else "")
+
+
+def _headroom(profile: Mapping[str, Any]) -> str:
+    left = profile["headroom_mib"]
+    return f"headroom {left}" if left >= 0 else f"{-left} too much"
+
+
+def _verdict(plan: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
+    if profile["cannot_fit"]:
+        return "  cannot fit"
+    if not profile["fits"]:
+        return "  is unlikely to fit"
+    if plan["backend"] and plan["backend"]["used_mib"] is None:
+        return "  left for the backend"
+    return "  fits" if profile["fits_surely"] else "  fits perhaps"
+
+
+def _margin(profile: Mapping[str, Any]) -> str:
+    if profile["margin"] == "none":
+        return "     -"
+    return f"{profile['margin_mib']:>6}" + ("  void" if profile["margin"] == "void" else "")
+
+
+def _row(label: str, cells: Sequence[str]) -> str:
+    return f"  {label[: LABEL_WIDTH - 1]:<{LABEL_WIDTH}}{''.join(f'{cell:<{CELL_WIDTH}}' for cell in cells)}".rstrip()
+
+
+def _rows(label: str, cells: Sequence[Sequence[str]]) -> Iterator[str]:
+    """A row whose cells have several lines."""
+    for line in range(max(map(len, cells), default=0)):
+        yield _row(
+            label if not line else "", [cell[line][: CELL_WIDTH - 1] if line < len(cell) else "" for cell in cells]
+        )
+
+
+def _paragraphs(label: str, texts: Sequence[str]) -> list[str]:
+    lines = []
+    for text in texts:
+        lines += textwrap.wrap(
+            text, WIDTH, initial_indent=f"  {label:<8} ", subsequent_indent=" " * 11, break_on_hyphens=False
+        )
+    return lines
+
+
+def _printable(line: str) -> str:
+    """Names of processes come from a host: nothing in them may steer the terminal."""
+    return "".join(character if character.isprintable() else "?" for character in line)
