@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _settings
@@ -48,11 +48,24 @@ NEVER_A_FAILURE = re.compile(r'msg="server config"|msg="?starting (llama[- ]serv
 SERVER_CONFIG = re.compile(r'msg="server config" env="map\[(?P<map>.*)\]"')
 CONFIG_ITEM = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):(.*?)(?=\s[A-Za-z_][A-Za-z0-9_]*:|$)")
 START = re.compile(r'msg="starting (?:llama[- ]server|runner)" cmd="(?P<cmd>(?:[^"\\]|\\.)*)"')
+# From 0.11.5 to 0.24 the runner gets its settings as JSON (llm/server.go, LoadRequest), and says what it got.
+REQUESTED = re.compile(r'msg="loading model" .{0,200}\brequested=(?P<num_gpu>-?\d{1,12})\b')
+SENT = re.compile(
+    r'msg=load request="\{Operation:(?!close)\w+ .{0,2000}?\bParallel:(?P<num_parallel>\d{1,12}) '
+    r"BatchSize:(?P<num_batch>\d{1,12}) .{0,200}?\bKvSize:(?P<num_ctx_total>\d{1,12}) "
+)
 STARTED = re.compile(r"(?:llama runner|llama-server) started in")
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 BUFFER = re.compile(
     r"\b(?P<device>[A-Za-z]\w*) +(?P<kind>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>\d+(?:\.\d+)?) MiB"
 )
+# Ollama's own engine gives its buffers like this alone, rounded. For llama.cpp's it is an estimate made before the load.
+LAYOUT = re.compile(
+    r'msg="(?P<kind>model weights|kv cache|compute graph)" device="?(?P<device>[A-Za-z]\w*)"?'
+    r' size="(?P<size>\d+(?:\.\d+)?) (?P<unit>[KMGT]iB)"'
+)
+KIND_IN_LAYOUT = {"model weights": "model", "kv cache": "KV", "compute graph": "compute"}
+MIB_IN = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0, "TiB": 1024.0**2}
 # Devices of the host: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host and the like.
 HOST_DEVICE = re.compile(r"CPU|.*_Host\Z", re.IGNORECASE)
 EVAL = re.compile(
@@ -65,7 +78,8 @@ def parse(lines: Iterable[tuple[float, str]]) -> dict[str, Any]:
     """Reduce journal lines, oldest first, as (Unix time, text), to facts.
 
     Returns `server_config` (of the last start, only variables that may be shown, or None), `loads` (a dict for each
-    runner start: at, command, started, offloaded, offloadable, buffers_mib by device and kind on GPUs), `failures`
+    runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), started,
+    offloaded, offloadable, buffers_mib by device and kind on GPUs), `failures`
     ({severity, at, line}; severity is fatal, recovered or warning) and `tokens_per_s` (of each answered request).
     """
     facts: dict[str, Any] = {"server_config": None, "loads": [], "failures": [], "tokens_per_s": []}
@@ -114,6 +128,7 @@ def _new_load(at: float, command: str) -> dict[str, Any]:
     return {
         "at": at,
         "command": _split(command),
+        "sent": {},
         "started": False,
         "offloaded": None,
         "offloadable": None,
@@ -138,19 +153,32 @@ def _read_load_line(facts: dict[str, Any], line: str) -> None:
             return
         facts["loads"].append(_new_load(0.0, ""))
     load = facts["loads"][-1]
+    sent = SENT.search(line) or REQUESTED.search(line)
+    if sent:
+        load["sent"].update({name: int(value) for name, value in sent.groupdict().items()})
     layers = OFFLOADED.search(line)
     if layers:
         load["offloaded"], load["offloadable"] = int(layers.group(1)), int(layers.group(2))
     for size in BUFFER.finditer(line):
         # Dry runs print first: the last value counts.
-        if not HOST_DEVICE.match(size.group("device")):
-            load["buffers_mib"][size.group("device") + " " + size.group("kind")] = float(size.group("mib"))
+        _keep_buffer(load, size.group("device"), size.group("kind"), float(size.group("mib")))
+    layout = LAYOUT.search(line)
+    if layout:
+        mib = float(layout.group("size")) * MIB_IN[layout.group("unit")]
+        _keep_buffer(load, layout.group("device"), KIND_IN_LAYOUT[layout.group("kind")], mib)
 
 
-def runner_settings(command: list[str]) -> dict[str, int | None]:
-    """Effects on a runner's command line: {num_ctx_total, num_parallel, num_gpu, num_batch}; None where not given.
+def _keep_buffer(load: dict[str, Any], device: str, kind: str, mib: float) -> None:
+    if not HOST_DEVICE.match(device):
+        load["buffers_mib"][f"{device} {kind}"] = mib
 
-    `-c` is the context of all slots together (llm/llama_server.go since v0.30.0; `--ctx-size` before).
+
+def runner_settings(command: list[str], sent: Mapping[str, int] | None = None) -> dict[str, int | None]:
+    """A runner's settings: {num_ctx_total, num_parallel, num_gpu, num_batch}; None where not given.
+
+    They are on its command line, or were `sent` to it. `-c` and KvSize are the context of all slots together
+    (llm/llama_server.go since v0.30.0; `--ctx-size` up to 0.11.4). A negative num_gpu leaves it
+    to Ollama, and counts as not given.
     """
     names = {
         "num_ctx_total": ("-c", "--ctx-size"),
@@ -166,4 +194,9 @@ def runner_settings(command: list[str]) -> dict[str, int | None]:
             if flag in flags:
                 value = joined if equals else (command[position + 1] if position + 1 < len(command) else "")
                 result[name] = int(value) if WHOLE_NUMBER.match(value) else None
+    for name, number in (sent or {}).items():
+        if result[name] is None:
+            result[name] = number
+    if (result["num_gpu"] or 0) < 0:
+        result["num_gpu"] = None
     return result

@@ -97,6 +97,50 @@ def test_a_start_of_each_era_is_a_load(line, wanted):
     assert _journal.runner_settings(load["command"]) == wanted
 
 
+GPU = "GPU-38079876-a1c8-5fa0-92ea-8efc513d7869"
+REQUESTED_0_24 = 'time=x level=INFO source=server.go:532 msg="loading model" "model layers"=33 requested={}'
+SENT_0_24 = (
+    'time=x level=INFO source=runner.go:895 msg=load request="{{Operation:{} LoraPath:[] Parallel:2 BatchSize:512 '
+    f"FlashAttention:Auto KvSize:8192 KvCacheType: NumThreads:8 GPULayers:33[ID:{GPU} Layers:33(0..32)] "
+    'MultiUserCache:false ProjectorPath: MainGPU:0 UseMmap:true}}"'
+)
+CLOSED_0_24 = (
+    'time=x level=INFO source=runner.go:1297 msg=load request="{Operation:close LoraPath:[] Parallel:0 BatchSize:0 '
+    "FlashAttention:Disabled KvSize:0 KvCacheType: NumThreads:0 GPULayers:[] MultiUserCache:false ProjectorPath: "
+    'MainGPU:0 UseMmap:false}"'
+)
+
+
+@pytest.mark.parametrize("requested, num_gpu", [(40, 40), (0, 0), (-1, None)])
+def test_a_runner_that_gets_its_settings_as_json_says_them(requested, num_gpu):
+    lines = [START_0_24, REQUESTED_0_24.format(requested), *map(SENT_0_24.format, ("fit", "alloc", "commit"))]
+    (load,) = parse(*lines, CLOSED_0_24)["loads"]
+    wanted = {"num_ctx_total": 8192, "num_parallel": 2, "num_gpu": num_gpu, "num_batch": 512}
+    assert _journal.runner_settings(load["command"], load["sent"]) == wanted
+
+
+def test_a_command_line_goes_before_what_was_sent():
+    settings = _journal.runner_settings(["-c", "4096"], {"num_ctx_total": 8192, "num_gpu": 5})
+    assert (settings["num_ctx_total"], settings["num_gpu"], settings["num_batch"]) == (4096, 5, None)
+
+
+def test_the_layout_of_ollamas_own_engine():
+    facts = parse(
+        START_0_24,
+        'level=INFO source=device.go:240 msg="model weights" device=CUDA0 size="7.5 GiB"',
+        'level=INFO source=device.go:245 msg="model weights" device=CPU size="532.3 MiB"',
+        'level=INFO source=device.go:251 msg="kv cache" device=CUDA0 size="1.0 GiB"',
+        'level=INFO source=device.go:262 msg="compute graph" device=CUDA0 size="560.0 MiB"',
+        'level=INFO source=device.go:272 msg="total memory" size="9.0 GiB"',
+    )
+    assert facts["loads"][0]["buffers_mib"] == {"CUDA0 model": 7680, "CUDA0 KV": 1024, "CUDA0 compute": 560}
+
+
+def test_llama_cpps_own_figures_replace_the_estimate():
+    lines = ('msg="kv cache" device=CUDA0 size="1.1 GiB"', "llama_kv_cache:      CUDA0 KV buffer size =  1024.00 MiB")
+    assert parse(START_0_24, *lines)["loads"][0]["buffers_mib"] == {"CUDA0 KV": 1024.0}
+
+
 def test_quotes_in_a_command_line():
     (load,) = parse(r'msg="starting llama-server" cmd="/x/llama-server --model \"/my models/a\" -c 8192"')["loads"]
     assert load["command"] == ["/x/llama-server", "--model", "/my models/a", "-c", "8192"]
@@ -309,7 +353,7 @@ def test_recovered_only_after_a_retry_that_worked(lines, wanted):
     "command, wanted",
     [
         (["-c", "8192", "-np", "2", "-ngl", "33", "-b", "512"], (8192, 2, 33, 512)),
-        (["--ctx-size=8192", "--parallel=2", "--n-gpu-layers=-1", "--batch-size=512"], (8192, 2, -1, 512)),
+        (["--ctx-size=8192", "--parallel=2", "--n-gpu-layers=-1", "--batch-size=512"], (8192, 2, None, 512)),
         (["--gpu-layers", "20"], (None, None, 20, None)),
         (["-ngl", "auto", "-c"], (None, None, None, None)),
         (["-ngl", "\u00b2", "-c", "--5", "-np", ""], (None, None, None, None)),
@@ -324,7 +368,9 @@ def test_runner_settings(command, wanted):
 
 FRAGMENTS = st.one_of(
     st.text(),
-    st.sampled_from([CONFIG, START_0_32, START_0_24, STARTED, EVICT, PIPELINE, *FATAL, *WARNINGS]),
+    st.sampled_from(
+        [CONFIG, START_0_32, START_0_24, REQUESTED_0_24, SENT_0_24, STARTED, EVICT, PIPELINE, *FATAL, *WARNINGS]
+    ),
     st.sampled_from(
         [
             'msg="server config" env="map[',
@@ -353,7 +399,7 @@ FRAGMENTS = st.one_of(
 def test_random_text_never_raises(lines):
     facts = parse(*lines)
     for load in facts["loads"]:
-        _journal.runner_settings(load["command"])
+        _journal.runner_settings(load["command"], load["sent"])
     assert {failure["severity"] for failure in facts["failures"]} <= {"fatal", "recovered", "warning"}
 
 
@@ -362,6 +408,8 @@ def test_random_commands_never_raise(command):
     assert all(value is None or isinstance(value, int) for value in _journal.runner_settings(command).values())
 
 
-@pytest.mark.parametrize("line", ["A" * 100_000, "A:" * 50_000, "a " * 50_000, "offloaded " * 10_000])
+@pytest.mark.parametrize(
+    "line", ["A" * 100_000, "A:" * 50_000, "a " * 50_000, "offloaded " * 10_000, 'msg="loading model" ' * 5_000]
+)
 def test_a_huge_line_is_read_in_one_pass(line):
     assert parse(START_0_32, line)["failures"] == []
