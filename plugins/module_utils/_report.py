@@ -71,6 +71,7 @@ def record(
     }
     if after and journal is not None and load:
         effect = _verdict.effects(load, after)
+        turns = int((load.get("load") or {}).get("requests") or 0)
         result["settings"] = _verdict.settings(
             declared, (decision or {}).get("ollama_environment") or {}, after, effect
         )
@@ -80,7 +81,9 @@ def record(
         result["journal"] = {
             "failures": journal["failures"][:50],
             "loads": len(journal["loads"]),
-            "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, journal),
+            "reloads": _verdict.reloads(journal),
+            "reloads_per_turn": round(_verdict.reloads(journal) / turns, 2) if turns else None,
+            "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, journal, turns),
         }
     return result
 
@@ -97,7 +100,7 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     for state in STATES:
         for row in record["settings"]:
             if row["state"] == state:
-                lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"]))
+                lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"] + _whose(row)))
     lines += [_line("reason", text) for text in record["reasons"]]
     # What a load has shown by the rows of the settings needs no warning any more.
     warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
@@ -105,6 +108,12 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     if undo and record["acted"] and record["verdict"] == "pass":
         lines.append(_line("undo", undo))
     return "\n".join(lines)
+
+
+def _whose(row: Mapping[str, Any]) -> str:
+    """A backend's key that the profile does not name must not pass for the profile's."""
+    ours = row.get("set_by") == "collection" and row["read_by"] == "backend"
+    return "; set by this collection, not by the profile" if ours else ""
 
 
 def one_line(record: Mapping[str, Any]) -> str:
@@ -190,7 +199,10 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
     text = f"{load['requests']} chats at once, {load['wall_s']:.0f} s: {load['failed']} errors"
     if journal:
         fatal = sum(failure["severity"] == "fatal" for failure in journal["failures"])
-        text += f", {fatal} fatal lines in the journal, {journal['reloads_beyond_plan']} reloads beyond plan"
+        text += f", {fatal} fatal lines in the journal, "
+        if journal.get("reloads"):
+            text += f"{journal['reloads']} reloads of models ({journal['reloads_per_turn']:.1f} a turn), "
+        text += f"{journal['reloads_beyond_plan']} reloads beyond plan"
     return text
 
 

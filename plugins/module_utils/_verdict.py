@@ -13,6 +13,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal, _
 SCHEMA = 1
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
 NOT_READ_BACK = "not read back"
+MODELS_A_GPU = 3  # what Ollama keeps loaded where nothing is said (server/sched.go)
 PROVING = ("sampled", "bounded")
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 
@@ -54,33 +55,36 @@ def context_per_slot(effect: Mapping[str, Any]) -> int | None:
 def settings(
     declared: Mapping[str, Any], environment: Mapping[str, str], after: Mapping[str, Any], effect: Mapping[str, Any]
 ) -> list[dict[str, str]]:
-    """Every setting of the profile as name, wanted, effect, state and read_by."""
+    """Every setting as name, wanted, effect, state, read_by, and set_by: the profile, or this collection for it."""
     backend = declared["backend"]
     keys = {variable: intent for intent, variable in backend["keys"].items()}
     rows = []
-    for name, wanted in declared["profile"]["env"].items():
+    for name, wanted in declared["env"].items():
         if name in environment:
             continue
         intent = keys.get(name)
+        set_by = "profile" if name in declared["profile"]["env"] else "collection"
         if intent == "num_ctx":
             state, found, read_by = *_context_state(wanted, effect), "backend"
         elif intent == "gpu_layers":
-            state, found, read_by = *_layers_state(wanted, effect), "backend"
-        elif name in _settings.NOBODY_READS:
-            state, found, read_by = NO_EFFECT, _settings.NOBODY_READS[name], "nobody"
+            state, found, read_by = *_layers_state(wanted, effect, is_cap=set_by == "profile"), "backend"
         elif name in backend["reads"] or intent:
             state, found, read_by = PARTIAL, NOT_READ_BACK, "backend"
+        elif name in _settings.NOBODY_READS:
+            state, found, read_by = NO_EFFECT, _settings.NOBODY_READS[name], "nobody"
         else:
             state, found, read_by = NO_EFFECT, "neither Ollama nor the backend reads it", "nobody"
-        rows.append(_row(name, wanted, state, found, read_by))
+        rows.append(_row(name, wanted, state, found, read_by, set_by))
     config = after["ollama"]["journal"]["server_config"] or {}
     for name, wanted in environment.items():
-        rows.append(_row(name, wanted, *_server_state(name, wanted, config, after["ollama"], effect), "Ollama"))
+        set_by = "profile" if name in declared["profile"]["env"] else "collection"
+        state, found = _server_state(name, wanted, config, after["ollama"], effect)
+        rows.append(_row(name, wanted, state, found, "Ollama", set_by))
     return rows
 
 
-def _row(name: str, wanted: str, state: str, effect: str, read_by: str) -> dict[str, str]:
-    return {"name": name, "wanted": wanted, "effect": effect, "state": state, "read_by": read_by}
+def _row(name: str, wanted: str, state: str, effect: str, read_by: str, set_by: str) -> dict[str, str]:
+    return {"name": name, "wanted": wanted, "effect": effect, "state": state, "read_by": read_by, "set_by": set_by}
 
 
 def _context_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
@@ -91,13 +95,14 @@ def _context_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
     return (IN_FORCE if slot == int(wanted) else INSTEAD), found
 
 
-def _layers_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
+def _layers_state(wanted: str, effect: Mapping[str, Any], is_cap: bool) -> tuple[str, str]:
+    """`is_cap`: whether it is meant to keep layers from the GPU, rather than to bring them there."""
     if effect["offloaded"] is None:
         return PARTIAL, NOT_READ_BACK
     on_gpu = f"{effect['offloaded']} of {effect['offloadable']} layers are on the GPU"
     if effect["num_gpu"] is None:
         return NO_EFFECT, f"no request carries it to Ollama; {on_gpu}"
-    if int(wanted) >= effect["offloadable"] == effect["offloaded"]:
+    if is_cap and int(wanted) >= effect["offloadable"] == effect["offloaded"]:
         return NO_EFFECT, f"{wanted} caps nothing, since the model has {effect['offloadable']} layers; {on_gpu}"
     return (IN_FORCE if effect["offloaded"] == min(int(wanted), effect["offloadable"]) else INSTEAD), on_gpu
 
@@ -156,7 +161,7 @@ def judge_load(
     for row in settings(declared, environment, after, effect):
         if row["state"] == INSTEAD and row["name"] != declared["backend"]["keys"].get("gpu_layers"):
             reasons.append(f"{row['name']}={row['wanted']} is not in force: {row['effect']}")
-    extra = reloads_beyond_plan(declared, journal)
+    extra = reloads_beyond_plan(declared, journal, int(figures.get("requests") or 0))
     if extra > 0:
         reasons.append(
             f"{extra} reloads of models beyond plan: something asks for other options, or models push each other out"
@@ -182,6 +187,11 @@ def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], ollam
     """A model on the CPU stays under every threshold and proves nothing; this holds for each that was loaded."""
     wanted = declared["profile"]["intent"].get("gpu_layers")
     sent = "" if effect["num_gpu"] is None else f"; requests carry num_gpu={effect['num_gpu']}"
+    key = declared["backend"]["keys"].get("gpu_layers")
+    should_be = declared["env"].get(key)
+    if sent and key:
+        sent += f", which the backend takes from {key}"
+        sent += f"; it should be {should_be}" if should_be not in (None, str(effect["num_gpu"])) else ""
     reasons = []
     for load in [effect, *(load for load in ollama["journal"]["loads"] if load["started"])]:
         if load["offloaded"] is not None:
@@ -204,9 +214,32 @@ def plainest_failure(failures: Sequence[Mapping[str, Any]]) -> str:
     return failures[0]["line"]
 
 
-def reloads_beyond_plan(declared: Mapping[str, Any], journal: Mapping[str, Any]) -> int:
-    """Loads during the test that worked, less one for each model that the host serves."""
-    return max(0, sum(load["started"] for load in journal["loads"]) - max(1, len(declared["models"])))
+def planned_loads(declared: Mapping[str, Any], turns: int) -> int:
+    """How many loads of models a test of so many turns may need.
+
+    One for each model that the host serves. Where fewer may be loaded at a time, they push each other out: a turn
+    through a backend then loads every model anew, and a chat straight with Ollama its own.
+    """
+    models = max(1, len(declared["models"]))
+    if (declared["profile"]["intent"].get("max_loaded_models") or MODELS_A_GPU) >= models:
+        return models
+    return turns * (models if declared["backend"]["load"] else 1)
+
+
+def reloads_beyond_plan(declared: Mapping[str, Any], journal: Mapping[str, Any], turns: int) -> int:
+    """Loads during the test that worked, less those that the plan implies."""
+    return max(0, sum(load["started"] for load in journal["loads"]) - planned_loads(declared, turns))
+
+
+def reloads(journal: Mapping[str, Any]) -> int:
+    """Loads that worked of a model that had been loaded before, during the test."""
+    loaded = [_model_of(load["command"]) for load in journal["loads"] if load["started"]]
+    return len(loaded) - len(set(loaded))
+
+
+def _model_of(command: Sequence[str]) -> str | None:
+    """The model's file on a runner's command line."""
+    return next((value for name, value in zip(command, command[1:]) if name == "--model"), None)
 
 
 def fully_on_gpu(after: Mapping[str, Any]) -> bool:

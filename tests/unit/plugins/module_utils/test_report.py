@@ -59,6 +59,23 @@ are on the GPU
     )  # noqa: E501
 
 
+def test_models_that_push_each_other_out_and_a_key_that_is_ours():
+    backend = {"extends": "guide", "keys": {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "OLLAMA_NUM_GPU"}}
+    declaration = declared(backend=backend, models=["a", "b"])
+    options = ["-c", "8192", "-np", "2", "-ngl", "40"]
+    one, other = (
+        {**journal()["last_load"], "command": ["llama-server", "--model", name, *options]} for name in "ab"
+    )
+    after = read(ollama__journal__loads=[one, other] * 3)
+    the_load = load(processes=[process(command=one["command"])])
+    said = _report.record("gpu01", declaration, "pass", [], load=the_load, after=after)
+    assert (said["journal"]["reloads"], said["journal"]["reloads_per_turn"]) == (4, 1.33)
+    text = _report.block(said)
+    assert "0 fatal lines in the journal, 4 reloads of models (1.3 a turn), 0 reloads beyond plan" in text
+    ours = "33 of 33 layers are on the GPU; set by this collection, not by the profile"
+    assert f"in force   OLLAMA_NUM_GPU=40                      {ours}" in text
+
+
 def test_the_block_of_a_refused_host_has_each_problem_whole():
     reasons = ["NVML: driver 470 is too old; install 510 or newer", "the unit\nollama.service is missing"]
     text = _report.block(
@@ -158,7 +175,7 @@ def test_the_record_has_the_fields_that_others_rely_on():
         "evidence": "sampled",
         "generation": "20260131T201500",
     }  # fmt: skip
-    assert set(result["settings"][0]) == {"name", "wanted", "effect", "state", "read_by"}
+    assert set(result["settings"][0]) == {"name", "wanted", "effect", "state", "read_by", "set_by"}
     assert result["versions"] == {"ollama": "0.32.15", "driver": "550.163.01"}
     assert result["predicted"] == PREDICTED
     assert result["load"]["p95_s"] == 6.2

@@ -180,6 +180,45 @@ def test_without_anything_read_back_nothing_is_claimed():
     assert states == {"partial", "no effect"}
 
 
+SELO = {"extends": "guide", "keys": {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "OLLAMA_NUM_GPU"}}
+
+
+def test_a_key_that_the_backend_needs_and_the_profile_does_not_name_is_ours():
+    found = {row["name"]: row for row in rows(declaration=declared(backend=SELO)).values()}
+    ours, the_profile_s = found["OLLAMA_NUM_GPU"], found["OLLAMA_GPU_LAYERS"]
+    assert (ours["wanted"], ours["state"], ours["set_by"]) == ("40", "in force", "collection")
+    assert ours["effect"] == "33 of 33 layers are on the GPU"
+    assert (the_profile_s["state"], the_profile_s["set_by"]) == ("no effect", "profile")
+
+
+def test_what_a_backend_reads_itself_is_no_setting_that_nobody_reads():
+    declaration = declared(backend={"extends": "guide", "reads": ["TORCH_CUDA_MEMORY_FRACTION"]})
+    assert state("TORCH_CUDA_MEMORY_FRACTION", declaration=declaration)[0] == "partial"
+
+
+@pytest.mark.parametrize(
+    "kept, models, through, planned",
+    [
+        (1, ["a"], "guide", 1),
+        (1, ["a", "b", "c"], "guide", 9),
+        (2, ["a", "b", "c"], "guide", 9),
+        (3, ["a", "b", "c"], "guide", 3),
+        (1, ["a", "b", "c"], "none", 3),  # a chat straight with Ollama needs one model
+        (4, [], "guide", 1),
+    ],
+)
+def test_planned_loads(kept, models, through, planned):
+    overrides = {"intent": {"max_loaded_models": kept}}
+    assert _verdict.planned_loads(declared(models=models, backend=through, overrides=overrides), 3) == planned
+
+
+def test_a_reload_is_a_load_of_what_was_loaded_before():
+    commands = [["llama-server", "--model", name, "--port", str(port)] for port, name in enumerate("abcacb")]
+    loads = [{"command": command, "started": True} for command in commands]
+    assert _verdict.reloads({"loads": loads}) == 3
+    assert _verdict.reloads({"loads": [*loads, {"command": commands[0], "started": False}]}) == 3
+
+
 def test_effects_are_those_of_the_largest_runner_and_its_own_load():
     embedder = ["llama-server", "--model", "/blobs/embed", "-c", "512", "-np", "1"]
     chat = {**journal()["last_load"], "offloaded": 10}
@@ -251,7 +290,10 @@ def test_a_model_on_the_cpu_fails_however_little_memory_it_takes():
     host["the_load"]["peak_used_mib"] = 1500
     verdict, reasons = judge(host["the_load"], host["after"])
     assert verdict == "fail"
-    assert "1 of 33 layers are on the GPU, 33 were planned; requests carry num_gpu=1" in reasons
+    assert (
+        "1 of 33 layers are on the GPU, 33 were planned; requests carry num_gpu=1, which the backend takes from "
+        "OLLAMA_GPU_LAYERS; it should be 40"
+    ) in reasons
 
 
 def test_a_model_on_the_cpu_fails_also_where_no_line_tells_its_layers():
@@ -310,13 +352,15 @@ def test_no_effect_and_void_do_not_fail():
         ([True], [], 0),
         ([True, True], [], 1),
         ([True, True], ["a", "b"], 0),
-        ([True] * 5, ["a", "b"], 3),
+        # stable keeps one model loaded, so each of the three turns may load both
+        ([True] * 6, ["a", "b"], 0),
+        ([True] * 7, ["a", "b"], 1),
         ([False, True], [], 0),  # a load that died is a failure, not a reload
     ],
 )
 def test_reloads_beyond_plan(loads, models, beyond):
     of = {"loads": [{**journal()["last_load"], "started": started} for started in loads]}
-    assert _verdict.reloads_beyond_plan(declared(models=models), of) == beyond
+    assert _verdict.reloads_beyond_plan(declared(models=models), of, turns=3) == beyond
     verdict, reasons = judge(after=read(ollama__journal__loads=of["loads"]), declaration=declared(models=models))
     assert verdict == ("fail" if beyond else "pass")
     assert not beyond or f"{beyond} reloads" in reasons[0]
