@@ -66,12 +66,6 @@ def unit_of(cgroup: str, of_init: str) -> str | None:
     return None
 
 
-def _cgroup_line(line: str) -> tuple[str, str]:
-    """`9:name=systemd:/system.slice` → controllers and path."""
-    controllers, _, path = line.partition(":")[2].partition(":")
-    return controllers, path
-
-
 def _unit_of_process(pid: int) -> str | None:
     try:
         with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file, open("/proc/1/cgroup", encoding="utf-8") as init:

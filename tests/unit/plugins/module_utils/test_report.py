@@ -63,9 +63,7 @@ def test_models_that_push_each_other_out_and_a_key_that_is_ours():
     backend = {"extends": "guide", "keys": {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "OLLAMA_NUM_GPU"}}
     declaration = declared(backend=backend, models=["a", "b"])
     options = ["-c", "8192", "-np", "2", "-ngl", "40"]
-    one, other = (
-        {**journal()["last_load"], "command": ["llama-server", "--model", name, *options]} for name in "ab"
-    )
+    one, other = ({**journal()["last_load"], "command": ["llama-server", "--model", name, *options]} for name in "ab")
     after = read(ollama__journal__loads=[one, other] * 3)
     the_load = load(processes=[process(command=one["command"])])
     said = _report.record("gpu01", declaration, "pass", [], load=the_load, after=after)
