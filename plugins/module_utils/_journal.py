@@ -59,7 +59,7 @@ OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 BUFFER = re.compile(
     r"\b(?P<device>[A-Za-z]\w*) +(?P<kind>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>\d+(?:\.\d+)?) MiB"
 )
-# Ollama's own engine gives its buffers like this alone, rounded. For llama.cpp's it is an estimate made before the load.
+# Ollama's own engine gives its buffers like this alone, rounded; for llama.cpp's these are estimates made beforehand.
 LAYOUT = re.compile(
     r'msg="(?P<kind>model weights|kv cache|compute graph)" device="?(?P<device>[A-Za-z]\w*)"?'
     r' size="(?P<size>\d+(?:\.\d+)?) (?P<unit>[KMGT]iB)"'

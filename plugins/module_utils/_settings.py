@@ -60,6 +60,8 @@ OLLAMA_READS = (
     Honoured("margin_mib", "LLAMA_ARG_FIT_TARGET", (0, 30, 0), NEWEST, _mib_list),
 )
 
+MARGINS = frozenset(row.variable for row in OLLAMA_READS if row.intent == "margin_mib")
+
 # Set by many a guide, compose file and unit, and read by no release of Ollama.
 NOBODY_READS = {
     "OLLAMA_GPU_LAYERS": "no release of Ollama reads it",

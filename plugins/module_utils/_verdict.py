@@ -21,8 +21,9 @@ UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
     """What the running system does: settings of the largest runner seen, and its layers.
 
-    Returns num_ctx_total, num_parallel, num_gpu, num_batch (None where not on the command line), offloaded,
-    offloadable, `runner` (whether one was seen at all).
+    Returns num_ctx_total, num_parallel, num_gpu, num_batch (None where neither the command line nor the journal has
+    them), `num_ctx` of a slot, `sent` (what is not on the command line), offloaded, offloadable, `runner` (whether one
+    was seen at all).
     """
     last = after["ollama"]["journal"]["last_load"] or {}
     seen: list[list[str]] = [
@@ -32,8 +33,12 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     seen += [last["command"]] if last.get("command") else []
     command = seen[0] if seen else []
     its_load = _load_by(command, after["ollama"]["journal"])
+    sent = its_load.get("sent") or {}
+    runner = _journal.runner_settings(command, sent)
     return {
-        **_journal.runner_settings(command),
+        **runner,
+        "num_ctx": context_per_slot(runner) or _listed_context(after["ollama"]["api"]["loaded"]),
+        "sent": sent,
         "runner": bool(seen),
         "offloaded": its_load.get("offloaded"),
         "offloadable": its_load.get("offloadable"),
@@ -46,10 +51,16 @@ def _load_by(command: list[str], journal: Mapping[str, Any]) -> Mapping[str, Any
     return next((load for load in reversed(loads) if load["command"] == command), loads[-1] if loads else {})
 
 
-def context_per_slot(effect: Mapping[str, Any]) -> int | None:
-    """`-c` is the context of all slots together."""
-    total, slots = effect["num_ctx_total"], effect["num_parallel"]
+def context_per_slot(runner: Mapping[str, int | None]) -> int | None:
+    """A runner has one context for all slots together."""
+    total, slots = runner["num_ctx_total"], runner["num_parallel"]
     return total // slots if total and slots else None
+
+
+def _listed_context(loaded: Sequence[Mapping[str, Any]]) -> int | None:
+    """What `/api/ps` says of the largest model, since Ollama 0.10; it is that of a slot."""
+    largest = max(loaded, key=lambda model: model["size"] or 0, default={})
+    return largest.get("context_length")
 
 
 def settings(
@@ -88,10 +99,14 @@ def _row(name: str, wanted: str, state: str, effect: str, read_by: str, set_by: 
 
 
 def _context_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
-    slot = context_per_slot(effect)
+    slot, total = effect["num_ctx"], effect["num_ctx_total"]
     if slot is None:
         return PARTIAL, NOT_READ_BACK
-    found = f"runner has -c {effect['num_ctx_total']} (= {slot} x {effect['num_parallel']})"
+    if total is None:
+        found = f"/api/ps has context_length {slot}"
+    else:
+        how = f"was sent KvSize:{total}" if "num_ctx_total" in effect["sent"] else f"has -c {total}"
+        found = f"runner {how} (= {slot} x {effect['num_parallel']})"
     return (IN_FORCE if slot == int(wanted) else INSTEAD), found
 
 
@@ -113,19 +128,19 @@ def _server_state(
     if ollama["process"] is None:
         return PARTIAL, NOT_READ_BACK
     started_with = ollama["process"]["environment"].get(name)
-    slot = context_per_slot(effect)
+    slot = effect["num_ctx"]
     if name == "OLLAMA_CONTEXT_LENGTH" and started_with is None and str(slot) == wanted:
         return PARTIAL, f"the server lacks it; requests carry num_ctx={slot} themselves"
     if started_with != wanted:
         return INSTEAD, f"the server was started with {name}={started_with}" if started_with else "the server lacks it"
-    if name == "LLAMA_ARG_FIT_TARGET" and effect["num_gpu"] is not None:
+    if name in _settings.MARGINS and effect["num_gpu"] is not None:
         return VOID, f"requests carry num_gpu={effect['num_gpu']}, which switches Ollama's fitting off"
     if name in config and config[name] != wanted:
         return INSTEAD, f"the server config says {config[name] or 'nothing'}"
     if name == "OLLAMA_NUM_PARALLEL" and effect["num_parallel"] is not None:
-        return (
-            IN_FORCE if str(effect["num_parallel"]) == wanted else INSTEAD
-        ), f"runner has -np {effect['num_parallel']}"
+        slots = effect["num_parallel"]
+        how = f"was sent Parallel:{slots}" if "num_parallel" in effect["sent"] else f"has -np {slots}"
+        return (IN_FORCE if str(slots) == wanted else INSTEAD), f"runner {how}"
     if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and str(slot) != wanted:
         return INSTEAD, f"requests carry their own num_ctx: {slot}"
     if name in config:

@@ -8,6 +8,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     MODEL,
     RUNNER,
     STABLE_ON_0_32,
+    changed,
     declared,
     journal,
     load,
@@ -105,11 +106,48 @@ def test_layers(wanted, sent, offloaded, offloadable, wanted_state):
         (("-c 8192", "-np 2"), ("in force", "runner has -c 8192 (= 4096 x 2)")),
         (("-c 16384", "-np 2"), ("instead", "runner has -c 16384 (= 8192 x 2)")),
         (("-c 4096", "-np 1"), ("in force", "runner has -c 4096 (= 4096 x 1)")),
-        (("-c", "-np"), ("partial", "not read back")),
+        (("-c", "-np"), ("in force", "/api/ps has context_length 4096")),
     ],
 )
 def test_context(flags, wanted):
     assert state("CHAT_NUM_CTX", **seen(runner(*flags))) == wanted
+
+
+STABLE_ON_0_24 = {
+    "OLLAMA_NUM_PARALLEL": "2",
+    "OLLAMA_MAX_LOADED_MODELS": "1",
+    "OLLAMA_CONTEXT_LENGTH": "4096",
+    "OLLAMA_GPU_OVERHEAD": "4290772992",
+}
+SENT = {"num_ctx_total": 8192, "num_parallel": 2, "num_batch": 512, "num_gpu": -1}
+
+
+@pytest.mark.parametrize(
+    "name, sent, wanted",
+    [
+        ("CHAT_NUM_CTX", {}, ("in force", "runner was sent KvSize:8192 (= 4096 x 2)")),
+        ("CHAT_NUM_CTX", {"num_parallel": 1}, ("instead", "runner was sent KvSize:8192 (= 8192 x 1)")),
+        ("OLLAMA_NUM_PARALLEL", {}, ("in force", "runner was sent Parallel:2")),
+        ("OLLAMA_NUM_PARALLEL", {"num_parallel": 1}, ("instead", "runner was sent Parallel:1")),
+        ("OLLAMA_CONTEXT_LENGTH", {}, ("in force", "the server config says 4096")),
+        ("OLLAMA_CONTEXT_LENGTH", {"num_ctx_total": 4096}, ("instead", "requests carry their own num_ctx: 2048")),
+        ("OLLAMA_GPU_OVERHEAD", {}, ("in force", "the server config says 4290772992")),
+        (
+            "OLLAMA_GPU_OVERHEAD",
+            {"num_gpu": 40},
+            ("void", "requests carry num_gpu=40, which switches Ollama's fitting off"),
+        ),
+        ("OLLAMA_GPU_LAYERS", {}, ("no effect", "no request carries it to Ollama; 33 of 33 layers are on the GPU")),
+    ],
+)
+def test_effects_on_a_runner_that_was_sent_its_settings(name, sent, wanted):
+    command = ["/usr/local/bin/ollama", "runner", "--model", "/blobs/a", "--port", "4711"]
+    host = seen(command, sent={**SENT, **sent})
+    host["after"] = changed(
+        host["after"],
+        {"ollama.process.environment": STABLE_ON_0_24, "ollama.journal.server_config": STABLE_ON_0_24},
+    )
+    assert state(name, environment=STABLE_ON_0_24, **host) == wanted
 
 
 @pytest.mark.parametrize(
@@ -173,7 +211,7 @@ def test_what_nobody_reads_says_so():
 
 
 def test_without_anything_read_back_nothing_is_claimed():
-    after = read(ollama__runners=[], ollama__process=None, ollama__journal=journal(
+    after = read(ollama__runners=[], ollama__process=None, ollama__api__loaded=[], ollama__journal=journal(
         loads=[], last_load=None, server_config=None
     ))  # fmt: skip
     states = {row["state"] for row in rows(after=after, the_load=load(processes=[])).values()}
