@@ -30,6 +30,8 @@ class ActionModule(ActionBase):
                 f"this playbook applies the profile {fixed}; for another one use selo.gpu_memory.apply "
                 "with -e gpu_memory_profile=NAME",
             )
+        # Headers may be secret, and the result of a task is shown at -v: load.yml takes them from the variable itself.
+        declared["backend"]["load"].pop("headers", None)
         return {**result, "changed": False, **declared, "run_id": uuid.uuid4().hex[:12], "holder": _holder()}
 
 
