@@ -51,16 +51,15 @@ class Ollama:
     def show_all(self, models: Iterable[str]) -> dict[str, Shown | None]:
         return {model: self.show(model) for model in models}
 
-    def digest(self, model: str) -> str | None:
-        """The SHA-256 of the model's manifest, None where Ollama lists no such model."""
+    def digests(self) -> dict[str, str]:
+        """The models that Ollama lists, each with the SHA-256 of its manifest."""
         try:
             listed = _http.get_json(f"{self._url}/api/tags", timeout=ANSWER_S)["models"] or []
-            digests = {each["name"].lower(): each["digest"] for each in listed}
+            return {str(each["name"]): str(each["digest"]) for each in listed}
         except _http.HttpError as problem:
             raise OllamaProblem(f"{problem}; Ollama's own journal says more") from None
-        except (KeyError, TypeError, AttributeError):
+        except (KeyError, TypeError):
             raise OllamaProblem("what answers /api/tags is no list of Ollama's; correct url") from None
-        return digests.get(model.lower())
 
     def do(self, step: Step, body: dict[str, Any]) -> None:
         """`body` is what /api/create gets besides the name."""

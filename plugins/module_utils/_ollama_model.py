@@ -13,7 +13,7 @@ import ast
 import math
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Union
 
@@ -262,6 +262,13 @@ def wanted(
     if problems:
         raise Invalid("; ".join(problems))
     return found
+
+
+def as_listed(wanted: Wanted, listed: Iterable[str]) -> Wanted:
+    """The same with names spelt as Ollama lists them: it finds `LLAMA3.1:8b`, but 0.32 does not create from it."""
+    spelling = {name.lower(): name for name in listed}
+    base = wanted.base and spelling.get(wanted.base.lower(), wanted.base)
+    return replace(wanted, name=spelling.get(wanted.name.lower(), wanted.name), base=base)
 
 
 # --- what to do -------------------------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 model:
-  description: The name of the model, with its tag.
+  description: The name of the model, with its tag, as Ollama spells it.
   returned: success
   type: str
   sample: llama3.1:8b
@@ -227,11 +227,12 @@ def apply(
     """Do what is wanted, or in check mode predict it; the result. `steps` gets each step once it is done."""
     version_text = ollama.version()
     version = _ollama_model.check_version(version_text)
+    digests = ollama.digests()
+    wanted = _ollama_model.as_listed(wanted, digests)
     before = models = ollama.show_all(wanted.names)
     changed, pulled = False, None
     to_pull = _ollama_model.model_to_pull(wanted, models)
     if to_pull:
-        digest = ollama.digest(to_pull)
         if check_mode:
             models = {**models, to_pull: models[to_pull] or _ollama_model.NOT_PULLED}
         else:
@@ -242,7 +243,7 @@ def apply(
                     f"Ollama says that it has pulled {to_pull}, but does not show it; is the name right?"
                 )
         steps.append(f"pull {to_pull}")
-        changed = check_mode or ollama.digest(to_pull) != digest
+        changed = check_mode or ollama.digests().get(to_pull) != digests.get(to_pull)
     todo = _ollama_model.steps(wanted, models)
     after = _ollama_model.after(wanted, models, todo)
     # All bodies first: one that cannot be written must stop it before anything is done.
@@ -259,7 +260,7 @@ def apply(
         "model": wanted.name,
         "steps": steps,
         "parameters": own and dict(own.parameters),
-        "digest": ollama.digest(wanted.name),
+        "digest": ollama.digests().get(wanted.name),
         "kept": wanted.kept if after[wanted.kept] else None,
         "pulled": pulled,
         "version": version_text,

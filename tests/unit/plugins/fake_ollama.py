@@ -72,7 +72,9 @@ class FakeOllama:
         """What the fixture `serve` calls."""
         path = handler.path
         body = json.loads(content or b"{}")
-        self.served.append((path, body))
+        self.served.append((path, copy.deepcopy(body)))
+        for key in {"model", "source", "destination"} & set(body):
+            body[key] = self._existing(body[key])
         if path in self.wrong:
             return self.wrong[path]
         methods = {"/api/version": "GET", "/api/tags": "GET", "/api/delete": "DELETE"}
@@ -87,6 +89,10 @@ class FakeOllama:
             stream(handler, said)
             return None
         return 200, b"" if said is None else json.dumps(said).encode()
+
+    def _existing(self, name: str) -> str:
+        """The name as it is spelt here, which is how all is found but the model that 0.32 creates from."""
+        return next((each for each in self.models if each.lower() == name.lower()), name)
 
     def _version(self, _: Json) -> Json:
         return {"version": self.version}
@@ -142,6 +148,7 @@ class FakeOllama:
             if not body.get("modelfile"):
                 raise Refused(400, "path or Modelfile are required")
             base, parameters = read_modelfile(body["modelfile"])
+            base = self._existing(base)
         else:
             if not body.get("from"):
                 raise Refused(400, "neither 'from' or 'files' was specified")

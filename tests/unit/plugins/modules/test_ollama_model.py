@@ -183,6 +183,19 @@ def test_what_somebody_replaced_is_kept_anew_and_not_undone(ollama: FakeOllama, 
     assert ollama.models == {BASE: newer}
 
 
+def test_upper_and_lower_case_are_one_model(ollama: FakeOllama, run: Run) -> None:
+    ollama.models = {BASE: base()}
+    shouted = {"name": BASE, "from": BASE.upper(), "parameters": CAP}
+    for options in (shouted, {**shouted, "name": BASE.upper()}):
+        done = run(**options)
+        assert (done["model"], ollama.models) == (BASE, {BASE: base(**CAPPED), KEPT: base()})
+    assert not done["changed"]
+    run(name=BASE.upper(), state="restored")
+    assert ollama.models == {BASE: base()}
+    run(**{**DERIVE, "from": BASE.upper()})
+    assert ollama.models == {BASE: base(), DERIVED: base(**CAPPED)}
+
+
 def test_a_run_that_was_cut_off_is_completed(ollama: FakeOllama, run: Run) -> None:
     ollama.models = {BASE: base(), KEPT: base()}
     assert run(**IN_PLACE)["steps"] == [f"create {BASE} from {KEPT}"]
