@@ -267,7 +267,7 @@ def test_models(lab: Lab) -> None:
     ollama = lab.ollama()
     assert ollama.get("/api/version") == {"version": "0.32.15"}
     listed = {model["name"]: model for model in ollama.get("/api/tags")["models"]}
-    assert set(listed) == {GUIDES_MODEL, SMALL_MODEL, "qwen2.5:3b"}
+    assert set(listed) == {GUIDES_MODEL, SMALL_MODEL, "qwen2.5:3b", "nomic-embed-text:latest"}
     assert listed[GUIDES_MODEL]["details"]["quantization_level"] == "Q8_0"
     assert re.fullmatch(r"[0-9a-f]{64}", listed[GUIDES_MODEL]["digest"])
     shown = ollama.post("/api/show", model=GUIDES_MODEL)[1]
@@ -325,9 +325,11 @@ def test_an_embedder_has_one_slot_no_cache_and_no_words(lab: Lab) -> None:
     command = runner_command(ollama)
     assert (argument(command, "-c"), argument(command, "-np"), argument(command, "-ub")) == ("2048", "1", "2048")
     (loaded,) = ollama.get("/api/ps")["models"]
-    assert (loaded["name"], round(loaded["size_vram"] / 1024**2)) == ("nomic-embed-text:latest", 240)
-    assert lab.gpu.used_mib() == 240 + 305
+    assert (loaded["name"], round(loaded["size_vram"] / 1024**2)) == ("nomic-embed-text:latest", 312)
+    assert lab.gpu.used_mib() == 312 + 305
     assert "offloaded 13/13 layers to GPU" in ollama.log
+    assert ollama.post("/api/embed", model="nomic-embed-text", input="a", options={"num_batch": 512})[0] == 200
+    assert lab.gpu.used_mib() == 240 + 305
     assert ollama.post("/api/show", model="nomic-embed-text")[1]["capabilities"] == ["embedding"]
     status, answer = ollama.chat("nomic-embed-text")
     assert (status, answer["error"]) == (400, '"nomic-embed-text" does not support chat')

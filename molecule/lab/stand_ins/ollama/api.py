@@ -45,7 +45,6 @@ OPTION_KINDS = {
     "stop": "array",
 }
 KIND_IN_JSON = {"integer": "number", "float32": "number", "boolean": "boolean", "array": "array"}
-CAPABILITIES = ["completion", "tools"]
 
 
 class Model:
@@ -57,6 +56,10 @@ class Model:
     @property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps([self.blob.digest, self.parameters], sort_keys=True).encode()).hexdigest()
+
+    @property
+    def capabilities(self) -> list[str]:
+        return ["embedding"] if self.blob.embedder else ["completion", "tools"]
 
     def details(self) -> Json:
         family = self.blob.show["details"]["family"]
@@ -177,7 +180,7 @@ def shown(model: Model, verbose: bool) -> Json:
     modelfile += "".join(f"PARAMETER {key} {each}\n" for key, each in lines)
     answer = {
         "modelfile": modelfile, "parameters": parameters, "template": "{{ .Prompt }}", "details": model.details(),
-        "model_info": info, "tensors": model.blob.show["tensors"], "capabilities": CAPABILITIES,
+        "model_info": info, "tensors": model.blob.show["tensors"], "capabilities": model.capabilities,
         "modified_at": model.modified,
     }  # fmt: skip
     return {key: value for key, value in answer.items() if value != ""}
@@ -263,11 +266,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer({"version": self.ollama.version})
 
     def tags(self, _: Json) -> None:
-        more = {"capabilities": CAPABILITIES} if self.ollama.release.tags_have_capabilities else {}
+        tell = self.ollama.release.tags_have_capabilities
         self.answer({"models": [
             {
                 "name": m.name, "model": m.name, "modified_at": m.modified, "size": m.blob.file_bytes,
-                "digest": m.digest, "details": m.details(), **more,
+                "digest": m.digest, "details": m.details(), **({"capabilities": m.capabilities} if tell else {}),
             }
             for m in self.ollama.library.all()
         ]})  # fmt: skip
@@ -299,6 +302,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def converse(self, model: Model, body: Json, prompt: str, piece: Callable[[str], Json]) -> None:
         name = body.get("model") or body.get("name")
+        if model.blob.embedder:
+            raise Refused(400, f'"{name}" does not support {self.path.rpartition("/")[2]}')
         if not prompt and body.get("keep_alive") in (0, "0", "0s"):
             self.ollama.scheduler.expire_now(model.blob)
             self.answer({"model": name, "created_at": now(), **piece(""), "done": True, "done_reason": "unload"})

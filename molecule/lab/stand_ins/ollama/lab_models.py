@@ -4,8 +4,9 @@ Weights and KV cache are exact: they follow from the tensors. The total is what 
 tensors (data/lab_models_projection.csv). Where that table has no row, the compute buffer is taken straight on from the
 rows it has: linear in the slot's context and in the batch, which is what its rows are to the MiB. Up to Ollama 0.24 the
 compute buffer held logits for the whole batch; what it then took is what llama.cpp projected in
-tests/data/planner/llama_projection.csv, whose rows are a sum of three products to the MiB. Nothing here comes from the
-collection's own planner, which is tested against it.
+tests/data/planner/llama_projection.csv, whose rows are a sum of three products to the MiB. The embedder is in no
+projection: its compute buffer is what public logs of a batch of 512 leave of 240 MiB in all. Nothing here comes from
+the collection's own planner, which is tested against it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import lab
 from lab import Json
 
 CUDA_CONTEXT_MIB = 305
+EMBEDDER_COMPUTE_MIB = 24 / 512  # for each token of a batch
 _MIB = 1024 * 1024
 _TENSOR_BYTES = {"F32": 4, "F16": 2, "Q8_0": 34 / 32, "Q6_K": 210 / 256, "Q4_K": 144 / 256}
 _CACHE_BYTES = {
@@ -34,6 +36,7 @@ _LAB_MODELS = (
     ("llama3.1:8b-instruct-q8_0", "llama31-8b-q8_0", "llama31-8b", "8.0B"),
     ("llama3.2:3b-instruct-q8_0", "llama32-3b-q8_0", "llama32-3b", "3.2B"),
     ("qwen2.5:3b", "qwen25-3b-q4_k_m", "qwen25-3b", "3.1B"),
+    ("nomic-embed-text:latest", "nomic-embed-text-f16", "nomic-embed-text", "137M"),
 )
 
 
@@ -85,6 +88,18 @@ class Blob:
     def context_length(self) -> int:
         return self.info("context_length")
 
+    @property
+    def embedder(self) -> bool:
+        """It makes vectors and writes nothing: no KV cache, and one slot whatever is asked for."""
+        return f"{self.architecture}.pooling_type" in self.show["model_info"]
+
+    @property
+    def heads_kv(self) -> int:
+        return int(self.show["model_info"].get(f"{self.architecture}.attention.head_count_kv", 1))  # as fs/ggml/ggml.go
+
+    def slots(self, num_parallel: int) -> int:
+        return 1 if self.embedder else num_parallel
+
     @functools.cached_property
     def _parts(self) -> dict[str, float]:
         """MiB of each block ("0", "1", ...), of the output layer, and of the embedding, which stays on the host."""
@@ -99,7 +114,7 @@ class Blob:
     @property
     def _tied(self) -> bool:
         """The embedding is the output matrix too; the GPU gets a copy of it."""
-        return not any(tensor["name"] == "output.weight" for tensor in self.show["tensors"])
+        return not self.embedder and not any(tensor["name"] == "output.weight" for tensor in self.show["tensors"])
 
     @property
     def file_bytes(self) -> int:
@@ -107,7 +122,7 @@ class Blob:
 
     def kv_mib(self, blocks: int, num_ctx: int, parallel: int, cache_type: str) -> float:
         """MiB of the KV cache of so many blocks; `num_ctx` is per slot."""
-        heads = self.info("attention.head_count_kv")
+        heads = 0 if self.embedder else self.heads_kv
         width = self.info("embedding_length") // self.info("attention.head_count")
         cells = math.ceil(num_ctx / 256) * 256
         return blocks * heads * width * 2 * _CACHE_BYTES[cache_type] * cells * parallel / _MIB
@@ -138,6 +153,8 @@ class Blob:
             blocks, output = self._placed(layers, since_030=True)
             return total - self._weights(blocks, output)[0] - self.kv_mib(blocks, context, slots, "f16")
 
+        if self.embedder:
+            return EMBEDDER_COMPUTE_MIB * batch if layers else 0.0
         if (self.case, layers, num_ctx, parallel, batch) in _projections():
             return row(num_ctx, parallel, batch)
         at = {(context, rows): row(context, 1, rows) for context in (1024, 8192) for rows in (512, 1024)}
@@ -152,6 +169,8 @@ class Blob:
         """
         if not blocks:
             return 0.0
+        if self.embedder:
+            return EMBEDDER_COMPUTE_MIB * batch
         vocabulary, width, cells = self.vocabulary, self.info("embedding_length"), math.ceil(num_ctx / 256) * 256
         logits = 4 * batch * (vocabulary + width)
         if output:

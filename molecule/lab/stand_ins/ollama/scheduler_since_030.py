@@ -172,7 +172,10 @@ class Scheduler(scheduler.Scheduler):
         options = request.options
         if not options.batch_is_automatic:
             return
-        context = min(options.num_ctx, request.blob.context_length) * settings.num_parallel()
+        context = min(options.num_ctx, request.blob.context_length) * request.blob.slots(settings.num_parallel())
+        if request.blob.embedder:
+            options.num_batch = min(context, 2048)
+            return
         predicted, free = predicted_bytes(request), self.free_bytes()
         for above, batch in self.release.automatic_batch:
             share = 0.60 if batch >= 2048 else 0.75
@@ -209,7 +212,7 @@ class Scheduler(scheduler.Scheduler):
             options.num_ctx = blob.context_length
         if self.gpu:
             scheduler.report_free(self.free_bytes())
-        runner = Runner(self.program, blob, options, settings.num_parallel(), settings.keep_alive())
+        runner = Runner(self.program, blob, options, blob.slots(settings.num_parallel()), settings.keep_alive())
         log("INFO", "llama_server.go:1048", "loading model via llama-server", model=runner.path)
         try:
             runner.wait_until_ready(request.client_gone)
@@ -223,8 +226,8 @@ def predicted_bytes(request: Request) -> int:
     """Ollama's own rough guess, by which it evicts and picks the batch; it is not what the model takes."""
     blob = request.blob
     width = blob.info("embedding_length") // blob.info("attention.head_count")
-    context = min(request.options.num_ctx, blob.context_length) * settings.num_parallel()
-    return blob.file_bytes + 2 * blob.blocks * blob.info("attention.head_count_kv") * width * context * 2
+    context = min(request.options.num_ctx, blob.context_length) * blob.slots(settings.num_parallel())
+    return blob.file_bytes + 2 * blob.blocks * blob.heads_kv * width * context * 2
 
 
 def batch_surcharge(batch: int) -> int:

@@ -114,7 +114,7 @@ class Runner(scheduler.Runner):
         """Ollama's estimate for some and for all layers on the GPU (fs/ggml/ggml.go, GraphSize)."""
         blob, batch, context = self.blob, self.batch, self.num_ctx * self.parallel
         width, heads, words = blob.info("embedding_length"), blob.info("attention.head_count"), blob.vocabulary
-        heads_kv = blob.info("attention.head_count_kv")
+        heads_kv = blob.heads_kv
         copied = 4 * batch * (width + words) + width * words * 105 // 128
         if blob.architecture == "llama":
             every = 4 * batch * (1 + 4 * width + context * (1 + heads))
@@ -306,7 +306,8 @@ class Scheduler(scheduler.Scheduler):
         options = request.options
         runner, self._started = self._started, None
         if runner is None:
-            runner = Runner(self.ollama, request.blob, options, settings.num_parallel(), settings.keep_alive())
+            slots = request.blob.slots(settings.num_parallel())
+            runner = Runner(self.ollama, request.blob, options, slots, settings.keep_alive())
         free = self.free_bytes() if options.num_gpu != 0 else 0
         if free:
             scheduler.report_free(free)
