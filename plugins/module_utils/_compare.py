@@ -8,7 +8,7 @@ A host's plan is a mapping of plain data (`<report_dir>/<host>.plan.json`); docs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from math import ceil
@@ -27,7 +27,6 @@ TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib"
 EVERYTHING = 999  # the guide's word for all layers
 CELLS = 256  # a context grows in steps of this
 LONGEST_CTX = 1 << 22  # where the model does not say
-FIT_TARGET_MIB = 1024  # what llama.cpp leaves free by itself
 
 # The guide's comparison table in its own words, row by row.
 GUIDE_ROWS = (
@@ -42,7 +41,8 @@ GUIDE = {
         "conservative": ("35", "2048", "1", "30%", "~9GB", "7GB", "~85-90%", "very stable", "sequential"),
     }.items()
 }
-# The guide's table of layers, by the share of the layers that it calls so.
+# The guide's table of layers for its model, by the share of the layers that it calls so.
+GUIDE_MODEL = "llama3.1:8b"
 GUIDE_LAYERS = {
     0.0: "0, CPU ~8.5GB, ~30-40%",
     0.25: "~4GB, CPU ~4.5GB, ~70%",
@@ -61,7 +61,7 @@ class _Host:
     version: str
     models: Mapping[str, _planner.Model]
     card_mib: int
-    taken_mib: int  # what others hold now, and the backend as far as it is known
+    others_mib: int  # what neither Ollama nor the backend holds now
     gpu_gb: float
     host_gb: float
 
@@ -102,7 +102,7 @@ def compare(
         version,
         models,
         card_mib,
-        sum(process["used_mib"] for process in plan["others"]) + ((plan["backend"] or {}).get("used_mib") or 0),
+        sum(process["used_mib"] for process in plan["others"]),
         plan["bandwidth_gb_per_s"]["gpu"],
         plan["bandwidth_gb_per_s"]["host"],
     )
@@ -143,26 +143,33 @@ def held_by_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[dict
 
 
 def backend_use(declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the backend itself takes on the GPU: {used_mib, now_mib, source}; None where there is no backend.
+    """What the backend itself takes on the GPU: {now_mib, measured_mib, profile, day, env}; None without a backend.
 
-    `used_mib` is None before any load. The last proof has measured it, with that proof's settings; what it holds now
-    is the least that it will.
+    The last proof has measured it with the settings `env`, and nobody knows it with others before a load.
     """
     if declared["backend"]["kind"] == "none":
         return None
     proof = read["state"].get("proof") or {}
     record = proof.get("record") or {}
     others = (record.get("memory") or {}).get("others") or []
-    measured = max((other["peak_mib"] or 0 for other in others if other["name"] == "backend"), default=None)
-    now = sum(process["used_mib"] or 0 for process in gpu["processes"] if process["pid"] in read["backend"]["pids"])
-    if measured is None:
-        return {"used_mib": None, "now_mib": now, "source": "not known before a load"}
     day = datetime.fromtimestamp(float(proof.get("at") or 0), timezone.utc).strftime("%Y-%m-%d")
     return {
-        "used_mib": max(measured, now),
-        "now_mib": now,
-        "source": f"measured with {record.get('profile')} on {day}",
+        "now_mib": sum(
+            process["used_mib"] or 0 for process in gpu["processes"] if process["pid"] in read["backend"]["pids"]
+        ),
+        "measured_mib": max((other["peak_mib"] or 0 for other in others if other["name"] == "backend"), default=None),
+        "profile": record.get("profile"),
+        "day": day if proof else None,
+        "env": {row["name"]: row["wanted"] for row in record.get("settings") or []},
     }
+
+
+def _backend_mib(backend: Mapping[str, Any] | None, profile: Mapping[str, Any]) -> int | None:
+    """What the backend takes under a profile: 0 without one, None where it was not measured with these settings."""
+    if backend is None:
+        return 0
+    same = all(backend["env"].get(name) == value for name, value in profile["env"].items())
+    return backend["measured_mib"] if same else None
 
 
 def _no_models(api: Mapping[str, Any]) -> str:
@@ -204,11 +211,16 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         margin_mib=margins[0] if margins else None,
         margin="none" if not (margins and carried) else "void" if asks else "given",
     )
+    backend = _backend_mib(plan["backend"], profile)
+    taken = host.others_mib + (backend or 0)
     try:
-        scenario = _predict.scenario(declared, host.read)
-        left_free = column["margin_mib"] if column["margin"] == "given" else FIT_TARGET_MIB
-        fitted = host.card_mib - left_free - host.taken_mib
-        scenarios = {name: _as_loaded(host, host.models[name], scenario, fitted) for name in named}
+        asked = _predict.scenario(declared, host.read).num_gpu
+        scenarios = {
+            name: _all_by_name(
+                _predict.as_loaded(declared, host.read, host.models[name], host.version, taken), host.models[name]
+            )
+            for name in named
+        }
         plans = {name: _planner.plan(host.models[name], scenarios[name], ollama_version=host.version) for name in named}
     except _planner.ScenarioInvalid as problem:
         return {**column, "problems": [str(problem)]}
@@ -224,11 +236,13 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         ollama_mib=total,
         ollama_band_mib=[low, high],
         host_mib=round(together.host_mib),
-        sum_mib=total + host.taken_mib,
-        headroom_mib=limit - total - host.taken_mib,
-        fits=total + host.taken_mib <= limit,
-        fits_surely=high + host.taken_mib <= limit,
-        cannot_fit=low + host.taken_mib > limit,
+        backend_mib=backend,
+        sum_mib=total + taken,
+        headroom_mib=limit - total - taken,
+        fits=total + taken <= limit,
+        fits_surely=high + taken <= limit and backend is not None,
+        # As apply judges before it writes: what the backend takes is for the load to show.
+        refused=profile["max_used_mib"] is None or low + host.others_mib > profile["max_used_mib"],
     )
     column["models"] = [
         _model(
@@ -236,10 +250,10 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
             name,
             scenarios[name],
             plans[name],
-            asked=scenario.num_gpu,
-            room_mib=limit - host.taken_mib - sum(plans[each].total_mib for each in loaded if each != name)
+            asked=asked,
+            room_mib=limit - taken - sum(plans[each].total_mib for each in loaded if each != name)
             if name in loaded
-            else limit - host.taken_mib,
+            else limit - taken,
         )
         for name in named
     ]
@@ -248,15 +262,9 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
     return column
 
 
-def _as_loaded(host: _Host, model: _planner.Model, scenario: _planner.Scenario, fitted_mib: float) -> _planner.Scenario:
-    """The settings with the layers that really go to the GPU: as asked, or as many as Ollama's fitting leaves there."""
-    if scenario.num_gpu >= 0:
-        everything = scenario.num_gpu >= model.offloadable
-        return replace(scenario, num_gpu=_planner.ALL_LAYERS if everything else scenario.num_gpu)
-    if _planner.plan(model, scenario, ollama_version=host.version).total_mib <= fitted_mib:
-        return scenario
-    layers = _planner.max_num_gpu(model, scenario, fitted_mib, ollama_version=host.version)
-    return replace(scenario, num_gpu=layers)
+def _all_by_name(scenario: _planner.Scenario, model: _planner.Model) -> _planner.Scenario:
+    """All layers said as such: the planner's warnings about a cap that caps nothing have no cure, ours have."""
+    return replace(scenario, num_gpu=_planner.ALL_LAYERS) if scenario.num_gpu >= model.offloadable else scenario
 
 
 def _model(
@@ -346,24 +354,26 @@ def largest_num_ctx(
 
 
 def _comparison(host: _Host, plan: Mapping[str, Any], column: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The guide's rows: setting, guide (its words, None where it has none here), really (a line a model)."""
+    """The guide's rows: setting, guide (its words or None), really (text, or a text by model)."""
     words = {} if column["changed"] else GUIDE.get(column["name"], {})
-    unknown = bool(plan["backend"]) and plan["backend"]["used_mib"] is None
+    unknown = column["backend_mib"] is None
     models = column["models"]
     slots = max(model["num_parallel"] for model in models)
-    alone = len(column["loaded_together"]) < len(models)
-    really: dict[str, list[str]] = {
-        "GPU layers": [_layers_text(model) for model in models],
-        "Context window": [_context_text(model) for model in models],
-        "Concurrent requests": [str(model["num_parallel"]) for model in models],
-        "GPU memory reserved": [_reserved_text(column, host.card_mib)],
-        "Expected GPU usage": [f"{column['sum_mib']} MiB" + (" + backend" if unknown else "")],
-        "Safety buffer": [f"{host.card_mib - column['sum_mib']} MiB" + (" - backend" if unknown else "")],
-        "Performance vs full GPU": [_speed_text(model) for model in models],
-        "Stability": [_stability_text(column, unknown)],
-        "Reflection support": [
-            "models take turns, reloading" if alone else "concurrent" if slots > 1 else "sequential"
-        ],
+    turns = len(column["loaded_together"]) < len(models)
+
+    def by_model(text: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
+        return {model["name"]: text(model) for model in models}
+
+    really: dict[str, dict[str, str] | str] = {
+        "GPU layers": by_model(_layers_text),
+        "Context window": by_model(_context_text),
+        "Concurrent requests": by_model(lambda model: str(model["num_parallel"])),
+        "GPU memory reserved": _reserved_text(column, host.card_mib),
+        "Expected GPU usage": f"{column['sum_mib']} MiB" + (" + backend" if unknown else ""),
+        "Safety buffer": f"{host.card_mib - column['sum_mib']} MiB" + (" - backend" if unknown else ""),
+        "Performance vs full GPU": by_model(_speed_text),
+        "Stability": _stability_text(column, unknown),
+        "Reflection support": "models take turns, reloading" if turns else "concurrent" if slots > 1 else "sequential",
     }
     return [{"setting": row, "guide": words.get(row), "really": really[row]} for row in GUIDE_ROWS]
 
@@ -399,7 +409,7 @@ def _stability_text(column: Mapping[str, Any], backend_unknown: bool) -> str:
     if left < 0:
         return f"{-left} MiB too much"
     if backend_unknown:
-        return f"fits if backend < {left} MiB"
+        return f"fits with backend <= {left}"
     return f"{'fits' if column['fits_surely'] else 'fits perhaps'}, {left} MiB left"
 
 
@@ -433,8 +443,8 @@ def _warnings(
         )
     if len(column["loaded_together"]) < len(column["models"]):
         warnings.append(
-            f"of {len(column['models'])} models {len(column['loaded_together'])} stay loaded at one time "
-            f"({', '.join(column['loaded_together'])} take the most): each turn of another model reloads; "
+            f"not all {len(column['models'])} models stay loaded together (the most is "
+            f"{', '.join(column['loaded_together'])}): each turn of another model reloads; "
             "raise max_loaded_models where memory allows, or serve fewer or smaller models"
         )
     warnings += [f"Ollama {host.version} has no setting for {name}" for name in unheard]
@@ -459,10 +469,10 @@ def _fit_warnings(column: Mapping[str, Any]) -> list[str]:
             if model["largest_num_ctx"]:
                 cures.append(f"num_ctx {model['largest_num_ctx']}")
         cures = cures or ["lower num_ctx, num_parallel or max_loaded_models, serve less, or free what others hold"]
-        refused = ", so apply refuses it" if column["cannot_fit"] and column["max_used_mib"] is not None else ""
+        refused = ", so apply refuses it" if column["refused"] and column["max_used_mib"] is not None else ""
         return [f"{-column['headroom_mib']} MiB more than {of}{refused}; would fit: {' or '.join(cures)}"]
-    if not column["fits_surely"]:
-        low, high = column["ollama_band_mib"]
+    low, high = column["ollama_band_mib"]
+    if high - column["ollama_mib"] > column["headroom_mib"]:
         return [
             f"the headroom of {column['headroom_mib']} MiB is within what the prediction leaves open "
             f"({low} to {high}): only a load can tell, which apply does"
@@ -475,7 +485,11 @@ def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, An
     if wanted is None or wanted == EVERYTHING:
         return []
     if model["asked_layers"] is None:
-        return [f"gpu_layers {wanted} reaches nobody: the backend does not send it; Ollama fits the layers by itself"]
+        less = model["layers"] < min(wanted, count)
+        return [
+            f"gpu_layers {wanted} reaches nobody: the backend does not send it; Ollama fits the layers by itself"
+            + (f", and only {model['layers']} of {count} fit: apply fails unless gpu_layers is no more" if less else "")
+        ]
     quarter = model["layer_table"][count - ceil(count / 4)]
     if wanted >= count:
         saved = model["layer_table"][count]["gpu_mib"] - quarter["gpu_mib"]
@@ -483,9 +497,12 @@ def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, An
             f"{wanted} ≥ {count} layers: nothing is offloaded; gpu_layers {quarter['layers']} would offload a quarter: "
             f"{saved} MiB less on the GPU{_slower_text(model, quarter, ', ', '')}"
         ]
-    if model["layers"] < model["largest_num_gpu"]:
-        best = model["layer_table"][model["largest_num_gpu"]]
-        return [f"only {wanted} of {count} layers are on the GPU; gpu_layers {best['layers']} fits as well"]
+    if 2 * model["layers"] < model["largest_num_gpu"]:
+        row = model["layer_table"][model["layers"]]
+        return [
+            f"only {wanted} of {count} layers are on the GPU{_slower_text(model, row, ', ', '')}; "
+            f"gpu_layers {model['largest_num_gpu']} fits as well"
+        ]
     return []
 
 
@@ -499,17 +516,18 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
     notes = []
     if not host.declared["models"] and not any(profile["models"] for profile in host.declared["profiles"]):
         notes.append("gpu_memory_models names no model: planned for what is loaded now")
-    if plan["backend"] and plan["backend"]["used_mib"] is None:
-        now = plan["backend"]["now_mib"]
-        notes.append(
-            "what the backend itself takes on the GPU is not known before a load"
-            + (f" (it holds {now} MiB now)" if now else "")
-            + ": apply and verify measure it, and the next plan counts it"
+    backend = plan["backend"]
+    if backend and any(profile.get("backend_mib") is None for profile in plan["profiles"]):
+        known = (
+            f" but for the settings that the load of {backend['day']} had"
+            if backend["measured_mib"] is not None
+            else f"; it holds {backend['now_mib']} MiB now"
+            if backend["now_mib"]
+            else ""
         )
-    if plan["backend"] and plan["backend"]["used_mib"] is not None:
         notes.append(
-            f"the backend's {plan['backend']['used_mib']} MiB were {plan['backend']['source']}; "
-            "other settings may make it take more or less"
+            f"what the backend itself takes on the GPU is not known before a load{known}: apply and verify measure it, "
+            "and the next plan counts it"
         )
     if gpus > 1:
         notes.append(

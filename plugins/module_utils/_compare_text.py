@@ -56,8 +56,9 @@ def one_line(plan: Mapping[str, Any]) -> str:
     if chosen is None:
         text = f"cannot be planned: {'; '.join(problems) or 'its profile is not known'}"
     else:
-        state = "fits" if chosen["fits_surely"] else "fits perhaps" if chosen["fits"] else "does not fit"
-        text = f"{chosen['label']}  {state}  {_sum(plan, chosen)} of {chosen['limit_mib']} MiB, {_headroom(chosen)}"
+        state = "fits" if chosen["fits_surely"] else "may fit" if chosen["fits"] else "does not fit"
+        used = f"{chosen['sum_mib']}{_and_backend(chosen)} of {chosen['limit_mib']} MiB"
+        text = f"{chosen['label']}  {state}  {used}, {_headroom(chosen)}"
         text += f", {len(chosen['warnings'])} warnings" if chosen["warnings"] else ""
     return textwrap.shorten(_printable(f"{plan['host']}  {text}"), WIDTH, placeholder=" ...")
 
@@ -83,7 +84,10 @@ def _head(plan: Mapping[str, Any]) -> Iterator[str]:
 def _budget(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield _row("BUDGET", [each["label"] + (" (chosen)" if each["chosen"] else "") for each in profiles])
     if len(plan["models"]) > 1:
-        yield from _rows("loaded together", [each["loaded_together"] for each in profiles])
+        most = max(len(each["loaded_together"]) for each in profiles)
+        for line in range(most):
+            names = [each["loaded_together"][line : line + 1] for each in profiles]
+            yield _row("" if line else "loaded together", [name[0] if name else "" for name in names])
     for term, name in TERM_NAMES.items():
         if any(each["terms"][term] or each["terms_band"].get(term) for each in profiles):
             yield _row(name, [_banded(each["terms"][term], each["terms_band"].get(term)) for each in profiles])
@@ -91,19 +95,10 @@ def _budget(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> I
     for other in plan["others"]:
         yield _row(f"others now: {other['name']}", [f"{other['used_mib']:>6}" for _ in profiles])
     if plan["backend"]:
-        known = plan["backend"]["used_mib"]
-        # How it was measured stands in a note.
-        text = f"{known:>6}  measured before" if known is not None else f"{'?':>6}  known after a load"
-        yield _row("backend", [text for _ in profiles])
-    yield _row("= sum", [f"{_sum(plan, each):>6}" for each in profiles])
-    yield _row(
-        "threshold",
-        [
-            f"{each['limit_mib']:>6}" + ("" if each["max_used_mib"] == each["limit_mib"] else "  (none: the card)")
-            for each in profiles
-        ],
-    )
-    yield _row("headroom", [f"{each['headroom_mib']:>6}{_verdict(plan, each)}" for each in profiles])
+        yield _row("backend", [_backend(plan["backend"], each) for each in profiles])
+    yield _row("= sum", [f"{each['sum_mib']:>6}{_and_backend(each)}" for each in profiles])
+    yield _row("threshold", [_threshold(each) for each in profiles])
+    yield _row("headroom", [f"{each['headroom_mib']:>6}{_verdict(each)}" for each in profiles])
     yield _row("margin left by Ollama", [_margin(each) for each in profiles])
 
 
@@ -115,27 +110,27 @@ def _comparison(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) 
         if any(row["guide"] for row in rows):
             yield _row(setting, [f"guide: {row['guide']}" if row["guide"] else "" for row in rows])
             setting = "  really"
-        yield from _rows(setting, [row["really"] for row in rows])
+        yield from _by_model(setting, plan["models"], [row["really"] for row in rows])
 
 
 def _largest(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    less = " - backend" if plan["backend"] and plan["backend"]["used_mib"] is None else ""
-    yield _row("LARGEST THAT FITS", [f"under {each['limit_mib']}{less}" for each in profiles])
-    for name in plan["models"]:
-        models = [_of(each, name) for each in profiles]
-        prefix = f"{name[:14]} " if len(plan["models"]) > 1 else ""
-        yield _row(
-            f"{prefix}num_gpu",
-            [f"{model['largest_num_gpu']} of {model['offloadable_layers']}" if model else "-" for model in models],
-        )
-        yield _row(f"{prefix}num_ctx", [_largest_ctx(model) for model in models])
+    yield _row(
+        "LARGEST THAT FITS",
+        [f"under {each['limit_mib']}{' - backend' if each['backend_mib'] is None else ''}" for each in profiles],
+    )
+    models = [each["models"] for each in profiles]
+    of = "{largest_num_gpu} of {offloadable_layers}".format_map
+    yield from _by_model("num_gpu", plan["models"], [{one["name"]: of(one) for one in each} for each in models])
+    yield from _by_model(
+        "num_ctx", plan["models"], [{one["name"]: _largest_ctx(one) for one in each} for each in models]
+    )
 
 
-def _largest_ctx(model: Mapping[str, Any] | None) -> str:
-    if model is None:
-        return "-"
+def _largest_ctx(model: Mapping[str, Any]) -> str:
+    if model["largest_num_ctx"] is None:
+        return "none fits"
     slots = model["num_parallel"]
-    return f"{model['largest_num_ctx'] or 'none'}" + (f" for each of {slots}" if slots > 1 else "")
+    return f"{model['largest_num_ctx']}" + (f" for each of {slots}" if slots > 1 else "")
 
 
 def _layers(plan: Mapping[str, Any], name: str, profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -144,12 +139,12 @@ def _layers(plan: Mapping[str, Any], name: str, profiles: Sequence[Mapping[str, 
     count = models[0]["offloadable_layers"]
     gb = plan["bandwidth_gb_per_s"]
     yield f"  LAYERS ON THE GPU of {name} (! is too much with what others hold)"
-    yield _layer_row("", [profile["label"] for profile in profiles], "the guide says")
+    quoted = name.startswith(_compare.GUIDE_MODEL)
+    yield _layer_row("", [profile["label"] for profile in profiles], "the guide says" if quoted else "")
     yield _layer_row("", [f"{'GPU':>6}{'host':>7}{'speed':>7}"] * len(profiles))
     for layers in shown_layers(count, {model["layers"] for model in models}):
-        yield _layer_row(
-            str(layers), [_layer_cell(model["layer_table"][layers]) for model in models], _guide(layers, count)
-        )
+        cells = [_layer_cell(model["layer_table"][layers]) for model in models]
+        yield _layer_row(str(layers), cells, _guide(layers, count) if quoted else "")
     yield (
         f"  speed is arithmetic, not a measurement: bytes that a token reads, over {gb['gpu']:g} GB/s of the GPU "
         f"and {gb['host']:g} of the host"
@@ -195,9 +190,23 @@ def _banded(mib: int, band: Sequence[int] | None) -> str:
     return f"{mib:>6}" + (f"  ({band[0]} to {band[1]})" if band and band[0] != band[1] else "")
 
 
-def _sum(plan: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
-    unknown = plan["backend"] and plan["backend"]["used_mib"] is None
-    return f"{profile['sum_mib']}" + (" + backend" if unknown else "")
+def _backend(backend: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
+    if profile["backend_mib"] is not None:
+        return f"{profile['backend_mib']:>6}  measured {backend['day']}"
+    if backend["measured_mib"] is not None:
+        return f"{'?':>6}  ({backend['measured_mib']} with {backend['profile']})"
+    return f"{'?':>6}  known after a load"
+
+
+def _threshold(profile: Mapping[str, Any]) -> str:
+    if profile["max_used_mib"] is None:
+        return f"{profile['limit_mib']:>6}  (none: the card)"
+    more = profile["max_used_mib"] > profile["limit_mib"]
+    return f"{profile['limit_mib']:>6}" + (f"  (the card, not {profile['max_used_mib']})" if more else "")
+
+
+def _and_backend(profile: Mapping[str, Any]) -> str:
+    return " + backend" if profile["backend_mib"] is None else ""
 
 
 def _headroom(profile: Mapping[str, Any]) -> str:
@@ -205,12 +214,10 @@ def _headroom(profile: Mapping[str, Any]) -> str:
     return f"headroom {left}" if left >= 0 else f"{-left} too much"
 
 
-def _verdict(plan: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
-    if profile["cannot_fit"]:
-        return "  cannot fit"
+def _verdict(profile: Mapping[str, Any]) -> str:
     if not profile["fits"]:
-        return "  is unlikely to fit"
-    if plan["backend"] and plan["backend"]["used_mib"] is None:
+        return "  does not fit"
+    if profile["backend_mib"] is None:
         return "  left for the backend"
     return "  fits" if profile["fits_surely"] else "  fits perhaps"
 
@@ -222,15 +229,19 @@ def _margin(profile: Mapping[str, Any]) -> str:
 
 
 def _row(label: str, cells: Sequence[str]) -> str:
-    return f"  {label[: LABEL_WIDTH - 1]:<{LABEL_WIDTH}}{''.join(f'{cell:<{CELL_WIDTH}}' for cell in cells)}".rstrip()
+    row = "".join(f"{cell[: CELL_WIDTH - 1]:<{CELL_WIDTH}}" for cell in cells)
+    return f"  {label[: LABEL_WIDTH - 1]:<{LABEL_WIDTH}}{row}".rstrip()
 
 
-def _rows(label: str, cells: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A row whose cells have several lines."""
-    for line in range(max(map(len, cells), default=0)):
-        yield _row(
-            label if not line else "", [cell[line][: CELL_WIDTH - 1] if line < len(cell) else "" for cell in cells]
-        )
+def _by_model(label: str, names: Sequence[str], cells: Sequence[Mapping[str, str] | str]) -> Iterator[str]:
+    """A row of texts, or of texts by model: then a line for each model, unless all say the same."""
+    texts = [list(cell.values()) if isinstance(cell, Mapping) else [cell] for cell in cells]
+    if all(len(set(each)) <= 1 for each in texts):
+        yield _row(label, [each[0] if each else "" for each in texts])
+        return
+    yield _row(label, [])
+    for name in names:
+        yield _row(f"  {name}", [cell.get(name, "") if isinstance(cell, Mapping) else cell for cell in cells])
 
 
 def _paragraphs(label: str, texts: Sequence[str]) -> list[str]:

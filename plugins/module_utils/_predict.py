@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _planner
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _planner, _settings
 
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib", "total_mib", "host_mib")
+FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
+RESERVE_UNTIL_029_MIB = 457  # Ollama's own, for each CUDA GPU
 OLLAMA_PROCESSES = ("ollama", "llama-server", "ollama_llama_server", "ollama-runner")
 
 
@@ -28,7 +31,8 @@ def predict(
     plans: dict[str, _planner.Plan] = {}
     for name, model in models.items():
         try:
-            plans[name] = _planner.plan(model, scenario(declared, read), ollama_version=version)
+            loaded_as = as_loaded(declared, read, model, version, others_mib(declared, read))
+            plans[name] = _planner.plan(model, loaded_as, ollama_version=version)
         except _planner.ScenarioInvalid as problem:
             notes.append(f"{name} cannot be planned: {problem}")
     if not plans:
@@ -73,6 +77,38 @@ def scenario(declared: Mapping[str, Any], read: Mapping[str, Any]) -> _planner.S
         "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
     }
     return _planner.Scenario.from_dict(settings)
+
+
+def as_loaded(
+    declared: Mapping[str, Any], read: Mapping[str, Any], model: _planner.Model, version: str, taken_mib: float
+) -> _planner.Scenario:
+    """The settings with the layers that really go to the GPU. Raises ScenarioInvalid.
+
+    As many as requests ask for; where they ask for none, as many as Ollama's fitting leaves on the only GPU, of which
+    `taken_mib` are not Ollama's. On several GPUs a model may spread, so that there all are expected to fit.
+    """
+    asked = scenario(declared, read)
+    if asked.num_gpu >= 0:
+        return asked
+    gpus = [gpu for gpu in read["nvml"]["gpus"] if not gpu.get("error")]
+    if len(gpus) != 1:
+        return asked
+    free = (
+        gpus[0]["total_mib"] - (gpus[0].get("reserved_mib") or 0) - _left_free_mib(declared, gpus, version) - taken_mib
+    )
+    if _planner.plan(model, asked, ollama_version=version).total_mib <= free:
+        return asked
+    return replace(asked, num_gpu=_planner.max_num_gpu(model, asked, free, ollama_version=version))
+
+
+def _left_free_mib(declared: Mapping[str, Any], gpus: list[Mapping[str, Any]], version: str) -> int:
+    """What fitting leaves free: the profile's margin where this release has a setting for it, else what is built in."""
+    profile, release = declared["profile"], _settings.parse_version(version)
+    margins = _settings.margins_mib(gpus, profile["max_used_mib"])
+    _, unheard = _settings.ollama_environment(profile["intent"], margins, release)
+    if margins and "margin_mib" not in unheard:
+        return margins[0]
+    return FIT_TARGET_MIB if release is None or release >= (0, 30, 0) else RESERVE_UNTIL_029_MIB
 
 
 def loaded_together(

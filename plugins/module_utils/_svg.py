@@ -15,7 +15,7 @@ BAR_LEFT, BAR_WIDTH, BAR_HEIGHT = 20, 940, 34
 HEAD_HEIGHT, ROW_HEIGHT, FOOT_HEIGHT = 96, 92, 40
 # kind -> (name, colour); colours that both a light and a dark page carry, told apart also by lightness
 KINDS = {
-    "weights_mib": ("weights", "#4269d0"),
+    "weights_mib": ("weights", "#7397f0"),
     "kv_mib": ("KV cache", "#efb118"),
     "compute_mib": ("compute", "#3ca951"),
     "op_offload_mib": ("copies for host layers", "#a463f2"),
@@ -61,10 +61,10 @@ def budget_svg(plan: Mapping[str, Any]) -> str:
     scale = BAR_WIDTH / max(card, *(profile["sum_mib"] for profile in profiles), 1)
     for index, profile in enumerate(profiles):
         parts += _bar(plan, profile, HEAD_HEIGHT + index * ROW_HEIGHT, card, scale)
-    unknown = plan["backend"] and plan["backend"]["used_mib"] is None
+    unknown = [profile["label"] for profile in profiles if profile["backend_mib"] is None]
     foot = "Arithmetic from the model's own data; nothing was loaded."
-    foot += " The backend's own use is not in the bars: it is not known before a load." if unknown else ""
-    parts.append(_label(BAR_LEFT, height - 16, foot, "quiet"))
+    foot += f" Not known before a load and not in the bars: the backend with {', '.join(unknown)}." if unknown else ""
+    parts.append(_label(BAR_LEFT, height - 16, _clipped(foot, 140), "quiet"))
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -72,8 +72,7 @@ def _segments(plan: Mapping[str, Any], profile: Mapping[str, Any]) -> list[tuple
     """(kind, name, MiB) of everything that a bar holds, from left to right."""
     rows = [(term, KINDS[term][0], mib) for term, mib in profile["terms"].items()]
     rows += [("others", f"now held by {other['name']}", other["used_mib"]) for other in plan["others"]]
-    if plan["backend"]:
-        rows.append(("backend", f"backend, {plan['backend']['source']}", plan["backend"]["used_mib"] or 0))
+    rows.append(("backend", "backend, as measured before", profile["backend_mib"] or 0))
     return [row for row in rows if row[2] > 0]
 
 
@@ -90,7 +89,7 @@ def _legend(plan: Mapping[str, Any], profiles: list[Mapping[str, Any]]) -> list[
 
 def _bar(plan: Mapping[str, Any], profile: Mapping[str, Any], top: int, card: int, scale: float) -> list[str]:
     limit, left = profile["limit_mib"], profile["headroom_mib"]
-    of = f"threshold {limit}" if profile["max_used_mib"] == limit else f"no threshold, the card has {card}"
+    of = f"no threshold, the card has {card}" if profile["max_used_mib"] is None else f"threshold {limit}"
     state = f"headroom {left}" if left >= 0 else f"{-left} too much"
     bar = top + 28
     parts = [
@@ -116,10 +115,11 @@ def _bar(plan: Mapping[str, Any], profile: Mapping[str, Any], top: int, card: in
             parts.append(_label(x + width / 2, bar + 22, str(mib), "inside"))
         x += width
     at = BAR_LEFT + limit * scale
-    parts.append(
-        f'<line class="limit" x1="{at:.1f}" y1="{bar - 6}" x2="{at:.1f}" y2="{bar + BAR_HEIGHT + 6}">'
-        f"<title>{_text(of)} MiB</title></line>"
-    )
+    if profile["max_used_mib"] is not None:
+        parts.append(
+            f'<line class="limit" x1="{at:.1f}" y1="{bar - 6}" x2="{at:.1f}" y2="{bar + BAR_HEIGHT + 6}">'
+            f"<title>threshold {limit} MiB</title></line>"
+        )
     return parts
 
 
