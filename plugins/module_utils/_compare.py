@@ -201,7 +201,7 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
     environment, unheard = _decide.wanted_environment(declared, host.read)
     margins = _settings.margins_mib([plan["gpu"]], profile["max_used_mib"])
     carried = any(row.variable in environment for row in _settings.OLLAMA_READS if row.intent == "margin_mib")
-    asks = "gpu_layers" in host.declared["backend"]["keys"] and "gpu_layers" in profile["intent"]
+    asked = _predict.asked_layers(declared, host.read)
     limit = min(profile["max_used_mib"] or host.card_mib, host.card_mib)
     column.update(
         changed=profile["changed"],
@@ -209,12 +209,11 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         max_used_mib=profile["max_used_mib"],
         limit_mib=limit,
         margin_mib=margins[0] if margins else None,
-        margin="none" if not (margins and carried) else "void" if asks else "given",
+        margin="none" if not (margins and carried) else "given" if asked is None or asked < 0 else "void",
     )
     backend = _backend_mib(plan["backend"], profile)
     taken = host.others_mib + (backend or 0)
     try:
-        asked = _predict.scenario(declared, host.read).num_gpu
         scenarios = {
             name: _all_by_name(
                 _predict.as_loaded(declared, host.read, host.models[name], host.version, taken), host.models[name]
@@ -268,7 +267,7 @@ def _all_by_name(scenario: _planner.Scenario, model: _planner.Model) -> _planner
 
 
 def _model(
-    host: _Host, name: str, scenario: _planner.Scenario, plan: _planner.Plan, *, asked: int, room_mib: float
+    host: _Host, name: str, scenario: _planner.Scenario, plan: _planner.Plan, *, asked: int | None, room_mib: float
 ) -> dict[str, Any]:
     """One model under one profile, with every number of layers and the largest settings that its room allows."""
     model = host.models[name]
@@ -277,7 +276,7 @@ def _model(
     )
     return {
         "name": name,
-        "asked_layers": asked if asked >= 0 else None,
+        "asked_layers": None if asked is None or asked < 0 else asked,
         "layers": plan.offloaded_layers,
         "offloadable_layers": plan.offloadable_layers,
         "num_ctx": plan.num_ctx,
@@ -481,29 +480,33 @@ def _fit_warnings(column: Mapping[str, Any]) -> list[str]:
 
 
 def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    wanted, count = column["intent"].get("gpu_layers"), model["offloadable_layers"]
-    if wanted is None or wanted == EVERYTHING:
-        return []
-    if model["asked_layers"] is None:
+    wanted, asked, count = column["intent"].get("gpu_layers"), model["asked_layers"], model["offloadable_layers"]
+    key = host.declared["backend"]["keys"].get("gpu_layers")
+    if asked is None:
+        if wanted is None or wanted == EVERYTHING:
+            return []
         less = model["layers"] < min(wanted, count)
         return [
             f"gpu_layers {wanted} reaches nobody: the backend does not send it; Ollama fits the layers by itself"
             + (f", and only {model['layers']} of {count} fit: apply fails unless gpu_layers is no more" if less else "")
         ]
+    if 2 * asked < model["largest_num_gpu"]:
+        slower = _slower_text(model, model["layer_table"][model["layers"]], ": ", "")
+        setting, found = "gpu_layers", ""
+        if asked != wanted:
+            setting, found = f"env.{key}", f", as {key}={asked} on this host says, which the profile does not set"
+        return [
+            f"only {asked} of {count} layers are on the GPU{found}{slower}; "
+            f"{setting} {model['largest_num_gpu']} fits as well"
+        ]
+    if asked < count or asked == EVERYTHING:
+        return []
     quarter = model["layer_table"][count - ceil(count / 4)]
-    if wanted >= count:
-        saved = model["layer_table"][count]["gpu_mib"] - quarter["gpu_mib"]
-        return [
-            f"{wanted} ≥ {count} layers: nothing is offloaded; gpu_layers {quarter['layers']} would offload a quarter: "
-            f"{saved} MiB less on the GPU{_slower_text(model, quarter, ', ', '')}"
-        ]
-    if 2 * model["layers"] < model["largest_num_gpu"]:
-        row = model["layer_table"][model["layers"]]
-        return [
-            f"only {wanted} of {count} layers are on the GPU{_slower_text(model, row, ', ', '')}; "
-            f"gpu_layers {model['largest_num_gpu']} fits as well"
-        ]
-    return []
+    saved = model["layer_table"][count]["gpu_mib"] - quarter["gpu_mib"]
+    return [
+        f"{asked} ≥ {count} layers: nothing is offloaded; gpu_layers {quarter['layers']} would offload a quarter: "
+        f"{saved} MiB less on the GPU{_slower_text(model, quarter, ', ', '')}"
+    ]
 
 
 def _slower_text(model: Mapping[str, Any], row: Mapping[str, Any], before: str = " (", after: str = ")") -> str:

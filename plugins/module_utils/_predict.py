@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _planner, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _planner, _profile, _settings
 
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib", "total_mib", "host_mib")
 FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
@@ -68,7 +68,7 @@ def scenario(declared: Mapping[str, Any], read: Mapping[str, Any]) -> _planner.S
     intent, backend = declared["profile"]["intent"], declared["backend"]
     environment = (read["ollama"]["process"] or {}).get("environment") or {}
     settings = {
-        "num_gpu": intent.get("gpu_layers", -1) if "gpu_layers" in backend["keys"] else -1,
+        "num_gpu": asked_layers(declared, read),
         "num_ctx": intent["num_ctx"],
         "num_parallel": intent["num_parallel"],
         # Nothing on the server pins the batch, so only what the backend is known to send counts.
@@ -77,6 +77,18 @@ def scenario(declared: Mapping[str, Any], read: Mapping[str, Any]) -> _planner.S
         "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
     }
     return _planner.Scenario.from_dict(settings)
+
+
+def asked_layers(declared: Mapping[str, Any], read: Mapping[str, Any]) -> int | None:
+    """The num_gpu that the backend's requests will carry under the profile; None where they carry none.
+
+    What the profile does not set stays as the backend's files have it, the first of them winning.
+    """
+    variable = declared["backend"]["keys"].get("gpu_layers")
+    if variable is None:
+        return None
+    files = [declared["profile"]["env"], *((file.get("values") or {}) for file in read["backend"]["env_files"])]
+    return _profile.canonical_int(next((values[variable] for values in files if values.get(variable)), None))
 
 
 def as_loaded(
