@@ -22,6 +22,6 @@ class ActionModule(ActionBase):
         hosts = variables.get("ansible_play_hosts_all") or []
         lost = _compare.unread("no result: the host was lost during the run")
         plans = [variables["hostvars"][host].get("gpu_memory_planned") or {"host": host, **lost} for host in hosts]
-        for text in _compare_text.summary(plans):
-            Display().display(text)
+        for plan, text in zip(plans, _compare_text.summary(plans)):
+            Display().display(text, color="red" if plan["problems"] else None)
         return {**result, "changed": False, "shown": len(plans)}

@@ -25,8 +25,8 @@ TERM_NAMES = {
 
 
 def summary(plans: Sequence[Mapping[str, Any]]) -> list[str]:
-    """All hosts: a block each, or above `BLOCKS_UP_TO` hosts a line each."""
-    return ["\n".join(block(plan)) if len(plans) <= BLOCKS_UP_TO else one_line(plan) for plan in plans]
+    """All hosts: a block each with an empty line after it, or above `BLOCKS_UP_TO` hosts a line each."""
+    return ["\n".join([*block(plan), ""]) if len(plans) <= BLOCKS_UP_TO else one_line(plan) for plan in plans]
 
 
 def block(plan: Mapping[str, Any]) -> list[str]:
