@@ -146,9 +146,7 @@ def set_keys(
     return Edit(edited, changed, notes=[note for key in values for note in _overruled(edited, key, readers)])
 
 
-def _problems(
-    text: str, values: Mapping[str, str], remove: Sequence[str], readers: Sequence[str] | None
-) -> list[str]:
+def _problems(text: str, values: Mapping[str, str], remove: Sequence[str], readers: Sequence[str] | None) -> list[str]:
     unknown = [reader for reader in readers or () if reader not in READERS]
     if unknown:
         return [f"readers: {unknown} is not known; allowed: {', '.join(READERS)}"]

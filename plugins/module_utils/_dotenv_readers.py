@@ -235,6 +235,7 @@ def _docker(text: str) -> Reading:
 # Plain commands cannot change the shell's variables, so they are passed over. Anything that may (keywords, builtins,
 # substitutions over several lines, redirections, syntax errors) ends what can be said about the file.
 
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 

@@ -70,7 +70,7 @@ def test_show() -> None:
 
 DIRECTIVES = [
     ("[Service]\nEnvironment=A=1 B=2\n", {"A": "1", "B": "2"}),
-    ("[Service]\nEnvironment=\"A=1 2\" 'B=3 \"'\n", {"A": "1 2", "B": '3 "'}),
+    ('[Service]\nEnvironment="A=1 2" \'B=3 "\'\n', {"A": "1 2", "B": '3 "'}),
     ("[Service]\n  Environment =  A=1  \n", {"A": "1"}),
     ("[Service]\nEnvironment=A=1\nEnvironment=\nEnvironment=B=2\n", {"B": "2"}),
     ("[Service]\nEnvironment=A=1\nEnvironment=A=2\n", {"A": "2"}),
