@@ -29,8 +29,9 @@ def decide(
 
     Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
     with their present SHA-256, `drop_in_changed`, `env_changed` (the env files to write, as {path, read_by, env}),
-    `profile_file_changed`, the `restart` list, the `services` for gpu_memory_restart, `acts` (whether any of it will be done), the `load` for gpu_memory_assert
-    with its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
+    `profile_file_changed`, the `restart` list, the `services` for gpu_memory_restart, `acts` (whether any of it will be
+    done), the `load` for gpu_memory_assert with its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the
+    one that still holds, or None).
     """
     problems = list(declared["problems"])
     problems += gpu_problems(declared, read["nvml"])

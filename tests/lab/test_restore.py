@@ -22,6 +22,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAB = "restore-test"
+CONTAINERS = os.environ.get("LAB_PREFIX", "") + LAB + "-"
 ENGINE = os.environ.get("LAB_ENGINE") or ("podman" if shutil.which("podman") else "docker")
 ENV = "/mnt/local/Projects/SELODSP/selo-ai/backend/.env"
 DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
@@ -50,7 +51,7 @@ class Host:
         self.name = name
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
-        command = [ENGINE, "exec", "--interactive", f"{LAB}-{self.name}", "bash"]
+        command = [ENGINE, "exec", "--interactive", CONTAINERS + self.name, "bash"]
         return subprocess.run(command, input=script, capture_output=True, text=True, timeout=60)
 
     def read(self, script: str) -> str:
@@ -139,7 +140,7 @@ def test_a_host_that_is_restarted_during_a_run(host: Host) -> None:
     picture = host.read(PICTURE)
     host.keep(restore_after_s=3600)
     host.read(CHANGE)
-    subprocess.run([ENGINE, "restart", f"{LAB}-{host.name}"], check=True, capture_output=True, timeout=60)
+    subprocess.run([ENGINE, "restart", CONTAINERS + host.name], check=True, capture_output=True, timeout=60)
     host.came_back(picture, 60, "the host was restarted during the apply")
 
 
