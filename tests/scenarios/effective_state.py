@@ -63,10 +63,11 @@ class RunsTheProfile:
         assert self.profile.ollama.items() <= dict(word.split("=", 1) for word in written).items()
 
     def test_vendor_unit_and_override_are_untouched(self, host: Any) -> None:
-        system = "etc/systemd/system"
-        for path in ("ollama.service", "ollama.service.d/override.conf", "selo-backend.service"):
-            original = (lab_host.LAB / "rootfs" / system / path).read_text()
-            assert host.file(f"/{system}/{path}").content_string == original
+        for roots in (lab_host.LAB / "rootfs", lab_host.LAB / "stand_ins" / "backend_guide" / "rootfs"):
+            for original in roots.glob("etc/systemd/system/**/*.*"):
+                if original.is_file():
+                    now = host.file(f"/{original.relative_to(roots)}").content_string
+                    assert now == original.read_text()
 
     def test_nothing_is_left_behind(self, host: Any) -> None:
         drop_ins = host.file("/etc/systemd/system/ollama.service.d").listdir()
