@@ -1,0 +1,62 @@
+"""Every selected fault is tried on a fresh host, a few at a time; a test then waits for its own."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.faults.fault_lab import Host, lab
+from tests.faults.outcome import Outcome, attempt
+from tests.faults.table import FAULTS, Fault
+
+AT_ONCE = int(os.environ.get("FAULTS_AT_ONCE", "3"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fault" in metafunc.fixturenames:
+        rows = [
+            pytest.param(fault, id=fault.name, marks=[pytest.mark.short] if fault.short else []) for fault in FAULTS
+        ]
+        metafunc.parametrize("fault", rows)
+
+
+@pytest.fixture(scope="session")
+def hosts() -> Iterator[queue.Queue[Host]]:
+    """The lab's hosts that nobody uses just now; whoever takes one makes it fresh and puts it back."""
+    lab("up", str(AT_ONCE))
+    free: queue.Queue[Host] = queue.Queue()
+    for number in range(1, AT_ONCE + 1):
+        free.put(Host(f"gpu{number:02d}"))
+    yield free
+    lab("down")
+
+
+@pytest.fixture
+def host(hosts: queue.Queue[Host]) -> Iterator[Host]:
+    host = hosts.get()
+    lab("reset", host.name)
+    yield host
+    hosts.put(host)
+
+
+@pytest.fixture(scope="session")
+def attempts(
+    hosts: queue.Queue[Host], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Outcome]]]:
+    def one(fault: Fault, directory: Path) -> Outcome:
+        host = hosts.get()
+        try:
+            lab("reset", host.name)
+            return attempt(fault, host, directory)
+        finally:
+            hosts.put(host)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        selected = [item.callspec.params["fault"] for item in request.session.items if "fault" in item.fixturenames]
+        yield {fault.name: pool.submit(one, fault, tmp_path_factory.mktemp(fault.name)) for fault in selected}
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,122 @@
+"""Lab hosts for faults: a fresh host a run, faults that strike at a moment of an apply, and a host's whole picture.
+
+Nothing here shares code with the collection: what a run leaves behind is read with plain commands.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+LAB = os.environ.get("FAULT_LAB_NAME", "fault-test")
+STATE = ROOT / ".lab" / LAB
+ENGINE = os.environ.get("LAB_ENGINE") or ("podman" if shutil.which("podman") else "docker")
+BACKEND = "/mnt/local/Projects/SELODSP/selo-ai/backend"
+DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
+KEPT = "/var/lib/gpu-memory"
+GPU = "python3 /opt/gpu-memory-lab/simulated_gpu/simulated_gpu.py"
+
+# Whatever a run may write, without what it keeps for itself.
+PICTURE = f"""
+cd / && find etc usr/local {BACKEND[1:]} -xdev ! -type d ! -path usr/local/sbin/gpu-memory \\
+  -printf '%p %y %m %U:%G %T@ %l\\n' | sort
+find etc usr/local {BACKEND[1:]} -xdev -type f -exec sha256sum {{}} + | sort -k 2
+"""
+PID = "$(systemctl show ollama --property MainPID --value)"
+# The process, not `systemctl show`: a unit that was read again says nothing of what runs.
+NEW_RUNS = f"grep -qz ^OLLAMA_CONTEXT_LENGTH= /proc/{PID}/environ"
+ANSWERS = (
+    "curl -fsm 5 http://127.0.0.1:11434/api/version && curl -fsm 5 http://127.0.0.1:8000/health && "
+    "systemctl is-active ollama selo-backend"
+)
+# A host that nobody holds and that will not change any more by itself.
+SETTLED = (
+    f"! test -e {KEPT}/lease.json && ! test -e {KEPT}/restoring.json && "
+    "! systemctl is-active --quiet gpu-memory-restore.service && "
+    "! systemctl is-active --quiet gpu-memory-restore.timer && "
+    "! ls /etc/systemd/system/gpu-memory* /etc/systemd/system/*.wants/gpu-memory* 2>/dev/null | grep ."
+)
+LEFT_BEHIND = (
+    "ls -d /run/gpu-memory-progress* /run/.progress* /root/.ansible_async/* /root/.ansible/tmp/* "
+    f"/home/operator/.ansible/tmp/* {BACKEND}/.*.new {BACKEND}/.*.gpu-memory {BACKEND}/.ansible* 2>/dev/null || true"
+)
+
+# When a fault strikes: what is true on the host from that moment of an apply on.
+MOMENTS = {
+    "kept": f"test -e {KEPT}/lease.json",
+    "written": f"test -e {DROP_IN}",
+    "restarting": f"test -e {DROP_IN} && ! systemctl is-active --quiet selo-backend",
+    "restarted": f"{NEW_RUNS} && curl -fsm 1 http://127.0.0.1:8000/health",
+    "loading": "test -e /run/gpu-memory-progress.json",
+    "loaded": f"test -e {KEPT}/seen-loading && ! test -e /run/gpu-memory-progress.json",
+}
+
+
+def lab(*words: str) -> None:
+    environment = {**os.environ, "LAB_NAME": LAB}
+    done = subprocess.run([ROOT / "script" / "lab", *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+class Host:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.container = f"{os.environ.get('LAB_PREFIX', '')}{LAB}-{name}"
+
+    def run(self, script: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run a script as root with all capabilities, over no network."""
+        command = [ENGINE, "exec", "--privileged", "--interactive", self.container, "bash"]
+        return subprocess.run(command, input=script, capture_output=True, text=True, timeout=timeout_s)
+
+    def read(self, script: str) -> str:
+        done = self.run(f"set -e\n{script}")
+        assert done.returncode == 0, f"{self.name}: {script}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def holds(self, condition: str) -> bool:
+        return self.run(condition).returncode == 0
+
+    def wait_until(self, condition: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not self.holds(condition):
+            journal = self.run("journalctl -n 40 --no-pager").stdout if time.monotonic() > deadline else ""
+            assert time.monotonic() < deadline, f"{self.name}, {timeout_s} s: {condition}\n{journal}"
+            time.sleep(0.3)
+
+    def strike_at(self, moment: str, script: str) -> None:
+        """Run a script on the host as soon as an apply has come to that moment."""
+        waiting = f"until {{ {MOMENTS[moment]}; }} >/dev/null 2>&1; do sleep 0.03; done"
+        if moment == "loaded":
+            seen = f"until {MOMENTS['loading']}; do sleep 0.03; done; touch {KEPT}/seen-loading"
+            waiting = f"{seen}; {waiting}; rm {KEPT}/seen-loading"
+        command = [ENGINE, "exec", "--privileged", "--detach", self.container, "bash", "-c", f"{waiting}\n{script}"]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def restart(self) -> None:
+        """A reboot, as hard as one can be."""
+        subprocess.run([ENGINE, "restart", "--time", "0", self.container], check=True, capture_output=True)
+
+
+def playbook(host: Host, directory: Path, name: str = "apply-stable.yml", **variables: Any) -> subprocess.Popen[str]:
+    """Start a playbook on one host; its record goes to `directory`, its output into its pipe."""
+    settings = {"gpu_memory_restore_after": 30, "gpu_memory_report_dir": str(directory), **variables}
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    command = [program, "-i", str(STATE / "inventory"), name, "--limit", host.name, "-e", json.dumps(settings)]
+    environment = {**os.environ, "NO_COLOR": "1", "ANSIBLE_LOCAL_TEMP": str(directory / "tmp")}
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+        start_new_session=True,
+    )
