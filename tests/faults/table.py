@@ -16,7 +16,7 @@ class Fault:
     """One row: at `moment` (`before` the run, or one of `fault_lab.MOMENTS`) `script` runs on the host, as root.
 
     `prepare` runs before the run in any case. The run then ends with `verdict`, each of `says` stands in its reason,
-    and the host is on the `SAME` files and settings as before the run, or on the `NEW` ones. `runs`: whether its services
+    and the host is on the `SAME` files and settings as before the run, or on the `NEW` ones. `runs`: whether services
     answer then, as far as the fault allows. `short`: one of those that `script/test` tries.
     """
 
