@@ -14,6 +14,7 @@ import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -57,11 +58,13 @@ def _line(text: str, at: int) -> int:
     return text.count("\n", 0, at) + 1
 
 
+def _match(pattern: re.Pattern[str], text: str, at: int) -> re.Match[str]:
+    """The match of a pattern that always matches."""
+    return cast("re.Match[str]", pattern.match(text, at))
+
+
 def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    """Where the match of a pattern that always matches ends."""
-    match = pattern.match(text, at)
-    assert match is not None
-    return match.end()
+    return _match(pattern, text, at).end()
 
 
 _SPACE = re.compile(r"\s*")
@@ -157,8 +160,7 @@ def _systemd(text: str, modern: bool) -> Reading:
         if text[at] in "#;":
             at = _end(_SD_COMMENT[modern], text, at)
             continue
-        key = _SD_KEY.match(text, at)
-        assert key is not None
+        key = _match(_SD_KEY, text, at)
         at = key.end()
         if key[2]:
             value, start, end, at, closed = _systemd_value(text, at)
@@ -267,7 +269,7 @@ class _Stop(Exception):
 
 def _bash(text: str) -> Reading:
     found: list[Assignment] = []
-    at = 0
+    at = begin = 0
     try:
         while at < len(text):
             begin = at

@@ -39,29 +39,23 @@ class Host(Protocol):
 
     def show(self, unit: str) -> dict[str, str]:
         """`UNIT_PROPERTIES` of a unit as systemd knows it now."""
-        ...
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         """Run systemctl; what went wrong, or nothing."""
-        ...
 
     def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
         """Start a command as a transient unit; what went wrong, or nothing."""
-        ...
 
     def find_processes(self, match: str, directory: str) -> list[int]:
         """Processes whose command line matches and whose working directory is `directory`; OSError if not readable."""
-        ...
 
     def signal(self, pid: int, number: int) -> None: ...
 
     def http_status(self, url: str) -> tuple[int | None, str]:
         """The status that a URL answers with, or None and why there was no answer."""
-        ...
 
     def journal(self, unit: str, since: float) -> list[str]:
         """A unit's messages since a Unix time, oldest first."""
-        ...
 
 
 class LinuxHost:

@@ -389,8 +389,7 @@ class Sampler:
 
     def stop(self, timeout_s: float = 10) -> list[dict[str, Any]]:
         """Take the last samples and return the figures of each GPU; NvmlProblem if the sampler crashed or hangs."""
-        assert self._child is not None
-        self._child.let_go()
+        self._started().let_go()
         gpus: list[dict[str, Any]] = self._expect("result", timeout_s)["gpus"]
         return gpus
 
@@ -398,6 +397,11 @@ class Sampler:
         if self._child is not None:
             self._child.close()
             self._child = None
+
+    def _started(self) -> _child.Child:
+        if self._child is None:
+            raise RuntimeError("the sampler was not started")
+        return self._child
 
     def _expect(self, kind: str, timeout_s: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
@@ -409,9 +413,8 @@ class Sampler:
                 return message
 
     def _receive(self, timeout_s: float) -> dict[str, Any] | None:
-        assert self._child is not None
         try:
-            message = self._child.receive(timeout_s)
+            message = self._started().receive(timeout_s)
         except _child.ChildCrashed as problem:
             raise _nvml.ended(problem) from None
         if message and message["kind"] == "problem":

@@ -45,7 +45,6 @@ options:
     type: list
     elements: str
     default: []
-    no_log: false
   files:
     description: Further files of which mode, owner and SHA-256 are wanted.
     type: list

@@ -28,9 +28,10 @@ description:
   - Works with Ollama 0.1.14 and later. The shape of the request is chosen by the version that Ollama reports.
 attributes:
   check_mode:
-    description:
-      - Predicts what it would do and changes nothing. Of a model that is not there yet it does not know the parameters,
-        and with O(pull=always) it takes it for granted that the registry has a newer one.
+    description: Predicts what it would do and changes nothing.
+    details:
+      - Of a model that is not there yet it does not know the parameters, and with O(pull=always) it takes it for
+        granted that the registry has a newer one.
     support: partial
   diff_mode:
     description: Shows the parameters and the digests of the files of every model that is involved.

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs a module of this collection on its host, for every module that `meta/runtime.yml` routes here.
+"""Runs a module of this collection on its host: the action plugin of every module that has an `ActionModule` from here.
 
 It adds two things to what Ansible does by itself. A lost connection fails the task instead of dropping the host from
 the play, because `rescue` does not run for an unreachable host and the report would have no line for it. And a host
