@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _predict, _settings, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _predict, _prompts, _settings, _systemd
 
 DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
@@ -127,20 +127,27 @@ def services(declared: Mapping[str, Any], restart: list[str]) -> dict[str, Any]:
 
 
 def load_request(declared: Mapping[str, Any]) -> dict[str, Any]:
-    """The load test: one chat more than can run at once, through the backend, or without one straight to Ollama."""
+    """The load test: one chat more than can run at once, through the backend, or without one straight to Ollama.
+
+    What a backend gets stays within the profile's context; where its preset does not say where a prompt goes, its own
+    bodies are sent.
+    """
     requests = declared["load_requests"] or declared["profile"]["intent"]["num_parallel"] + 1
     load = dict(declared["backend"]["load"])
     if not load:
         load = {
             "url": declared["ollama"]["url"] + "/api/chat",
             "bodies": [
-                {"model": model, "messages": [{"role": "user", "content": text}], "stream": False}
+                {"model": model, "messages": [{"role": "user", "content": text}]}
                 for text in ("Tell me a story", "What is AI?", "Explain how a GPU works")
                 for model in declared["models"]
             ],
             "timeout": 120,
+            "prompt_at": "messages.0.content",
         }
-    return {**load, "requests": requests, "concurrency": requests}
+    prompts = declared["load"] if load.get("prompt_at") else _prompts.GUIDE
+    context = {"context_tokens": declared["profile"]["intent"]["num_ctx"]}
+    return {**load, "requests": requests, "concurrency": requests, "prompts": prompts, **context}
 
 
 def load_timeout_s(load: Mapping[str, Any]) -> int:

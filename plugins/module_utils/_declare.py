@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _profile, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _profile, _prompts, _settings
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.service\Z")
 URL = re.compile(r"https?://[^\s/]+(/\S*)?\Z")
@@ -28,10 +28,10 @@ SHAPES: tuple[tuple[str, Any, str], ...] = (
     ("sends", Mapping, "a mapping of options that the backend sends to Ollama"),
     ("reads", list, "a list of names of variables"),
     ("health", Mapping, "a mapping with url and status"),
-    ("load", Mapping, "a mapping with url, method, bodies, headers, expect_status and timeout"),
+    ("load", Mapping, "a mapping with url, method, bodies, headers, expect_status, timeout and prompt_at"),
 )
 HEALTH_KEYS = {"url", "status"}
-LOAD_KEYS = {"url", "method", "bodies", "headers", "expect_status", "timeout"}
+LOAD_KEYS = {"url", "method", "bodies", "headers", "expect_status", "timeout", "prompt_at"}
 METHODS = ("GET", "POST", "PUT")
 READERS = ("python-dotenv", "bash", "systemd", "docker")
 VERIFY = ("changed", "always", "never")
@@ -167,6 +167,8 @@ def _request_problems(where: str, backend: Mapping[str, Any]) -> list[str]:
         problems.append(f"{where}.load.method = {load['method']!r} is not allowed; allowed: {', '.join(METHODS)}")
     if not isinstance(load.get("bodies", []), list):
         problems.append(f"{where}.load.bodies = {load['bodies']!r} must be a list")
+    elif load.get("prompt_at") is not None:
+        problems += _template_problems(f"{where}.load", load)
     if not isinstance(load.get("headers", {}), Mapping):
         problems.append(f"{where}.load.headers must be a mapping, not {type(load['headers']).__name__}")
     for key, value, least, most, unit in (
@@ -179,6 +181,19 @@ def _request_problems(where: str, backend: Mapping[str, Any]) -> list[str]:
         if number is None or not least <= number <= most:
             problems.append(f"{where}.{key} = {value!r} must be {unit}, from {least} to {most}")
     return problems
+
+
+def _template_problems(where: str, load: Mapping[str, Any]) -> list[str]:
+    """Bodies are templates for a prompt, which must have its place in each."""
+    at = load["prompt_at"]
+    if not isinstance(at, str) or not load.get("bodies"):
+        return [f"{where}.prompt_at = {at!r} must name the place of the prompt in each of load.bodies, such as message"]
+    try:
+        for body in load["bodies"]:
+            _prompts.with_prompt(body, at, "")
+    except ValueError as problem:
+        return [f"{where}.prompt_at = {at!r}: {problem}; it must name the place of the prompt in each of load.bodies"]
+    return []
 
 
 def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
@@ -250,6 +265,9 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         problems.append(
             f"gpu_memory_verify = {variables['gpu_memory_verify']!r} is not allowed; allowed: {', '.join(VERIFY)}"
         )
+    if variables["gpu_memory_load"] not in _prompts.KINDS:
+        allowed = ", ".join(_prompts.KINDS)
+        problems.append(f"gpu_memory_load = {variables['gpu_memory_load']!r} is not allowed; allowed: {allowed}")
     declared_models = variables["gpu_memory_models"]
     models = _profile.canonical_models([] if declared_models is None else declared_models)
     if models is None:
@@ -267,6 +285,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         "ollama": ollama,
         "models": models or (profile.models if profile else []),
         "verify": variables["gpu_memory_verify"],
+        "load": variables["gpu_memory_load"],
         "accepted_notes": accepted,
         "env_keys": sorted({*(profile.env if profile else {}), *backend["keys"].values()}),
         "profile_file": _profile_file(backend, profile),

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 ERROR_CHARACTERS = 300
 CHUNK = 65536
+LINE_BY_LINE = ("application/x-ndjson", "text/event-stream")
 
 
 class HttpError(Exception):
@@ -36,6 +37,7 @@ class Response:
     status: int
     body: bytes
     elapsed_s: float
+    first_s: float | None = None  # until the first bytes of the body of an answer that comes line by line
 
 
 def request(
@@ -56,12 +58,15 @@ def request(
             connection.request(method, target.path, body=body, headers=dict(headers or {}))
             channel = connection.sock  # http.client forgets it once it has seen `Connection: close`
             answer = connection.getresponse()
-            chunks = []
+            chunks: list[bytes] = []
+            first_s = None
             while not answer.isclosed():
                 channel.settimeout(max(0.001, deadline - time.monotonic()))
                 chunk = answer.read1(CHUNK)
                 if not chunk:
                     break
+                if not chunks and answer.headers.get_content_type() in LINE_BY_LINE:
+                    first_s = time.monotonic() - started
                 chunks.append(chunk)
                 if time.monotonic() > deadline:
                     raise TimeoutError
@@ -69,7 +74,7 @@ def request(
                 raise http.client.IncompleteRead(b"", answer.length)
         except Exception as problem:
             raise HttpError(f"{target.shown}: {_cause(problem, timeout)}") from None
-    return Response(answer.status, b"".join(chunks), time.monotonic() - started)
+    return Response(answer.status, b"".join(chunks), time.monotonic() - started, first_s)
 
 
 def get_json(url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 10) -> Any:

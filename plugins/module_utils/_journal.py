@@ -71,6 +71,8 @@ HOST_DEVICE = re.compile(r"CPU|.*_Host\Z", re.IGNORECASE)
 EVAL = re.compile(
     r"(?<!prompt )eval time =\s*[\d.]+ ms /\s*\d+ (?:tokens|runs).*?(?P<speed>\d+(?:\.\d+)?) tokens per second"
 )
+PROMPT_EVAL = re.compile(r"prompt eval time =\s*[\d.]+ ms /\s*(\d+) tokens")
+TRUNCATED = re.compile(r"truncating input prompt")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}\Z")
 
 
@@ -80,9 +82,12 @@ def parse(lines: Iterable[tuple[float, str]]) -> dict[str, Any]:
     Returns `server_config` (of the last start, only variables that may be shown, or None), `loads` (a dict for each
     runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), started,
     offloaded, offloadable, buffers_mib by device and kind on GPUs), `failures`
-    ({severity, at, line}; severity is fatal, recovered or warning) and `tokens_per_s` (of each answered request).
+    ({severity, at, line}; severity is fatal, recovered or warning), `tokens_per_s` (of each answered request),
+    `longest_prompt` (tokens that a request made the model read; None without such lines) and `truncated` (how many
+    prompts were too long for their slot and were shortened).
     """
     facts: dict[str, Any] = {"server_config": None, "loads": [], "failures": [], "tokens_per_s": []}
+    facts.update(longest_prompt=None, truncated=0)
     pending: list[dict[str, Any]] = []  # fatal lines of the present load: a retry may yet recover them
     retried, starts_left = False, 0
     for at, line in lines:
@@ -147,6 +152,10 @@ def _read_load_line(facts: dict[str, Any], line: str) -> None:
     speed = EVAL.search(line)
     if speed:
         facts["tokens_per_s"].append(float(speed.group("speed")))
+    prompt = PROMPT_EVAL.search(line)
+    if prompt:
+        facts["longest_prompt"] = max(facts["longest_prompt"] or 0, int(prompt.group(1)))
+    facts["truncated"] += bool(TRUNCATED.search(line))
     if not facts["loads"]:
         # Older servers and journals cut at their start have loads that nothing announced.
         if not (OFFLOADED.search(line) or BUFFER.search(line)):

@@ -1,31 +1,38 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A load of concurrent HTTP requests, and what became of them."""
+"""The load generator: concurrent HTTP requests for a proof, a tuning probe or a soak, and what became of them."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import math
-import queue
 import threading
 import time
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _prompts
 
 NO_ANSWER = "no answer"
-DISTINCT_ERRORS = 20
+DISTINCT_ERRORS = 20  # told
+COUNTED_ERRORS = 1000  # kept apart; they may name what differs at each request
 
 
 @dataclass(frozen=True)
 class Load:
-    """What to send. A body that is a dict goes as JSON; bodies are used in turn."""
+    """What to send. A body that is a dict goes as JSON; bodies are used in turn.
+
+    With `prompts` other than `guide` each body is a template: its text at `prompt_at` is replaced by one that fills a
+    slot's context of `context_tokens`, or a part of it (see `_prompts`), always the same for the same `seed`.
+    `warm_up` requests go first, one by one, and count only if they fail; then senders join over `ramp` seconds, and
+    send until `requests` are sent, or with `duration` for so many seconds.
+    """
 
     url: str
     method: str = "POST"
@@ -35,29 +42,107 @@ class Load:
     concurrency: int = 3
     requests: int = 3
     timeout: float = 300
+    prompts: str = _prompts.GUIDE
+    prompt_at: str | None = None
+    context_tokens: int = 0
+    seed: int = 1
+    warm_up: int = 0
+    ramp: float = 0
+    duration: float | None = None
+
+    def body(self, index: int) -> Any:
+        """The body of the request number `index`."""
+        body = self.bodies[index % len(self.bodies)] if self.bodies else None
+        tokens = _prompts.tokens_of(self.prompts, self.context_tokens, index, self.seed)
+        if tokens is None or body is None or self.prompt_at is None:
+            return body
+        return _prompts.with_prompt(body, self.prompt_at, _prompts.text(tokens, f"{self.seed}/{index}"))
 
 
 class Outcome(NamedTuple):
-    """One request: seconds it took, the answer's status if there was one, and what was wrong if anything was."""
+    """One request: seconds it took, the answer's status if there was one, and what was wrong if anything was.
+
+    `first_s`: seconds until the first token, of an answer that comes line by line. `told`: tokens of prompt and reply
+    and the reply's tokens/s, as far as the answer tells them.
+    """
 
     elapsed_s: float
     status: int | None
     error: str | None
+    first_s: float | None = None
+    told: Mapping[str, float] = {}
+
+
+class Tally:
+    """Outcomes added up, in 24 bytes a request, so that a load may go on for hours."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.requests = 0
+        self._by_status: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
+        self._elapsed_s, self._first_s, self._speeds = array("d"), array("d"), array("d")
+        self._reply_tokens = self._longest_prompt = 0
+
+    def add(self, outcome: Outcome) -> None:
+        with self._lock:
+            self.requests += 1
+            self._by_status[str(outcome.status or NO_ANSWER)] += 1
+            if outcome.error is not None:
+                known = outcome.error in self._errors or len(self._errors) < COUNTED_ERRORS
+                self._errors[outcome.error if known else "other errors"] += 1
+                return
+            self._elapsed_s.append(outcome.elapsed_s)
+            if outcome.first_s is not None:
+                self._first_s.append(outcome.first_s)
+            if "tokens_per_s" in outcome.told:
+                self._speeds.append(outcome.told["tokens_per_s"])
+            self._reply_tokens += int(outcome.told.get("reply_tokens", 0))
+            self._longest_prompt = max(self._longest_prompt, int(outcome.told.get("prompt_tokens", 0)))
+
+    def summary(self, started: float, wall_s: float) -> dict[str, Any]:
+        """Counts, latencies of the requests that succeeded (null without any), distinct errors, and when it was.
+
+        What only answers can tell (tokens, their speed, the first token) is null where they do not.
+        """
+        with self._lock:
+            good, first = sorted(self._elapsed_s), sorted(self._first_s)
+            speed = sum(self._speeds) / len(self._speeds) if self._speeds else None
+            return {
+                "requests": self.requests,
+                "ok": len(good),
+                "failed": self.requests - len(good),
+                "by_status": dict(self._by_status),
+                "errors": [error for error, _ in self._errors.most_common(DISTINCT_ERRORS)],
+                "p50_s": percentile(good, 50),
+                "p95_s": percentile(good, 95),
+                "max_s": percentile(good, 100),
+                "first_token_p50_s": percentile(first, 50),
+                "first_token_p95_s": percentile(first, 95),
+                "reply_tokens": self._reply_tokens or None,
+                "longest_prompt_tokens": self._longest_prompt or None,
+                "tokens_per_s": None if speed is None else round(speed, 2),
+                "wall_s": round(wall_s, 3),
+                "started": _iso(started),
+                "finished": _iso(started + wall_s),
+                "started_epoch": round(started, 3),
+                "finished_epoch": round(started + wall_s, 3),
+            }
 
 
 class LoadRun:
-    """A load on its way: `concurrency` threads send until `requests` are sent."""
+    """A load on its way: `concurrency` threads send until `requests` are sent, or for `duration` seconds."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
-        self.requests = load.requests
-        self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
-        bodies = itertools.cycle([_encode(body) for body in load.bodies] or [(None, {})])
-        self._waiting: queue.SimpleQueue[tuple[bytes | None, dict[str, str]]] = queue.SimpleQueue()
-        for body in itertools.islice(bodies, load.requests):
-            self._waiting.put(body)
+        self.requests = None if load.duration else load.requests
+        self._tally = Tally()
+        self._indices, self._lock = itertools.count(), threading.Lock()
+        self._warm = threading.Event()
+        senders = load.concurrency if load.duration else min(load.concurrency, load.requests)
         self._threads = [
-            threading.Thread(target=self._send_all, daemon=True) for _ in range(min(load.concurrency, load.requests))
+            threading.Thread(target=self._send_all, args=(place, load.ramp * place / senders), daemon=True)
+            for place in range(senders)
         ]
         self._started = time.time()
         self._began = self._ended = time.monotonic()
@@ -66,46 +151,42 @@ class LoadRun:
 
     @property
     def done(self) -> int:
-        return self._outcomes.qsize()
+        return self._tally.requests
 
     @property
     def running(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
 
     def result(self) -> dict[str, Any]:
-        """The figures; call it once, when the load no longer runs."""
-        outcomes = [self._outcomes.get() for _ in range(self._outcomes.qsize())]
-        return summary(outcomes, self._started, self._ended - self._began)
+        """The figures; call it when the load no longer runs. The time of a warm-up is not in `wall_s`."""
+        return self._tally.summary(self._started, self._ended - self._began)
 
-    def _send_all(self) -> None:
-        while True:
-            try:
-                body, headers = self._waiting.get_nowait()
-            except queue.Empty:
-                return
-            self._outcomes.put(_send(self._load, body, {**headers, **self._load.headers}))
+    def _send_all(self, place: int, delay_s: float) -> None:
+        if place == 0:
+            self._warm_up()
+        self._warm.wait()
+        time.sleep(delay_s)
+        while (index := self._next()) is not None:
+            self._tally.add(_send(self._load, index))
             self._ended = time.monotonic()
 
+    def _warm_up(self) -> None:
+        for number in range(self._load.warm_up):
+            outcome = _send(self._load, -1 - number)  # a prompt that does not come again
+            if outcome.error is not None:
+                self._tally.add(outcome)
+        if self._load.warm_up:
+            self._started, self._began = time.time(), time.monotonic()
+        self._ended = self._began
+        self._warm.set()
 
-def summary(outcomes: Sequence[Outcome], started: float, wall_s: float) -> dict[str, Any]:
-    """Counts, latencies of the requests that succeeded (null without any), distinct errors, and when it was."""
-    good = sorted(outcome.elapsed_s for outcome in outcomes if outcome.error is None)
-    errors = Counter(outcome.error for outcome in outcomes if outcome.error is not None)
-    return {
-        "requests": len(outcomes),
-        "ok": len(good),
-        "failed": len(outcomes) - len(good),
-        "by_status": dict(Counter(str(outcome.status or NO_ANSWER) for outcome in outcomes)),
-        "errors": [error for error, _ in errors.most_common(DISTINCT_ERRORS)],
-        "p50_s": percentile(good, 50),
-        "p95_s": percentile(good, 95),
-        "max_s": percentile(good, 100),
-        "wall_s": round(wall_s, 3),
-        "started": _iso(started),
-        "finished": _iso(started + wall_s),
-        "started_epoch": round(started, 3),
-        "finished_epoch": round(started + wall_s, 3),
-    }
+    def _next(self) -> int | None:
+        """The number of the next request, None when the load is over."""
+        with self._lock:
+            if self._load.duration and time.monotonic() >= self._began + self._load.duration:
+                return None
+            index = next(self._indices)
+        return index if self.requests is None or index < self.requests else None
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:
@@ -129,7 +210,29 @@ def answer_error(body: bytes) -> str | None:
     return None
 
 
-def _send(load: Load, body: bytes | None, headers: Mapping[str, str]) -> Outcome:
+def told_by(body: bytes) -> dict[str, float]:
+    """What an answer of Ollama's, or of OpenAI's kind, says of itself at its end: tokens, and tokens/s of the reply."""
+    last = body.rstrip().rpartition(b"\n")[2]
+    try:
+        value = json.loads(last if b'"done"' in last else body)
+    except ValueError:
+        return {}
+    if not isinstance(value, dict):
+        return {}
+    usage = value.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    found = {
+        "prompt_tokens": value.get("prompt_eval_count") or usage.get("prompt_tokens"),
+        "reply_tokens": value.get("eval_count") or usage.get("completion_tokens"),
+    }
+    if value.get("eval_count") and value.get("eval_duration"):
+        found["tokens_per_s"] = value["eval_count"] / value["eval_duration"] * 1e9
+    return {name: number for name, number in found.items() if number}
+
+
+def _send(load: Load, index: int) -> Outcome:
+    body, headers = _encode(load.body(index))
+    headers = {**headers, **load.headers}
     started = time.monotonic()
     try:
         answer = _http.request(load.url, method=load.method, body=body, headers=headers, timeout=load.timeout)
@@ -140,7 +243,8 @@ def _send(load: Load, body: bytes | None, headers: Mapping[str, str]) -> Outcome
         error = f"status {answer.status} instead of {load.expect_status}: {_http.error_text(answer.body)}"
     elif answer_error(answer.body):
         error = f"status {answer.status}, but the answer says: {answer_error(answer.body)}"
-    return Outcome(answer.elapsed_s, answer.status, error and _without_secrets(error, load.headers))
+    error = error and _without_secrets(error, load.headers)
+    return Outcome(answer.elapsed_s, answer.status, error, answer.first_s, {} if error else told_by(answer.body))
 
 
 def _without_secrets(text: str, headers: Mapping[str, str]) -> str:
@@ -152,7 +256,9 @@ def _without_secrets(text: str, headers: Mapping[str, str]) -> str:
     return text
 
 
-def _encode(body: Any) -> tuple[bytes, dict[str, str]]:
+def _encode(body: Any) -> tuple[bytes | None, dict[str, str]]:
+    if body is None:
+        return None, {}
     if isinstance(body, str):
         return body.encode(), {}
     return json.dumps(body).encode(), {"Content-Type": "application/json"}

@@ -84,6 +84,8 @@ def record(
             "reloads": _verdict.reloads(journal),
             "reloads_per_turn": round(_verdict.reloads(journal) / turns, 2) if turns else None,
             "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, journal, turns),
+            "longest_prompt": journal.get("longest_prompt"),
+            "truncated": journal.get("truncated"),
         }
     return result
 
@@ -203,6 +205,11 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
         if journal.get("reloads"):
             text += f"{journal['reloads']} reloads of models ({journal['reloads_per_turn']:.1f} a turn), "
         text += f"{journal['reloads_beyond_plan']} reloads beyond plan"
+        context = (record.get("effects") or {}).get("num_ctx")
+        if journal.get("longest_prompt") and context:
+            text += f", longest prompt {journal['longest_prompt']} of {context} tokens"
+        if journal.get("truncated"):
+            text += f", {journal['truncated']} prompts shortened"
     return text
 
 

@@ -77,6 +77,39 @@ options:
         description: How many seconds a request may take in all.
         type: float
         default: 300
+      prompts:
+        description:
+          - V(guide) sends O(load.bodies) as they are. Otherwise they are templates, whose text at O(load.prompt_at) is
+            replaced by a prompt of a known length.
+          - V(fill) fills seven eighths of O(load.context_tokens) each time, V(mixed) at the first and at every fourth
+            request, with any length down to a 64th between.
+        type: str
+        choices: [guide, mixed, fill]
+        default: guide
+      prompt_at:
+        description: Where in a body the prompt goes, such as V(message) or V(messages.0.content).
+        type: str
+      context_tokens:
+        description: The context of one slot in tokens (C(num_ctx)).
+        type: int
+      seed:
+        description: The same seed sends the same prompts of the same lengths in the same order.
+        type: int
+        default: 1
+      warm_up:
+        description:
+          - How many requests go first, one by one. Memory is sampled, but they are in no figure of O(load) unless they
+            fail.
+        type: int
+        default: 0
+      ramp:
+        description: Over how many seconds the senders join, instead of all at once.
+        type: float
+        default: 0
+      duration:
+        description:
+          - For how many seconds to go on sending, instead of O(load.requests). A soak of hours is a load with this.
+        type: float
   progress_path:
     description:
       - A file on the host that is replaced twice a second with the figures of that moment as JSON, that is C(t_s),
@@ -219,6 +252,8 @@ load:
   description:
     - What became of the requests. Latencies are those of the good ones. C(errors) are the distinct ones, of an answer
       its own words in brief.
+    - C(first_token_p50_s) and C(first_token_p95_s) are there where answers come line by line; C(reply_tokens),
+      C(longest_prompt_tokens) and C(tokens_per_s) (of an answer, on average) where Ollama's own answers tell them.
     - V(null) without O(load), or if NVML could not be read, because no load is sent then.
   returned: always, except in check mode
   type: dict
@@ -231,6 +266,11 @@ load:
     p50_s: 5.1
     p95_s: 6.2
     max_s: 6.2
+    first_token_p50_s: null
+    first_token_p95_s: null
+    reply_tokens: null
+    longest_prompt_tokens: null
+    tokens_per_s: null
     wall_s: 6.3
     started: "2026-01-31T20:15:00.000Z"
     finished: "2026-01-31T20:15:06.300Z"
@@ -243,7 +283,14 @@ import time  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _load, _nvml, _progress, _sampler  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
+    _http,
+    _load,
+    _nvml,
+    _progress,
+    _prompts,
+    _sampler,
+)
 
 SETTLE_S = 0.5
 
@@ -259,6 +306,10 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
         "load.requests": (load.get("requests"), 1, None),
         "load.timeout": (load.get("timeout"), 0.1, None),
         "load.expect_status": (load.get("expect_status"), 100, 599),
+        "load.context_tokens": (load.get("context_tokens"), 1, None),
+        "load.warm_up": (load.get("warm_up"), 0, None),
+        "load.ramp": (load.get("ramp"), 0, None),
+        "load.duration": (load.get("duration"), 0.1, None),
     }
     problems = [
         f"{key} is {value}, it must be at least {least}" + (f" and at most {most}" if most else "")
@@ -270,8 +321,24 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
             _http.check_url(load["url"])
         except _http.HttpError as problem:
             problems.append(f"load.url is {load['url']}: {problem}")
+        problems += template_problems(load)
     path_problem = _progress.problem_of(wanted["progress_path"])
     return [*problems, path_problem] if path_problem else problems
+
+
+def template_problems(load: dict[str, Any]) -> list[str]:
+    """What keeps the bodies from being templates, where they are to be some."""
+    if load["prompts"] == _prompts.GUIDE:
+        return []
+    missing = [key for key in ("bodies", "prompt_at", "context_tokens") if not load[key]]
+    if missing:
+        return [f"load.prompts is {load['prompts']}, so {', '.join(f'load.{key}' for key in missing)} must be set"]
+    try:
+        for body in load["bodies"]:
+            _prompts.with_prompt(body, load["prompt_at"], "")
+    except ValueError as problem:
+        return [f"load.prompt_at is {load['prompt_at']}: {problem}"]
+    return []
 
 
 def measure(
@@ -301,7 +368,8 @@ def measure(
 
 def load_of(options: dict[str, Any]) -> _load.Load:
     headers = {name: str(value) for name, value in options["headers"].items()}
-    return _load.Load(**{**options, "headers": headers, "requests": options["requests"] or options["concurrency"]})
+    given = {**options, "headers": headers, "requests": options["requests"] or options["concurrency"]}
+    return _load.Load(**{**given, "context_tokens": options["context_tokens"] or 0})
 
 
 def failures_of(
@@ -335,6 +403,13 @@ def main() -> None:
                     "concurrency": {"type": "int", "default": 3},
                     "requests": {"type": "int"},
                     "timeout": {"type": "float", "default": 300},
+                    "prompts": {"type": "str", "choices": list(_prompts.KINDS), "default": _prompts.GUIDE},
+                    "prompt_at": {"type": "str"},
+                    "context_tokens": {"type": "int"},
+                    "seed": {"type": "int", "default": 1},
+                    "warm_up": {"type": "int", "default": 0},
+                    "ramp": {"type": "float", "default": 0},
+                    "duration": {"type": "float"},
                 },
             },
             "progress_path": {"type": "path"},

@@ -310,6 +310,18 @@ def test_a_streamed_reply(lab: Lab) -> None:
     assert lines[-1]["eval_count"] == 48
 
 
+def test_a_prompt_longer_than_the_context_loses_its_middle(lab: Lab) -> None:
+    ollama = lab.ollama()
+    fits = ollama.post("/api/generate", model=GUIDES_MODEL, prompt="x" * 4 * 2039, stream=False,
+                       options={"num_ctx": 2048, "num_predict": 200})[1]  # fmt: skip
+    assert (fits["prompt_eval_count"], fits["eval_count"]) == (2047, 200)  # the reply shifts the context
+    assert "truncating input prompt" not in ollama.log
+    longer = ollama.post("/api/generate", model=GUIDES_MODEL, prompt="x" * 4 * 5000, stream=False,
+                         options={"num_ctx": 2048})[1]  # fmt: skip
+    assert longer["prompt_eval_count"] == 1027
+    assert 'msg="truncating input prompt" limit=1027 prompt=5008 keep=5 new=1027' in ollama.log
+
+
 def test_openai_chat_and_embeddings(lab: Lab) -> None:
     ollama = lab.ollama()
     messages = [{"role": "user", "content": "Hi"}]

@@ -31,6 +31,14 @@ def ollama_024(lab: Lab, **environment: str) -> Service:
     return lab.ollama(LAB_OLLAMA_VERSION="0.24.0", **environment)
 
 
+def test_a_prompt_longer_than_the_context_loses_its_middle(lab: Lab) -> None:
+    ollama = ollama_024(lab)
+    answer = ollama.post("/api/generate", model=GUIDES_MODEL, prompt="x" * 4 * 5000, stream=False,
+                         options={"num_ctx": 2048})[1]  # fmt: skip
+    assert answer["prompt_eval_count"] == 2048
+    assert 'source=runner.go:153 msg="truncating input prompt" limit=2048 prompt=5008 keep=5 new=2048' in ollama.log
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 

@@ -97,6 +97,11 @@ class Blob:
     def heads_kv(self) -> int:
         return int(self.show["model_info"].get(f"{self.architecture}.attention.head_count_kv", 1))  # as fs/ggml/ggml.go
 
+    @property
+    def kept_tokens(self) -> int:
+        """What stays of a prompt's beginning where it is shortened: num_keep, and the token that begins a text."""
+        return 4 + (self.architecture == "llama")
+
     def slots(self, num_parallel: int) -> int:
         return 1 if self.embedder else num_parallel
 

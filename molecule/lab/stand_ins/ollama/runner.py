@@ -451,10 +451,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def _complete(self, body: Json) -> None:
         limit = body.get("n_predict", -1)
         parameters = self.server.slots.model.parameters
-        room = parameters.context // parameters.slots
-        prompt_tokens = min(tokens_in(body["prompt"]), room - 1)
-        reply = reply_to(body["prompt"], limit)[: room - prompt_tokens]
-        task = Task(prompt_tokens, reply, limited=limit > 0)
+        prompt, room = body["prompt"], parameters.context // parameters.slots
+        # A prompt comes as text, or as a list of tokens where Ollama has shortened it. A reply that reaches the end of
+        # the context shifts it.
+        tokens = len(prompt) if isinstance(prompt, list) else tokens_in(prompt)
+        task = Task(self._within(tokens, room), reply_to(str(prompt), limit), limited=limit > 0)
         self.server.slots.put(task)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
@@ -468,6 +469,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             task.cancelled = True
         self.close_connection = True
+
+    def _within(self, tokens: int, room: int) -> int:
+        """How many tokens of a prompt go into a slot of so many. Since 0.30 Ollama has seen to it already."""
+        return min(tokens, room - 1)
 
     def _event(self, event: Json) -> None:
         self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")

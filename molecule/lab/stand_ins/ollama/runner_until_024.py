@@ -110,6 +110,13 @@ class Handler(runner.Handler):
         else:
             self._complete(body)
 
+    def _within(self, tokens: int, room: int) -> int:
+        """Up to 0.24 the runner itself shortens a prompt, to the whole slot (runner/llamarunner/runner.go)."""
+        if tokens > room:
+            keep = min(self.server.slots.model.blob.kept_tokens, room - 1)
+            log("WARN", "runner.go:153", "truncating input prompt", limit=room, prompt=tokens, keep=keep, new=room)
+        return min(tokens, room)
+
 
 def devices() -> list[Json]:
     if not runner.gpu_visible():

@@ -126,9 +126,8 @@ class Runner:
         with self.turn:
             connection = http.client.HTTPConnection("127.0.0.1", self.port)
             try:
-                connection.request(
-                    "POST", "/completion", json.dumps({"prompt": prompt, "n_predict": limit, "stream": True})
-                )
+                body = {"prompt": self.shortened(prompt), "n_predict": limit, "stream": True}
+                connection.request("POST", "/completion", json.dumps(body))
                 for line in connection.getresponse():
                     if line.startswith(b"data: "):
                         event = json.loads(line[6:])
@@ -143,6 +142,10 @@ class Runner:
                 "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error"
             )
             raise RuntimeError(": ".join([message + ", check ollama server logs for details", *self.message()]))
+
+    def shortened(self, prompt: str) -> str | list[int]:
+        """What the runner is sent of a prompt."""
+        return prompt
 
     def stop(self) -> None:
         if self.alive():

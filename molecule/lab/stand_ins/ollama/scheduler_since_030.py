@@ -14,6 +14,7 @@ import scheduler
 import settings
 from lab import MIB
 from releases import Release
+from runner import tokens_in
 from scheduler import DoesNotFit, Options, Request, blob_path
 from settings import human_bytes, log
 
@@ -81,6 +82,17 @@ class Runner(scheduler.Runner):
         if self._layers[1] and self._layers[0] >= self._layers[1]:
             everything = on_gpu
         return round(everything * MIB), round(on_gpu * MIB)
+
+    def shortened(self, prompt: str) -> str | list[int]:
+        """A prompt that leaves no token of the slot loses its middle: contextShiftPromptLimit leaves about half."""
+        tokens, context = tokens_in(prompt), self.num_ctx
+        if tokens <= context - 1:
+            return prompt
+        keep = min(self.blob.kept_tokens, context - 1)
+        limit = context - max((context - keep) // 2, 1)
+        message = "truncating input prompt"
+        log("WARN", "llama_server.go:317", message, limit=limit, prompt=tokens, keep=keep, new=limit)
+        return list(range(limit))
 
     def health(self) -> int:
         status, _ = scheduler.get(self.port, "/health")

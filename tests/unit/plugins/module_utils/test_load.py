@@ -129,3 +129,117 @@ def test_error_inside_a_good_answer(body: bytes, error: str | None) -> None:
 )
 def test_percentile(values: list[float], percent: float, expected: float | None) -> None:
     assert _load.percentile(values, percent) == expected
+
+
+def test_prompts_fill_the_context_and_are_the_same_each_time(serve: Any) -> None:
+    seen: list[Any] = []
+    url = serve(lambda handler, body: (seen.append(json.loads(body)), (200, b"{}"))[1])
+    template = {"message": "Tell me a story", "conversation_id": "test1"}
+    load = _load.Load(url, bodies=[template], requests=5, concurrency=1, prompts="mixed", prompt_at="message",
+                      context_tokens=4096)  # fmt: skip
+    run(load)
+    run(load)
+    assert seen[:5] == seen[5:]
+    assert {body["conversation_id"] for body in seen} == {"test1"}
+    lengths = [len(body["message"].split()) for body in seen[:5]]
+    assert lengths[0] == lengths[4] == 3584
+    assert all(64 <= length <= 3584 for length in lengths)
+    assert template["message"] == "Tell me a story"
+
+
+def test_a_load_may_go_on_for_a_time(serve: Any) -> None:
+    load = _load.Load(serve(lambda handler, body: (200, b"{}")), concurrency=2, requests=1, duration=0.3)
+    running = _load.LoadRun(load)
+    assert running.requests is None
+    while running.running:
+        time.sleep(0.01)
+    found = running.result()
+    assert found["ok"] == found["requests"] > 2
+    assert found["wall_s"] >= 0.3
+
+
+def test_senders_join_one_after_the_other(serve: Any) -> None:
+    """The second may send only after half of the ramp, until when the first has sent alone."""
+    lock, now, alone = threading.Lock(), [0], []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        with lock:
+            now[0] += 1
+            alone.append(now[0] == 1)
+        time.sleep(0.02)
+        with lock:
+            now[0] -= 1
+        return 200, b""
+
+    run(_load.Load(serve(answer), requests=40, concurrency=2, ramp=0.4))
+    assert all(alone[:4])
+    assert not all(alone)
+
+
+def test_a_warm_up_is_in_no_figure_unless_it_fails(serve: Any) -> None:
+    prompts: list[str] = []
+    statuses = iter([200, 200, 200, 200, 500, 200])
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        prompts.append(json.loads(body)["message"])
+        time.sleep(0.2 if len(prompts) <= 2 else 0)
+        return next(statuses), b"{}"
+
+    load = _load.Load(serve(answer), bodies=[{"message": ""}], requests=2, concurrency=2, warm_up=2, prompts="fill",
+                      prompt_at="message", context_tokens=64)  # fmt: skip
+    found = run(load)
+    assert len(set(prompts)) == len(prompts) == 4
+    assert (found["requests"], found["ok"]) == (2, 2)
+    assert found["max_s"] < 0.2
+    assert found["wall_s"] < 0.2
+    running = _load.LoadRun(_load.Load(load.url, bodies=[{"message": ""}], requests=1, warm_up=1))
+    while running.running:
+        time.sleep(0.01)
+    assert running.result()["failed"] == 1
+
+
+def test_the_first_token_of_an_answer_that_comes_line_by_line(serve: Any) -> None:
+    last = {"done": True, "prompt_eval_count": 7, "eval_count": 20, "eval_duration": 500_000_000}
+
+    def answer(handler: Any, body: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/x-ndjson")
+        handler.end_headers()
+        handler.wfile.write(b'{"response": "a", "done": false}\n')
+        handler.wfile.flush()
+        time.sleep(0.3)
+        handler.wfile.write(json.dumps(last).encode() + b"\n")
+
+    found = run(_load.Load(serve(answer), requests=1))
+    assert found["first_token_p50_s"] <= found["p50_s"] - 0.25
+    assert (found["tokens_per_s"], found["reply_tokens"], found["longest_prompt_tokens"]) == (40, 20, 7)
+
+
+def test_what_answers_do_not_tell_is_not_known(serve: Any) -> None:
+    found = run(_load.Load(serve(lambda handler, body: (200, b'{"response": "x"}')), requests=1))
+    names = ("first_token_p50_s", "tokens_per_s", "reply_tokens", "longest_prompt_tokens")
+    assert [found[name] for name in names] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", {}),
+        (b"[1]", {}),
+        (b'{"eval_count": 0}', {}),
+        (b'{"eval_count": 10, "eval_duration": 2000000000}', {"reply_tokens": 10, "tokens_per_s": 5.0}),
+        (b'{"usage": {"prompt_tokens": 3, "completion_tokens": 4}}', {"prompt_tokens": 3, "reply_tokens": 4}),
+        (b'{"usage": "much"}', {}),
+    ],
+)
+def test_what_an_answer_tells(body: bytes, expected: dict[str, float]) -> None:
+    assert _load.told_by(body) == expected
+
+
+def test_errors_that_always_differ_do_not_pile_up() -> None:
+    tally = _load.Tally()
+    for number in range(_load.COUNTED_ERRORS + 50):
+        tally.add(_load.Outcome(0.1, 500, f"error {number}"))
+    found = tally.summary(0, 1)
+    assert found["failed"] == _load.COUNTED_ERRORS + 50
+    assert found["errors"][0] == "other errors"
