@@ -27,6 +27,8 @@ class Architecture:
     single_slot: bool = False  # Ollama forces num_parallel to 1
     recurrent: bool = False  # all or some layers keep a state instead of keys and values
     parallel_residual: bool = False  # attention and feed-forward both read the layer's normed input
+    unrotated_period: int = 0  # of so many layers the last does not turn positions into its queries and keys; 0: none
+    weighs_input: bool = False  # experts get an input that is weighted already, which takes a copy for each
     held_streams: int = 0  # further activations of the embedding's width held through all blocks
     normed_values: bool = False  # values are normed before they are kept, which takes a copy
     cached_blocks: int = 0  # only so many blocks keep keys and values, the rest read theirs; 0: all
@@ -45,16 +47,19 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma4": _known(swa_period=6, normed_values=True),
     "gpt-oss": _known(swa_period=2),
     "gptoss": _known(swa_period=2),  # Ollama's own name for the same
-    "cohere2": _known(swa_period=4, parallel_residual=True),
+    "cohere2": _known(swa_period=4, unrotated_period=4, parallel_residual=True),
     "command-r": _known(parallel_residual=True),
-    "exaone4": _known(swa_period=4),
+    "exaone4": _known(swa_period=4, unrotated_period=4),
     "falcon": _known(parallel_residual=True),
     "phi2": _known(parallel_residual=True),
     "qwen3vl": _known(single_slot=True),
     "deepseek2": _known(),
     "olmo2": _known(swa_period=4),
     "glm4moe": _known(),
-    "llama4": _known(swa_period=4, swa_default_window=8192),  # chunks, kept like windows
+    "smollm3": _known(unrotated_period=4),
+    "llama4": _known(
+        swa_period=4, swa_default_window=8192, unrotated_period=4, weighs_input=True
+    ),  # chunks, kept like windows
     "mamba2": _known(recurrent=True),
     "qwen3vlmoe": _known(single_slot=True),
     "gemma-embedding": _known(swa_period=6, encoder=True),
@@ -88,7 +93,6 @@ ARCHITECTURES: dict[str, Architecture] = {
             "hunyuan-dense",
             "phimoe",
             "internlm2",
-            "smollm3",
             "seed_oss",
             "ernie4_5",
             "exaone",

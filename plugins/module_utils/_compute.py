@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils._gguf import TYPES, row_bytes
 from ansible_collections.selo.gpu_memory.plugins.module_utils._graph import Graph
 from ansible_collections.selo.gpu_memory.plugins.module_utils._model import Block, Model
 
@@ -27,7 +28,12 @@ class Batch:
     cells_sliding: int
     outputs: int  # tokens whose logits are kept
     flash_attention: bool
-    quantised_cache: bool = False  # queries, keys and values are rotated first, which takes a copy of each
+    cache_type: str = "f16"
+
+    @property
+    def quantised_cache(self) -> bool:
+        """Whether queries, keys and values are rotated first, which takes a copy of each."""
+        return TYPES[self.cache_type.upper()][0] > 1
 
     def cells_of(self, block: Block) -> int:
         return self.cells_sliding if block.sliding else self.cells
@@ -75,6 +81,8 @@ class _Builder:
         self.row = 4 * batch.tokens  # bytes of one f32 element for every token
         self.masks: dict[bool, int] = {}
         self.borrowing = False
+        self.reused: dict[int, tuple[int, ...]] = {}  # block -> copies of the keys and values that a host block keeps
+        self.deep: dict[int, int] = {}  # block -> what an image adds to the stream after it (deepstack)
 
     @property
     def wide(self) -> int:
@@ -82,14 +90,16 @@ class _Builder:
 
     def build(self, kept: Sequence[Block], arrives: bool, borrowed: int = 0) -> int:
         """`arrives`: the tokens' embeddings come in here; blocks before `borrowed` have their weights on the host."""
+        for _ in range(self.model.traits.held_streams - (not arrives)):  # one of them is what the host hands over
+            self.graph.add(self.wide)
         if not kept:
             self.row = 4 * self.batch.outputs
-        for _ in range(self.model.traits.held_streams if kept else 0):
-            self.graph.add(self.wide)
         stream = self.receive(kept, arrives, borrowed)
         for block in kept:
             self.borrowing = block.index < borrowed
             stream = self.block(block, stream)
+            if block.index in self.deep:
+                stream = self.graph.add(self.wide, stream, self.graph.view(self.deep[block.index]), in_place=True)
         self.borrowing = False
         if self.model.has_head:
             self.graph.add(self.row * self.model.vocabulary, self.norm(stream))
@@ -116,6 +126,11 @@ class _Builder:
                 apart.append(g.add(wide))
             if before.has("ffn_up_shexp"):
                 apart.append(g.add(wide))
+            # an image's part for each of the first blocks comes as a copy of the whole
+            tall = wide * model.input_streams
+            self.deep = {index: g.add(tall) for index in range(before.index, model.input_streams - 1)}
+            if before.index in self.deep:
+                apart.append(self.deep.pop(before.index))
         if not borrowed:
             # one split: everything it reads comes in before it starts
             attending = {block.sliding: block for block in blocks if block.k_width}
@@ -123,10 +138,18 @@ class _Builder:
                 if not batch.flash_attention and not model.traits.encoder:
                     g.add(8 * batch.tokens * block.v_width)  # where each element of V goes: V is kept transposed
                 self.mask(block)
+            for block in blocks:
+                if block.reads >= 0 and block.reads < blocks[0].index:
+                    cells = batch.cells_of(block)
+                    self.reused[block.index] = tuple(
+                        g.add(self.cache_bytes(width, cells)) for width in (block.k_width, block.v_width)
+                    )
         if mixed:
             if model.input_streams > 1:
                 # each token's embedding is padded to what an image's brings for the first blocks
-                apart[0], padded = g.view(g.add(tall, apart[0])), g.add(tall, mixed[1])
+                embedded, padded = g.add(tall, apart[0]), g.add(tall, mixed[1])
+                apart[0] = g.view(embedded)
+                self.deep = dict.fromkeys(range(model.input_streams - 1), embedded)
                 mixed = (mixed[0], padded, mixed[2])
             g.view(g.add(tall, mixed[0]), mixed[1], mixed[2])
         if experts:
@@ -148,8 +171,11 @@ class _Builder:
             return stream
         normed = self.norm(stream) if block.has("attn_norm") else stream
         if self.model.traits.parallel_residual:
+            # with a norm of its own attention does not hold the feed-forward's: that one is computed when needed
             attended = self.attention(block, normed)
+            normed = self.norm(stream) if block.has("attn_norm_2") else normed
             result = g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True)
+            attended = self.turned_back(block, attended)  # not before the attention's product is needed
             (stream,) = self.narrowed(block, g.add(self.wide, result, self.multiply(block, "attn_output", attended)))
             return stream
         if not block.mixes:
@@ -167,7 +193,8 @@ class _Builder:
         """What attention or the block's state, or both, make of the other tokens."""
         if not block.k_width:
             return self.multiply(block, "ssm_out", self.recurrence(block, normed))
-        attended = self.multiply(block, "attn_output", self.attention(block, normed))
+        attended = self.turned_back(block, self.attention(block, normed))
+        attended = self.multiply(block, "attn_output", attended)
         if not block.state_elements:
             return attended
         scanned = self.multiply(block, "ssm_out", self.recurrence(block, normed))
@@ -206,17 +233,17 @@ class _Builder:
         if block.has("attn_qkv"):
             fused = self.multiply(block, "attn_qkv", normed)
             v = turned(g.view(fused), row * block.v_width, again)
-            q = turned(g.view(fused), q_size, model.rotated + again)
-            k = turned(g.view(fused), k_size, model.rotated + again)
+            q = turned(g.view(fused), q_size, block.rotated + again)
+            k = turned(g.view(fused), k_size, block.rotated + again)
         else:
-            q = turned(self.multiply(block, "attn_q", normed), q_size, model.rotated + again)
+            q = turned(self.multiply(block, "attn_q", normed), q_size, block.rotated + again)
             values_last = bool(model.window)
             if values_last:
-                k = turned(self.multiply(block, "attn_k", normed), k_size, model.rotated + again)
+                k = turned(self.multiply(block, "attn_k", normed), k_size, block.rotated + again)
             v = self.multiply(block, "attn_v", normed)
             v = turned(v, row * block.v_width, model.traits.normed_values + again)
             if not values_last:
-                k = turned(self.multiply(block, "attn_k", normed), k_size, model.rotated + again)
+                k = turned(self.multiply(block, "attn_k", normed), k_size, block.rotated + again)
         if self.model.traits.encoder:
             return self.attend_here(block, q, k, v)
         g.store(k)
@@ -261,17 +288,24 @@ class _Builder:
     def attend(self, block: Block, q: int) -> int:
         g, row, batch = self.graph, self.row, self.batch
         cells, mask, out = batch.cells_of(block), self.mask(block), row * block.heads * block.v_head
-        keys = (g.add(self.cache_bytes(block.k_width, cells)),) if self.borrowing else ()
-        values = (g.add(self.cache_bytes(block.v_width, cells)),) if self.borrowing else ()
+        keys, values = self.reused.get(block.index, ())[:1], self.reused.get(block.index, ())[1:]
+        if self.borrowing:
+            keys = (g.add(self.cache_bytes(block.k_width, cells)),)
+            values = (g.add(self.cache_bytes(block.v_width, cells)),)
         if batch.flash_attention:
-            mixed = g.add(out, q, *keys, *values, mask)
-            return g.add(out, g.view(mixed)) if batch.quantised_cache else mixed
+            return g.add(out, q, *keys, *values, mask)
         scores = row * block.heads * cells
         weights = g.add(scores, g.add(scores, *keys, q), mask, in_place=True)
         return g.add(out, g.view(g.add(out, *values, weights)))
 
+    def turned_back(self, block: Block, attended: int) -> int:
+        """A quantised cache holds rotated values; what attention makes of them is rotated back, which takes a copy."""
+        if not self.batch.quantised_cache or self.model.traits.encoder:
+            return attended
+        return self.graph.add(self.row * block.heads * block.v_head, self.graph.view(attended))
+
     def cache_bytes(self, width: int, cells: int) -> int:
-        return 2 * width * cells * self.batch.slots
+        return row_bytes(self.batch.cache_type, width) * cells * self.batch.slots
 
     def feed_forward(self, block: Block, normed: int) -> int:
         if block.has("ffn_gate_inp"):
@@ -297,12 +331,13 @@ class _Builder:
         top = g.view(g.add(self.row * block.width("ffn_gate_inp"), scores))
         weights = g.add(rows, g.view(scores), top)
         weights = g.view(g.add(rows, g.view(weights), g.add(self.row, g.view(weights))))  # made to add up to 1
+        fed = g.add(self.wide * model.experts_used, normed, weights) if model.traits.weighs_input else normed
         if block.has("ffn_gate_up_exps"):
-            fused = self.multiply(block, "ffn_gate_up_exps", normed, top, rows=rows)
+            fused = self.multiply(block, "ffn_gate_up_exps", fed, top, rows=rows)
             hidden = g.add(g.nodes[fused].size // 2, g.view(fused), g.view(fused))
         else:
-            gate = self.multiply(block, "ffn_gate_exps", normed, top, rows=rows)
-            up = self.multiply(block, "ffn_up_exps", normed, top, rows=rows)
+            gate = self.multiply(block, "ffn_gate_exps", fed, top, rows=rows)
+            up = self.multiply(block, "ffn_up_exps", fed, top, rows=rows)
             hidden = g.add(g.nodes[gate].size, gate, up)
         down = self.multiply(block, "ffn_down_exps", hidden, top, rows=rows)
         result = g.add(self.wide, g.view(g.add(self.wide * model.experts_used, down, weights, in_place=True)))

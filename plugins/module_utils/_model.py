@@ -110,7 +110,9 @@ class Block:
     k_head: int  # elements of one head's key
     v_head: int  # and of its value
     sliding: bool
+    rotated: bool  # positions are turned into its queries and keys, which takes a copy of both
     cached: bool  # its keys and values are kept
+    reads: int  # the block whose keys and values it uses instead of its own; -1: its own
     state_elements: int  # f32 elements of recurrent state for one slot
     device_bytes: int = 0
     host_bytes: int = 0
@@ -119,7 +121,7 @@ class Block:
     @property
     def shape(self) -> tuple[object, ...]:
         """Equal for blocks whose graphs are equal."""
-        return self.sliding, tuple((name, tensor.shape) for name, tensor in self.tensors.items())
+        return self.sliding, self.rotated, tuple((name, tensor.shape) for name, tensor in self.tensors.items())
 
     @property
     def mixes(self) -> bool:
@@ -168,11 +170,6 @@ class Model:
     @property
     def last_block(self) -> Block:
         return max((block for block in self.blocks if block.tensors), key=lambda block: block.index)
-
-    @property
-    def rotated(self) -> bool:
-        """Whether positions are turned into queries and keys, which takes a copy of both."""
-        return not self.position_embedding
 
     @property
     def offloadable(self) -> int:
@@ -269,7 +266,8 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         and not any(name.endswith("_norm.weight") for name in tensors if name[:4] != "blk.")
     ):
         raise ModelUnreadable("tensors lists no output_norm.weight: the answer is cut off")
-    blocks = _blocks(metadata, traits, embedding, of_block)
+    positions = "position_embd.weight" not in tensors
+    blocks = _blocks(metadata, traits, embedding, of_block, positions)
     blocks[count - prediction :] = [_unloaded(block) for block in blocks[count - prediction :]]
     if name not in ARCHITECTURES:
         notes.append(
@@ -326,7 +324,9 @@ def _sliding(metadata: Metadata, traits: Architecture, count: int) -> list[bool]
     return [index % period != period - 1 for index in range(count)]
 
 
-def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: list[dict[str, Tensor]]) -> list[Block]:
+def _blocks(
+    metadata: Metadata, traits: Architecture, embedding: int, of_block: list[dict[str, Tensor]], positions: bool
+) -> list[Block]:
     count = len(of_block)
     sliding = _sliding(metadata, traits, count)
     cached = count - metadata.number("attention.shared_kv_layers", count - (traits.cached_blocks or count))
@@ -363,7 +363,9 @@ def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: 
                 k_head=widths[3],
                 v_head=widths[4],
                 sliding=sliding[index],
+                rotated=positions and not _without_positions(traits, index, any(sliding)),
                 cached=not traits.encoder and index < cached,
+                reads=-1 if traits.encoder or index < cached else cached - (2 if sliding[index] else 1),
                 state_elements=_state(metadata, embedding) if recurrent else 0,
                 device_bytes=sum(tensor.device_bytes for tensor in tensors.values()),
                 host_bytes=sum(tensor.bytes for tensor in tensors.values()),
@@ -371,6 +373,12 @@ def _blocks(metadata: Metadata, traits: Architecture, embedding: int, of_block: 
             )
         )
     return blocks
+
+
+def _without_positions(traits: Architecture, index: int, windows: bool) -> bool:
+    """Whether this block's attention does not know positions, as every so many-th of some architectures."""
+    period = traits.unrotated_period
+    return bool(period and index % period == period - 1 and (windows or not traits.swa_period))
 
 
 def _complete(traits: Architecture, of_block: list[dict[str, Tensor]]) -> None:

@@ -261,7 +261,7 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
             "Ollama 0.30: from some build on logits are kept for the slots only; counted for the whole batch"
         )
     cells = _pad(ctx)
-    tokens = min(tokens, cells * slots)
+    tokens = min(tokens, ctx * slots)
     batch = Batch(
         tokens=tokens,
         slots=slots,
@@ -269,7 +269,7 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
         cells_sliding=_pad(min(cells, model.window + tokens)) if model.window else cells,
         outputs=slots if engine.slot_logits else tokens,
         flash_attention=flash,
-        quantised_cache=cache_type not in _PLAIN_CACHES,
+        cache_type=cache_type,
     )
     return _Load(batch, ctx, cache_type, tuple(warnings))
 
