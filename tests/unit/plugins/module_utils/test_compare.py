@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare, _planner, _predict
-
-from tests.unit import builders
-from tests.unit.plugins.module_utils.test_predict import MODEL, SMALL, show
+from ansible_collections.selo.gpu_memory.tests.unit import builders
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_predict import MODEL, SMALL, show
 
 BOTH = {MODEL: show("llama31-8b-q8_0"), SMALL: show("llama32-3b-q8_0")}
 

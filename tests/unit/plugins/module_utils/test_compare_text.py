@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare, _compare_text
-
-from tests.unit import builders
-from tests.unit.plugins.module_utils.test_compare import host, plan
-from tests.unit.plugins.module_utils.test_predict import MODEL, SMALL
+from ansible_collections.selo.gpu_memory.tests.unit import builders
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_compare import host, plan
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_predict import MODEL, SMALL
 
 
 def lines(planned: dict[str, Any]) -> list[str]:

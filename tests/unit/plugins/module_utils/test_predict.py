@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _predict
-
-from tests.unit import builders
+from ansible_collections.selo.gpu_memory.tests.unit import builders
 
 DATA = Path(__file__).resolve().parents[3] / "data" / "planner"
 MODEL, SMALL = builders.MODEL, "llama3.2:3b-instruct-q8_0"

@@ -7,9 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare, _svg
-
-from tests.unit import builders
-from tests.unit.plugins.module_utils.test_compare import host, plan, proof
+from ansible_collections.selo.gpu_memory.tests.unit import builders
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_compare import host, plan, proof
 
 SVG = "{http://www.w3.org/2000/svg}"
 

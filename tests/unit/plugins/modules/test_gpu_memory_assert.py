@@ -11,8 +11,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import ansible
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _load
 
+# Where this Ansible and this collection are imported from.
+LIBRARIES = [str(Path(ansible.__file__).parents[1]), str(Path(_load.__file__).parents[5])]
 # A fake GPU whose use is read from a file, in MiB. The host's own bindings are left out of sys.path by -S.
 FAKE_BINDINGS = """
 import ctypes, os, types
@@ -53,16 +57,12 @@ def run(bindings: Path) -> Any:
     """Run the module; returns its answer."""
 
     def run(check_mode: bool = False, **parameters: Any) -> dict[str, Any]:
-        import ansible
-
         arguments = {"bindings_path": str(bindings), "_ansible_check_mode": check_mode, **parameters}
-        paths = [str(bindings)]  # before the site-packages, where the real bindings may be
-        paths += [str(Path(ansible.__file__).parents[1]), ".collections"]
+        paths = [str(bindings), *LIBRARIES]  # before the site-packages, where the real bindings may be
         done = subprocess.run(
             [sys.executable, "-c", RUN],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            cwd=Path(__file__).parents[4],
             capture_output=True,
             text=True,
             timeout=60,
