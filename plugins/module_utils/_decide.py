@@ -11,27 +11,24 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _predict, _prompts, _settings, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _predict, _prompts, _settings, _systemd
 
 DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
 DAY_S = 86400
 
 
-def decide(
-    declared: Mapping[str, Any], read: Mapping[str, Any], profile_text: str | None, deploys: bool
-) -> dict[str, Any]:
+def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) -> dict[str, Any]:
     """What to do on one host.
 
-    `declared`: `_declare.resolve`. `read`: the result of `gpu_memory_info`. `profile_text`: the rendered text of the
-    profile's own file. `deploys`: false where nothing will be written (verify), so that only what hinders a proof is a
-    problem.
+    `declared`: `_declare.resolve`. `read`: the result of `gpu_memory_info`. `deploys`: false where
+    nothing will be written (verify), so that only what hinders a proof is a problem.
 
     Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
-    with their present SHA-256, `drop_in_changed`, `env_changed` (the env files to write, as {path, read_by, env}),
-    `profile_file_changed`, the `restart` list, the `services` for gpu_memory_restart, `acts` (whether any of it will be
-    done), the `load` for gpu_memory_assert with its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the
-    one that still holds, or None).
+    with their present SHA-256, `drop_in_changed`, `env_changed` (the env files to write, the profile's own among them,
+    as {path, read_by, env, owner, group}), the `restart` list, the `services` for gpu_memory_restart, `acts` (whether
+    any of it will be done), the `load` for gpu_memory_assert with its `load_timeout_s` and `load_needed`, `proof_key`,
+    and `proof` (the one that still holds, or None).
     """
     problems = list(declared["problems"])
     problems += gpu_problems(declared, read["nvml"])
@@ -61,28 +58,28 @@ def decide(
         return {"problems": problems, "notes": notes, "acts": False, "load_needed": False}
 
     drop_in = read["ollama"]["drop_ins"]["own"]
-    drop_in_changed = drop_in["text"] != _systemd.render_dropin(environment)
+    drop_in_changed = drop_in["sha256"] != _sha256(_systemd.render_dropin(environment))
+    env_files = read["backend"]["env_files"]
     env_changed = [
-        {"path": file["path"], "read_by": file["read_by"], "env": wanted_in(file, declared["env"])}
-        for file in read["backend"]["env_files"]
-        if any(_values(file).get(name) != value for name, value in wanted_in(file, declared["env"]).items())
+        {"path": file["path"], "read_by": file["read_by"], "env": wanted, "owner": None, "group": None}
+        for file, wanted in ((file, wanted_in(file, declared["env"])) for file in env_files)
+        if _differs(file, wanted)
     ]
-    paths_changed = {file["path"] for file in env_changed}
-    profile_file = next(iter(read["backend"]["files"]), None)
-    profile_file_changed = profile_file is not None and profile_file["sha256"] != _sha256(profile_text or "")
     restart = []
     if drop_in_changed or not _ollama_runs(environment, read["ollama"]):
         restart.append("ollama")
     if declared["backend"]["kind"] != "none" and (env_changed or not _backend_runs(read["backend"])):
         restart.append("backend")
+    profile_file = read["backend"]["profile_file"]
+    # The profile's own file: nothing reads it, so nothing restarts. It belongs to whom the backend's belongs to.
+    if profile_file and _differs(profile_file, declared["profile_file"]["env"]):
+        owner = {name: env_files[0].get(name) for name in ("owner", "group")}
+        env_changed.append({**declared["profile_file"], **owner})
+    paths_changed = {file["path"] for file in env_changed}
     files = [
         {"path": file["path"], "sha256": file["sha256"]}
-        for file, changes in [
-            (drop_in, drop_in_changed),
-            *((file, file["path"] in paths_changed) for file in read["backend"]["env_files"]),
-            *([(profile_file, profile_file_changed)] if profile_file else []),
-        ]
-        if changes
+        for file in [*([drop_in] if drop_in_changed else []), *env_files, *([profile_file] if profile_file else [])]
+        if file is drop_in or file["path"] in paths_changed
     ]
     drifted = bool(files or restart)
     key = proof_key(declared, environment, read)
@@ -95,7 +92,6 @@ def decide(
         "files": files,
         "drop_in_changed": drop_in_changed,
         "env_changed": env_changed,
-        "profile_file_changed": profile_file_changed,
         "restart": restart,
         "services": services(declared, restart),
         "acts": deploys and drifted,
@@ -116,6 +112,10 @@ def wanted_in(file: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, str]
 
 def _values(file: Mapping[str, Any]) -> Mapping[str, Any]:
     return file.get("values") or {}
+
+
+def _differs(file: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    return any(_values(file).get(name) != value for name, value in wanted.items())
 
 
 def services(declared: Mapping[str, Any], restart: list[str]) -> dict[str, Any]:
@@ -329,18 +329,11 @@ def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> li
             f"the profile {profile['name']} has no threshold (max_used_mib), so nothing could prove it; "
             "set gpu_memory_allow_unsafe=true to deploy it all the same"
         )
-    for file in read["backend"]["env_files"]:
+    profile_file = read["backend"]["profile_file"]
+    for file in [*read["backend"]["env_files"], *([profile_file] if profile_file else [])]:
         if file.get("error"):
             problems.append(f"{file['path']} cannot be read: {file['error']}")
-        elif file["exists"] and not file["regular"]:
-            problems.append(f"{file['path']} is no regular file; set gpu_memory_backend.env_files")
-        elif not file["exists"] and not file.get("parent_exists") and file.get("add_keys", True):
-            problems.append(f"{posixpath.dirname(file['path'])} is missing; set gpu_memory_backend.env_files")
-        for name, value in wanted_in(file, declared["env"]).items():
-            try:
-                _dotenv.encode(value, file["read_by"] or list(_dotenv.DEFAULT_READERS))
-            except _dotenv.ValueNotPortable as problem:
-                problems.append(f"env.{name} for {file['path']}: {problem}")
+        problems += [text for text in file["refusals"] if text not in problems]
     if read["state"].get("error"):
         problems.append(f"what this collection keeps on the host cannot be read: {read['state']['error']}")
     return problems

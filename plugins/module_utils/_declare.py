@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _profile, _prompts, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _profile, _prompts, _secrets, _settings
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.service\Z")
 URL = re.compile(r"https?://[^\s/]+(/\S*)?\Z")
+HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 BACKEND_KINDS = ("none", "unit", "command")
 BACKEND_KEYS = {
     "extends", "kind", "unit", "directory", "command", "user", "process_match", "env_files", "profile_file", "keys",
@@ -59,7 +61,9 @@ def resolve_backend(declared: Any, presets: Mapping[str, Any]) -> tuple[dict[str
     if isinstance(declared, str):
         declared = {"extends": declared}
     if not isinstance(declared, Mapping):
-        return NO_BACKEND, [f"gpu_memory_backend = {declared!r} must be the name of a preset ({known}) or a mapping"]
+        return NO_BACKEND, [
+            f"gpu_memory_backend = {_shown(declared)} must be the name of a preset ({known}) or a mapping"
+        ]
     base = declared.get("extends", "none")
     if not isinstance(base, str) or base not in presets:
         return NO_BACKEND, [f"gpu_memory_backend = {base!r} is not a known preset; allowed: {known}"]
@@ -83,14 +87,27 @@ def _unknown(where: str, given: Mapping[Any, Any], known: set[str]) -> list[str]
     return [f"{where}.{key} is not known; allowed: {allowed}" for key in sorted(map(str, set(given) - known))]
 
 
-def _is_url(value: Any) -> bool:
-    if not isinstance(value, str) or not URL.match(value):
-        return False
+def _shown(value: Any) -> str:
+    """A value for a message; of a collection that may hold anything, such as headers, only what it is."""
+    inside = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
+    if isinstance(value, Mapping) and value or any(isinstance(item, (Mapping, list)) for item in inside):
+        return f"a {type(value).__name__} of {len(value)}"
+    return repr(value)
+
+
+def _url_problem(where: str, value: Any) -> list[str]:
     try:
-        _http.check_url(value)
+        good = isinstance(value, str) and bool(URL.match(value)) and value.isprintable()
+        _http.check_url(value if good else "")
     except _http.HttpError:
-        return False
-    return True
+        return [f"{where} = {_shown(value)} must be an http address"]
+    if "@" in value.split("/")[2]:
+        return [f"{where} must have no user and no password, since an address is shown; give the load a header instead"]
+    return []
+
+
+def _one_line(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
 
 
 def _is_variable(value: Any) -> bool:
@@ -102,11 +119,11 @@ def _backend_problems(backend: Mapping[str, Any]) -> list[str]:
     problems = []
     for key, shape, form in SHAPES:
         if not isinstance(backend[key], shape):
-            problems.append(f"{where}.{key} = {backend[key]!r} must be {form}")
+            problems.append(f"{where}.{key} = {_shown(backend[key])} must be {form}")
             backend = {**backend, key: NO_BACKEND[key]}
     for key in ("directory", "command", "user", "process_match", "profile_file"):
-        if not isinstance(backend.get(key) or "", str):
-            problems.append(f"{where}.{key} = {backend[key]!r} must be text")
+        if not _one_line(backend.get(key) or ""):
+            problems.append(f"{where}.{key} = {_shown(backend[key])} must be one line of text")
             backend = {**backend, key: None}
     if backend["kind"] not in BACKEND_KINDS:
         allowed = ", ".join(BACKEND_KINDS)
@@ -123,10 +140,17 @@ def _backend_problems(backend: Mapping[str, Any]) -> list[str]:
         re.compile(backend.get("process_match") or "")
     except (re.error, OverflowError, RecursionError) as problem:
         problems.append(f"{where}.process_match = {backend['process_match']!r} is no regular expression: {problem}")
+    try:
+        shlex.split(backend.get("command") or "")
+    except ValueError as problem:
+        problems.append(f"{where}.command = {backend['command']!r} is no command line: {problem}")
     if backend.get("directory") and not backend["directory"].startswith("/"):
         problems.append(f"{where}.directory = {backend['directory']!r} must be an absolute path")
     for file in backend["env_files"]:
         problems += _env_file_problems(f"{where}.env_files", file, backend.get("directory"))
+    problems += _file_problems(where, backend)
+    for variable in sorted({str(name) for name in backend["keys"].values() if _takes_several(name, backend["keys"])}):
+        problems.append(f"{where}.keys: {variable!r} must carry one intent, not several")
     for intent, variable in backend["keys"].items():
         if intent not in _profile.INTENTS or not _is_variable(variable):
             allowed = ", ".join(_profile.INTENTS)
@@ -142,9 +166,36 @@ def _backend_problems(backend: Mapping[str, Any]) -> list[str]:
     return problems + _request_problems(where, backend)
 
 
+def _takes_several(variable: Any, keys: Mapping[str, Any]) -> bool:
+    return list(keys.values()).count(variable) > 1
+
+
+def _file_problems(where: str, backend: Mapping[str, Any]) -> list[str]:
+    """Which files would be written twice, or elsewhere than it seems."""
+    name = backend.get("profile_file") or ""
+    if "/" in name or name in (".", ".."):
+        return [
+            f"{where}.profile_file = {name!r} must be the name of a file beside the backend's, such as .env.{{profile}}"
+        ]
+    directory = backend.get("directory") or "/"
+    paths = [
+        posixpath.normpath(posixpath.join(directory, file["path"]))
+        for file in backend["env_files"]
+        if isinstance(file, Mapping) and isinstance(file.get("path"), str)
+    ]
+    problems = [
+        f"{where}.env_files: path = {path!r} is there twice" for path in dict.fromkeys(paths) if paths.count(path) > 1
+    ]
+    if name and posixpath.join(directory, name) in paths:
+        problems.append(f"{where}.profile_file = {name!r} must be another file than those of env_files")
+    return problems
+
+
 def _env_file_problems(where: str, file: Any, directory: Any) -> list[str]:
     if not isinstance(file, Mapping) or not isinstance(file.get("path"), str) or not file["path"]:
         return [f"{where}: {file!r} must be a mapping with path and read_by"]
+    if not _one_line(file["path"]):
+        return [f"{where}: path = {file['path']!r} must be one line of text"]
     problems = _unknown(where, file, {"path", "read_by", "add_keys"})
     readers = file.get("read_by")
     if not isinstance(file.get("add_keys", True), bool):
@@ -161,16 +212,19 @@ def _request_problems(where: str, backend: Mapping[str, Any]) -> list[str]:
     health, load = backend["health"], backend["load"]
     problems = _unknown(f"{where}.health", health, HEALTH_KEYS) + _unknown(f"{where}.load", load, LOAD_KEYS)
     for part, request in (("health", health), ("load", load)):
-        if request and not _is_url(request.get("url")):
-            problems.append(f"{where}.{part}.url = {request.get('url')!r} must be an http address")
+        if request:
+            problems += _url_problem(f"{where}.{part}.url", request.get("url"))
     if load.get("method", "POST") not in METHODS:
         problems.append(f"{where}.load.method = {load['method']!r} is not allowed; allowed: {', '.join(METHODS)}")
     if not isinstance(load.get("bodies", []), list):
-        problems.append(f"{where}.load.bodies = {load['bodies']!r} must be a list")
+        problems.append(f"{where}.load.bodies = {_shown(load['bodies'])} must be a list")
     elif load.get("prompt_at") is not None:
         problems += _template_problems(f"{where}.load", load)
     if not isinstance(load.get("headers", {}), Mapping):
         problems.append(f"{where}.load.headers must be a mapping, not {type(load['headers']).__name__}")
+    for name, value in load["headers"].items() if isinstance(load.get("headers"), Mapping) else ():
+        if not isinstance(name, str) or not HEADER.match(name) or _profile.canonical_text(value) is None:
+            problems.append(f"{where}.load.headers: {name!r} must be the name of a header, its value one line of text")
     for key, value, least, most, unit in (
         ("health.status", health.get("status", 200), 100, 599, "an HTTP status"),
         ("load.expect_status", load.get("expect_status", 200), 100, 599, "an HTTP status"),
@@ -207,8 +261,7 @@ def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
         problems.append(
             f"gpu_memory_ollama.unit = {ollama['unit']!r} must be the name of a unit, such as ollama.service"
         )
-    if not _is_url(ollama["url"]):
-        problems.append(f"gpu_memory_ollama.url = {ollama['url']!r} must be an http address")
+    problems += _url_problem("gpu_memory_ollama.url", ollama["url"])
     ollama["url"] = str(ollama["url"]).rstrip("/")
     seconds = _profile.canonical_int(ollama["timeout_s"])
     if seconds is None or not 1 <= seconds <= 3600:
@@ -240,6 +293,10 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     problems += found
     ollama, found = resolve_ollama(variables["gpu_memory_ollama"])
     problems += found
+    if backend.get("unit") == ollama["unit"]:
+        problems.append(
+            f"gpu_memory_backend.unit = {backend['unit']!r} must be another unit than gpu_memory_ollama.unit"
+        )
     profile, found = _profile.resolve(
         variables["gpu_memory_profile"],
         variables["__gpu_memory_built_in_profiles"],
@@ -257,7 +314,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
             problems.append(f"{name} = {variables[name]!r} must be {unit}, from {least} to {most}")
         numbers[name] = number
     flags = {}
-    for name in ("gpu_memory_allow_unsafe", "gpu_memory_strict"):
+    for name in ("gpu_memory_allow_unsafe", "gpu_memory_strict", "gpu_memory_show_secrets"):
         flags[name] = boolean(variables[name])
         if flags[name] is None:
             problems.append(f"{name} = {variables[name]!r} must be true or false")
@@ -272,12 +329,20 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     models = _profile.canonical_models([] if declared_models is None else declared_models)
     if models is None:
         problems.append(f"gpu_memory_models = {declared_models!r} must be a list of model names")
+    for name in ("gpu_memory_gpu_gb_per_s", "gpu_memory_host_gb_per_s"):
+        if _profile.canonical_number(variables[name]) is None:
+            problems.append(f"{name} = {variables[name]!r} must be GB/s, from 0 to 100000")
+    if not _one_line(variables["gpu_memory_report_dir"]) or not variables["gpu_memory_report_dir"].strip():
+        problems.append(
+            f"gpu_memory_report_dir = {variables['gpu_memory_report_dir']!r} must be a path on the controller"
+        )
     accepted = variables["gpu_memory_accepted_notes"]
+    accepted = [accepted] if isinstance(accepted, str) else accepted
     if not isinstance(accepted, list) or not all(isinstance(words, str) and words.strip() for words in accepted):
         problems.append(f"gpu_memory_accepted_notes = {accepted!r} must be a list of words that notes contain")
         accepted = []
     return {
-        "problems": problems,
+        "problems": [_secrets.without_secrets(problem) for problem in problems],
         "profile": None if profile is None else _as_mapping(profile),
         "profiles": every_profile(variables, backend),
         "backend": backend,
@@ -337,9 +402,16 @@ def _carried(profile: _profile.Profile, keys: Mapping[str, str]) -> dict[str, st
     }
 
 
-def _profile_file(backend: Mapping[str, Any], profile: _profile.Profile | None) -> str | None:
-    """Where the profile's own file goes, beside the backend's `.env` (the guide's `.env.stable-16gb`)."""
+def _profile_file(backend: Mapping[str, Any], profile: _profile.Profile | None) -> dict[str, Any] | None:
+    """The profile's own file beside the backend's `.env` (the guide's `.env.stable-16gb`): {path, read_by, env}.
+
+    The guide copies it over `.env`, so it has the same readers.
+    """
     pattern = backend.get("profile_file")
     if not pattern or not backend.get("directory") or profile is None or not backend["env_files"]:
         return None
-    return posixpath.join(str(backend["directory"]), str(pattern).replace("{profile}", profile.name))
+    return {
+        "path": posixpath.join(str(backend["directory"]), str(pattern).replace("{profile}", profile.name)),
+        "read_by": backend["env_files"][0].get("read_by"),
+        "env": profile.env,
+    }

@@ -87,6 +87,7 @@ def _server(pid: int) -> dict[str, Any]:
 def url_of(ollama_host: str) -> str:
     """OLLAMA_HOST as an address: `0.0.0.0` → 127.0.0.1, port 11434 where none is given (envconfig/config.go)."""
     scheme, separator, rest = ollama_host.strip().strip("\"'").rpartition("://")
+    rest = rest.rpartition("@")[2]  # a user and a password are nobody's business
     address = re.fullmatch(r"(\[.*\]|[^:]*)(?::([^:]*))?", rest.partition("/")[0])
     host, port = (address.group(1), address.group(2) or "") if address else (f"[{rest.partition('/')[0]}]", "")
     if host in ("", "0.0.0.0", "[::]", "*"):  # noqa: S104 - compared, not bound

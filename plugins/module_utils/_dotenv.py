@@ -26,6 +26,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._dotenv_readers im
 
 DEFAULT_READERS = ("python-dotenv", "bash", "systemd")
 MASK = "********"
+MOST_BYTES = 1024 * 1024
+TOO_LARGE = f"it is larger than {MOST_BYTES // 1024} KiB, so it is no .env file; move it away, or give another path"
 
 # Means the same to every reader, and to most programs that are no declared readers, without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=-]*")

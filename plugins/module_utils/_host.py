@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _secrets
 
 UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,NeedDaemonReload,"
@@ -55,11 +55,14 @@ class Host(Protocol):
         """The status that a URL answers with, or None and why there was no answer."""
 
     def journal(self, unit: str, since: float) -> list[str]:
-        """A unit's messages since a Unix time, oldest first."""
+        """A unit's messages since a Unix time, oldest first, with secrets masked."""
 
 
 class LinuxHost:
-    """The host this code runs on."""
+    """The host this code runs on. `show_secrets`: leave what it says as it is, for debugging."""
+
+    def __init__(self, show_secrets: bool = False) -> None:
+        self._show_secrets = show_secrets
 
     def boot_time(self) -> BootTime:
         # A restarted container keeps the kernel's boot id; the start of PID 1 tells its starts apart.
@@ -128,7 +131,11 @@ class LinuxHost:
     def journal(self, unit: str, since: float) -> list[str]:
         arguments = ["--unit", unit, "--since", f"@{since:.6f}", "--output=cat", "--lines=500"]
         _, text, _ = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)
-        return text.splitlines()
+        lines = text.splitlines()
+        if self._show_secrets:
+            return lines
+        known = _secrets.secrets_of_host([unit], [])
+        return [_secrets.without_secrets(line, known) for line in lines]
 
 
 def _run(arguments: list[str], timeout_s: float, directory: str | None = None) -> tuple[int, str, str]:

@@ -19,9 +19,18 @@ import re
 import stat
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _http, _journal, _settings, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _atomic,
+    _dotenv,
+    _http,
+    _journal,
+    _secrets,
+    _settings,
+    _systemd,
+)
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,ActiveEnterTimestamp,FragmentPath,"
@@ -29,6 +38,8 @@ UNIT_PROPERTIES = (
 )
 JOURNAL_LINES = 20000
 RUNNER_NAMES = ("llama-server", "ollama_llama_server", "ollama-runner")
+
+Mask = Callable[[str], str]
 
 
 def run(arguments: list[str], timeout_s: float = 30) -> tuple[int, str]:
@@ -138,7 +149,7 @@ def all_pids() -> list[int]:
 
 
 def read_runners() -> list[dict[str, Any]]:
-    """Ollama's runner processes with their whole command line (it holds paths and sizes, no secret)."""
+    """Ollama's runner processes with what may be shown of their command lines."""
     runners = []
     for pid in all_pids():
         command = command_line(pid)
@@ -148,8 +159,32 @@ def read_runners() -> list[dict[str, Any]]:
         )
         process = read_process(pid) if is_runner else None
         if process is not None:
-            runners.append({**process, "command": command, "settings": _journal.runner_settings(command)})
+            shown = _secrets.shown_command(command)
+            runners.append({**process, "command": shown, "settings": _journal.runner_settings(command)})
     return runners
+
+
+def read_env_file(
+    path: str, keys: list[str], readers: list[str] | None, wanted: Mapping[str, str], add_keys: bool = True
+) -> dict[str, Any]:
+    """An env file as `read_file`, and `refusals`: what would keep `wanted` from being set in it, as far as can be seen.
+
+    Without `add_keys` only those of the keys are wanted that the file has.
+    """
+    facts = read_file(path, keys, readers)
+    facts["refusals"] = []
+    has = facts.get("values") or {}
+    wanted = {name: value for name, value in wanted.items() if add_keys or has.get(name) is not None}
+    if wanted and not facts["error"] and (facts["exists"] or add_keys):
+        try:
+            text = _dotenv.decode(_atomic.read(path) or b"")
+            edit = _dotenv.set_keys(text, wanted, readers=readers)
+            facts["refusals"] = [f"{path}: {problem}" for problem in edit.problems]
+            if edit.text != text:
+                _atomic.check(path)
+        except _atomic.CannotWrite as problem:
+            facts["refusals"].append(str(problem))
+    return facts
 
 
 def read_file(path: str, keys: list[str] | None = None, readers: list[str] | None = None) -> dict[str, Any]:
@@ -165,7 +200,9 @@ def read_file(path: str, keys: list[str] | None = None, readers: list[str] | Non
             group=_name(grp.getgrgid, status.st_gid),
             modified_s=_seconds_since_boot(status.st_mtime),
         )
-        if facts["regular"]:
+        if keys is not None and status.st_size > _dotenv.MOST_BYTES:
+            facts["error"] = _dotenv.TOO_LARGE
+        elif facts["regular"]:
             with open(path, "rb") as file:
                 content = file.read()
             facts["sha256"] = hashlib.sha256(content).hexdigest()
@@ -192,13 +229,9 @@ def _name(lookup: Any, number: int) -> str:
 
 
 def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
-    """Our drop-in with its text, and the others with those of their variables that may be shown."""
+    """Our drop-in's identity, and the others with those of their variables that may be shown."""
     own_path = f"/etc/systemd/system/{unit['name']}.d/{own_name}"
     own = read_file(own_path)
-    own["text"] = None
-    if own["exists"]:
-        with open(own_path, encoding="utf-8", errors="replace") as file:
-            own["text"] = file.read()
     others = []
     for path in unit.get("drop_in_paths") or []:
         if path != own_path:
@@ -211,7 +244,7 @@ def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
     return {"own": own, "others": others}
 
 
-def read_ollama_api(url: str, models: list[str] | None) -> dict[str, Any]:
+def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _secrets.without_secrets) -> dict[str, Any]:
     """Version, models with digests, loaded models and, for `models` (None: the loaded ones), `/api/show`.
 
     `error` where it does not answer.
@@ -232,15 +265,14 @@ def read_ollama_api(url: str, models: list[str] | None) -> dict[str, Any]:
             if name in present or f"{name}:latest" in present:
                 answer = _http.post_json(f"{url}/api/show", {"model": name, "name": name}, timeout=20)
                 facts["show"][name] = {
-                    part: answer.get(part)
-                    for part in ("details", "model_info", "tensors", "capabilities", "parameters")
+                    part: answer.get(part) for part in ("details", "model_info", "tensors", "capabilities")
                 }
     except _http.HttpError as problem:
-        facts["error"] = str(problem)
+        facts["error"] = mask(str(problem))
     return facts
 
 
-def read_journal(unit: str, since: float | None) -> dict[str, Any]:
+def read_journal(unit: str, since: float | None, mask: Mask = _secrets.without_secrets) -> dict[str, Any]:
     """Facts of the unit's journal and the kernel's since `since` (Unix time), or else since the unit's last start.
 
     `server_config` and `last_load` are always the newest since the last start, since what still runs may be older than
@@ -253,8 +285,8 @@ def read_journal(unit: str, since: float | None) -> dict[str, Any]:
     lines = _journal_lines(["--unit", unit, *match])
     lines += _journal_lines(["--dmesg", "--grep", "NVRM: Xid|oom-kill|Out of memory: Killed", *match])
     lines.sort(key=lambda line: line[0])
-    whole = _journal.parse(lines)
-    window = _journal.parse(line for line in lines if line[0] >= since) if since else whole
+    whole = _journal.parse(lines, mask)
+    window = _journal.parse((line for line in lines if line[0] >= since), mask) if since else whole
     return {**window, "server_config": whole["server_config"], "last_load": next(reversed(whole["loads"]), None)}
 
 
@@ -339,9 +371,12 @@ def with_descendants(pids: list[int]) -> list[int]:
     return sorted(family)
 
 
-def read_backend(backend: dict[str, Any], keys: list[str], extra_files: list[str]) -> dict[str, Any]:
+def read_backend(
+    backend: dict[str, Any], keys: list[str], env: Mapping[str, str], profile_file: dict[str, Any] | None
+) -> dict[str, Any]:
     """The backend's unit, all its processes, when the first of them started, its health and its files.
 
+    `env`: what is to be set in the env files; `profile_file`: {path, read_by, env} of the profile's own file.
     `started_s` is in seconds since boot. It is the first process that counts: where it is a shell, that shell has read
     the env files for the others.
     """
@@ -366,12 +401,14 @@ def read_backend(backend: dict[str, Any], keys: list[str], extra_files: list[str
             facts["health"] = {"ok": False, "status": None, "error": str(problem)}
     facts["env_files"] = [
         {
-            **read_file(file["path"], keys, file.get("read_by")),
+            **read_env_file(file["path"], keys, file.get("read_by"), env, file.get("add_keys", True)),
             "read_by": file.get("read_by"),
             "add_keys": file.get("add_keys", True),
         }
         for file in backend.get("env_files") or []
     ]
-    facts["files"] = [read_file(path) for path in extra_files]
+    facts["profile_file"] = profile_file and read_env_file(
+        profile_file["path"], sorted(profile_file["env"]), profile_file["read_by"], profile_file["env"]
+    )
     facts["directory_exists"] = os.path.isdir(backend["directory"]) if backend.get("directory") else None
     return facts

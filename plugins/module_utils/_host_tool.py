@@ -23,6 +23,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Stat
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
     "_atomic",
+    "_dotenv",
+    "_dotenv_readers",
     "_file_state",
     "_generation",
     "_host",
@@ -30,8 +32,11 @@ PACKED = (
     "_http",
     "_lease",
     "_restore_timer",
+    "_secrets",
     "_services",
+    "_settings",
     "_state",
+    "_systemd",
 )
 MAIN = f"""\
 import sys

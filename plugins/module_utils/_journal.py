@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _secrets, _settings
 
 # A load that fails with one of these is dead, unless a retry right after it succeeds.
 FATAL = re.compile(
@@ -76,15 +76,15 @@ TRUNCATED = re.compile(r"truncating input prompt")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}\Z")
 
 
-def parse(lines: Iterable[tuple[float, str]]) -> dict[str, Any]:
+def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secrets.without_secrets) -> dict[str, Any]:
     """Reduce journal lines, oldest first, as (Unix time, text), to facts.
 
     Returns `server_config` (of the last start, only variables that may be shown, or None), `loads` (a dict for each
     runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), started,
     offloaded, offloadable, buffers_mib by device and kind on GPUs), `failures`
-    ({severity, at, line}; severity is fatal, recovered or warning), `tokens_per_s` (of each answered request),
-    `longest_prompt` (tokens that a request made the model read; None without such lines) and `truncated` (how many
-    prompts were too long for their slot and were shortened).
+    ({severity, at, line}; severity is fatal, recovered or warning; of a line what `mask` leaves), `tokens_per_s` (of
+    each answered request), `longest_prompt` (tokens that a request made the model read; None without such lines) and
+    `truncated` (how many prompts were too long for their slot and were shortened).
     """
     facts: dict[str, Any] = {"server_config": None, "loads": [], "failures": [], "tokens_per_s": []}
     facts.update(longest_prompt=None, truncated=0)
@@ -119,20 +119,20 @@ def parse(lines: Iterable[tuple[float, str]]) -> dict[str, Any]:
         retry = RETRY.search(line)
         if retry:
             retried, starts_left = True, 1 if retry.group("anew") else 0
-            facts["failures"].append({"severity": "warning", "at": at, "line": line.strip()})
+            facts["failures"].append({"severity": "warning", "at": at, "line": mask(line.strip())})
         elif FATAL.search(line):
-            failure = {"severity": "fatal", "at": at, "line": line.strip()}
+            failure = {"severity": "fatal", "at": at, "line": mask(line.strip())}
             facts["failures"].append(failure)
             pending.append(failure)
         elif WARNING.search(line):
-            facts["failures"].append({"severity": "warning", "at": at, "line": line.strip()})
+            facts["failures"].append({"severity": "warning", "at": at, "line": mask(line.strip())})
     return facts
 
 
 def _new_load(at: float, command: str) -> dict[str, Any]:
     return {
         "at": at,
-        "command": _split(command),
+        "command": _secrets.shown_command(_split(command)),
         "sent": {},
         "started": False,
         "offloaded": None,

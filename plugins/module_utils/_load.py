@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _prompts
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _prompts, _secrets
 
 NO_ANSWER = "no answer"
 DISTINCT_ERRORS = 20  # told
@@ -32,6 +32,7 @@ class Load:
     slot's context of `context_tokens`, or a part of it (see `_prompts`), always the same for the same `seed`.
     `warm_up` requests go first, one by one, and count only if they fail; then senders join over `ramp` seconds, and
     send until `requests` are sent, or with `duration` for so many seconds.
+    `private`: what must not come out with an answer's error, besides the headers. None: the error as it is.
     """
 
     url: str
@@ -49,6 +50,7 @@ class Load:
     warm_up: int = 0
     ramp: float = 0
     duration: float | None = None
+    private: frozenset[str] | None = frozenset()
 
     def body(self, index: int) -> Any:
         """The body of the request number `index`."""
@@ -243,17 +245,17 @@ def _send(load: Load, index: int) -> Outcome:
         error = f"status {answer.status} instead of {load.expect_status}: {_http.error_text(answer.body)}"
     elif answer_error(answer.body):
         error = f"status {answer.status}, but the answer says: {answer_error(answer.body)}"
-    error = error and _without_secrets(error, load.headers)
+    error = error and _without_secrets(error, load)
     return Outcome(answer.elapsed_s, answer.status, error, answer.first_s, {} if error else told_by(answer.body))
 
 
-def _without_secrets(text: str, headers: Mapping[str, str]) -> str:
-    """A server may echo a header; its value must not come out with the error."""
-    for value in headers.values():
+def _without_secrets(text: str, load: Load) -> str:
+    """A server may echo a header, or say what it was configured with; neither must come out with the error."""
+    for value in load.headers.values():
         for secret in (value, value.rpartition(" ")[2]):
             if secret:
-                text = text.replace(secret, "***")
-    return text
+                text = text.replace(secret, _secrets.MASK)
+    return text if load.private is None else _secrets.without_secrets(text, load.private)
 
 
 def _encode(body: Any) -> tuple[bytes | None, dict[str, str]]:

@@ -63,6 +63,8 @@ class Profile:
 
 # Ollama's own variables that carry an intent; a backend preset adds those of the backend.
 OLLAMA_KEYS = {"num_parallel": "OLLAMA_NUM_PARALLEL", "max_loaded_models": "OLLAMA_MAX_LOADED_MODELS"}
+# One that this collection sets from the intent, so that a profile that names it too must not say something else.
+OLLAMA_ALSO = {"num_ctx": "OLLAMA_CONTEXT_LENGTH"}
 
 
 def canonical_int(value: Any) -> int | None:
@@ -78,6 +80,17 @@ def canonical_int(value: Any) -> int | None:
     return None
 
 
+def canonical_number(value: Any, most: float = 100_000) -> float | None:
+    """A number from 0 to `most`, also where `-e` made it text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if 0 <= number <= most else None
+
+
 def canonical_mib(value: Any) -> int | None:
     """MiB from a whole number or from text such as `12GiB`; None for anything else, `12 GB` included."""
     whole = canonical_int(value)
@@ -91,13 +104,15 @@ def canonical_mib(value: Any) -> int | None:
 
 
 def canonical_models(value: Any) -> list[str] | None:
-    """Names of models without the space around them; None for anything else than a list of them."""
+    """Names of models without the space around them, also from `-e` with commas between; None for anything else."""
+    if isinstance(value, str):
+        value = value.split(",")
     if isinstance(value, list) and all(isinstance(model, str) and model.strip() for model in value):
         return [model.strip() for model in value]
     return None
 
 
-def _canonical_text(value: Any) -> str | None:
+def canonical_text(value: Any) -> str | None:
     """One line of printable text, also from a number; None for anything else, booleans included."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
@@ -106,8 +121,11 @@ def _canonical_text(value: Any) -> str | None:
 
 
 def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
-    """One declared layer (a profile, or the overrides) as {env, intent, models, extends}, canonical."""
-    result: dict[str, Any] = {"env": {}, "intent": {}, "models": None, "extends": None}
+    """One declared layer (a profile, or the overrides) as {env, intent, models, extends, said}, canonical.
+
+    `said` tells where each part of `env` and `intent` was said.
+    """
+    result: dict[str, Any] = {"env": {}, "intent": {}, "models": None, "extends": None, "said": {}}
     if not isinstance(layer, Mapping):
         problems.append(f"{where} must be a mapping with env and intent, not {type(layer).__name__}")
         return result
@@ -121,7 +139,7 @@ def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
             problems.append(f"{where}.{part} = {layer[part]!r} must be a mapping, not {type(layer[part]).__name__}")
             layer = {**layer, part: {}}
     for key, value in layer["env"].items():
-        text = _canonical_text(value)
+        text = canonical_text(value)
         if not isinstance(key, str) or not KEY.match(key):
             problems.append(f"{where}.env: {key!r} is not a variable name (letters, digits, _; no digit first)")
         elif text is None:
@@ -150,6 +168,7 @@ def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
         if result["models"] is None:
             problems.append(f"{where}.models = {layer['models']!r} must be a list of model names")
     result["extends"] = layer.get("extends")
+    result["said"] = {f"{part}.{key}": f"{where}.{part}.{key}" for part in ("env", "intent") for key in result[part]}
     return result
 
 
@@ -161,6 +180,7 @@ def _merge(base: dict[str, Any], layer: dict[str, Any], keys: Mapping[str, str])
         "env": {**base["env"], **carried, **layer["env"]},
         "intent": {**base["intent"], **layer["intent"]},
         "models": base["models"] if layer["models"] is None else layer["models"],
+        "said": {**base["said"], **layer["said"]},
     }
 
 
@@ -195,10 +215,13 @@ def resolve(
                 f"gpu_memory_profiles.{chain[-1]}.extends = {wanted!r}: that profile {reason}; "
                 f"allowed: {', '.join(known)}"
             )
-            return {"env": {}, "intent": {}, "models": []}
+            return {"env": {}, "intent": {}, "models": [], "said": {}}
         where = f"gpu_memory_profiles.{wanted}"
-        layer = _read_layer(own[wanted] if use_own else built_in[wanted], where, problems)
-        base: dict[str, Any] = {"env": {}, "intent": {}, "models": []}
+        found: list[str] = []
+        layer = _read_layer(own[wanted] if use_own else built_in[wanted], where, found)
+        through = f" ({' extends '.join((*chain, wanted))})" if chain else ""
+        problems.extend(problem + through for problem in found)
+        base: dict[str, Any] = {"env": {}, "intent": {}, "models": [], "said": {}}
         if layer["extends"] is not None:
             base = whole(str(layer["extends"]), (*chain, wanted))
         return _merge(base, layer, keys) if layer["extends"] is not None else {**layer, "models": layer["models"] or []}
@@ -226,14 +249,14 @@ def _cross_checks(name: str, merged: dict[str, Any], keys: Mapping[str, str], co
     missing = [key for key, bound in INTENTS.items() if bound.required and key not in merged["intent"]]
     if missing and complete:
         problems.append(f"{where}.intent lacks {', '.join(missing)}; a profile is whole, or says extends: stable")
-    for intent, variable in keys.items():
+    for intent, variable in [*keys.items(), *OLLAMA_ALSO.items()]:
         wanted, written = merged["intent"].get(intent), merged["env"].get(variable)
-        if written is not None and (wanted is None or canonical_int(written) != wanted):
-            against = "lacks an" if wanted is None else "contradicts"
-            problems.append(
-                f"{where}: env.{variable} = {written} {against} intent.{intent}"
-                f"{'' if wanted is None else f' = {wanted}'}; make them equal"
-            )
+        said = merged["said"].get(f"env.{variable}", where)
+        if written is not None and wanted is None:
+            problems.append(f"{said} = {written} lacks an intent.{intent}; say in {where}.intent what it means")
+        elif written is not None and canonical_int(written) != wanted:
+            other = merged["said"].get(f"intent.{intent}", where)
+            problems.append(f"{said} = {written} contradicts {other} = {wanted}; make them equal")
     return problems
 
 

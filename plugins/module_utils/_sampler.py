@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _nvml
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _nvml, _secrets
 
 TIMELINE_POINTS = 500
 LISTING_INTERVAL_S = 1.0
@@ -158,7 +158,7 @@ def breaches(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> lis
 
 
 def runner_command(pid: int) -> list[str] | None:
-    """The command line of one of Ollama's runners, which holds paths and sizes; None for any other process."""
+    """What may be shown of the command line of one of Ollama's runners; None for any other process."""
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             name = file.read().rstrip("\n")
@@ -166,7 +166,7 @@ def runner_command(pid: int) -> list[str] | None:
             command = [word.decode(errors="replace") for word in file.read().split(b"\0")[:-1]]
     except OSError:
         return None
-    return command if is_runner(name, command) else None
+    return _secrets.shown_command(command) if is_runner(name, command) else None
 
 
 def is_runner(name: str, command: Sequence[str]) -> bool:

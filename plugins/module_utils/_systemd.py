@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+MASK = "********"
 HEADER = "# Managed by the Ansible collection selo.gpu_memory: changes are overwritten."
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -34,9 +35,26 @@ def render_dropin(environment: Mapping[str, str]) -> str:
         for char in value:
             if unicodedata.category(char) in ("Cc", "Cs") or _is_noncharacter(ord(char)):
                 raise InvalidEnvironment(f"{name}: the character U+{ord(char):04X} is not allowed; use plain text")
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-        lines.append(f'Environment="{name}={escaped}"')
+        lines.append(_directive(name, value).rstrip("\n"))
     return "\n".join(lines) + "\n"
+
+
+def masked(text: str, own: Collection[str]) -> str:
+    """A drop-in's text, but of what is no `Environment=` of one of the variables `own` only that there is something."""
+    return "".join(
+        line if line.strip() in ("", HEADER, "[Service]") or _sets_only(line, own) else f"{MASK}\n"
+        for line in text.splitlines(keepends=True)
+    )
+
+
+def _sets_only(line: str, own: Collection[str]) -> bool:
+    variables = parse_environment_directives(f"[Service]\n{line}")
+    return len(variables) == 1 and variables.keys() <= set(own) and line == _directive(*next(iter(variables.items())))
+
+
+def _directive(name: str, value: str) -> str:
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'Environment="{name}={escaped}"\n'
 
 
 def _is_noncharacter(code: int) -> bool:

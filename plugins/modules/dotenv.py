@@ -193,6 +193,8 @@ def edit(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     content = _atomic.read(path)
     if content is None and values and not params["create"]:
         raise Refused(f"{path} is missing; create it, or allow create=true")
+    if len(content or b"") > _dotenv.MOST_BYTES:
+        raise Refused(f"{path}: {_dotenv.TOO_LARGE}")
     before = _dotenv.decode(content or b"")
     result = _dotenv.set_keys(before, values, params["remove"], params["readers"])
     if result.problems:

@@ -110,6 +110,16 @@ options:
         description:
           - For how many seconds to go on sending, instead of O(load.requests). A soak of hours is a load with this.
         type: float
+  private_files:
+    description: Env files on the host whose values are masked in the errors of answers.
+    type: list
+    elements: path
+    default: []
+  private_units:
+    description: Units on the host whose environment is masked in the errors of answers.
+    type: list
+    elements: str
+    default: []
   progress_path:
     description:
       - A file on the host that is replaced twice a second with the figures of that moment as JSON, that is C(t_s),
@@ -121,6 +131,8 @@ options:
       - A directory on the host with C(pynvml.py), for hosts that have no good nvidia-ml-py of their own.
       - Set by the action plugin, which sends the controller's copy.
     type: path
+extends_documentation_fragment:
+  - selo.gpu_memory.secrets
 attributes:
   check_mode:
     description: In check mode no load is sent and nothing is sampled; the result is marked C(skipped).
@@ -290,6 +302,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _progress,
     _prompts,
     _sampler,
+    _secrets,
 )
 
 SETTLE_S = 0.5
@@ -320,7 +333,7 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
         try:
             _http.check_url(load["url"])
         except _http.HttpError as problem:
-            problems.append(f"load.url is {load['url']}: {problem}")
+            problems.append(f"load.url is {_secrets.without_secrets(load['url'])}: {problem}")
         problems += template_problems(load)
     path_problem = _progress.problem_of(wanted["progress_path"])
     return [*problems, path_problem] if path_problem else problems
@@ -345,13 +358,15 @@ def measure(
     wanted: dict[str, Any],
 ) -> tuple[list[dict[str, Any]], dict[str, Any] | None, _nvml.NvmlProblem | None]:
     """Sample while the load runs: the figures of each GPU, those of the load, and what kept NVML from being read."""
+    known = _secrets.secrets_of_host(wanted["private_units"], wanted["private_files"])
+    private = None if wanted["show_secrets"] else frozenset(known)
     sampler = _sampler.Sampler(wanted["gpus"], wanted["interval_ms"], wanted["bindings_path"])
     run: _load.LoadRun | None = None
     with contextlib.closing(sampler):
         try:
             sampler.start()
             if wanted["load"]:
-                run = _load.LoadRun(load_of(wanted["load"]))
+                run = _load.LoadRun(load_of(wanted["load"], private))
             until = time.monotonic() + (wanted["duration"] or 0)
             while (run and run.running) or time.monotonic() < until:
                 figures = sampler.progress(timeout_s=0.1)
@@ -366,10 +381,10 @@ def measure(
             return [], run.result() if run else None, problem
 
 
-def load_of(options: dict[str, Any]) -> _load.Load:
+def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset()) -> _load.Load:
     headers = {name: str(value) for name, value in options["headers"].items()}
     given = {**options, "headers": headers, "requests": options["requests"] or options["concurrency"]}
-    return _load.Load(**{**given, "context_tokens": options["context_tokens"] or 0})
+    return _load.Load(**{**given, "context_tokens": options["context_tokens"] or 0, "private": private})
 
 
 def failures_of(
@@ -413,7 +428,10 @@ def main() -> None:
                 },
             },
             "progress_path": {"type": "path"},
+            "private_files": {"type": "list", "elements": "path", "default": []},
+            "private_units": {"type": "list", "elements": "str", "default": []},
             "bindings_path": {"type": "path"},
+            "show_secrets": {"type": "bool", "default": False, "no_log": False},
         },
         required_one_of=[("load", "duration")],
         supports_check_mode=True,

@@ -24,9 +24,6 @@ options:
     description: The result of M(selo.gpu_memory.gpu_memory_info).
     type: dict
     required: true
-  profile_text:
-    description: The rendered text of the profile's own file.
-    type: str
   deploys:
     description: Whether anything will be written; V(false) asks only for what hinders a proof.
     type: bool

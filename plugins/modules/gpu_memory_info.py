@@ -45,11 +45,26 @@ options:
     type: list
     elements: str
     default: []
-  files:
-    description: Further files of which mode, owner and SHA-256 are wanted.
-    type: list
-    elements: path
-    default: []
+  env:
+    description: The keys that are to be set in the backend's env files. What would keep them from it is read too.
+    type: dict
+    default: {}
+  profile_file:
+    description: The profile's own file.
+    type: dict
+    suboptions:
+      path:
+        description: The file.
+        type: path
+        required: true
+      read_by:
+        description: Who reads it.
+        type: list
+        elements: str
+      env:
+        description: The keys that are to be set in it.
+        type: dict
+        required: true
   drop_in:
     description: The file name of this collection's drop-in.
     type: str
@@ -62,6 +77,8 @@ options:
       - A directory on the host with C(pynvml.py), for hosts that have no good nvidia-ml-py of their own.
       - Set by the action plugin, which sends the controller's copy.
     type: path
+extends_documentation_fragment:
+  - selo.gpu_memory.secrets
 attributes:
   check_mode:
     description: Can run in check mode and return the same.
@@ -120,7 +137,7 @@ ollama:
       type: dict
       sample: {load_state: loaded, active_state: active, main_pid: 312}
     drop_ins:
-      description: This collection's drop-in with its text, and the others with their settings of GPU memory.
+      description: This collection's drop-in, and the others with their settings of GPU memory.
       type: dict
       sample: {own: {exists: false}, others: []}
     process:
@@ -128,7 +145,7 @@ ollama:
       type: dict
       sample: {pid: 312, environment: {OLLAMA_NUM_PARALLEL: "2"}}
     runners:
-      description: The processes that hold the models, with their command lines.
+      description: The processes that hold the models, with what may be shown of their command lines.
       type: list
       elements: dict
       sample: [{pid: 400, settings: {num_ctx_total: 8192, num_parallel: 2, num_gpu: 40, num_batch: 512}}]
@@ -152,8 +169,26 @@ state:
   sample: {lease: null, proof: null, generations: []}
 """
 
+import functools  # noqa: E402
+from typing import Any  # noqa: E402
+
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _generation, _host_read, _nvml  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
+    _generation,
+    _host_read,
+    _nvml,
+    _secrets,
+)
+
+
+def masking(wanted: dict[str, Any]) -> _host_read.Mask:
+    """What is shown of a text by somebody else, such as a journal's line."""
+    if wanted["show_secrets"]:
+        return str
+    backend = wanted["backend"]
+    units = [wanted["ollama"]["unit"], *([backend["unit"]] if backend["kind"] == "unit" else [])]
+    known = _secrets.secrets_of_host(units, [file["path"] for file in backend.get("env_files") or []])
+    return functools.partial(_secrets.without_secrets, known=known)
 
 
 def main() -> None:
@@ -171,14 +206,24 @@ def main() -> None:
             "models": {"type": "list", "elements": "str"},
             "backend": {"type": "dict", "default": {"kind": "none"}},
             "env_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
-            "files": {"type": "list", "elements": "path", "default": []},
+            "env": {"type": "dict", "default": {}},
+            "profile_file": {
+                "type": "dict",
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "read_by": {"type": "list", "elements": "str"},
+                    "env": {"type": "dict", "required": True},
+                },
+            },
             "drop_in": {"type": "str", "default": "zz-gpu-memory.conf"},
             "journal_since": {"type": "float"},
             "bindings_path": {"type": "path"},
+            "show_secrets": {"type": "bool", "default": False, "no_log": False},
         },
         supports_check_mode=True,
     )
     wanted = module.params
+    mask = masking(wanted)
     unit = _host_read.read_unit(wanted["ollama"]["unit"])
     module.exit_json(
         changed=False,
@@ -189,10 +234,10 @@ def main() -> None:
             "drop_ins": _host_read.read_drop_ins(unit, wanted["drop_in"]),
             "process": _host_read.read_process(unit["main_pid"]) if unit.get("main_pid") else None,
             "runners": _host_read.read_runners(),
-            "api": _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"]),
-            "journal": _host_read.read_journal(wanted["ollama"]["unit"], wanted["journal_since"]),
+            "api": _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask),
+            "journal": _host_read.read_journal(wanted["ollama"]["unit"], wanted["journal_since"], mask),
         },
-        backend=_host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["files"]),
+        backend=_host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["env"], wanted["profile_file"]),
         state=_generation.summary(),
     )
 

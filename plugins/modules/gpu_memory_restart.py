@@ -19,6 +19,7 @@ description:
     shown; of a backend's journal nothing is, as it may hold anything.
 extends_documentation_fragment:
   - selo.gpu_memory.services
+  - selo.gpu_memory.secrets
 attributes:
   check_mode:
     description: Restarts nothing, and is changed if O(restart) names a service that there is.
@@ -81,9 +82,11 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _services  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
 
+SHOW_SECRETS = {"show_secrets": {"type": "bool", "default": False, "no_log": False}}
+
 
 def main() -> None:
-    module = AnsibleModule(argument_spec=_services.ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={**_services.ARGUMENTS, **SHOW_SECRETS}, supports_check_mode=True)
     plan = module.params
     changed = any(name in plan["restart"] for name in _services.names(plan))
     try:
@@ -92,7 +95,7 @@ def main() -> None:
         module.fail_json(msg=str(problem))
     if module.check_mode or not changed:
         module.exit_json(changed=changed, services={}, downtime_s=0.0)
-    result = _services.restart(plan, LinuxHost())
+    result = _services.restart(plan, LinuxHost(plan["show_secrets"]))
     error = result.pop("error")
     if error:
         module.fail_json(msg=error, changed=True, **result)

@@ -21,7 +21,9 @@ attributes:
     description: Predicts what it would do, C(systemd-analyze verify) included, and changes nothing.
     support: full
   diff_mode:
-    description: Shows the whole drop-in, because all of it is this module's.
+    description:
+      - Shows the drop-in with the values of O(environment) and of settings of GPU memory.
+      - What somebody else has added to it is masked.
     support: full
   idempotent:
     description: A second run with the same options changes nothing.
@@ -105,7 +107,13 @@ import tempfile  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic, _dotenv, _systemd  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
+    _atomic,
+    _dotenv,
+    _secrets,
+    _settings,
+    _systemd,
+)
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*\.conf")
@@ -155,10 +163,16 @@ def verify(unit: str, name: str, text: str, directory: str) -> tuple[bool, list[
     known = {line.replace(directory, place) for line in without}
     added = [line.replace(f"{place}/", f"{directory}/") for line in output if line not in known and line not in without]
     if added:
-        raise Refused(f"systemd rejects the drop-in, and it is not put in place: {'; '.join(added)}")
+        raise Refused(f"systemd rejects the drop-in, and it is not put in place: {_shown('; '.join(added))}")
     if f"Unit {unit} not found." in output:
         return False, [f"{unit} is not there, so the drop-in is not verified"]
-    return True, output
+    return True, [_shown(line) for line in output]
+
+
+def _shown(line: str) -> str:
+    """systemd quotes what it does not understand, and that may be anything."""
+    line = re.sub(r"(?<!Unknown key )'[^']*'", f"'{_secrets.MASK}'", line)
+    return _secrets.without_secrets(re.sub(r"(ignoring: ).+", rf"\1{_secrets.MASK}", line))
 
 
 def _analyze(unit: str, first: str, directory: str) -> list[str] | None:
@@ -199,6 +213,7 @@ def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         _atomic.check(path if os.path.isdir(directory) else directory)
         if not check_mode:
             _put(path, after)
+    own = {*map(str, params["environment"]), *_settings.SHOWN}
     return {
         "changed": changed,
         "path": path,
@@ -208,8 +223,8 @@ def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         "diff": {
             "before_header": path,
             "after_header": path,
-            "before": (before or b"").decode(errors="replace"),
-            "after": (after or b"").decode(),
+            "before": _systemd.masked((before or b"").decode(errors="replace"), own),
+            "after": _systemd.masked((after or b"").decode(), own),
         },
     }
 

@@ -18,7 +18,10 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
 
+# These may quote what somebody else wrote; the switch for debugging reaches them all from here.
+QUOTES = ("gpu_memory_info", "gpu_memory_restart", "gpu_memory_assert")
 READS_NVML = ("gpu_memory_info", "gpu_memory_assert")
 LIBRARY = "/run/gpu-memory/lib"
 # Older ones misread the process list of driver 535 and have no memory v2.
@@ -47,6 +50,8 @@ class ActionModule(ActionBase):
         module = self._task.action.rpartition(".")[2]
         try:
             super().run(tmp, task_vars)
+            if module in QUOTES and self._shows_secrets(task_vars or {}):
+                self._task.args = {"show_secrets": True, **self._task.args}
             if module not in READS_NVML:
                 return self._execute(self._task.args, task_vars)
             return self._execute_with_bindings(task_vars)
@@ -57,6 +62,9 @@ class ActionModule(ActionBase):
                 "lost_connection": True,
                 "msg": f"lost the connection to {host} during {module}: {problem.message}",
             }
+
+    def _shows_secrets(self, variables: dict[str, Any]) -> bool:
+        return bool(_declare.boolean(self._templar.template(variables.get("gpu_memory_show_secrets", False))))
 
     def _execute(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         return self._execute_module(

@@ -331,14 +331,14 @@ FAULTS = [
         "backend_directory_is_read_only",
         "before",
         f"mount --bind {BACKEND} {BACKEND}; mount -o remount,bind,ro {BACKEND}",
-        "rolled_back",
+        "refused",
         ("read-only", BACKEND),
     ),
     Fault(
         "env_file_is_immutable",
         "before",
         f"chattr +i {BACKEND}/.env",
-        "rolled_back",
+        "refused",
         (f"{BACKEND}/.env", "immutable", "chattr"),
     ),
     Fault(

@@ -122,6 +122,7 @@ def env_file(path: str = ENV_PATH, **changes: Any) -> dict[str, Any]:
         "values": built_in_profiles()["stable"]["env"],
         "read_by": ["python-dotenv"],
         "error": None,
+        "refusals": [],
         **changes,
     }
 
@@ -129,9 +130,9 @@ def env_file(path: str = ENV_PATH, **changes: Any) -> dict[str, Any]:
 def drop_in(environment: Mapping[str, str] | None) -> dict[str, Any]:
     """Our drop-in on the host; None: there is none."""
     if environment is None:
-        return {"path": DROP_IN_PATH, "exists": False, "sha256": None, "text": None, "error": None}
-    text = _systemd.render_dropin(environment)
-    return {"path": DROP_IN_PATH, "exists": True, "sha256": "1" * 64, "text": text, "error": None}
+        return {"path": DROP_IN_PATH, "exists": False, "sha256": None, "error": None}
+    digest = sha256(_systemd.render_dropin(environment))
+    return {"path": DROP_IN_PATH, "exists": True, "sha256": digest, "error": None}
 
 
 def read(**changes: Any) -> dict[str, Any]:
@@ -139,7 +140,6 @@ def read(**changes: Any) -> dict[str, Any]:
 
     In a keyword a path has `__` where `changed` has a dot.
     """
-    profile_text = "".join(f"{name}={value}\n" for name, value in built_in_profiles()["stable"]["env"].items())
     host = {
         "host": {"boot_id": "b", "time": NOW, "machine": "x86_64", "systemd": 252},
         "nvml": {"status": "ok", "message": None, "driver_version": "550.163.01", "gpus": [gpu()]},
@@ -174,7 +174,7 @@ def read(**changes: Any) -> dict[str, Any]:
             "started_s": 6001.0,
             "health": {"ok": True, "status": 200, "error": None},
             "env_files": [env_file()],
-            "files": [{"path": PROFILE_FILE, "exists": True, "sha256": sha256(profile_text), "error": None}],
+            "profile_file": env_file(PROFILE_FILE),
             "directory_exists": True,
         },
         "state": {"lease": None, "proof": None, "generations": [], "error": None},

@@ -17,12 +17,11 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     read,
 )
 
-PROFILE_TEXT = "".join(f"{name}={value}\n" for name, value in built_in_profiles()["stable"]["env"].items())
 STABLE_ENV = built_in_profiles()["stable"]["env"]
 
 
-def decide(host=None, declaration=None, deploys=True, text=PROFILE_TEXT):
-    return _decide.decide(declaration or declared(), host or read(), text, deploys)
+def decide(host=None, declaration=None, deploys=True):
+    return _decide.decide(declaration or declared(), host or read(), deploys)
 
 
 def good(*args, **kwargs):
@@ -177,11 +176,7 @@ def test_a_proof_of_stable_does_not_hold_while_the_drop_in_is_still_to_be_writte
             id="env lacks a key",
         ),
         pytest.param(
-            {
-                "backend__env_files": [
-                    {"path": ENV_PATH, "exists": False, "sha256": None, "parent_exists": True, "read_by": None}
-                ]
-            },
+            {"backend__env_files": [env_file(exists=False, sha256=None, values={})]},
             [ENV_PATH],
             ["backend"],
             id="env missing",
@@ -193,7 +188,7 @@ def test_a_proof_of_stable_does_not_hold_while_the_drop_in_is_still_to_be_writte
             id="both",
         ),
         pytest.param(
-            {"backend__files": [{"path": PROFILE_FILE, "exists": False, "sha256": None}]},
+            {"backend__profile_file": env_file(PROFILE_FILE, values={}, exists=False, sha256=None)},
             [PROFILE_FILE],
             [],
             id="profile's file",
@@ -214,8 +209,7 @@ def test_only_what_changed_is_written_and_restarted(changes, files, restart):
     assert (decision["restart"], decision["services"]["restart"]) == (restart, restart)
     assert (decision["acts"], decision["load_needed"]) == (True, True)
     assert decision["drop_in_changed"] is (DROP_IN_PATH in files)
-    assert [file["path"] for file in decision["env_changed"]] == [path for path in files if path == ENV_PATH]
-    assert decision["profile_file_changed"] is (PROFILE_FILE in files)
+    assert [file["path"] for file in decision["env_changed"]] == [path for path in files if path != DROP_IN_PATH]
 
 
 def test_files_carry_the_hash_of_what_they_replace():
@@ -235,7 +229,7 @@ def test_a_server_that_does_not_answer_is_restarted_where_its_version_is_declare
 
 def test_a_missing_env_file_of_a_profile_that_writes_none_is_no_change():
     profiles = {"p": {"intent": {"num_ctx": 4096, "num_parallel": 2, "max_loaded_models": 1, "max_used_mib": 12288}}}
-    missing = {"path": ENV_PATH, "exists": False, "sha256": None, "parent_exists": True, "read_by": None}
+    missing = env_file(exists=False, sha256=None, values={})
     backend = {"extends": "guide", "keys": {}}
     decision = good(read(backend__env_files=[missing]), declared(profile="p", profiles=profiles, backend=backend))
     assert decision["env_changed"] == []
@@ -309,7 +303,7 @@ def test_a_declared_version_wins_and_what_it_cannot_follow_is_noted():
 # Kinds of backends --------------------------------------------------------------------------------------------------
 
 NO_BACKEND = {
-    "kind": "none", "unit": None, "pids": [], "started_s": None, "health": None, "env_files": [], "files": [],
+    "kind": "none", "unit": None, "pids": [], "started_s": None, "health": None, "env_files": [], "profile_file": None,
     "directory_exists": None,
 }  # fmt: skip
 
@@ -418,20 +412,23 @@ PROBLEMS = {
         {},
         [ENV_PATH, "permission denied"],
     ),
-    "env is a directory": ({"backend__env_files": [env_file(regular=False)]}, {}, [ENV_PATH, "no regular file"]),
-    "no directory for env": (
+    "env file cannot be edited": (
+        {"backend__env_files": [env_file(refusals=["/a/.env: A: no way of writing it"])]},
+        {},
+        ["/a/.env: A: no way of writing it"],
+    ),
+    "the profile's own file cannot be edited": (
+        {"backend__profile_file": env_file(PROFILE_FILE, refusals=["the directory /a is missing; create it"])},
+        {},
+        ["the directory /a is missing; create it"],
+    ),
+    "both for one reason": (
         {
-            "backend__env_files": [
-                {"path": "/a/.env", "exists": False, "sha256": None, "parent_exists": False, "read_by": None}
-            ]
+            "backend__env_files": [env_file(refusals=["the directory /a is missing"])],
+            "backend__profile_file": env_file(PROFILE_FILE, refusals=["the directory /a is missing"]),
         },
         {},
-        ["/a is missing", "env_files"],
-    ),
-    "readers disagree": (
-        {"backend__env_files": [env_file(read_by=["docker", "bash"])]},
-        {"overrides": {"env": {"A": "it's"}}},
-        ["env.A", ENV_PATH],
+        ["the directory /a is missing"],
     ),
     "no threshold": ({}, {"profile": "baseline"}, ["baseline", "max_used_mib", "gpu_memory_allow_unsafe"]),
     "lease": (
@@ -467,8 +464,8 @@ def test_every_problem_is_one_message_and_nothing_is_done(case):
 
 
 ONLY_FOR_DEPLOYING = {
-    "unreadable env", "env is a directory", "no directory for env", "readers disagree", "no threshold",
-    "state", "later drop-in", "EnvironmentFile",
+    "unreadable env", "env file cannot be edited", "the profile's own file cannot be edited", "both for one reason",
+    "no threshold", "state", "later drop-in", "EnvironmentFile",
 }  # fmt: skip
 
 

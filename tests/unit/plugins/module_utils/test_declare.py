@@ -29,7 +29,7 @@ def test_the_roles_defaults_are_good():
         "version": None,
     }
     assert [file["path"] for file in value["backend"]["env_files"]] == [ENV_PATH]
-    assert value["profile_file"] == PROFILE_FILE
+    assert value["profile_file"] == {"path": PROFILE_FILE, "read_by": ["python-dotenv"], "env": value["profile"]["env"]}
     assert set(value["profile"]["env"]) <= set(value["env_keys"])
     assert (value["verify"], value["models"], value["strict"], value["allow_unsafe"]) == ("changed", [], False, False)
     assert (value["proof_max_age"], value["load_requests"]) == (7, 0)
@@ -43,7 +43,7 @@ def test_every_preset_is_good(name):
 
 
 def test_a_file_of_the_profile_for_each_profile():
-    assert declared(profile="conservative")["profile_file"] == f"{DIRECTORY}/.env.conservative-16gb"
+    assert declared(profile="conservative")["profile_file"]["path"] == f"{DIRECTORY}/.env.conservative-16gb"
     assert declared(backend="none")["profile_file"] is None
 
 
@@ -203,6 +203,34 @@ INVALID = {
         f"timeout_s {value!r}": (guide(timeout_s=value), [f"{B}.timeout_s", repr(value), "seconds, from 1 to 3600"])
         for value in (0, 3601, "3 min", True, 1.5)
     },
+    "load.headers with a bad name": (
+        guide(load={"url": "http://x/", "headers": {"A B": "x"}}), [f"{B}.load.headers", "'A B'", "name of a header"]
+    ),
+    **{
+        f"{part}.url with a password": (
+            guide(**{part: {"url": "http://u:hunter2@x/"}}), [f"{B}.{part}.url", "no user and no password", "header"]
+        )
+        for part in ("health", "load")
+    },
+    "load.url with a control character": (guide(load={"url": "http://x/\x07"}), [f"{B}.load.url", "x07"]),
+    **{
+        f"{key} of two lines": (guide(env_files=[], **{key: f"{value}\nx"}), [f"{B}.{key}", r"\nx", "one line of text"])
+        for key, value in [("directory", "/srv"), ("command", "./run"), ("user", "selo"), ("profile_file", ".env")]
+    },
+    "command with an open quote": (guide(command="./run 'a"), [f"{B}.command", "./run 'a", "no command line", "quot"]),
+    "profile_file elsewhere": (guide(profile_file="../.env"), [f"{B}.profile_file", "'../.env'", "name of a file"]),
+    "profile_file is the env file": (guide(profile_file=".env"), [f"{B}.profile_file", "'.env'", "another file"]),
+    "an env file twice": (
+        guide(env_files=[{"path": ".env"}, {"path": "./.env"}]), [f"{B}.env_files", ENV_PATH, "twice"]
+    ),
+    "an env file of two lines": (guide(env_files=[{"path": "a\nb"}]), [f"{B}.env_files", r"'a\nb'", "one line"]),
+    "a variable for two intents": (
+        guide(keys={"num_ctx": "A", "gpu_layers": "A"}), [f"{B}.keys", "'A'", "one intent, not several"]
+    ),
+    "Ollama as its own backend": (guide(unit="ollama.service"), [f"{B}.unit", "'ollama.service'", "another unit"]),
+    "ollama.url with a password": (
+        {"ollama": {"url": "http://u:hunter2@x:1"}}, ["gpu_memory_ollama.url", "no user and no password"]
+    ),
     "ollama is text": ({"ollama": "http://x"}, ["gpu_memory_ollama", "'http://x'", "mapping with unit and url"]),
     "ollama is null": ({"ollama": None}, ["gpu_memory_ollama", "None", "mapping with unit and url"]),
     "ollama has a typo": ({"ollama": {"port": 1}}, ["gpu_memory_ollama.port", "not known", "unit, url"]),
@@ -235,7 +263,18 @@ INVALID = {
             ("verify", False, "changed, always, never"),
             ("verify", ["always"], "changed, always, never"),
             ("verify", None, "changed, always, never"),
-            ("models", "llama3.1:8b", "list of model names"),
+            ("models", "llama3.1:8b,,", "list of model names"),
+            ("models", "", "list of model names"),
+            ("report_dir", "", "path on the controller"),
+            ("report_dir", ["a"], "path on the controller"),
+            ("report_dir", "a\nb", "path on the controller"),
+            ("gpu_gb_per_s", "fast", "GB/s, from 0"),
+            ("gpu_gb_per_s", -1, "GB/s, from 0"),
+            ("host_gb_per_s", True, "GB/s, from 0"),
+            ("host_gb_per_s", float("nan"), "GB/s, from 0"),
+            ("show_secrets", "perhaps", "true or false"),
+            ("accepted_notes", 3, "list of words"),
+            ("accepted_notes", [""], "list of words"),
             ("models", [1], "list of model names"),
             ("models", [""], "list of model names"),
             ("models", {}, "list of model names"),
@@ -265,6 +304,33 @@ def test_all_problems_come_at_once():
     assert len(value["problems"]) == 8
     assert value["profile"] is None
     assert value["backend"] == _declare.NO_BACKEND
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        guide(load={"url": "http://x/", "headers": [{"X": SECRET}]}),
+        guide(load={"url": "http://x/", "headers": {"X": f"{SECRET}\n"}}),
+        guide(load={"url": f"http://u:{SECRET}@x/"}),
+        guide(health={"url": f"http://u:{SECRET}@x y/"}),
+        guide(load=[{"headers": {"X": SECRET}}]),
+        {"backend": [{"load": {"headers": {"X": SECRET}}}]},
+        guide(load={"url": "http://x/", "bodies": {"password": SECRET}}),
+        {"ollama": {"url": f"http://:{SECRET}@x"}},
+    ],
+)
+def test_no_message_shows_a_secret(changes):
+    problems = declared(**changes)["problems"]
+    assert problems
+    assert SECRET not in str(problems)
+
+
+def test_models_and_notes_of_the_command_line():
+    assert declared(models="llama3.1:8b, b")["models"] == ["llama3.1:8b", "b"]
+    assert declared(accepted_notes="caps nothing")["accepted_notes"] == ["caps nothing"]
 
 
 def test_a_header_of_the_load_is_never_in_a_message():

@@ -319,7 +319,7 @@ INVALID = {
     },
     **{
         f"models = {value!r}": ("stable", None, {"models": value}, [f"{O}.models", repr(value), "list of model names"])
-        for value in ("llama3.1:8b", [""], [" "], [1], [None], {"a": 1}, False, 0)
+        for value in ("", "a,,b", [""], [" "], [1], [None], {"a": 1}, False, 0)
     },
     **{
         f"contradiction {variable}": (
@@ -336,7 +336,19 @@ INVALID = {
         "p", {"p": {"intent": WHOLE, "env": {"OLLAMA_GPU_LAYERS": 20}}}, None, [P, "LAYERS = 20", "lacks", "gpu_layers"]
     ),
     "contradiction inside one layer": (
-        "stable", None, {"env": {"CHAT_NUM_CTX": 1}, "intent": {"num_ctx": 1024}}, ["= 1 ", "= 1024", "equal"]
+        "stable", None, {"env": {"CHAT_NUM_CTX": 1}, "intent": {"num_ctx": 1024}},
+        [f"{O}.env.CHAT_NUM_CTX = 1 ", f"{O}.intent.num_ctx = 1024", "equal"],
+    ),
+    "contradiction between two layers": (
+        "p", {"p": {"extends": "stable", "env": {"CHAT_NUM_CTX": 1}}}, None,
+        [f"{P}.env.CHAT_NUM_CTX = 1 contradicts gpu_memory_profiles.stable.intent.num_ctx = 4096"],
+    ),
+    "Ollama's own name for the context": (
+        "stable", None, {"env": {"OLLAMA_CONTEXT_LENGTH": 8192}}, [f"{O}.env.OLLAMA_CONTEXT_LENGTH = 8192", "= 4096"]
+    ),
+    "a mistake in a profile that another extends": (
+        "p", {"p": {"extends": "q"}, "q": {"extends": "stable", "intent": {"num_ctx": 1}}}, None,
+        ["gpu_memory_profiles.q.intent.num_ctx = 1 must be", "(p extends q)"],
     ),
 }  # fmt: skip
 

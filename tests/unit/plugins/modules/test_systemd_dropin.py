@@ -39,9 +39,9 @@ def snapshot(directory: Path) -> dict[str, str | None]:
     return {str(path.relative_to(directory)): path.read_text() if path.is_file() else None for path in found}
 
 
-OLD = _systemd.render_dropin({"A": "0"})
-NEW = _systemd.render_dropin({"A": "1", "B": "x y"})
-PRESENT: dict[str, Any] = {"environment": {"A": 1, "B": "x y"}}
+OLD = _systemd.render_dropin({"OLLAMA_NUM_PARALLEL": "0"})
+NEW = _systemd.render_dropin({"OLLAMA_NUM_PARALLEL": "1", "B": "x y"})
+PRESENT: dict[str, Any] = {"environment": {"OLLAMA_NUM_PARALLEL": 1, "B": "x y"}}
 CASES: dict[str, tuple[str | None, dict[str, Any], str | None]] = {
     "create": (None, PRESENT, NEW),
     "modify": (OLD, PRESENT, NEW),
@@ -91,6 +91,25 @@ def test_absent_leaves_the_drop_ins_of_others(units: Path, capsys: pytest.Captur
     assert run(capsys, units, state="absent")["changed"]
     assert snapshot(units)["try.service.d/override.conf"] == "[Service]\n"
     assert FILE not in snapshot(units)
+
+
+def test_what_somebody_else_wrote_into_it_is_masked(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (units / FILE).parent.mkdir()
+    (units / FILE).write_text(
+        '[Service]\nEnvironment="B=old" "HF_TOKEN=s3cret"\nEnvironment=API=s3cret\n# s3cret\nEnvironment="B=old"\n'
+    )
+    answer = run(capsys, units, **PRESENT)
+    assert answer["diff"]["before"] == '[Service]\n********\n********\n********\nEnvironment="B=old"\n'
+    assert "s3cret" not in json.dumps(answer)
+
+
+@needs_systemd
+def test_what_systemd_quotes_of_others_is_masked(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (units / "try.service.d").mkdir()
+    (units / "try.service.d" / "override.conf").write_text("[Service]\nEnvironment=hf_s3cret\nNice=s3cret\n")
+    answer = run(capsys, units, **PRESENT)
+    assert any("override.conf:2" in line for line in answer["verify_output"])
+    assert "s3cret" not in json.dumps(answer)
 
 
 @needs_systemd

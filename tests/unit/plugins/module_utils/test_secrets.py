@@ -1,0 +1,118 @@
+"""What is masked in texts of others, and what must stay so that a cause can still be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _secrets
+from hypothesis import given
+from hypothesis import strategies as st
+
+CREDENTIALS = [
+    "pull failed: api_key=%s rejected",
+    "Authorization: Bearer %s",
+    'level=ERROR msg="bad auth" token="%s" model=a',
+    '{"password": "%s"}',
+    r"{\"db_password\":\"%s\"}",
+    "postgresql://selo:%s@db.example.net:5432/selo: connection refused",
+    "GET http://db/x?key=%s&y=1: 403",
+    "HF_TOKEN=%s",
+    "secret: '%s'",
+    "llama-server --api-key=%s",
+]
+
+
+@pytest.mark.parametrize("text", CREDENTIALS)
+@pytest.mark.parametrize("secret", ["hunter2", "Tr0ub4dor&3"[:9], "correcthorse"])
+def test_what_looks_like_a_credential_is_masked(text: str, secret: str) -> None:
+    shown = _secrets.without_secrets(text % secret)
+    assert secret not in shown
+    assert _secrets.MASK in shown
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "hf_abcdefghijklmno1234567890",
+        "sk-proj-abcd1234efgh5678ijkl",
+        "AKIA1234567890ABCDEF",
+        "0123456789abcdef0123456789abcdef",
+        "550e8400-e29b-41d4-a716-446655440000",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.dozjgNryP4J3jVmNHl0w5N",
+    ],
+)
+def test_what_looks_like_a_key_is_masked(secret: str) -> None:
+    pieces = secret.split(".")
+    shown = _secrets.without_secrets(f"cudaMalloc failed for {secret}: out of memory")
+    assert not [piece for piece in pieces if len(piece) > 16 and piece in shown]
+    assert shown.startswith("cudaMalloc failed for")
+    assert shown.endswith("out of memory")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ggml_backend_cuda_buffer_type_alloc_buffer: 760.33 MiB on device 0: cudaMalloc failed: out of memory",
+        'time=2026-11-26T11:55:15.123Z level=WARN source=sched.go:470 msg="gpu VRAM usage didn\'t recover" '
+        "seconds=5.02 runner.size=9.1GiB runner.vram=9.1GiB runner.parallel=2 runner.pid=400 runner.num_ctx=8192",
+        "model=/usr/share/ollama/models/blobs/sha256-6a0746a1ec1aef3e7ec53868f220ff6e389f6f8ef87a01d77c96807de94ca2aa",
+        "requested context size too large for model num_ctx=131072 num_parallel=1 n_ctx_train=8192",
+        "GPU-38079876-a1c8-5fa0-92ea-8efc513d7869: NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.",
+        "prompt eval time = 12.3 ms / 11 tokens ( 1.1 ms per token, 894.31 tokens per second)",
+        "http://127.0.0.1:11434/api/chat: no complete answer within 120 s",
+        "listen tcp 127.0.0.1:11434: bind: address already in use",
+        'level=WARN msg="truncating input prompt" limit=2048 prompt=3000 keep=5 new=2048',
+    ],
+)
+def test_a_cause_can_still_be_read(text: str) -> None:
+    assert _secrets.without_secrets(text, _secrets.secrets_in({"LEVEL": "info", "OLLAMA_HOST": "127.0.0.1"})) == text
+
+
+def test_known_values_are_masked_wherever_they_occur() -> None:
+    known = _secrets.secrets_in(
+        {
+            "GREETING": "open sesame",
+            "DATABASE_URL": "postgresql://selo:p%40ss-word@db:5432/selo?sslkey=topsecretkey",
+            "BASE_URL": "http://127.0.0.1:11434",
+            "CHAT_MODEL": "llama3.1:8b",
+            "LOG_DIR": "/var/log/selo",
+            "OLLAMA_KEEP_ALIVE": "24h0m0s",
+            "LEVEL": "info",
+        }
+    )
+    shown = _secrets.without_secrets(
+        "info: open sesame, p%40ss-word, p@ss-word and topsecretkey at http://127.0.0.1:11434 for llama3.1:8b in "
+        "/var/log/selo after 24h0m0s",
+        known,
+    )
+    mask = _secrets.MASK
+    assert shown == (
+        f"info: {mask}, {mask}, {mask} and {mask} at http://127.0.0.1:11434 for llama3.1:8b in "
+        "/var/log/selo after 24h0m0s"
+    )
+
+
+def test_the_values_of_an_env_file_are_known_as_any_reader_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text('export A=\'first value\'\nB="second \\"value\\""\nC=third\\ value # note\n')
+    known = _secrets.secrets_in_file(str(path))
+    assert {"first value", 'second "value"', "third value"} <= known
+    assert _secrets.secrets_in_file(str(tmp_path)) == _secrets.secrets_in_file("/nonexistent") == set()
+
+
+def test_a_runners_command_line_keeps_its_settings_and_no_credential() -> None:
+    command = ["/usr/lib/ollama/llama-server", "--model", "/blobs/sha256-a", "-c", "8192", "-np", "2", "-ngl", "33"]
+    assert _secrets.shown_command(command) == command
+    private = ["--api-key", "12345678", "--api-key=hunter2", "-hft", "hunter2", "--hf-token", "x", "--alias", "a"]
+    shown = _secrets.shown_command([*command, *private])
+    mask = _secrets.MASK
+    assert shown == [
+        *command, "--api-key", mask, f"--api-key={mask}", "-hft", mask, "--hf-token", mask, "--alias", "a",
+    ]  # fmt: skip
+
+
+@given(st.text(), st.sets(st.text(min_size=6), max_size=3))
+def test_no_text_breaks_it_and_no_known_value_survives(text: str, known: set[str]) -> None:
+    shown = _secrets.without_secrets(text, known)
+    assert not [value for value in known if value in shown.replace(_secrets.MASK, "\0")]
