@@ -48,6 +48,10 @@ class Child:
         self._messages, self._lifeline, self._unread = messages_in, lifeline_out, b""
         self._reaped = False
 
+    def fileno(self) -> int:
+        """What is readable once a message may have come."""
+        return self._messages
+
     def receive(self, timeout_s: float) -> Message | None:
         """The next message, or None after `timeout_s`. ChildCrashed when none can come any more."""
         deadline = time.monotonic() + timeout_s

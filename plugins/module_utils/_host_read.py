@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import grp
 import hashlib
-import json
 import os
 import pwd
 import re
@@ -283,7 +282,7 @@ def read_journal(unit: str, since: float | None, mask: Mask = _secrets.without_s
     start = min(float(started.group(1)) - 1, since or float("inf")) if started else since
     match = [f"--since=@{start:.0f}"] if start else ["--boot"]
     lines = _journal_lines(["--unit", unit, *match])
-    lines += _journal_lines(["--dmesg", "--grep", "NVRM: Xid|oom-kill|Out of memory: Killed", *match])
+    lines += _journal_lines(["--dmesg", "--grep", _journal.KERNEL.pattern, *match])
     lines.sort(key=lambda line: line[0])
     whole = _journal.parse(lines, mask)
     window = _journal.parse((line for line in lines if line[0] >= since), mask) if since else whole
@@ -291,21 +290,11 @@ def read_journal(unit: str, since: float | None, mask: Mask = _secrets.without_s
 
 
 def _journal_lines(arguments: list[str]) -> list[tuple[float, str]]:
-    fields = "MESSAGE,__REALTIME_TIMESTAMP"
-    command = ["journalctl", "--no-pager", "--quiet", "--output=json", f"--output-fields={fields}"]
+    # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
+    command = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--output-fields=MESSAGE,_TRANSPORT"]
     _, text = run([*command, f"--lines={JOURNAL_LINES}", *arguments], timeout_s=60)
-    lines = []
-    for row in text.splitlines():
-        try:
-            entry = json.loads(row)
-        except ValueError:
-            continue
-        message = entry.get("MESSAGE")
-        if isinstance(message, list):  # journald gives bytes that are not UTF-8 as numbers
-            message = bytes(message).decode(errors="replace")
-        if isinstance(message, str):
-            lines.append((int(entry["__REALTIME_TIMESTAMP"]) / 1e6, message))
-    return lines
+    entries = (_journal.entry(row) for row in text.splitlines())
+    return [entry for entry in entries if entry is not None]
 
 
 def find_processes(match: str, directory: str) -> list[int]:

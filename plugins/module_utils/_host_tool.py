@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`gpu-memory`, the tool on a managed host: status, restore and rollback without a controller and without a network.
 
-It is a zipapp of the module_utils it needs under their own names, put there by `Generations.keep`.
+It is a zipapp of the module_utils it needs under their own names, put there by `Generations.keep`. The monitor's unit
+runs a copy of it (`monitor CONFIG`), so that its code does not change under it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Stat
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
     "_atomic",
+    "_child",
     "_dotenv",
     "_dotenv_readers",
     "_file_state",
@@ -30,8 +32,14 @@ PACKED = (
     "_host",
     "_host_tool",
     "_http",
+    "_journal",
     "_lease",
+    "_metrics",
+    "_monitor",
+    "_monitor_service",
+    "_nvml",
     "_restore_timer",
+    "_sampler",
     "_secrets",
     "_services",
     "_settings",
@@ -41,6 +49,11 @@ PACKED = (
 MAIN = f"""\
 import sys
 
+if sys.argv[1:2] == ["monitor"]:  # without what the other commands need: it runs as long as the host
+    from {PACKAGE}._monitor_service import main
+
+    sys.exit(main(sys.argv[2]))
+
 from {PACKAGE}._host_tool import main
 
 sys.exit(main())
@@ -49,6 +62,9 @@ sys.exit(main())
 
 def archive() -> bytes:
     """The tool as one executable file. The same sources give the same bytes."""
+    # Ansible sends to the host only what something imports; here, so that no command of the tool has to load it.
+    from ansible_collections.selo.gpu_memory.plugins.module_utils import _monitor_service  # noqa: F401
+
     parts = PACKAGE.split(".")
     files = {"/".join([*parts[:count], "__init__.py"]): "" for count in range(1, len(parts) + 1)}
     files.update({f"{PACKAGE.replace('.', '/')}/{name}.py": _source(f"{PACKAGE}.{name}") for name in PACKED})

@@ -9,6 +9,7 @@ server/routes.go); several of them changed between releases, so each pattern cov
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -42,6 +43,8 @@ WARNING = re.compile(
     r"|kv cache type not supported|quantized kv cache requested|to use a quantized OLLAMA_KV_CACHE_TYPE",
     re.IGNORECASE,
 )
+# What of the kernel's journal is about GPUs or memory.
+KERNEL = re.compile(r"NVRM: Xid|oom-kill|Out of memory: Killed")
 # The server's environment dump lists every known variable, and PATH-like values could hold any word.
 NEVER_A_FAILURE = re.compile(r'msg="server config"|msg="?starting (llama[- ]server|runner)')
 
@@ -74,6 +77,20 @@ EVAL = re.compile(
 PROMPT_EVAL = re.compile(r"prompt eval time =\s*[\d.]+ ms /\s*(\d+) tokens")
 TRUNCATED = re.compile(r"truncating input prompt")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}\Z")
+
+
+def entry(row: str | bytes) -> tuple[float, str] | None:
+    """A row of `journalctl --output=json` as (Unix time, text); None for what is of no interest here."""
+    try:
+        fields = json.loads(row)
+    except ValueError:
+        return None
+    text = fields.get("MESSAGE")
+    if isinstance(text, list):  # journald gives bytes that are not UTF-8 as numbers
+        text = bytes(text).decode(errors="replace")
+    if not isinstance(text, str) or (fields.get("_TRANSPORT") == "kernel" and not KERNEL.search(text)):
+        return None
+    return int(fields["__REALTIME_TIMESTAMP"]) / 1e6, text
 
 
 def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secrets.without_secrets) -> dict[str, Any]:

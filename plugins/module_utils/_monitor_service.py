@@ -1,0 +1,331 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The monitor's process: it reads, has `_monitor` draw the conclusions, writes the metrics and acts.
+
+Three processes: this one sleeps until one of the others has something; a child that holds NVML reads the GPUs every
+second; journalctl follows the journals. None of them is root, and nothing is started for a period.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+from types import ModuleType
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _journal, _metrics, _nvml
+from ansible_collections.selo.gpu_memory.plugins.module_utils._monitor import Config, Monitor
+from ansible_collections.selo.gpu_memory.plugins.module_utils._sampler import next_tick
+
+SAMPLE_S = 1.0
+RETRY_S = 60.0  # between two attempts to reach NVML
+FIRST_READING_S = 20.0
+LINES_AT_ONCE = 1000
+LONGEST_ROW = 1 << 20
+METRICS_FILE = "gpu_memory.prom"
+STATE_FILE = "last-action.json"
+RESTORE_REQUEST = "restore-wanted"
+RESTORE_TIMER = "/etc/systemd/system/gpu-memory-restore.timer"  # there while an apply holds the host
+JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--output-fields=MESSAGE,_TRANSPORT")
+WHAT_RUNS = "server config|starting (llama|runner)|offloaded [0-9]+/|loading model|load request"
+
+
+class _Gpu:
+    """One GPU, in the child that holds NVML."""
+
+    def __init__(self, nvml: ModuleType, index: int) -> None:
+        self._nvml, self._index = nvml, index
+        self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        self._uuid = nvml.nvmlDeviceGetUUID(self._handle)
+        _, self._read = _nvml.memory_reader(nvml, self._handle)
+        self._read_at = time.monotonic()
+        self._begin()
+
+    def _begin(self) -> None:
+        self._peak, self._samples, self._max_gap_s = 0, 0, 0.0
+        self._error: str | None = None
+
+    def sample(self) -> None:
+        try:
+            memory = self._read()
+        except Exception as problem:
+            self._error = str(_nvml.explain(self._nvml, problem))
+            return
+        now = time.monotonic()
+        self._max_gap_s = max(self._max_gap_s, now - self._read_at)
+        self._read_at = now
+        self._memory = memory
+        self._peak = max(self._peak, memory.used)
+        self._samples += 1
+
+    def period(self) -> dict[str, Any]:
+        """The reading of the period that ends now."""
+        reading: dict[str, Any] = {
+            "index": self._index, "uuid": self._uuid, "samples": self._samples, "error": self._error,
+        }  # fmt: skip
+        if self._samples:
+            total, used, _, reserved = self._memory
+            held = []
+            with contextlib.suppress(Exception):  # a GPU that was lost just now says so at the next reading
+                held = _nvml.processes(self._nvml, self._handle)
+            reading.update(total=total, used=used, reserved=reserved, peak=self._peak, max_gap_s=self._max_gap_s)
+            reading["processes"] = [{"name": process["name"], "used_mib": process["used_mib"]} for process in held]
+        self._begin()
+        return reading
+
+
+def _read_gpus(send: _child.Send, lifeline: int, period_s: float, bindings_path: str) -> None:
+    """The child: read every second, send once a period, the first time at once."""
+    try:
+        nvml, _ = _nvml.connect(bindings_path)
+        try:
+            gpus = [_Gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        except Exception as problem:
+            raise _nvml.explain(nvml, problem) from None
+    except _nvml.NvmlProblem as problem:
+        send({"problem": str(problem), "status": problem.status})
+        return
+    started = due = time.monotonic()
+    now = started
+    while True:
+        for gpu in gpus:
+            gpu.sample()
+        if now >= due:
+            send({"gpus": [gpu.period() for gpu in gpus]})
+            due = next_tick(started, period_s, now)
+        wait_s = next_tick(started, SAMPLE_S, time.monotonic()) - time.monotonic()
+        if select.select([lifeline], [], [], max(0.0, wait_s))[0]:
+            return
+        now = time.monotonic()
+
+
+class _Journal:
+    """Follows what Ollama and the kernel log from now on."""
+
+    def __init__(self, unit: str) -> None:
+        matches = [f"_SYSTEMD_UNIT={unit}", "+", "_TRANSPORT=kernel"]
+        self._process = subprocess.Popen(
+            [*JOURNALCTL, "--follow", "--lines=0", *matches],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self._process.stdout is not None
+        self._descriptor = self._process.stdout.fileno()
+        self._unread = b""
+        self.alive = True
+        self.lines: list[tuple[float, str]] = []
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def read(self) -> None:
+        """Take what is there; call it once there is something."""
+        block = os.read(self._descriptor, 65536)
+        if not block:
+            self.alive = False
+        *rows, self._unread = (self._unread + block).split(b"\n")
+        if len(self._unread) > LONGEST_ROW:
+            self._unread = b""
+        entries = (_journal.entry(row) for row in rows)
+        self.lines += [entry for entry in entries if entry is not None]
+
+    def take(self) -> list[tuple[float, str]]:
+        taken, self.lines = self.lines, []
+        return taken
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def _past(unit: str) -> list[tuple[float, str]]:
+    """What the journal of this boot says of the server and the model that run now."""
+    command = [*JOURNALCTL, "--boot", "--lines=200", "--grep", WHAT_RUNS, f"_SYSTEMD_UNIT={unit}"]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60, check=False
+        )
+        return [entry for entry in map(_journal.entry, done.stdout.splitlines()) if entry is not None]
+    return []
+
+
+class Service:
+    """One monitor. `runtime` and `state` are directories of its own, `bindings` is where `pynvml.py` lies."""
+
+    def __init__(self, config: Config, *, runtime: str, state: str | None, bindings: str) -> None:
+        self._config, self._runtime, self._bindings = config, runtime, bindings
+        self._state = os.path.join(state, STATE_FILE) if state else None
+        self._monitor = Monitor(config, self._last_action_at())
+        self._journal: _Journal | None = None
+        self._gpus: _child.Child | None = None
+        self._problem: str | None = None
+        self._said: dict[str, str] = {}
+
+    def run(self) -> int:
+        """Watch until killed. Exit status 1: NVML may not be used, and perhaps may be after a new start."""
+        unit, period_s = self._config["ollama"]["unit"], float(self._config["period_s"])
+        self._gpus = self._start_reading()
+        self._journal = _Journal(unit)
+        self._monitor.saw_past(_past(unit))
+        tried = time.monotonic()
+        wait_s = FIRST_READING_S
+        while True:
+            gpus = self._await_reading(wait_s)
+            if self._gpus is not None and gpus is None:
+                self._lose(_nvml.ended(_child.ChildTimedOut(f"no reading within {wait_s:g} s")))
+            self._conclude(gpus or [])
+            wait_s = period_s if self._gpus is None else 1.5 * period_s
+            if self._gpus is None and time.monotonic() - tried >= RETRY_S:
+                if self._problem == "no_permission":  # devices that came later are not in our sandbox
+                    return 1
+                tried, wait_s = time.monotonic(), FIRST_READING_S
+                self._gpus = self._start_reading()
+            if not self._journal.alive:
+                self._journal.close()
+                self._journal = _Journal(unit)
+
+    def _start_reading(self) -> _child.Child:
+        period_s = float(self._config["period_s"])
+        return _child.Child(lambda send, lifeline: _read_gpus(send, lifeline, period_s, self._bindings))
+
+    def _await_reading(self, wait_s: float) -> list[dict[str, Any]] | None:
+        """The GPUs' next reading, None if none came in time; the journal is read meanwhile."""
+        assert self._journal is not None
+        deadline = time.monotonic() + wait_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            followed = [self._journal] if self._journal.alive else []
+            ready, _, _ = select.select([*followed, *([self._gpus] if self._gpus else [])], [], [], left_s)
+            if self._journal in ready:
+                self._journal.read()
+                if len(self._journal.lines) >= LINES_AT_ONCE:
+                    self._monitor.saw_journal(self._journal.take(), self._journal.alive)
+            if self._gpus in ready:
+                reading = self._receive(self._gpus)
+                if reading is not None or self._gpus is None:
+                    return reading
+        return None
+
+    def _receive(self, child: _child.Child) -> list[dict[str, Any]] | None:
+        """The newest reading that has come as a whole. A child that has ended is let go."""
+        reading = None
+        try:
+            while message := child.receive(0):
+                if "problem" in message:
+                    self._lose(_nvml.NvmlProblem(message["status"], message["problem"]))
+                    return None
+                reading = message["gpus"]
+        except _child.ChildCrashed as problem:
+            self._lose(_nvml.ended(problem))
+        return reading
+
+    def _lose(self, problem: _nvml.NvmlProblem) -> None:
+        assert self._gpus is not None
+        self._gpus.close()
+        self._gpus, self._problem = None, problem.status
+        self._say("nvml", f"NVML: {problem}")
+
+    def _conclude(self, gpus: list[dict[str, Any]]) -> None:
+        """The end of a period."""
+        assert self._journal is not None
+        self._monitor.saw_gpus(gpus)
+        self._monitor.saw_drop_in(_text_of(self._config["drop_in"]))
+        self._monitor.saw_journal(self._journal.take(), self._journal.alive)
+        if self._monitor.acts(time.time(), held=os.path.exists(RESTORE_TIMER)):
+            self._act()
+        for gpu in gpus:
+            self._say_of(gpu)
+        for name, drifts in self._monitor.drift().items():
+            self._say(f"drift {name}", f"{name} is not in effect as it was declared" if drifts else "")
+        path = os.path.join(self._runtime, METRICS_FILE)
+        _write(path, _metrics.render(self._monitor.samples(time.time())))
+        _notify("READY=1\nWATCHDOG=1")
+
+    def _say_of(self, gpu: dict[str, Any]) -> None:
+        about = f"GPU {gpu['index']}"
+        self._say(f"{about} read", f"{about}: {gpu['error']}" if gpu["error"] else "")
+        if gpu["samples"]:
+            self._say("nvml", "")
+            over = f"{about} is over the threshold: {_nvml.mib_up(gpu['peak'])} of at most {self._config['max_used_mib']} MiB"
+            self._say(f"{about} used", over if gpu["uuid"] in self._monitor.over else "")
+
+    def _say(self, about: str, text: str) -> None:
+        """Say what is new, and that it is over; the journal gets one line for a change, not one a period."""
+        said = self._said.get(about, "")
+        if bool(text) != bool(said):
+            print(text or f"over: {said}", flush=True)
+            self._said[about] = text
+
+    def _act(self) -> None:
+        print(f"action on a breach: {self._config['action']}", flush=True)
+        try:
+            if self._config["action"] == "unload":
+                unload_models(self._config["ollama"]["url"])
+            else:
+                _write(os.path.join(self._runtime, RESTORE_REQUEST), f"{time.time()}\n")
+            worked = True
+        except Exception as problem:
+            print(f"the action failed: {problem}", flush=True)
+            worked = False
+        self._monitor.acted(time.time(), worked)
+        if self._state:
+            _write(self._state, json.dumps({"at": time.time()}))
+
+    def _last_action_at(self) -> float | None:
+        try:
+            with open(self._state or "", encoding="utf-8") as file:
+                return float(json.load(file)["at"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def unload_models(url: str) -> None:
+    """Have Ollama free every model that it holds, each after its present requests; HttpError if it does not."""
+    from ansible_collections.selo.gpu_memory.plugins.module_utils import _http  # here: it costs 4 MiB, for few hosts
+
+    loaded = _http.get_json(f"{url}/api/ps", timeout=10)["models"] or []
+    for model in loaded:
+        _http.post_json(f"{url}/api/generate", {"model": model["name"], "keep_alive": 0}, timeout=30)
+
+
+def _text_of(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def _write(path: str, text: str) -> None:
+    """Replace a file as a whole, so that nobody reads half of one. It need not outlive a power cut."""
+    with open(f"{path}.new", "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(f"{path}.new", 0o644)
+    os.replace(f"{path}.new", path)
+
+
+def _notify(text: str) -> None:
+    """Tell systemd (sd_notify)."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, contextlib.suppress(OSError):
+            channel.sendto(text.encode(), address.replace("@", "\0", 1))
+
+
+def main(config_file: str) -> int:
+    """Run as the unit does: directories are those that systemd made, and the bindings lie beside the configuration."""
+    with open(config_file, encoding="utf-8") as file:
+        config = json.load(file)
+    service = Service(
+        config,
+        runtime=os.environ["RUNTIME_DIRECTORY"],
+        state=os.environ.get("STATE_DIRECTORY"),
+        bindings=os.path.dirname(config_file),
+    )
+    return service.run()

@@ -1,0 +1,231 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Have a host watch its GPU memory as long as it lives, or take the watch away."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_memory_monitor
+short_description: Watch GPU memory, drift and failures of Ollama on a host as long as it lives
+version_added: "1.0.0"
+description:
+  - Puts a small systemd service on the host that reads the GPUs through NVML every second, follows the journals of
+    Ollama and the kernel, compares what is in effect with what was declared, and writes metrics for Prometheus.
+  - The service runs as a user of its own without capabilities and, unless it has models to unload, without a network.
+  - The metrics are in C(/run/gpu-memory-monitor/gpu_memory.prom), with a link to them in O(textfile_dir).
+  - Everything else is in C(/var/lib/gpu-memory/monitor) and in C(/etc/systemd/system/gpu-memory-monitor*).
+options:
+  state:
+    description: Whether the host is watched. V(absent) takes everything away that V(present) has put there.
+    type: str
+    choices: [present, absent]
+    default: present
+  profile:
+    description: The name of the profile, as a label.
+    type: str
+    default: ""
+  max_used_mib:
+    description: The threshold, that is the most that NVML may show as used on any GPU, in MiB. Without it nothing is a breach.
+    type: int
+  period_s:
+    description: How often conclusions are drawn and metrics written, in seconds, from 5 to 300.
+    type: int
+    default: 15
+  ollama:
+    description: Where Ollama is.
+    type: dict
+    default: {}
+    suboptions:
+      unit:
+        description: The systemd unit of the server.
+        type: str
+        default: ollama.service
+      url:
+        description: The address of its API as seen from the host. It is used by O(action=unload) alone.
+        type: str
+        default: http://127.0.0.1:11434
+  drop_in:
+    description: The file name of this collection's drop-in.
+    type: str
+    default: zz-gpu-memory.conf
+  environment:
+    description: What the drop-in should say; anything else is drift.
+    type: dict
+    default: {}
+  intent:
+    description: What requests should make Ollama do, as C(num_ctx), C(num_parallel) and C(gpu_layers); more is drift.
+    type: dict
+    default: {}
+  action:
+    description:
+      - What the host does by itself when a GPU is over the threshold at the end of two periods in a row.
+      - V(unload) has Ollama unload its models. V(restore) puts the last proven generation back. V(none) does nothing.
+      - It never acts while an apply holds the host.
+    type: str
+    choices: [none, unload, restore]
+    default: none
+  action_interval_s:
+    description: How many seconds there must be between two actions, at least 60.
+    type: int
+    default: 3600
+  textfile_dir:
+    description:
+      - The directory that node_exporter's textfile collector reads, by default that of Debian's package.
+      - If there is no such directory, the metrics are written all the same, and a warning says so.
+    type: path
+    default: /var/lib/prometheus/node-exporter
+  bindings_path:
+    description:
+      - A directory on the host with C(pynvml.py), for hosts that have no good nvidia-ml-py of their own.
+      - Set by the action plugin, which sends the controller's copy. The monitor gets a copy of whichever is used.
+    type: path
+attributes:
+  check_mode:
+    description: Says whether anything would change, and changes nothing.
+    support: full
+  diff_mode:
+    description: The unit and the configuration.
+    support: full
+  idempotent:
+    description: Nothing is written or restarted when all is as wanted.
+    support: full
+author:
+  - selo.gpu_memory authors (@selo-ai)
+"""
+
+EXAMPLES = r"""
+- name: Watch this host for its threshold alone
+  selo.gpu_memory.gpu_memory_monitor:
+    max_used_mib: 12288
+  become: true
+
+- name: Watch it for drift, too, and free the GPU when it is over the threshold
+  selo.gpu_memory.gpu_memory_monitor:
+    profile: stable
+    max_used_mib: 12288
+    environment:
+      OLLAMA_NUM_PARALLEL: "2"
+    intent:
+      num_ctx: 4096
+      num_parallel: 2
+    action: unload
+  become: true
+
+- name: Stop watching
+  selo.gpu_memory.gpu_memory_monitor:
+    state: absent
+  become: true
+"""
+
+RETURN = r"""
+metrics:
+  description: The file with the metrics.
+  returned: for O(state=present)
+  type: str
+  sample: /run/gpu-memory-monitor/gpu_memory.prom
+nvml:
+  description: Whether NVML can be read, and what hinders it.
+  returned: for O(state=present)
+  type: dict
+  sample: {status: ok, message: NVML answers}
+"""
+
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
+    _generation,
+    _host_tool,
+    _monitor_unit,
+    _nvml,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
+
+ARGUMENTS: dict[str, Any] = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "profile": {"type": "str", "default": ""},
+    "max_used_mib": {"type": "int"},
+    "period_s": {"type": "int", "default": 15},
+    "ollama": {
+        "type": "dict",
+        "default": {},
+        "apply_defaults": True,
+        "options": {
+            "unit": {"type": "str", "default": "ollama.service"},
+            "url": {"type": "str", "default": "http://127.0.0.1:11434"},
+        },
+    },
+    "drop_in": {"type": "str", "default": "zz-gpu-memory.conf"},
+    "environment": {"type": "dict", "default": {}},
+    "intent": {"type": "dict", "default": {}},
+    "action": {"type": "str", "choices": ["none", "unload", "restore"], "default": "none"},
+    "action_interval_s": {"type": "int", "default": 3600},
+    "textfile_dir": {"type": "path", "default": "/var/lib/prometheus/node-exporter"},
+    "bindings_path": {"type": "path"},
+}
+INTENTS = ("num_ctx", "num_parallel", "gpu_layers")
+
+
+def configuration(wanted: dict[str, Any], units: str) -> dict[str, Any]:
+    """The monitor's configuration, from the module's arguments."""
+    names = ("profile", "max_used_mib", "period_s", "action", "action_interval_s", "textfile_dir")
+    return {
+        **{name: wanted[name] for name in names},
+        "ollama": {"unit": wanted["ollama"]["unit"], "url": wanted["ollama"]["url"].rstrip("/")},
+        "drop_in": f"{units}/{wanted['ollama']['unit']}.d/{wanted['drop_in']}",
+        "environment": {name: str(value) for name, value in wanted["environment"].items()},
+        "intent": {name: int(wanted["intent"][name]) for name in INTENTS if wanted["intent"].get(name) is not None},
+    }
+
+
+def present(module: AnsibleModule, places: _monitor_unit.Places) -> dict[str, Any]:
+    config = configuration(module.params, places.paths.units)
+    problems = _monitor_unit.problems_of(config)
+    if config["action"] == "restore" and not _generation.summary().get("proven"):
+        problems.append("action = 'restore' needs a proven generation, and nothing is proven on this host; apply first")
+    if problems:
+        raise StateError("\n".join(problems))
+    nvml = _nvml.snapshot(module.params["bindings_path"])
+    result: dict[str, Any] = {
+        "nvml": {name: nvml[name] for name in ("status", "message")},
+        "metrics": places.metrics,
+    }
+    if nvml["bindings"] is None:
+        return {**result, "failed": True, "msg": f"NVML: {nvml['message']}"}
+    with open(nvml["bindings"]["path"], "rb") as file:
+        files = _monitor_unit.wanted_files(config, places, _host_tool.archive(), file.read())
+    result["diff"] = [
+        _monitor_unit.difference(path, files[path][0])
+        for path in (places.config, places.unit(_monitor_unit.SERVICE))
+    ]
+    result["changed"] = _monitor_unit.install(config, places, LinuxHost(), files, module.check_mode)
+    if config["textfile_dir"] and not _monitor_unit.is_exported(config):
+        module.warn(f"there is no {config['textfile_dir']}, so no node_exporter reads {places.metrics}")
+    if not module.check_mode and nvml["status"] == "ok" and not _monitor_unit.nvml_answers(places):
+        cure = f"see on the host: journalctl -u {_monitor_unit.SERVICE}"
+        return {**result, "failed": True, "msg": f"NVML can be read here, but not in the monitor's sandbox; {cure}"}
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    places = _monitor_unit.Places()
+    try:
+        if module.params["state"] == "absent":
+            result = {"changed": _monitor_unit.remove(places, LinuxHost(), module.check_mode)}
+        else:
+            result = present(module, places)
+    except StateError as problem:
+        module.fail_json(msg=str(problem))
+    except OSError as problem:
+        module.fail_json(msg=f"{problem.filename or 'this host'}: {problem.strerror}")
+    if result.pop("failed", False):
+        module.fail_json(**result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
