@@ -6,8 +6,8 @@
 A configuration is `{profile, max_used_mib or None, period_s, ollama: {unit, url}, drop_in, environment, intent, action,
 action_interval_s}`: what was declared, as the role `monitor` passes it on.
 
-A reading of a GPU in a period is `{index, uuid, total, reserved or None, used, peak (bytes), samples, max_gap_s, processes
-(as from `_nvml.processes`), error or None}`; without samples the figures are not there.
+A reading of a GPU in a period is `{index, uuid, error or None, samples}` and, where there are samples, `{total, used,
+peak, reserved or None, max_gap_s, processes: [{name, used_mib}]}`; memory of the GPU in bytes.
 """
 
 from __future__ import annotations

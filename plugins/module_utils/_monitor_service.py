@@ -110,14 +110,14 @@ class _Journal:
 
     def __init__(self, unit: str) -> None:
         matches = [f"_SYSTEMD_UNIT={unit}", "+", "_TRANSPORT=kernel"]
+        self._descriptor, theirs = os.pipe()
         self._process = subprocess.Popen(
             [*JOURNALCTL, "--follow", "--lines=0", *matches],
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=theirs,
             stderr=subprocess.DEVNULL,
         )
-        assert self._process.stdout is not None
-        self._descriptor = self._process.stdout.fileno()
+        os.close(theirs)
         self._unread = b""
         self.alive = True
         self.lines: list[tuple[float, str]] = []
@@ -142,17 +142,18 @@ class _Journal:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        os.close(self._descriptor)
 
 
 def _past(unit: str) -> list[tuple[float, str]]:
     """What the journal of this boot says of the server and the model that run now."""
     command = [*JOURNALCTL, "--boot", "--lines=200", "--grep", WHAT_RUNS, f"_SYSTEMD_UNIT={unit}"]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60, check=False
-        )
-        return [entry for entry in map(_journal.entry, done.stdout.splitlines()) if entry is not None]
+        nothing = subprocess.DEVNULL
+        done = subprocess.run(command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, timeout=60, check=False)
+        # Where it searches for so many lines, journalctl gives the newest first.
+        return sorted(entry for entry in map(_journal.entry, done.stdout.splitlines()) if entry is not None)
     return []
 
 
@@ -163,7 +164,7 @@ class Service:
         self._config, self._runtime, self._bindings = config, runtime, bindings
         self._state = os.path.join(state, STATE_FILE) if state else None
         self._monitor = Monitor(config, self._last_action_at())
-        self._journal: _Journal | None = None
+        self._journal = _Journal(config["ollama"]["unit"])
         self._gpus: _child.Child | None = None
         self._problem: str | None = None
         self._said: dict[str, str] = {}
@@ -172,7 +173,6 @@ class Service:
         """Watch until killed. Exit status 1: NVML may not be used, and perhaps may be after a new start."""
         unit, period_s = self._config["ollama"]["unit"], float(self._config["period_s"])
         self._gpus = self._start_reading()
-        self._journal = _Journal(unit)
         self._monitor.saw_past(_past(unit))
         tried = time.monotonic()
         wait_s = FIRST_READING_S
@@ -197,16 +197,16 @@ class Service:
 
     def _await_reading(self, wait_s: float) -> list[dict[str, Any]] | None:
         """The GPUs' next reading, None if none came in time; the journal is read meanwhile."""
-        assert self._journal is not None
         deadline = time.monotonic() + wait_s
         while (left_s := deadline - time.monotonic()) > 0:
-            followed = [self._journal] if self._journal.alive else []
-            ready, _, _ = select.select([*followed, *([self._gpus] if self._gpus else [])], [], [], left_s)
+            sources: list[Any] = [self._journal] if self._journal.alive else []
+            sources += [self._gpus] if self._gpus else []
+            ready, _, _ = select.select(sources, [], [], left_s)
             if self._journal in ready:
                 self._journal.read()
                 if len(self._journal.lines) >= LINES_AT_ONCE:
                     self._monitor.saw_journal(self._journal.take(), self._journal.alive)
-            if self._gpus in ready:
+            if self._gpus and self._gpus in ready:
                 reading = self._receive(self._gpus)
                 if reading is not None or self._gpus is None:
                     return reading
@@ -226,14 +226,13 @@ class Service:
         return reading
 
     def _lose(self, problem: _nvml.NvmlProblem) -> None:
-        assert self._gpus is not None
-        self._gpus.close()
+        if self._gpus is not None:
+            self._gpus.close()
         self._gpus, self._problem = None, problem.status
         self._say("nvml", f"NVML: {problem}")
 
     def _conclude(self, gpus: list[dict[str, Any]]) -> None:
         """The end of a period."""
-        assert self._journal is not None
         self._monitor.saw_gpus(gpus)
         self._monitor.saw_drop_in(_text_of(self._config["drop_in"]))
         self._monitor.saw_journal(self._journal.take(), self._journal.alive)
@@ -252,8 +251,8 @@ class Service:
         self._say(f"{about} read", f"{about}: {gpu['error']}" if gpu["error"] else "")
         if gpu["samples"]:
             self._say("nvml", "")
-            over = f"{about} is over the threshold: {_nvml.mib_up(gpu['peak'])} of at most {self._config['max_used_mib']} MiB"
-            self._say(f"{about} used", over if gpu["uuid"] in self._monitor.over else "")
+            over = f"{_nvml.mib_up(gpu['peak'])} of at most {self._config['max_used_mib']} MiB used"
+            self._say(f"{about} used", f"{about}: {over}" if gpu["uuid"] in self._monitor.over else "")
 
     def _say(self, about: str, text: str) -> None:
         """Say what is new, and that it is over; the journal gets one line for a change, not one a period."""

@@ -27,7 +27,9 @@ options:
     type: str
     default: ""
   max_used_mib:
-    description: The threshold, that is the most that NVML may show as used on any GPU, in MiB. Without it nothing is a breach.
+    description:
+      - The threshold, that is the most that NVML may show as used on any GPU, in MiB.
+      - Without it nothing is a breach.
     type: int
   period_s:
     description: How often conclusions are drawn and metrics written, in seconds, from 5 to 300.
@@ -198,8 +200,7 @@ def present(module: AnsibleModule, places: _monitor_unit.Places) -> dict[str, An
     with open(nvml["bindings"]["path"], "rb") as file:
         files = _monitor_unit.wanted_files(config, places, _host_tool.archive(), file.read())
     result["diff"] = [
-        _monitor_unit.difference(path, files[path][0])
-        for path in (places.config, places.unit(_monitor_unit.SERVICE))
+        _monitor_unit.difference(path, files[path][0]) for path in (places.config, places.unit(_monitor_unit.SERVICE))
     ]
     result["changed"] = _monitor_unit.install(config, places, LinuxHost(), files, module.check_mode)
     if config["textfile_dir"] and not _monitor_unit.is_exported(config):
