@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Prints the planner's accuracy against llama.cpp's own projections, and what 100 scenarios cost.
 
-PYTHONPATH=.collections python3 bench/planner.py
+./script/bench planner
 """
 
 from __future__ import annotations
@@ -87,6 +87,19 @@ def accuracy() -> None:
         print(f"{name:<26} {len(off):>5} {worst:>10.2f} {100 * relative:>7.2f}%  weights + KV + compute")
 
 
+def by_architecture() -> None:
+    """The worst row of each architecture, for the lists in docs/planner.md."""
+    worst: dict[str, tuple[float, str]] = {}
+    for row, planned in rows("architectures_projection"):
+        architecture = model(name_of(row)).architecture
+        difference = projected(planned) - float(row["projected_gpu_mib"])
+        if abs(difference) >= abs(worst.get(architecture, (0.0, ""))[0]):
+            worst[architecture] = difference, name_of(row)
+    print(f"\n{'architecture':<20} {'worst MiB':>10}  model")
+    for architecture, (difference, name) in sorted(worst.items(), key=lambda entry: abs(entry[1][0])):
+        print(f"{architecture:<20} {difference:>+10.1f}  {name}")
+
+
 def cost() -> None:
     show = (DATA / "llama31-8b-q8_0.show.json").read_text()
     started = time.process_time()
@@ -102,3 +115,4 @@ def cost() -> None:
 if __name__ == "__main__":
     cost()
     accuracy()
+    by_architecture()

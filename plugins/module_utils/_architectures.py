@@ -21,12 +21,16 @@ class Architecture:
 
     measured: bool = False
     swa_period: int = 0  # sliding windows: of so many layers the last sees everything; 0: no windows
+    swa_first: bool = False  # of the period the first layer sees everything, not the last
     swa_default_window: int = 0  # where the metadata name none
+    no_flash: bool = False  # llama.cpp switches flash attention off
     encoder: bool = False  # no KV cache, one batch through the whole stack
     headless: bool = False  # gives embeddings only: no output matrix on the GPU
     single_slot: bool = False  # Ollama forces num_parallel to 1
     recurrent: bool = False  # all or some layers keep a state instead of keys and values
     parallel_residual: bool = False  # attention and feed-forward both read the layer's normed input
+    swa_everywhere: bool = False  # every attending layer has a window, if the metadata name one
+    swa_blocks: int = 0  # only a model of so many blocks has windows; 0: any
     unrotated_period: int = 0  # of so many layers the last does not turn positions into its queries and keys; 0: none
     weighs_input: bool = False  # experts get an input that is weighted already, which takes a copy for each
     held_streams: int = 0  # further activations of the embedding's width held through all blocks
@@ -49,7 +53,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gptoss": _known(swa_period=2),  # Ollama's own name for the same
     "cohere2": _known(swa_period=4, unrotated_period=4, parallel_residual=True),
     "command-r": _known(parallel_residual=True),
-    "exaone4": _known(swa_period=4, unrotated_period=4),
+    "exaone4": _known(swa_period=4, swa_blocks=64, unrotated_period=4),
     "falcon": _known(parallel_residual=True),
     "phi2": _known(parallel_residual=True),
     "qwen3vl": _known(single_slot=True),
@@ -60,13 +64,22 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llama4": _known(
         swa_period=4, swa_default_window=8192, unrotated_period=4, weighs_input=True
     ),  # chunks, kept like windows
+    "cohere2moe": _known(swa_period=4, swa_first=True, unrotated_period=4),
+    "exaone-moe": _known(swa_period=4, unrotated_period=4),
+    "mellum": _known(swa_period=4),
+    "muse-glimmer": _known(swa_period=4, unrotated_period=4),
+    "plamo3": _known(swa_period=8),
+    **{name: _known(encoder=True) for name in ("dream", "llada", "llada-moe", "rnd1")},  # diffusion, without a cache
     "mamba2": _known(recurrent=True),
     "qwen3vlmoe": _known(single_slot=True),
     "gemma-embedding": _known(swa_period=6, encoder=True),
     "granitehybrid": _known(recurrent=True),
+    "grok": _known(no_flash=True),
+    "jamba": _known(recurrent=True),
+    "mamba": _known(recurrent=True),
     "falcon-h1": _known(recurrent=True),
-    "lfm2": _known(recurrent=True, single_slot=True),
-    "lfm2moe": _known(recurrent=True, single_slot=True),
+    "lfm2": _known(recurrent=True, single_slot=True, swa_everywhere=True),
+    "lfm2moe": _known(recurrent=True, single_slot=True, swa_everywhere=True),
     "qwen3next": _known(recurrent=True, single_slot=True),
     "qwen35": _known(recurrent=True, single_slot=True),
     "qwen35moe": _known(recurrent=True, single_slot=True),
@@ -99,9 +112,30 @@ ARCHITECTURES: dict[str, Architecture] = {
             "glm4",
             "nemotron",
             "qwen2vl",
+            "arcee",
+            "codeshell",
+            "deci",
+            "deepseek",
+            "dots1",
+            "ernie4_5-moe",
+            "hunyuan-moe",
+            "hunyuan_vl",
+            "jais2",
+            "maincoder",
+            "minicpm",
+            "minicpm3",
+            "nanbeige",
+            "openelm",
+            "orion",
+            "paddleocr",
+            "pangu-embedded",
+            "xverse",
         )
     },
 }
+
+# What only the name shows: layers that run several times, and a state that no tensor tells of.
+UNPLANNED = frozenset({"hrm_text", "minimax-01"})
 
 # Families for which Ollama forces one slot (server/sched.go); a family may differ from the architecture.
 SINGLE_SLOT_FAMILIES = frozenset(

@@ -224,6 +224,8 @@ class _Builder:
         g, row = self.graph, self.row
         q_size, k_size = row * block.heads * block.k_head, row * block.k_width
         model, again = self.model, self.batch.quantised_cache
+        if block.has("attn_k_b"):
+            return self.latent_attention(block, normed)
 
         def turned(source: int, size: int, times: int) -> int:
             for _ in range(times):
@@ -249,6 +251,33 @@ class _Builder:
         g.store(k)
         g.store(v)
         return self.attend(block, q)
+
+    def latent_attention(self, block: Block, normed: int) -> int:
+        """Latent attention that works on the compressed keys (deepseek2 with attn_k_b and attn_v_b)."""
+        g, row = self.graph, self.row
+        all_heads = row * block.heads
+        rank = block.width("attn_k_b")
+        turned = block.k_head - rank  # the part that knows positions
+        if block.has("attn_q_a"):
+            q = self.multiply(block, "attn_q_b", self.multiply(block, "attn_q_a", normed))
+        else:
+            q = self.multiply(block, "attn_q", normed)
+        absorbed = self.multiply(block, "attn_k_b", g.view(q), rows=all_heads)
+        q = g.add(all_heads * block.k_head, g.view(absorbed), g.add(all_heads * turned, g.view(q)))
+        pair = self.multiply(block, "attn_kv_a_mqa", normed)
+        compressed = g.add(row * rank, g.view(pair))
+        g.store(g.add(row * block.k_head, g.view(compressed), g.add(row * turned, g.view(pair))))
+
+        cells, mask = self.batch.cells_of(block), self.mask(block)
+        keys = (g.add(self.cache_bytes(block.k_width, cells)),) if self.borrowing else ()
+        if self.batch.flash_attention:
+            mixed = g.add(all_heads * rank, q, *keys, mask)
+        else:
+            scores = g.add(all_heads * cells, *keys, q)
+            weights = g.add(all_heads * cells, scores, mask, in_place=True)
+            mixed = g.add(all_heads * rank, g.add(self.cache_bytes(rank, cells)), weights)  # the keys, transposed
+        expanded = self.multiply(block, "attn_v_b", g.view(mixed), rows=all_heads)
+        return g.add(all_heads * block.width("attn_v_b"), g.view(expanded))
 
     def recurrence(self, block: Block, normed: int) -> int:
         """A block that keeps a state instead of keys and values."""
@@ -300,7 +329,7 @@ class _Builder:
 
     def turned_back(self, block: Block, attended: int) -> int:
         """A quantised cache holds rotated values; what attention makes of them is rotated back, which takes a copy."""
-        if not self.batch.quantised_cache or self.model.traits.encoder:
+        if not self.batch.quantised_cache or self.model.traits.encoder or block.has("attn_k_b"):
             return attended
         return self.graph.add(self.row * block.heads * block.v_head, self.graph.view(attended))
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from ansible_collections.selo.gpu_memory.plugins.module_utils._architectures import (
     ARCHITECTURES,
     SINGLE_SLOT_FAMILIES,
+    UNPLANNED,
     Architecture,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils._gguf import (
@@ -54,6 +55,16 @@ _MAX_METADATA = 1 << 40
 _RECURRENT = ("ssm_", "time_mix_", "shortconv.")
 # read, not multiplied: never a candidate for the copy of a matrix to the GPU
 _NOT_MULTIPLIED = ("norm", "bias", "rope_freqs", "sinks", "conv1d", "token_shift", "_a", "_d", "scale")
+
+
+# parts of blocks whose memory is understood; another one in an architecture that was never compared is refused
+_UNDERSTOOD = re.compile(
+    r"(attn_(norm(_2)?|q|k|v|qkv|output|out|gate|sinks|q_norm|k_norm|output_norm|sub_norm|rot_embd"
+    r"|q_a|q_b|kv_a_mqa|kv_b|k_b|v_b|q_a_norm|kv_a_norm|post_norm)"
+    r"|ffn_(norm(_exps)?|gate|up|down|(gate|up|down)_(exps|shexp|chexps)|gate_up_exps|gate_inp(_shexp)?|sub_norm|post_norm)"
+    r"|post_(attention|ffw)_norm|layer_output_(norm|scale)|exp_probs_b|rope_f\w+|ffn\.act|ssm_\w+|shortconv\.\w+"
+    r"|time_mix_\w+|channel_mix_\w+|nextn\.\w+|per_layer_\w+)(\.(weight|bias|scales?|input_scale))?"
+)
 
 
 class Metadata:
@@ -253,6 +264,7 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         output_matrix = token_embedding  # tied: llama.cpp puts a second copy on the GPU
         outputs += token_embedding.device_bytes
 
+    _understood(name, of_block)
     prediction = min(metadata.number("nextn_predict_layers", 0), count - 1)
     _complete(traits, of_block)
     if output_matrix and (len(output_matrix.shape) != 2 or output_matrix.shape[0] != embedding):
@@ -306,6 +318,14 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
     )
 
 
+def _understood(architecture: str, of_block: list[dict[str, Tensor]]) -> None:
+    """Refuses an architecture that was never compared where its parts show that the rules do not hold for it."""
+    strange = [part for block in of_block for part in block if not _UNDERSTOOD.fullmatch(part)]
+    if architecture in UNPLANNED or (architecture not in ARCHITECTURES and strange):
+        known_by = f"a block has {strange[0]}" if strange else "its layers are not run as others' are"
+        raise ModelUnreadable(f"architecture {architecture!r} cannot be planned: {known_by}, whose memory is not known")
+
+
 def _unloaded(block: Block) -> Block:
     return replace(
         block, tensors={}, k_width=0, v_width=0, state_elements=0, device_bytes=0, host_bytes=0, largest_matrix_bytes=0
@@ -316,12 +336,17 @@ def _sliding(metadata: Metadata, traits: Architecture, count: int) -> list[bool]
     listed = metadata.per_block("attention.sliding_window_pattern", count)
     if not metadata.number("attention.sliding_window", traits.swa_default_window):
         return [False] * count
+    if traits.swa_everywhere:
+        return [True] * count
+    if traits.swa_blocks not in (0, count):
+        return [False] * count
     if listed and traits.swa_period:
         return [bool(value) for value in listed[:count]]
     period = metadata.number("attention.sliding_window_pattern", traits.swa_period) if traits.swa_period else 0
     if not period:
         return [False] * count
-    return [index % period != period - 1 for index in range(count)]
+    seeing_all = 0 if traits.swa_first else period - 1
+    return [index % period != seeing_all for index in range(count)]
 
 
 def _blocks(
@@ -378,7 +403,8 @@ def _blocks(
 def _without_positions(traits: Architecture, index: int, windows: bool) -> bool:
     """Whether this block's attention does not know positions, as every so many-th of some architectures."""
     period = traits.unrotated_period
-    return bool(period and index % period == period - 1 and (windows or not traits.swa_period))
+    seeing_all = 0 if traits.swa_first else period - 1
+    return bool(period and index % period == seeing_all and (windows or not traits.swa_period))
 
 
 def _complete(traits: Architecture, of_block: list[dict[str, Tensor]]) -> None:

@@ -23,6 +23,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._compute import (
 from ansible_collections.selo.gpu_memory.plugins.module_utils._gguf import (
     CACHE_TYPES,
     MIB,
+    TYPES,
     ModelUnreadable,
     row_bytes,
 )
@@ -241,6 +242,16 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
             f"kv_cache_type {cache_type} with flash_attention off: llama-server refuses to load this; "
             "use f16 or switch flash attention on"
         )
+    of_cache = TYPES[cache_type.upper()][0]  # elements of a block
+    uneven = next((head for each in model.blocks for head in (each.k_head, each.v_head) if head % of_cache), 0)
+    if engine.llama_server and quantised and uneven:
+        raise ScenarioInvalid(
+            f"kv_cache_type {cache_type} with heads of {uneven} elements, no multiple of its {of_cache}: "
+            "llama-server refuses to load this; use f16"
+        )
+    if model.traits.no_flash and flash is not False:
+        warnings.append(f"flash attention is not possible with architecture {model.architecture!r}: counted as off")
+        flash = False
     flash = engine.llama_server if flash is None else flash
     embedding = model.embedder
     tokens = scenario.num_batch

@@ -341,6 +341,43 @@ def test_an_unknown_architecture_gets_a_wide_band_and_a_warning() -> None:
     assert low <= known.compute_mib / 1.9 and high >= known.compute_mib * 1.9
 
 
+def renamed(architecture: str, part: str | None = None) -> dict[str, Any]:
+    """The llama answer under another architecture's name, with one part of a block under another name."""
+    answer = json.loads(json.dumps(show()).replace("llama.", f"{architecture}."))
+    answer["model_info"]["general.architecture"] = architecture
+    for tensor in answer["tensors"]:
+        if part and tensor["name"] == "blk.3.ffn_norm.weight":
+            tensor["name"] = f"blk.3.{part}"
+    return dict(answer)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "part", "named"),
+    [("brandnew", "indexer.proj.weight", "indexer.proj"), ("hrm_text", None, "hrm_text")],
+)
+def test_an_unknown_architecture_whose_memory_is_not_understood_is_refused(
+    architecture: str, part: str | None, named: str
+) -> None:
+    with pytest.raises(ModelUnreadable, match=named):
+        Model.from_show(renamed(architecture, part))
+
+
+def test_flash_attention_is_off_where_llama_cpp_has_none() -> None:
+    grok = Model.from_show(renamed("grok"))
+    wanted = plan(grok, Scenario(num_batch=512, flash_attention=True), ollama_version=TODAY)
+    assert (
+        wanted.compute_mib
+        == plan(grok, Scenario(num_batch=512, flash_attention=False), ollama_version=TODAY).compute_mib
+    )
+    assert any("flash attention" in warning for warning in wanted.warnings)
+
+
+def test_a_quantised_cache_needs_heads_of_whole_blocks() -> None:
+    phi2 = architecture("phi2")  # heads of 80
+    with pytest.raises(ScenarioInvalid, match="heads of 80"):
+        plan(phi2, Scenario(kv_cache_type="q8_0"), ollama_version=TODAY)
+
+
 def architecture(name: str) -> Model:
     """A model of architectures.json: metadata, tensors outside the blocks, and each kind of block once."""
     packed = ARCHITECTURES[name]
