@@ -20,6 +20,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _predict,
     _settings,
     _speed,
+    _wanted,
 )
 
 SCHEMA = 1
@@ -84,8 +85,8 @@ def compare(
     plan["models"] = list(models)
     if not models and not plan["problems"]:
         plan["problems"].append(_no_models(read["ollama"]["api"]))
-    version = _decide.version_text(declared, read)
-    gpus = [gpu for gpu in _decide.usable_gpus(read["nvml"]) if not gpu.get("mig")]
+    version = _wanted.version_text(declared, read)
+    gpus = [gpu for gpu in _wanted.usable_gpus(read["nvml"]) if not gpu.get("mig")]
     if not models or not gpus or _settings.parse_version(version) is None:
         return plan
 
@@ -198,7 +199,7 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         column["problems"].append(f"none of its models can be planned: {', '.join(profile['models'])}")
     if column["problems"]:
         return column
-    environment, unheard = _decide.wanted_environment(declared, host.read)
+    environment, unheard = _wanted.ollama_environment(declared, host.read)
     margins = _settings.margins_mib([plan["gpu"]], profile["max_used_mib"])
     carried = any(row.variable in environment for row in _settings.OLLAMA_READS if row.intent == "margin_mib")
     asked = _predict.asked_layers(declared, host.read)
@@ -486,8 +487,15 @@ def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, An
         if wanted is None or wanted == EVERYTHING:
             return []
         less = model["layers"] < min(wanted, count)
+        if key and not less:
+            return []
+        how = (
+            f"caps nothing, so that {key}={_wanted.FITTED_BY_OLLAMA} leaves the layers to Ollama"
+            if key
+            else "reaches nobody: the backend does not send it; Ollama fits the layers by itself"
+        )
         return [
-            f"gpu_layers {wanted} reaches nobody: the backend does not send it; Ollama fits the layers by itself"
+            f"gpu_layers {wanted} {how}"
             + (f", and only {model['layers']} of {count} fit: apply fails unless gpu_layers is no more" if less else "")
         ]
     if 2 * asked < model["largest_num_gpu"]:

@@ -11,7 +11,7 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _predict, _prompts, _settings, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _predict, _prompts, _settings, _systemd, _wanted
 
 DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
@@ -35,20 +35,22 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     problems += ollama_problems(declared, read["ollama"])
     problems += _backend_problems(declared, read["backend"])
     problems += _lease_problems(read["state"])
-    if deploys:
-        problems += _deploy_problems(declared, read)
     environment: dict[str, str] = {}
+    backend_env: dict[str, str] = {}
     notes: list[str] = []
     predicted = None
     profile = declared["profile"]
     if profile is not None:
-        predicted, notes = _predict.predict(declared, read, version_text(declared, read))
-        environment, unheard = wanted_environment(declared, read)
-        if version_of(declared, read) is not None:
-            notes += [f"Ollama {version_text(declared, read)} has no setting for {name}" for name in unheard]
+        predicted, notes = _predict.predict(declared, read, _wanted.version_text(declared, read))
+        environment, unheard = _wanted.ollama_environment(declared, read)
+        if _wanted.version_of(declared, read) is not None:
+            notes += [f"Ollama {_wanted.version_text(declared, read)} has no setting for {name}" for name in unheard]
+        backend_env = _wanted.backend_env(declared, read)
         if deploys:
             problems += _override_problems(environment, read["ollama"])
             problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
+    if deploys:
+        problems += _deploy_problems(declared, read)
     if declared["verify"] != "never" and not declared["backend"]["load"] and not declared["models"]:
         problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
     notes = [note for note in notes if not any(words in note for words in declared["accepted_notes"])]
@@ -62,7 +64,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     env_files = read["backend"]["env_files"]
     env_changed = [
         {"path": file["path"], "read_by": file["read_by"], "env": wanted, "owner": None, "group": None}
-        for file, wanted in ((file, wanted_in(file, declared["env"])) for file in env_files)
+        for file, wanted in ((file, wanted_in(file, backend_env)) for file in env_files)
         if _differs(file, wanted)
     ]
     restart = []
@@ -82,7 +84,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         if file is drop_in or file["path"] in paths_changed
     ]
     drifted = bool(files or restart)
-    key = proof_key(declared, environment, read)
+    key = proof_key(declared, backend_env, environment, read)
     proof = valid_proof(read["state"].get("proof"), key, declared["proof_max_age"] * DAY_S, read["host"]["time"])
     return {
         "problems": [],
@@ -161,30 +163,20 @@ def load_needed(verify: str, changed: bool, proven: bool) -> bool:
     return verify == "always" or (verify == "changed" and (changed or not proven))
 
 
-def version_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> _settings.Version | None:
-    return _settings.parse_version(version_text(declared, read))
-
-
-def version_text(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Any:
-    return declared["ollama"]["version"] or read["ollama"]["api"]["version"]
-
-
-def wanted_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
-    """What our drop-in says: the profile's intent in the words of the installed version."""
-    profile = declared["profile"]
-    margins = _settings.margins_mib(usable_gpus(read["nvml"]), profile["max_used_mib"])
-    return _settings.ollama_environment(profile["intent"], margins, version_of(declared, read))
-
-
-def proof_key(declared: Mapping[str, Any], environment: Mapping[str, str], read: Mapping[str, Any]) -> str:
+def proof_key(
+    declared: Mapping[str, Any],
+    backend_env: Mapping[str, str],
+    environment: Mapping[str, str],
+    read: Mapping[str, Any],
+) -> str:
     """What a proof was made of; a proof with another key proves nothing about now."""
     models = {name for model in declared["models"] for name in (model, f"{model}:latest")}
     made_of = {
-        "profile": [declared["env"], declared["profile"]["intent"]],
+        "profile": [backend_env, declared["profile"]["intent"]],
         "ollama_environment": {**_others_environment(read["ollama"]), **environment},
         "backend": {name: declared["backend"].get(name) for name in ("kind", "unit", "directory", "command")},
         "load": load_request(declared),
-        "ollama": version_text(declared, read),
+        "ollama": _wanted.version_text(declared, read),
         # Without a declared model it is not known which one is served, so any may be.
         "models": sorted(
             [str(model["name"]), str(model["digest"])]
@@ -192,7 +184,7 @@ def proof_key(declared: Mapping[str, Any], environment: Mapping[str, str], read:
             if model["name"] in models or not models
         ),
         "driver": read["nvml"]["driver_version"],
-        "gpus": sorted(gpu["uuid"] for gpu in usable_gpus(read["nvml"])),
+        "gpus": sorted(gpu["uuid"] for gpu in _wanted.usable_gpus(read["nvml"])),
     }
     return _sha256(json.dumps(made_of, sort_keys=True, default=str))
 
@@ -216,10 +208,6 @@ def valid_proof(proof: Mapping[str, Any] | None, key: str, max_age_s: float, now
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def usable_gpus(nvml: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [gpu for gpu in nvml.get("gpus") or [] if not gpu.get("error")]
 
 
 def _ollama_runs(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> bool:

@@ -346,7 +346,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         "profile": None if profile is None else _as_mapping(profile),
         "profiles": every_profile(variables, backend),
         "backend": backend,
-        "env": {**profile.env, **_carried(profile, backend["keys"])} if profile else {},
+        "env": {**profile.env, **_profile.carried(profile.env, profile.intent, backend["keys"])} if profile else {},
         "ollama": ollama,
         "models": models or (profile.models if profile else []),
         "verify": variables["gpu_memory_verify"],
@@ -391,15 +391,6 @@ def _slowest_restart_s(ollama: Mapping[str, Any], backend: Mapping[str, Any]) ->
     """How long both services may take to start: a restore any earlier would undo what is about to work."""
     seconds = (ollama["timeout_s"] or 0) + (backend.get("timeout_s") or 0)
     return min(max(seconds, LEAST_RESTORE_AFTER_S), NUMBERS["gpu_memory_restore_after"][1])
-
-
-def _carried(profile: _profile.Profile, keys: Mapping[str, str]) -> dict[str, str]:
-    """What a backend needs besides the profile's `env`: an intent in the variable where this backend takes it."""
-    return {
-        variable: str(profile.intent[intent])
-        for intent, variable in keys.items()
-        if intent in profile.intent and variable not in profile.env
-    }
 
 
 def _profile_file(backend: Mapping[str, Any], profile: _profile.Profile | None) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ import re
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
@@ -33,9 +33,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,ActiveEnterTimestamp,FragmentPath,"
-    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,User,ControlGroup"
+    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,User,ControlGroup,ExecStart"
 )
 JOURNAL_LINES = 20000
+ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
 RUNNER_NAMES = ("llama-server", "ollama_llama_server", "ollama-runner")
 
 Mask = Callable[[str], str]
@@ -74,13 +75,19 @@ def read_host() -> dict[str, Any]:
     }
 
 
-def read_unit(name: str) -> dict[str, Any]:
-    """A unit as systemd has merged it; its environment is reduced to what may be shown."""
+def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """A unit as systemd has merged it, and what each of its files says: `sources`, in the order in which they apply.
+
+    Of all environments only what may be shown is read: settings of GPU memory, and `keys`.
+    """
+    names = _settings.SHOWN | set(keys)
     status, text = run(["systemctl", "show", name, "--property", UNIT_PROPERTIES])
     if status != 0:
         return {"name": name, "error": "systemctl show failed; is systemd the init system here?"}
     properties = _systemd.parse_show(text)
     environment = properties.get("Environment") or {}
+    files = [properties.get("FragmentPath") or "", *(properties.get("DropInPaths") or "").split()]
+    environment_files = re.findall(r"(/\S+) \(ignore_errors", properties.get("EnvironmentFiles") or "")
     return {
         "name": name,
         "error": None,
@@ -93,33 +100,59 @@ def read_unit(name: str) -> dict[str, Any]:
         "fragment_path": properties.get("FragmentPath") or None,
         "drop_in_paths": (properties.get("DropInPaths") or "").split(),
         "environment_files": [
-            {"path": path, "environment": _environment_file(path)}
-            for path in re.findall(r"(/\S+) \(ignore_errors", properties.get("EnvironmentFiles") or "")
+            {"path": path, "environment": _environment_file(path, names)} for path in environment_files
         ],
-        "environment": _settings.shown(environment if isinstance(environment, dict) else {}),
+        "environment": _only(names, environment if isinstance(environment, dict) else {}),
+        "sources": [
+            *(_unit_file(path, names) for path in files if path),
+            *(_source("EnvironmentFile", path, _environment_file(path, names)) for path in environment_files),
+        ],
+        # A wrapper such as `env NAME=value ollama serve` has the last word.
+        "exec_environment": _only(names, dict(ASSIGNMENT.findall(properties.get("ExecStart") or ""))),
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
         "user": properties.get("User") or None,
         "control_group": properties.get("ControlGroup") or None,
     }
 
 
-def _environment_file(path: str) -> dict[str, str]:
-    """Settings of GPU memory in a file that the unit names in EnvironmentFile=; such a file wins over every drop-in."""
+def _environment_file(path: str, names: Iterable[str]) -> dict[str, str]:
+    """Those `names` in a file that the unit names in EnvironmentFile=; such a file wins over every drop-in."""
     try:
         with open(path, "rb") as file:
-            values = _dotenv.get_keys(file.read(), sorted(_settings.SHOWN), readers=["systemd"])
+            values = _dotenv.get_keys(file.read(), sorted(names), readers=["systemd"])
     except OSError:
         return {}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def read_process(pid: int) -> dict[str, Any] | None:
-    """What a process was started with; None where there is none. Environment: only what may be shown."""
+def _unit_file(path: str, names: Iterable[str]) -> dict[str, Any]:
+    """A unit file or drop-in as a source of its unit's environment."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            service = _systemd.parse_service(file.read())
+    except OSError:
+        service = {"environment": {}, "resets": False, "unsets": []}
+    source = _source("drop-in" if path.endswith(".conf") else "unit", path, _only(names, service["environment"]))
+    unsets = [word for word in service["unsets"] if word.partition("=")[0] in names]
+    return {**source, "resets": service["resets"], "unsets": unsets}
+
+
+def _source(kind: str, path: str, environment: dict[str, str]) -> dict[str, Any]:
+    return {"kind": kind, "path": path, "environment": environment, "resets": False, "unsets": []}
+
+
+def _only(names: Iterable[str], environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name in names}
+
+
+def read_process(pid: int, keys: Iterable[str] = ()) -> dict[str, Any] | None:
+    """What a process was started with; None where there is none. Environment: what may be shown, and `keys`."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             pairs = (item.partition(b"=") for item in file.read().split(b"\0") if item)
             environment = {name.decode(errors="replace"): value.decode(errors="replace") for name, _, value in pairs}
-        return {"pid": pid, "started_s": process_start_s(pid), "environment": _settings.shown(environment)}
+        shown = _only(_settings.SHOWN | set(keys), environment)
+        return {"pid": pid, "started_s": process_start_s(pid), "environment": shown}
     except OSError:
         return None
 
@@ -170,7 +203,7 @@ def read_env_file(
 
     Without `add_keys` only those of the keys are wanted that the file has.
     """
-    facts = read_file(path, keys, readers)
+    facts = read_file(path, sorted({*keys, *_settings.SHOWN}), readers)
     facts["refusals"] = []
     has = facts.get("values") or {}
     wanted = {name: value for name, value in wanted.items() if add_keys or has.get(name) is not None}
@@ -228,18 +261,14 @@ def _name(lookup: Any, number: int) -> str:
 
 
 def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
-    """Our drop-in's identity, and the others with those of their variables that may be shown."""
+    """Our drop-in's identity, and the others; of each those of its variables that may be shown."""
     own_path = f"/etc/systemd/system/{unit['name']}.d/{own_name}"
-    own = read_file(own_path)
-    others = []
-    for path in unit.get("drop_in_paths") or []:
-        if path != own_path:
-            try:
-                with open(path, encoding="utf-8", errors="replace") as file:
-                    environment = _systemd.parse_environment_directives(file.read())
-            except OSError:
-                environment = {}
-            others.append({"path": path, "environment": _settings.shown(environment)})
+    own = {**read_file(own_path), "environment": _unit_file(own_path, _settings.SHOWN)["environment"]}
+    others = [
+        {"path": path, "environment": _unit_file(path, _settings.SHOWN)["environment"]}
+        for path in unit.get("drop_in_paths") or []
+        if path != own_path
+    ]
     return {"own": own, "others": others}
 
 
@@ -371,7 +400,7 @@ def read_backend(
     """
     facts: dict[str, Any] = {"kind": backend["kind"], "unit": None, "pids": [], "started_s": None, "health": None}
     if backend["kind"] == "unit":
-        facts["unit"] = read_unit(backend["unit"])
+        facts["unit"] = read_unit(backend["unit"], keys)
         if facts["unit"].get("active_state") == "active":
             facts["pids"] = unit_pids(facts["unit"])
     elif backend["kind"] == "command":
@@ -381,6 +410,8 @@ def read_backend(
         with contextlib.suppress(OSError):  # it ended while we looked
             started.append(process_start_s(pid))
     facts["started_s"] = min(started, default=None)
+    processes = filter(None, (read_process(pid, keys) for pid in facts["pids"]))
+    facts["processes"] = [{name: process[name] for name in ("pid", "environment")} for process in processes]
     health = backend.get("health") or {}
     if backend["kind"] != "none" and health.get("url"):
         try:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _planner, _profile, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _planner, _profile, _settings, _wanted
 
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib", "total_mib", "host_mib")
 FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
@@ -87,7 +87,10 @@ def asked_layers(declared: Mapping[str, Any], read: Mapping[str, Any]) -> int | 
     variable = declared["backend"]["keys"].get("gpu_layers")
     if variable is None:
         return None
-    files = [declared["profile"]["env"], *((file.get("values") or {}) for file in read["backend"]["env_files"])]
+    files = [
+        _wanted.backend_env(declared, read),
+        *((file.get("values") or {}) for file in read["backend"]["env_files"]),
+    ]
     return _profile.canonical_int(next((values[variable] for values in files if values.get(variable)), None))
 
 
@@ -106,20 +109,19 @@ def as_loaded(
     if len(gpus) != 1:
         return asked
     free = (
-        gpus[0]["total_mib"] - (gpus[0].get("reserved_mib") or 0) - _left_free_mib(declared, gpus, version) - taken_mib
+        gpus[0]["total_mib"] - (gpus[0].get("reserved_mib") or 0) - _left_free_mib(declared, read, version) - taken_mib
     )
     if _planner.plan(model, asked, ollama_version=version).total_mib <= free:
         return asked
     return replace(asked, num_gpu=_planner.max_num_gpu(model, asked, free, ollama_version=version))
 
 
-def _left_free_mib(declared: Mapping[str, Any], gpus: list[Mapping[str, Any]], version: str) -> int:
+def _left_free_mib(declared: Mapping[str, Any], read: Mapping[str, Any], version: str) -> int:
     """What fitting leaves free: the profile's margin where this release has a setting for it, else what is built in."""
-    profile, release = declared["profile"], _settings.parse_version(version)
-    margins = _settings.margins_mib(gpus, profile["max_used_mib"])
-    _, unheard = _settings.ollama_environment(profile["intent"], margins, release)
-    if margins and "margin_mib" not in unheard:
-        return margins[0]
+    release = _settings.parse_version(version)
+    environment, _unheard = _wanted.ollama_environment(declared, read)
+    if _settings.MARGINS & set(environment):
+        return _wanted.margins_mib(declared, read)[0]
     return FIT_TARGET_MIB if release is None or release >= (0, 30, 0) else RESERVE_UNTIL_029_MIB
 
 

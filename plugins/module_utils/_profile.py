@@ -67,6 +67,11 @@ OLLAMA_KEYS = {"num_parallel": "OLLAMA_NUM_PARALLEL", "max_loaded_models": "OLLA
 OLLAMA_ALSO = {"num_ctx": "OLLAMA_CONTEXT_LENGTH"}
 
 
+def carried(env: Mapping[str, str], intent: Mapping[str, int], keys: Mapping[str, str]) -> dict[str, str]:
+    """What a backend needs besides a profile's `env`: an intent in the variable where this backend takes it."""
+    return {variable: str(intent[name]) for name, variable in keys.items() if name in intent and variable not in env}
+
+
 def canonical_int(value: Any) -> int | None:
     """A whole number, also where `-e` made it text; None for anything else. Booleans are not numbers here."""
     if isinstance(value, bool):

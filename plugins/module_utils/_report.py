@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _verdict
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _verdict
 
 GOOD = ("pass",)
-STATES = (_verdict.IN_FORCE, _verdict.PARTIAL, _verdict.INSTEAD, _verdict.NO_EFFECT, _verdict.VOID)
+STATES = (_drift.IN_FORCE, _drift.PARTIAL, _drift.INSTEAD, _drift.NO_EFFECT, _drift.VOID)
 LINES_ABOVE = 4
 TERMS = ("weights", "kv", "compute", "runtime")
 
@@ -70,14 +70,11 @@ def record(
         "acted": bool((decision or {}).get("acts")),
     }
     if after and journal is not None and load:
-        effect = _verdict.effects(load, after)
         turns = int((load.get("load") or {}).get("requests") or 0)
-        result["settings"] = _verdict.settings(
-            declared, (decision or {}).get("ollama_environment") or {}, after, effect
-        )
+        result["settings"] = _drift.drift(declared, after, load)
         result["memory"] = _verdict.memory_split(load, after)
         result["speed"] = _verdict.speed_of(journal)
-        result["effects"] = effect
+        result["effects"] = _drift.effects(load, after)
         result["journal"] = {
             "failures": journal["failures"][:50],
             "loads": len(journal["loads"]),
@@ -102,7 +99,7 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     for state in STATES:
         for row in record["settings"]:
             if row["state"] == state:
-                lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"] + _whose(row)))
+                lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"] + _who(row) + _whose(row)))
     lines += [_line("reason", text) for text in record["reasons"]]
     # What a load has shown by the rows of the settings needs no warning any more.
     warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
@@ -110,6 +107,11 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     if undo and record["acted"] and record["verdict"] == "pass":
         lines.append(_line("undo", undo))
     return "\n".join(lines)
+
+
+def _who(row: Mapping[str, Any]) -> str:
+    """Who overrides; of what is not in force the reasons tell it."""
+    return f"; {row['source']}" if row.get("source") and row["state"] != _drift.INSTEAD else ""
 
 
 def _whose(row: Mapping[str, Any]) -> str:

@@ -74,17 +74,33 @@ def parse_show(text: str) -> dict[str, Any]:
 
 def parse_environment_directives(text: str) -> dict[str, str]:
     """The variables that `Environment=` in a [Service] section sets; specifiers such as `%h` stay as written."""
-    variables: dict[str, str] = {}
+    return parse_service(text)["environment"]
+
+
+def parse_service(text: str) -> dict[str, Any]:
+    """What a unit file or drop-in does to the environment in its [Service] section.
+
+    Returns `environment` (the variables it sets; specifiers stay as written), `resets` (an empty `Environment=` takes
+    back what was set before this file) and `unsets` (the names that `UnsetEnvironment=` takes away at the very end).
+    """
+    environment: dict[str, str] = {}
+    resets = False
+    unsets: list[str] = []
     section = ""
     for line in _logical_lines(text):
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1]
         name, equals, value = (part.strip() for part in line.partition("="))
-        if section == "Service" and equals and name == "Environment":
+        if section != "Service" or not equals:
+            continue
+        if name == "Environment":
             if not value:
-                variables.clear()
-            variables.update(_variables(word.replace("%%", "%") for word in _words(value)))
-    return variables
+                environment.clear()
+                resets = True
+            environment.update(_variables(word.replace("%%", "%") for word in _words(value)))
+        elif name == "UnsetEnvironment":
+            unsets = [*unsets, *_words(value)] if value else []
+    return {"environment": environment, "resets": resets, "unsets": unsets}
 
 
 def _variables(words: Iterator[str]) -> dict[str, str]:

@@ -8,160 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _wanted
 
 SCHEMA = 1
-IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
-NOT_READ_BACK = "not read back"
 MODELS_A_GPU = 3  # what Ollama keeps loaded where nothing is said (server/sched.go)
 PROVING = ("sampled", "bounded")
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 
 
-def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
-    """What the running system does: settings of the largest runner seen, and its layers.
-
-    Returns num_ctx_total, num_parallel, num_gpu, num_batch (None where neither the command line nor the journal has
-    them), `num_ctx` of a slot, `sent` (what is not on the command line), offloaded, offloadable, `runner` (whether one
-    was seen at all).
-    """
-    last = after["ollama"]["journal"]["last_load"] or {}
-    seen: list[list[str]] = [
-        process["command"] for process in (load or {}).get("processes") or [] if process.get("command")
-    ]
-    seen += [runner["command"] for runner in after["ollama"]["runners"]]
-    seen += [last["command"]] if last.get("command") else []
-    command = seen[0] if seen else []
-    its_load = _load_by(command, after["ollama"]["journal"])
-    sent = its_load.get("sent") or {}
-    runner = _journal.runner_settings(command, sent)
-    return {
-        **runner,
-        "num_ctx": context_per_slot(runner) or _listed_context(after["ollama"]["api"]["loaded"]),
-        "sent": sent,
-        "runner": bool(seen),
-        "offloaded": its_load.get("offloaded"),
-        "offloadable": its_load.get("offloadable"),
-    }
-
-
-def _load_by(command: list[str], journal: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The load that started a runner, since a smaller model may have come after it; else the last load there was."""
-    loads: list[Mapping[str, Any]] = [*journal["loads"], *filter(None, [journal["last_load"]])]
-    return next((load for load in reversed(loads) if load["command"] == command), loads[-1] if loads else {})
-
-
-def context_per_slot(runner: Mapping[str, int | None]) -> int | None:
-    """A runner has one context for all slots together."""
-    total, slots = runner["num_ctx_total"], runner["num_parallel"]
-    return total // slots if total and slots else None
-
-
-def _listed_context(loaded: Sequence[Mapping[str, Any]]) -> int | None:
-    """What `/api/ps` says of the largest model, since Ollama 0.10; it is that of a slot."""
-    largest = max(loaded, key=lambda model: model["size"] or 0, default={})
-    return largest.get("context_length")
-
-
-def settings(
-    declared: Mapping[str, Any], environment: Mapping[str, str], after: Mapping[str, Any], effect: Mapping[str, Any]
-) -> list[dict[str, str]]:
-    """Every setting as name, wanted, effect, state, read_by, and set_by: the profile, or this collection for it."""
-    backend = declared["backend"]
-    keys = {variable: intent for intent, variable in backend["keys"].items()}
-    rows = []
-    for name, wanted in declared["env"].items():
-        if name in environment:
-            continue
-        intent = keys.get(name)
-        set_by = "profile" if name in declared["profile"]["env"] else "collection"
-        if intent == "num_ctx":
-            state, found, read_by = *_context_state(wanted, effect), "backend"
-        elif intent == "gpu_layers":
-            state, found, read_by = *_layers_state(wanted, effect, is_cap=set_by == "profile"), "backend"
-        elif name in backend["reads"] or intent:
-            state, found, read_by = PARTIAL, NOT_READ_BACK, "backend"
-        elif name in _settings.NOBODY_READS:
-            state, found, read_by = NO_EFFECT, _settings.NOBODY_READS[name], "nobody"
-        else:
-            state, found, read_by = NO_EFFECT, "neither Ollama nor the backend reads it", "nobody"
-        rows.append(_row(name, wanted, state, found, read_by, set_by))
-    config = after["ollama"]["journal"]["server_config"] or {}
-    for name, wanted in environment.items():
-        set_by = "profile" if name in declared["profile"]["env"] else "collection"
-        state, found = _server_state(name, wanted, config, after["ollama"], effect)
-        rows.append(_row(name, wanted, state, found, "Ollama", set_by))
-    return rows
-
-
-def _row(name: str, wanted: str, state: str, effect: str, read_by: str, set_by: str) -> dict[str, str]:
-    return {"name": name, "wanted": wanted, "effect": effect, "state": state, "read_by": read_by, "set_by": set_by}
-
-
-def _context_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
-    slot, total = effect["num_ctx"], effect["num_ctx_total"]
-    if slot is None:
-        return PARTIAL, NOT_READ_BACK
-    if total is None:
-        found = f"/api/ps has context_length {slot}"
-    else:
-        how = f"was sent KvSize:{total}" if "num_ctx_total" in effect["sent"] else f"has -c {total}"
-        found = f"runner {how} (= {slot} x {effect['num_parallel']})"
-    return (IN_FORCE if slot == int(wanted) else INSTEAD), found
-
-
-def _layers_state(wanted: str, effect: Mapping[str, Any], is_cap: bool) -> tuple[str, str]:
-    """`is_cap`: whether it is meant to keep layers from the GPU, rather than to bring them there."""
-    if effect["offloaded"] is None:
-        return PARTIAL, NOT_READ_BACK
-    on_gpu = f"{effect['offloaded']} of {effect['offloadable']} layers are on the GPU"
-    if effect["num_gpu"] is None:
-        return NO_EFFECT, f"no request carries it to Ollama; {on_gpu}"
-    if is_cap and int(wanted) >= effect["offloadable"] == effect["offloaded"]:
-        return NO_EFFECT, f"{wanted} caps nothing, since the model has {effect['offloadable']} layers; {on_gpu}"
-    return (IN_FORCE if effect["offloaded"] == min(int(wanted), effect["offloadable"]) else INSTEAD), on_gpu
-
-
-def _server_state(
-    name: str, wanted: str, config: Mapping[str, str], ollama: Mapping[str, Any], effect: Mapping[str, Any]
-) -> tuple[str, str]:
-    if ollama["process"] is None:
-        return PARTIAL, NOT_READ_BACK
-    started_with = ollama["process"]["environment"].get(name)
-    slot = effect["num_ctx"]
-    if name == "OLLAMA_CONTEXT_LENGTH" and started_with is None and str(slot) == wanted:
-        return PARTIAL, f"the server lacks it; requests carry num_ctx={slot} themselves"
-    if started_with != wanted:
-        return INSTEAD, f"the server was started with {name}={started_with}" if started_with else "the server lacks it"
-    if name in _settings.MARGINS and effect["num_gpu"] is not None:
-        return VOID, f"requests carry num_gpu={effect['num_gpu']}, which switches Ollama's fitting off"
-    if name in config and config[name] != wanted:
-        return INSTEAD, f"the server config says {config[name] or 'nothing'}"
-    if name == "OLLAMA_NUM_PARALLEL" and effect["num_parallel"] is not None:
-        slots = effect["num_parallel"]
-        how = f"was sent Parallel:{slots}" if "num_parallel" in effect["sent"] else f"has -np {slots}"
-        return (IN_FORCE if str(slots) == wanted else INSTEAD), f"runner {how}"
-    if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and str(slot) != wanted:
-        return INSTEAD, f"requests carry their own num_ctx: {slot}"
-    if name in config:
-        return IN_FORCE, f"the server config says {config[name]}"
-    runner = next(iter(ollama["runners"]), None)
-    if runner and runner["environment"].get(name) == wanted:
-        return IN_FORCE, "the runner was started with it"
-    return PARTIAL, "the server was started with it; its effect is not read back"
-
-
-def judge_load(
-    declared: Mapping[str, Any],
-    environment: Mapping[str, str],
-    load: Mapping[str, Any],
-    after: Mapping[str, Any],
-) -> tuple[str, list[str]]:
+def judge_load(declared: Mapping[str, Any], load: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, list[str]]:
     """`pass`, `fail` or `inconclusive`, with every reason.
 
     `load`: the result of gpu_memory_assert; `after`: gpu_memory_info read after it, its journal since the load began.
     """
-    effect = effects(load, after)
+    effect = _drift.effects(load, after)
     journal = after["ollama"]["journal"]
     failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
     reasons = []
@@ -172,10 +32,11 @@ def judge_load(
         reasons.append(f"{figures['failed']} of {figures['requests']} requests failed")
     if failures:
         reasons.append(f"Ollama's journal: {plainest_failure(failures)}")
-    reasons += _layer_reasons(declared, effect, after["ollama"])
-    for row in settings(declared, environment, after, effect):
-        if row["state"] == INSTEAD and row["name"] != declared["backend"]["keys"].get("gpu_layers"):
-            reasons.append(f"{row['name']}={row['wanted']} is not in force: {row['effect']}")
+    reasons += _layer_reasons(declared, effect, after)
+    for row in _drift.drift(declared, after, load):
+        if row["state"] == _drift.INSTEAD and row["name"] != declared["backend"]["keys"].get("gpu_layers"):
+            found = [row["effect"], row["source"]] if row["effect"] != _drift.NOT_READ_BACK else [row["source"]]
+            reasons.append(f"{row['name']}={row['wanted']} is not in force: {'; '.join(filter(None, found))}")
     extra = reloads_beyond_plan(declared, journal, int(figures.get("requests") or 0))
     if extra > 0:
         reasons.append(
@@ -188,7 +49,8 @@ def judge_load(
         doubts.append("NVML gave no evidence")
     started = [after["ollama"]["unit"], after["ollama"]["process"] or {}, *after["ollama"]["runners"]]
     if any(UNIFIED_MEMORY in (one.get("environment") or {}) for one in started):
-        doubts.append(f"{UNIFIED_MEMORY} is set, so that memory spills where NVML does not count it")
+        who = _drift.who_sets(after["ollama"], UNIFIED_MEMORY)
+        doubts.append(f"{UNIFIED_MEMORY} is set, so that memory spills where NVML does not count it; {who}")
     if not effect["runner"]:
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
     elif effect["offloaded"] is None and not fully_on_gpu(after):
@@ -198,26 +60,37 @@ def judge_load(
     return ("inconclusive", doubts) if doubts else ("pass", [])
 
 
-def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], ollama: Mapping[str, Any]) -> list[str]:
+def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """A model on the CPU stays under every threshold and proves nothing; this holds for each that was loaded."""
-    wanted = declared["profile"]["intent"].get("gpu_layers")
-    sent = "" if effect["num_gpu"] is None else f"; requests carry num_gpu={effect['num_gpu']}"
-    key = declared["backend"]["keys"].get("gpu_layers")
-    should_be = declared["env"].get(key)
-    if sent and key:
-        sent += f", which the backend takes from {key}"
-        sent += f"; it should be {should_be}" if should_be not in (None, str(effect["num_gpu"])) else ""
+    wanted, ollama = declared["profile"]["intent"].get("gpu_layers"), after["ollama"]
     reasons = []
     for load in [effect, *(load for load in ollama["journal"]["loads"] if load["started"])]:
         if load["offloaded"] is not None:
             planned = load["offloadable"] if wanted is None else min(wanted, load["offloadable"])
             if load["offloaded"] < planned:
-                on_gpu = f"{load['offloaded']} of {load['offloadable']} layers are on the GPU"
-                reasons.append(f"{on_gpu}, {planned} were planned{sent}")
+                reasons.append(
+                    f"{load['offloaded']} of {load['offloadable']} layers are on the GPU, {planned} were planned"
+                )
+    if reasons and effect["num_gpu"] is not None:
+        reasons.append(_why_so_few(declared, after, effect["num_gpu"]))
     if wanted != 0:
         on_cpu = [str(model["name"]) for model in ollama["api"]["loaded"] if model["size"] and model["size_vram"] == 0]
         reasons += [f"{name} runs on the CPU alone, as /api/ps says" for name in on_cpu]
     return list(dict.fromkeys(reasons))
+
+
+def _why_so_few(declared: Mapping[str, Any], after: Mapping[str, Any], num_gpu: int) -> str:
+    """Who asks for these layers, and what to change: the key that the backend sends, with its file."""
+    key = declared["backend"]["keys"].get("gpu_layers")
+    why = f"requests carry num_gpu={num_gpu}"
+    if not key:
+        return why
+    why += f", which the backend takes from {_drift.key_place(declared, after, 'gpu_layers', num_gpu) or key}"
+    should_be = _wanted.backend_env(declared, after).get(key)
+    if should_be in (None, str(num_gpu)):
+        return why
+    fitted = " (Ollama then fits the layers)" if should_be == _wanted.FITTED_BY_OLLAMA else ""
+    return f"{why}; it should be {should_be}{fitted}"
 
 
 def plainest_failure(failures: Sequence[Mapping[str, Any]]) -> str:
@@ -269,7 +142,7 @@ def memory_split(load: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
     nobody: Mapping[str, Any] = {"pid": None, "command": []}
     largest = max(ollama, key=lambda process: process["peak_mib"] or 0, default=nobody)
     total = sum(process["peak_mib"] or 0 for process in ollama if process["pid"] == largest["pid"])  # over the GPUs
-    buffers = _load_by(largest["command"], after["ollama"]["journal"]).get("buffers_mib") or {}
+    buffers = _drift.load_by(largest["command"], after["ollama"]["journal"]).get("buffers_mib") or {}
     terms: dict[str, float] = {}
     for name, mib in buffers.items():
         kind = name.rpartition(" ")[2]

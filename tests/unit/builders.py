@@ -21,6 +21,7 @@ MODEL = "llama3.1:8b-instruct-q8_0"
 DIRECTORY = "/mnt/local/Projects/SELODSP/selo-ai/backend"
 ENV_PATH = f"{DIRECTORY}/.env"
 PROFILE_FILE = f"{DIRECTORY}/.env.stable-16gb"
+UNIT_PATH = "/etc/systemd/system/ollama.service"
 DROP_IN_PATH = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
 UUID = "GPU-38079876-a1c8-5fa0-92ea-8efc513d7869"
 NOW = 1_769_890_500.0
@@ -130,9 +131,15 @@ def env_file(path: str = ENV_PATH, **changes: Any) -> dict[str, Any]:
 def drop_in(environment: Mapping[str, str] | None) -> dict[str, Any]:
     """Our drop-in on the host; None: there is none."""
     if environment is None:
-        return {"path": DROP_IN_PATH, "exists": False, "sha256": None, "error": None}
+        return {"path": DROP_IN_PATH, "exists": False, "sha256": None, "error": None, "environment": {}}
     digest = sha256(_systemd.render_dropin(environment))
-    return {"path": DROP_IN_PATH, "exists": True, "sha256": digest, "error": None}
+    return {
+        "path": DROP_IN_PATH,
+        "exists": True,
+        "sha256": digest,
+        "error": None,
+        "environment": dict(environment),
+    }
 
 
 def read(**changes: Any) -> dict[str, Any]:
@@ -153,6 +160,8 @@ def read(**changes: Any) -> dict[str, Any]:
                 "drop_in_paths": [DROP_IN_PATH],
                 "environment_files": [],
                 "environment": STABLE_ON_0_32,
+                "sources": [source("unit", UNIT_PATH), source("drop-in", DROP_IN_PATH, STABLE_ON_0_32)],
+                "exec_environment": {},
                 "need_daemon_reload": False,
             },
             "drop_ins": {"own": drop_in(STABLE_ON_0_32), "others": []},
@@ -180,6 +189,18 @@ def read(**changes: Any) -> dict[str, Any]:
         "state": {"lease": None, "proof": None, "generations": [], "error": None},
     }
     return changed(host, {path.replace("__", "."): value for path, value in changes.items()})
+
+
+def source(kind: str, path: str, environment: Mapping[str, str] | None = None, **changes: Any) -> dict[str, Any]:
+    """One file of a unit, as `_host_read.read_unit` gives them in `sources`."""
+    return {
+        "kind": kind,
+        "path": path,
+        "environment": dict(environment or {}),
+        "resets": False,
+        "unsets": [],
+        **changes,
+    }
 
 
 def sha256(text: str) -> str:

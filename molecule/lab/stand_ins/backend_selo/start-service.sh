@@ -18,5 +18,6 @@ sleep "$(awk -F= '/^LAB_START_S=/ {s = $2} /^LAB_SPEEDUP=/ {by = $2} END {print 
 
 cd "$here/backend"
 python3 main.py &
-trap 'kill %1 2>/dev/null || true; exit 0' TERM INT
+# Waits for its child to the end: a systemd that runs in a container with cgroup v1 does not see an orphan end.
+trap 'kill %1 2>/dev/null || true; wait || true; exit 0' TERM INT
 wait %1

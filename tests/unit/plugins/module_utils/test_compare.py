@@ -191,12 +191,21 @@ def test_without_a_backend_ollama_fits_the_layers_into_the_threshold() -> None:
 def test_a_key_that_the_profile_leaves_alone_is_named() -> None:
     backend = {"extends": "guide", "keys": {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "OLLAMA_NUM_GPU"}}
     file = builders.env_file(values={"OLLAMA_NUM_GPU": "1"})
-    planned = plan(host(backend__env_files=[file]), backend=backend)
-    assert row(planned, "GPU layers")[1] == "1 of 33"
+    own = {"own": {"intent": {"num_ctx": 4096, "num_parallel": 2, "max_used_mib": 12288}}}
+    planned = plan(host(backend__env_files=[file]), backend=backend, profile="own", profiles=own)
+    assert row(planned, "GPU layers", "own")[1] == "1 of 33"
     assert (
         "only 1 of 33 layers are on the GPU, as OLLAMA_NUM_GPU=1 on this host says, which the profile does not set: "
         "about 78 % slower; env.OLLAMA_NUM_GPU 33 fits as well"
-    ) in profile(planned)["warnings"]
+    ) in profile(planned, "own")["warnings"]
+
+
+def test_a_cap_that_caps_nothing_is_left_to_ollama_where_the_key_is_ours() -> None:
+    backend = {"extends": "guide", "keys": {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "OLLAMA_NUM_GPU"}}
+    planned = plan(host(backend__env_files=[builders.env_file(values={"OLLAMA_NUM_GPU": "1"})]), backend=backend)
+    assert row(planned, "GPU layers")[1] == "33 of 33, fitted by Ollama"
+    assert row(planned, "GPU memory reserved")[1] == "4092 MiB (25 %)"
+    assert not any("reaches nobody" in text for text in profile(planned)["warnings"])
 
 
 def test_others_are_named_and_what_no_process_holds_is_not_lost() -> None:

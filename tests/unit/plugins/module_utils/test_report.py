@@ -7,6 +7,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
 from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     STABLE_ON_0_32,
     declared,
+    env_file,
     journal,
     load,
     process,
@@ -49,11 +50,13 @@ gpu01  stable  PASS   peak 11690 of 12288 MiB, headroom 598 (sampled 20 Hz, wors
   in force   OLLAMA_NUM_PARALLEL=2                  runner has -np 2
   in force   OLLAMA_MAX_LOADED_MODELS=1             the server config says 1
   in force   OLLAMA_CONTEXT_LENGTH=4096             the server config says 4096
+  in force   num_batch=512                          runner has -b 512
   partial    PYTORCH_CUDA_ALLOC_CONF=max_split_size_mb:128,expandable_segments:True not read back
   no effect  OLLAMA_GPU_LAYERS=40                   40 caps nothing, since the model has 33 layers; 33 of 33 layers \
 are on the GPU
   no effect  TORCH_CUDA_MEMORY_FRACTION=0.75        no PyTorch reads it
-  void       LLAMA_ARG_FIT_TARGET=4092              requests carry num_gpu=40, which switches Ollama's fitting off
+  void       LLAMA_ARG_FIT_TARGET=4092              requests carry num_gpu=40, which switches Ollama's fitting off; \
+OLLAMA_GPU_LAYERS in /mnt/local/Projects/SELODSP/selo-ai/backend/.env
   note       a note
   undo       ansible-playbook selo.gpu_memory.rollback --limit gpu01"""
     )  # noqa: E501
@@ -64,7 +67,8 @@ def test_models_that_push_each_other_out_and_a_key_that_is_ours():
     declaration = declared(backend=backend, models=["a", "b"])
     options = ["-c", "8192", "-np", "2", "-ngl", "40"]
     one, other = ({**journal()["last_load"], "command": ["llama-server", "--model", name, *options]} for name in "ab")
-    after = read(ollama__journal__loads=[one, other] * 3)
+    file = env_file(values={"CHAT_NUM_CTX": "4096", "OLLAMA_NUM_GPU": "40"})
+    after = read(ollama__journal__loads=[one, other] * 3, backend__env_files=[file])
     the_load = load(processes=[process(command=one["command"])])
     said = _report.record("gpu01", declaration, "pass", [], load=the_load, after=after)
     assert (said["journal"]["reloads"], said["journal"]["reloads_per_turn"]) == (4, 1.33)
@@ -173,7 +177,7 @@ def test_the_record_has_the_fields_that_others_rely_on():
         "evidence": "sampled",
         "generation": "20260131T201500",
     }  # fmt: skip
-    assert set(result["settings"][0]) == {"name", "wanted", "effect", "state", "read_by", "set_by"}
+    assert set(result["settings"][0]) == {"name", "wanted", "effect", "state", "read_by", "set_by", "seen", "source"}
     assert result["versions"] == {"ollama": "0.32.15", "driver": "550.163.01"}
     assert result["predicted"] == PREDICTED
     assert result["load"]["p95_s"] == 6.2

@@ -3,13 +3,15 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _verdict
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _verdict
 from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     MODEL,
     RUNNER,
     STABLE_ON_0_32,
     changed,
     declared,
+    drop_in,
+    env_file,
     journal,
     load,
     process,
@@ -17,15 +19,13 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
 )
 
 
-def judge(the_load=None, after=None, declaration=None, environment=STABLE_ON_0_32):
-    return _verdict.judge_load(declaration or declared(), environment, the_load or load(), after or read())
+def judge(the_load=None, after=None, declaration=None):
+    return _verdict.judge_load(declaration or declared(), the_load or load(), after or read())
 
 
-def rows(after=None, declaration=None, environment=STABLE_ON_0_32, the_load=None):
+def rows(after=None, declaration=None, the_load=None):
     """The settings by name."""
-    after, the_load = after or read(), the_load or load()
-    effect = _verdict.effects(the_load, after)
-    settings = _verdict.settings(declaration or declared(), environment, after, effect)
+    settings = _drift.drift(declaration or declared(), after or read(), the_load or load())
     assert len({row["name"] for row in settings}) == len(settings)
     return {row["name"]: row for row in settings}
 
@@ -72,6 +72,7 @@ def test_a_host_on_stable_as_the_guide_has_it():
         "OLLAMA_MAX_LOADED_MODELS": ("in force", "Ollama"),
         "OLLAMA_CONTEXT_LENGTH": ("in force", "Ollama"),
         "LLAMA_ARG_FIT_TARGET": ("void", "Ollama"),
+        "num_batch": ("in force", "backend"),
     }
     assert all(row["effect"] for row in found.values())
     assert found["CHAT_NUM_CTX"]["effect"] == "runner has -c 8192 (= 4096 x 2)"
@@ -97,6 +98,7 @@ def test_a_host_on_stable_as_the_guide_has_it():
 def test_layers(wanted, sent, offloaded, offloadable, wanted_state):
     host = seen(runner(sent), offloaded=offloaded, offloadable=offloadable)
     declaration = declared(overrides={"intent": {"gpu_layers": wanted}})
+    host["after"]["backend"]["env_files"] = [env_file(values=declaration["profile"]["env"])]
     assert state("OLLAMA_GPU_LAYERS", declaration=declaration, **host)[0] == wanted_state
 
 
@@ -145,9 +147,15 @@ def test_effects_on_a_runner_that_was_sent_its_settings(name, sent, wanted):
     host = seen(command, sent={**SENT, **sent})
     host["after"] = changed(
         host["after"],
-        {"ollama.process.environment": STABLE_ON_0_24, "ollama.journal.server_config": STABLE_ON_0_24},
+        {
+            "ollama.api.version": "0.24.0",
+            "ollama.drop_ins.own": drop_in(STABLE_ON_0_24),
+            "ollama.unit.environment": STABLE_ON_0_24,
+            "ollama.process.environment": STABLE_ON_0_24,
+            "ollama.journal.server_config": STABLE_ON_0_24,
+        },
     )
-    assert state(name, environment=STABLE_ON_0_24, **host) == wanted
+    assert state(name, **host) == wanted
 
 
 @pytest.mark.parametrize(
@@ -222,7 +230,8 @@ SELO = {"extends": "guide", "keys": {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "O
 
 
 def test_a_key_that_the_backend_needs_and_the_profile_does_not_name_is_ours():
-    found = {row["name"]: row for row in rows(declaration=declared(backend=SELO)).values()}
+    file = env_file(values={**read()["backend"]["env_files"][0]["values"], "OLLAMA_NUM_GPU": "40"})
+    found = rows(after=read(backend__env_files=[file]), declaration=declared(backend=SELO))
     ours, the_profile_s = found["OLLAMA_NUM_GPU"], found["OLLAMA_GPU_LAYERS"]
     assert (ours["wanted"], ours["state"], ours["set_by"]) == ("40", "in force", "collection")
     assert ours["effect"] == "33 of 33 layers are on the GPU"
@@ -263,7 +272,7 @@ def test_effects_are_those_of_the_largest_runner_and_its_own_load():
     small = {**chat, "command": embedder, "offloaded": 25, "offloadable": 25}
     after = read(ollama__journal=journal(loads=[chat, small], last_load=small))
     the_load = load(processes=[process(), process(pid=401, command=embedder, peak_mib=300)])
-    effect = _verdict.effects(the_load, after)
+    effect = _drift.effects(the_load, after)
     assert (effect["num_ctx_total"], effect["offloaded"], effect["offloadable"]) == (8192, 10, 33)
 
 
@@ -278,7 +287,7 @@ def test_effects_are_those_of_the_largest_runner_and_its_own_load():
 )
 def test_a_runner_is_seen_in_any_of_three_places(processes, runners, last, wanted):
     after = read(ollama__runners=runners, ollama__journal=journal(loads=[], last_load=last))
-    effect = _verdict.effects(load(processes=processes), after)
+    effect = _drift.effects(load(processes=processes), after)
     assert effect["runner"] is wanted
     assert effect["num_gpu"] == (40 if wanted else None)
 
@@ -328,10 +337,10 @@ def test_a_model_on_the_cpu_fails_however_little_memory_it_takes():
     host["the_load"]["peak_used_mib"] = 1500
     verdict, reasons = judge(host["the_load"], host["after"])
     assert verdict == "fail"
-    assert (
-        "1 of 33 layers are on the GPU, 33 were planned; requests carry num_gpu=1, which the backend takes from "
-        "OLLAMA_GPU_LAYERS; it should be 40"
-    ) in reasons
+    assert reasons == [
+        "1 of 33 layers are on the GPU, 33 were planned",
+        "requests carry num_gpu=1, which the backend takes from OLLAMA_GPU_LAYERS; it should be 40",
+    ]
 
 
 def test_a_model_on_the_cpu_fails_also_where_no_line_tells_its_layers():
@@ -357,7 +366,7 @@ def test_a_model_that_is_planned_for_the_cpu_may_run_there():
 def test_without_a_planned_cap_all_layers_are_wanted():
     profiles = {"p": {"intent": {"num_ctx": 4096, "num_parallel": 2, "max_used_mib": 12288}}}
     host = seen(runner("-ngl"), offloaded=32)
-    verdict, reasons = judge(host["the_load"], host["after"], declared(profile="p", profiles=profiles), {})
+    verdict, reasons = judge(host["the_load"], host["after"], declared(profile="p", profiles=profiles))
     assert (verdict, reasons) == ("fail", ["32 of 33 layers are on the GPU, 33 were planned"])
 
 
@@ -423,7 +432,7 @@ def test_reloads_beyond_plan(loads, models, beyond):
         ),
         pytest.param(
             {},
-            {"process": None, "unit__environment": {_verdict.UNIFIED_MEMORY: "1"}},
+            {"process": None, "unit__environment": {**STABLE_ON_0_32, _verdict.UNIFIED_MEMORY: "1"}},
             "GGML_CUDA_ENABLE_UNIFIED_MEMORY",
             id="unified memory of a server that may not be read",
         ),
@@ -450,14 +459,25 @@ def test_fully_on_the_gpu_by_api_ps_will_do_for_layers():
 def test_without_a_threshold_nothing_is_proven():
     declaration = declared(profile="baseline", allow_unsafe=True)
     host = seen(runner("-c 16384", "-ngl 999"))
-    verdict, reasons = judge(host["the_load"], host["after"], declaration, {})
+    baseline = {"OLLAMA_NUM_PARALLEL": "2", "OLLAMA_CONTEXT_LENGTH": "8192"}
+    host["after"] = changed(
+        host["after"],
+        {
+            "ollama.drop_ins.own": drop_in(baseline),
+            "ollama.unit.environment": baseline,
+            "ollama.process.environment": baseline,
+            "ollama.journal.server_config": baseline,
+            "backend.env_files": [env_file(values=declaration["profile"]["env"])],
+        },
+    )
+    verdict, reasons = judge(host["the_load"], host["after"], declaration)
     assert (verdict, reasons) == ("inconclusive", ["the profile baseline has no threshold to prove"])
 
 
 def test_the_baseline_that_crashes_fails_and_quotes_the_journal():
     after = read(ollama__journal=journal(failures=[OOM, GONE], loads=[], last_load=None, tokens_per_s=[]))
     verdict, reasons = judge(
-        load(load__failed=3, breached=True, msg="3 of 3 requests failed"), after, declared(profile="baseline"), {}
+        load(load__failed=3, breached=True, msg="3 of 3 requests failed"), after, declared(profile="baseline")
     )
     assert verdict == "fail"
     assert "Ollama's journal: cudaMalloc failed: out of memory" in reasons
