@@ -22,6 +22,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
 POLL_S = 1.0
 SHOWN_EVERY_S = 2.0
 LOST_FOR_S = 30.0
+SILENT_FOR_S = 60.0  # the load test writes its progress twice a second, whatever Ollama does
 HOST_TOOL = "/var/lib/gpu-memory/bin/gpu-memory"
 SEPARATOR = "--gpu-memory--"
 
@@ -33,7 +34,8 @@ class ActionModule(ActionBase):
         given = self._task.args
         host = (task_vars or {}).get("inventory_hostname", "")
         deadline = time.monotonic() + float(given["timeout_s"])
-        answered = shown = time.monotonic()
+        answered = shown = moved = time.monotonic()
+        last = None
         while time.monotonic() < deadline:
             try:
                 progress, finished = self._poll(given)
@@ -46,6 +48,14 @@ class ActionModule(ActionBase):
                 self._clean_up(given)
                 # The verdict is drawn from the whole picture, so a breach is a finding here and not yet a failure.
                 return {**finished, "changed": False, "failed": False, "breached": bool(finished.get("failed"))}
+            if progress and progress != last:
+                last, moved = progress, time.monotonic()
+            elif time.monotonic() - moved > SILENT_FOR_S:
+                self._clean_up(given)
+                return {
+                    "failed": True,
+                    "msg": f"the load test has been silent for {SILENT_FOR_S:g} s: it was ended there",
+                }
             if progress and time.monotonic() - shown >= SHOWN_EVERY_S:
                 shown = time.monotonic()
                 Display().display(_report.progress_line(host, int(given.get("wave") or 1), progress))

@@ -77,11 +77,15 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     if profile_file and _differs(profile_file, declared["profile_file"]["env"]):
         owner = {name: env_files[0].get(name) for name in ("owner", "group")}
         env_changed.append({**declared["profile_file"], **owner})
-    paths_changed = {file["path"] for file in env_changed}
+    ours = {file["path"]: {"keys": list(file["env"]), "readers": file["read_by"]} for file in env_changed}
     files = [
-        {"path": file["path"], "sha256": file["sha256"]}
+        {
+            "path": file["path"],
+            "sha256": file["sha256"],
+            **({"env": ours[file["path"]]} if file["path"] in ours else {}),
+        }
         for file in [*([drop_in] if drop_in_changed else []), *env_files, *([profile_file] if profile_file else [])]
-        if file is drop_in or file["path"] in paths_changed
+        if file is drop_in or file["path"] in ours
     ]
     drifted = bool(files or restart)
     key = proof_key(declared, backend_env, environment, read)

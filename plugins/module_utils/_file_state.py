@@ -6,7 +6,8 @@
 A state is one of
 `{path, kind: "file", sha256, mode, uid, gid, mtime_ns, xattrs: {name: base64}}`,
 `{path, kind: "link", target}` and
-`{path, kind: "absent", parent_absent}`. ACLs and SELinux labels are extended attributes.
+`{path, kind: "absent", parent_absent}`. ACLs and SELinux labels are extended attributes. A state to put a path into may
+have None for `mtime_ns`: any time will do.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def differences(now: State, kept: State) -> list[str]:
     if now["kind"] != kept["kind"]:
         return [f"{now['kind']} instead of {kept['kind']}"]
     words = {"sha256": "content", "uid": "owner", "gid": "group", "mtime_ns": "time", "xattrs": "extended attributes"}
-    compared = set(kept) - {"path", "parent_absent"}
+    compared = {name for name, value in kept.items() if value is not None} - {"path", "parent_absent"}
     return sorted(words.get(name, name) for name in compared if now[name] != kept[name])
 
 
@@ -151,7 +152,8 @@ def _set_attributes(handle: int, kept: State) -> None:
     for name, value in wanted.items():
         if present.get(name) != value:
             os.setxattr(handle, name, value)
-    os.utime(handle, ns=(kept["mtime_ns"], kept["mtime_ns"]))
+    if kept["mtime_ns"] is not None:
+        os.utime(handle, ns=(kept["mtime_ns"], kept["mtime_ns"]))
 
 
 def _xattrs(handle: int) -> dict[str, bytes]:

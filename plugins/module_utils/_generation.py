@@ -24,7 +24,13 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _file_state, _lease, _restore_timer, _services
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _file_state,
+    _lease,
+    _restore_timer,
+    _services,
+    _take_back,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import Host, LinuxHost
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import (
     Paths,
@@ -39,7 +45,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import (
     write_json,
 )
 
-LATEST = 5  # generations kept besides the first, the previous, the proven and the held one
+LATEST = 5  # generations kept besides the previous, the proven, the held one, and the first of each file
 GENERATION = re.compile(r"[0-9]{4,}\Z")
 
 
@@ -64,11 +70,14 @@ class Generations:
         tool: bytes,
         check: bool = False,
     ) -> dict[str, Any]:
-        """Keep `files` ([{path, sha256 as it was read, None for absent}]), take the lease and arm the restore timer.
+        """Keep `files`, take the lease and arm the restore timer.
 
-        When this returns, the host comes back by itself. A second keep of the same run adds the files that it does not
-        have yet. Returns {changed, run_id, generation, until}; in check mode {changed, run_id}, as nothing is kept.
+        `files`: [{path, sha256 as it was read, None for absent, env: {keys, readers} for an env file of which only
+        these keys are about to change}]. When this returns, the host comes back by itself. A second keep of the same
+        run adds the files that it does not have yet. Returns {changed, run_id, generation, until}; in check mode
+        {changed, run_id}, as nothing is kept.
         """
+        files = list(files)
         with self._locked(check):
             _services.check(services)
             refuse_while_restoring(self.paths)
@@ -83,7 +92,8 @@ class Generations:
             restarts = set(services["restart"]) | set(manifest["services"]["restart"] if manifest else ())
             if states or not lease:
                 plan = {**services, "restart": [name for name in _services.names(services) if name in restarts]}
-                about = {"run_id": run_id, "holder": holder, "kind": "kept"}
+                env = {**(manifest or {}).get("env", {}), **_env_of(files)}
+                about = {"run_id": run_id, "holder": holder, "kind": "kept", "env": env}
                 self._save(generation, about, [*kept, *states], copies, plan)
             if not lease:
                 self._install(tool)
@@ -132,7 +142,8 @@ class Generations:
             if last is None or last["files"] != states:
                 generation = self._next_id()
                 plan = {**kept["services"], "restart": _services.names(kept["services"])}
-                about = {"run_id": run_id, "holder": kept["holder"], "kind": "proven"}
+                env = _take_back.keys_of([*([last] if last else []), kept])
+                about = {"run_id": run_id, "holder": kept["holder"], "kind": "proven", "env": env}
                 self._save(generation, about, states, copies, plan)
             self._finish(kept, {"proven": generation, "proof": {**proof, "at": self.host.unix_time()}})
             return {"changed": True, "generation": generation}
@@ -160,7 +171,8 @@ class Generations:
         """Put back what `run_id` has kept or, where nobody holds the host, `previous`, `proven` or a number.
 
         Returns {changed, generation, files: [{path, what}], services, error, reason, at, run_id}; `error` where the
-        files are back and a service is not. If a file cannot be put back: StateError, and the restore timer goes on.
+        files are back and a service is not; `by_itself` if the restore timer was first. If a file cannot be put back:
+        StateError, and the restore timer goes on.
         """
         with self._locked(check):
             lease = read_json(self.paths.lease)
@@ -171,7 +183,7 @@ class Generations:
                 return _nothing_to_restore(reason)  # check mode has kept nothing either
             restored = read_json(self.paths.restored)
             if lease is None and restored and restored["run_id"] == run_id:
-                return {**restored, "changed": False}  # the restore timer was first
+                return {**restored, "changed": False, "by_itself": True}  # the restore timer was first
             lease = _lease.own(self.paths, self.host, run_id)
             return self._restore(lease["generation"], reason, run_id, check)
 
@@ -200,6 +212,29 @@ class Generations:
             if lease["boot"] == now.boot:
                 reason = f"nothing was heard of the apply for {lease['restore_after_s']:g} s"
             return self._restore(lease["generation"], reason, lease["run_id"])
+
+    def remove(self, check: bool = False) -> dict[str, Any]:
+        """Put every file back to before this collection first changed it, then take away all that is kept here.
+
+        Of an env file only this collection's keys go back. Returns what `restore` returns, and `removed`: the paths
+        that were taken away. The files go back as a generation of their own, so that this, too, is carried on if it is
+        cut off; if a service does not come back, `error` says so and what is kept stays.
+        """
+        result = _nothing_to_restore("this collection is taken away")
+        removed = [path for path in self._own_paths() if os.path.lexists(path)]
+        if not removed:
+            return {**result, "removed": []}
+        with self._locked(check):
+            _lease.refuse_others(self.paths, self.host, None)
+            origin = self._origin()
+            if origin:
+                manifest, contents = origin
+                if not check:
+                    self._save(manifest["id"], manifest, manifest["files"], contents, manifest["services"])
+                result = self._put_in_place(manifest, contents, result["reason"], None, check)
+            if not check and not result["error"]:
+                self._vanish(removed)
+            return {**result, "removed": removed, "changed": True}
 
     # What is there.
 
@@ -257,8 +292,19 @@ class Generations:
 
     def _restore(self, generation: str, reason: str, run_id: str | None, check: bool = False) -> dict[str, Any]:
         manifest = self._manifest(generation)
-        contents = self._copies_of(manifest)
-        compared = [(state, _different(state)) for state in manifest["files"]]
+        return self._put_in_place(manifest, self._copies_of(manifest), reason, run_id, check)
+
+    def _put_in_place(
+        self,
+        manifest: Mapping[str, Any],
+        contents: Mapping[str, bytes],
+        reason: str,
+        run_id: str | None,
+        check: bool,
+    ) -> dict[str, Any]:
+        generation = manifest["id"]
+        goals, contents = self._goals(manifest, contents)
+        compared = [(state, _different(state)) for state in goals]
         different = [(state, what) for state, what in compared if what]
         resumed = read_json(self.paths.restoring) is not None
         result = {
@@ -294,6 +340,60 @@ class Generations:
         self._let_go()
         self._record(result)  # last: on a full disk, what was just removed makes room for it
         return result
+
+    def _goals(
+        self, manifest: Mapping[str, Any], contents: Mapping[str, bytes]
+    ) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+        """The states that a generation's files go into, and their contents: env files keep what others wrote."""
+        others = []
+        for generation in self._ids():
+            with contextlib.suppress(StateError):  # another generation's damage is not this one's
+                others.append(self._manifest(generation))
+        ours = _take_back.keys_of([*others, manifest])
+        states, wanted = [], {}
+        for state in manifest["files"]:
+            content = contents.get(state.get("sha256", ""), b"")
+            if state["path"] in ours and state["kind"] != "link":
+                with contextlib.suppress(OSError):  # neither a file nor a link: what is kept has to do
+                    now = _file_state.read(state["path"])
+                    state, content = _take_back.goal(now, (state, content), **ours[state["path"]])
+            states.append(state)
+            wanted[state.get("sha256", "")] = content
+        return states, wanted
+
+    def _origin(self) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+        """A generation of every file as it was before the first run that changed it, and its contents; None without.
+
+        Its services restart where one of their files differs.
+        """
+        manifests = map(self._manifest, self._ids())
+        kept = [manifest for manifest in manifests if manifest["kind"] == "kept"]
+        if not kept:
+            return None
+        files: dict[str, dict[str, Any]] = {}
+        contents: dict[str, bytes] = {}
+        for manifest in kept:
+            new = [state for state in manifest["files"] if state["path"] not in files]
+            contents.update(self._copies_of({**manifest, "files": new}))
+            files.update((state["path"], state) for state in new)
+        env = _take_back.keys_of(kept)
+        origin = {
+            "id": self._next_id(),
+            "run_id": None,
+            "holder": "remove",
+            "kind": "origin",
+            "files": list(files.values()),
+            "env": env,
+        }
+        services = kept[-1]["services"]
+        drop_ins = f"{(services.get('ollama') or {}).get('unit')}.d"
+        changed = [state["path"] for state in self._goals(origin, contents)[0] if _different(state)]
+        concerned = {
+            "ollama": any(os.path.basename(os.path.dirname(path)) == drop_ins for path in changed),
+            "backend": any(path in env for path in changed),
+        }
+        restart = [name for name in _services.names(services) if concerned[name]]
+        return {**origin, "services": {**services, "restart": restart}}, contents
 
     def _record(self, result: Mapping[str, Any]) -> None:
         with contextlib.suppress(StateError):  # a full disk; the result is told to whoever asked, and to the journal
@@ -412,10 +512,12 @@ class Generations:
         return f"{max(int(name) for name in used) + 1:04d}"
 
     def _prune(self) -> None:
-        """Remove what nothing needs: all but the first, the previous, the proven and the latest that have a file."""
+        """Remove what nothing needs: all but the previous, the proven, the latest, and each file's first."""
         pointers = self._pointers()
-        ids = [name for name in self._ids() if self._manifest(name)["files"]]
-        needed = {*ids[:1], *ids[-LATEST:], pointers.get("previous"), pointers.get("proven")}
+        files = {name: _paths(self._manifest(name)) for name in self._ids()}
+        ids = [name for name, paths in files.items() if paths]
+        firsts = {path: name for name in reversed(ids) for path in files[name]}
+        needed = {*firsts.values(), *ids[-LATEST:], pointers.get("previous"), pointers.get("proven")}
         for name in self._directories():
             if name not in needed:
                 shutil.rmtree(os.path.join(self.paths.generations, name), ignore_errors=True)
@@ -427,6 +529,25 @@ class Generations:
         with contextlib.suppress(OSError):
             os.symlink(self.paths.tool, self.paths.command)
 
+    def _own_paths(self) -> list[str]:
+        """Everything that this collection has on a host beside the files it was asked to change."""
+        link = self.paths.command
+        ours = os.path.islink(link) and os.readlink(link) == self.paths.tool
+        units = [os.path.join(self.paths.units, unit) for unit in (_restore_timer.TIMER, _restore_timer.SERVICE)]
+        return [*units, *([link] if ours else []), *self.paths.volatile, self.paths.root]
+
+    def _vanish(self, paths: Iterable[str]) -> None:
+        _restore_timer.disarm(self.paths, self.host)
+        for path in paths:
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        left = [path for path in paths if os.path.lexists(path) and not _is_empty_mount(path)]
+        if left:
+            raise StateError(f"{', '.join(left)} cannot be removed; see the file systems they are on, and run again")
+
 
 def summary() -> dict[str, Any]:
     """`Generations.summary` of this host; where it cannot be read, `error` says why."""
@@ -434,6 +555,15 @@ def summary() -> dict[str, Any]:
         return Generations().summary()
     except (OSError, StateError) as problem:
         return {"generations": [], "lease": None, "proof": None, "error": str(problem)}
+
+
+def _is_empty_mount(path: str) -> bool:
+    return os.path.ismount(path) and not os.listdir(path)
+
+
+def _env_of(files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """By the path that an env file's name leads to: which keys in it are this collection's, and who reads it."""
+    return {_file_state.resolve(file["path"])[-1]: file["env"] for file in files if file.get("env")}
 
 
 def _paths(manifest: Mapping[str, Any]) -> list[str]:

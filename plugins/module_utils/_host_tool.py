@@ -45,6 +45,7 @@ PACKED = (
     "_settings",
     "_state",
     "_systemd",
+    "_take_back",
 )
 MAIN = f"""\
 import sys
@@ -111,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--if-expired", action="store_true", help="only if nothing is heard of it any more")
     renew = commands.add_parser("renew", help="put the restore of a run off")
     renew.add_argument("run_id")
+    commands.add_parser("remove", help="put every file back to before the first apply, and take all of this away")
     commands.add_parser("release", help="let go of this host as it is, after it was mended by hand")
     return parser
 
@@ -125,6 +127,8 @@ def _run(wanted: argparse.Namespace, store: Generations) -> int:
     elif wanted.command == "release":
         store.drop()
         print("nobody holds this host any more")
+    elif wanted.command == "remove":
+        return _tell_removed(store.remove())
     elif wanted.command == "restore" and wanted.if_expired:
         result = store.restore_if_expired()
         return _tell(result) if result else 0
@@ -142,11 +146,27 @@ def _tell(result: Mapping[str, Any]) -> int:
         print(f"generation {result['generation']} is in place already; nothing was restarted")
     else:
         print(f"generation {result['generation']} is back ({result['reason']})")
-        for file in result["files"]:
-            print(f"  {file['path']}: {', '.join(file['what'])}")
-        for service in result["services"].values():
-            print(f"  {service['unit']}: {'restarted' if service['ready_at'] else 'not running as it should'}")
-        print(f"  downtime {result['downtime_s']} s")
+        print("\n".join([*_what(result), f"  downtime {result['downtime_s']} s"]))
+    return _failed(result)
+
+
+def _tell_removed(result: Mapping[str, Any]) -> int:
+    lines = [*_what(result), *(f"  {path}: gone" for path in result["removed"] if not result["error"])]
+    print("\n".join(lines) or "nothing of this collection is on this host")
+    return _failed(result)
+
+
+def _what(result: Mapping[str, Any]) -> list[str]:
+    return [
+        *(f"  {file['path']}: {', '.join(file['what'])}" for file in result["files"]),
+        *(
+            f"  {service['unit']}: {'restarted' if service['ready_at'] else 'not running as it should'}"
+            for service in result["services"].values()
+        ),
+    ]
+
+
+def _failed(result: Mapping[str, Any]) -> int:
     if result["error"]:
         print(result["error"], file=sys.stderr)
     return 1 if result["error"] else 0

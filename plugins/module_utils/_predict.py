@@ -23,7 +23,7 @@ def predict(
     """GPU memory of the models that a profile lets load together, in MiB by term, and notes on what is not known.
 
     None where no model was declared, or none of them can be planned. `band_mib` is the range of the total.
-    `others_mib` is what neither Ollama nor the backend holds now, so what will be there besides.
+    `others_mib` is what neither Ollama nor the backend holds now, so what will be there besides; `others` says who.
     """
     if not version:
         return None, []
@@ -47,6 +47,7 @@ def predict(
         "offloaded_layers": together.offloaded_layers,
         "offloadable_layers": together.offloadable_layers,
         "others_mib": others_mib(declared, read),
+        "others": others(read),
         "warnings": together.warnings,
     }, notes
 
@@ -154,6 +155,14 @@ def others_mib(declared: Mapping[str, Any], read: Mapping[str, Any]) -> int:
     )
 
 
+def others(read: Mapping[str, Any]) -> list[str]:
+    """Who holds memory besides, the largest first, as `name MIB`."""
+    gpus = [gpu for gpu in read["nvml"]["gpus"] if not gpu.get("error")]
+    found = [process for gpu in gpus for process in processes_of_others(read, gpu) if process["used_mib"]]
+    found.sort(key=lambda process: -process["used_mib"])
+    return [f"{process['name'] or 'process ' + str(process['pid'])} {process['used_mib']}" for process in found]
+
+
 def processes_of_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Those processes on a GPU that are neither Ollama's nor the backend's."""
     ours = {runner["pid"] for runner in read["ollama"]["runners"]} | {read["ollama"]["unit"].get("main_pid")}
@@ -172,9 +181,11 @@ def cannot_fit(predicted: Mapping[str, Any] | None, max_used_mib: int | None) ->
     least = predicted["band_mib"][0] + predicted["others_mib"]
     if least <= max_used_mib:
         return None
+    who = f" ({', '.join(predicted['others'][:3])})" if predicted["others"] else ""
     return (
         f"this cannot fit: {', '.join(predicted['models'])} will use {predicted['total_mib']} MiB (weights "
         f"{predicted['weights_mib']}, KV {predicted['kv_mib']}, compute {predicted['compute_mib']}, runtime "
-        f"{predicted['runtime_mib']}; at least {predicted['band_mib'][0]}), and others hold {predicted['others_mib']}, "
-        f"which is more than max_used_mib = {max_used_mib}; lower num_ctx or num_parallel, or serve a smaller model"
+        f"{predicted['runtime_mib']}; at least {predicted['band_mib'][0]}), and others hold {predicted['others_mib']}"
+        f"{who}, which is more than max_used_mib = {max_used_mib}; lower num_ctx or num_parallel, or serve a smaller "
+        "model"
     )

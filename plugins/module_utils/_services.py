@@ -16,7 +16,7 @@ import pwd
 import re
 import shlex
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import Host
@@ -102,13 +102,21 @@ def names(plan: Plan) -> list[str]:
     return ["ollama"] * bool(plan.get("ollama")) + ["backend"] * bool(backend_of(plan))
 
 
-def restart(plan: Plan, host: Host, *, reload_units: bool = False) -> dict[str, Any]:
+def _nobody_waits() -> None:
+    pass
+
+
+def restart(
+    plan: Plan, host: Host, *, reload_units: bool = False, alive: Callable[[], None] = _nobody_waits
+) -> dict[str, Any]:
     """Restart what `plan["restart"]` names, each once, and wait until it answers.
 
-    `reload_units` has systemd read its units again in any case: a drop-in that was put back with its old date looks
-    unchanged to systemd. Returns {services: {name: {unit, pid_before, pid_after, stopped_at, ready_at (Unix),
-    active_enter_timestamp}}, downtime_s, error}; `error` is None or names each service that failed and why. A backend
-    is started also after Ollama failed, so as not to leave it stopped, but then it is not waited for.
+    `alive` is called all the while, for whoever must know that this goes on. `reload_units` has systemd read its
+    units again in any case: a drop-in that was put back with its old date looks unchanged to systemd.
+
+    Returns {services: {name: {unit, pid_before, pid_after, stopped_at, ready_at (Unix), active_enter_timestamp}},
+    downtime_s, error}; `error` is None or names each service that failed and why. A backend is started also after
+    Ollama failed, so as not to leave it stopped, but then it is not waited for.
     """
     wanted = [name for name in names(plan) if name in plan["restart"]]
     ollama = _Unit(host, plan["ollama"]["unit"]) if "ollama" in wanted else None
@@ -127,7 +135,8 @@ def restart(plan: Plan, host: Host, *, reload_units: bool = False) -> dict[str, 
         services["ollama"] = _stopping(host, ollama)
         with _collecting(problems):
             ollama.restart()
-            _await_ready(host, ollama, f"{plan['ollama']['url']}/api/version", 200, plan["ollama"]["timeout_s"])
+            url, timeout_s = f"{plan['ollama']['url']}/api/version", plan["ollama"]["timeout_s"]
+            _await_ready(host, ollama, url, 200, timeout_s, alive)
             services["ollama"].update(_ready(host, ollama))
     if backend:
         health = plan["backend"].get("health") or {}
@@ -135,7 +144,7 @@ def restart(plan: Plan, host: Host, *, reload_units: bool = False) -> dict[str, 
             backend.start()
             if not problems:
                 status = health.get("status") or 200
-                _await_ready(host, backend, health.get("url"), status, plan["backend"]["timeout_s"])
+                _await_ready(host, backend, health.get("url"), status, plan["backend"]["timeout_s"], alive)
                 services["backend"].update(_ready(host, backend))
     return {
         "services": services,
@@ -274,13 +283,16 @@ def _ready(host: Host, service: _Unit) -> dict[str, Any]:
     }
 
 
-def _await_ready(host: Host, service: _Unit, url: str | None, status: int, timeout_s: float) -> None:
+def _await_ready(
+    host: Host, service: _Unit, url: str | None, status: int, timeout_s: float, alive: Callable[[], None]
+) -> None:
     """Wait until a unit is active with the same process for `STABLE_S` and its URL, if any, answers `status`."""
     began = host.unix_time()
     deadline = host.monotonic() + timeout_s
     seen: tuple[str, ...] | None = None
     seen_since = 0.0
     while True:
+        alive()
         facts = host.show(service.unit)
         state = facts.get("ActiveState")
         current = tuple(facts.get(name, "") for name in ("MainPID", "ActiveEnterTimestampMonotonic"))

@@ -30,6 +30,12 @@ class Paths:
     root: str = "/var/lib/gpu-memory"
     units: str = "/etc/systemd/system"
     command: str = "/usr/local/sbin/gpu-memory"
+    run: str = "/run"
+
+    @property
+    def volatile(self) -> list[str]:
+        """What other modules put beside it until the next start: NVML's bindings, and figures of a load test."""
+        return [os.path.join(self.run, name) for name in ("gpu-memory", "gpu-memory-progress.json")]
 
     @property
     def generations(self) -> str:

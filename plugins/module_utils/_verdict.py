@@ -232,6 +232,8 @@ def _conclude_failure(
             return judged["verdict"], what, False
         return ("untouched" if failure.get("lost_connection") else "fail"), what, False
     if restored and not restored.get("failed"):
+        if restored.get("by_itself"):
+            what.insert(0, f"the host put itself back during the run: {restored['reason']}")
         return "rolled_back", [*what, f"generation {restored.get('generation')} is back and its services answer"], False
     if restored and restored.get("lost_connection"):
         return "fail", [*what, "the host cannot be reached and puts its kept generation back by itself"], False

@@ -26,13 +26,15 @@ options:
       - V(prove) keeps the present state of all kept files as proven, with O(proof), and ends the run.
       - V(release) ends the run without a proof.
       - V(restore) puts files back, restarts services, and ends the run. Nothing restarts if nothing differs.
+      - V(remove) puts every file back to before the first V(keep), of an env file only the keys that were set since;
+        restarts what that concerns, and takes away all generations, the tool, and all else of this collection.
       - V(list) only reads.
     type: str
     required: true
-    choices: [keep, renew, prove, restore, release, list]
+    choices: [keep, renew, prove, restore, release, remove, list]
   run_id:
     description:
-      - Who acts, a name of your choice that no other run has. Every action but V(restore) and V(list) needs it.
+      - Who acts, a name of your choice that no other run has. V(keep), V(renew), V(prove) and V(release) need it.
       - V(restore) with it puts back what this run has kept, or says what the restore timer did before.
     type: str
   holder:
@@ -55,6 +57,22 @@ options:
           - The SHA-256 of the content that the change was planned on, none for a file that is absent.
           - If the file is another one by now, nothing is kept.
         type: str
+      env:
+        description:
+          - For an env file, which C(keys) in it are about to be set and which C(readers) it has, as in
+            M(selo.gpu_memory.dotenv). V(remove) then takes back these keys and leaves what others have written.
+        type: dict
+        suboptions:
+          keys:
+            description: Names of variables.
+            type: list
+            elements: str
+            required: true
+          readers:
+            description: Who reads the file.
+            type: list
+            elements: str
+            default: [python-dotenv, bash, systemd]
   services:
     description:
       - How the services that read O(files) restart, and which of them, as the arguments of
@@ -80,10 +98,10 @@ attributes:
     description: Answers as the real run would and writes nothing.
     support: full
   diff_mode:
-    description: For V(restore), which files change and what of them; never their content.
+    description: For V(restore) and V(remove), which files change and what of them; never their content.
     support: partial
   idempotent:
-    description: V(restore) and V(list) are; the other actions are steps of a run.
+    description: V(restore), V(remove) and V(list) are; the other actions are steps of a run.
     support: partial
 author:
   - selo.gpu_memory authors (@selo-ai)
@@ -138,13 +156,19 @@ until:
   sample: 2026-11-24 03:59:12 UTC
 files:
   description: The files that were put back, and what of them differed.
-  returned: for V(restore)
+  returned: for V(restore) and V(remove)
   type: list
   elements: dict
   sample: [{path: /srv/chat/backend/.env, what: [content, time]}]
+removed:
+  description: What was on the host beside those files and is gone.
+  returned: for V(remove)
+  type: list
+  elements: str
+  sample: [/usr/local/sbin/gpu-memory, /var/lib/gpu-memory]
 services:
   description: What was restarted, as from M(selo.gpu_memory.gpu_memory_restart).
-  returned: for V(restore)
+  returned: for V(restore) and V(remove)
   type: dict
   sample: {}
 downtime_s:
@@ -192,7 +216,7 @@ ARGUMENTS: dict[str, Any] = {
     "action": {
         "type": "str",
         "required": True,
-        "choices": ["keep", "renew", "prove", "restore", "release", "list"],
+        "choices": ["keep", "renew", "prove", "restore", "release", "remove", "list"],
     },
     "run_id": {"type": "str"},
     "holder": {"type": "str", "default": "an unnamed run"},
@@ -200,7 +224,17 @@ ARGUMENTS: dict[str, Any] = {
         "type": "list",
         "elements": "dict",
         "default": [],
-        "options": {"path": {"type": "path", "required": True}, "sha256": {"type": "str"}},
+        "options": {
+            "path": {"type": "path", "required": True},
+            "sha256": {"type": "str"},
+            "env": {
+                "type": "dict",
+                "options": {
+                    "keys": {"type": "list", "elements": "str", "required": True, "no_log": False},
+                    "readers": {"type": "list", "elements": "str", "default": ["python-dotenv", "bash", "systemd"]},
+                },
+            },
+        },
     },
     "services": {"type": "dict", "default": {}},
     "restore_after_s": {"type": "int", "default": 240},
@@ -239,6 +273,8 @@ def act(wanted: dict[str, Any], store: Generations, check: bool) -> dict[str, An
         return store.restore(
             run_id=run_id, generation=wanted["generation"], reason="asked for by the controller", check=check
         )
+    if action == "remove":
+        return store.remove(check)
     return {"changed": False, "state": store.summary()}
 
 
@@ -248,7 +284,10 @@ def diff_of(result: dict[str, Any]) -> dict[str, str]:
     return {
         "before_header": "now, with what is not as kept",
         "after_header": f"generation {result['generation']}",
-        "before": "".join(f"{file['path']}: {', '.join(file['what'])}\n" for file in files),
+        "before": "".join(
+            [f"{file['path']}: {', '.join(file['what'])}\n" for file in files]
+            + [f"{path}: there\n" for path in result.get("removed", [])]
+        ),
         "after": "".join(f"{file['path']}: as kept\n" for file in files),
     }
 
@@ -265,7 +304,7 @@ def main() -> None:
         module.fail_json(msg=str(problem))
     except OSError as problem:
         module.fail_json(msg=f"{problem.filename or 'this host'}: {problem.strerror}")
-    if module.params["action"] == "restore":
+    if module.params["action"] in ("restore", "remove"):
         result["diff"] = diff_of(result)
     error = result.pop("error", None)
     if error:

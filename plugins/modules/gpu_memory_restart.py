@@ -17,6 +17,12 @@ description:
     wave stopped until the slowest host is done.
   - A failure names the service, what was awaited and the unit's state. Of Ollama's journal the lines with errors are
     shown; of a backend's journal nothing is, as it may hold anything.
+options:
+  run_id:
+    description:
+      - The run that holds the host by M(selo.gpu_memory.gpu_memory_generation). Its lease is renewed while this waits.
+      - Fails if the run does not hold the host any more.
+    type: str
 extends_documentation_fragment:
   - selo.gpu_memory.services
   - selo.gpu_memory.secrets
@@ -78,15 +84,35 @@ downtime_s:
   sample: 5.4
 """
 
+from collections.abc import Callable  # noqa: E402
+
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _services  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
+
+RENEW_EVERY_S = 5.0
+
+
+def renewing(run_id: str | None, host: LinuxHost) -> Callable[[], None]:
+    """Renews the lease of the run, if there is one, whenever it is called, but not more often than sensible."""
+    last = [float("-inf")]
+
+    def renew() -> None:
+        if run_id and host.monotonic() - last[0] >= RENEW_EVERY_S:
+            Generations().renew(run_id)
+            last[0] = host.monotonic()
+
+    return renew
 
 SHOW_SECRETS = {"show_secrets": {"type": "bool", "default": False, "no_log": False}}
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={**_services.ARGUMENTS, **SHOW_SECRETS}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={**_services.ARGUMENTS, **SHOW_SECRETS, "run_id": {"type": "str"}}, supports_check_mode=True
+    )
     plan = module.params
     changed = any(name in plan["restart"] for name in _services.names(plan))
     try:
@@ -95,7 +121,11 @@ def main() -> None:
         module.fail_json(msg=str(problem))
     if module.check_mode or not changed:
         module.exit_json(changed=changed, services={}, downtime_s=0.0)
-    result = _services.restart(plan, LinuxHost(plan["show_secrets"]))
+    host = LinuxHost(plan["show_secrets"])
+    try:
+        result = _services.restart(plan, host, alive=renewing(plan["run_id"], host))
+    except StateError as problem:
+        module.fail_json(msg=str(problem), changed=True)
     error = result.pop("error")
     if error:
         module.fail_json(msg=error, changed=True, **result)

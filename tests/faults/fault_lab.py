@@ -16,7 +16,6 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LAB = os.environ.get("FAULT_LAB_NAME", "fault-test")
-STATE = ROOT / ".lab" / LAB
 ENGINE = os.environ.get("LAB_ENGINE") or ("podman" if shutil.which("podman") else "docker")
 BACKEND = "/mnt/local/Projects/SELODSP/selo-ai/backend"
 DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
@@ -59,16 +58,17 @@ MOMENTS = {
 }
 
 
-def lab(*words: str) -> None:
-    environment = {**os.environ, "LAB_NAME": LAB}
+def lab(*words: str, name: str = LAB) -> None:
+    environment = {**os.environ, "LAB_NAME": name}
     done = subprocess.run([ROOT / "script" / "lab", *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 class Host:
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, lab: str = LAB) -> None:
         self.name = name
-        self.container = f"{os.environ.get('LAB_PREFIX', '')}{LAB}-{name}"
+        self.container = f"{os.environ.get('LAB_PREFIX', '')}{lab}-{name}"
+        self.inventory = ROOT / ".lab" / lab / "inventory"
 
     def run(self, script: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
         """Run a script as root with all capabilities, over no network."""
@@ -92,9 +92,9 @@ class Host:
 
     def strike_at(self, moment: str, script: str) -> None:
         """Run a script on the host as soon as an apply has come to that moment."""
-        waiting = f"until {{ {MOMENTS[moment]}; }} >/dev/null 2>&1; do sleep 0.03; done"
+        waiting = f"until {{ {MOMENTS[moment]}; }} >/dev/null 2>&1; do sleep 0.1; done"
         if moment == "loaded":
-            seen = f"until {MOMENTS['loading']}; do sleep 0.03; done; touch {KEPT}/seen-loading"
+            seen = f"until {MOMENTS['loading']}; do sleep 0.1; done; touch {KEPT}/seen-loading"
             waiting = f"{seen}; {waiting}; rm {KEPT}/seen-loading"
         command = [ENGINE, "exec", "--privileged", "--detach", self.container, "bash", "-c", f"{waiting}\n{script}"]
         subprocess.run(command, check=True, capture_output=True)
@@ -104,11 +104,13 @@ class Host:
         subprocess.run([ENGINE, "restart", "--time", "0", self.container], check=True, capture_output=True)
 
 
-def playbook(host: Host, directory: Path, name: str = "apply-stable.yml", **variables: Any) -> subprocess.Popen[str]:
+def playbook(
+    host: Host, directory: Path, name: str = "apply-stable.yml", *arguments: str, **variables: Any
+) -> subprocess.Popen[str]:
     """Start a playbook on one host; its record goes to `directory`, its output into its pipe."""
-    settings = {"gpu_memory_restore_after": 30, "gpu_memory_report_dir": str(directory), **variables}
+    settings = {"gpu_memory_restore_after": 60, "gpu_memory_report_dir": str(directory), **variables}
     program = str(Path(sys.executable).with_name("ansible-playbook"))
-    command = [program, "-i", str(STATE / "inventory"), name, "--limit", host.name, "-e", json.dumps(settings)]
+    command = [program, "-i", str(host.inventory), name, "--limit", host.name, "-e", json.dumps(settings), *arguments]
     environment = {**os.environ, "NO_COLOR": "1", "ANSIBLE_LOCAL_TEMP": str(directory / "tmp")}
     return subprocess.Popen(
         command,

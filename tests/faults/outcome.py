@@ -11,7 +11,7 @@ from tests.faults.fault_lab import ANSWERS, LEFT_BEHIND, NEW_RUNS, PICTURE, SETT
 from tests.faults.table import Fault
 
 RUN_S = 300
-SETTLE_S = 90  # 30 s for the lease, 10 s for the timer to look, and a restart of both services
+SETTLE_S = 150  # 60 s for the lease, 10 s for the timer to look, and a restart of both services
 
 
 @dataclass(frozen=True)

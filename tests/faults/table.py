@@ -74,9 +74,11 @@ END
 """
 
 
+SETTINGS_READ = '    backend.load_dotenv(HERE / ".env")'
+POSTED = 'if path != "/api/chat":'
 ON_NEW = 'os.environ["CHAT_NUM_CTX"] == "4096"'
 CUT = "ip link set eth0 down"
-CUT_FOR_A_WHILE = "ip link set eth0 down; sleep 70; ip link set eth0 up"
+CUT_FOR_A_WHILE = "ip link set eth0 down; sleep 100; ip link set eth0 up"
 SELF_HEALING = ("lost the connection", "puts its kept generation back by itself")
 QUICK_OLLAMA = {"gpu_memory_ollama": {"timeout_s": 6}}
 QUICK_BACKEND = {"gpu_memory_backend": {"extends": "guide", "timeout_s": 6}}
@@ -265,7 +267,7 @@ FAULTS = [
     Fault(
         "backend_ends_at_once_on_the_new_settings",
         "before",
-        patched_backend("    server = Server(", f"    if {ON_NEW}:\n        sys.exit(5)\n    server = Server("),
+        patched_backend(SETTINGS_READ, f"{SETTINGS_READ}\n    if {ON_NEW}:\n        sys.exit(5)"),
         "rolled_back",
         ("selo-backend.service", "journalctl -u selo-backend.service"),
         variables=QUICK_BACKEND,
@@ -273,10 +275,7 @@ FAULTS = [
     Fault(
         "backend_is_never_healthy",
         "before",
-        patched_backend(
-            '            self.answer(200, {"status": "healthy"})',
-            f'            self.answer(503 if {ON_NEW} else 200, {{"status": "healthy"}})',
-        ),
+        patched_backend('return (200, {"status"', f'return (503 if {ON_NEW} else 200, {{"status"'),
         "rolled_back",
         ("selo-backend.service", "/health did not answer 200 within 6 s", "answered 503"),
         variables=QUICK_BACKEND,
@@ -293,11 +292,7 @@ FAULTS = [
         "backend_fails_under_load",
         "before",
         patched_backend(
-            '        if self.path != "/api/chat":',
-            f"        if {ON_NEW}:\n"
-            '            self.answer(500, {"detail": "no such table: chats"})\n'
-            "            return\n"
-            '        if self.path != "/api/chat":',
+            POSTED, f'if {ON_NEW}:\n            return 500, {{"detail": "no such table: chats"}}\n        {POSTED}'
         ),
         "rolled_back",
         ("3 of 3 requests failed", "500"),

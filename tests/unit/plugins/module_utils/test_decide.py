@@ -214,7 +214,11 @@ def test_only_what_changed_is_written_and_restarted(changes, files, restart):
 
 def test_files_carry_the_hash_of_what_they_replace():
     decision = good(read(backend__env_files=[env_file(values={}, sha256="abc")], ollama__drop_ins__own=drop_in(None)))
-    assert decision["files"] == [{"path": DROP_IN_PATH, "sha256": None}, {"path": ENV_PATH, "sha256": "abc"}]
+    keys = list(declared()["profile"]["env"])
+    assert decision["files"] == [
+        {"path": DROP_IN_PATH, "sha256": None},
+        {"path": ENV_PATH, "sha256": "abc", "env": {"keys": keys, "readers": ["python-dotenv"]}},
+    ]
 
 
 def test_a_process_that_may_not_be_read_counts_as_what_systemd_would_start():

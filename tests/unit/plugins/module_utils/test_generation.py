@@ -264,7 +264,7 @@ def test_a_restore_that_comes_after_the_timers_says_what_the_timer_did(managed: 
     assert first is not None
     managed.host.log.clear()
     second = managed.store.restore(run_id="run1", reason="test")
-    assert {**second, "changed": True} == {**first, "schema": 1}
+    assert {**second, "changed": True} == {**first, "schema": 1, "by_itself": True}
     assert not second["changed"] and managed.host.log == []
 
 
@@ -534,3 +534,110 @@ def test_a_generation_of_schema_1_stays_readable(managed: Managed) -> None:
     assert managed.store.restore(generation="0001", reason="test")["error"] is None
     assert managed.env.read_bytes() == content and managed.env.stat().st_mode & 0o777 == 0o600
     assert not managed.drop_in.parent.exists()
+
+
+OUR_KEYS = {"keys": ["OLLAMA_GPU_LAYERS", "CHAT_NUM_CTX"], "readers": ["python-dotenv"]}
+
+
+def keep_as_env(managed: Managed, run_id: str = "run1") -> None:
+    drop_in, env = managed.files()
+    managed.keep(run_id, files=[drop_in, {**env, "env": OUR_KEYS}])
+
+
+def finished_run(managed: Managed) -> None:
+    keep_as_env(managed)
+    managed.write(NEW_ENV + b"CHAT_NUM_CTX=4096\n")
+    managed.store.prove("run1", {})
+
+
+def test_what_somebody_wrote_into_an_env_file_since_outlives_a_restore(managed: Managed) -> None:
+    keep_as_env(managed)
+    managed.write(NEW_ENV + b"CHAT_NUM_CTX=4096\nAPI_KEY='new #1'\n")
+    result = managed.store.abort("test")
+    assert managed.env.read_bytes() == OLD_ENV + b"API_KEY='new #1'\n"
+    assert [file["path"] for file in result["files"]] == [str(managed.drop_in), str(managed.env)]
+    assert not managed.armed() and not managed.drop_in.exists()
+
+
+def test_a_rollback_later_takes_our_keys_back_and_leaves_the_others(managed: Managed) -> None:
+    finished_run(managed)
+    managed.env.write_bytes(managed.env.read_bytes().replace(b"hunter2", b"rotated"))
+    managed.store.restore(reason="test")
+    assert managed.env.read_bytes() == OLD_ENV.replace(b"hunter2", b"rotated")
+    managed.store.restore(generation="proven", reason="test")
+    assert managed.env.read_bytes() == NEW_ENV.replace(b"hunter2", b"rotated") + b"CHAT_NUM_CTX=4096\n"
+
+
+def test_an_env_file_in_which_no_key_can_be_set_goes_back_as_a_whole(managed: Managed) -> None:
+    keep_as_env(managed)
+    managed.env.write_bytes(b"\0\0\0")
+    managed.store.abort("test")
+    assert managed.is_old()
+
+
+def everything_under(root: Path) -> dict[str, Any]:
+    return {
+        str(path): (path.is_file() and path.read_bytes(), path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if not path.is_dir()
+    }
+
+
+def test_remove_takes_everything_back_to_before_the_first_run(managed: Managed, tmp_path: Path) -> None:
+    before = everything_under(tmp_path)
+    finished_run(managed)
+    for number in range(2, 10):  # more runs than generations are kept
+        keep_as_env(managed, f"run{number}")
+        managed.env.write_bytes(b"CHAT_NUM_CTX=%d\n" % number + NEW_ENV)
+        managed.store.prove(f"run{number}", {})
+    managed.host.log.clear()
+    would = managed.store.remove(check=True)
+    assert would["changed"] and managed.drop_in.exists() and managed.host.log == []
+    done = managed.store.remove()
+    assert (done["files"], done["removed"]) == (would["files"], would["removed"])
+    assert {file["path"] for file in done["files"]} == {str(managed.drop_in), str(managed.env)}
+    assert everything_under(tmp_path) == before
+    assert managed.restarts() == RESTARTS[1:]
+    assert not os.path.lexists(managed.paths.command) and not os.path.exists(managed.paths.root)
+    assert not managed.store.remove()["changed"] and not os.path.exists(managed.paths.root)
+
+
+def test_remove_restarts_nothing_where_all_is_back_already(managed: Managed) -> None:
+    finished_run(managed)
+    managed.store.restore(reason="test")
+    managed.host.log.clear()
+    assert managed.store.remove()["changed"]
+    assert managed.restarts() == [] and managed.is_old()
+
+
+def test_remove_is_refused_while_a_run_holds_the_host(managed: Managed) -> None:
+    managed.keep()
+    with pytest.raises(StateError, match="this host is held by alice"):
+        managed.store.remove()
+    assert managed.armed()
+
+
+def test_remove_that_is_cut_off_is_carried_on_by_the_timer(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(managed)
+
+    def cut(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(_generation._services, "restart", cut)
+        with pytest.raises(KeyboardInterrupt):
+            managed.store.remove()
+    assert managed.armed()
+    managed.host.log.clear()
+    assert managed.store.restore_if_expired() is not None
+    assert managed.restarts() == RESTARTS[1:]
+    assert managed.store.remove()["files"] == [] and managed.is_old()
+
+
+def test_what_was_kept_stays_if_a_service_does_not_come_back(managed: Managed) -> None:
+    finished_run(managed)
+    managed.host.broken = {"backend.service"}
+    assert "backend.service" in managed.store.remove()["error"]
+    assert os.path.exists(managed.paths.generations) and managed.is_old()
+    managed.host.broken.clear()
+    assert managed.store.remove()["error"] is None and not os.path.exists(managed.paths.root)
