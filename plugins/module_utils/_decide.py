@@ -269,7 +269,13 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
     if unit.get("error"):
         return [f"{name}: {unit['error']}"]
     problems = []
-    if unit["load_state"] != "loaded":
+    if unit["load_state"] != "loaded" and api["version"]:
+        problems.append(
+            f"the unit {name} is {unit['load_state']} on this host, but an Ollama answers at "
+            f"{declared['ollama']['url']}: set gpu_memory_ollama.unit to its unit. One that runs in a container has "
+            "none that sets its environment, and cannot be served"
+        )
+    elif unit["load_state"] != "loaded":
         problems.append(
             f"the unit {name} is {unit['load_state']} on this host; set gpu_memory_ollama.unit, "
             "or run selo.gpu_memory.discover to find it"

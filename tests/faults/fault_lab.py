@@ -17,6 +17,8 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 LAB = os.environ.get("FAULT_LAB_NAME", "fault-test")
 ENGINE = os.environ.get("LAB_ENGINE") or ("podman" if shutil.which("podman") else "docker")
+# 30 s is the least that the collection allows, for a machine that does nothing else.
+RESTORE_AFTER_S = int(os.environ.get("FAULTS_RESTORE_AFTER", "60"))
 BACKEND = "/mnt/local/Projects/SELODSP/selo-ai/backend"
 DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
 KEPT = "/var/lib/gpu-memory"
@@ -88,19 +90,20 @@ class Host:
         while not self.holds(condition):
             journal = self.run("journalctl -n 40 --no-pager").stdout if time.monotonic() > deadline else ""
             assert time.monotonic() < deadline, f"{self.name}, {timeout_s} s: {condition}\n{journal}"
-            time.sleep(0.3)
+            time.sleep(1)
 
     def strike_at(self, moment: str, script: str) -> None:
         """Run a script on the host as soon as an apply has come to that moment."""
-        waiting = f"until {{ {MOMENTS[moment]}; }} >/dev/null 2>&1; do sleep 0.1; done"
+        waiting = f"until {{ {MOMENTS[moment]}; }} >/dev/null 2>&1; do sleep 0.2; done"
         if moment == "loaded":
-            seen = f"until {MOMENTS['loading']}; do sleep 0.1; done; touch {KEPT}/seen-loading"
+            seen = f"until {MOMENTS['loading']}; do sleep 0.2; done; touch {KEPT}/seen-loading"
             waiting = f"{seen}; {waiting}; rm {KEPT}/seen-loading"
         command = [ENGINE, "exec", "--privileged", "--detach", self.container, "bash", "-c", f"{waiting}\n{script}"]
         subprocess.run(command, check=True, capture_output=True)
 
-    def restart(self) -> None:
+    def restart_at(self, moment: str) -> None:
         """A reboot, as hard as one can be."""
+        self.wait_until(MOMENTS[moment], 300)
         subprocess.run([ENGINE, "restart", "--time", "0", self.container], check=True, capture_output=True)
 
 
@@ -108,7 +111,7 @@ def playbook(
     host: Host, directory: Path, name: str = "apply-stable.yml", *arguments: str, **variables: Any
 ) -> subprocess.Popen[str]:
     """Start a playbook on one host; its record goes to `directory`, its output into its pipe."""
-    settings = {"gpu_memory_restore_after": 60, "gpu_memory_report_dir": str(directory), **variables}
+    settings = {"gpu_memory_restore_after": RESTORE_AFTER_S, "gpu_memory_report_dir": str(directory), **variables}
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     command = [program, "-i", str(host.inventory), name, "--limit", host.name, "-e", json.dumps(settings), *arguments]
     environment = {**os.environ, "NO_COLOR": "1", "ANSIBLE_LOCAL_TEMP": str(directory / "tmp")}

@@ -7,11 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.faults.fault_lab import ANSWERS, LEFT_BEHIND, NEW_RUNS, PICTURE, SETTLED, Host, playbook
+from tests.faults.fault_lab import (
+    ANSWERS,
+    LEFT_BEHIND,
+    MOMENTS,
+    NEW_RUNS,
+    PICTURE,
+    RESTORE_AFTER_S,
+    SETTLED,
+    Host,
+    playbook,
+)
 from tests.faults.table import Fault
 
-RUN_S = 300
-SETTLE_S = 150  # 60 s for the lease, 10 s for the timer to look, and a restart of both services
+RUN_S = 600
+SETTLE_S = RESTORE_AFTER_S + 90  # 10 s for the timer to look, and a restart of both services
 
 
 @dataclass(frozen=True)
@@ -32,22 +42,31 @@ def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
     if fault.moment == "before":
         host.read(fault.script)
     before = host.read(PICTURE)
-    if fault.moment != "before":
+    rival = None
+    if fault.rival:
+        rival = playbook(host, directory / "rival")
+        host.wait_until(MOMENTS[fault.moment], RUN_S)
+    elif fault.moment != "before" and not fault.reboots:
         host.strike_at(fault.moment, fault.script)
     run = playbook(host, directory, **fault.variables)
+    if fault.reboots:
+        host.restart_at(fault.moment)
     output, _ = run.communicate(timeout=RUN_S)
+    if rival:
+        rival.communicate(timeout=RUN_S)
+        assert rival.returncode == 0
     path = directory / f"{host.name}.json"
     record = json.loads(path.read_text()) if path.exists() else {}
-    return look(host, record, output, before)
+    return look(host, record, output, before, SETTLE_S if fault.settles else 0)
 
 
-def look(host: Host, record: dict[str, Any], output: str, before: str) -> Outcome:
-    """The host once it is at rest, or after `SETTLE_S`."""
+def look(host: Host, record: dict[str, Any], output: str, before: str, settle_s: float) -> Outcome:
+    """The host once it is at rest, or after `settle_s`."""
     try:
-        host.wait_until(SETTLED, SETTLE_S)
+        host.wait_until(f"{SETTLED} && {ANSWERS}", settle_s)
         settled = True
     except AssertionError:
-        settled = False
+        settled = host.holds(SETTLED)
     return Outcome(
         record=record,
         output=output,

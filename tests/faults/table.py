@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.fault_lab import BACKEND, GPU, KEPT
+from tests.faults.fault_lab import BACKEND, GPU, KEPT, PID, RESTORE_AFTER_S
 
 SAME, NEW = "same", "new"
 
@@ -17,7 +17,9 @@ class Fault:
 
     `prepare` runs before the run in any case. The run then ends with `verdict`, each of `says` stands in its reason,
     and the host is on the `SAME` files and settings as before the run, or on the `NEW` ones. `runs`: whether services
-    answer then, as far as the fault allows. `short`: one of those that `script/test` tries.
+    answer then, as far as the fault allows. `settles`: whether the host is left alone then; if not, it waits for a
+    human. `reboots`: the fault is a reboot; `rival`: another run that is there first, and passes. `short`: one of those
+    that `script/test` tries.
     """
 
     name: str
@@ -28,6 +30,9 @@ class Fault:
     prepare: str = ""
     ends: str = SAME
     runs: bool = True
+    settles: bool = True
+    reboots: bool = False
+    rival: bool = False
     variables: Mapping[str, Any] = field(default_factory=dict)
     short: bool = False
 
@@ -78,7 +83,7 @@ SETTINGS_READ = '    backend.load_dotenv(HERE / ".env")'
 POSTED = 'if path != "/api/chat":'
 ON_NEW = 'os.environ["CHAT_NUM_CTX"] == "4096"'
 CUT = "ip link set eth0 down"
-CUT_FOR_A_WHILE = "ip link set eth0 down; sleep 100; ip link set eth0 up"
+CUT_FOR_A_WHILE = f"ip link set eth0 down; sleep {RESTORE_AFTER_S + 40}; ip link set eth0 up"
 SELF_HEALING = ("lost the connection", "puts its kept generation back by itself")
 QUICK_OLLAMA = {"gpu_memory_ollama": {"timeout_s": 6}}
 QUICK_BACKEND = {"gpu_memory_backend": {"extends": "guide", "timeout_s": 6}}
@@ -246,6 +251,31 @@ FAULTS = [
         ("the model qwen3:32b is not on this host", "ollama pull qwen3:32b"),
         variables={"gpu_memory_models": ["qwen3:32b"]},
     ),
+    Fault(
+        "ollama_runs_in_a_container",
+        "before",
+        "systemctl disable --now ollama; mv /etc/systemd/system/ollama.service /opt; systemctl daemon-reload\n"
+        "systemd-run --quiet --unit=container /usr/local/bin/ollama serve\n"
+        "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
+        "refused",
+        ("ollama.service is not-found", "answers at http://127.0.0.1:11434", "container"),
+        runs=False,
+    ),
+    Fault(
+        "ollama_hangs_under_load",
+        "loading",
+        f"kill -STOP {PID}",
+        "rolled_back",
+        ("requests failed", "no complete answer within 12 s"),
+        variables=QUICK_LOAD,
+    ),
+    Fault(
+        "model_falls_to_the_cpu",
+        "before",
+        patched_backend('int(os.environ["OLLAMA_GPU_LAYERS"])', f"0 if {ON_NEW} else 40"),
+        "rolled_back",
+        ("0 of 33 layers are on the GPU",),
+    ),
     # --- the backend --------------------------------------------------------------------------------------------------
     Fault(
         "backend_unit_is_missing",
@@ -297,13 +327,37 @@ FAULTS = [
         "rolled_back",
         ("3 of 3 requests failed", "500"),
     ),
+    Fault(
+        "backend_answers_with_an_error_inside",
+        "before",
+        patched_backend(POSTED, f'if {ON_NEW}:\n            return 200, {{"error": "no model"}}\n        {POSTED}'),
+        "rolled_back",
+        ("3 of 3 requests failed", "no model"),
+    ),
+    Fault(
+        "backend_dies_after_it_was_healthy",
+        "before",
+        patched_backend(
+            SETTINGS_READ, f"{SETTINGS_READ}\n    if {ON_NEW}:\n        threading.Timer(6, os._exit, (7,)).start()"
+        ),
+        "rolled_back",
+        ("requests failed",),
+    ),
+    Fault(
+        "backend_directory_is_missing",
+        "before",
+        f"systemctl stop selo-backend; mv {BACKEND} {BACKEND}.moved",
+        "refused",
+        (f"the backend's directory {BACKEND} is missing", "gpu_memory_backend.directory"),
+        runs=False,
+    ),
     # --- files --------------------------------------------------------------------------------------------------------
     Fault(
         "disk_full_under_the_backend",
         "before",
         small_disk(BACKEND, 0),
         "rolled_back",
-        ("No space left", BACKEND),
+        ("no space is left", BACKEND),
         short=True,
     ),
     Fault(
@@ -311,7 +365,7 @@ FAULTS = [
         "before",
         small_disk(KEPT, 0),
         "fail",
-        (KEPT, "No space left"),
+        (KEPT, "no space is left"),
     ),
     Fault(
         "disk_fills_up_under_what_is_kept",
@@ -321,6 +375,13 @@ FAULTS = [
         "rolled_back",
         ("12288",),
         prepare=small_disk(KEPT, 300),
+    ),
+    Fault(
+        "disk_full_under_the_drop_ins",
+        "before",
+        small_disk("/etc/systemd/system/ollama.service.d", 0),
+        "rolled_back",
+        ("no space is left", "zz-gpu-memory.conf"),
     ),
     Fault(
         "backend_directory_is_read_only",
@@ -389,6 +450,26 @@ FAULTS = [
         "fail",
         SELF_HEALING,
     ),
+    # --- the host and the controller ---
+    Fault("reboot_in_the_restart", "restarting", "", "rolled_back|fail", (), reboots=True),
+    Fault("reboot_under_load", "loading", "", "rolled_back|fail", (), reboots=True),
+    Fault(
+        "two_runs_at_once",
+        "kept",
+        "",
+        "refused",
+        ("another run holds this host until", "applies stable", "wait"),
+        ends=NEW,
+        rival=True,
+    ),
+    Fault(
+        "clock_was_set_back",
+        "before",
+        f"touch -d '+2 days' {BACKEND}/.env",
+        "pass",
+        (),
+        ends=NEW,
+    ),
     # --- what is kept -------------------------------------------------------------------------------------------------
     Fault(
         "kept_state_unreadable",
@@ -396,5 +477,15 @@ FAULTS = [
         f"mkdir -p {KEPT} && echo '{{' > {KEPT}/pointers.json",
         "refused",
         (f"{KEPT}/pointers.json is damaged",),
+    ),
+    Fault(
+        "generation_damaged_during_the_run",
+        "loading",
+        f"for copy in {KEPT}/generations/*/*; do case $copy in *.json) ;; *) echo damage > $copy ;; esac; done\n"
+        f"{GPU} stranger --mib 4000 --kind compute --name stranger",
+        "fail",
+        ("12288", "is damaged: the copy of", "nothing was touched", "gpu-memory release"),
+        ends=NEW,
+        settles=False,
     ),
 ]

@@ -16,17 +16,17 @@ def test_fault(fault: Fault, attempts: dict[str, Future[Outcome]]) -> None:
     print(outcome.output)
     record = outcome.record
     print(f"{record.get('verdict')}: {record.get('reason')}")
-    assert record.get("verdict") == fault.verdict
+    assert record.get("verdict") in fault.verdict.split("|")
     for words in fault.says:
         assert words.lower() in record["reason"].lower()
-    assert outcome.settled, "a lease, a restore or a timer is left"
+    assert outcome.settled == fault.settles, "a lease, a restore or a timer is left"
     if "lost the connection" not in (
         record["reason"] or ""
     ):  # or nobody is there who could tidy up after the load test
         assert outcome.left_behind == ""
     assert (outcome.after != outcome.before) == (fault.ends == NEW), difference(outcome)
     assert outcome.new_runs == (fault.ends == NEW)
-    assert outcome.proven == (fault.ends == NEW)
+    assert outcome.proven == (fault.ends == NEW and fault.settles)
     if fault.runs:
         assert outcome.answers
 

@@ -388,9 +388,14 @@ PROBLEMS = {
         ["ollama.service: no systemd"],
     ),
     "no unit": (
+        {"ollama__unit__load_state": "not-found", "ollama__api__version": None, "ollama__api__error": "refused"},
+        {},
+        ["ollama.service is not-found", "gpu_memory_ollama.unit", "selo.gpu_memory.discover"],
+    ),
+    "no unit, but an Ollama": (
         {"ollama__unit__load_state": "not-found"},
         {},
-        ["ollama.service is not-found", "gpu_memory_ollama.unit"],
+        ["ollama.service is not-found", "answers at http://127.0.0.1:11434", "gpu_memory_ollama.unit", "container"],
     ),
     "masked unit": ({"ollama__unit__load_state": "masked"}, {}, ["ollama.service is masked"]),
     "Ollama is down": (
