@@ -14,6 +14,8 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
 
+HOOKS = ("before_restart", "after_proof")
+
 
 class ActionModule(ActionBase):
     _requires_connection = False
@@ -30,9 +32,21 @@ class ActionModule(ActionBase):
                 f"this playbook applies the profile {fixed}; for another one use selo.gpu_memory.apply "
                 "with -e gpu_memory_profile=NAME",
             )
-        # Headers may be secret, and the result of a task is shown at -v: load.yml takes them from the variable itself.
-        declared["backend"]["load"].pop("headers", None)
-        return {**result, "changed": False, **declared, "run_id": uuid.uuid4().hex[:12], "holder": _holder()}
+        declared["problems"] += [problem for hook in HOOKS for problem in _make_absolute(hook, declared[hook])]
+        for attempt in filter(None, [declared, declared["fallback"]]):
+            # Headers may be secret, and the result of a task is shown at -v: load.yml takes them from the variable.
+            attempt["backend"]["load"].pop("headers", None)
+            attempt.update({hook: declared[hook] for hook in HOOKS}, run_id=uuid.uuid4().hex[:12], holder=_holder())
+        return {**result, "changed": False, **declared}
+
+
+def _make_absolute(name: str, hook: dict[str, Any]) -> list[str]:
+    """A tasks file relative to where the user stands; what is wrong if it is not there."""
+    if not hook["tasks"]:
+        return []
+    path = _controller.absolute(hook["tasks"])
+    hook["tasks"] = str(path)
+    return [] if path.is_file() else [f"gpu_memory_{name}.tasks: there is no file {path} on the controller"]
 
 
 def _holder() -> str:

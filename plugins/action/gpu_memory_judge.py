@@ -56,6 +56,8 @@ class ActionModule(ActionBase):
 
     def _end(self, host: str) -> dict[str, Any]:
         given = self.given
+        # A generation is kept also for a load alone; only with something to write is there something to put back.
+        kept = bool((given.get("kept") or {}).get("generation") and given["decision"]["acts"])
         verdict, reasons, ok = _verdict.conclude(
             given["declared"],
             given["gate"],
@@ -63,20 +65,28 @@ class ActionModule(ActionBase):
             given.get("judged"),
             given.get("failure"),
             given.get("restored"),
-            # A generation is kept also for a load alone; only with something to write is there something to put back.
-            kept=bool((given.get("kept") or {}).get("generation") and given["decision"]["acts"]),
+            kept=kept,
             check_mode=self._task.check_mode,
         )
+        first, drained = given.get("first"), bool(given.get("drained")) and not self._task.check_mode
+        falls_back = not first and _verdict.may_fall_back(verdict, given["declared"], given.get("restored"))
+        if first:
+            verdict, reasons, ok = _verdict.with_first(first, given["declared"]["profile"]["label"], verdict, reasons)
+        serves = _verdict.serves(verdict, kept)
+        if drained and not (serves or falls_back):
+            reasons = [*reasons, "users are still kept away: gpu_memory_after_proof was not done"]
+        if given.get("hook_failure"):
+            reasons, ok = [*reasons, given["hook_failure"], "users may still be kept away"], False
         proof = (given.get("decision") or {}).get("proof")
         if verdict == "pass" and proof and not given.get("load"):
             record = {**proof["record"], "acted": False, "restarts": None, "proven_at": proof["at"]}
             record["notes"] = given["decision"]["notes"]
         else:
             record = self._record(host, verdict, reasons)
-        record = {**record, "wave": given["gate"]["wave"], "ok": ok}
+        record = {**record, "wave": given["gate"]["wave"], "ok": ok, "first": first}
         if not self._task.check_mode:
             _controller.write_json(_controller.report_directory(given["report_dir"]) / f"{host}.json", record)
-        return record
+        return {**record, "falls_back": falls_back, "drained": drained, "serves": serves}
 
 
 def _succeeded(read: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
 
-COLORS = {"pass": "green", "untouched": "cyan", "inconclusive": "yellow"}
+COLORS = {"pass": "green", "fell_back": "yellow", "untouched": "cyan", "inconclusive": "yellow"}
 
 
 class ActionModule(ActionBase):

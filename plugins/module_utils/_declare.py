@@ -272,6 +272,39 @@ def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
     return ollama, problems
 
 
+def resolve_hook(name: str, declared: Any) -> tuple[dict[str, Any], list[str]]:
+    """What an operator wants done at some moment: {tasks: a file on the controller or "", commands: for the host}."""
+    hook: dict[str, Any] = {"tasks": "", "commands": []}
+    if not isinstance(declared, Mapping):
+        return hook, [f"{name} = {declared!r} must be a mapping with tasks and commands"]
+    problems = _unknown(name, declared, set(hook))
+    hook.update((key, value) for key, value in declared.items() if key in hook and value is not None)
+    if not isinstance(hook["tasks"], str):
+        problems.append(f"{name}.tasks = {hook['tasks']!r} must be the path of a tasks file on the controller")
+    commands = hook["commands"]
+    if not isinstance(commands, list) or not all(isinstance(one, str) and one.strip() for one in commands):
+        problems.append(f"{name}.commands = {commands!r} must be a list of commands, each as one text")
+    return hook, problems
+
+
+def resolve_fallback(
+    variables: Mapping[str, Any], profile: _profile.Profile | None, known: list[str]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """`resolve` for the profile to try where the wanted one does not hold; None where there is no such profile.
+
+    `known`: problems that are told already.
+    """
+    name = variables["gpu_memory_fallback_profile"]
+    if not name or profile is None or name == profile.name:
+        return None, []
+    changed = {"gpu_memory_profile": name, "gpu_memory_fallback_profile": ""}
+    fallback = resolve({**variables, **changed}, [])
+    problems = [problem for problem in fallback["problems"] if problem not in known]
+    if not problems and fallback["profile"]["max_used_mib"] is None:
+        problems = [f"{name} has no threshold (max_used_mib), so nothing could prove it"]
+    return fallback, [f"gpu_memory_fallback_profile: {problem}" for problem in problems]
+
+
 NUMBERS = {
     "gpu_memory_restore_after": (30, 3600, "seconds"),
     "gpu_memory_proof_max_age": (0, 3650, "days"),
@@ -341,8 +374,16 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     if not isinstance(accepted, list) or not all(isinstance(words, str) and words.strip() for words in accepted):
         problems.append(f"gpu_memory_accepted_notes = {accepted!r} must be a list of words that notes contain")
         accepted = []
+    hooks = {}
+    for hook in ("before_restart", "after_proof"):
+        hooks[hook], found = resolve_hook(f"gpu_memory_{hook}", variables[f"gpu_memory_{hook}"])
+        problems += found
+    fallback, found = resolve_fallback(variables, profile, problems)
+    problems += found
     return {
         "problems": [_secrets.without_secrets(problem) for problem in problems],
+        "fallback": fallback,
+        **hooks,
         "profile": None if profile is None else _as_mapping(profile),
         "profiles": every_profile(variables, backend),
         "backend": backend,

@@ -104,7 +104,7 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     # What a load has shown by the rows of the settings needs no warning any more.
     warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
     lines += [_line("note", text) for text in [*record["notes"], *warnings]]
-    if undo and record["acted"] and record["verdict"] == "pass":
+    if undo and record["acted"] and record["verdict"] in ("pass", "fell_back"):
         lines.append(_line("undo", undo))
     return "\n".join(lines)
 

@@ -211,6 +211,29 @@ def conclude(
     return "inconclusive", ["not loaded, because gpu_memory_verify is " + str(declared.get("verify"))], True
 
 
+def may_fall_back(verdict: str, declared: Mapping[str, Any], restored: Mapping[str, Any] | None) -> bool:
+    """Whether to try the fallback profile: the wanted one did not hold, and the host is back because of that."""
+    return verdict == "rolled_back" and bool(declared.get("fallback")) and not (restored or {}).get("by_itself")
+
+
+def with_first(
+    first: Mapping[str, Any], profile: str, verdict: str, reasons: Sequence[str]
+) -> tuple[str, list[str], bool]:
+    """The verdict of a second attempt, with the story of the first: that of the wanted profile, which did not hold."""
+    story = [f"{first['profile']}: {reason}" for reason in first["reasons"]]
+    if verdict == "pass":
+        advice = (
+            f"{profile} is proven instead; until this host's gpu_memory_profile says so, each apply tries both again"
+        )
+        return "fell_back", [*story, advice], True
+    return verdict, [*story, *(f"{profile}: {reason}" for reason in reasons)], False
+
+
+def serves(verdict: str, kept: bool) -> bool:
+    """Whether users may come to the host: it is proven, or as it was before."""
+    return verdict in ("pass", "fell_back", "rolled_back", "inconclusive") or not kept
+
+
 def _would(decision: Mapping[str, Any]) -> str:
     """What a run without check mode would do."""
     acts = decision.get("acts")

@@ -53,6 +53,15 @@ options:
   failure:
     description: The task that failed, and its message.
     type: dict
+  first:
+    description: The result of this module at the end of an earlier attempt of the run, with another profile.
+    type: dict
+  drained:
+    description: Whether users are kept away from the host since before its restart.
+    type: bool
+  hook_failure:
+    description: What failed of letting users in again.
+    type: str
   enforce:
     description: Whether anything but a pass fails the task after a load test, so that what was deployed is put back.
     type: bool
@@ -94,6 +103,21 @@ reason:
   returned: success
   type: str
   sample: null
+falls_back:
+  description: Whether the fallback profile is to be tried now.
+  returned: at the end
+  type: bool
+  sample: false
+drained:
+  description: Whether users are kept away from the host since before its restart.
+  returned: at the end
+  type: bool
+  sample: false
+serves:
+  description: Whether users may come to the host, as it is proven or as it was before.
+  returned: at the end
+  type: bool
+  sample: true
 ok:
   description: Whether the host counts as good for the gate and the exit status.
   returned: success

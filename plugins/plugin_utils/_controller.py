@@ -25,9 +25,13 @@ def given_on_the_command_line(name: str, loader: Any) -> bool:
     return name in load_extra_vars(loader)
 
 
-def report_directory(declared: str) -> Path:
+def absolute(declared: str) -> Path:
     """Relative to where the user stands."""
     return Path(os.path.expanduser(declared)).absolute()
+
+
+def report_directory(declared: str) -> Path:
+    return absolute(declared)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

@@ -389,7 +389,7 @@ PROBLEMS = {
     ),
     "no unit": (
         {"ollama__unit__load_state": "not-found", "ollama__api__version": None, "ollama__api__error": "refused"},
-        {},
+        {"ollama": {"version": "0.32.15"}},
         ["ollama.service is not-found", "gpu_memory_ollama.unit", "selo.gpu_memory.discover"],
     ),
     "no unit, but an Ollama": (

@@ -382,3 +382,39 @@ def test_presets_are_not_changed_by_what_is_declared():
     mine = changed(before, {})
     _declare.resolve_backend({"extends": "guide", "directory": "/srv/b"}, mine)
     assert mine == before
+
+
+def test_a_fallback_is_a_whole_declaration_of_its_own():
+    value = declared(fallback_profile="conservative")
+    assert value["problems"] == []
+    assert (value["profile"]["name"], value["fallback"]["profile"]["name"]) == ("stable", "conservative")
+    assert value["fallback"]["profile_file"].endswith(".env.conservative-16gb")
+    assert value["fallback"]["fallback"] is None
+
+
+@pytest.mark.parametrize("name", ["", "stable"])
+def test_no_fallback_or_to_the_same_profile_is_none(name):
+    assert declared(fallback_profile=name)["fallback"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"fallback_profile": "tiny"}, ["gpu_memory_fallback_profile: ", "'tiny'"]),
+        ({"fallback_profile": "baseline", "allow_unsafe": True}, ["gpu_memory_fallback_profile: ", "no threshold"]),
+        ({"before_restart": "drain.yml"}, ["gpu_memory_before_restart = 'drain.yml'", "tasks and commands"]),
+        ({"before_restart": {"task": "x"}}, ["gpu_memory_before_restart.task is not known", "commands, tasks"]),
+        ({"after_proof": {"tasks": ["x"]}}, ["gpu_memory_after_proof.tasks = ['x']"]),
+        ({"after_proof": {"commands": "true"}}, ["gpu_memory_after_proof.commands = 'true'", "list of commands"]),
+        ({"after_proof": {"commands": [["true"]]}}, ["gpu_memory_after_proof.commands"]),
+    ],
+)
+def test_a_fallback_or_a_hook_that_cannot_be_is_told(changes, words):
+    (problem,) = declared(**changes)["problems"]
+    for word in words:
+        assert word in problem
+
+
+def test_a_problem_of_both_profiles_is_told_once():
+    problems = declared(fallback_profile="conservative", verify="often")["problems"]
+    assert len(problems) == 1

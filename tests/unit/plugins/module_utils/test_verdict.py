@@ -656,3 +656,44 @@ def test_every_combination_has_a_verdict_and_only_good_ones_are_ok():
             assert not (ok and (failure or (decision or {}).get("problems"))), given
             assert not (ok and judged and judged.get("verdict", "pass") != "pass"), given
             assert (verdict == "rolled_back") <= (kept and restored is BACK), given
+
+
+def test_a_host_that_put_itself_back_says_why_first():
+    failure = {"task": "Judge", "message": "fail: the server lacks it"}
+    reason = "nothing was heard of the apply for 30 s"
+    restored = {"changed": False, "generation": "0001", "by_itself": True, "reason": reason}
+    verdict, reasons, _ = conclude(failure=failure, restored=restored, kept=True)
+    assert verdict == "rolled_back"
+    assert reasons[0] == f"the host put itself back during the run: {reason}"
+    assert not _verdict.may_fall_back(verdict, {"fallback": {"profile": {}}}, restored)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "fallback", "wanted"),
+    [
+        ("rolled_back", {"x": 1}, True),
+        ("rolled_back", None, False),
+        ("fail", {"x": 1}, False),
+        ("pass", {"x": 1}, False),
+    ],
+)
+def test_only_a_host_that_is_back_may_fall_back(verdict, fallback, wanted):
+    assert _verdict.may_fall_back(verdict, {"fallback": fallback}, {"generation": "0001"}) is wanted
+
+
+def test_both_stories_are_told():
+    first = {"profile": "stable", "reasons": ["out of memory", "generation 0001 is back"]}
+    verdict, reasons, ok = _verdict.with_first(first, "conservative", "pass", [])
+    assert (verdict, ok) == ("fell_back", True)
+    assert reasons[:2] == ["stable: out of memory", "stable: generation 0001 is back"]
+    assert "conservative is proven instead" in reasons[2] and "gpu_memory_profile" in reasons[2]
+    verdict, reasons, ok = _verdict.with_first(first, "conservative", "rolled_back", ["out of memory as well"])
+    assert (verdict, ok, reasons[-1]) == ("rolled_back", False, "conservative: out of memory as well")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "kept", "wanted"),
+    [("pass", True, True), ("rolled_back", True, True), ("fail", True, False), ("fail", False, True)],
+)
+def test_users_come_where_the_host_is_proven_or_as_it_was(verdict, kept, wanted):
+    assert _verdict.serves(verdict, kept) is wanted

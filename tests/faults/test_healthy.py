@@ -1,0 +1,52 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Healthy hosts, applied to and verified over and over: the verdict is always the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.faults.conftest import AT_ONCE
+from tests.faults.fault_lab import Host, playbook
+
+TIMES = int(os.environ.get("HEALTHY_TIMES", "300"))  # verdicts, over all hosts
+RUNS = (
+    ("apply-stable.yml", {"gpu_memory_verify": "always"}),
+    ("playbooks/verify.yml", {"gpu_memory_verify": "always"}),
+)
+
+
+@pytest.mark.repeated
+def test_no_verdict_flips(hosts: queue.Queue[Host], tmp_path: Path) -> None:
+    """A first apply writes and proves; every later apply loads without a change, every verify loads without a lease."""
+    taken = [hosts.get() for _ in range(AT_ONCE)]
+    for host in taken:
+        host.wait_until("curl -fsm 5 http://127.0.0.1:8000/health", 120)
+    verdicts: Counter[str] = Counter()
+    peaks: Counter[int] = Counter()
+    others = []
+    for number in range(-(-TIMES // AT_ONCE)):
+        name, variables = RUNS[number % len(RUNS)]
+        batches = {"gpu_memory_batches": ["100%"]}
+        run = playbook(
+            taken[0], tmp_path, name, "--limit", ",".join(host.name for host in taken), **variables, **batches
+        )
+        output, _ = run.communicate(timeout=900)
+        for host in taken:
+            record = json.loads((tmp_path / f"{host.name}.json").read_text())
+            verdicts[record["verdict"]] += 1
+            peaks[record["peak_used_mib"]] += 1
+            if record["verdict"] != "pass":
+                others.append(f"{name} {host.name}: {record['verdict']}: {record['reason']}")
+            (tmp_path / f"{host.name}.json").unlink()
+    for host in taken:
+        hosts.put(host)
+    print(f"\n{sum(verdicts.values())} verdicts on {AT_ONCE} hosts: {dict(verdicts)}; peaks in MiB: {dict(peaks)}")
+    assert not others, "\n".join(others)
