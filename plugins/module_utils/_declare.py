@@ -278,13 +278,12 @@ def resolve_hook(name: str, declared: Any) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(declared, Mapping):
         return hook, [f"{name} = {declared!r} must be a mapping with tasks and commands"]
     problems = _unknown(name, declared, set(hook))
-    hook.update((key, value) for key, value in declared.items() if key in hook and value is not None)
-    if not isinstance(hook["tasks"], str):
-        problems.append(f"{name}.tasks = {hook['tasks']!r} must be the path of a tasks file on the controller")
-    commands = hook["commands"]
+    tasks, commands = declared.get("tasks") or "", declared.get("commands") or []
+    if not isinstance(tasks, str):
+        problems.append(f"{name}.tasks = {tasks!r} must be the path of a tasks file on the controller")
     if not isinstance(commands, list) or not all(isinstance(one, str) and one.strip() for one in commands):
         problems.append(f"{name}.commands = {commands!r} must be a list of commands, each as one text")
-    return hook, problems
+    return (hook if problems else {"tasks": tasks, "commands": commands}), problems
 
 
 def resolve_fallback(
@@ -378,10 +377,10 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     for hook in ("before_restart", "after_proof"):
         hooks[hook], found = resolve_hook(f"gpu_memory_{hook}", variables[f"gpu_memory_{hook}"])
         problems += found
+    problems = [_secrets.without_secrets(problem) for problem in problems]
     fallback, found = resolve_fallback(variables, profile, problems)
-    problems += found
     return {
-        "problems": [_secrets.without_secrets(problem) for problem in problems],
+        "problems": [*problems, *found],
         "fallback": fallback,
         **hooks,
         "profile": None if profile is None else _as_mapping(profile),

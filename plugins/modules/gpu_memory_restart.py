@@ -106,6 +106,7 @@ def renewing(run_id: str | None, host: LinuxHost) -> Callable[[], None]:
 
     return renew
 
+
 SHOW_SECRETS = {"show_secrets": {"type": "bool", "default": False, "no_log": False}}
 
 

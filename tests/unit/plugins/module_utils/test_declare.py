@@ -388,7 +388,7 @@ def test_a_fallback_is_a_whole_declaration_of_its_own():
     value = declared(fallback_profile="conservative")
     assert value["problems"] == []
     assert (value["profile"]["name"], value["fallback"]["profile"]["name"]) == ("stable", "conservative")
-    assert value["fallback"]["profile_file"].endswith(".env.conservative-16gb")
+    assert value["fallback"]["profile_file"]["path"].endswith(".env.conservative-16gb")
     assert value["fallback"]["fallback"] is None
 
 
