@@ -5,12 +5,18 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _gate
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+
+Record = Mapping[str, Any]
 
 
 class ActionModule(ActionBase):
@@ -19,12 +25,63 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        variables = task_vars or {}
-        batch = set(variables.get("ansible_play_batch") or [])
-        earlier = takewhile(lambda host: host not in batch, variables.get("ansible_play_hosts_all") or [])
+        given, variables = self._task.args, task_vars or {}
+        batch = list(variables.get("ansible_play_batch") or [])
+        earlier = takewhile(lambda host: host not in set(batch), variables.get("ansible_play_hosts_all") or [])
         finished = {host: variables["hostvars"][host].get("gpu_memory_result") for host in earlier}
+        spoilt = []
+        if given.get("watched"):
+            spoilt = self._spoilt(finished, batch, variables)
+            finished.update({record["host"]: record for record in spoilt})
         try:
-            gate = _gate.judge(finished, self._task.args.get("max_fail_percentage"))
-        except (TypeError, ValueError) as problem:
-            raise AnsibleActionFail(f"gpu_memory_max_fail_percentage: {problem}") from problem
-        return {**result, "changed": False, **gate}
+            gate = _gate.judge(finished, given.get("max_fail_percentage"))
+            bake_s = 60 * _gate.minutes(given.get("bake_minutes"))
+        except ValueError as problem:
+            raise AnsibleActionFail(str(problem)) from problem
+        watchers: dict[str, list[str]] = {}
+        if bake_s and gate["open"] and not self._task.check_mode and _changed_last(finished):
+            watchers = _gate.watchers(batch, [host for host, record in finished.items() if record and record["ok"]])
+            _bake(gate["wave"], bake_s)
+        declared = [variables["hostvars"][host].get("__gpu_memory_declared") or {} for host in batch]
+        return {
+            **result,
+            "changed": False,
+            **gate,
+            "restore_after": _gate.restore_after_s(
+                [one["restore_after"] for one in declared if one.get("restore_after")]
+            ),
+            "watchers": watchers,
+            "spoilt": spoilt,
+        }
+
+    def _spoilt(
+        self, finished: Mapping[str, Record | None], batch: list[str], variables: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """The records of hosts that had ended well and did not last, as the hosts of this wave have read them again."""
+        found = []
+        for watcher in batch:
+            watched = variables["hostvars"][watcher].get("__gpu_memory_watched") or {}
+            for read in watched.get("results") or []:
+                before, reasons = finished[read["item"]], _gate.spoilt(read)
+                if before and reasons:
+                    reasons = [f"it passed, but did not last: {reason}" for reason in reasons]
+                    record = {**before, "verdict": "fail", "ok": False, "reasons": reasons}
+                    record["reason"] = "; ".join(reasons)
+                    directory = _controller.report_directory(self._task.args["report_dir"])
+                    _controller.write_json(directory / f"{before['host']}.json", record)
+                    found.append(record)
+        return found
+
+
+def _changed_last(finished: Mapping[str, Record | None]) -> bool:
+    """Whether the wave before this one changed any host: where all were proven already there is nothing to bake."""
+    last = max((record["wave"] for record in finished.values() if record), default=0)
+    return any(record["acted"] for record in finished.values() if record and record["wave"] == last)
+
+
+def _bake(wave: int, seconds: float) -> None:
+    until = time.strftime("%H:%M", time.localtime(time.time() + seconds))
+    Display().display(
+        f"the gate is open; wave {wave} starts at {until}, if the journals of the earlier waves are good then"
+    )
+    time.sleep(seconds)

@@ -11,7 +11,14 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _predict, _prompts, _settings, _systemd, _wanted
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _declare,
+    _predict,
+    _prompts,
+    _settings,
+    _systemd,
+    _wanted,
+)
 
 DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
@@ -89,7 +96,11 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     ]
     drifted = bool(files or restart)
     key = proof_key(declared, backend_env, environment, read)
-    proof = valid_proof(read["state"].get("proof"), key, declared["proof_max_age"] * DAY_S, read["host"]["time"])
+    proof = (
+        None
+        if refuted(read)
+        else valid_proof(read["state"].get("proof"), key, declared["proof_max_age"] * DAY_S, read["host"]["time"])
+    )
     return {
         "problems": [],
         "notes": notes,
@@ -159,7 +170,7 @@ def load_request(declared: Mapping[str, Any]) -> dict[str, Any]:
 def load_timeout_s(load: Mapping[str, Any]) -> int:
     """How long a load test may take in all: every request at its own limit, one after the other at worst."""
     rounds = -(-load["requests"] // load["concurrency"])
-    return int(rounds * float(load.get("timeout") or 300)) + 120
+    return int(rounds * float(load.get("timeout") or 300)) + _declare.LOAD_EXTRA_S
 
 
 def load_needed(verify: str, changed: bool, proven: bool) -> bool:
@@ -208,6 +219,13 @@ def valid_proof(proof: Mapping[str, Any] | None, key: str, max_age_s: float, now
         return None
     age = now - float(proof.get("at") or 0)
     return proof if -DAY_S < age <= max_age_s else None
+
+
+def refuted(read: Mapping[str, Any]) -> bool:
+    """Whether Ollama ran out of memory, or died, after the kept proof: what has failed since proves nothing."""
+    since = float((read["state"].get("proof") or {}).get("at") or 0)
+    failures = read["ollama"]["journal"]["failures"]
+    return any(failure["severity"] == "fatal" and failure["at"] > since for failure in failures)
 
 
 def _sha256(text: str) -> str:

@@ -38,8 +38,14 @@ METHODS = ("GET", "POST", "PUT")
 READERS = ("python-dotenv", "bash", "systemd", "docker")
 VERIFY = ("changed", "always", "never")
 # Play keywords are templated before any host is known, so Ansible ignores these in an inventory.
-RUN_LEVEL = ("gpu_memory_batches", "gpu_memory_max_fail_percentage")
+RUN_LEVEL = (
+    "gpu_memory_batches",
+    "gpu_memory_max_fail_percentage",
+    "gpu_memory_canary",
+    "gpu_memory_bake_minutes",
+)
 LEAST_RESTORE_AFTER_S = 240
+LOAD_EXTRA_S = 120  # what a load test may take besides its requests
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -338,7 +344,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     )
     problems += found
     if _profile.canonical_int(variables["gpu_memory_restore_after"]) == 0:
-        variables = {**variables, "gpu_memory_restore_after": _slowest_restart_s(ollama, backend)}
+        variables = {**variables, "gpu_memory_restore_after": _slowest_step_s(ollama, backend)}
     numbers = {}
     for name, (least, most, unit) in NUMBERS.items():
         number = _profile.canonical_int(variables[name])
@@ -427,10 +433,11 @@ def _as_mapping(profile: _profile.Profile) -> dict[str, Any]:
     }
 
 
-def _slowest_restart_s(ollama: Mapping[str, Any], backend: Mapping[str, Any]) -> int:
-    """How long both services may take to start: a restore any earlier would undo what is about to work."""
-    seconds = (ollama["timeout_s"] or 0) + (backend.get("timeout_s") or 0)
-    return min(max(seconds, LEAST_RESTORE_AFTER_S), NUMBERS["gpu_memory_restore_after"][1])
+def _slowest_step_s(ollama: Mapping[str, Any], backend: Mapping[str, Any]) -> int:
+    """How long a restart or a load test may take: a restore any earlier would undo what is about to work."""
+    restart = (ollama["timeout_s"] or 0) + (backend.get("timeout_s") or 0)
+    load = float(backend["load"].get("timeout") or 0) + LOAD_EXTRA_S
+    return int(min(max(restart, load, LEAST_RESTORE_AFTER_S), NUMBERS["gpu_memory_restore_after"][1]))
 
 
 def _profile_file(backend: Mapping[str, Any], profile: _profile.Profile | None) -> dict[str, Any] | None:

@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _verdict
+
 FIRST_NAMED = 5
+WEEK = 7 * 24 * 60  # in minutes
 
 
 def judge(finished: Mapping[str, Mapping[str, Any] | None], max_fail_percentage: Any) -> dict[str, Any]:
@@ -32,6 +35,51 @@ def judge(finished: Mapping[str, Mapping[str, Any] | None], max_fail_percentage:
             reason = f"wave {number} closed the gate: {', '.join(bad[:FIRST_NAMED])}{more}"
             return {"open": False, "wave": max(waves) + 1, "reason": reason}
     return {"open": True, "wave": max(waves, default=0) + 1, "reason": None}
+
+
+def restore_after_s(declared: Sequence[float]) -> float:
+    """For how long a host of a wave may go without word from the controller, of what each of them alone may.
+
+    Ansible goes from step to step with the whole wave. So a good host waits for a bad one until its restart has taken
+    all its time, and then until it is back: the longest step of any, twice.
+    """
+    return max(declared) * (2 if len(declared) > 1 else 1)
+
+
+def watchers(batch: Sequence[str], watched: Sequence[str]) -> dict[str, list[str]]:
+    """Which host of the next wave looks after which of the earlier ones, spread evenly, as {host: [watched]}."""
+    shares: dict[str, list[str]] = {}
+    for number, host in enumerate(watched):
+        shares.setdefault(batch[number % len(batch)], []).append(host)
+    return shares
+
+
+def spoilt(read: Mapping[str, Any]) -> list[str]:
+    """Why a host that had ended well may not stand any more. `read`: gpu_memory_info with its journal since then."""
+    if "ollama" not in read:
+        return [f"it cannot be read again: {read.get('msg') or 'no message'}"]
+    reasons = []
+    unit, journal = read["ollama"]["unit"], read["ollama"]["journal"]
+    failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
+    if failures:
+        reasons.append(f"Ollama's journal: {_verdict.plainest_failure(failures)}")
+    if unit["active_state"] != "active":
+        reasons.append(f"{unit['name']} is {unit['active_state']}")
+    health = read["backend"]["health"]
+    if health is not None and not health["ok"]:
+        reasons.append(f"the backend is not healthy: {health['error'] or health['status']}")
+    return reasons
+
+
+def minutes(value: Any) -> float:
+    """Raises ValueError where `value` is no number of minutes, up to a week."""
+    try:
+        number = float(0 if value is None else value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number <= WEEK:
+        raise ValueError(f"gpu_memory_bake_minutes = {value!r} must be minutes, from 0 to {WEEK}")
+    return number
 
 
 def _percentage(value: Any) -> float:

@@ -126,6 +126,11 @@ options:
         C(used_mib), C(peak_used_mib), C(max_used_mib), C(requests_done) and C(requests).
       - Its mode is 0600, its directory must exist. It stays when the module ends.
     type: path
+  renew:
+    description:
+      - The run whose lease on this host is renewed all the while, see M(selo.gpu_memory.gpu_memory_generation).
+      - The host does so itself, since a controller with many hosts in a wave cannot be everywhere.
+    type: str
   bindings_path:
     description:
       - A directory on the host with C(pynvml.py), for hosts that have no good nvidia-ml-py of their own.
@@ -291,6 +296,7 @@ load:
 """
 
 import contextlib  # noqa: E402
+import subprocess  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -303,9 +309,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _prompts,
     _sampler,
     _secrets,
+    _state,
 )
 
 SETTLE_S = 0.5
+RENEW_EVERY_S = 5  # the shortest lease is one of 30 s
 
 
 def problems_of(wanted: dict[str, Any]) -> list[str]:
@@ -368,7 +376,11 @@ def measure(
             if wanted["load"]:
                 run = _load.LoadRun(load_of(wanted["load"], private))
             until = time.monotonic() + (wanted["duration"] or 0)
+            renewed = float("-inf")
             while (run and run.running) or time.monotonic() < until:
+                if wanted["renew"] and time.monotonic() - renewed >= RENEW_EVERY_S:
+                    renew(wanted["renew"])
+                    renewed = time.monotonic()
                 figures = sampler.progress(timeout_s=0.1)
                 if figures and wanted["progress_path"]:
                     figures["max_used_mib"] = wanted["max_used_mib"]
@@ -379,6 +391,13 @@ def measure(
             return sampler.stop(), run.result() if run else None, None
         except _nvml.NvmlProblem as problem:
             return [], run.result() if run else None, problem
+
+
+def renew(run_id: str) -> None:
+    """Put the restore off. If that fails, the restore is the answer to it, and not this module's business."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        nowhere = subprocess.DEVNULL
+        subprocess.run([_state.Paths().tool, "renew", run_id], stdout=nowhere, stderr=nowhere, timeout=10, check=False)
 
 
 def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset()) -> _load.Load:
@@ -430,6 +449,7 @@ def main() -> None:
             "progress_path": {"type": "path"},
             "private_files": {"type": "list", "elements": "path", "default": []},
             "private_units": {"type": "list", "elements": "str", "default": []},
+            "renew": {"type": "str"},
             "bindings_path": {"type": "path"},
             "show_secrets": {"type": "bool", "default": False, "no_log": False},
         },

@@ -17,6 +17,19 @@ options:
   max_fail_percentage:
     description: How many percent of a wave may fail before the gate closes; 0 by default.
     type: float
+  bake_minutes:
+    description:
+      - How long to wait before this wave starts, 0 by default. What the earlier waves read in that time is for
+        O(watched) to judge.
+      - Without any change in the wave before, nothing is waited for.
+    type: float
+  watched:
+    description: Whether this wave has read the hosts of the earlier ones again, into C(__gpu_memory_watched).
+    type: bool
+    default: false
+  report_dir:
+    description: Where the records are, of which those of hosts that did not last are corrected; needed with O(watched).
+    type: path
 attributes:
   check_mode:
     description: Can run in check mode and return the same.
@@ -55,4 +68,20 @@ reason:
   returned: success
   type: str
   sample: null
+restore_after:
+  description: After how many seconds without word from the controller a host of this wave restores itself.
+  returned: success
+  type: float
+  sample: 480
+watchers:
+  description: Which host of this wave is to read which of the earlier ones again; empty where nothing was waited for.
+  returned: success
+  type: dict
+  sample: {gpu02: [gpu01]}
+spoilt:
+  description: The corrected records of hosts of earlier waves that did not last.
+  returned: success
+  type: list
+  elements: dict
+  sample: []
 """

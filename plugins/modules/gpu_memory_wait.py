@@ -32,9 +32,6 @@ options:
   wave:
     description: The wave to show.
     type: int
-  renew:
-    description: The run whose lease is to be renewed.
-    type: str
 attributes:
   check_mode:
     description: Can run in check mode and return the same.

@@ -65,6 +65,16 @@ def test_proof_max_age():
     assert not good(proven(age_s=87000, declaration=declaration), declaration)["proof"]
 
 
+@pytest.mark.parametrize(
+    "severity, age_s, holds", [("fatal", 60, False), ("fatal", 7200, True), ("recovered", 60, True)]
+)
+def test_a_failure_after_it_refutes_a_proof(severity, age_s, holds):
+    host = proven(age_s=3600)
+    host["ollama"]["journal"]["failures"] = [{"severity": severity, "at": NOW - age_s, "line": "out of memory"}]
+    decision = good(host)
+    assert (bool(decision["proof"]), decision["load_needed"]) == (holds, not holds)
+
+
 def test_a_proof_that_did_not_pass_is_none():
     assert good(proven(verdict="fail"))["proof"] is None
 

@@ -102,9 +102,15 @@ def test_booleans_of_the_command_line(value, wanted):
 
 @pytest.mark.parametrize(
     ("restore_after", "backend", "seconds"),
-    [(0, "guide", 240), (0, "none", 240), (0, {"extends": "guide", "timeout_s": 600}, 660), (30, "guide", 30)],
+    [
+        (0, "guide", 240),
+        (0, "none", 240),
+        (0, {"extends": "guide", "timeout_s": 600}, 660),
+        (0, {"extends": "none", "load": {"url": "http://x/", "timeout": 900}}, 1020),
+        (30, "guide", 30),
+    ],
 )
-def test_a_restore_waits_until_both_services_had_their_time(restore_after, backend, seconds):
+def test_a_restore_waits_until_services_and_load_had_their_time(restore_after, backend, seconds):
     assert declared(restore_after=restore_after, backend=backend)["restore_after"] == seconds
 
 

@@ -80,3 +80,48 @@ def test_closed_always_has_a_reason(finished, allowed):
     gate = _gate.judge(finished, allowed)
     assert gate["open"] is (gate["reason"] is None)
     assert gate["wave"] >= 1
+
+
+def read_again(*failures: str, state: str = "active", health: dict | None = None) -> dict:
+    rows = [{"severity": "fatal", "at": 1.0, "line": line} for line in failures]
+    unit = {"name": "ollama.service", "active_state": state}
+    return {"ollama": {"unit": unit, "journal": {"failures": rows}}, "backend": {"health": health}}
+
+
+def test_what_lasts_is_not_spoilt():
+    warning = read_again()
+    warning["ollama"]["journal"]["failures"] = [{"severity": "recovered", "at": 1.0, "line": "out of memory"}]
+    assert _gate.spoilt(read_again()) == _gate.spoilt(warning) == []
+    assert _gate.spoilt(read_again(health={"ok": True, "status": 200, "error": None})) == []
+
+
+@pytest.mark.parametrize(
+    "read, reason",
+    [
+        (
+            read_again("x died", "cudaMalloc failed: out of memory"),
+            "Ollama's journal: cudaMalloc failed: out of memory",
+        ),
+        (read_again(state="failed"), "ollama.service is failed"),
+        (read_again(health={"ok": False, "status": 503, "error": None}), "the backend is not healthy: 503"),
+        ({"failed": True, "msg": "lost the connection"}, "it cannot be read again: lost the connection"),
+    ],
+)
+def test_what_did_not_last(read, reason):
+    assert _gate.spoilt(read) == [reason]
+
+
+def test_the_next_wave_shares_the_watch():
+    assert _gate.watchers(["c", "d"], ["a", "b", "e"]) == {"c": ["a", "e"], "d": ["b"]}
+    assert _gate.watchers(["c"], []) == {}
+
+
+@pytest.mark.parametrize("junk", ["x", -1, True, "nan", 20000])
+def test_no_minutes(junk):
+    with pytest.raises(ValueError, match="gpu_memory_bake_minutes = .* must be minutes, from 0 to 10080"):
+        _gate.minutes(junk)
+
+
+def test_good_hosts_outlast_a_bad_one():
+    assert _gate.restore_after_s([240]) == 240
+    assert _gate.restore_after_s([240, 660, 240]) == 1320

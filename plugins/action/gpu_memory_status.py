@@ -1,0 +1,37 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Show how all hosts of a run are. Contacts no host; runs once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _status
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+
+COLORS = {**dict.fromkeys(_status.NEEDS_SOMEONE, "red"), _status.WELL: "green"}
+LOST = {"msg": "no answer in this run"}
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        result = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        statuses = []
+        for host in variables.get("ansible_play_hosts_all") or []:
+            of_host = variables["hostvars"][host]
+            declared, read = (of_host.get(f"__gpu_memory_{name}") or {} for name in ("declared", "read"))
+            statuses.append(_status.status(host, declared, read if declared else LOST))
+        for status, text in _status.table(statuses):
+            Display().display(text, color=COLORS.get(status["state"], "yellow") if status else None)
+        if not self._task.check_mode:
+            directory = _controller.report_directory(self._task.args["report_dir"])
+            _controller.write_json(directory / "status.json", {"hosts": statuses})
+        alarmed = [one["host"] for one in statuses if one["state"] in _status.NEEDS_SOMEONE]
+        return {**result, "changed": False, "shown": len(statuses), "alarmed": alarmed}

@@ -1,0 +1,261 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a host is now, without any load, and what to do next; and its text for the terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _drift, _state, _verdict, _wanted
+
+# From the worst to the best. Whoever is woken looks at the first ones.
+UNREADABLE, HELD, DOWN, OUT_OF_MEMORY = "not readable", "in a run", "down", "out of memory"
+DRIFTED, OVER, UNPROVEN, WELL = "drift", "over", "not proven", "ok"
+STATES = (UNREADABLE, DOWN, OUT_OF_MEMORY, OVER, DRIFTED, HELD, UNPROVEN, WELL)
+NEEDS_SOMEONE = STATES[: STATES.index(HELD)]
+OLLAMA, BACKEND = "Ollama", "backend"
+HOSTS_SHOWN = 40
+LINES_SHOWN = 3
+WRONG_SHOWN = 4
+HOLDERS_SHOWN = 5
+
+
+def status(host: str, declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+    """How one host is: `state` (of `STATES`), `wrong` (why, in sentences), `next` (a command or an action), and facts.
+
+    `declared`: `_declare.resolve`. `read`: gpu_memory_info, its journal of the last hours; one that failed has `msg`.
+    The facts: `profile`, `proof` {at, age_s, holds} or None, `failures` (fatal lines since the proof, {at, line}),
+    `memory` (a GPU each: index, used_mib, total_mib, allowed_mib, holders by size), `problems` of the declaration.
+    """
+    base: dict[str, Any] = {
+        "host": host,
+        "profile": (declared.get("profile") or {}).get("label"),
+        "proof": None,
+        "failures": [],
+        "memory": [],
+        "state": UNREADABLE,
+    }
+    if "ollama" not in read:
+        why = str(read.get("msg") or "no message").strip()
+        return {**base, "wrong": [why], "next": "see whether it is up; an apply that was cut off it undoes by itself"}
+    decision = _decide.decide(declared, read, deploys=False)
+    kept = read["state"].get("proof")
+    now = float(read["host"]["time"])
+    proof = None
+    if kept:
+        holds = decision.get("proof") is not None
+        proof = {"at": kept["at"], "age_s": now - float(kept["at"]), "holds": holds}
+    since = float(kept["at"]) if kept else 0.0
+    failures = [
+        {"at": failure["at"], "line": failure["line"]}
+        for failure in read["ollama"]["journal"]["failures"]
+        if failure["severity"] == "fatal" and failure["at"] > since
+    ]
+    memory = memory_of(declared, read)
+    found = {
+        HELD: _held(read["state"]),
+        DOWN: _down(read),
+        OUT_OF_MEMORY: _out_of_memory(failures, bool(kept)),
+        OVER: [
+            f"GPU {gpu['index']} holds {gpu['used_mib']} of {gpu['allowed_mib']} MiB"
+            for gpu in memory
+            if gpu["used_mib"] is not None and gpu["allowed_mib"] is not None and gpu["used_mib"] > gpu["allowed_mib"]
+        ],
+        DRIFTED: [*decision["problems"], *drift(declared, read, decision)],
+        UNPROVEN: [] if proof and proof["holds"] else [_unproven(proof)],
+    }
+    state = next((name for name in STATES if found.get(name)), WELL)
+    wrong = [text for name in STATES for text in found.get(name) or [] if name != UNPROVEN or state == UNPROVEN]
+    return {
+        **base,
+        "proof": proof,
+        "failures": failures,
+        "memory": memory,
+        "state": state,
+        "wrong": wrong,
+        "next": _next(state, host, declared, read, memory, drifted=bool(found[DRIFTED])),
+    }
+
+
+def memory_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who holds how much of each GPU that could be read, the largest first."""
+    profile = declared.get("profile") or {}
+    runners = {runner["pid"] for runner in read["ollama"]["runners"]}
+    backend = set(read["backend"]["pids"])
+    gpus = []
+    for gpu in _wanted.usable_gpus(read["nvml"]):
+        holders = [
+            {
+                "name": OLLAMA if one["pid"] in runners else BACKEND if one["pid"] in backend else one["name"],
+                "pid": one["pid"],
+                "kind": one["kind"],
+                "used_mib": one["used_mib"],
+            }
+            for one in gpu["processes"]
+        ]
+        gpus.append(
+            {
+                "index": gpu["index"],
+                "used_mib": gpu["used_mib"],
+                "total_mib": gpu["total_mib"],
+                "allowed_mib": profile.get("max_used_mib"),
+                "holders": sorted(holders, key=lambda one: -(one["used_mib"] or 0)),
+            }
+        )
+    return gpus
+
+
+def drift(declared: Mapping[str, Any], read: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
+    """What runs instead of what the profile wants; where that is not known, the files and services that differ."""
+    if decision["problems"]:
+        return []
+    rows = [row for row in _drift.drift(declared, read) if _drift.drifted(row)]
+    if rows:
+        return [f"{row['name']}={row['wanted']} is wanted, but {row['source'] or row['effect']}" for row in rows]
+    profiles_own = (declared["profile_file"] or {}).get("path")  # nothing reads it
+    files = [file["path"] for file in decision["files"] if file["path"] != profiles_own]
+    units = {"ollama": declared["ollama"]["unit"], "backend": declared["backend"].get("unit") or "the backend"}
+    return [f"{path} is not as the profile wants it" for path in files] or [
+        f"{units[name]} was not started with what is in its files" for name in decision["restart"]
+    ]
+
+
+def _held(state: Mapping[str, Any]) -> list[str]:
+    restoring, lease = state.get("restoring"), state.get("lease")
+    if restoring:
+        return [f"it is going back to generation {restoring['generation']} ({restoring['reason']})"]
+    if lease:
+        return [f"{lease['holder']}, since {lease['since']}" + ("" if lease["live"] else "; nothing is heard of it")]
+    return []
+
+
+def _down(read: Mapping[str, Any]) -> list[str]:
+    unit, api, health = read["ollama"]["unit"], read["ollama"]["api"], read["backend"]["health"]
+    texts = []
+    if unit.get("error") or unit["active_state"] != "active":
+        texts.append(f"{unit['name']} is {unit.get('active_state') or unit.get('error')}")
+    elif api["error"]:
+        texts.append(f"Ollama does not answer: {api['error']}")
+    if read["nvml"]["status"] != "ok":
+        texts.append(f"NVML: {read['nvml']['message']}")
+    if health is not None and not health["ok"]:
+        texts.append(f"the backend is not healthy: {health['error'] or health['status']}")
+    return texts
+
+
+def _out_of_memory(failures: Sequence[Mapping[str, Any]], proven: bool) -> list[str]:
+    if not failures:
+        return []
+    count = "1 line" if len(failures) == 1 else f"{len(failures)} lines"
+    return [f"Ollama ran out of memory, or died: {count} {'since the last proof' if proven else 'in its journal'}"]
+
+
+def _unproven(proof: Mapping[str, Any] | None) -> str:
+    if proof is None:
+        return "nothing was ever proven here"
+    return (
+        f"the proof of {_ago(proof['age_s'])} no longer holds: it is too old, or of something else than what runs now"
+    )
+
+
+def _next(
+    state: str,
+    host: str,
+    declared: Mapping[str, Any],
+    read: Mapping[str, Any],
+    memory: Sequence[Mapping[str, Any]],
+    drifted: bool,
+) -> str:
+    apply = f"ansible-playbook selo.gpu_memory.apply --limit {host}"
+    if state == WELL:
+        return "nothing"
+    if state == DOWN:
+        look = f"on the host: journalctl -u {declared['ollama']['unit']} -n 50"
+        back = f"; or back to what ran before: ansible-playbook selo.gpu_memory.rollback --limit {host}"
+        return look + (back if read["state"].get("previous") else "")
+    if state == HELD:
+        return "wait for that run to end; on the host: gpu-memory status"
+    stranger = _stranger(memory)
+    if stranger and state in (OUT_OF_MEMORY, OVER):
+        return f"end {stranger['name']} (process {stranger['pid']}, {stranger['used_mib']} MiB), or move it elsewhere"
+    if state == OUT_OF_MEMORY and not drifted:
+        if (declared.get("profile") or {}).get("name") == "stable":
+            return f"ansible-playbook selo.gpu_memory.apply_conservative --limit {host}"
+        return "lower num_ctx or num_parallel of its profile, or serve a smaller model"
+    return apply
+
+
+def _stranger(memory: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Who computes besides Ollama and the backend, and without whom a GPU would stay within its threshold."""
+    for gpu in memory:
+        over = (gpu["used_mib"] or 0) - (gpu["allowed_mib"] or gpu["total_mib"])
+        for holder in gpu["holders"]:
+            is_stranger = holder["kind"] == "compute" and holder["name"] not in (OLLAMA, BACKEND)
+            if is_stranger and 0 < over <= (holder["used_mib"] or 0):
+                return holder
+    return None
+
+
+# Text -----------------------------------------------------------------------------------------------------------------
+
+
+def table(statuses: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any] | None, str]]:
+    """All hosts as (status, text): a line each, then a block for each that is not well, the worst last, and the count.
+
+    Above `HOSTS_SHOWN` hosts those that are well have no line.
+    """
+    shown = [one for one in statuses if len(statuses) <= HOSTS_SHOWN or one["state"] != WELL]
+    width = max([len(one["host"]) for one in shown] or [0])
+    rows: list[tuple[Mapping[str, Any] | None, str]] = []
+    if shown:
+        rows.append((None, f"{'host':<{width}}  {'state':<13}  {'profile':<14}  {'proven':<12}  GPU memory now"))
+    rows += [(one, _row(one, width)) for one in shown]
+    worst_last = sorted((one for one in statuses if one["state"] != WELL), key=lambda one: -STATES.index(one["state"]))
+    rows += [(one, _block(one)) for one in worst_last]
+    counts = [(state, sum(one["state"] == state for one in statuses)) for state in STATES]
+    total = ", ".join(f"{count} {state}" for state, count in counts if count)
+    return [*rows, (None, f"\n{len(statuses)} host{'s' if len(statuses) != 1 else ''}: {total}")]
+
+
+def _row(one: Mapping[str, Any], width: int) -> str:
+    proof = one["proof"]
+    proven = "never" if proof is None else _ago(proof["age_s"]) + ("" if proof["holds"] else " !")
+    memory = ", ".join(f"{gpu['used_mib']} of {gpu['allowed_mib'] or gpu['total_mib']} MiB" for gpu in one["memory"])
+    if one["state"] == UNREADABLE:
+        proven = memory = "-"
+    text = f"{one['host']:<{width}}  {one['state'].upper():<13}  {one['profile'] or '-':<14}  {proven:<12}  {memory}"
+    return text.rstrip()
+
+
+def _block(one: Mapping[str, Any]) -> str:
+    lines = [f"{one['host']}  {one['state'].upper()}"]
+    lines += [f"  {'wrong':<8} {text}" for text in one["wrong"][:WRONG_SHOWN]]
+    if len(one["wrong"]) > WRONG_SHOWN:
+        lines.append(f"  {'':<8} and {len(one['wrong']) - WRONG_SHOWN} more")
+    failures = one["failures"]
+    plainest = _verdict.plainest_failure(failures) if failures else None
+    shown = [failure for failure in failures if failure["line"] == plainest][-1:]
+    shown += [failure for failure in failures[-LINES_SHOWN:] if failure not in shown]
+    for failure in sorted(shown, key=lambda failure: failure["at"])[-LINES_SHOWN:]:
+        lines.append(f"  {'journal':<8} {_state.moment(failure['at'])}  {failure['line'][:160]}")
+    for gpu in one["memory"]:
+        holders = [f"{holder['name']} {holder['used_mib']}" for holder in gpu["holders"] if holder["used_mib"]]
+        more = f" and {len(holders) - HOLDERS_SHOWN} more" if len(holders) > HOLDERS_SHOWN else ""
+        who = f": {', '.join(holders[:HOLDERS_SHOWN])}{more}" if holders else ""
+        lines.append(f"  {'memory':<8} GPU {gpu['index']}: {gpu['used_mib']} of {gpu['total_mib']} MiB{who}")
+    lines.append(f"  {'next':<8} {one['next']}")
+    return "\n" + "\n".join(_plain(line) for line in lines)
+
+
+def _plain(text: str) -> str:
+    """One line that a terminal shows as it is: names of processes and lines of a journal may hold anything."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"

@@ -1,0 +1,56 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin `gpu_memory_status`, which does the work on the controller."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gpu_memory_status
+short_description: Show how all hosts of a run are, and what to do next
+version_added: "1.0.0"
+description:
+  - Prints a line for each host, then for each that is not well what is wrong, who holds its GPU, and what to do next.
+  - Uses what was declared and read of each host before, see the role P(selo.gpu_memory.gpu_memory#role).
+  - Writes C(status.json) with all of it.
+  - This is an action plugin; it runs on the controller.
+options:
+  report_dir:
+    description: Where C(status.json) goes, on the controller, relative to where the user stands.
+    type: path
+    required: true
+attributes:
+  check_mode:
+    description: Can run in check mode and return the same.
+    support: full
+  diff_mode:
+    description: Changes nothing on a host, so there is nothing to show.
+    support: none
+  idempotent:
+    description: The same input gives the same output.
+    support: full
+author:
+  - selo.gpu_memory authors (@selo-ai)
+"""
+
+EXAMPLES = r"""
+- name: Show
+  selo.gpu_memory.gpu_memory_status:
+    report_dir: gpu-memory-report
+  run_once: true
+"""
+
+RETURN = r"""
+shown:
+  description: How many hosts were shown.
+  returned: success
+  type: int
+  sample: 16
+alarmed:
+  description: The hosts that need someone now, which is all but V(ok), V(not proven) and V(in a run).
+  returned: success
+  type: list
+  elements: str
+  sample: [gpu03]
+"""

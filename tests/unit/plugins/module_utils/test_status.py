@@ -1,0 +1,120 @@
+"""What the night's reader is told of a host."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _status
+
+from tests.unit.builders import NOW, changed, declared, gpu, read
+
+OOM = {"severity": "fatal", "at": NOW - 60, "line": "cudaMalloc failed: out of memory"}
+
+
+def proven(**changes):
+    host = changed(read(), changes)
+    key = _decide.decide(declared(), host, deploys=False).get("proof_key")
+    host["state"]["proof"] = {"key": key, "verdict": "pass", "at": NOW - 7200, "record": {}}
+    return host
+
+
+def status(host, **declaration):
+    return _status.status("gpu01", declared(**declaration), host)
+
+
+def test_a_proven_host_needs_nobody():
+    found = status(proven())
+    assert (found["state"], found["wrong"], found["next"]) == ("ok", [], "nothing")
+    assert found["proof"] == {"at": NOW - 7200, "age_s": 7200, "holds": True}
+
+
+def test_a_host_that_cannot_be_read():
+    found = _status.status("gpu01", declared(), {"failed": True, "msg": "lost the connection"})
+    assert (found["state"], found["wrong"]) == ("not readable", ["lost the connection"])
+
+
+@pytest.mark.parametrize(
+    "changes, state, wrong, what_next",
+    [
+        ({"ollama.unit.active_state": "failed"}, "down", "ollama.service is failed", "journalctl -u ollama.service"),
+        ({"ollama.api.error": "refused"}, "down", "Ollama does not answer: refused", "journalctl"),
+        (
+            {"backend.health": {"ok": False, "status": 503, "error": None}},
+            "down",
+            "the backend is not healthy: 503",
+            "journalctl",
+        ),
+        ({"ollama.journal.failures": [OOM]}, "out of memory", "1 line since the last proof", "apply_conservative"),
+        (
+            {"nvml.gpus.0.used_mib": 12289},
+            "over",
+            "GPU 0 holds 12289 of 12288 MiB",
+            "selo.gpu_memory.apply --limit gpu01",
+        ),
+        (
+            {"backend.env_files.0.values.CHAT_NUM_CTX": "8192"},
+            "drift",
+            "CHAT_NUM_CTX=4096 is wanted, but",
+            "selo.gpu_memory.apply --limit gpu01",
+        ),
+        (
+            {"backend.env_files.0.values.CHAT_NUM_CTX": None},
+            "drift",
+            "CHAT_NUM_CTX=4096 is wanted, but CHAT_NUM_CTX is not in",
+            "apply",
+        ),
+    ],
+)
+def test_what_is_wrong_and_what_to_do(changes, state, wrong, what_next):
+    found = status(changed(proven(), changes))
+    assert found["state"] == state
+    assert wrong in found["wrong"][0]
+    assert what_next in found["next"]
+
+
+def test_a_failure_before_the_proof_is_history():
+    assert status(proven(**{"ollama.journal.failures": [{**OOM, "at": NOW - 9000}]}))["state"] == "ok"
+
+
+def test_never_proven():
+    found = status(read())
+    assert (found["state"], found["wrong"]) == ("not proven", ["nothing was ever proven here"])
+
+
+def test_a_run_in_progress_is_no_alarm_but_a_fault_besides_it_is():
+    lease = {"holder": "alice", "since": "noon", "until": "later", "live": True, "generation": "0001"}
+    assert status(changed(proven(), {"state.lease": lease}))["state"] in ("in a run", "drift")
+    down = changed(proven(), {"state.lease": lease, "ollama.unit.active_state": "failed"})
+    assert status(down)["state"] == "down"
+
+
+def test_who_holds_the_memory_by_name_and_size():
+    processes = [
+        {"pid": 900, "name": "Xorg", "kind": "graphics", "used_mib": 800},
+        {"pid": 901, "name": "miner", "kind": "compute", "used_mib": 4000},
+    ]
+    found = status(proven(**{"nvml.gpus": [gpu(used_mib=14000, processes=processes)]}))
+    assert [holder["name"] for holder in found["memory"][0]["holders"]] == ["miner", "Xorg"]
+    assert found["next"] == "end miner (process 901, 4000 MiB), or move it elsewhere"
+
+
+def test_the_worst_stands_last_and_everything_is_counted():
+    statuses = [
+        status(changed(proven(), {"ollama.unit.active_state": "failed"})),
+        status(proven()),
+        status(read()),
+    ]
+    rows = [text for _, text in _status.table(statuses)]
+    assert rows[-2].lstrip().startswith("gpu01  DOWN")
+    assert rows[-1].strip() == "3 hosts: 1 down, 1 not proven, 1 ok"
+
+
+def test_of_a_large_fleet_only_what_is_not_well_has_a_line():
+    rows = _status.table([status(proven())] * 100 + [status(read())])
+    assert len(rows) == 1 + 1 + 1 + 1
+    assert rows[-1][1].strip() == "101 hosts: 1 not proven, 100 ok"
+
+
+def test_no_name_can_command_the_terminal():
+    processes = [{"pid": 901, "name": "\x1b[2Jmi\nner", "kind": "compute", "used_mib": 14000}]
+    found = status(proven(**{"nvml.gpus": [gpu(used_mib=14000, processes=processes)]}))
+    assert "\x1b" not in "".join(text for _, text in _status.table([found]))
