@@ -28,6 +28,9 @@ def judge_load(declared: Mapping[str, Any], load: Mapping[str, Any], after: Mapp
     figures = load.get("load") or {}
     if load.get("breached"):
         reasons.append(str(load.get("msg") or "the load test failed"))
+        threshold, peak = declared["profile"]["max_used_mib"], load.get("peak_used_mib")
+        if threshold is not None and peak is not None and peak > threshold:
+            reasons += holders(load)
     elif figures.get("failed"):
         reasons.append(f"{figures['failed']} of {figures['requests']} requests failed")
     if failures:
@@ -58,6 +61,17 @@ def judge_load(declared: Mapping[str, Any], load: Mapping[str, Any], after: Mapp
     if declared["profile"]["max_used_mib"] is None:
         doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
     return ("inconclusive", doubts) if doubts else ("pass", [])
+
+
+def holders(load: Mapping[str, Any]) -> list[str]:
+    """Who held memory during a load, each at its most."""
+    found = sorted(load.get("processes") or [], key=lambda process: -(process["peak_mib"] or 0))
+    shown = [
+        f"{process['name'] or 'process ' + str(process['pid'])} {process['peak_mib']}"
+        for process in found
+        if process["peak_mib"]
+    ]
+    return [f"who held it, each at its most, in MiB: {', '.join(shown)}"] if shown else []
 
 
 def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

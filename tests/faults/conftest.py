@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.fault_lab import Host, lab
+from tests.faults.fault_lab import LAB, Host, lab
 from tests.faults.outcome import Outcome, attempt
 from tests.faults.table import FAULTS, Fault
 
@@ -27,19 +27,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def hosts() -> Iterator[queue.Queue[Host]]:
-    """The lab's hosts that nobody uses just now; whoever takes one makes it fresh and puts it back."""
-    lab("up", str(AT_ONCE))
+    """Hosts that nobody uses just now; whoever takes one makes it fresh and puts it back.
+
+    Each is a lab of its own: a lab waits until all its hosts are well.
+    """
     free: queue.Queue[Host] = queue.Queue()
     for number in range(1, AT_ONCE + 1):
-        free.put(Host(f"gpu{number:02d}"))
+        lab("up", "1", name=f"{LAB}-{number}")
+        free.put(Host("gpu01", f"{LAB}-{number}"))
     yield free
-    lab("down")
+    for number in range(1, AT_ONCE + 1):
+        lab("down", name=f"{LAB}-{number}")
 
 
 @pytest.fixture
 def host(hosts: queue.Queue[Host]) -> Iterator[Host]:
     host = hosts.get()
-    lab("reset", host.name)
+    host.reset()
     yield host
     hosts.put(host)
 
@@ -51,7 +55,7 @@ def attempts(
     def one(fault: Fault, directory: Path) -> Outcome:
         host = hosts.get()
         try:
-            lab("reset", host.name)
+            host.reset()
             return attempt(fault, host, directory)
         finally:
             hosts.put(host)
@@ -60,3 +64,13 @@ def attempts(
         selected = [item.callspec.params["fault"] for item in request.session.items if "fault" in item.fixturenames]
         yield {fault.name: pool.submit(one, fault, tmp_path_factory.mktemp(fault.name)) for fault in selected}
         pool.shutdown(cancel_futures=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    ended = {
+        outcome: [report for report in terminalreporter.getreports(outcome) if "::test_fault[" in report.nodeid]
+        for outcome in ("passed", "failed")
+    }
+    total = sum(len(reports) for reports in ended.values())
+    if total:
+        terminalreporter.write_line(f"figure: {len(ended['passed'])} of {total} faults ended as promised")

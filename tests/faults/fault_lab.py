@@ -60,7 +60,7 @@ MOMENTS = {
 }
 
 
-def lab(*words: str, name: str = LAB) -> None:
+def lab(*words: str, name: str) -> None:
     environment = {**os.environ, "LAB_NAME": name}
     done = subprocess.run([ROOT / "script" / "lab", *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -70,9 +70,13 @@ class Host:
     def __init__(self, name: str, lab: str = LAB) -> None:
         self.name = name
         self.container = f"{os.environ.get('LAB_PREFIX', '')}{lab}-{name}"
+        self.lab = lab
         self.inventory = ROOT / ".lab" / lab / "inventory"
 
-    def run(self, script: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def reset(self) -> None:
+        lab("reset", self.name, name=self.lab)
+
+    def run(self, script: str, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a script as root with all capabilities, over no network."""
         command = [ENGINE, "exec", "--privileged", "--interactive", self.container, "bash"]
         return subprocess.run(command, input=script, capture_output=True, text=True, timeout=timeout_s)

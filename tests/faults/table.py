@@ -225,7 +225,7 @@ FAULTS = [
         "loading",
         "until pkill -STOP llama-server; do sleep 0.1; done",
         "rolled_back",
-        ("requests failed", "timed out"),
+        ("requests failed", "no complete answer within 12 s"),
         variables=QUICK_LOAD,
     ),
     Fault(

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.faults.conftest import AT_ONCE
-from tests.faults.fault_lab import Host, playbook
+from tests.faults.fault_lab import ANSWERS, LAB, Host, lab, playbook
 
 TIMES = int(os.environ.get("HEALTHY_TIMES", "300"))  # verdicts, over all hosts
 RUNS = (
@@ -23,12 +23,19 @@ RUNS = (
 )
 
 
+@pytest.fixture
+def healthy() -> Iterator[list[Host]]:
+    name = f"{LAB}-healthy"
+    lab("up", str(AT_ONCE), name=name)
+    yield [Host(f"gpu{number:02d}", name) for number in range(1, AT_ONCE + 1)]
+    lab("down", name=name)
+
+
 @pytest.mark.repeated
-def test_no_verdict_flips(hosts: queue.Queue[Host], tmp_path: Path) -> None:
+def test_no_verdict_flips(healthy: list[Host], tmp_path: Path) -> None:
     """A first apply writes and proves; every later apply loads without a change, every verify loads without a lease."""
-    taken = [hosts.get() for _ in range(AT_ONCE)]
-    for host in taken:
-        host.wait_until("curl -fsm 5 http://127.0.0.1:8000/health", 120)
+    for host in healthy:
+        host.wait_until(ANSWERS, 120)
     verdicts: Counter[str] = Counter()
     peaks: Counter[int] = Counter()
     others = []
@@ -36,17 +43,17 @@ def test_no_verdict_flips(hosts: queue.Queue[Host], tmp_path: Path) -> None:
         name, variables = RUNS[number % len(RUNS)]
         batches = {"gpu_memory_batches": ["100%"]}
         run = playbook(
-            taken[0], tmp_path, name, "--limit", ",".join(host.name for host in taken), **variables, **batches
+            healthy[0], tmp_path, name, "--limit", ",".join(host.name for host in healthy), **variables, **batches
         )
         output, _ = run.communicate(timeout=900)
-        for host in taken:
+        for host in healthy:
             record = json.loads((tmp_path / f"{host.name}.json").read_text())
             verdicts[record["verdict"]] += 1
             peaks[record["peak_used_mib"]] += 1
             if record["verdict"] != "pass":
                 others.append(f"{name} {host.name}: {record['verdict']}: {record['reason']}")
             (tmp_path / f"{host.name}.json").unlink()
-    for host in taken:
-        hosts.put(host)
-    print(f"\n{sum(verdicts.values())} verdicts on {AT_ONCE} hosts: {dict(verdicts)}; peaks in MiB: {dict(peaks)}")
+    print(
+        f"\nfigure: {sum(verdicts.values())} verdicts on {AT_ONCE} hosts: {dict(verdicts)}; peaks in MiB: {dict(peaks)}"
+    )
     assert not others, "\n".join(others)

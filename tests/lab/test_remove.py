@@ -14,10 +14,11 @@ import pytest
 from tests.faults import fault_lab
 from tests.faults.fault_lab import ANSWERS, BACKEND, NEW_RUNS, Host, playbook
 
-# All but what a running system writes by itself: its journal, sockets, and what programs compile for themselves.
+# All but what a running system writes by itself (its journal, sockets, what programs compile for themselves), and the
+# directories that Ansible makes for any task.
 EVERYTHING = f"""
 cd / && left_out='proc|sys|dev|tmp|run|var/log|var/tmp'
-find . -xdev -regextype posix-extended \\( -regex "\\./($left_out)" -o -name __pycache__ \\) -prune \\
+find . -xdev -regextype posix-extended \\( -regex "\\./($left_out)" -o -name __pycache__ -o -name .ansible \\) -prune \\
   -o -type d -printf '%p %y %m %U:%G\\n' -o -printf '%p %y %m %U:%G %s %T@ %l\\n' | sort
 find run -xdev -path '*gpu-memory*' | sort
 find etc usr/local home root var/lib {BACKEND[1:]} -xdev -type f ! -path '*/__pycache__/*' -exec sha256sum {{}} + |

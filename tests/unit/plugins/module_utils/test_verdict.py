@@ -697,3 +697,12 @@ def test_both_stories_are_told():
 )
 def test_users_come_where_the_host_is_proven_or_as_it_was(verdict, kept, wanted):
     assert _verdict.serves(verdict, kept) is wanted
+
+
+def test_a_breach_says_who_held_the_memory():
+    processes = [process(), process("stranger", 4000), process("idle", None), process("Xorg", 800)]
+    over = load(breached=True, msg="15690 of at most 12288 MiB used", peak_used_mib=15690, processes=processes)
+    verdict, reasons = judge(over)
+    assert verdict == "fail"
+    assert "who held it, each at its most, in MiB: llama-server 9054, stranger 4000, Xorg 800" in reasons
+    assert not any("who held it" in reason for reason in judge(load(breached=True, msg="3 requests failed"))[1])

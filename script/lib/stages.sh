@@ -1,0 +1,39 @@
+# shellcheck shell=bash
+# Shared by script/test and script/test-long. The caller sets `stages`, its own name in `program`, and `run STAGE`.
+# Every stage runs, also after one failed; the exit code and the last lines say how it went. What a stage prints as
+# `figure: ...` is repeated there.
+
+run_stages() {
+  local stage before log passed=() failed=() times=()
+  script/setup test || exit
+  PATH=$PWD/.venv/bin:$PATH
+  # Scenarios lie in molecule/, in plain sight. Creating and destroying their hosts needs no inventory of them.
+  export MOLECULE_GLOB='molecule/*/molecule.yml' MOLECULE_COMMAND_BORDERS=false MOLECULE_ANSIBLE_ARGS_STRICT_MODE=1
+  [ -t 1 ] || export NO_COLOR=1
+
+  [ $# != 0 ] || set -- "${stages[@]}"
+  for stage; do
+    if [[ " ${stages[*]} " != *" $stage "* ]]; then
+      echo "$program: no stage $stage; there are: ${stages[*]}" >&2
+      exit 2
+    fi
+  done
+  log=.cache/$(basename "$program")
+  rm -rf "$log"
+  mkdir -p "$log"
+  for stage; do
+    printf '\n=== %s\n' "$stage"
+    before=$SECONDS
+    if run "$stage" 2>&1 | tee "$log/$stage"; then passed+=("$stage"); else failed+=("$stage"); fi
+    times+=("$(printf '%-14s %4d s' "$stage" $((SECONDS - before)))")
+  done
+
+  printf '\n=== %d s in all\n' "$SECONDS"
+  printf '%s\n' "${times[@]}"
+  for stage; do
+    sed -n "s/^figure: /  $stage: /p" "$log/$stage"
+  done
+  [ ${#failed[@]} = 0 ] || echo "failed: ${failed[*]}"
+  echo "stages: ${#passed[@]} passed, ${#failed[@]} failed"
+  [ ${#failed[@]} = 0 ]
+}
