@@ -136,7 +136,7 @@ def test_other_options_reload_and_missing_ones_do_not(lab: Lab) -> None:
     wanted: list[dict[str, Any]] = [{"num_gpu": 20}] * 2 + [{}, {"num_gpu": 21}, {"num_gpu": 21, "num_ctx": 2048}]
     for options in wanted:
         assert ollama.chat(**options)[0] == 200
-        loads.append(ollama.log.count("llama-server started in"))
+        loads.append(ollama.log.count('msg="starting llama-server"'))
     assert loads == [1, 1, 1, 2, 3]
 
 

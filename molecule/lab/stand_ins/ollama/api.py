@@ -50,8 +50,8 @@ KIND_IN_JSON = {"integer": "number", "float32": "number", "boolean": "boolean", 
 class Model:
     """A name that Ollama serves: a blob and what a Modelfile adds to it."""
 
-    def __init__(self, name: str, blob: lab_models.Blob, parameters: Json, modified: str) -> None:
-        self.name, self.blob, self.parameters, self.modified = name, blob, parameters, modified
+    def __init__(self, name: str, blob: lab_models.Blob, parameters: Json, modified: str, parent: str = "") -> None:
+        self.name, self.blob, self.parameters, self.modified, self.parent = name, blob, parameters, modified, parent
 
     @property
     def digest(self) -> str:
@@ -64,7 +64,7 @@ class Model:
     def details(self) -> Json:
         family = self.blob.show["details"]["family"]
         return {
-            "parent_model": "", "format": "gguf", "family": family, "families": [family],
+            "parent_model": self.parent, "format": "gguf", "family": family, "families": [family],
             "parameter_size": self.blob.parameter_size,
             "quantization_level": self.blob.show["details"]["quantization_level"],
         }  # fmt: skip
@@ -81,8 +81,8 @@ class Library:
         if self._file.exists():
             stored = json.loads(self._file.read_text())
             self._models = {
-                name: Model(name, lab_models.blobs()[digest], parameters, modified)
-                for name, digest, parameters, modified in stored
+                name: Model(name, lab_models.blobs()[digest], parameters, modified, parent)
+                for name, digest, parameters, modified, parent in stored
                 if digest in lab_models.blobs()
             }
 
@@ -92,9 +92,9 @@ class Library:
     def find(self, name: str) -> Model | None:
         return self._models.get(full_name(name))
 
-    def put(self, name: str, blob: lab_models.Blob, parameters: Json) -> None:
+    def put(self, name: str, blob: lab_models.Blob, parameters: Json, parent: str = "") -> None:
         with self._lock:
-            self._models[full_name(name)] = Model(full_name(name), blob, parameters, now())
+            self._models[full_name(name)] = Model(full_name(name), blob, parameters, now(), parent)
             self._save()
 
     def delete(self, name: str) -> None:
@@ -104,7 +104,7 @@ class Library:
 
     def _save(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        stored = [[m.name, m.blob.digest, m.parameters, m.modified] for m in self._models.values()]
+        stored = [[m.name, m.blob.digest, m.parameters, m.modified, m.parent] for m in self._models.values()]
         self._file.write_text(json.dumps(stored))
 
 
@@ -118,6 +118,12 @@ def now(later_s: float = 0) -> str:
     later_s = min(later_s, 292 * 365.25 * 86400)
     moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=later_s)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+
+
+def openai_error(status: int, message: str) -> Json:
+    """As middleware/openai.go wraps what the routes say."""
+    kind = {400: "invalid_request_error", 404: "not_found_error"}.get(status, "api_error")
+    return {"message": message, "type": kind, "param": None, "code": None}
 
 
 def nanoseconds(seconds: float) -> int:
@@ -266,22 +272,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.answer({"version": self.ollama.version})
 
     def tags(self, _: Json) -> None:
-        tell = self.ollama.release.tags_have_capabilities
-        self.answer({"models": [
-            {
-                "name": m.name, "model": m.name, "modified_at": m.modified, "size": m.blob.file_bytes,
-                "digest": m.digest, "details": m.details(), **({"capabilities": m.capabilities} if tell else {}),
-            }
-            for m in self.ollama.library.all()
-        ]})  # fmt: skip
+        self.answer({"models": [self.listed(model) for model in self.ollama.library.all()]})
+
+    def listed(self, model: Model) -> Json:
+        found: Json = {
+            "name": model.name, "model": model.name, "modified_at": model.modified, "size": model.blob.file_bytes,
+            "digest": model.digest, "details": model.details(),
+        }  # fmt: skip
+        if self.ollama.release.tags_tell_more:
+            lengths = {key: model.blob.info(key) for key in ("context_length", "embedding_length")}
+            found.update(details={**found["details"], **lengths}, capabilities=model.capabilities)
+        return found
 
     def ps(self, _: Json) -> None:
         self.answer({"models": self.ollama.running()})
 
     def show(self, body: Json) -> None:
-        if not (body.get("model") or body.get("name")):
+        name = body.get("model") or body.get("name")
+        if not name:
             raise Refused(400, "model is required")
-        self.answer(shown(self.ollama.model(body), bool(body.get("verbose"))))
+        missing = full_name(name) if self.ollama.release.tags_tell_more else name
+        self.answer(shown(self.ollama.model(body, f"model '{missing}' not found"), bool(body.get("verbose"))))
 
     def generate(self, body: Json) -> None:
         model, prompt = self.ollama.model(body), body.get("prompt") or ""
@@ -359,7 +370,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         source = self.ollama.library.find(body.get("source") or "")
         if source is None:
             raise Refused(404, f'model "{body.get("source")}" not found')
-        self.ollama.library.put(body["destination"], source.blob, source.parameters)
+        self.ollama.library.put(body["destination"], source.blob, source.parameters, source.parent)
         self.answer(None)
 
     def create(self, body: Json) -> None:
@@ -371,8 +382,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
         base = self.ollama.library.find(body["from"])
         if base is None:
             raise Refused(500, "pull model manifest: file does not exist")
-        self.ollama.library.put(name, base.blob, {**base.parameters, **(body.get("parameters") or {})})
-        steps = [f"using existing layer sha256:{base.blob.digest}", "writing manifest", "success"]
+        parameters = {**base.parameters, **(body.get("parameters") or {})}
+        # Where 0.24 says whom a model was made of it names the file, and only in /api/show.
+        self.ollama.library.put(name, base.blob, parameters, base.name if self.ollama.release.tags_tell_more else "")
+        made = hashlib.sha256(json.dumps(parameters, sort_keys=True).encode()).hexdigest()
+        steps = [f"using existing layer sha256:{base.blob.digest}"]
+        steps += [f"creating new layer sha256:{made}"] if parameters else []
+        steps += ["writing manifest", "success"]
         if body.get("stream", True):
             for step in steps:
                 self.stream_line({"status": step})
@@ -432,7 +448,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_stream()
         else:
             self.status = status
-            self.answer({"error": message})
+            self.answer({"error": openai_error(status, message) if self.path.startswith("/v1/") else message})
 
     def answer(self, body: Json | None) -> None:
         self.send(b"" if body is None else json.dumps(body).encode(), "application/json; charset=utf-8")
@@ -481,8 +497,8 @@ def serve() -> int:
     release = release_of(version)
     settings.sources.update(release.sources)
     config = settings.server_config(release.more_settings, release.more_switches)
-    log("INFO", "routes.go:1952", "server config", env=config)
-    log("INFO", "routes.go:1954", "Ollama cloud disabled: false")
+    log("INFO", "routes.go:1951", "server config", env=config)
+    log("INFO", "routes.go:1953", "Ollama cloud disabled: false")
     host, port = settings.address()
     server = Server((host, port), Handler)
     log("INFO", "routes.go:2008", f"Listening on {host}:{port} (version {version})")

@@ -16,8 +16,9 @@ class Release:
     default_context: tuple[tuple[int, int], ...]
     # Total context (num_ctx x num_parallel), above which the automatic batch is this large; none: always 512.
     automatic_batch: tuple[tuple[int, int], ...]
-    # Whether /api/tags says what a model can do.
-    tags_have_capabilities: bool
+    # Whether /api/tags says what a model can do, how long its context is and whom it was made of; /api/show then names
+    # what it does not find with its tag.
+    tags_tell_more: bool
     # Variables shown in the "server config" line besides those that every release shows: text, and switches with their
     # defaults.
     more_settings: tuple[str, ...]
@@ -32,11 +33,11 @@ RELEASES = {
         engine="runner",
         default_context=CONTEXT_BY_MEMORY,
         automatic_batch=(),
-        tags_have_capabilities=False,
+        tags_tell_more=False,
         more_settings=(),
         more_switches=(("OLLAMA_MULTIUSER_CACHE", False), ("OLLAMA_NEW_ENGINE", False), ("OLLAMA_VULKAN", False)),
         sources=(
-            ("routes.go:1952", "routes.go:1802"), ("routes.go:1954", "routes.go:1804"),
+            ("routes.go:1951", "routes.go:1802"), ("routes.go:1953", "routes.go:1804"),
             ("routes.go:2008", "routes.go:1864"), ("routes.go:2058", "routes.go:1914"),
             ("types.go:1007", "types.go:992"), ("types.go:32", "types.go:42"), ("types.go:50", "types.go:60"),
             ("sched.go:620", "sched.go:491"), ("sched.go:641", "sched.go:511"), ("sched.go:728", "sched.go:561"),
@@ -47,7 +48,7 @@ RELEASES = {
         engine="llama-server",
         default_context=CONTEXT_BY_MEMORY,
         automatic_batch=((32768, 2048), (4096, 1024), (0, 512)),
-        tags_have_capabilities=True,
+        tags_tell_more=True,
         more_settings=("LLAMA_ARG_FIT", "LLAMA_ARG_FIT_TARGET", "OLLAMA_IGPU_ENABLE"),
         more_switches=(("OLLAMA_GO_TEMPLATE", True), ("OLLAMA_VULKAN", True)),
     ),

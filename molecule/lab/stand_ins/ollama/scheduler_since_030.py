@@ -123,7 +123,8 @@ class Runner(scheduler.Runner):
             if status == 200:
                 self.errors.clear()
                 took = time.monotonic() - self.started
-                log("INFO", "llama_server.go:1362", f"llama-server started in {took:.2f} seconds")
+                for _ in range(2):  # whoever loads waits, and so does whoever asked for the load; both say so
+                    log("INFO", "llama_server.go:1362", f"llama-server started in {took:.2f} seconds")
                 return
             if status == 503 and not loading:
                 loading = True
