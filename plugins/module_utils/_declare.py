@@ -30,10 +30,10 @@ SHAPES: tuple[tuple[str, Any, str], ...] = (
     ("sends", Mapping, "a mapping of options that the backend sends to Ollama"),
     ("reads", list, "a list of names of variables"),
     ("health", Mapping, "a mapping with url and status"),
-    ("load", Mapping, "a mapping with url, method, bodies, headers, expect_status, timeout and prompt_at"),
+    ("load", Mapping, "a mapping with url, method, bodies, headers, expect_status, timeout, prompt_at and forget"),
 )
 HEALTH_KEYS = {"url", "status"}
-LOAD_KEYS = {"url", "method", "bodies", "headers", "expect_status", "timeout", "prompt_at"}
+LOAD_KEYS = {"url", "method", "bodies", "headers", "expect_status", "timeout", "prompt_at", "forget"}
 METHODS = ("GET", "POST", "PUT")
 READERS = ("python-dotenv", "bash", "systemd", "docker")
 VERIFY = ("changed", "always", "never")
@@ -220,6 +220,10 @@ def _request_problems(where: str, backend: Mapping[str, Any]) -> list[str]:
     for part, request in (("health", health), ("load", load)):
         if request:
             problems += _url_problem(f"{where}.{part}.url", request.get("url"))
+    if not isinstance(load.get("forget", []), list):
+        problems.append(f"{where}.load.forget = {_shown(load['forget'])} must be a list of addresses")
+    else:
+        problems += [problem for url in load.get("forget", []) for problem in _url_problem(f"{where}.load.forget", url)]
     if load.get("method", "POST") not in METHODS:
         problems.append(f"{where}.load.method = {load['method']!r} is not allowed; allowed: {', '.join(METHODS)}")
     if not isinstance(load.get("bodies", []), list):

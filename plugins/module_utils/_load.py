@@ -21,6 +21,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _pro
 
 NO_ANSWER = "no answer"
 DISTINCT_ERRORS = 20  # told
+FORGET_S = 10
+GONE = 404
 COUNTED_ERRORS = 1000  # kept apart; they may name what differs at each request
 
 
@@ -32,6 +34,7 @@ class Load:
     slot's context of `context_tokens`, or a part of it (see `_prompts`), always the same for the same `seed`.
     `warm_up` requests go first, one by one, and count only if they fail; then senders join over `ramp` seconds, and
     send until `requests` are sent, or with `duration` for so many seconds.
+    `forget`: addresses that a DELETE makes forget the chats of the load.
     `private`: what must not come out with an answer's error, besides the headers. None: the error as it is.
     """
 
@@ -50,6 +53,7 @@ class Load:
     warm_up: int = 0
     ramp: float = 0
     duration: float | None = None
+    forget: Sequence[str] = ()
     private: frozenset[str] | None = frozenset()
 
     def body(self, index: int) -> Any:
@@ -189,6 +193,20 @@ class LoadRun:
                 return None
             index = next(self._indices)
         return index if self.requests is None or index < self.requests else None
+
+
+def not_forgotten(load: Load) -> list[str]:
+    """Ask for the chats of a load to be forgotten; what went wrong. One that is not there is forgotten."""
+    problems = []
+    for url in load.forget:
+        try:
+            answer = _http.request(url, method="DELETE", headers=load.headers, timeout=FORGET_S)
+        except _http.HttpError as problem:
+            problems.append(str(problem))
+            continue
+        if not 200 <= answer.status < 300 and answer.status != GONE:
+            problems.append(_without_secrets(f"status {answer.status}: {_http.error_text(answer.body)}", load))
+    return problems
 
 
 def percentile(values: Sequence[float], percent: float) -> float | None:

@@ -212,6 +212,8 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
             text += f", longest prompt {journal['longest_prompt']} of {context} tokens"
         if journal.get("truncated"):
             text += f", {journal['truncated']} prompts shortened"
+    if load.get("not_forgotten"):
+        text += f", {len(load['not_forgotten'])} chats stay with the backend: {load['not_forgotten'][0]}"
     return text
 
 

@@ -73,6 +73,13 @@ options:
       requests:
         description: How many requests are sent in all. By default as many as O(load.concurrency).
         type: int
+      forget:
+        description:
+          - Addresses that make the server forget the chats of this load. Each is asked with DELETE and O(load.headers),
+            once the load has ended. What does not work stands in C(load.not_forgotten), and fails nothing.
+        type: list
+        elements: str
+        default: []
       timeout:
         description: How many seconds a request may take in all.
         type: float
@@ -388,7 +395,10 @@ def measure(
                     _progress.write(wanted["progress_path"], figures)
             if run:
                 time.sleep(SETTLE_S)
-            return sampler.stop(), run.result() if run else None, None
+            gpus = sampler.stop()
+            if not run:
+                return gpus, None, None
+            return gpus, {**run.result(), "not_forgotten": _load.not_forgotten(load_of(wanted["load"], private))}, None
         except _nvml.NvmlProblem as problem:
             return [], run.result() if run else None, problem
 
@@ -444,6 +454,7 @@ def main() -> None:
                     "warm_up": {"type": "int", "default": 0},
                     "ramp": {"type": "float", "default": 0},
                     "duration": {"type": "float"},
+                    "forget": {"type": "list", "elements": "str", "default": []},
                 },
             },
             "progress_path": {"type": "path"},

@@ -243,3 +243,18 @@ def test_errors_that_always_differ_do_not_pile_up() -> None:
     found = tally.summary(0, 1)
     assert found["failed"] == _load.COUNTED_ERRORS + 50
     assert found["errors"][0] == "other errors"
+
+
+def test_chats_are_forgotten_where_there_is_an_address_for_it(serve: Any) -> None:
+    seen = []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        seen.append((handler.command, handler.path, handler.headers.get("X-Key")))
+        return {"/gone": 404, "/bad": 500}.get(handler.path, 204), b'{"error": "token s3cret is no good"}'
+
+    url = serve(answer).rstrip("/")
+    addresses = [f"{url}/chats/gpu-memory-test1", f"{url}/gone", f"{url}/bad", "http://127.0.0.1:1/nobody"]
+    problems = _load.not_forgotten(_load.Load(url, forget=addresses, headers={"X-Key": "s3cret"}))
+    assert seen == [("DELETE", path, "s3cret") for path in ("/chats/gpu-memory-test1", "/gone", "/bad")]
+    assert len(problems) == 2
+    assert "500" in problems[0] and "s3cret" not in problems[0] and "refused" in problems[1]
