@@ -108,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", help="the generations that are kept here")
     rollback = commands.add_parser("rollback", help="go back to a generation and restart what it concerns")
     rollback.add_argument("generation", nargs="?", default="previous", help="previous (default), proven, or a number")
+    rollback.add_argument("--reason", default="by hand on the host", help="what status says of it afterwards")
     restore = commands.add_parser("restore", help="end the apply that holds this host, and put its files back now")
     restore.add_argument("--if-expired", action="store_true", help="only if nothing is heard of it any more")
     renew = commands.add_parser("renew", help="put the restore of a run off")
@@ -135,7 +136,7 @@ def _run(wanted: argparse.Namespace, store: Generations) -> int:
     elif wanted.command == "restore":
         return _tell(store.abort("by hand on the host"))
     else:
-        return _tell(store.restore(generation=wanted.generation, reason="by hand on the host"))
+        return _tell(store.restore(generation=wanted.generation, reason=wanted.reason))
     return 0
 
 

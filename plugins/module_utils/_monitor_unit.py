@@ -121,7 +121,7 @@ Description=Put the last proven settings of GPU memory back, as the monitor has 
 
 [Service]
 Type=oneshot
-ExecStart={python} {directory}/gpu-memory rollback proven
+ExecStart={python} {directory}/gpu-memory rollback proven --reason "the monitor saw a breach"
 """
 
 

@@ -31,6 +31,8 @@ def test_what_a_step_runs_is_there(directory: Path, scenario: dict[str, Any], st
     if verb == "verify":
         assert paths
         assert all(list((directory / path).glob("test_*.py")) for path in paths)
+    elif paths:
+        assert all((directory / path).is_file() for path in paths)
     else:
         playbooks = {**SHARED, **scenario["ansible"]["playbooks"]}
         assert (directory / playbooks[RUNS_NO_PLAYBOOK_OF_ITS_OWN.get(verb, verb)]).is_file()
