@@ -65,13 +65,13 @@ def main(minutes: float, host: str) -> int:
         return found
 
     body = json.dumps({"message": "Tell me a story", "conversation_id": "bench"})
-    chat = (
-        f"curl -s -m 60 -o /dev/null -H 'Content-Type: application/json' -d '{body}' http://127.0.0.1:8000/api/chat &"
-    )
+    # As a unit of its own, so that it outlives this command and is not waited for.
+    chat = ["systemd-run", "--quiet", "curl", "--silent", "--max-time", "60", "--output", "/dev/null"]
+    chat += ["--header", "Content-Type: application/json", "--data", body, "http://127.0.0.1:8000/api/chat"]
     first, started, looks = look(), time.monotonic(), []
     while time.monotonic() - started < 60 * minutes:
         if len(looks) % 2 == 0:
-            on_host(host, "bash", "-c", chat)
+            on_host(host, *chat)
         time.sleep(LOOK_S)
         looks.append(look())
     seconds, last = time.monotonic() - started, looks[-1]

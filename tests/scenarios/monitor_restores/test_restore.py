@@ -17,9 +17,8 @@ def test_a_breach_brings_the_proven_settings_back_once(host: Any) -> None:
     monitor.periods_until(host, "drift", "=0")
     assert monitor.value(host, "over_threshold") == 1, "the stranger is still there"
     said = "journalctl --unit gpu-memory-monitor-restore --output cat --no-pager"
-    monitor.eventually(
-        lambda: "is back (the monitor saw a breach)" in host.check_output(said)
-    )  # it waits for Ollama and the backend
+    # It waits for Ollama and the backend.
+    monitor.eventually(lambda: "is back (the monitor saw a breach)" in host.check_output(said))
 
     host.check_output(monitor.DROP_IN_OF_ANOTHER)
     looked = monitor.value(host, "samples_total")
