@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _verdict
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _records
 
 
 class ActionModule(ActionBase):
@@ -83,9 +84,11 @@ class ActionModule(ActionBase):
             record["notes"] = given["decision"]["notes"]
         else:
             record = self._record(host, verdict, reasons)
+        directory = _controller.report_directory(given["report_dir"])
         record = {**record, "wave": given["gate"]["wave"], "ok": ok, "first": first}
+        record = _records.dated(directory, record, time.time())
         if not self._task.check_mode:
-            _controller.write_json(_controller.report_directory(given["report_dir"]) / f"{host}.json", record)
+            _records.write(directory, record)
         return {**record, "falls_back": falls_back, "drained": drained, "serves": serves}
 
 

@@ -1,15 +1,20 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show the records of all hosts of a run. Contacts no host; runs once."""
+"""Show the records of hosts, and write the page of all of them. Contacts no host; runs once."""
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _fleet, _report
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _page, _records
 
 COLORS = {"pass": "green", "fell_back": "yellow", "untouched": "cyan", "inconclusive": "yellow"}
 
@@ -20,10 +25,43 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        variables = task_vars or {}
+        given, variables = self._task.args, task_vars or {}
+        directory = _controller.report_directory(given["report_dir"])
         hosts = variables.get("ansible_play_hosts_all") or []
-        records = [variables["hostvars"][host].get("gpu_memory_result") or _report.lost(host) for host in hosts]
+        if given.get("of") == "recorded":
+            records = [record for record in (_records.read(directory, host) for host in hosts) if record]
+            fleet = hosts
+        else:
+            records = [self._of_this_run(directory, host, variables["hostvars"]) for host in hosts]
+            fleet = (variables.get("groups") or {}).get("all") or hosts  # a run with --limit is of a part of the fleet
         display = Display()
-        for record, text in _report.summary(records, self._task.args.get("undo")):
+        for record, text in _report.summary(records, given.get("undo")):
             display.display(text, color=COLORS.get(record["verdict"], "red") if record else None)
-        return {**result, "changed": False, "shown": len(records)}
+        files = [] if self._task.check_mode else _write(directory, fleet, given.get("undo"))
+        for path in files:
+            display.display(f"written    {os.path.relpath(path)}")
+        without = sorted(set(hosts) - {record["host"] for record in records})
+        if without:
+            display.display(f"no record    {', '.join(without)}", color="yellow")
+        return {**result, "changed": False, "shown": len(records), "files": [str(path) for path in files]}
+
+    def _of_this_run(self, directory: Path, host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
+        """What the run says of a host; of a host that was lost without a word it says so, and records it."""
+        found: dict[str, Any] | None = hostvars[host].get("gpu_memory_result")
+        if found:
+            return found
+        record = _records.dated(directory, _report.lost(host), time.time())
+        if not self._task.check_mode:
+            _records.write(directory, record)
+        return record
+
+
+def _write(directory: Path, hosts: Sequence[str], undo: str | None) -> list[Path]:
+    """The fleet as JSON and as a page, from the records of those hosts that have one."""
+    records = (_records.read(directory, host) for host in hosts)
+    fleet = _fleet.fleet([record for record in records if record], time.time())
+    # No host can be named `all`, so that no record is ever lost to it.
+    paths = [directory / "all.json", directory / "report.html"]
+    _controller.write_json(paths[0], fleet)
+    _controller.write_text(paths[1], _page.page(fleet, undo))
+    return paths

@@ -46,7 +46,7 @@ def record(
         "reasons": reasons,
         "max_used_mib": profile.get("max_used_mib"),
         "peak_used_mib": load.get("peak_used_mib"),
-        "gpus": load.get("gpus") or (now.get("nvml") or {}).get("gpus") or [],
+        "gpus": _gpus(load, (now.get("nvml") or {}).get("gpus") or []),
         "evidence": load.get("evidence"),
         "predicted": (decision or {}).get("predicted"),
         "settings": [],
@@ -87,26 +87,46 @@ def record(
     return result
 
 
+def _gpus(load: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """As the load test saw them, which does not know their names; without one, as they were read."""
+    names = {gpu["uuid"]: gpu.get("name") for gpu in known}
+    return [{**gpu, "name": names.get(gpu["uuid"])} for gpu in load.get("gpus") or []] or list(known)
+
+
 def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     """The lines for one host, the widest first line first; only what was measured or read back appears."""
-    lines = [_headline(record)]
-    if record.get("proven_at"):
-        lines.append(_line("proof", f"of {_moment(record['proven_at'])} holds, so nothing was loaded; it showed:"))
-    lines += [_line("load", text) for text in [_load_text(record)] if text]
-    lines += [_line("speed", text) for text in [_speed_text(record)] if text]
-    lines += [_line("memory", text) for text in [_memory_text(record)] if text]
-    lines += [_line("predicted", text) for text in [_predicted_text(record)] if text]
+    lines = [_headline(record), *(_line(label, text) for label, text in facts(record))]
     for state in STATES:
         for row in record["settings"]:
             if row["state"] == state:
                 lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"] + _who(row) + _whose(row)))
     lines += [_line("reason", text) for text in record["reasons"]]
-    # What a load has shown by the rows of the settings needs no warning any more.
-    warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
-    lines += [_line("note", text) for text in [*record["notes"], *warnings]]
-    if undo and record["acted"] and record["verdict"] in ("pass", "fell_back"):
+    lines += [_line("note", text) for text in notes(record)]
+    if undo and can_be_undone(record):
         lines.append(_line("undo", undo))
     return "\n".join(lines)
+
+
+def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured, as pairs of a label and a sentence."""
+    texts = {
+        "proof": _proof_text(record),
+        "load": _load_text(record),
+        "speed": _speed_text(record),
+        "memory": _memory_text(record),
+        "predicted": _predicted_text(record),
+    }
+    return [(label, text) for label, text in texts.items() if text]
+
+
+def notes(record: Mapping[str, Any]) -> list[str]:
+    """What a load has shown by the rows of the settings needs no warning any more."""
+    warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
+    return [*record["notes"], *warnings]
+
+
+def can_be_undone(record: Mapping[str, Any]) -> bool:
+    return bool(record["acted"] and record["verdict"] in ("pass", "fell_back"))
 
 
 def _who(row: Mapping[str, Any]) -> str:
@@ -164,11 +184,17 @@ def _line(label: str, *columns: str) -> str:
 def _headline(record: Mapping[str, Any]) -> str:
     verdict = record["verdict"].upper().replace("_", " ")
     head = f"{record['host']}  {record['profile'] or '-'}  {verdict}"
+    peak = peak_text(record)
+    return f"{head}   {peak}" if peak else head
+
+
+def peak_text(record: Mapping[str, Any]) -> str | None:
+    """The measured peak against the threshold, with how sure it is."""
     peak, threshold = record["peak_used_mib"], record["max_used_mib"]
     if peak is None:
-        return head
+        return None
     of = f" of {threshold} MiB, headroom {threshold - peak}" if threshold is not None else " MiB, no threshold"
-    return f"{head}   peak {peak}{of}{_evidence_text(record)}"
+    return f"peak {peak}{of}{_evidence_text(record)}"
 
 
 def _evidence_text(record: Mapping[str, Any]) -> str:
@@ -183,6 +209,11 @@ def _evidence_text(record: Mapping[str, Any]) -> str:
 
 def _moment(unix_time: float) -> str:
     return datetime.fromtimestamp(float(unix_time), timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _proof_text(record: Mapping[str, Any]) -> str | None:
+    at = record.get("proven_at")
+    return f"of {_moment(at)} holds, so nothing was loaded; it showed:" if at else None
 
 
 def _predicted_text(record: Mapping[str, Any]) -> str | None:

@@ -8,12 +8,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gpu_memory_report
-short_description: Show the results of all hosts of a run
+short_description: Show the results of hosts, and write a page of all of them
 version_added: "1.0.0"
 description:
-  - Prints a block for each host, or one line for each where there are more than four.
+  - Prints a block for each host of the play, or one line for each where there are more than four.
+  - Writes C(all.json), the records of the whole inventory as one, and C(report.html), one page that needs nothing else.
+  - The page has curves where the controller has the Python package pygal; without it, their figures.
   - This is an action plugin; it runs on the controller.
 options:
+  report_dir:
+    description: Where the records are and the page goes, relative to where the user stands.
+    type: path
+    required: true
+  of:
+    description:
+      - V(run) is what this run says of its hosts, while the page has the last record of every host of the inventory.
+      - V(recorded) is the last record of the hosts of the play, in text and page.
+    type: str
+    choices: [run, recorded]
+    default: run
   undo:
     description: The command that undoes what the run did; C({host}) stands for the host.
     type: str
@@ -34,10 +47,17 @@ author:
 EXAMPLES = r"""
 - name: Show
   selo.gpu_memory.gpu_memory_report:
+    report_dir: gpu-memory-report
   run_once: true
 """
 
 RETURN = r"""
+files:
+  description: The files written, none in check mode.
+  returned: success
+  type: list
+  elements: str
+  sample: [/home/me/gpu-memory-report/all.json, /home/me/gpu-memory-report/report.html]
 shown:
   description: How many hosts were shown.
   returned: success

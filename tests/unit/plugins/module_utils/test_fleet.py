@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _fleet, _report
+from ansible_collections.selo.gpu_memory.tests.unit import recorded_fleet
+from ansible_collections.selo.gpu_memory.tests.unit.builders import changed
+
+UNDO = "ansible-playbook selo.gpu_memory.rollback --limit {host}"
+
+
+def of(verdict, **changes):
+    record = changed(recorded_fleet.recorded(verdict), {path.replace("__", "."): to for path, to in changes.items()})
+    return _fleet.fleet([record], 1.0)["hosts"][0]
+
+
+def test_the_counts_of_a_fleet():
+    fleet = _fleet.fleet(recorded_fleet.records(100), 5.0)
+    assert (fleet["schema"], fleet["at"], len(fleet["hosts"])) == (1, 5.0, 100)
+    assert sum(fleet["counts"].values()) == 100
+    assert fleet["counts"]["pass"] > 80
+
+
+def test_no_hosts():
+    assert _fleet.fleet([], 1.0) == {"schema": 1, "at": 1.0, "counts": {}, "hosts": []}
+
+
+@pytest.mark.parametrize("hosts, most", [(1, 500), (80, 500), (200, 200), (1000, 60)])
+def test_a_timeline_is_thinned_to_what_the_number_of_hosts_allows(hosts, most):
+    saw = [[at / 10, 1000 + at % 2] for at in range(900)]
+    saw[451][1] = 9999
+    record = recorded_fleet.recorded("pass")
+    record["gpus"][0]["timeline"] = saw
+    timeline = _fleet.fleet([record] * hosts, 1.0)["hosts"][-1]["gpus"][0]["timeline"]
+    assert len(timeline) <= most
+    assert max(used for _, used in timeline) == 9999
+
+
+def test_points_on_a_flat_line_are_left_out():
+    record = recorded_fleet.recorded("pass")
+    record["gpus"][0]["timeline"] = [[0, 5], [1, 5], [2, 5], [3, 9], [4, 9], [5, 9], [6, 9]]
+    (host,) = _fleet.fleet([record], 1.0)["hosts"]
+    assert host["gpus"][0]["timeline"] == [[0, 5], [2, 5], [3, 9], [6, 9]]
+    assert "timeline" not in host["sampling"]  # it is that of the GPU with the highest peak
+
+
+def test_a_thousand_hosts_that_say_a_lot_stay_a_few_mb():
+    record = recorded_fleet.recorded("fail")
+    record["reasons"] = ["x" * 100_000]
+    record["journal"]["failures"] = [{"severity": "fatal", "at": 1.0, "line": f"{n}" + "y" * 9_000} for n in range(50)]
+    fleet = _fleet.fleet([record] * 20, 1.0)
+    assert len(json.dumps(fleet)) / 20 < 100_000
+
+
+def test_texts_from_hosts_are_cut_and_made_printable():
+    host = of("fail", reasons=["a\x1b[31mb\u202ec\nd\u2028e"], reason="z" * 3000, journal__failures=[])
+    assert host["reasons"] == ["a [31mb c d e"]
+    assert len(host["reason"]) == _fleet.TEXT_MOST
+    assert host["reason"].endswith("…")
+
+
+def test_the_row_of_a_host_that_passed():
+    row = _fleet.row(of("pass"), UNDO)
+    assert (row["peak"], row["threshold"], row["headroom"], row["card"]) == (11690, 12288, 598, 16380)
+    assert row["undo"] == "ansible-playbook selo.gpu_memory.rollback --limit gpu01"
+    assert row["faults"] == []
+    assert dict(row["facts"])["ollama"] == "0.32.15"
+    assert [each["state"] for each in row["settings"]] == ["in force"] * 4 + ["partial"] + ["no effect"] * 2 + ["void"]
+
+
+def test_the_row_of_a_host_that_was_put_back():
+    row = _fleet.row(of("rolled_back"), UNDO)
+    assert row["undo"] is None
+    assert dict(row["facts"])["put back"] == "generation 0001"
+    often = {fault["text"]: fault["count"] for fault in row["faults"]}
+    assert often["alloc_tensor_range: failed to allocate CUDA0 buffer of size 2147483648"] == 3
+    assert {fault["source"] for fault in row["faults"]} == {"journal", "request"}
+
+
+def test_the_row_of_a_host_that_was_lost():
+    (host,) = _fleet.fleet([_report.lost("a")], 1.0)["hosts"]
+    row = _fleet.row(host)
+    assert (row["peak"], row["headroom"], row["card"], row["bars"], row["moments"]) == (None, None, None, [], [])
+    assert row["reasons"][0].startswith("no result")
+
+
+def test_the_fault_of_a_gpu():
+    host = of("pass", gpus__0__error="GPU is lost")
+    assert _fleet.faults(host) == [{"source": "GPU 0", "severity": "fatal", "text": "GPU is lost", "count": 1}]
+
+
+def test_what_was_expected_of_the_gpu():
+    assert _fleet.expected_mib(of("pass")) == 9054 + 1836 + 800  # as predicted, and others as measured
+    assert _fleet.expected_mib(of("pass", memory=None)) == 9054 + 800  # others as they were before
+    assert _fleet.expected_mib(of("pass", predicted=None)) is None
+    assert _fleet.expected_mib(of("pass", gpus=[*of("pass")["gpus"]] * 2)) is None
+
+
+def test_the_bars_add_up():
+    predicted, measured = _fleet.bars(of("pass"))
+    assert predicted["label"] == "predicted, without the backend"
+    assert sum(part["mib"] for part in predicted["parts"]) == 9054 + 800
+    assert sum(part["mib"] for part in measured["parts"]) == 11690
+    assert [part["name"] for part in measured["parts"]][-2:] == ["backend", "Xorg"]
+
+
+def test_memory_of_ollama_that_the_journal_does_not_tell_apart_is_in_the_bar():
+    (_, measured) = _fleet.bars(of("pass", memory__terms_mib={}))
+    assert measured["parts"][0] == {"kind": "runtime_mib", "name": "Ollama, not told apart", "mib": 9054}
+
+
+def test_a_record_without_measurements_has_no_bars():
+    assert _fleet.bars(of("pass", memory=None, predicted=None)) == []
+    assert [bar["label"] for bar in _fleet.bars(of("pass", memory=None))] == ["predicted"]
+
+
+def test_the_moments_keep_the_peak():
+    moments = _fleet.moments(of("pass"))
+    assert len(moments) <= _fleet.MOMENTS
+    assert max(used for _, used in moments) == 11690
+
+
+def test_of_what_was_tried_before_a_host_fell_back_only_the_story_is_kept():
+    first = recorded_fleet.recorded("rolled_back")
+    (host,) = _fleet.fleet([{**recorded_fleet.recorded("pass"), "verdict": "fell_back", "first": first}], 1.0)["hosts"]
+    assert set(host["first"]) == {"profile", "verdict", "reasons", "peak_used_mib"}
+    assert _fleet.row(host, UNDO)["undo"]
