@@ -41,7 +41,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     problems += gpu_problems(declared, read["nvml"])
     problems += ollama_problems(declared, read["ollama"])
     problems += _backend_problems(declared, read["backend"])
-    problems += _lease_problems(read["state"])
+    problems += lease_problems(read["state"])
     environment: dict[str, str] = {}
     backend_env: dict[str, str] = {}
     notes: list[str] = []
@@ -355,7 +355,7 @@ def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> li
     return problems
 
 
-def _lease_problems(state: Mapping[str, Any]) -> list[str]:
+def lease_problems(state: Mapping[str, Any]) -> list[str]:
     """A host in the middle of another run is neither to be changed nor to be judged."""
     lease = state.get("lease")
     if not lease or not lease.get("live"):

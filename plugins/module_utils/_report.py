@@ -170,8 +170,9 @@ def progress_line(host: str, wave: int, progress: Mapping[str, Any]) -> str:
     now, peak, threshold = (progress.get(name) for name in ("used_mib", "peak_used_mib", "max_used_mib"))
     of = f" of {threshold}" if threshold is not None else ""
     memory = "memory not read" if now is None or peak is None else f"memory now {now}, peak {peak}{of} MiB"
+    what = progress.get("what") or "load"
     return (
-        f"{host}  wave {wave}  load {progress.get('requests_done') or 0}/{progress.get('requests') or 0}  "
+        f"{host}  wave {wave}  {what} {progress.get('requests_done') or 0}/{progress.get('requests') or 0}  "
         f"{progress.get('t_s') or 0:.0f} s  {memory}"
     )
 

@@ -44,18 +44,18 @@ def budget_svg(plan: Mapping[str, Any]) -> str:
     height = HEAD_HEIGHT + ROW_HEIGHT * max(len(profiles), 1) + FOOT_HEIGHT
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
-        f'role="img" aria-label="{_text("GPU memory planned for " + plan["host"])}">',
+        f'role="img" aria-label="{escaped("GPU memory planned for " + plan["host"])}">',
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{WIDTH}" height="{height}"/>',
-        _label(BAR_LEFT, 30, _clipped(f"{plan['host']}: GPU memory by profile, predicted", 90), "title"),
+        label(BAR_LEFT, 30, clipped(f"{plan['host']}: GPU memory by profile, predicted", 90), "title"),
     ]
     if not profiles:
         problems = plan["problems"] or [text for profile in plan["profiles"] for text in profile["problems"]]
-        parts.append(_label(BAR_LEFT, 62, _clipped("; ".join(problems) or "nothing could be planned", 130)))
+        parts.append(label(BAR_LEFT, 62, clipped("; ".join(problems) or "nothing could be planned", 130)))
         return "\n".join([*parts, "</svg>\n"])
     gpu = plan["gpu"]
     models = ", ".join(plan["models"])
-    parts.append(_label(BAR_LEFT, 50, _clipped(f"{gpu['name']}, {gpu['total_mib']} MiB; {models}", 130), "quiet"))
+    parts.append(label(BAR_LEFT, 50, clipped(f"{gpu['name']}, {gpu['total_mib']} MiB; {models}", 130), "quiet"))
     parts += _legend(plan, profiles)
     card = gpu["total_mib"] - (gpu["reserved_mib"] or 0)
     scale = BAR_WIDTH / max(card, *(profile["sum_mib"] for profile in profiles), 1)
@@ -64,7 +64,7 @@ def budget_svg(plan: Mapping[str, Any]) -> str:
     unknown = [profile["label"] for profile in profiles if profile["backend_mib"] is None]
     foot = "Arithmetic from the model's own data; nothing was loaded."
     foot += f" Not known before a load and not in the bars: the backend with {', '.join(unknown)}." if unknown else ""
-    parts.append(_label(BAR_LEFT, height - 16, _clipped(foot, 140), "quiet"))
+    parts.append(label(BAR_LEFT, height - 16, clipped(foot, 140), "quiet"))
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -82,7 +82,7 @@ def _legend(plan: Mapping[str, Any], profiles: list[Mapping[str, Any]]) -> list[
     for kind, (name, colour) in KINDS.items():
         if kind in present:
             parts.append(f'<rect x="{x}" y="66" width="12" height="12" rx="2" fill="{colour}"/>')
-            parts.append(_label(x + 17, 77, name))
+            parts.append(label(x + 17, 77, name))
             x += 38 + 7 * len(name)
     return parts
 
@@ -93,10 +93,8 @@ def _bar(plan: Mapping[str, Any], profile: Mapping[str, Any], top: int, card: in
     state = f"headroom {left}" if left >= 0 else f"{-left} too much"
     bar = top + 28
     parts = [
-        _label(
-            BAR_LEFT, top + 18, _clipped(profile["label"] + (" (chosen)" if profile["chosen"] else ""), 50), "label"
-        ),
-        _label(
+        label(BAR_LEFT, top + 18, clipped(profile["label"] + (" (chosen)" if profile["chosen"] else ""), 50), "label"),
+        label(
             BAR_LEFT + BAR_WIDTH,
             top + 18,
             f"{profile['sum_mib']} MiB, {of}, {state}",
@@ -109,10 +107,10 @@ def _bar(plan: Mapping[str, Any], profile: Mapping[str, Any], top: int, card: in
         width = mib * scale
         parts.append(
             f'<rect x="{x:.1f}" y="{bar}" width="{width:.1f}" height="{BAR_HEIGHT}" fill="{KINDS[kind][1]}">'
-            f"<title>{_text(segment)}: {mib} MiB</title></rect>"
+            f"<title>{escaped(segment)}: {mib} MiB</title></rect>"
         )
         if width > 7 * len(str(mib)) + 8:
-            parts.append(_label(x + width / 2, bar + 22, str(mib), "inside"))
+            parts.append(label(x + width / 2, bar + 22, str(mib), "inside"))
         x += width
     at = BAR_LEFT + limit * scale
     if profile["max_used_mib"] is not None:
@@ -123,15 +121,15 @@ def _bar(plan: Mapping[str, Any], profile: Mapping[str, Any], top: int, card: in
     return parts
 
 
-def _label(x: float, y: float, text: str, kind: str = "") -> str:
+def label(x: float, y: float, text: str, kind: str = "") -> str:
     of_kind = f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.0f}" y="{y:.0f}"{of_kind}>{_text(text)}</text>'
+    return f'<text x="{x:.0f}" y="{y:.0f}"{of_kind}>{escaped(text)}</text>'
 
 
-def _clipped(text: str, length: int) -> str:
+def clipped(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"
 
 
-def _text(text: str) -> str:
+def escaped(text: str) -> str:
     """Safe between tags and in attributes, whatever a host calls its processes."""
     return escape(_NOT_XML.sub("?", text))

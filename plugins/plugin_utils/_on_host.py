@@ -22,7 +22,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
 
 # These may quote what somebody else wrote; the switch for debugging reaches them all from here.
 QUOTES = ("gpu_memory_info", "gpu_memory_restart", "gpu_memory_assert")
-READS_NVML = ("gpu_memory_info", "gpu_memory_assert", "gpu_memory_monitor")
+READS_NVML = ("gpu_memory_info", "gpu_memory_assert", "gpu_memory_monitor", "gpu_memory_tune")
 LIBRARY = "/run/gpu-memory/lib"
 # Older ones misread the process list of driver 535 and have no memory v2.
 OLDEST_BINDINGS = (12, 535, 108)

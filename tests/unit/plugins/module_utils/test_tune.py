@@ -15,7 +15,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _planner, _
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-LAB_DATA = Path(__file__).parents[4] / "molecule" / "lab" / "data"
+LAB_DATA = Path(__file__).parents[3] / "data" / "planner"
 CARD_MIB = 16380
 CUDA_MIB = 305
 MODELS = {

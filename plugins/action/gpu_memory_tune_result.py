@@ -1,0 +1,50 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Conclude a host's tuning run and write its files: JSON, picture, and the profile as YAML. Contacts no host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _tune, _tune_svg, _tune_text
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+
+
+class ActionModule(ActionBase):
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        base = super().run(tmp, task_vars)
+        given, host = self._task.args, (task_vars or {})["inventory_hostname"]
+        planned, group, tuned = given["planned"], given["group"], given.get("tuned") or {}
+        result: dict[str, Any] = {"host": host, "hosts": group["hosts"], "problems": list(planned["problems"])}
+        if given.get("failure"):
+            result["problems"].append(given["failure"])
+        if result["problems"]:
+            return {**base, "changed": False, **result}
+        if not group["tunes"]:
+            return {**base, "changed": False, **result, "because": f"{group['hosts'][0]} is tuned for it"}
+        if "proposed" in tuned:
+            first = tuned["proposed"]["first"]
+            text = f"check mode; first would be {_tune_text.setting_text(first)}: " if first else "check mode; "
+            return {**base, "changed": False, **result, "because": text + tuned["proposed"]["why"]}
+        result.update({name: value for name, value in tuned.items() if name not in ("changed", "failed", "invocation")})
+        if result["best"]:
+            setting = _tune.Setting(**result["best"])
+            result["profile"] = _tune.profile(setting, result["max_used_mib"], result["model"], planned["base_profile"])
+            result["profiles"] = {**(given.get("profiles") or {}), _tune_text.PROFILE: result["profile"]}
+            result["cache_note"] = _tune_text.cache_note(result["best"], result["deployed_cache_type"])
+        return {**base, "changed": False, **result, "files": self._write(host, result)}
+
+    def _write(self, host: str, result: dict[str, Any]) -> list[str]:
+        directory = _controller.report_directory(self._task.args["report_dir"])
+        _controller.write_json(directory / f"{host}.tune.json", result)
+        _controller.write_text(directory / f"{host}.tune.svg", _tune_svg.svg(result))
+        kinds = ["json", "svg"]
+        if result["best"]:
+            _controller.write_text(directory / f"{host}.tune.yml", _tune_text.profile_yaml(result))
+            kinds.append("yml")
+        return [str(directory / f"{host}.tune.{kind}") for kind in kinds]

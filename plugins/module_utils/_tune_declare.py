@@ -1,0 +1,128 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From an operator's `gpu_memory_tune_*` and what was read of a host to what its tuning run is told. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _declare, _profile, _tune
+
+MODES = ("search", *_tune.LADDERS)
+FOR_THE_GUIDES_LADDERS = ("stable", "conservative")
+NUMBERS = {"max_probes": (1, 50, "probes"), "timeout": (60, 86400, "seconds")}
+
+
+def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given`: the operator's variables without `gpu_memory_tune_`, and the two bandwidths.
+
+    Returns `problems`, and without any: `run` (the arguments of the module gpu_memory_tune), `key` (hosts of the same
+    key have the same hardware, Ollama and model), `services` (for a lease), `base_profile`,
+    `adopt` and `timeout`.
+    """
+    problems = list(declared["problems"])
+    if "nvml" not in read:
+        return {"problems": [*problems, str(read.get("msg") or "the host could not be read")]}
+    problems += _decide.gpu_problems({**declared, "profile": None}, read["nvml"])
+    problems += _decide.ollama_problems(declared, read["ollama"])
+    problems += _decide.lease_problems(read["state"])
+    numbers = {}
+    for name, (least, most, unit) in NUMBERS.items():
+        numbers[name] = _profile.canonical_int(given[name])
+        if numbers[name] is None or not least <= int(numbers[name] or 0) <= most:
+            problems.append(f"gpu_memory_tune_{name} = {given[name]!r} must be {unit}, from {least} to {most}")
+    mode = given["mode"]
+    if mode not in MODES:
+        problems.append(f"gpu_memory_tune_mode = {mode!r} is not allowed; allowed: {', '.join(MODES)}")
+    adopt = _declare.boolean(given["adopt"])
+    if adopt is None:
+        problems.append(f"gpu_memory_tune_adopt = {given['adopt']!r} must be true or false")
+    over, at_least, objective = given["over"], given["at_least"], given["objective"]
+    if not isinstance(over, Mapping) or not isinstance(at_least, Mapping) or not isinstance(objective, list):
+        problems.append("gpu_memory_tune_over and _at_least must be mappings, and gpu_memory_tune_objective a list")
+    else:
+        problems += _tune.bounds(over, at_least, objective)
+    model, found = _model(declared, given["model"])
+    problems += found
+    threshold, found = _threshold(declared, mode, given["max_used_mib"])
+    problems += found
+    profiles = {profile["name"]: profile["intent"] for profile in declared["profiles"] if not profile["problems"]}
+    if mode in _tune.LADDERS[:2]:
+        problems += [
+            f"the ladder {mode} begins with the profile {name}, which has no gpu_layers here"
+            for name in FOR_THE_GUIDES_LADDERS
+            if "gpu_layers" not in profiles.get(name, {})
+        ]
+    gpus = _decide.usable_gpus(read["nvml"])
+    if len(gpus) != 1 and not problems:
+        problems.append(f"this host has {len(gpus)} GPUs, over which a model may spread; tuning is for one")
+    if problems or declared["profile"] is None:
+        return {"problems": problems}
+    gpu = {name: gpus[0].get(name) for name in ("uuid", "name", "total_mib", "reserved_mib")}
+    intent = declared["profile"]["intent"]
+    base = {name: intent[name] for name in ("num_ctx", "num_parallel", "num_batch") if name in intent}
+    digests = {str(each["name"]): each["digest"] for each in read["ollama"]["api"]["models"]}
+    made_of = [
+        gpu["name"],
+        gpu["total_mib"],
+        _decide.version_text(declared, read),
+        digests.get(model) or digests.get(f"{model}:latest"),
+    ]
+    return {
+        "problems": [],
+        "key": json.dumps(made_of),
+        "adopt": adopt,
+        "timeout": numbers["timeout"],
+        "services": _decide.services(declared, []),
+        "base_profile": declared["profile"]["name"],
+        "run": {
+            "ollama": {"unit": declared["ollama"]["unit"], "url": declared["ollama"]["url"]},
+            "gpu": gpu,
+            "model": model,
+            "mode": mode,
+            "max_used_mib": threshold,
+            "base": base,
+            "at_least": dict(at_least),
+            "over": dict(over),
+            "objective": list(objective),
+            "profiles": profiles,
+            "max_probes": numbers["max_probes"],
+            "gpu_gb_per_s": float(given["gpu_gb_per_s"]),
+            "host_gb_per_s": float(given["host_gb_per_s"]),
+        },
+    }
+
+
+def group_of(host: str, keys: Mapping[str, str | None]) -> list[str]:
+    """The hosts of the same key, in the play's order; the first of them is tuned for all."""
+    mine = keys.get(host)
+    return [name for name, key in keys.items() if key is not None and key == mine]
+
+
+def _model(declared: Mapping[str, Any], named: Any) -> tuple[str, list[str]]:
+    models: Sequence[str] = declared["models"]
+    if named:
+        return str(named), [] if named in models or not models else [
+            f"gpu_memory_tune_model = {named!r} is none of gpu_memory_models: {', '.join(models)}"
+        ]
+    if len(models) == 1:
+        return models[0], []
+    served = ", ".join(models) or "none is named in gpu_memory_models"
+    return "", [f"gpu_memory_tune_model must name the model to tune; this host serves: {served}"]
+
+
+def _threshold(declared: Mapping[str, Any], mode: Any, named: Any) -> tuple[int, list[str]]:
+    """The operator's own threshold, or the guide's of its ladder "Too slow?", or the profile's."""
+    number = _profile.canonical_mib(named)
+    bound = _profile.INTENTS["max_used_mib"]
+    if number is None or (number != 0 and not bound.least <= number <= bound.most):
+        allowed = f"MiB, as 12288 or 12GiB, from {bound.least} to {bound.most}; 0 for the profile's"
+        return 0, [f"gpu_memory_tune_max_used_mib = {named!r} must be {allowed}"]
+    own = (declared["profile"] or {}).get("max_used_mib")
+    chosen = number or (_tune.TOO_SLOW_MAX_USED_MIB if mode == "too_slow" else own)
+    if not chosen:
+        return 0, ["gpu_memory_tune_max_used_mib must be set, since the profile has no threshold (max_used_mib)"]
+    return int(chosen), []
