@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _declare, _profile, _tune
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _declare, _profile, _tune, _wanted
 
 MODES = ("search", *_tune.LADDERS)
 FOR_THE_GUIDES_LADDERS = ("stable", "conservative")
@@ -56,7 +56,7 @@ def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping
             for name in FOR_THE_GUIDES_LADDERS
             if "gpu_layers" not in profiles.get(name, {})
         ]
-    gpus = _decide.usable_gpus(read["nvml"])
+    gpus = _wanted.usable_gpus(read["nvml"])
     if len(gpus) != 1 and not problems:
         problems.append(f"this host has {len(gpus)} GPUs, over which a model may spread; tuning is for one")
     if problems or declared["profile"] is None:
@@ -68,7 +68,7 @@ def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping
     made_of = [
         gpu["name"],
         gpu["total_mib"],
-        _decide.version_text(declared, read),
+        _wanted.version_text(declared, read),
         digests.get(model) or digests.get(f"{model}:latest"),
     ]
     return {

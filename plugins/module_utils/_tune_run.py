@@ -17,6 +17,7 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _drift,
     _host_read,
     _http,
     _journal,
@@ -25,9 +26,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _prompts,
     _sampler,
     _second_server,
+    _secrets,
     _speed,
     _tune,
-    _verdict,
 )
 
 OUT_OF_MEMORY = re.compile(
@@ -98,6 +99,7 @@ class Tuning:
             raise CannotTune(f"{wanted.model} makes vectors and writes nothing; name a model that chats")
         flash = environment.get("OLLAMA_FLASH_ATTENTION")
         self._flash = _planner.Scenario.from_dict({"flash_attention": flash}).flash_attention
+        self._private = frozenset(_secrets.secrets_of_host([wanted.unit], []))  # never in an error
         self.probes: list[_tune.Probe] = []
         self.candidates: list[_tune.Candidate] = []
         self._others_mib = 0
@@ -242,7 +244,14 @@ class Tuning:
         """Load the model alone; what went wrong if anything did."""
         body = {**self._body(setting), "stream": False}
         timeout = self.wanted.load_timeout
-        load = _load.Load(f"{server.url}/api/generate", bodies=[body], requests=1, concurrency=1, timeout=timeout)
+        load = _load.Load(
+            f"{server.url}/api/generate",
+            bodies=[body],
+            requests=1,
+            concurrency=1,
+            timeout=timeout,
+            private=self._private,
+        )
         errors = self._run(load, setting, sampler)["errors"]
         return errors[0] if errors else None
 
@@ -263,6 +272,7 @@ class Tuning:
             prompts=_prompts.FILL,
             prompt_at="messages.0.content",
             context_tokens=context_tokens or setting.num_ctx,
+            private=self._private,
         )
         return self._run(load, setting, sampler)
 
@@ -287,7 +297,7 @@ class Tuning:
         if load is None:
             return
         settings = _journal.runner_settings(load["command"], load["sent"])
-        context = _verdict.context_per_slot(settings)
+        context = _drift.context_per_slot(settings)
         for name, asked, found in (
             ("num_gpu", min(setting.num_gpu, self.model.offloadable), load["offloaded"]),
             ("num_ctx", setting.num_ctx, context),
@@ -445,7 +455,7 @@ def loaded_models(wanted: Wanted) -> list[dict[str, Any]]:
         load = next((each for each in reversed(loads) if file and file[1] in each["command"]), None)
         known = _journal.runner_settings(load["command"], load["sent"]) if load else {}
         options = {key: known[key] for key in ("num_gpu", "num_batch") if known.get(key) is not None}
-        context = model.get("context_length") or _verdict.context_per_slot({"num_ctx_total": None, **known})
+        context = model.get("context_length") or _drift.context_per_slot({"num_ctx_total": None, **known})
         options.update({"num_ctx": context} if context else {})
         found.append({"model": name, "options": options, "keep_alive": _left(model.get("expires_at"))})
     return found
