@@ -33,6 +33,7 @@ class ActionModule(ActionBase):
                 "with -e gpu_memory_profile=NAME",
             )
         declared["problems"] += [problem for hook in HOOKS for problem in _make_absolute(hook, declared[hook])]
+        declared["problems"] = [_controller.with_origin(text, task_vars or {}) for text in declared["problems"]]
         for attempt in filter(None, [declared, declared["fallback"]]):
             # Headers may be secret, and the result of a task is shown at -v: load.yml takes them from the variable.
             attempt["backend"]["load"].pop("headers", None)

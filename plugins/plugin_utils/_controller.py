@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,38 @@ def set_in_inventory(names: tuple[str, ...], task_vars: Mapping[str, Any], loade
 
 def given_on_the_command_line(name: str, loader: Any) -> bool:
     return name in load_extra_vars(loader)
+
+
+def with_origin(problem: str, variables: Mapping[str, Any]) -> str:
+    """A problem with where its variable was said, as `group_vars/all.yml:12`, where ansible-core knows it."""
+    named = re.match(r"gpu_memory_\w+", problem)
+    origin, value = None, variables.get(named[0]) if named else None
+    rest = problem[named.end() :] if named else ""
+    while value is not None:
+        origin = _origin(value) or origin
+        if not isinstance(value, Mapping):
+            break
+        # Keys may hold dots, so the longest that fits is the one that was meant.
+        fitting = [key for key in value if re.match(rf"\.{re.escape(str(key))}(?!\w)", rest)]
+        key = max(fitting, key=lambda key: len(str(key)), default=None)
+        rest = rest[len(str(key)) + 1 :]
+        value = None if key is None else value[key]
+    return f"{problem} ({origin})" if origin else problem
+
+
+def _origin(value: Any) -> str | None:
+    """The file and line that a variable came from; None where ansible-core, to whom this is private, does not tell."""
+    try:
+        from ansible._internal._datatag._tags import Origin
+    except ImportError:
+        return None
+    tag = Origin.get_tag(value)
+    if tag is None or not tag.path:
+        return tag.description if tag else None
+    path = Path(tag.path)
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(Path.cwd())
+    return f"{path}:{tag.line_num}" if tag.line_num else str(path)
 
 
 def absolute(declared: str) -> Path:

@@ -81,11 +81,17 @@ class ActionModule(ActionBase):
         if (result.get("nvml") or {}).get("status") not in ("bindings_missing", "bindings_bad"):
             return result
         arguments["bindings_path"] = self._send(source, arguments["bindings_path"])
-        return self._execute(arguments, task_vars)
+        try:
+            return self._execute(arguments, task_vars)
+        finally:
+            if self._task.check_mode:  # python has compiled them there, as another user
+                self._low_level_execute_command(f"rm -rf {self._connection._shell.quote(arguments['bindings_path'])}")
 
     def _send(self, source: Path, directory: str) -> str:
         """Put the bindings where the module looks for them; in check mode, where they vanish with the task."""
         if self._connection._shell.tmpdir is None:
+            # Not in the user's home, where the directory for such directories would stay.
+            self._connection._shell.set_option("remote_tmp", "/tmp")
             self._make_tmp_path()
         sent = self._transfer_file(
             str(source), self._connection._shell.join_path(self._connection._shell.tmpdir, "pynvml.py")
