@@ -62,6 +62,7 @@ def playbook(
     given.write_text(json.dumps({"gpu_memory_report_dir": str(report), **variables}))
     command = [program, "-i", str(inventory), name, *options, "-e", f"@{given}"]
     environment = {**os.environ, "NO_COLOR": "1", "ANSIBLE_LOCAL_TEMP": str(report.parent / "local")}
+    environment |= {"ANSIBLE_FORKS": "4", "ANSIBLE_TIMEOUT": "60"}  # many names of one host
     return subprocess.run(
         command,
         cwd=ROOT,

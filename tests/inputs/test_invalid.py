@@ -87,7 +87,7 @@ def test_every_bad_declaration_is_refused_and_the_host_is_untouched(host: Host, 
         assert found[name]["verdict"] == "refused", (name, found[name])
         for words in said:
             assert words in found[name]["reason"], (name, found[name]["reasons"])
-    assert "aliases.yml:" in found["range"]["reason"]
+    assert "aliases.yml" in found["range"]["reason"]
     assert "hunter2" not in done.stdout
     assert "hunter2" not in "".join(path.read_text() for path in report.iterdir())
     assert host.read(PICTURE) == before
