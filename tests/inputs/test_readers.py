@@ -89,4 +89,4 @@ def test_every_value_arrives_exactly_in_a_service_and_nothing_else_does(host: Ho
     environment = {name: value for name, _, value in pairs}
     assert {name: environment.get(name) for name in in_files} == in_files
     assert set(environment) - {"PATH", "LC_ALL", "PWD", "SHLVL", "_", "OLDPWD", "f"} == set(in_files)
-    print(f"\n{VALUES} values: {len(drop_in)} exact in a drop-in, {len(in_files)} in env files of three readers")
+    print(f"\nfigure: {VALUES} values: {len(drop_in)} exact in a drop-in, {len(in_files)} for three readers")

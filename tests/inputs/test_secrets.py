@@ -36,7 +36,7 @@ SECRETS = {
     "on a stranger's command line": "plant19-argument",
     "on a command line that looks like a runner's": "plant20-runner",
 }
-S = {text[5:7]: text for text in SECRETS.values()}
+S = {re.findall(r"plant(\d\d)", text)[0]: text for text in SECRETS.values()}
 
 PLANT = f"""
 cat >> {ENV} <<'END'
@@ -179,3 +179,4 @@ def test_no_secret_is_ever_shown(planted: Host, tmp_path: Path) -> None:
     modes = host.read(f"stat -c '%a %U' /var/lib/gpu-memory {' '.join(kept)}").splitlines()
     assert kept and set(modes) <= {"700 root", "600 root"}
     assert host.run("runuser -u operator -- ls /var/lib/gpu-memory").returncode != 0
+    print(f"\nfigure: {len(SECRETS)} secrets planted, 0 found in {len(logs)} logs, {len(artefacts)} files and the host")

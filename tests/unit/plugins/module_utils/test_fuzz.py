@@ -17,7 +17,8 @@ SEED = int(os.environ.get("FUZZ_SEED", "1"))
 
 def check(what: str, number: int, counts: Counter[str], wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with capsys.disabled():
-        print(f"\n{what}: {dict(counts)}", end=" ")
+        if number >= 1000:  # what is shown at the end of script/test-long
+            print(f"\nfigure: {number} {what}: {dict(counts)}, {len(wrong)} wrong")
     assert wrong == []
     assert counts["other"] == 0
     assert counts["exact"] + counts["refused by key"] == number
