@@ -24,11 +24,13 @@ def defaults(role: Path) -> dict[str, Any]:
 
 
 def options(role: Path) -> dict[str, Any]:
-    """The options of all entry points of a role; one that several have is the same in each."""
+    """The options of all entry points of a role; one that several have is the same in each, but for its words."""
     found: dict[str, Any] = {}
     for entry, spec in specs(role).items():
         for name, option in (spec.get("options") or {}).items():
-            assert found.setdefault(name, option) == option, f"{entry}: {name} differs between entry points"
+            same = {key: value for key, value in option.items() if key != "description"}
+            known = {key: value for key, value in found.setdefault(name, option).items() if key != "description"}
+            assert same == known, f"{entry}: {name} differs between entry points"
     return found
 
 
