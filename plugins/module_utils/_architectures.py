@@ -21,6 +21,7 @@ class Architecture:
 
     measured: bool = False
     swa_period: int = 0  # sliding windows: of so many layers the last sees everything; 0: no windows
+    swa_needed: bool = False  # llama.cpp does not load it without the window's size
     swa_first: bool = False  # of the period the first layer sees everything, not the last
     swa_default_window: int = 0  # where the metadata name none
     no_flash: bool = False  # llama.cpp switches flash attention off
@@ -47,11 +48,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": _known(),
     "gemma2": _known(swa_period=2, swa_default_window=4096),
     "gemma3": _known(swa_period=6),
-    "gemma3n": _known(swa_period=5, held_streams=9, cached_blocks=20),
-    "gemma4": _known(swa_period=6, normed_values=True),
-    "gpt-oss": _known(swa_period=2),
-    "gptoss": _known(swa_period=2),  # Ollama's own name for the same
-    "cohere2": _known(swa_period=4, unrotated_period=4, parallel_residual=True),
+    "gemma3n": _known(swa_period=5, swa_needed=True, held_streams=9, cached_blocks=20),
+    "gemma4": _known(swa_period=6, swa_needed=True, normed_values=True),
+    "gpt-oss": _known(swa_period=2, swa_needed=True),
+    "gptoss": _known(swa_period=2, swa_needed=True),  # Ollama's own name for the same
+    "cohere2": _known(swa_period=4, swa_needed=True, unrotated_period=4, parallel_residual=True),
     "command-r": _known(parallel_residual=True),
     "exaone4": _known(swa_period=4, swa_blocks=64, unrotated_period=4),
     "falcon": _known(parallel_residual=True),
@@ -64,15 +65,15 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llama4": _known(
         swa_period=4, swa_default_window=8192, unrotated_period=4, weighs_input=True
     ),  # chunks, kept like windows
-    "cohere2moe": _known(swa_period=4, swa_first=True, unrotated_period=4),
-    "exaone-moe": _known(swa_period=4, unrotated_period=4),
+    "cohere2moe": _known(swa_period=4, swa_needed=True, swa_first=True, unrotated_period=4),
+    "exaone-moe": _known(swa_period=4, swa_needed=True, unrotated_period=4),
     "mellum": _known(swa_period=4),
-    "muse-glimmer": _known(swa_period=4, unrotated_period=4),
+    "muse-glimmer": _known(swa_period=4, swa_needed=True, unrotated_period=4),
     "plamo3": _known(swa_period=8),
     **{name: _known(encoder=True) for name in ("dream", "llada", "llada-moe", "rnd1")},  # diffusion, without a cache
     "mamba2": _known(recurrent=True),
     "qwen3vlmoe": _known(single_slot=True),
-    "gemma-embedding": _known(swa_period=6, encoder=True),
+    "gemma-embedding": _known(swa_period=6, swa_needed=True, encoder=True),
     "granitehybrid": _known(recurrent=True),
     "grok": _known(no_flash=True),
     "jamba": _known(recurrent=True),

@@ -46,11 +46,16 @@ _NEEDED = {
         "ffn_gate_shexp.weight": ["ffn_up_shexp.weight", "ffn_down_shexp.weight"],
         "ffn_gate_inp.weight": ["ffn_down_exps.weight"],
         "ffn_up_exps.weight": ["ffn_gate_inp.weight", "ffn_down_exps.weight"],
+        "ffn_gate_exps.weight": ["ffn_up_exps.weight"],
+        "ffn_gate_up_exps.weight": ["ffn_down_exps.weight"],
         "ffn_down_exps.weight": ["ffn_gate_inp.weight"],
         "attn_q.weight": ["attn_output.weight"],
+        "ssm_conv1d.weight": ["ssm_out.weight"],
+        "ssm_d": ["ssm_in.weight", "ssm_out.weight"],
     }.items()
 }
 _MAX_BLOCKS = 1024
+_FEW = 3  # of so many blocks one may be of its own kind
 _MAX_METADATA = 1 << 40
 _RECURRENT = ("ssm_", "time_mix_", "shortconv.")
 # read, not multiplied: never a candidate for the copy of a matrix to the GPU
@@ -76,6 +81,7 @@ class Metadata:
         if not isinstance(architecture, str) or not architecture:
             raise ModelUnreadable("model_info has no general.architecture")
         self.architecture = architecture
+        self.lacks_count = not isinstance(values.get("general.parameter_count"), int)
 
     def key(self, name: str) -> str:
         return f"{self.architecture}.{name}"
@@ -95,7 +101,7 @@ class Metadata:
 
     def withheld(self, name: str) -> bool:
         """Whether the key is there without its values, as Ollama shows arrays unless asked for verbose."""
-        return self.key(name) in self._values and not isinstance(self._values[self.key(name)], int)
+        return self.key(name) in self._values and isinstance(self._values[self.key(name)], (list, tuple, type(None)))
 
     def per_block(self, name: str, count: int) -> list[int] | None:
         """An array with a number for each of `count` blocks, None where it is absent. Raises ModelUnreadable."""
@@ -286,11 +292,13 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
             f"architecture {name!r} was never compared with llama.cpp: weights are exact, "
             "the cache follows the tensors' widths, the compute buffer is an estimate"
         )
-    window = metadata.number("attention.sliding_window", traits.swa_default_window)
+    window = metadata.number("attention.sliding_window", None if traits.swa_needed else traits.swa_default_window)
     if traits.measured and not any(block.sliding for block in blocks):
         window = 0  # named in the metadata and not used, as phi3's
     if window and not any(block.sliding for block in blocks):
         notes.append(f"sliding window of {window} without a known pattern: the cache is charged for the full context")
+    if metadata.lacks_count:
+        notes.append("general.parameter_count is missing: that the answer has all tensors cannot be checked")
     if prediction:
         notes.append(
             f"the last {prediction} blocks predict further tokens: llama.cpp does not load them, nor are they counted"
@@ -368,6 +376,8 @@ def _blocks(
         heads = heads_listed[index] if heads_listed else metadata.number("attention.head_count", 0)
         heads_kv = heads_kv_listed[index] if heads_kv_listed else _heads_kv(metadata, heads)
         widths = _widths(metadata, index, tensors, embedding, heads, heads_kv)
+        if traits.measured:
+            _agreeing(index, tensors, embedding, heads, widths)
         recurrent = any(name.startswith(_RECURRENT) for name in tensors)
         if not widths[1] and not recurrent and traits.measured and not traits.recurrent:
             raise ModelUnreadable(f"blk.{index} has no attn_k.weight or attn_qkv.weight: the answer is cut off")
@@ -417,10 +427,24 @@ def _complete(traits: Architecture, of_block: list[dict[str, Tensor]]) -> None:
             if traits.measured and len(members) == 1 and len(more) > 1 and names < others:
                 lacking = sorted(others - names)[0]
                 raise ModelUnreadable(f"blk.{members[0]} has no {lacking}, other blocks have: the answer is cut off")
+        _uniform(traits, members, of_block)
         for whole, parts in _NEEDED.items():
             if whole in names and not names >= parts:
                 lacking = sorted(parts - names)[0]
                 raise ModelUnreadable(f"blk.{members[0]} has {whole} but no {lacking}: the answer is cut off")
+
+
+def _uniform(traits: Architecture, members: list[int], of_block: list[dict[str, Tensor]]) -> None:
+    """Refuses the one block of its kind whose tensor has another shape than all the others'."""
+    for name in of_block[members[0]] if traits.measured and len(members) > _FEW else ():
+        shapes = [of_block[member][name].shape for member in members if name in of_block[member]]
+        usual = max(set(shapes), key=lambda each: shapes.count(each))
+        odd = [member for member, shape in zip(members, shapes) if shapes.count(shape) == 1]
+        if len(odd) == 1 and len(set(shapes)) == 2:
+            raise ModelUnreadable(
+                f"blk.{odd[0]}.{name} has shape {list(of_block[odd[0]][name].shape)}, the other blocks' have "
+                f"{list(usual)}"
+            )
 
 
 def _consistent(index: int, tensors: Mapping[str, Tensor], embedding: int) -> None:
@@ -441,6 +465,60 @@ def _consistent(index: int, tensors: Mapping[str, Tensor], embedding: int) -> No
                 f"blk.{index}.{name}.weight has shape {list(named.shape)}, "
                 f"which should give the embedding's {embedding} back"
             )
+
+
+def _agreeing(
+    index: int, tensors: Mapping[str, Tensor], embedding: int, heads: int, widths: tuple[int, int, int, int, int]
+) -> None:
+    """Refuses a block whose matrices do not fit each other: one of the shapes is not the model's."""
+
+    def shape(name: str) -> tuple[int, ...]:
+        return tensors[name + ".weight"].shape if name + ".weight" in tensors else ()
+
+    def must(name: str, dimension: int, *allowed: int) -> None:
+        found = shape(name)
+        if len(found) > dimension and found[dimension] not in allowed:
+            raise ModelUnreadable(
+                f"blk.{index}.{name}.weight has shape {list(found)}; its {'row' if not dimension else 'other side'} "
+                f"should be {' or '.join(str(each) for each in dict.fromkeys(allowed))} by the block's other tensors"
+            )
+
+    for name in ("attn_norm", "ffn_norm", "post_attention_norm", "post_ffw_norm"):
+        must(name, 0, embedding)
+    for suffix in ("", "_shexp", "_exps"):
+        inner = shape("ffn_down" + suffix)[:1] or (0,)
+        must("ffn_up" + suffix, 1, inner[0], 2 * inner[0])  # twice: the gate is in there
+        must("ffn_gate" + suffix, 1, inner[0])
+        must(f"ffn_gate_up{suffix}", 1, 2 * inner[0])
+        must("ffn_down" + suffix, 1, embedding)
+    experts = shape("ffn_gate_inp")[1:]
+    for name in ("ffn_up_exps", "ffn_gate_exps", "ffn_gate_up_exps", "ffn_down_exps") if experts else ():
+        must(name, 2, experts[0])
+        if name != "ffn_down_exps":
+            must(name, 0, embedding)
+    must("ffn_gate_inp", 0, embedding)
+    for name, tensor in tensors.items():
+        matrix = tensors.get(name[: -len(".bias")] + ".weight") if name.endswith(".bias") else None
+        given = (matrix.shape[1:] or matrix.shape) if matrix else tensor.shape
+        if tensor.shape != given:
+            raise ModelUnreadable(
+                f"blk.{index}.{name} has shape {list(tensor.shape)}, but what it is added to is {list(given)} wide"
+            )
+    counted, k_width, v_width, k_head, v_head = widths
+    latent = "attn_kv_a_mqa.weight" in tensors
+    if "attn_q.weight" in tensors and not (k_width or latent):
+        raise ModelUnreadable(f"blk.{index} has attn_q.weight but no attn_k.weight: the answer is cut off")
+    if not k_width or latent:
+        return
+    for lacking in ("attn_q", "attn_output"):
+        if not shape(lacking) and not (lacking == "attn_q" and shape("attn_qkv")):
+            raise ModelUnreadable(f"blk.{index} attends but has no {lacking}.weight: the answer is cut off")
+    queries = counted * k_head
+    must("attn_q", 1, queries, 2 * queries)  # twice: the gate is in there
+    must("attn_qkv", 1, queries + k_width + v_width)
+    must("attn_output", 0, counted * v_head)
+    if k_head != v_head and heads and "attn_v.weight" in tensors:
+        must("attn_v", 1, v_head * (k_width // k_head))
 
 
 def _heads_kv(metadata: Metadata, heads: int) -> int:
@@ -473,12 +551,12 @@ def _widths(
     elif k and normed and len(normed.shape) == 1 and k % normed.shape[0] == 0:
         k_head = normed.shape[0]
     else:
-        k_head = metadata.number("attention.key_length", embedding // heads if heads else 0)
+        k_head = metadata.number("attention.key_length", None if latent else embedding // heads if heads else 0)
     if not k_head or not (heads or q):
         raise ModelUnreadable(f"model_info has neither {metadata.key('attention.head_count')} nor key_length")
     heads = heads or max(q // k_head, 1)
     if latent:
-        v_head = metadata.number("attention.value_length", k_head)
+        v_head = metadata.number("attention.value_length")
         if "attn_k_b.weight" in tensors:
             return heads, k_head, 0, k_head, v_head
         return heads, heads * k_head, heads * v_head, k_head, v_head

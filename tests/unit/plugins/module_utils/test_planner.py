@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._planner import (
     max_num_gpu,
     plan,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 DATA = Path(__file__).parents[3] / "data" / "planner"
 LLAMA = "llama31-8b-q8_0"
@@ -402,6 +405,55 @@ def test_every_documented_architecture_is_within_2_percent_or_48_mib(name: str) 
         assert abs(off) <= max(48, 0.02 * projected), row
         low, high = prediction.band_mib["compute_mib"]
         assert low - 1 <= projected - prediction.weights_mib - prediction.kv_mib + 1 <= high + 2, row
+
+
+def answer_of(name: str) -> dict[str, Any]:
+    """A whole /api/show answer of a model of architectures.json."""
+    model = architecture(name)
+    outside = [{"name": tensor, "type": kind, "shape": shape} for tensor, kind, shape in ARCHITECTURES[name]["tensors"]]
+    blocks = [
+        {"name": f"blk.{block.index}.{part}", "type": tensor.type, "shape": list(tensor.shape)}
+        for block in model.blocks
+        for part, tensor in block.tensors.items()
+        if part.split(".")[0] not in ("per_layer_model_proj", "per_layer_proj_norm")
+    ]
+    info = dict(ARCHITECTURES[name]["model_info"])
+    info["general.parameter_count"] = sum(prod(tensor["shape"]) for tensor in outside + blocks)
+    return copy.deepcopy({"model_info": info, "tensors": outside + blocks})
+
+
+@given(data=st.data())
+def test_an_answer_with_one_thing_wrong_is_refused_or_planned_alike(data: st.DataObject) -> None:
+    """One tensor lost, resized or of another type, or one key lost or senseless, in any model."""
+    answer = answer_of(
+        data.draw(st.sampled_from(["qwen3-8b", "ling-mini", "gpt-oss-20b", "falcon-h1-7b", "dsv2-lite-mla"]))
+    )
+    scenario = Scenario(num_gpu=5, num_batch=512, num_ctx=512)
+    right = plan(Model.from_show(answer), scenario, ollama_version=TODAY)
+    tensors, info = answer["tensors"], answer["model_info"]
+    tensor = tensors[data.draw(st.integers(0, len(tensors) - 1))]
+    wrong = data.draw(st.sampled_from(["lost", "cut off", "resized", "type", "key lost", "key"]))
+    if wrong == "lost":
+        tensors.remove(tensor)
+    elif wrong == "cut off":
+        del tensors[data.draw(st.integers(1, len(tensors) - 1)) :]
+    elif wrong == "resized":
+        tensor["shape"][data.draw(st.integers(0, len(tensor["shape"]) - 1))] *= data.draw(
+            st.sampled_from([2, 32, 1000])
+        )
+    elif wrong == "type":
+        tensor["type"] = data.draw(st.sampled_from(["Q9_9", "", None, 8]))
+    else:
+        key = data.draw(st.sampled_from(sorted(key for key in info if "context" not in key)))
+        del info[key]
+        if wrong == "key":
+            info[key] = data.draw(st.sampled_from([-1, 3, 1 << 40, 1.5, "x", {}, [1]]))
+    try:
+        found = plan(Model.from_show(answer), scenario, ollama_version=TODAY)
+    except (ModelUnreadable, ScenarioInvalid):
+        return
+    low, high = found.band_mib["total_mib"]
+    assert low - 1 <= right.total_mib <= high + 1, wrong
 
 
 @pytest.mark.parametrize("name", ["gemma4-dense", "lfm2-1.2b", "granite4-tiny"])
