@@ -16,6 +16,7 @@ from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _decide,
+    _lint,
     _planner,
     _predict,
     _settings,
@@ -552,13 +553,5 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
             f"the memory bandwidth of {plan['gpu']['name']} is not known here: {host.gpu_gb:g} GB/s assumed; "
             "set gpu_memory_gpu_gb_per_s"
         )
-    environment = {
-        **host.read["ollama"]["unit"].get("environment", {}),
-        **((host.read["ollama"]["process"] or {}).get("environment") or {}),
-    }
-    notes += [
-        f"on this host Ollama is given {name}={environment[name]}: {why}; take it out"
-        for name, why in _settings.NOBODY_READS.items()
-        if name in environment
-    ]
+    notes += [_lint.text(finding) for finding in _lint.lint(host.declared, host.read)]
     return notes

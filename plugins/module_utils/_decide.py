@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _declare,
+    _lint,
     _predict,
     _prompts,
     _settings,
@@ -60,6 +61,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         problems += _deploy_problems(declared, read)
     if declared["verify"] != "never" and not declared["backend"]["load"] and not declared["models"]:
         problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
+    notes += [_lint.text(finding) for finding in _lint.lint(declared, read)]
     notes = [note for note in notes if not any(words in note for words in declared["accepted_notes"])]
     if declared["strict"]:
         problems += notes

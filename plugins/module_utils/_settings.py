@@ -62,7 +62,87 @@ OLLAMA_READS = (
 
 MARGINS = frozenset(row.variable for row in OLLAMA_READS if row.intent == "margin_mib")
 
-# Set by many a guide, compose file and unit, and read by no release of Ollama.
+# How a value is written; `malformed` knows what each form allows.
+COUNT, BYTES, MIB_EACH, SWITCH, DURATION, CACHE_TYPE, LAYERS, FIT, TEXT = (
+    "a whole number",
+    "bytes, a whole number",
+    "MiB, one number or one for each GPU",
+    "1 or 0",
+    "a duration such as 5m, or seconds",
+    "a cache type",
+    "a number, auto or all",
+    "on or off",
+    "text",
+)
+IGNORED = "the default is used, with a warning in the journal"
+BREAKS_LOADS = "llama-server does not start: every load fails, and no GPU is found"
+ENGINE: Version = (0, 30, 0)  # from here on Ollama starts llama.cpp's own llama-server
+LAST_OWN_ENGINE: Version = (0, 29, 999)
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable that Ollama, or the llama-server that inherits its environment, reads from `first` to `last` release.
+
+    `what`: what it does. `invalid`: what becomes of a value that is not of the `form`. `overridden`: a flag of Ollama's
+    own always wins over it.
+    """
+
+    name: str
+    form: str
+    first: Version
+    what: str
+    last: Version = NEWEST
+    invalid: str = IGNORED
+    overridden: bool = False
+
+
+VARIABLES = (
+    Variable("OLLAMA_NUM_PARALLEL", COUNT, (0, 1, 33), "requests at once; the KV cache is num_ctx times this"),
+    Variable("OLLAMA_MAX_LOADED_MODELS", COUNT, (0, 1, 33), "models loaded at once; 0: three for each GPU"),
+    Variable("OLLAMA_MAX_QUEUE", COUNT, (0, 1, 34), "requests that wait; more are answered 503"),
+    Variable("OLLAMA_CONTEXT_LENGTH", COUNT, (0, 5, 13), "num_ctx of requests that carry none"),
+    Variable("OLLAMA_FLASH_ATTENTION", SWITCH, (0, 1, 39), "flash attention", invalid="it counts as true"),
+    Variable(
+        "OLLAMA_KV_CACHE_TYPE",
+        CACHE_TYPE,
+        (0, 5, 0),
+        "type of the KV cache; a quantised one needs flash attention",
+        LAST_OWN_ENGINE,
+        "f16 is used, with a warning in the journal",
+    ),
+    Variable("OLLAMA_KV_CACHE_TYPE", CACHE_TYPE, ENGINE, "type of the KV cache", invalid=BREAKS_LOADS),
+    Variable("OLLAMA_GPU_OVERHEAD", BYTES, (0, 3, 10), "memory of each GPU that fitting leaves free", LAST_OWN_ENGINE),
+    Variable("OLLAMA_KEEP_ALIVE", DURATION, (0, 1, 29), "how long a model stays loaded", invalid="5m is used"),
+    Variable("OLLAMA_LOAD_TIMEOUT", DURATION, (0, 3, 10), "how long a load may stall", invalid="5m is used"),
+    Variable("OLLAMA_SCHED_SPREAD", SWITCH, (0, 1, 45), "spread a model over all GPUs", invalid="it counts as true"),
+    Variable("OLLAMA_MAX_VRAM", BYTES, (0, 1, 29), "memory that the estimate may use", (0, 1, 44)),
+    Variable("OLLAMA_NEW_ENGINE", SWITCH, (0, 5, 12), "Ollama's own engine", (0, 24, 999), "it counts as true"),
+    Variable("OLLAMA_NEW_ESTIMATES", SWITCH, (0, 11, 5), "measured layouts", (0, 11, 10), "it counts as true"),
+    Variable("OLLAMA_MULTIUSER_CACHE", SWITCH, (0, 3, 13), "prompt cache", (0, 24, 999), "it counts as true"),
+    Variable("OLLAMA_LLM_LIBRARY", TEXT, (0, 1, 21), "which GPU library is loaded"),
+    Variable("OLLAMA_VULKAN", SWITCH, (0, 12, 11), "Vulkan as a GPU library", invalid="it counts as true"),
+    Variable("CUDA_VISIBLE_DEVICES", TEXT, (0, 1, 33), "which GPUs CUDA sees"),
+    Variable(
+        "GGML_CUDA_ENABLE_UNIFIED_MEMORY", TEXT, (0, 3, 13), "lets CUDA spill into RAM, where NVML does not see it"
+    ),
+    Variable("LLAMA_ARG_FIT", FIT, ENGINE, "whether layers are fitted into free memory", invalid=BREAKS_LOADS),
+    Variable("LLAMA_ARG_FIT_TARGET", MIB_EACH, ENGINE, "memory that fitting leaves free", invalid=BREAKS_LOADS),
+    Variable(
+        "LLAMA_ARG_N_GPU_LAYERS", LAYERS, ENGINE, "layers of every model; switches fitting off", invalid=BREAKS_LOADS
+    ),
+    Variable("LLAMA_ARG_KV_OFFLOAD", FIT, ENGINE, "whether the KV cache is on the GPU", invalid=BREAKS_LOADS),
+    Variable("LLAMA_ARG_CPU_MOE", FIT, ENGINE, "experts stay on the CPU", invalid=BREAKS_LOADS),
+    Variable("LLAMA_ARG_N_CPU_MOE", COUNT, ENGINE, "experts of so many layers stay on the CPU", invalid=BREAKS_LOADS),
+    Variable("LLAMA_ARG_TENSOR_SPLIT", TEXT, ENGINE, "shares of the GPUs", invalid=BREAKS_LOADS),
+    Variable("LLAMA_ARG_SPLIT_MODE", TEXT, ENGINE, "how a model is split over GPUs", invalid=BREAKS_LOADS),
+    *(
+        Variable(f"LLAMA_ARG_{name}", TEXT, ENGINE, "nothing: Ollama's own flag wins", NEWEST, BREAKS_LOADS, True)
+        for name in ("CTX_SIZE", "N_PARALLEL", "BATCH", "UBATCH", "FLASH_ATTN")
+    ),
+)
+
+# Set by many a guide, compose file and unit, and read by no release of Ollama: why, and what is meant.
 NOBODY_READS = {
     "OLLAMA_GPU_LAYERS": "no release of Ollama reads it",
     "OLLAMA_NUM_GPU": "no release of Ollama reads it (forks do)",
@@ -71,34 +151,64 @@ NOBODY_READS = {
     "OLLAMA_MAX_VRAM": "dead since Ollama 0.1.45",
     "TORCH_CUDA_MEMORY_FRACTION": "no PyTorch reads it",
 }
+CURES = {
+    "OLLAMA_GPU_LAYERS": "a cap is num_gpu, in requests or in a derived model",
+    "OLLAMA_NUM_GPU": "a cap is num_gpu, in requests or in a derived model",
+    "OLLAMA_NUM_CTX": "set OLLAMA_CONTEXT_LENGTH instead",
+    "OLLAMA_NUM_THREADS": "num_thread is an option of requests",
+    "OLLAMA_MAX_VRAM": "a profile's max_used_mib is its successor",
+    "TORCH_CUDA_MEMORY_FRACTION": "torch.cuda.set_per_process_memory_fraction() is a call",
+}
 
 # Values that may be read on a host and shown: settings of memory, never a secret. Names outside are not even read.
-SHOWN = frozenset(
-    {honoured.variable for honoured in OLLAMA_READS}
-    | set(NOBODY_READS)
-    | {
-        "OLLAMA_FLASH_ATTENTION",
-        "OLLAMA_KV_CACHE_TYPE",
-        "OLLAMA_KEEP_ALIVE",
-        "OLLAMA_LOAD_TIMEOUT",
-        "OLLAMA_MAX_QUEUE",
-        "OLLAMA_SCHED_SPREAD",
-        "OLLAMA_NEW_ENGINE",
-        "OLLAMA_MULTIUSER_CACHE",
-        "OLLAMA_LLM_LIBRARY",
-        "OLLAMA_VULKAN",
-        "GGML_CUDA_ENABLE_UNIFIED_MEMORY",
-        "CUDA_VISIBLE_DEVICES",
-        "PYTORCH_CUDA_ALLOC_CONF",
-        "LLAMA_ARG_FIT",
-        "LLAMA_ARG_N_GPU_LAYERS",
-        "LLAMA_ARG_KV_OFFLOAD",
-        "LLAMA_ARG_N_CPU_MOE",
-        "LLAMA_ARG_CPU_MOE",
-        "LLAMA_ARG_TENSOR_SPLIT",
-        "LLAMA_ARG_SPLIT_MODE",
+SHOWN = frozenset({variable.name for variable in VARIABLES} | set(NOBODY_READS) | {"PYTORCH_CUDA_ALLOC_CONF"})
+
+# strconv.ParseBool
+GO_BOOLEANS = ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False")
+GO_DURATION = re.compile(r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h))+\Z|[+-]?\d+\Z")
+CACHE_TYPES_UNTIL_029 = ("f16", "q8_0", "q4_0")
+CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?\Z", re.IGNORECASE)
+POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def known(name: str, version: Version) -> Variable | None:
+    """The row for a variable in a release; None where that release does not read it."""
+    return next((row for row in VARIABLES if row.name == name and row.first <= version <= row.last), None)
+
+
+def malformed(variable: Variable, value: str) -> str | None:
+    """What is allowed, where a value is not of the variable's form; None where it is.
+
+    Ollama strips spaces and quotes, and takes an empty value for none; llama-server takes neither.
+    """
+    if not variable.name.startswith("LLAMA_ARG_"):
+        value = value.strip().strip("\"'").strip()
+        if not value:
+            return None
+    elif not value:
+        return variable.form
+    allowed = {
+        COUNT: value.isascii() and value.isdigit(),
+        BYTES: value.isascii() and value.isdigit(),
+        MIB_EACH: re.fullmatch(r"\d+(,\d+)*", value) is not None,
+        SWITCH: value in GO_BOOLEANS,
+        DURATION: GO_DURATION.match(value) is not None,
+        CACHE_TYPE: value in (CACHE_TYPES if variable.last == NEWEST else CACHE_TYPES_UNTIL_029),
+        LAYERS: re.fullmatch(r"-?\d+|auto|all", value) is not None,
+        FIT: value in ("on", "off", "enabled", "disabled", "true", "false", "1", "0"),
+        TEXT: True,
     }
-)
+    if allowed[variable.form]:
+        return None
+    if variable.form == CACHE_TYPE:
+        return "one of " + ", ".join(CACHE_TYPES if variable.last == NEWEST else CACHE_TYPES_UNTIL_029)
+    size = SIZE.match(value) if variable.form in (BYTES, MIB_EACH) else None
+    if size:
+        in_bytes = float(size.group(1)) * 1024 ** POWERS[size.group(2).lower()]
+        meant = int(in_bytes if variable.form == BYTES else in_bytes / MIB)
+        return f"{variable.form}: {meant} for {value}"
+    return variable.form
 
 
 def shown(environment: Mapping[str, str]) -> dict[str, str]:

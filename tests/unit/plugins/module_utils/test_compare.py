@@ -280,6 +280,6 @@ def test_a_setting_that_ollama_refuses_is_a_problem_of_the_profile_alone() -> No
 def test_what_people_copied_is_found_on_the_host() -> None:
     planned = plan(host(ollama__unit__environment={"OLLAMA_MAX_VRAM": "12000000000"}))
     assert (
-        "on this host Ollama is given OLLAMA_MAX_VRAM=12000000000: dead since Ollama 0.1.45; take it out"
-        in planned["notes"]
+        "OLLAMA_MAX_VRAM=12000000000 in what ollama.service was started with: dead since Ollama 0.1.45; take it out; "
+        "a profile's max_used_mib is its successor" in planned["notes"]
     )
