@@ -99,7 +99,9 @@ PLANTED = {
     ),
     "a wrapper": (
         f"printf '#!/bin/sh\\nexport {PARALLEL}=4\\nexec /usr/local/bin/ollama serve\\n' > /usr/local/bin/mine && "
-        f"chmod 755 /usr/local/bin/mine && {drop_in(LATER, 'ExecStart=', 'ExecStart=/usr/local/bin/mine')} && {RESTART}",
+        "chmod 755 /usr/local/bin/mine && "
+        + drop_in(LATER, "ExecStart=", "ExecStart=/usr/local/bin/mine")
+        + f" && {RESTART}",
         PARALLEL,
         "a wrapper sets it",
     ),
@@ -144,9 +146,10 @@ PLANTED = {
         "a client's own options: num_batch 1024",
     ),
 }  # fmt: skip
-KEPT = f"{UNITS}/ollama.service {UNITS}/ollama.service.d {ENV} /usr/share/ollama/.ollama/models"
+MODELS = "/usr/share/ollama/.ollama/models"
+KEPT = f"{UNITS}/ollama.service {UNITS}/ollama.service.d {ENV} {MODELS}"
 CLEAN = f"""
-rm -rf {LATER} {EARLIER} {os.path.dirname(BACKENDS)} /etc/mine.env /usr/local/bin/mine
+rm -rf {LATER} {EARLIER} {os.path.dirname(BACKENDS)} /etc/mine.env /usr/local/bin/mine {MODELS}
 tar --extract --file /root/before.tar --directory /
 {RESTART} && {RESTART_BACKEND}
 curl --silent --retry 50 --retry-connrefused --retry-delay 0 --output /dev/null http://127.0.0.1:11434/api/version
@@ -185,7 +188,7 @@ def drift_after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
         run(ROOT / "script" / "lab", "reset", "gpu01")
         report = f"--extra-vars=gpu_memory_report_dir={tmp_path_factory.mktemp('reports')}"
         run("ansible-playbook", inventory, report, "--extra-vars=gpu_memory_verify=never", "apply-stable.yml")
-        on_host(f"tar --create --file /root/before.tar {KEPT} 2>/dev/null")
+        on_host(f"tar --create --file /root/before.tar $(ls -d {KEPT} 2>/dev/null) 2>/dev/null")
         yield rows
     finally:
         run(ROOT / "script" / "lab", "down")
