@@ -97,9 +97,10 @@ def check(path: str) -> None:
         _check_flags(target)
     if any(os.statvfs(one).f_flag & os.ST_RDONLY for one in (directory, target) if os.path.exists(one)):
         raise CannotWrite(_explain(path, OSError(errno.EROFS, "")))
+    if place == directory:
+        _check_flags(directory)
     if not os.access(place, os.W_OK):
         raise CannotWrite(_explain(path, OSError(errno.EACCES, "")))
-    _check_flags(directory)
 
 
 def write(path: str, content: bytes, new: Ownership) -> None:

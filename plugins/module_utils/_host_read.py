@@ -203,8 +203,11 @@ def read_env_file(
 
     Without `add_keys` only those of the keys are wanted that the file has.
     """
-    facts = read_file(path, sorted({*keys, *_settings.SHOWN}), readers)
-    facts["refusals"] = []
+    facts: dict[str, Any] = {**read_file(path, sorted({*keys, *_settings.SHOWN}), readers), "refusals": []}
+    try:
+        _atomic.target_of(path)
+    except _atomic.CannotWrite as problem:
+        return {**facts, "error": str(problem)}
     has = facts.get("values") or {}
     wanted = {name: value for name, value in wanted.items() if add_keys or has.get(name) is not None}
     if wanted and not facts["error"] and (facts["exists"] or add_keys):

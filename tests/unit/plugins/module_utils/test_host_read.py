@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_read
@@ -32,6 +34,40 @@ UNIT = "/system.slice/selo-ai.service"
 )
 def test_the_processes_of_a_control_group(cgroup: str, of_init: str, belongs: bool) -> None:
     assert _host_read.in_control_group(cgroup, of_init, UNIT) is belongs
+
+
+WANTED = {"A": "1", "B": "x y"}
+
+
+def env_file(path: Path, **changes: Any) -> dict[str, Any]:
+    given = {"keys": ["A", "B"], "readers": ["python-dotenv", "bash"], "wanted": WANTED, **changes}
+    return _host_read.read_env_file(str(path), **given)
+
+
+def test_an_env_file_says_its_values_and_what_would_keep_it_from_an_edit(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    assert env_file(path)["refusals"] == []
+    assert env_file(tmp_path / "no" / ".env")["refusals"] == [
+        f"the directory {tmp_path}/no is missing; create it, or correct the path"
+    ]
+    assert env_file(tmp_path / "no" / ".env", add_keys=False)["refusals"] == []
+    path.write_text("A=9\nOTHER=s3cret\n")
+    found = env_file(path)
+    assert (found["values"]["A"], found["values"]["B"], found["refusals"], found["error"]) == ("9", None, [], None)
+    assert "s3cret" not in str(found)
+    assert path.read_text() == "A=9\nOTHER=s3cret\n"
+    assert "U+000A" in env_file(path, wanted={"A": "x\ny"})["refusals"][0]
+    assert env_file(path, wanted={"B": "x\ny"}, add_keys=False)["refusals"] == []
+    path.write_text("if x; then\n")
+    assert "bash: from line 1 on" in env_file(path)["refusals"][0]
+    path.write_text("A=1\n" * 300_000)
+    assert "larger than 1024 KiB" in env_file(path)["error"]
+    path.unlink()
+    path.symlink_to(".env")
+    assert "loop of symbolic links; take it away" in env_file(path)["error"]
+    path.unlink()
+    os.mkfifo(path)
+    assert "no regular file" in env_file(path)["refusals"][0]
 
 
 def test_a_command_s_children_are_its_own() -> None:
