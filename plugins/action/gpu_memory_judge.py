@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _verdict
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _sizes, _verdict
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _records
 
 
@@ -22,6 +22,7 @@ class ActionModule(ActionBase):
         host = (task_vars or {})["inventory_hostname"]
         # A task that was skipped is registered as well; for the record it did not happen.
         self.given = {name: value for name, value in self._task.args.items() if not _skipped(value)}
+        self.given["declared"] = _sizes.sized(self.given["declared"], _succeeded(self.given.get("read")))
         return {
             **result,
             "changed": False,

@@ -34,7 +34,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: The hosts.
+  description: The pattern, or with another order the names of the hosts.
   type: list
   elements: str
 """
@@ -53,7 +53,7 @@ class LookupModule(LookupBase):
         try:
             hosts = _fleet.matching(terms[0], variables or {}, self._loader)
             if _waves.check_canary(self.get_option("canary")) == "first":
-                return hosts
+                return [terms[0]]  # Ansible finds the same hosts again, and faster than by their names
             return _waves.in_order(hosts, _fleet.kinds(hosts, variables or {}))
         except ValueError as problem:
             raise AnsibleError(str(problem)) from None

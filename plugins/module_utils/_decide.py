@@ -17,6 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _predict,
     _prompts,
     _settings,
+    _sizes,
     _systemd,
     _wanted,
 )
@@ -33,11 +34,12 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     nothing will be written (verify), so that only what hinders a proof is a problem.
 
     Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
-    with their present SHA-256, `drop_in_changed`, `env_changed` (the env files to write, the profile's own among them,
-    as {path, read_by, env, owner, group}), the `restart` list, the `services` for gpu_memory_restart, `acts` (whether
-    any of it will be done), the `load` for gpu_memory_assert with its `load_timeout_s` and `load_needed`, `proof_key`,
-    and `proof` (the one that still holds, or None).
+    with their present SHA-256, the threshold `max_used_mib` that holds here, `drop_in_changed`, `env_changed` (the env
+    files to write, the profile's own among them, as {path, read_by, env, owner, group}), the `restart` list, the
+    `services` for gpu_memory_restart, `acts` (whether any of it will be done), the `load` for gpu_memory_assert with
+    its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
     """
+    as_declared, declared = declared, _sizes.sized(declared, read)
     problems = list(declared["problems"])
     problems += gpu_problems(declared, read["nvml"])
     problems += ollama_problems(declared, read["ollama"])
@@ -62,6 +64,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     if declared["verify"] != "never" and not declared["backend"]["load"] and not declared["models"]:
         problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
     notes += [_lint.text(finding) for finding in _lint.lint(declared, read)]
+    notes += _sizes.note(as_declared, declared)
     notes = [note for note in notes if not any(words in note for words in declared["accepted_notes"])]
     if declared["strict"]:
         problems += notes
@@ -111,6 +114,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         "files": files,
         "drop_in_changed": drop_in_changed,
         "env_changed": env_changed,
+        "max_used_mib": profile["max_used_mib"],
         "restart": restart,
         "services": services(declared, restart),
         "acts": deploys and drifted,
@@ -275,6 +279,8 @@ def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[s
             problems.append(f"NVML: {name}: {gpu['error']}")
         elif gpu.get("mig"):
             problems.append(f"NVML: {name} is split by MIG, which the memory figures here do not cover; switch MIG off")
+        elif _sizes.is_other(declared["profile"], gpu):
+            problems.append(_sizes.problem(declared["profile"], gpu, name))
         elif threshold is not None and gpu["total_mib"] - (gpu.get("reserved_mib") or 0) < threshold:
             problems.append(
                 f"max_used_mib = {threshold} is more than {name} has: {gpu['total_mib']} MiB, of which "

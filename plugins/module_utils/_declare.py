@@ -11,7 +11,14 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _profile, _prompts, _secrets, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _http,
+    _profile,
+    _prompts,
+    _secrets,
+    _settings,
+    _sizes,
+)
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.service\Z")
 URL = re.compile(r"https?://[^\s/]+(/\S*)?\Z")
@@ -360,6 +367,11 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         flags[name] = boolean(variables[name])
         if flags[name] is None:
             problems.append(f"{name} = {variables[name]!r} must be true or false")
+    if variables["gpu_memory_other_sizes"] not in _sizes.OTHER_SIZES:
+        problems.append(
+            f"gpu_memory_other_sizes = {variables['gpu_memory_other_sizes']!r} is not allowed; "
+            f"allowed: {', '.join(_sizes.OTHER_SIZES)}"
+        )
     if variables["gpu_memory_verify"] not in VERIFY:
         problems.append(
             f"gpu_memory_verify = {variables['gpu_memory_verify']!r} is not allowed; allowed: {', '.join(VERIFY)}"
@@ -400,6 +412,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         "ollama": ollama,
         "models": models or (profile.models if profile else []),
         "verify": variables["gpu_memory_verify"],
+        "other_sizes": variables["gpu_memory_other_sizes"],
         "load": variables["gpu_memory_load"],
         "accepted_notes": accepted,
         "env_keys": sorted({*(profile.env if profile else {}), *backend["keys"].values()}),
@@ -434,6 +447,7 @@ def _as_mapping(profile: _profile.Profile) -> dict[str, Any]:
         "env": profile.env,
         "intent": profile.intent,
         "max_used_mib": profile.max_used_mib,
+        "meant_for_mib": None if profile.own_threshold or profile.max_used_mib is None else _sizes.BUILT_IN_FOR_MIB,
     }
 
 

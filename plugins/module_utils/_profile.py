@@ -43,6 +43,7 @@ class Profile:
     """A whole profile.
 
     `env`: text by key, what the backend's file gets. `intent`: numbers by name (see `INTENTS`), what it means.
+    `own_threshold`: whether the operator says how much GPU memory may be used, and no built-in profile does.
     `label`: the name, with `*` where it differs from the built-in of that name. `changed`: what differs.
     """
 
@@ -51,6 +52,7 @@ class Profile:
     intent: dict[str, int]
     models: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    own_threshold: bool = False
 
     @property
     def label(self) -> str:
@@ -211,6 +213,8 @@ def resolve(
     if not isinstance(name, str) or not NAME.match(name) or name not in known:
         return None, [f"gpu_memory_profile = {name!r} is not known; allowed: {', '.join(known)}"]
 
+    own_layers: list[dict[str, Any]] = []
+
     def whole(wanted: str, chain: tuple[str, ...]) -> dict[str, Any]:
         """A profile with all that it extends; `stable` inside a redefined `stable` is the built-in one."""
         use_own = wanted in own and wanted not in chain
@@ -224,6 +228,7 @@ def resolve(
         where = f"gpu_memory_profiles.{wanted}"
         found: list[str] = []
         layer = _read_layer(own[wanted] if use_own else built_in[wanted], where, found)
+        own_layers.extend([layer] if use_own else [])
         through = f" ({' extends '.join((*chain, wanted))})" if chain else ""
         problems.extend(problem + through for problem in found)
         base: dict[str, Any] = {"env": {}, "intent": {}, "models": [], "said": {}}
@@ -239,13 +244,15 @@ def resolve(
                 f"gpu_memory_overrides.extends = {layer['extends']!r} is not allowed; "
                 "overrides change the chosen profile with env, intent and models"
             )
+        own_layers.append(layer)
         merged = _merge(merged, layer, keys)
     problems.extend(_cross_checks(name, merged, keys, complete=not problems))
     if problems:
         return None, problems
     base_profile = built_in.get(name)
     changed = _differences(merged, base_profile) if base_profile else (["overrides"] if overrides else [])
-    return Profile(name, merged["env"], merged["intent"], merged["models"], changed), []
+    own_threshold = any("max_used_mib" in layer["intent"] for layer in own_layers)
+    return Profile(name, merged["env"], merged["intent"], merged["models"], changed, own_threshold), []
 
 
 def _cross_checks(name: str, merged: dict[str, Any], keys: Mapping[str, str], complete: bool) -> list[str]:

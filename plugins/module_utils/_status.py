@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _drift, _state, _verdict, _wanted
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _drift, _sizes, _state, _verdict, _wanted
 
 # From the worst to the best. Whoever is woken looks at the first ones.
 UNREADABLE, HELD, DOWN, OUT_OF_MEMORY = "not readable", "in a run", "down", "out of memory"
@@ -40,6 +40,7 @@ def status(host: str, declared: Mapping[str, Any], read: Mapping[str, Any]) -> d
     if "ollama" not in read:
         why = str(read.get("msg") or "no message").strip()
         return {**base, "wrong": [why], "next": "see whether it is up; an apply that was cut off it undoes by itself"}
+    declared = _sizes.sized(declared, read)
     decision = _decide.decide(declared, read, deploys=False)
     kept = read["state"].get("proof")
     now = float(read["host"]["time"])

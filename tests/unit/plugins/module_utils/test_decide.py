@@ -385,10 +385,19 @@ PROBLEMS = {
     "no GPU": ({"nvml__gpus": []}, {}, ["no NVIDIA GPU"]),
     "lost GPU": ({"nvml__gpus": [{"index": 0, "uuid": "GPU-1", "error": "is lost"}]}, {}, ["GPU 0 (GPU-1): is lost"]),
     "MIG": ({"nvml__gpus": [gpu(mig=True)]}, {}, ["GPU 0", "MIG"]),
-    "small GPU": ({"nvml__gpus": [gpu(total_mib=12282)]}, {}, ["max_used_mib = 12288", "12282 MiB", "profile"]),
+    "another size of GPU": (
+        {"nvml__gpus": [gpu(total_mib=12282)]},
+        {},
+        ["12282 MiB", "16 GB", "gpu_memory_other_sizes"],
+    ),
+    "small GPU": (
+        {"nvml__gpus": [gpu(total_mib=12282)]},
+        {"overrides": {"intent": {"max_used_mib": 12288}}},
+        ["max_used_mib = 12288", "12282 MiB", "profile"],
+    ),
     "reserved memory": (
         {"nvml__gpus": [gpu(total_mib=12400, reserved_mib=200)]},
-        {},
+        {"overrides": {"intent": {"max_used_mib": 12288}}},
         ["12400 MiB", "200 are reserved"],
     ),
     "second GPU small": ({"nvml__gpus": [gpu(), gpu(1, total_mib=2048)]}, {}, ["GPU 1", "2048 MiB"]),
@@ -530,7 +539,7 @@ def test_problems_of_the_declaration_stand_beside_those_of_the_host():
         {"ollama__unit__environment_files": [{"path": "/e", "environment": {"OLLAMA_GPU_LAYERS": "1"}}]},
         {"state__lease": {"live": False}},
         {"nvml__driver_version": None},
-        {"nvml__gpus": [gpu(total_mib=12288)]},
+        {"nvml__gpus": [gpu(total_mib=15360)]},
     ],
     ids=str,
 )
