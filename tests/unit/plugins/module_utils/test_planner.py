@@ -235,7 +235,8 @@ def without_tensor(named: str) -> dict[str, Any]:
 
 
 def cut_off(keep: int) -> dict[str, Any]:
-    answer = show()
+    """As by a server that does not count parameters either: the tensors alone must show it."""
+    answer = without("model_info", "general.parameter_count")
     answer["tensors"] = answer["tensors"][:keep]
     return answer
 
@@ -312,6 +313,17 @@ def test_an_answer_that_cannot_be_right_is_refused_by_name(answer: Any, named: s
 def test_a_setting_that_cannot_be_is_refused_by_name(settings: dict[str, Any], named: str) -> None:
     with pytest.raises(ScenarioInvalid, match=named):
         Scenario.from_dict(settings)
+
+
+def test_an_answer_that_counts_no_parameters_is_planned_with_a_warning() -> None:
+    counted, uncounted = show(), without("model_info", "general.parameter_count")
+    ours, theirs = (
+        plan(Model.from_show(answer), Scenario(num_batch=512), ollama_version=TODAY) for answer in (counted, uncounted)
+    )
+    assert ours.total_mib == theirs.total_mib
+    assert [text for text in theirs.warnings if text not in ours.warnings] == [
+        "general.parameter_count is missing: that the answer has all tensors cannot be checked"
+    ]
 
 
 @pytest.mark.parametrize("version", ["", "latest", "32", None])
