@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = {
-    "CHANGELOG.rst", "COPYING", "FILES.json", "MANIFEST.json", "README.md",
+    "CHANGELOG.rst", "CONTRIBUTING.md", "COPYING", "FILES.json", "MANIFEST.json", "README.md", "SECURITY.md",
     "changelogs", "docs", "meta", "playbooks", "plugins", "roles",
 }  # fmt: skip
 
