@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from itertools import combinations
 from math import ceil
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils._compute import (
@@ -51,6 +50,7 @@ RUNTIME_BAND_MIB = (135, 457)  # a Tesla T4; what Ollama itself reserves
 _CELLS = 256  # llama.cpp pads a slot's cache to this
 _OFFLOAD_TOKENS = 32  # CUDA works for layers on the host from this batch on
 _PROJECTOR_HEADROOM_MIB = 1024  # what Ollama keeps free for a projector's own graph
+_BATCH_SURCHARGE_MIB = ((2048, 2048), (1024, 768))  # what Ollama reckons for a batch of so many tokens
 _PLAIN_CACHES = ("f32", "f16", "bf16")
 _LIMITS = {"num_gpu": (-1, 100_000), "num_ctx": (1, 1 << 24), "num_parallel": (1, 256), "num_batch": (1, 1 << 20)}
 
@@ -195,7 +195,7 @@ def auto_num_batch(
     if not flash_attention:
         return 256 if total_ctx > 4096 and 0 < gpu_mib <= 8192 else 512
     wanted = 2048 if total_ctx > 32768 else 1024 if total_ctx > 4096 else 512
-    for batch, headroom, surcharge_mib in ((2048, 0.60, 2048), (1024, 0.75, 768)):
+    for (batch, surcharge_mib), headroom in zip(_BATCH_SURCHARGE_MIB, (0.60, 0.75)):
         if batch > wanted:
             continue
         if not predicted_mib or not available_mib:
@@ -412,13 +412,19 @@ def _compute_band(model: Model, engine: Engine, batch: Batch, first: int, comput
 
 
 def _admission(model: Model, load: _Load) -> float:
-    """Bytes that Ollama >= 0.30 predicts before a load (llm/llama_server.go, PredictServerVRAM): file and f16 cache."""
+    """Bytes that Ollama >= 0.30 predicts before a load: file, f16 cache, and more for a large batch.
+
+    llm/llama_server.go, PredictServerVRAM; server/sched.go, generationBatchSurcharge.
+    """
     file = model.input_bytes + model.host_output_bytes + model.projector_bytes
     file += sum(block.host_bytes for block in model.blocks)
+    if not model.embedder:
+        file += MIB * next((more for batch, more in _BATCH_SURCHARGE_MIB if load.batch.tokens >= batch), 0)
     attending = [block for block in model.blocks if block.k_width and block.cached]
     if not attending:
         return file
-    heads_kv = min(max(block.k_width // max(block.k_head, 1), 1) for block in attending)
+    # the fewest of all blocks, at least 1, so that a block without attention makes it 1
+    heads_kv = min(max(block.k_width // max(block.k_head, 1), 1) if block.k_width else 1 for block in model.blocks)
     head = model.embedding // max(max(block.heads for block in attending), 1)
     return file + 2 * len(model.blocks) * heads_kv * head * load.num_ctx * load.batch.slots * 2
 
@@ -504,22 +510,30 @@ def largest_set(
     """
     engine = Engine.of(ollama_version)
     limit = min(max_loaded_models or 3, len(plans))
-    best: tuple[str, ...] = ()
-    most = -1.0
-    for size in range(limit, 0, -1):
-        for names in combinations(plans, size):
-            total = sum(plans[name].total_mib for name in names)
-            if total > most and (
-                size == 1
-                or gpu_total_mib is None
-                or any(_admitted(plans[last], total, engine, gpu_total_mib - other_used_mib) for last in names)
-            ):
-                best, most = names, total
-    return best
+    if gpu_total_mib is None:
+        by_size = sorted(plans, key=lambda name: plans[name].total_mib, reverse=True)
+        return tuple(name for name in plans if name in by_size[:limit])
+    available_mib = gpu_total_mib - other_used_mib
+
+    def joined(names: frozenset[str]) -> set[frozenset[str]]:
+        """Sets that are `names` and one more that Ollama lets in."""
+        taken = sum(plans[name].total_mib for name in names)
+        return {
+            names | {name}
+            for name in plans
+            if name not in names and _admitted(plans[name], available_mib - taken, engine)
+        }
+
+    reached = {frozenset([name]) for name in plans}
+    possible = set(reached)
+    for _ in range(limit - 1):
+        reached = {larger for names in reached for larger in joined(names)}
+        possible |= reached
+    largest = max(possible, key=lambda names: sum(plans[name].total_mib for name in names), default=frozenset())
+    return tuple(name for name in plans if name in largest)
 
 
-def _admitted(last: Plan, total: float, engine: Engine, available_mib: float) -> bool:
-    free = available_mib - (total - last.total_mib)
+def _admitted(last: Plan, free: float, engine: Engine) -> bool:
     if not engine.llama_server:
         return last.total_mib <= free
     partial = 0 < last.offloaded_layers < last.offloadable_layers

@@ -63,7 +63,8 @@ def budget_svg(plan: Mapping[str, Any]) -> str:
         parts += _bar(plan, profile, HEAD_HEIGHT + index * ROW_HEIGHT, card, scale)
     unknown = [profile["label"] for profile in profiles if profile["backend_mib"] is None]
     foot = "Arithmetic from the model's own data; nothing was loaded."
-    foot += f" Not known before a load and not in the bars: the backend with {', '.join(unknown)}." if unknown else ""
+    with_which = "" if len(unknown) == len(profiles) else f" with {', '.join(unknown)}"
+    foot += f" Not known before a load and not in the bars: the backend{with_which}." if unknown else ""
     parts.append(label(BAR_LEFT, height - 16, clipped(foot, 140), "quiet"))
     return "\n".join([*parts, "</svg>\n"])
 

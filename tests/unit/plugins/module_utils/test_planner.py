@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -194,9 +195,23 @@ def test_several_models() -> None:
     # 8 GiB + 4 GiB on 10 GiB: whichever comes second throws the first out
     assert set(largest_set(plans, 2, ollama_version=TODAY, gpu_total_mib=10240)) == {"big"}
     assert set(largest_set(plans, 2, ollama_version=TODAY, gpu_total_mib=16000)) == {"big", "small"}
+    # the third would be let in beside two that never are loaded together
+    three = {name: replace(each, total_mib=4000, admission_mib=4000) for name, each in plans.items()}
+    three["tiny"] = replace(tiny, total_mib=500, admission_mib=400)
+    assert len(largest_set(three, 3, ollama_version=TODAY, gpu_total_mib=8600)) == 2
     both = combined([big, small])
     assert both.total_mib == pytest.approx(big.total_mib + small.total_mib)
     assert both.band_mib["runtime_mib"] == [270, 914]
+
+
+def test_ollama_reckons_more_for_a_large_batch_before_it_lets_a_model_in() -> None:
+    small, medium, large = (
+        plan(MODELS[LLAMA], Scenario(num_batch=batch), ollama_version=TODAY).admission_mib
+        for batch in (512, 1024, 2048)
+    )
+    assert (medium - small, large - small) == (768, 2048)
+    # file and f16 cache of 32 layers, 8 heads of 128, 4096 tokens
+    assert small == pytest.approx(8137.6 + 512, abs=1)
 
 
 def test_limits_of_the_model_are_said() -> None:
