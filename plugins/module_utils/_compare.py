@@ -15,6 +15,7 @@ from math import ceil
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _calibration,
     _decide,
     _lint,
     _planner,
@@ -154,7 +155,7 @@ def backend_use(declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mappi
     proof = read["state"].get("proof") or {}
     record = proof.get("record") or {}
     others = (record.get("memory") or {}).get("others") or []
-    day = datetime.fromtimestamp(float(proof.get("at") or 0), timezone.utc).strftime("%Y-%m-%d")
+    day = _day(float(proof.get("at") or 0))
     return {
         "now_mib": sum(
             process["used_mib"] or 0 for process in gpu["processes"] if process["pid"] in read["backend"]["pids"]
@@ -164,6 +165,10 @@ def backend_use(declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mappi
         "day": day if proof else None,
         "env": {row["name"]: row["wanted"] for row in record.get("settings") or []},
     }
+
+
+def _day(unix_time: float) -> str:
+    return datetime.fromtimestamp(unix_time, timezone.utc).strftime("%Y-%m-%d")
 
 
 def _backend_mib(backend: Mapping[str, Any] | None, profile: Mapping[str, Any]) -> int | None:
@@ -222,7 +227,11 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
             )
             for name in named
         }
-        plans = {name: _planner.plan(host.models[name], scenarios[name], ollama_version=host.version) for name in named}
+        measured = {
+            name: _calibration.planned(host.read, name, host.models[name], scenarios[name], host.version)
+            for name in named
+        }
+        plans = {name: plan for name, (plan, _at) in measured.items()}
     except _planner.ScenarioInvalid as problem:
         return {**column, "problems": [str(problem)]}
     loaded = _predict.loaded_together(declared, host.read, plans, host.version)
@@ -258,6 +267,7 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         )
         for name in named
     ]
+    column["measured"] = {name: _day(at) for name, (_plan, at) in measured.items() if at is not None}
     column["comparison"] = _comparison(host, plan, column)
     column["warnings"] = _warnings(host, column, plans, environment, unheard)
     return column
@@ -553,5 +563,10 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
             f"the memory bandwidth of {plan['gpu']['name']} is not known here: {host.gpu_gb:g} GB/s assumed; "
             "set gpu_memory_gpu_gb_per_s"
         )
+    notes += [
+        f"{profile['label']}: compute and runtime of {name} are calibrated, as measured here on {day}"
+        for profile in plan["profiles"]
+        for name, day in profile.get("measured", {}).items()
+    ]
     notes += [_lint.text(finding) for finding in _lint.lint(host.declared, host.read)]
     return notes

@@ -9,7 +9,6 @@ load, to the runner. `drift` follows each setting on this way and names whoever 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,6 @@ IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect"
 NOT_READ_BACK = "not read back"
 FIT, LAYERS_FOR_ALL = "LLAMA_ARG_FIT", "LLAMA_ARG_N_GPU_LAYERS"
 OFF = ("off", "false", "0", "disabled")
-PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
 
 Row = dict[str, Any]
 
@@ -208,9 +206,8 @@ def _layers_state(wanted: str, effect: Mapping[str, Any], is_cap: bool) -> tuple
 def _requests_source(read: Mapping[str, Any], option: str, value: Any) -> str:
     """Who makes a runner differ from what the backend sends: a model's own parameters, or some client's options."""
     for model, show in read["ollama"]["api"]["show"].items():
-        for name, number in PARAMETER.findall((show or {}).get("parameters") or ""):
-            if name == option and str(value) == number:
-                return f"PARAMETER {option} {number} in the Modelfile of {model}"
+        if ((show or {}).get("parameters") or {}).get(option) == value:
+            return f"PARAMETER {option} {value} in the Modelfile of {model}"
     return f"a client's own options: {option} {value}"
 
 

@@ -46,6 +46,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import (
 )
 
 LATEST = 5  # generations kept besides the previous, the proven, the held one, and the first of each file
+CALIBRATIONS = 50  # kept at most
 GENERATION = re.compile(r"[0-9]{4,}\Z")
 
 
@@ -145,7 +146,11 @@ class Generations:
                 env = _take_back.keys_of([*([last] if last else []), kept])
                 about = {"run_id": run_id, "holder": kept["holder"], "kind": "proven", "env": env}
                 self._save(generation, about, states, copies, plan)
-            self._finish(kept, {"proven": generation, "proof": {**proof, "at": self.host.unix_time()}})
+            # What the proven load measured outlives its proof, for whoever plans the same again.
+            measured = (proof.get("record") or {}).get("calibration") or []
+            calibration = _newest(self._pointers().get("calibration") or [], measured)
+            pointers = {"proven": generation, "proof": {**proof, "at": self.host.unix_time()}}
+            self._finish(kept, {**pointers, "calibration": calibration})
             return {"changed": True, "generation": generation}
 
     def release(self, run_id: str, check: bool = False) -> dict[str, Any]:
@@ -253,6 +258,7 @@ class Generations:
             "previous": pointers.get("previous"),
             "proven": pointers.get("proven"),
             "proof": {**proof, "generation": pointers["proven"]} if proof else None,
+            "calibration": pointers.get("calibration") or [],
             "lease": _lease.described(lease, self.host) if lease else None,
             "restoring": read_json(self.paths.restoring),
             "last_restore": read_json(self.paths.restored),
@@ -568,6 +574,12 @@ def _env_of(files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _paths(manifest: Mapping[str, Any]) -> list[str]:
     return [state["path"] for state in manifest["files"]]
+
+
+def _newest(old: Iterable[Mapping[str, Any]], new: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of what loads have measured the newest figure for each key, and of those the newest `CALIBRATIONS`."""
+    keys = [entry["key"] for entry in new]
+    return [*(entry for entry in old if entry["key"] not in keys), *new][-CALIBRATIONS:]
 
 
 def _different(kept: Mapping[str, Any]) -> list[str]:

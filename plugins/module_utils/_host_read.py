@@ -37,6 +37,8 @@ UNIT_PROPERTIES = (
 )
 JOURNAL_LINES = 20000
 ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
+PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
+FROM_FILE = re.compile(r"^FROM (/\S+/sha256-[0-9a-f]{64})$", re.MULTILINE)
 RUNNER_NAMES = ("llama-server", "ollama_llama_server", "ollama-runner")
 
 Mask = Callable[[str], str]
@@ -296,7 +298,10 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _secrets.wi
             if name in present or f"{name}:latest" in present:
                 answer = _http.post_json(f"{url}/api/show", {"model": name, "name": name}, timeout=20)
                 facts["show"][name] = {
-                    part: answer.get(part) for part in ("details", "model_info", "tensors", "capabilities")
+                    **{part: answer.get(part) for part in ("details", "model_info", "tensors", "capabilities")},
+                    # Of free text only what is of use here: options of memory, and which file it is.
+                    "parameters": {key: int(value) for key, value in PARAMETER.findall(answer.get("parameters") or "")},
+                    "blob": next(iter(FROM_FILE.findall(answer.get("modelfile") or "")), None),
                 }
     except _http.HttpError as problem:
         facts["error"] = mask(str(problem))

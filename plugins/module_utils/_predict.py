@@ -9,7 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _planner, _profile, _settings, _wanted
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _calibration,
+    _planner,
+    _profile,
+    _settings,
+    _wanted,
+)
 
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib", "total_mib", "host_mib")
 FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
@@ -29,10 +35,11 @@ def predict(
         return None, []
     models, notes = readable_models(read)
     plans: dict[str, _planner.Plan] = {}
+    measured_at: dict[str, float | None] = {}
     for name, model in models.items():
         try:
             loaded_as = as_loaded(declared, read, model, version, others_mib(declared, read))
-            plans[name] = _planner.plan(model, loaded_as, ollama_version=version)
+            plans[name], measured_at[name] = _calibration.planned(read, name, model, loaded_as, version)
         except _planner.ScenarioInvalid as problem:
             notes.append(f"{name} cannot be planned: {problem}")
     if not plans:
@@ -48,6 +55,8 @@ def predict(
         "offloadable_layers": together.offloadable_layers,
         "others_mib": others_mib(declared, read),
         "others": others(read),
+        # When compute and runtime of each were measured here, Unix time; None: they are predicted.
+        "measured_at": {name: measured_at[name] for name in loaded},
         "warnings": together.warnings,
     }, notes
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _verdict
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _calibration, _drift, _verdict
 
 GOOD = ("pass",)
 STATES = (_drift.IN_FORCE, _drift.PARTIAL, _drift.INSTEAD, _drift.NO_EFFECT, _drift.VOID)
@@ -65,6 +65,7 @@ def record(
         "before": _verdict.before_text(before) if before else None,
         "memory": None,
         "journal": None,
+        "calibration": [],
         "restarts": restarted,
         "restored": restored,
         "acted": bool((decision or {}).get("acts")),
@@ -74,6 +75,7 @@ def record(
         result["settings"] = _drift.drift(declared, after, load)
         result["memory"] = _verdict.memory_split(load, after)
         result["speed"] = _verdict.speed_of(journal)
+        result["calibration"] = _calibration.measure(load, after)
         result["effects"] = _drift.effects(load, after)
         result["journal"] = {
             "failures": journal["failures"][:50],
@@ -222,7 +224,9 @@ def _predicted_text(record: Mapping[str, Any]) -> str | None:
     if not predicted:
         return None
     low, high = predicted["band_mib"]
-    text = f"Ollama {predicted['total_mib']} MiB ({low} to {high})"
+    measured = [at for at in (predicted.get("measured_at") or {}).values() if at is not None]
+    how = f"calibrated {_moment(min(measured))}" if measured else f"{low} to {high}"
+    text = f"Ollama {predicted['total_mib']} MiB ({how})"
     if memory and memory["ollama_mib"]:
         text += f", measured {memory['ollama_mib'] - predicted['total_mib']:+d}"
     return text

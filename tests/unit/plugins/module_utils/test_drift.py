@@ -170,7 +170,7 @@ PLANTED = {
         f"the backend was started before {ENV_PATH} was written; restart it",
     ),
     "a Modelfile's PARAMETER": (
-        runs("-c 4096", show={MODEL: {"parameters": "num_ctx                        2048\nstop    \"x\""}}),
+        runs("-c 4096", show={MODEL: {"parameters": {"num_ctx": 2048}}}),
         "CHAT_NUM_CTX",
         f"PARAMETER num_ctx 2048 in the Modelfile of {MODEL}",
     ),

@@ -1,0 +1,135 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a proven load taught of a host: the two terms that no file tells, for a model with its settings. Pure.
+
+compute = what Ollama says it allocated - weights - KV; runtime = what NVML gives the process - what Ollama allocated.
+A figure holds for exactly what it was measured with: host, model, release of Ollama, driver, and settings of the load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _journal, _planner, _settings
+
+MIB = 1024 * 1024
+
+Entry = dict[str, Any]
+
+
+def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
+    """One entry for each model that is loaded after a load test and whose figures all were read back.
+
+    An entry has `key` (see `key_of`), `model`, `compute_mib`, `runtime_mib` and `at` (the host's time).
+    """
+    entries = []
+    ollama = after["ollama"]
+    for loaded in ollama["api"]["loaded"]:
+        show = _show_of(ollama["api"]["show"], str(loaded["name"]))
+        runner = next((one for one in ollama["runners"] if show and _blob(one["command"]) == show.get("blob")), None)
+        if show is None or runner is None:
+            continue
+        its_load = _drift.load_by(runner["command"], ollama["journal"])
+        settings = _journal.runner_settings(runner["command"], its_load.get("sent"))
+        size = _allocated_mib(loaded, its_load, ollama["api"]["version"])
+        process = _process_mib(runner["pid"], load)
+        plan = _as_loaded(show, settings, its_load, after)
+        if size is None or process is None or plan is None or not plan.offloaded_layers:
+            continue
+        compute, runtime = size - plan.weights_mib - plan.kv_mib, process - size
+        if compute < 0 or runtime < 0:  # figures that contradict each other teach nothing
+            continue
+        entries.append(
+            {
+                "key": key_of(after, str(loaded["name"]), plan),
+                "model": str(loaded["name"]),
+                "compute_mib": round(compute, 1),
+                "runtime_mib": round(runtime, 1),
+                "at": after["host"]["time"],
+            }
+        )
+    return entries
+
+
+def key_of(read: Mapping[str, Any], model: str, plan: _planner.Plan) -> list[Any]:
+    """What a figure was measured with, and must be planned with again to count."""
+    api, nvml = read["ollama"]["api"], read["nvml"]
+    digest = next((one["digest"] for one in api["models"] if one["name"] in (model, f"{model}:latest")), None)
+    environment = (read["ollama"]["process"] or {}).get("environment") or {}
+    return [
+        digest,
+        api["version"],
+        nvml["driver_version"],
+        sorted(gpu["uuid"] for gpu in nvml["gpus"] if not gpu.get("error")),
+        [plan.num_ctx, plan.num_parallel, plan.num_batch, plan.offloaded_layers],
+        [environment.get(name) for name in ("OLLAMA_KV_CACHE_TYPE", "OLLAMA_FLASH_ATTENTION")],
+    ]
+
+
+def known(read: Mapping[str, Any], model: str, plan: _planner.Plan) -> Entry | None:
+    """The entry for a model that is planned so on this host; None where nothing was measured."""
+    entries: Sequence[Entry] = read["state"].get("calibration") or []
+    key = key_of(read, model, plan)
+    return next((entry for entry in reversed(entries) if key[0] and entry["key"] == key), None)
+
+
+def planned(
+    read: Mapping[str, Any], name: str, model: _planner.Model, scenario: _planner.Scenario, version: str
+) -> tuple[_planner.Plan, float | None]:
+    """A model's plan with what was measured here, and when that was; None where it was not. Raises ScenarioInvalid."""
+    plan = _planner.plan(model, scenario, ollama_version=version)
+    entry = known(read, name, plan)
+    if entry is None:
+        return plan, None
+    measured = _planner.Calibration(entry["compute_mib"], entry["runtime_mib"])
+    return _planner.plan(model, scenario, ollama_version=version, calibration=measured), float(entry["at"])
+
+
+def _show_of(shows: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    return next((shows[each] for each in (name, name.removesuffix(":latest")) if shows.get(each)), None)
+
+
+def _blob(command: Sequence[str]) -> str | None:
+    """The model's file on a runner's command line."""
+    return next((value for name, value in zip(command, command[1:]) if name == "--model"), None)
+
+
+def _allocated_mib(loaded: Mapping[str, Any], its_load: Mapping[str, Any], version: Any) -> float | None:
+    """`size_vram` is the sum of llama.cpp's buffers since 0.30; before it is an estimate, and their lines count."""
+    release = _settings.parse_version(version)
+    if release is not None and release >= _settings.ENGINE:
+        return loaded["size_vram"] / MIB if loaded["size_vram"] else None
+    buffers = its_load.get("buffers_mib") or {}
+    return sum(buffers.values()) or None
+
+
+def _process_mib(pid: int, load: Mapping[str, Any]) -> float | None:
+    peaks = [process["peak_mib"] for process in load.get("processes") or [] if process["pid"] == pid]
+    return None if not peaks or None in peaks else float(sum(peaks))
+
+
+def _as_loaded(
+    show: Mapping[str, Any], settings: Mapping[str, Any], its_load: Mapping[str, Any], after: Mapping[str, Any]
+) -> _planner.Plan | None:
+    """The plan of a load as it was, with the weights and KV of the layers on the GPU; None if not all is known."""
+    slot, layers = _drift.context_per_slot(settings), its_load.get("offloaded")
+    if slot is None or layers is None or settings["num_batch"] is None:
+        return None
+    environment = (after["ollama"]["process"] or {}).get("environment") or {}
+    try:
+        scenario = _planner.Scenario.from_dict(
+            {
+                "num_gpu": layers,
+                "num_ctx": slot,
+                "num_parallel": settings["num_parallel"],
+                "num_batch": settings["num_batch"],
+                "kv_cache_type": environment.get("OLLAMA_KV_CACHE_TYPE"),
+                "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
+            }
+        )
+        model = _planner.Model.from_show(show)
+        return _planner.plan(model, scenario, ollama_version=after["ollama"]["api"]["version"])
+    except (_planner.ModelUnreadable, _planner.ScenarioInvalid):
+        return None
