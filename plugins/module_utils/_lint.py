@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _settings, _wanted
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _profile, _settings, _wanted
 
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 QUANTISED = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
@@ -38,6 +38,8 @@ def lint(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[Finding]:
         add(name, value, where, _in_server(name, value, present, version))
     for name, value, where in _of_backend(declared, read):
         add(name, value, where, _in_backend(name))
+    for name, value, where, told in _few_layers(declared, read):
+        add(name, value, where, told)
     return list(findings.values())
 
 
@@ -75,6 +77,26 @@ def _of_backend(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Iterato
         for name, value in (file.get("values") or {}).items():
             if value is not None and name in _settings.SHOWN and name not in ours:
                 yield name, value, file["path"]
+
+
+def _few_layers(
+    declared: Mapping[str, Any], read: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str, tuple[str, str, str]]]:
+    """A backend's key that keeps a model on the CPU, and is not what the profile wants: memory looks fine with it."""
+    key = declared["backend"]["keys"].get("gpu_layers")
+    if not key or declared["profile"] is None:
+        return
+    wanted = _wanted.backend_env(declared, read).get(key)
+    for file in read["backend"]["env_files"]:
+        value = (file.get("values") or {}).get(key)
+        layers = _profile.canonical_int(value)
+        if layers is None or layers < 0 or value == wanted:
+            continue
+        models = [model.offloadable for model in _wanted.served(declared, read) if model and layers < model.offloadable]
+        if models:
+            sent = f"the backend sends it as num_gpu, so that {layers} of {models[0]} layers are on the GPU"
+            ours = "" if key in declared["profile"]["env"] else " (this collection's cure, not the profile's)"
+            yield key, str(value), file["path"], ("backend", sent, f"apply makes it {wanted}{ours}")
 
 
 def _in_backend(name: str) -> tuple[str, str, str] | None:

@@ -103,7 +103,7 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
             if row["state"] == state:
                 lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"] + _who(row) + _whose(row)))
     lines += [_line("reason", text) for text in record["reasons"]]
-    lines += [_line("note", text) for text in notes(record)]
+    lines += [_line("note", text) for text in _once(record, notes(record))]
     if undo and can_be_undone(record):
         lines.append(_line("undo", undo))
     return "\n".join(lines)
@@ -134,6 +134,13 @@ def can_be_undone(record: Mapping[str, Any]) -> bool:
 def _who(row: Mapping[str, Any]) -> str:
     """Who overrides; of what is not in force the reasons tell it."""
     return f"; {row['source']}" if row.get("source") and row["state"] != _drift.INSTEAD else ""
+
+
+def _once(record: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
+    """Notes in full where something was done or loaded; of a host that is as it was before, their number."""
+    if not record.get("proven_at") or len(notes) < 2:
+        return list(notes)
+    return [f"{len(notes)} notes as before, in full in {record['host']}.json and in the plan"]
 
 
 def _whose(row: Mapping[str, Any]) -> str:
@@ -240,7 +247,7 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
     if journal:
         fatal = sum(failure["severity"] == "fatal" for failure in journal["failures"])
         text += f", {fatal} fatal lines in the journal, "
-        if journal.get("reloads"):
+        if journal.get("reloads") or (journal.get("loads") or 0) > 1:
             text += f"{journal['reloads']} reloads of models ({journal['reloads_per_turn']:.1f} a turn), "
         text += f"{journal['reloads_beyond_plan']} reloads beyond plan"
         context = (record.get("effects") or {}).get("num_ctx")

@@ -146,7 +146,7 @@ VARIABLES = (
 NOBODY_READS = {
     "OLLAMA_GPU_LAYERS": "no release of Ollama reads it",
     "OLLAMA_NUM_GPU": "no release of Ollama reads it (forks do)",
-    "OLLAMA_NUM_CTX": "no release of Ollama reads it; OLLAMA_CONTEXT_LENGTH is the name",
+    "OLLAMA_NUM_CTX": "no release of Ollama reads it",
     "OLLAMA_NUM_THREADS": "no release of Ollama reads it",
     "OLLAMA_MAX_VRAM": "dead since Ollama 0.1.45",
     "TORCH_CUDA_MEMORY_FRACTION": "no PyTorch reads it",

@@ -48,7 +48,7 @@ def margins_mib(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[in
     version = version_of(declared, read)
     if version is None or version < PROJECTOR_ADDED_SINCE:
         return margins
-    projectors = [-(-model.projector_bytes // _gguf.MIB) for model in _served(declared, read) if model is not None]
+    projectors = [-(-model.projector_bytes // _gguf.MIB) for model in served(declared, read) if model is not None]
     room = max((mib + PROJECTOR_GRAPH_MIB for mib in projectors if mib), default=0)
     return [margin + room for margin in margins]
 
@@ -68,7 +68,7 @@ def backend_env(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[st
 def caps(declared: Mapping[str, Any], read: Mapping[str, Any]) -> bool | None:
     """Whether the profile's `gpu_layers` keeps layers of a served model from the GPU; None where that is not known."""
     layers = declared["profile"]["intent"].get("gpu_layers")
-    models = _served(declared, read)
+    models = served(declared, read)
     if layers is None or not models:
         return None
     if any(model is not None and layers < model.offloadable for model in models):
@@ -82,7 +82,7 @@ def _carrier(declared: Mapping[str, Any]) -> str | None:
     return variable
 
 
-def _served(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[_model.Model | None]:
+def served(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[_model.Model | None]:
     """The models that the host serves as far as `/api/show` tells them; None for one that it does not tell."""
     shown = read["ollama"]["api"]["show"]
     models: list[_model.Model | None] = []

@@ -9,6 +9,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _lint, _set
 from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     DROP_IN_PATH,
     ENV_PATH,
+    MODEL,
     STABLE_ON_0_32,
     UNIT_PATH,
     built_in_profiles,
@@ -18,6 +19,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     read,
     source,
 )
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_predict import show
 
 EARLIER = "/etc/systemd/system/ollama.service.d/override.conf"
 
@@ -195,3 +197,18 @@ def test_what_we_write_is_known_and_well_formed_in_every_release():
             assert variable is not None, (row, version)
             assert _settings.malformed(variable, row.write([4092, 12288])) is None
             assert not variable.overridden
+
+
+@pytest.mark.parametrize(("value", "found"), [("1", True), ("32", True), ("33", False), ("-1", False), ("x", False)])
+def test_a_key_that_keeps_a_model_on_the_cpu(value, found):
+    backend = {"extends": "guide", "keys": {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "OLLAMA_NUM_GPU"}}
+    host = read(
+        backend__env_files=[env_file(values={"OLLAMA_NUM_GPU": value})],
+        ollama__api__show={MODEL: show("llama31-8b-q8_0")},
+    )
+    line = (
+        f"OLLAMA_NUM_GPU={value} in {ENV_PATH}: the backend sends it as num_gpu, so that {value} of 33 layers are "
+        "on the GPU; apply makes it -1 (this collection's cure, not the profile's)"
+    )
+    lines = [_lint.text(finding) for finding in _lint.lint(declared(backend=backend, models=[MODEL]), host)]
+    assert lines == ([line] if found else [])

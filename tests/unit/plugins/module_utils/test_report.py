@@ -266,3 +266,17 @@ def test_progress():
     )
     assert _report.progress_line("a", 1, {**progress, "max_used_mib": None}).endswith("peak 11690 MiB")
     assert _report.progress_line("a", 1, {"used_mib": None}) == "a  wave 1  load 0/0  0 s  memory not read"
+
+
+def test_notes_of_a_host_that_is_as_it_was_are_counted():
+    kept = {**record(), "acted": False, "restarts": None, "proven_at": 1_769_890_500.0, "notes": ["one", "two"]}
+    lines = _report.block(kept).splitlines()
+    assert [line for line in lines if line.startswith("  note")] == [
+        "  note       2 notes as before, in full in gpu01.json and in the plan"
+    ]
+
+
+def test_reloads_are_told_also_where_there_were_none_of_several_models():
+    one, other = ({**journal()["last_load"], "command": ["llama-server", "--model", name]} for name in "ab")
+    said = _report.record("gpu01", declared(), "pass", [], load=load(), after=read(ollama__journal__loads=[one, other]))
+    assert "0 reloads of models (0.0 a turn)" in _report.block(said)
