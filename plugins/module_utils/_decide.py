@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
@@ -383,4 +383,17 @@ def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]
                         f"the {kind} {source['path']} sets {name}={value} and wins over this collection's "
                         f"{name}={environment[name]}; take the line out there"
                     )
+    return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
+
+
+def _taken_back(environment: Mapping[str, str], sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Files of the unit that would take our variables away again, without setting any."""
+    problems = []
+    for source in sources:
+        if source["resets"] and source["kind"] == "drop-in" and posixpath.basename(source["path"]) > DROP_IN:
+            problems.append(f"the drop-in {source['path']} takes every variable back; take its empty Environment= out")
+        for word in source["unsets"]:
+            name, equals, value = word.partition("=")
+            if name in environment and (not equals or value == environment[name]):
+                problems.append(f"{source['path']} takes {name} away; take the UnsetEnvironment= out there")
     return problems

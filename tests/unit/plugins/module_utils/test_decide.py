@@ -15,6 +15,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     env_file,
     gpu,
     read,
+    source,
 )
 
 STABLE_ENV = built_in_profiles()["stable"]["env"]
@@ -380,6 +381,16 @@ LATER = "/etc/systemd/system/ollama.service.d/zzz-site.conf"
 EARLIER = "/etc/systemd/system/ollama.service.d/override.conf"
 PARALLEL_4 = {"OLLAMA_NUM_PARALLEL": "4"}
 PROBLEMS = {
+    "a later drop-in that takes all back": (
+        {"ollama__unit__sources": [source("drop-in", LATER, resets=True)]},
+        {},
+        [LATER, "takes every variable back", "empty Environment="],
+    ),
+    "an UnsetEnvironment, wherever it stands": (
+        {"ollama__unit__sources": [source("drop-in", EARLIER, unsets=["OLLAMA_NUM_PARALLEL"])]},
+        {},
+        [EARLIER, "takes OLLAMA_NUM_PARALLEL away", "UnsetEnvironment="],
+    ),
     "no NVML": ({"nvml": {"status": "library_missing", "message": "no library; install it"}}, {}, ["NVML: no library"]),
     "old driver": ({"nvml__driver_version": "470.256.02"}, {}, ["driver 470.256.02", "510"]),
     "no GPU": ({"nvml__gpus": []}, {}, ["no NVIDIA GPU"]),
@@ -492,6 +503,8 @@ def test_every_problem_is_one_message_and_nothing_is_done(case):
 
 
 ONLY_FOR_DEPLOYING = {
+    "a later drop-in that takes all back",
+    "an UnsetEnvironment, wherever it stands",
     "unreadable env", "env file cannot be edited", "the profile's own file cannot be edited", "both for one reason",
     "no threshold", "state", "later drop-in", "EnvironmentFile",
 }  # fmt: skip
@@ -534,6 +547,8 @@ def test_problems_of_the_declaration_stand_beside_those_of_the_host():
     "changes",
     [
         {"ollama__drop_ins__others": [{"path": EARLIER, "environment": PARALLEL_4}]},
+        {"ollama__unit__sources": [source("drop-in", EARLIER, resets=True)]},
+        {"ollama__unit__sources": [source("drop-in", LATER, unsets=["OLLAMA_NUM_PARALLEL=4", "OLLAMA_DEBUG"])]},
         {"ollama__drop_ins__others": [{"path": LATER, "environment": {"OLLAMA_NUM_PARALLEL": "2"}}]},
         {"ollama__drop_ins__others": [{"path": LATER, "environment": {"OLLAMA_KEEP_ALIVE": "1h"}}]},
         {"ollama__unit__environment_files": [{"path": "/e", "environment": {"OLLAMA_GPU_LAYERS": "1"}}]},
