@@ -8,12 +8,14 @@
     FLEET_SIZES="16" script/bench fleet        so many
     FLEET_LOAD_S=60 script/bench fleet         a wave of each size with load tests of about so long, and without
 
+With mitogen installed (`pip install mitogen`) the reading verbs are tried under `mitogen_linear` as well.
 Prints wall time, the ratio to the shell script, the controller's CPU seconds and memory, and how many Python programs
 Ansible started on a host. Hosts and controller share this machine, so that ratios say more than seconds.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import resource
@@ -139,14 +141,21 @@ def family_mib(root: int) -> float:
     return total / 1024
 
 
-def playbook(name: str, reports: str, *arguments: str, **variables: Any) -> Cost:
+def playbook(name: str, reports: str, environment: dict[str, str] | None = None, **variables: Any) -> Cost:
     parallel(f": > {LOG}")
     settings = {"ansible_python_interpreter": COUNTER, "gpu_memory_report_dir": reports, **variables}
     command = ["ansible-playbook", "-i", str(STATE / "inventory"), name, "-e", json.dumps(settings)]
-    command += ["--forks", str(FORKS), *arguments]
+    command += ["--forks", str(FORKS)]
 
     def run() -> None:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
         if done.returncode != 0:
             print(done.stdout[-4000:], done.stderr[-1000:], file=sys.stderr)
             sys.exit(f"{name} ended with {done.returncode}")
@@ -155,6 +164,15 @@ def playbook(name: str, reports: str, *arguments: str, **variables: Any) -> Cost
     counts = [int(text or 0) for text in parallel(f"wc -l < {LOG}")]
     cost.executions = sum(counts) / len(counts)
     return cost
+
+
+def mitogen() -> dict[str, str] | None:
+    """The environment in which ansible-playbook uses mitogen_linear, where it is installed."""
+    spec = importlib.util.find_spec("ansible_mitogen")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    plugins = Path(next(iter(spec.submodule_search_locations))) / "plugins" / "strategy"
+    return {"ANSIBLE_STRATEGY_PLUGINS": str(plugins), "ANSIBLE_STRATEGY": "mitogen_linear"}
 
 
 def fresh(hosts: int) -> None:
@@ -179,14 +197,25 @@ def verbs(hosts: int, reports: str) -> dict[str, float]:
     fresh(hosts)
     found = {"first apply": playbook("apply-stable.yml", reports, gpu_memory_batches="100%")}
     row(hosts, "first apply, one wave", found["first apply"], by_hand)
-    reads = measured(lambda: parallel(READS))
-    row(hosts, "the reads by hand", reads, reads)
-    for what, name in (("no-change apply", "apply-stable.yml"), ("status", "playbooks/status.yml")):
-        found[what] = playbook(name, reports, gpu_memory_batches="100%")
-        row(hosts, what, found[what], reads)
+    found.update(reading_verbs(hosts, reports))
     found["verify"] = playbook("playbooks/verify.yml", reports)
     row(hosts, "verify", found["verify"], by_hand)
     return {what: cost.wall_s for what, cost in found.items()}
+
+
+def reading_verbs(hosts: int, reports: str) -> dict[str, Cost]:
+    """The verbs that only read, on hosts that are proven."""
+    reads = measured(lambda: parallel(READS))
+    row(hosts, "the reads by hand", reads, reads)
+    found = {}
+    for what, name in (("no-change apply", "apply-stable.yml"), ("status", "playbooks/status.yml")):
+        found[what] = playbook(name, reports, gpu_memory_batches="100%")
+        row(hosts, what, found[what], reads)
+        environment = mitogen()
+        if environment:
+            cost = playbook(name, reports, environment, gpu_memory_batches="100%")
+            row(hosts, f"{what}, mitogen_linear", cost, reads)
+    return found
 
 
 def wave(hosts: int, reports: str, load_s: float) -> None:
