@@ -32,9 +32,12 @@ class ActionModule(ActionBase):
             text = f"check mode; first would be {_tune_text.setting_text(first)}: " if first else "check mode; "
             return {**base, "changed": False, **result, "because": text + tuned["proposed"]["why"]}
         result.update({name: value for name, value in tuned.items() if name not in ("changed", "failed", "invocation")})
+        result["note"] = planned["note"]
         if result["best"]:
             setting = _tune.Setting(**result["best"])
-            result["profile"] = _tune.profile(setting, result["max_used_mib"], result["model"], planned["base_profile"])
+            result["profile"] = _tune.profile(
+                setting, planned["threshold_mib"], result["model"], planned["base_profile"]
+            )
             result["profiles"] = {**(given.get("profiles") or {}), _tune_text.PROFILE: result["profile"]}
             result["cache_note"] = _tune_text.cache_note(result["best"], result["deployed_cache_type"])
         return {**base, "changed": False, **result, "files": self._write(host, result)}

@@ -9,7 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _declare, _profile, _tune, _wanted
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _compare,
+    _decide,
+    _declare,
+    _profile,
+    _tune,
+    _wanted,
+)
 
 MODES = ("search", *_tune.LADDERS)
 FOR_THE_GUIDES_LADDERS = ("stable", "conservative")
@@ -20,8 +27,8 @@ def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping
     """`given`: the operator's variables without `gpu_memory_tune_`, and the two bandwidths.
 
     Returns `problems`, and without any: `run` (the arguments of the module gpu_memory_tune), `key` (hosts of the same
-    key have the same hardware, Ollama and model), `services` (for a lease), `base_profile`,
-    `adopt` and `timeout`.
+    key have the same hardware, Ollama and model), `services` (for a lease), `base_profile`, `adopt`, `timeout`, and
+    `threshold_mib`, of which the run gets what is not left for the backend, as the `note` says.
     """
     problems = list(declared["problems"])
     if "nvml" not in read:
@@ -61,6 +68,9 @@ def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping
         problems.append(f"this host has {len(gpus)} GPUs, over which a model may spread; tuning is for one")
     if problems or declared["profile"] is None:
         return {"problems": problems}
+    leave_mib, note = _left_for_the_backend(declared, read, gpus[0], given["leave_mib"])
+    if threshold - leave_mib < 1:
+        return {"problems": [f"{leave_mib} MiB are left for the backend, which is all of the threshold {threshold}"]}
     gpu = {name: gpus[0].get(name) for name in ("uuid", "name", "total_mib", "reserved_mib")}
     intent = declared["profile"]["intent"]
     base = {name: intent[name] for name in ("num_ctx", "num_parallel", "num_batch") if name in intent}
@@ -77,13 +87,15 @@ def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping
         "adopt": adopt,
         "timeout": numbers["timeout"],
         "services": _decide.services(declared, []),
+        "threshold_mib": threshold,
+        "note": note,
         "base_profile": declared["profile"]["name"],
         "run": {
             "ollama": {"unit": declared["ollama"]["unit"], "url": declared["ollama"]["url"]},
             "gpu": gpu,
             "model": model,
             "mode": mode,
-            "max_used_mib": threshold,
+            "max_used_mib": threshold - leave_mib,
             "base": base,
             "at_least": dict(at_least),
             "over": dict(over),
@@ -100,6 +112,28 @@ def group_of(host: str, keys: Mapping[str, str | None]) -> list[str]:
     """The hosts of the same key, in the play's order; the first of them is tuned for all."""
     mine = keys.get(host)
     return [name for name, key in keys.items() if key is not None and key == mine]
+
+
+def _left_for_the_backend(
+    declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mapping[str, Any], given: Any
+) -> tuple[int, str | None]:
+    """MiB that the backend will take under load besides what it holds now, which no probe sees; and a note on it."""
+    number = _profile.canonical_int(given)
+    backend = _compare.backend_use(declared, read, gpu)
+    if number is not None and number >= 0:
+        return number, f"{number} MiB of the threshold are left for the backend" if number else None
+    if backend is None:
+        return 0, None
+    if backend["measured_mib"] is None:
+        return 0, (
+            "what the backend itself takes on the GPU has not been measured, and is not in this: apply a profile "
+            "first, or say it in gpu_memory_tune_leave_mib"
+        )
+    more = max(0, int(backend["measured_mib"]) - int(backend["now_mib"]))
+    if not more:
+        return 0, None
+    of = f"measured with {backend['profile']} on {backend['day']}"
+    return more, f"{more} MiB of the threshold are left for the backend, which takes that much more under load, as {of}"
 
 
 def _model(declared: Mapping[str, Any], named: Any) -> tuple[str, list[str]]:

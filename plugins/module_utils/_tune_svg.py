@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import floor, log10
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _svg, _tune
@@ -50,6 +51,8 @@ def svg(result: Mapping[str, Any]) -> str:
     for place in _ticks(places, steps):
         name = f"step {place}" if steps else str(place)
         parts.append(_svg.label(x_of(place), second + PLOT_HEIGHT + 18, name, "middle quiet"))
+    if not steps:
+        parts.append(_svg.label(LEFT - 56, second + PLOT_HEIGHT + 18, "num_gpu", "quiet"))
     foot = "Points were measured, by the number of the probe." + (
         "" if steps else " Lines: num_gpu beside the best setting, by the planner after the measurements."
     )
@@ -88,6 +91,12 @@ def _ticks(places: Sequence[int], steps: bool) -> list[int]:
     return list(range(low, high + 1, every))
 
 
+def _round_step(least: float) -> float:
+    """The smallest of 1, 2 or 5 times a power of ten that is not below `least`."""
+    power = 10.0 ** floor(log10(least))
+    return next(power * each for each in (1, 2, 5, 10) if power * each >= least * 0.999)
+
+
 def _plot(
     top: int, name: str, x_of: Any, most: float, line: Sequence[tuple[int, float]],
     points: Sequence[tuple[Mapping[str, Any], float | None]], limit: float | None,
@@ -101,10 +110,11 @@ def _plot(
         _svg.label(LEFT - 56, top - 10, name, "label"),
         f'<line class="axis" x1="{LEFT}" y1="{bottom}" x2="{right}" y2="{bottom}"/>',
     ]
-    for share in (0.25, 0.5, 0.75, 1.0):
-        y = y_of(most * share / 1.08)
+    step = _round_step(most / 5)
+    for number in range(1, int(most / step) + 1):
+        y = y_of(number * step)
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-        parts.append(_svg.label(LEFT - 8, y + 4, f"{most * share / 1.08:.0f}", "end quiet"))
+        parts.append(_svg.label(LEFT - 8, y + 4, f"{number * step:g}", "end quiet"))
     if line:
         path = " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in line)
         parts.append(f'<polyline class="line" points="{path}"/>')

@@ -44,6 +44,8 @@ def block(result: Mapping[str, Any]) -> str:
     if result["mode"] == "profiles":
         lines += [_line("guide", text) for text in speeds(result)]
     lines.append(_line("others", f"{result['others_mib']} MiB of the GPU were in use without the model"))
+    if result.get("note"):
+        lines.append(_line("note", result["note"]))
     if result.get("cache_note"):
         lines.append(_line("note", result["cache_note"]))
     if len(result["hosts"]) > 1:
@@ -105,7 +107,7 @@ def profile_yaml(result: Mapping[str, Any]) -> str:
         _comment(f"{gpu['name']}, {gpu['total_mib']} MiB; Ollama {result['ollama']}; {result['model']}."),
         _comment(f"{setting_text(result['best'])}: {_measured(probe, result)}; others held {probe['others_mib']} MiB."),
         _comment(f"Why this one: {result['why']}."),
-        *([_comment(result["cache_note"])] if result.get("cache_note") else []),
+        *(_comment(result[name]) for name in ("note", "cache_note") if result.get(name)),
         f"gpu_memory_profile: {PROFILE}",
         "gpu_memory_profiles:",
         f"  {PROFILE}:",

@@ -88,3 +88,31 @@ def test_hosts_of_a_kind_are_tuned_once() -> None:
     assert _tune_declare.group_of("b", keys) == _tune_declare.group_of("c", keys) == ["b", "c"]
     assert _tune_declare.group_of("a", keys) == ["a"]
     assert _tune_declare.group_of("lost", keys) == []
+
+
+def proven(measured_mib: int) -> dict[str, Any]:
+    read = builders.read()
+    others = [{"name": "backend", "peak_mib": measured_mib}]
+    record = {"profile": "stable", "memory": {"others": others}, "settings": []}
+    read["state"]["proof"] = {"at": builders.NOW, "record": record}
+    return read
+
+
+def test_room_is_left_for_what_the_backend_takes_under_load() -> None:
+    read = proven(1836)
+    read["nvml"]["gpus"][0]["processes"] = []  # it has just been started
+    found = resolved(read)
+    assert (found["run"]["max_used_mib"], found["threshold_mib"]) == (12288 - 1836, 12288)
+    assert "1836 MiB of the threshold are left for the backend" in found["note"]
+    pid = read["backend"]["pids"][0]
+    read["nvml"]["gpus"][0]["processes"] = [builders.process("python3", pid=pid, used_mib=1800)]
+    assert resolved(read)["run"]["max_used_mib"] == 12288 - 36
+    assert resolved(read, leave_mib=500)["run"]["max_used_mib"] == 12288 - 500
+    assert resolved(read, leave_mib=0)["note"] is None
+    assert "all of the threshold" in resolved(read, leave_mib=12288)["problems"][0]
+
+
+def test_a_backend_that_was_never_measured_is_owned_up_to() -> None:
+    found = resolved()
+    assert found["run"]["max_used_mib"] == 12288
+    assert "has not been measured" in found["note"]
