@@ -48,7 +48,9 @@ class ActionModule(ActionBase):
     def _after_load(self, host: str) -> dict[str, Any]:
         """The judgement of a load. Where something was deployed, anything but a pass fails, so that it is put back."""
         given = self.given
-        verdict, reasons = _verdict.judge_load(given["declared"], given["load"], given["after"])
+        verdict, reasons = _verdict.judge_load(
+            given["declared"], given["load"], given["after"], _succeeded(given.get("read"))
+        )
         judged: dict[str, Any] = {"verdict": verdict, "reasons": reasons}
         if verdict == "pass":
             return {**judged, "record": self._record(host, verdict, reasons)}

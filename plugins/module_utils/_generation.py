@@ -188,7 +188,12 @@ class Generations:
                 return _nothing_to_restore(reason)  # check mode has kept nothing either
             restored = read_json(self.paths.restored)
             if lease is None and restored and restored["run_id"] == run_id:
-                return {**restored, "changed": False, "by_itself": True}  # the restore timer was first
+                # The restore timer was first. What this run has written since goes back as well, unless the host is
+                # another run's by now.
+                again = {"changed": False}
+                if restored["generation"] == self._newest_kept():
+                    again = self._restore(restored["generation"], restored["reason"], run_id, check)
+                return {**(again if again["changed"] else restored), "changed": again["changed"], "by_itself": True}
             lease = _lease.own(self.paths, self.host, run_id)
             return self._restore(lease["generation"], reason, run_id, check)
 
@@ -511,6 +516,10 @@ class Generations:
             for name in self._directories()
             if os.path.exists(os.path.join(self.paths.generations, name, "manifest.json"))
         ]
+
+    def _newest_kept(self) -> str | None:
+        """The generation that the last run has kept."""
+        return next((name for name in reversed(self._ids()) if self._manifest(name)["kind"] == "kept"), None)
 
     def _next_id(self) -> str:
         """A number that no generation has had: `finished` must never mean a later run."""

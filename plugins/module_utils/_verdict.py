@@ -16,15 +16,21 @@ PROVING = ("sampled", "bounded")
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 
 
-def judge_load(declared: Mapping[str, Any], load: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, list[str]]:
+def judge_load(
+    declared: Mapping[str, Any],
+    load: Mapping[str, Any],
+    after: Mapping[str, Any],
+    before: Mapping[str, Any] | None = None,
+) -> tuple[str, list[str]]:
     """`pass`, `fail` or `inconclusive`, with every reason.
 
-    `load`: the result of gpu_memory_assert; `after`: gpu_memory_info read after it, its journal since the load began.
+    `load`: the result of gpu_memory_assert; `after`: gpu_memory_info read after it, its journal since the load began;
+    `before`: the same from when it was decided what to do.
     """
     effect = _drift.effects(load, after)
     journal = after["ollama"]["journal"]
     failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
-    reasons = []
+    reasons = _upgrade_reasons(before or after, after)
     figures = load.get("load") or {}
     if load.get("breached"):
         reasons.append(str(load.get("msg") or "the load test failed"))
@@ -72,6 +78,14 @@ def holders(load: Mapping[str, Any]) -> list[str]:
         if process["peak_mib"]
     ]
     return [f"who held it, each at its most, in MiB: {', '.join(shown)}"] if shown else []
+
+
+def _upgrade_reasons(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What was decided for one release of Ollama says nothing of another."""
+    was, is_now = (read["ollama"]["api"]["version"] for read in (before, after))
+    if None in (was, is_now) or was == is_now:
+        return []
+    return [f"Ollama was {was} when this run decided what to do, and is {is_now} now; apply again"]
 
 
 def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

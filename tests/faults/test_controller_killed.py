@@ -96,7 +96,10 @@ def test_every_host_is_proven_or_back(hosts: queue.Queue[Host], tmp_path: Path) 
             host.reset()
             place = tmp_path / directory
             place.mkdir()
-            return killed_at(fraction, whole_s, host, place)
+            killed = killed_at(fraction, whole_s, host, place)
+            came_to = f"{killed.ended or 'BAD':6} after {killed.after_s:5.1f} s {killed.problem}"
+            print(f"{directory:9} at {killed.at_s:6.1f} s, {killed.phase:12}  {came_to}", flush=True)
+            return killed
         finally:
             hosts.put(host)
 
@@ -106,10 +109,6 @@ def test_every_host_is_proven_or_back(hosts: queue.Queue[Host], tmp_path: Path) 
         moments = random.Random(SEED)
         fractions = [moments.random() for _ in range(TIMES)]
         killed = list(pool.map(lambda n: fresh(f"killed-{n}", fractions[n], whole_s), range(TIMES)))
-    print()
-    for one in sorted(killed, key=lambda one: one.at_s):
-        came_to = f"{one.ended or 'BAD':6} after {one.after_s:5.1f} s {one.problem}"
-        print(f"killed at {one.at_s:6.1f} s, {one.phase:12}  {came_to}")
     slowest = max(one.after_s for one in killed)
     ends = Counter("bad" if one.problem else one.ended for one in killed)
     print(

@@ -706,3 +706,11 @@ def test_a_breach_says_who_held_the_memory():
     assert verdict == "fail"
     assert "who held it, each at its most, in MiB: llama-server 9054, stranger 4000, Xorg 800" in reasons
     assert not any("who held it" in reason for reason in judge(load(breached=True, msg="3 requests failed"))[1])
+
+
+def test_an_upgrade_meanwhile_proves_nothing():
+    before, after = read(), read(ollama__api__version="0.33.0")
+    verdict, reasons = _verdict.judge_load(declared(), load(), after, before)
+    assert verdict == "fail"
+    assert reasons[0] == "Ollama was 0.32.15 when this run decided what to do, and is 0.33.0 now; apply again"
+    assert _verdict.judge_load(declared(), load(), read(), before) == ("pass", [])
