@@ -90,7 +90,8 @@ class _Builder:
 
     def build(self, kept: Sequence[Block], arrives: bool, borrowed: int = 0) -> int:
         """`arrives`: the tokens' embeddings come in here; blocks before `borrowed` have their weights on the host."""
-        for _ in range(self.model.traits.held_streams - (not arrives)):  # one of them is what the host hands over
+        # three of them are needed by the first blocks only, or handed over by the host
+        for _ in range(self.model.traits.held_streams - (0 if arrives else 3)):
             self.graph.add(self.wide)
         if not kept:
             self.row = 4 * self.batch.outputs
