@@ -228,6 +228,7 @@ class Tuning:
             "second_server": server is not self.deployed,
             "error": error,
             "load": load,
+            "truncated": journal["truncated"],
         }
         if error is not None:
             return _tune.Probe(setting, _tune.OUT_OF_MEMORY, None, why, peak, others, None, detail)

@@ -44,6 +44,9 @@ def block(result: Mapping[str, Any]) -> str:
     if result["mode"] == "profiles":
         lines += [_line("guide", text) for text in speeds(result)]
     lines.append(_line("others", f"{result['others_mib']} MiB of the GPU were in use without the model"))
+    lost = [model for model in result["loaded_before"] if model not in result["loaded_again"]]
+    if lost:
+        lines.append(_line("note", f"{', '.join(lost)} was loaded before, and could not be loaded again"))
     if result.get("note"):
         lines.append(_line("note", result["note"]))
     if result.get("cache_note"):

@@ -37,6 +37,8 @@ def result(**changes: Any) -> dict[str, Any]:
         "profile": _tune.profile(setting, 9000, "llama3.1:8b-instruct-q8_0", "stable"),
         "cache_note": None,
         "files": ["/x/gpu01.tune.yml"],
+        "loaded_before": ["qwen2.5:3b"],
+        "loaded_again": ["qwen2.5:3b"],
         **changes,
     }
 
@@ -56,6 +58,11 @@ def test_a_search() -> None:
 
 def test_what_is_not_proven_says_so() -> None:
     assert "not proven to be the best" in _tune_text.block(result(proven=False))
+
+
+def test_a_model_that_did_not_come_back_is_told() -> None:
+    assert "qwen2.5:3b was loaded before, and could not be loaded again" in _tune_text.block(result(loaded_again=[]))
+    assert "loaded again" not in _tune_text.block(result())
 
 
 def test_nothing_holds() -> None:

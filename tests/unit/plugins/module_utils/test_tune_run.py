@@ -1,0 +1,81 @@
+"""What of a tuning run needs no host; tests/tune has it on a lab host."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _tune_run
+
+NO_FAILURES: dict[str, Any] = {"failures": []}
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        ("llama-server process has terminated: exit status 1: cudaMalloc failed: out of memory", True),
+        ("memory layout cannot be allocated with num_gpu = 26", True),
+        ("model failed to load, this may be due to resource limitations", True),
+        ("model 'x' not found", False),
+        ("connection refused, so nothing listens there", False),
+        ("no complete answer within 600 s", False),
+    ],
+)
+def test_running_out_of_memory_is_told_from_other_failures(error: str, memory: bool) -> None:
+    assert _tune_run._is_out_of_memory(error, NO_FAILURES) is memory
+
+
+def test_the_journal_may_say_it_where_the_answer_does_not() -> None:
+    line = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 1 MiB on device 0: cudaMalloc failed: out of memory"
+    fatal = {"failures": [{"severity": "fatal", "line": line}]}
+    recovered = {"failures": [{"severity": "recovered", "line": line}]}
+    assert _tune_run._is_out_of_memory("status 500", fatal)
+    assert not _tune_run._is_out_of_memory("status 500", recovered)
+
+
+def in_seconds(seconds: float, zone: timezone = timezone.utc) -> str:
+    return (datetime.now(zone) + timedelta(seconds=seconds)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("expires_at", "least", "most"),
+    [
+        (in_seconds(600), 590, 600),
+        (in_seconds(600, timezone(timedelta(hours=-5))), 590, 600),
+        (in_seconds(600).replace("+00:00", "123Z"), 590, 600),  # nanoseconds, as Go writes them
+        (in_seconds(-5), 1, 1),
+        ("2318-11-26T13:10:14.244690000Z", -1, -1),
+        (None, 300, 300),
+        ("soon", 300, 300),
+    ],
+)
+def test_a_model_gets_back_the_time_that_it_had_left(expires_at: Any, least: int, most: int) -> None:
+    assert least <= _tune_run._left(expires_at) <= most
+
+
+def test_unloading_waits_until_nothing_is_loaded(serve: Any) -> None:
+    loaded, asked = ["a:latest", "embedder:latest"], []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        if handler.path == "/api/ps":
+            return 200, json.dumps({"models": [{"name": name} for name in loaded]}).encode()
+        asked.append((handler.path, json.loads(body)["model"], json.loads(body)["keep_alive"]))
+        if handler.path == "/api/generate" and asked[-1][1] == "embedder:latest":
+            return 400, b'{"error": "does not support generate"}'
+        loaded.remove(asked[-1][1])
+        return 200, b"{}"
+
+    _tune_run.unload_all(serve(answer))
+    assert loaded == []
+    assert asked == [
+        ("/api/generate", "a:latest", 0),
+        ("/api/generate", "embedder:latest", 0),
+        ("/api/embed", "embedder:latest", 0),
+    ]
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(_tune_run.CannotTune, match=r"127\.0\.0\.1:9.*refused.*correct gpu_memory_ollama\.url"):
+        _tune_run.unload_all("http://127.0.0.1:9")
