@@ -34,7 +34,7 @@ METRICS = "/run/gpu-memory-monitor/gpu_memory.prom"
 
 # Of the monitor and of the module: the processes' own memory (PSS, KiB) and processor time (ticks), and the metrics.
 LOOK = f"""
-import json, os, subprocess
+import json, os, subprocess, time
 def read(path):
     with open(path) as file:
         return file.read()
@@ -70,7 +70,8 @@ for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):
     except OSError:
         pass
 metrics = dict(line.rsplit(" ", 1) for line in read("{METRICS}").splitlines() if not line.startswith("#"))
-print(json.dumps({{"monitor": figures(monitor), "module": figures(module), "metrics": metrics}}))
+print(json.dumps({{"monitor": figures(monitor), "module": figures(module), "metrics": metrics,
+    "age_s": time.time() - float(metrics["gpu_memory_last_run_timestamp_seconds"])}}))
 """
 
 
@@ -80,6 +81,8 @@ class Look:
     monitor: dict[str, int]
     module: dict[str, int]
     metrics: dict[str, str]
+    age_s: float
+    """How long ago the monitor had looked."""
 
 
 def on_host(*command: str, given: str | None = None) -> str:
@@ -134,7 +137,16 @@ def soaked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Look
             if seen.module["processes"]:
                 looks.append(seen)
             if len(looks) % CHAT_EVERY == 1:
-                chat = ["curl", "--silent", "--max-time", "90", "--header", "Content-Type: application/json"]
+                chat = [
+                    "systemd-run",
+                    "--quiet",
+                    "curl",
+                    "--silent",
+                    "--max-time",
+                    "90",
+                    "--header",
+                    "Content-Type: application/json",
+                ]
                 on_host(*chat, "--output", "/dev/null", "--data", body, "http://127.0.0.1:8000/api/chat")
             time.sleep(LOOK_S)
     text = result_file.read_text()
@@ -145,7 +157,6 @@ def soaked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[Look
 
 def test_memory_is_flat_and_nothing_looks_away(soaked: tuple[list[Look], dict[str, Any]]) -> None:
     looks, result = soaked
-    ran = sorted({float(look.metrics["gpu_memory_last_run_timestamp_seconds"]) for look in looks})
     gaps = [
         float(value)
         for look in looks
@@ -162,7 +173,7 @@ def test_memory_is_flat_and_nothing_looks_away(soaked: tuple[list[Look], dict[st
         "monitor_grown_kib": grown_kib(looks, lambda look: look.monitor),
         "monitor_core_percent": round(100 * busy / seconds, 3),
         "monitor_worst_gap_s": max(gaps),
-        "monitor_worst_period_s": max(after - before for before, after in zip(ran, ran[1:])),
+        "monitor_worst_age_s": round(max(look.age_s for look in looks), 1),
         "module_pss_mib": [round(look.module["pss_kib"] / 1024, 1) for look in (looks[0], looks[-1])],
         "module_grown_kib": grown_kib(looks, lambda look: look.module),
         "module_samples": result["samples"],
@@ -175,5 +186,5 @@ def test_memory_is_flat_and_nothing_looks_away(soaked: tuple[list[Look], dict[st
     assert figures["monitor_grown_kib"] <= MOST_GROWTH_KIB
     assert figures["module_grown_kib"] <= MOST_GROWTH_KIB
     assert figures["monitor_worst_gap_s"] <= 3
-    assert figures["monitor_worst_period_s"] <= 3 * PERIOD_S
+    assert figures["monitor_worst_age_s"] <= 3 * PERIOD_S
     assert figures["module_worst_gap_ms"] <= 3 * INTERVAL_MS
