@@ -190,10 +190,11 @@ class Generations:
             if lease is None and restored and restored["run_id"] == run_id:
                 # The restore timer was first. What this run has written since goes back as well, unless the host is
                 # another run's by now.
-                again = {"changed": False}
                 if restored["generation"] == self._newest_kept():
-                    again = self._restore(restored["generation"], restored["reason"], run_id, check)
-                return {**(again if again["changed"] else restored), "changed": again["changed"], "by_itself": True}
+                    what = restored["generation"], restored["reason"], run_id
+                    if self._restore(*what, check=True)["changed"]:
+                        return {**self._restore(*what, check), "by_itself": True}
+                return {**restored, "changed": False, "by_itself": True}
             lease = _lease.own(self.paths, self.host, run_id)
             return self._restore(lease["generation"], reason, run_id, check)
 
@@ -347,9 +348,10 @@ class Generations:
                 raise StateError(f"{result['error']}; the host tries again every 10 s, see: gpu-memory status")
             result.update(_services.restart(manifest["services"], self.host, reload_units=True))
             result["at"] = self.host.unix_time()
+        self._record(result)
         remove_file(self.paths.restoring)
         self._let_go()
-        self._record(result)  # last: on a full disk, what was just removed makes room for it
+        self._record(result)  # once more: on a full disk, what was just removed makes room for it
         return result
 
     def _goals(

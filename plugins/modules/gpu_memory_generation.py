@@ -212,6 +212,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_tool,
 from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
 
+RESTORE_S = 180
+
 ARGUMENTS: dict[str, Any] = {
     "action": {
         "type": "str",
@@ -299,7 +301,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        result = act(module.params, Generations(), module.check_mode)
+        # A restore that the host has begun by itself is worth waiting for.
+        store = Generations(wait_s=RESTORE_S) if module.params["action"] == "restore" else Generations()
+        result = act(module.params, store, module.check_mode)
     except (StateError, _services.ServiceError) as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:

@@ -85,8 +85,8 @@ ON_NEW = 'os.environ["CHAT_NUM_CTX"] == "4096"'
 CUT = "ip link set eth0 down"
 CUT_FOR_A_WHILE = f"ip link set eth0 down; sleep {RESTORE_AFTER_S + 40}; ip link set eth0 up"
 SELF_HEALING = ("lost the connection", "puts its kept generation back by itself")
-QUICK_OLLAMA = {"gpu_memory_ollama": {"timeout_s": 6}}
-QUICK_BACKEND = {"gpu_memory_backend": {"extends": "guide", "timeout_s": 6}}
+QUICK_OLLAMA = {"gpu_memory_ollama": {"timeout_s": 15}}
+QUICK_BACKEND = {"gpu_memory_backend": {"extends": "guide", "timeout_s": 15}}
 QUICK_LOAD = {
     "gpu_memory_backend": {
         "extends": "guide",
@@ -189,7 +189,7 @@ FAULTS = [
         "before",
         on_new_settings("ollama", "ExecStartPost", "kill -STOP $MAINPID"),
         "rolled_back",
-        ("ollama.service", "did not answer 200 within 6 s"),
+        ("ollama.service", "did not answer 200 within 15 s"),
         variables=QUICK_OLLAMA,
     ),
     Fault(
@@ -307,7 +307,7 @@ FAULTS = [
         "before",
         patched_backend('return (200, {"status"', f'return (503 if {ON_NEW} else 200, {{"status"'),
         "rolled_back",
-        ("selo-backend.service", "/health did not answer 200 within 6 s", "answered 503"),
+        ("selo-backend.service", "/health did not answer 200 within 15 s", "answered 503"),
         variables=QUICK_BACKEND,
     ),
     Fault(
