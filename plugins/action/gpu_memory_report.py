@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ class ActionModule(ActionBase):
             display.display(text, color=COLORS.get(record["verdict"], "red") if record else None)
         files = [] if self._task.check_mode else _write(directory, fleet, given.get("undo"))
         for path in files:
-            display.display(f"written    {os.path.relpath(path)}")
+            display.display(f"written    {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
         without = sorted(set(hosts) - {record["host"] for record in records})
         if without:
             display.display(f"no record    {', '.join(without)}", color="yellow")

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare, _text
 
 WIDTH = 120
 BLOCKS_UP_TO = 4  # hosts; more get a line each
@@ -46,7 +46,7 @@ def block(plan: Mapping[str, Any]) -> list[str]:
     lines += _paragraphs("warning", _warnings(good))
     lines += _paragraphs("note", plan["notes"])
     lines += _paragraphs("written", [str(path) for path in plan.get("files", [])])
-    return [_printable(line)[:WIDTH] for line in lines]
+    return [_text.printable(line)[:WIDTH] for line in lines]
 
 
 def one_line(plan: Mapping[str, Any]) -> str:
@@ -60,7 +60,7 @@ def one_line(plan: Mapping[str, Any]) -> str:
         used = f"{chosen['sum_mib']}{_and_backend(chosen)} of {chosen['limit_mib']} MiB"
         text = f"{chosen['label']}  {state}  {used}, {_headroom(chosen)}"
         text += f", {len(chosen['warnings'])} warnings" if chosen["warnings"] else ""
-    return textwrap.shorten(_printable(f"{plan['host']}  {text}"), WIDTH, placeholder=" ...")
+    return textwrap.shorten(_text.printable(f"{plan['host']}  {text}"), WIDTH, placeholder=" ...")
 
 
 def _head(plan: Mapping[str, Any]) -> Iterator[str]:
@@ -251,8 +251,3 @@ def _paragraphs(label: str, texts: Sequence[str]) -> list[str]:
             text, WIDTH, initial_indent=f"  {label:<8} ", subsequent_indent=" " * 11, break_on_hyphens=False
         )
     return lines
-
-
-def _printable(line: str) -> str:
-    """Names of processes come from a host: nothing in them may steer the terminal."""
-    return "".join(character if character.isprintable() else "?" for character in line)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _sampler, _svg
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _sampler, _svg, _text
 
 SCHEMA = 1
 # Bounds, so that the page of a thousand hosts stays a few MB. A host's own record has everything.
@@ -169,7 +169,7 @@ def _without_flats(points: list[list[float]]) -> list[list[float]]:
 def _bounded(value: Any, name: str = "") -> Any:
     """Texts come from hosts: cut, and nothing in them that steers a terminal or turns the order of letters around."""
     if isinstance(value, str):
-        text = "".join(character if character.isprintable() else " " for character in value)
+        text = _text.printable(value)
         return text if len(text) <= TEXT_MOST else text[: TEXT_MOST - 1] + "…"
     if isinstance(value, Mapping):
         return {_bounded(str(key)): _bounded(each, str(key)) for key, each in value.items()}

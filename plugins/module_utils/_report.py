@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _calibration, _drift, _verdict
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _calibration, _drift, _text, _verdict
 
 GOOD = ("pass",)
 STATES = (_drift.IN_FORCE, _drift.PARTIAL, _drift.INSTEAD, _drift.NO_EFFECT, _drift.VOID)
@@ -106,7 +106,7 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     lines += [_line("note", text) for text in _once(record, notes(record))]
     if undo and can_be_undone(record):
         lines.append(_line("undo", undo))
-    return "\n".join(lines)
+    return "\n".join(map(_text.printable, lines))
 
 
 def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -152,7 +152,7 @@ def _whose(row: Mapping[str, Any]) -> str:
 def one_line(record: Mapping[str, Any]) -> str:
     """One host in one line, for fleets."""
     reason = "" if record["verdict"] == "pass" else f"  {record.get('reason') or ''}"
-    return _headline(record) + reason.rstrip()
+    return _text.printable(_headline(record) + reason.rstrip())
 
 
 def summary(

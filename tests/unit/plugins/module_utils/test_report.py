@@ -280,3 +280,12 @@ def test_reloads_are_told_also_where_there_were_none_of_several_models():
     one, other = ({**journal()["last_load"], "command": ["llama-server", "--model", name]} for name in "ab")
     said = _report.record("gpu01", declared(), "pass", [], load=load(), after=read(ollama__journal__loads=[one, other]))
     assert "0 reloads of models (0.0 a turn)" in _report.block(said)
+
+
+def test_names_from_a_host_do_not_steer_the_terminal():
+    hostile = record(
+        load=load(processes=[process(), process("a\x1b[2Jb\u202e\nc", 7)]), verdict="fail", reasons=["x\x07\x1b]0;y"]
+    )
+    for text in (_report.block(hostile), _report.one_line(hostile)):
+        assert all(line.isprintable() for line in text.split("\n"))
+    assert "others: a?[2Jb? c 7" in _report.block(hostile)

@@ -1,0 +1,11 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Texts that come from hosts, such as names of processes and lines of journals. Pure."""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """One line in which nothing steers a terminal or turns the order of letters around."""
+    return "".join(character if character.isprintable() else " " if character.isspace() else "?" for character in text)
