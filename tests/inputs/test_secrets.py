@@ -126,6 +126,24 @@ def planted(host: Host) -> Iterator[Host]:
         child.wait()
 
 
+def look_on_the_host(host: Host, since: float) -> None:
+    """The process list, the journal (modules write there what they were called with), and all files."""
+    assert found_in(host.read("cat /run/seen-by-ps")) == set()
+    assert len(host.read("sort -u /run/seen-by-ps").splitlines()) > 20
+    journal = host.read(f"journalctl --no-pager --since=@{since:.0f} -o short")
+    # Ollama says what it was planted to say, and systemd quotes a broken line of a unit by itself, whoever reloads it.
+    lines = [line for line in journal.splitlines() if found_in(line)]
+    assert [line for line in lines if not re.search(r" (?:ollama|say|systemd)\[\d+\]: ", line)] == []
+    holders = host.read("grep -rlsI plant[0-2][0-9] / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev || true")
+    unplanned = [path for path in holders.splitlines() if not re.search(PLANTED, path)]
+    kept = [path for path in unplanned if path.startswith("/var/lib/gpu-memory/")]
+    logged = [path for path in unplanned if path.startswith(("/var/log/journal/", "/run/log/journal/"))]
+    assert set(unplanned) - set(kept) - set(logged) - {"/opt/site/talkative.py"} == set()
+    modes = host.read(f"stat -c '%a %U' /var/lib/gpu-memory {' '.join(kept)}").splitlines()
+    assert kept and set(modes) <= {"700 root", "600 root"}
+    assert host.run("runuser -u operator -- ls /var/lib/gpu-memory").returncode != 0
+
+
 def test_no_secret_is_ever_shown(planted: Host, tmp_path: Path) -> None:
     host, report = planted, tmp_path / "report"
     backend = {"extends": "guide", "load": LOAD}
@@ -165,18 +183,5 @@ def test_no_secret_is_ever_shown(planted: Host, tmp_path: Path) -> None:
         if not path.name.endswith("-variables.json"):
             assert found_in(path.read_text(errors="replace")) == set(), path
 
-    # On the host: process list, journal (modules write there what they were called with), and files of others.
-    assert found_in(host.read("cat /run/seen-by-ps")) == set()
-    assert len(host.read("sort -u /run/seen-by-ps").splitlines()) > 20
-    journal = host.read(f"journalctl --no-pager --since=@{before:.0f} -o short")
-    lines = [line for line in journal.splitlines() if found_in(line)]
-    assert [line for line in lines if not re.search(r" (ollama|say)\[\d+\]: ", line)] == []
-    holders = host.read("grep -rlsI plant[0-2][0-9] / --exclude-dir=proc --exclude-dir=sys --exclude-dir=dev || true")
-    unplanned = [path for path in holders.splitlines() if not re.search(PLANTED, path)]
-    kept = [path for path in unplanned if path.startswith("/var/lib/gpu-memory/")]
-    logged = [path for path in unplanned if path.startswith(("/var/log/journal/", "/run/log/journal/"))]
-    assert set(unplanned) - set(kept) - set(logged) - {"/opt/site/talkative.py"} == set()
-    modes = host.read(f"stat -c '%a %U' /var/lib/gpu-memory {' '.join(kept)}").splitlines()
-    assert kept and set(modes) <= {"700 root", "600 root"}
-    assert host.run("runuser -u operator -- ls /var/lib/gpu-memory").returncode != 0
+    look_on_the_host(host, before)
     print(f"\nfigure: {len(SECRETS)} secrets planted, 0 found in {len(logs)} logs, {len(artefacts)} files and the host")
