@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 LAB = "drift-test"
 UNITS = "/etc/systemd/system"
 OURS = f"{UNITS}/ollama.service.d/zz-gpu-memory.conf"
+OVERRIDE = f"{UNITS}/ollama.service.d/override.conf"  # the guide's machine has it, with PARALLEL=2
 LATER = f"{UNITS}/ollama.service.d/zzz-mine.conf"
 EARLIER = f"{UNITS}/ollama.service.d/mine.conf"
 BACKENDS = f"{UNITS}/selo-backend.service.d/mine.conf"
@@ -71,7 +72,8 @@ PLANTED = {
         f"the EnvironmentFile /etc/mine.env sets {PARALLEL}=4",
     ),
     "the unit's own Environment=, and our drop-in gone": (
-        f"sed -i 's/^.Service.$/&\\nEnvironment={PARALLEL}=4/' {UNITS}/ollama.service && rm {OURS} && {RESTART}",
+        f"sed -i 's/^.Service.$/&\\nEnvironment={PARALLEL}=4/' {UNITS}/ollama.service && "
+        f"rm {OURS} {OVERRIDE} && {RESTART}",
         PARALLEL,
         f"the unit {UNITS}/ollama.service sets {PARALLEL}=4; {OURS} is missing",
     ),
