@@ -167,7 +167,7 @@ def test_no_secret_is_ever_shown(planted: Host, tmp_path: Path) -> None:
     run("apply-stable.yml")
     verdict = record(report)
     assert verdict["verdict"] == "pass", verdict
-    assert any("invalid setting" in failure["line"] for failure in verdict["journal"]["failures"]) or verdict["journal"]
+    assert "invalid setting" in logs["apply-stable.yml 2"], "the planted line of the journal was never read"
     run("playbooks/verify.yml", expect=2, gpu_memory_verify="always", gpu_memory_backend=failing)
     assert "500" in str(record(report)["load"]["errors"])
     run("apply-conservative.yml", expect=2, gpu_memory_backend=failing)
