@@ -42,8 +42,8 @@ def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
 
 
 def pins() -> dict[str, str]:
-    """The versions in requirements*.txt and constraints.txt; of ansible-core the one for the base's older Python."""
-    texts = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-dev.txt", "constraints.txt")]
+    """The versions in requirements*.txt; of ansible-core the one for the base's older Python."""
+    texts = [(ROOT / name).read_text() for name in ("requirements.txt", "requirements-dev.txt")]
     return dict(reversed(re.findall(r"^([\w.-]+)==([^\s;]+)", "\n".join(texts), re.MULTILINE)))
 
 
