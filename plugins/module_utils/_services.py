@@ -124,6 +124,7 @@ def restart(
     services: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     began = host.monotonic()
+    alive()
     if reload_units or (ollama and host.show(ollama.unit).get("NeedDaemonReload") == "yes"):
         with _collecting(problems):
             _check(host.systemctl("daemon-reload"))

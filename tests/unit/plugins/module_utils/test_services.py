@@ -161,3 +161,21 @@ def test_a_plan_that_cannot_be_carried_out_is_refused(backend: dict[str, Any], s
     with pytest.raises(_services.ServiceError) as refused:
         _services.check(command_plan(**backend))
     assert says in str(refused.value)
+
+
+def test_whoever_waits_is_told_before_anything_stops_and_while_services_start() -> None:
+    host = FakeHost()
+    told: list[int] = []
+    _services.restart(plan("ollama", "backend"), host, alive=lambda: told.append(len(host.log)))
+    assert told[0] == 0 and len(told) > 5
+
+
+def test_a_run_that_does_not_hold_the_host_any_more_stops_nothing() -> None:
+    host = FakeHost()
+
+    def gone() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        _services.restart(plan("ollama", "backend"), host, alive=gone)
+    assert host.log == []
