@@ -102,5 +102,7 @@ class ActionModule(ActionBase):
         quote = self._connection._shell.quote
         done = self._low_level_execute_command(f"install -D -m 0644 {quote(sent)} {quote(directory + '/pynvml.py')}")
         if done["rc"] != 0:
-            raise AnsibleActionFail(f"cannot put the NVML bindings into {directory}: {done['stderr'].strip()}")
+            # With a terminal all that a command says is in `stdout`, and `stderr` is SSH's.
+            said = " ".join(f"{done['stdout']} {done['stderr']}".split())
+            raise AnsibleActionFail(f"cannot put the NVML bindings into {directory}: {said}; run as root (become)")
         return directory

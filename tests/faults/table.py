@@ -409,7 +409,7 @@ FAULTS = [
         "before",
         ":",
         "fail",
-        ("denied",),
+        ("denied", "become"),
         variables={"ansible_become": False},
     ),
     Fault(
