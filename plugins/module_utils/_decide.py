@@ -30,14 +30,15 @@ DAY_S = 86400
 def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) -> dict[str, Any]:
     """What to do on one host.
 
-    `declared`: `_declare.resolve`. `read`: the result of `gpu_memory_info`. `deploys`: false where
-    nothing will be written (verify), so that only what hinders a proof is a problem.
+    `declared`: `_declare.resolve`. `read`: the result of `gpu_memory_info`. `deploys`: false where nothing will be
+    written (verify), so that only what hinders a proof is a problem.
 
     Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
     with their present SHA-256, the threshold `max_used_mib` that holds here, `drop_in_changed`, `env_changed` (the env
-    files to write, the profile's own among them, as {path, read_by, env, owner, group}), the `restart` list, the
-    `services` for gpu_memory_restart, `acts` (whether any of it will be done), the `load` for gpu_memory_assert with
-    its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds, or None).
+    files to write, as {path, read_by, env, owner, group}; the profile's own among them, with its `profile`), the
+    `restart` list, the `services` for gpu_memory_restart, `acts` (whether any of it will be done), the `load` for
+    gpu_memory_assert with its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds,
+    or None).
     """
     as_declared, declared = declared, _sizes.sized(declared, read)
     problems = list(declared["problems"])
@@ -88,7 +89,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     # The profile's own file: nothing reads it, so nothing restarts. It belongs to whom the backend's belongs to.
     if profile_file and _differs(profile_file, declared["profile_file"]["env"]):
         owner = {name: env_files[0].get(name) for name in ("owner", "group")}
-        env_changed.append({**declared["profile_file"], **owner})
+        env_changed.append({**declared["profile_file"], **owner, "profile": profile["name"]})
     ours = {file["path"]: {"keys": list(file["env"]), "readers": file["read_by"]} for file in env_changed}
     files = [
         {

@@ -60,6 +60,12 @@ options:
     elements: str
     choices: [python-dotenv, bash, systemd, docker]
     default: [python-dotenv, bash, systemd]
+  initial:
+    description:
+      - What a file that is created starts from, such as a rendered template. The keys are set in it as in one that was
+        there.
+    type: str
+    default: ""
   create:
     description:
       - Whether a missing file is created. If not, it is an error, unless O(env) is empty and there is nothing to do.
@@ -196,7 +202,8 @@ def edit(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if len(content or b"") > _dotenv.MOST_BYTES:
         raise Refused(f"{path}: {_dotenv.TOO_LARGE}")
     before = _dotenv.decode(content or b"")
-    result = _dotenv.set_keys(before, values, params["remove"], params["readers"])
+    start = params["initial"] if content is None else before
+    result = _dotenv.set_keys(start, values, params["remove"], params["readers"])
     if result.problems:
         raise Refused(f"{path}: {'; '.join(result.problems)}")
     changed = result.text != before
@@ -218,7 +225,8 @@ def edit(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
             "before_header": path,
             "after_header": path,
             "before": _printable(_dotenv.masked(before, keys)),
-            "after": _printable(_dotenv.masked(result.text, keys)),
+            # Nothing of a new file is anybody's secret.
+            "after": _printable(result.text if content is None else _dotenv.masked(result.text, keys)),
         },
     }
 
@@ -244,6 +252,7 @@ def main() -> None:
                 "choices": ["python-dotenv", "bash", "systemd", "docker"],
                 "default": ["python-dotenv", "bash", "systemd"],
             },
+            "initial": {"type": "str", "default": ""},
             "create": {"type": "bool", "default": True},
             "mode": {"type": "raw", "default": "0600"},
             "owner": {"type": "str"},

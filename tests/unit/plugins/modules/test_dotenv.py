@@ -96,6 +96,21 @@ def test_a_new_file_is_private_and_belongs_to_the_owner_of_its_directory(
     assert (status.st_mode & 0o777, status.st_uid) == (0o600, owner)
 
 
+def test_a_new_file_starts_from_the_initial_text_and_one_that_is_there_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / ".env"
+    options = {"path": str(path), "env": {"K": "a b"}, "initial": "# ours\nK=a b\nL=1\n"}
+    foretold = run(capsys, check_mode=True, **options)
+    answer = run(capsys, **options)
+    assert path.read_text() == "# ours\nK='a b'\nL=1\n"
+    assert foretold.items() <= answer.items()
+    assert answer["diff"]["after"] == path.read_text()
+    path.write_text("# mine\nK=1\n")
+    run(capsys, **options)
+    assert path.read_text() == "# mine\nK='a b'\n"
+
+
 def test_mode_and_owner_are_for_a_new_file_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / ".env"
     options = {"path": str(path), "owner": str(os.geteuid()), "group": str(os.getegid())}
