@@ -430,7 +430,8 @@ FAULTS = [
         ("/etc/default/ollama", "OLLAMA_NUM_PARALLEL=4"),
     ),
     # --- the network --------------------------------------------------------------------------------------------------
-    Fault("network_cut_when_kept", "kept", CUT, "fail", SELF_HEALING),
+    # The answer that the state is kept may be lost, too; then nothing was written.
+    Fault("network_cut_when_kept", "kept", CUT, "fail|untouched", ("lost the connection",)),
     Fault("network_cut_when_written", "written", CUT, "fail", SELF_HEALING),
     Fault("network_cut_in_the_restart", "restarting", CUT, "fail", SELF_HEALING),
     Fault("network_cut_under_load", "loading", CUT, "fail", SELF_HEALING, short=True),
