@@ -24,11 +24,12 @@ DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
 KEPT = "/var/lib/gpu-memory"
 GPU = "python3 /opt/gpu-memory-lab/simulated_gpu/simulated_gpu.py"
 
-# Whatever a run may write, without what it keeps for itself.
+# Whatever a run may write, without what it keeps for itself, and without what the container engine writes at a start.
 PICTURE = f"""
-cd / && find etc usr/local {BACKEND[1:]} -xdev ! -type d ! -path usr/local/sbin/gpu-memory \\
-  -printf '%p %y %m %U:%G %T@ %l\\n' | sort
-find etc usr/local {BACKEND[1:]} -xdev -type f -exec sha256sum {{}} + | sort -k 2
+cd / && find etc usr/local {BACKEND[1:]} -xdev ! -type d ! -path usr/local/sbin/gpu-memory ! -path etc/hosts \\
+  ! -path etc/resolv.conf -printf '%p %y %m %U:%G %T@ %l\\n' | sort
+find etc usr/local {BACKEND[1:]} -xdev -type f ! -path etc/hosts ! -path etc/resolv.conf -exec sha256sum {{}} + |
+  sort -k 2
 """
 PID = "$(systemctl show ollama --property MainPID --value)"
 # The process, not `systemctl show`: a unit that was read again says nothing of what runs.
