@@ -91,11 +91,13 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         owner = {name: env_files[0].get(name) for name in ("owner", "group")}
         env_changed.append({**declared["profile_file"], **owner, "profile": profile["name"]})
     ours = {file["path"]: {"keys": list(file["env"]), "readers": file["read_by"]} for file in env_changed}
+    # A profile's own file that is not there yet becomes ours with every line, and so goes as a whole.
+    whole = {profile_file["path"]} if profile_file and not profile_file["exists"] else set()
     files = [
         {
             "path": file["path"],
             "sha256": file["sha256"],
-            **({"env": ours[file["path"]]} if file["path"] in ours else {}),
+            **({"env": ours[file["path"]]} if file["path"] in ours.keys() - whole else {}),
         }
         for file in [*([drop_in] if drop_in_changed else []), *env_files, *([profile_file] if profile_file else [])]
         if file is drop_in or file["path"] in ours

@@ -587,3 +587,18 @@ def test_strict_refuses_for_a_note_unless_it_is_accepted():
     assert refused["problems"] == [f"Ollama 0.3.9 has no setting for {name}" for name in ("margin_mib", "num_ctx")]
     accepted = decide(host, declared(**old, strict=True, accepted_notes=["has no setting for"]))
     assert (accepted["problems"], accepted["notes"]) == ([], [])
+
+
+def test_a_profiles_own_file_that_was_not_there_goes_back_as_a_whole():
+    host = read()
+    absent = {**host["backend"]["profile_file"], "exists": False, "sha256": None, "values": {}}
+    decision = good({**host, "backend": {**host["backend"], "profile_file": absent}})
+    (kept,) = [file for file in decision["files"] if file["path"] == absent["path"]]
+    assert "env" not in kept
+    there = {**host["backend"]["profile_file"], "exists": True, "values": {}}
+    (kept,) = [
+        file
+        for file in good({**host, "backend": {**host["backend"], "profile_file": there}})["files"]
+        if file["path"] == there["path"]
+    ]
+    assert "env" in kept
