@@ -79,7 +79,7 @@ class ActionModule(ActionBase):
         quote = self._connection._shell.quote
         commands = [f"cat {quote(given['progress_path'])}", f"echo {SEPARATOR}", f"cat {quote(given['results_file'])}"]
         output = self._low_level_execute_command("{ " + "; ".join(commands) + "; } 2>/dev/null; true")
-        progress, _, result = output["stdout"].partition(SEPARATOR)
+        progress, _unused, result = output["stdout"].partition(SEPARATOR)
         finished = _json(result)
         # While a job runs its file says `started`; at the end the module's own result stands there instead.
         return _json(progress), None if finished is None or "started" in finished else finished

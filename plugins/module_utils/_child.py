@@ -56,14 +56,14 @@ class Child:
         """The next message, or None after `timeout_s`. ChildCrashed when none can come any more."""
         deadline = time.monotonic() + timeout_s
         while b"\n" not in self._unread:
-            readable, _, _ = select.select([self._messages], [], [], max(0.0, deadline - time.monotonic()))
+            readable = select.select([self._messages], [], [], max(0.0, deadline - time.monotonic()))[0]
             if not readable:
                 return None
             block = os.read(self._messages, 65536)
             if not block:
                 raise ChildCrashed(self._ending())
             self._unread += block
-        line, _, self._unread = self._unread.partition(b"\n")
+        line, _unused, self._unread = self._unread.partition(b"\n")
         message: Message = json.loads(line)
         if "exception" in message:
             raise ChildCrashed(message["exception"])

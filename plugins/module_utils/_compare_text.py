@@ -93,7 +93,7 @@ def _budget(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> I
             yield _row(name, [_banded(each["terms"][term], each["terms_band"].get(term)) for each in profiles])
     yield _row("= Ollama", [_banded(each["ollama_mib"], each["ollama_band_mib"]) for each in profiles])
     for other in plan["others"]:
-        yield _row(f"others now: {other['name']}", [f"{other['used_mib']:>6}" for _ in profiles])
+        yield _row(f"others now: {other['name']}", [f"{other['used_mib']:>6}" for _unused in profiles])
     if plan["backend"]:
         yield _row("backend", [_backend(plan["backend"], each) for each in profiles])
     yield _row("= sum", [f"{each['sum_mib']:>6}{_and_backend(each)}" for each in profiles])

@@ -91,7 +91,7 @@ class _Builder:
     def build(self, kept: Sequence[Block], arrives: bool, borrowed: int = 0) -> int:
         """`arrives`: the tokens' embeddings come in here; blocks before `borrowed` have their weights on the host."""
         # three of them are needed by the first blocks only, or handed over by the host
-        for _ in range(self.model.traits.held_streams - (0 if arrives else 3)):
+        for _unused in range(self.model.traits.held_streams - (0 if arrives else 3)):
             self.graph.add(self.wide)
         if not kept:
             self.row = 4 * self.batch.outputs
@@ -229,7 +229,7 @@ class _Builder:
             return self.latent_attention(block, normed)
 
         def turned(source: int, size: int, times: int) -> int:
-            for _ in range(times):
+            for _unused in range(times):
                 source = g.add(size, g.view(source))
             return source
 

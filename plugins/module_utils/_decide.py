@@ -267,7 +267,7 @@ def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[s
     if nvml["status"] != "ok":
         return [f"NVML: {nvml['message']}"]
     problems = []
-    driver = str(nvml.get("driver_version") or "").split(".")[0]
+    driver = str(nvml.get("driver_version") or "").split(".", maxsplit=1)[0]
     if driver.isdigit() and int(driver) < OLDEST_DRIVER:
         problems.append(
             f"NVML: driver {nvml['driver_version']} is too old to tell used from reserved memory; "

@@ -116,7 +116,7 @@ def get_keys(text: str | bytes, keys: Iterable[str], readers: Sequence[str] | No
     text = decode(text) if isinstance(text, bytes) else text
     result: dict[str, str | None] = {}
     for key in keys:
-        values = {reading.value(key) for _, reading in _all(text, readers)}
+        values = {reading.value(key) for _unused, reading in _all(text, readers)}
         result[key] = values.pop() if len(values) == 1 and "\0" not in text else None
     return result
 
@@ -173,7 +173,7 @@ def _others(text: str, key: str, readers: Sequence[str] | None) -> list[Any]:
     """All that the readers take from a text but for one key."""
     return [
         [(one.key, one.value, text[one.start : one.end]) for one in reading.assignments if one.key != key]
-        for _, reading in _all(text, readers)
+        for _unused, reading in _all(text, readers)
     ]
 
 
@@ -212,7 +212,7 @@ def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str
 
 def _places(text: str, key: str, readers: Sequence[str] | None) -> list[tuple[int, int]]:
     """Where the readers find the value that counts, the tightest first; a wider one may only drop blanks."""
-    found = {reading.last(key) for _, reading in _all(text, readers)}
+    found = {reading.last(key) for _unused, reading in _all(text, readers)}
     spans = sorted({(one.start, one.end) for one in found if one}, key=lambda span: (span[1] - span[0], -span[0]))
     return [
         (start, end)
@@ -235,7 +235,7 @@ def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> V
 def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
     others = _others(text, key, readers)
     while True:
-        found = [one for _, reading in _all(text, readers) for one in reading.assignments if one.key == key]
+        found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
         if not found:
             return text
         last = max(one.start for one in found)
@@ -250,7 +250,7 @@ def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueN
 
 
 def _overruled(text: str, key: str, readers: Sequence[str] | None) -> Iterator[str]:
-    found = [one for _, reading in _all(text, readers) for one in reading.assignments if one.key == key]
+    found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
     lines = sorted({text.count("\n", 0, one.start) + 1 for one in found})
     for line in lines[:-1]:
         yield f"{key}: line {lines[-1]} wins over line {line}"
@@ -268,7 +268,7 @@ _SHOWN_NAME = re.compile(r"[A-Z0-9_]+|[a-z0-9_]+")
 def masked(text: str, own: Iterable[str]) -> str:
     """The text with its lines, but of values only those of the keys `own`; comments are masked as a whole."""
     own = set(own)
-    found = [one for _, reading in _all(text, list(READERS)) for one in reading.assignments]
+    found = [one for _unused, reading in _all(text, list(READERS)) for one in reading.assignments]
     inside = {line for one in found for line in _later_lines(text, one)}
     result = []
     at = 0

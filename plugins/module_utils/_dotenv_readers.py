@@ -310,7 +310,7 @@ def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
             raise _Stop
         else:
             exported = bool(command) and command[0][1] == "export"
-            only_assignments = all(assignment for assignment, _ in command)
+            only_assignments = all(assignment for assignment, _unused in command)
             target = _SH_TARGET.match(text, at) if only_assignments or exported else None
             begin = target.end() if target else at
             value, end = _bash_word(text, begin, exported)
@@ -329,12 +329,12 @@ def _bash_assigned(command: list[tuple[Assignment | None, str | None]]) -> Itera
     """What a simple command leaves behind in the shell's variables."""
     words = [(position, word) for position, (assignment, word) in enumerate(command) if assignment is None]
     if not words:
-        yield from (assignment for assignment, _ in command if assignment)
+        yield from (assignment for assignment, _unused in command if assignment)
     elif words[0] == (0, "export"):
-        if any(word is None or not NAME.fullmatch(word) for _, word in words[1:]):
+        if any(word is None or not NAME.fullmatch(word) for _unused, word in words[1:]):
             raise _Stop
-        yield from (assignment for assignment, _ in command if assignment)
-    elif [word for _, word in words] not in (["set", "-a"], ["set", "+a"], ["set", "-o", "allexport"]):
+        yield from (assignment for assignment, _unused in command if assignment)
+    elif [word for _unused, word in words] not in (["set", "-a"], ["set", "+a"], ["set", "-o", "allexport"]):
         name = words[0][1]
         if name is None or name in _SH_CHANGES or name == "export":
             raise _Stop

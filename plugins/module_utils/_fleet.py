@@ -97,13 +97,13 @@ def bars(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {"label": label, "parts": [{"kind": kind, "name": name, "mib": mib} for kind, name, mib in parts if mib]}
         for label, parts in found
-        if any(mib for _, _, mib in parts)
+        if any(mib for _unused, _unused, mib in parts)
     ]
 
 
 def moments(record: Mapping[str, Any]) -> list[list[float]]:
     """The timeline of the GPU with the highest peak as a few [seconds, MiB], the highest of each stretch of it."""
-    highest = max(_timelines(record), key=lambda points: max(used for _, used in points), default=[])
+    highest = max(_timelines(record), key=lambda points: max(used for _unused, used in points), default=[])
     return _thin(highest, MOMENTS) if highest else []
 
 

@@ -603,7 +603,7 @@ def _different(kept: Mapping[str, Any]) -> list[str]:
 def _put_back(different: Iterable[tuple[Mapping[str, Any], Any]], contents: Mapping[str, bytes]) -> list[str]:
     """Put every path back that can be; what could not, and why."""
     problems = []
-    for state, _ in different:
+    for state, _unused in different:
         try:
             _file_state.put_back(state, contents.get(state.get("sha256", ""), b""))
             left = _different(state)

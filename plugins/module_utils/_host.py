@@ -82,11 +82,11 @@ class LinuxHost:
         time.sleep(seconds)
 
     def show(self, unit: str) -> dict[str, str]:
-        _, text, _ = _run(["systemctl", "show", unit, "--property", UNIT_PROPERTIES], 30)
+        text = _run(["systemctl", "show", unit, "--property", UNIT_PROPERTIES], 30)[1]
         return dict(line.partition("=")[::2] for line in text.splitlines())
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
-        status, _, error = _run(["systemctl", *arguments], timeout_s)
+        status, _unused, error = _run(["systemctl", *arguments], timeout_s)
         return "" if status == 0 else _failure("systemctl", arguments[0], status, error)
 
     def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
@@ -100,7 +100,7 @@ class LinuxHost:
             *(word.replace("$", "$$") for word in command),  # or systemd would put variables in
         ]
         # systemd-run looks for a relative program from where it stands itself.
-        status, _, error = _run(arguments, 30, directory)
+        status, _unused, error = _run(arguments, 30, directory)
         return "" if status == 0 else _failure("systemd-run", unit, status, error)
 
     def find_processes(self, match: str, directory: str) -> list[int]:
@@ -130,8 +130,7 @@ class LinuxHost:
 
     def journal(self, unit: str, since: float) -> list[str]:
         arguments = ["--unit", unit, "--since", f"@{since:.6f}", "--output=cat", "--lines=500"]
-        _, text, _ = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)
-        lines = text.splitlines()
+        lines = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)[1].splitlines()
         if self._show_secrets:
             return lines
         known = _secrets.secrets_of_host([unit], [])

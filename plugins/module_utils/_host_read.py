@@ -152,7 +152,9 @@ def read_process(pid: int, keys: Iterable[str] = ()) -> dict[str, Any] | None:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             pairs = (item.partition(b"=") for item in file.read().split(b"\0") if item)
-            environment = {name.decode(errors="replace"): value.decode(errors="replace") for name, _, value in pairs}
+            environment = {
+                name.decode(errors="replace"): value.decode(errors="replace") for name, _unused, value in pairs
+            }
         shown = _only(_settings.SHOWN | set(keys), environment)
         return {"pid": pid, "started_s": process_start_s(pid), "environment": shown}
     except OSError:
@@ -314,7 +316,7 @@ def read_journal(unit: str, since: float | None, mask: Mask = _secrets.without_s
     `server_config` and `last_load` are always the newest since the last start, since what still runs may be older than
     `since`.
     """
-    _, text = run(["systemctl", "show", unit, "--property", "ActiveEnterTimestamp", "--timestamp=unix"])
+    _unused, text = run(["systemctl", "show", unit, "--property", "ActiveEnterTimestamp", "--timestamp=unix"])
     started = re.search(r"=@(\d+)", text)
     start = min(float(started.group(1)) - 1, since or float("inf")) if started else since
     match = [f"--since=@{start:.0f}"] if start else ["--boot"]
@@ -329,7 +331,7 @@ def read_journal(unit: str, since: float | None, mask: Mask = _secrets.without_s
 def _journal_lines(arguments: list[str]) -> list[tuple[float, str]]:
     # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
     command = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--output-fields=MESSAGE,_TRANSPORT"]
-    _, text = run([*command, f"--lines={JOURNAL_LINES}", *arguments], timeout_s=60)
+    _unused, text = run([*command, f"--lines={JOURNAL_LINES}", *arguments], timeout_s=60)
     entries = (_journal.entry(row) for row in text.splitlines())
     return [entry for entry in entries if entry is not None]
 
@@ -352,7 +354,7 @@ def find_processes(match: str, directory: str) -> list[int]:
 def control_groups(text: str) -> dict[str, str]:
     """/proc/PID/cgroup as {controllers: path}; `9:name=systemd:/system.slice` has the controllers `name=systemd`."""
     lines = (line.partition(":")[2].partition(":") for line in text.splitlines())
-    return {controllers: path for controllers, _, path in lines}
+    return {controllers: path for controllers, _unused, path in lines}
 
 
 def roots(of_init: str) -> dict[str, str]:

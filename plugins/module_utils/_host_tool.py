@@ -15,7 +15,7 @@ import io
 import sys
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils._restore_timer import python
@@ -86,6 +86,10 @@ def _source(name: str) -> str:
     return cast(str, cast(Any, spec.loader).get_source(name))
 
 
+def _say(text: object, to: TextIO | None = None) -> None:
+    (to or sys.stdout).write(f"{text}\n")
+
+
 def main(arguments: Sequence[str] | None = None, generations: Generations | None = None) -> int:
     """Exit status: 0 done, 1 not done (the reason is on standard error)."""
     wanted = _parser().parse_args(arguments)
@@ -93,9 +97,9 @@ def main(arguments: Sequence[str] | None = None, generations: Generations | None
     try:
         return _run(wanted, store)
     except StateError as problem:
-        print(problem, file=sys.stderr)
+        _say(problem, sys.stderr)
     except OSError as problem:
-        print(f"{problem.filename or 'this host'}: {problem.strerror}", file=sys.stderr)
+        _say(f"{problem.filename or 'this host'}: {problem.strerror}", sys.stderr)
     return 1
 
 
@@ -120,14 +124,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(wanted: argparse.Namespace, store: Generations) -> int:
     if wanted.command == "status":
-        print(_status(store.summary()))
+        _say(_status(store.summary()))
     elif wanted.command == "list":
-        print(_list(store.summary()))
+        _say(_list(store.summary()))
     elif wanted.command == "renew":
-        print(f"held until {store.renew(wanted.run_id)['until']}")
+        _say(f"held until {store.renew(wanted.run_id)['until']}")
     elif wanted.command == "release":
         store.drop()
-        print("nobody holds this host any more")
+        _say("nobody holds this host any more")
     elif wanted.command == "remove":
         return _tell_removed(store.remove())
     elif wanted.command == "restore" and wanted.if_expired:
@@ -142,18 +146,18 @@ def _run(wanted: argparse.Namespace, store: Generations) -> int:
 
 def _tell(result: Mapping[str, Any]) -> int:
     if result["generation"] is None:
-        print("no apply holds this host; nothing to put back")
+        _say("no apply holds this host; nothing to put back")
     elif not result["changed"]:
-        print(f"generation {result['generation']} is in place already; nothing was restarted")
+        _say(f"generation {result['generation']} is in place already; nothing was restarted")
     else:
-        print(f"generation {result['generation']} is back ({result['reason']})")
-        print("\n".join([*_what(result), f"  downtime {result['downtime_s']} s"]))
+        _say(f"generation {result['generation']} is back ({result['reason']})")
+        _say("\n".join([*_what(result), f"  downtime {result['downtime_s']} s"]))
     return _failed(result)
 
 
 def _tell_removed(result: Mapping[str, Any]) -> int:
     lines = [*_what(result), *(f"  {path}: gone" for path in result["removed"] if not result["error"])]
-    print("\n".join(lines) or "nothing of this collection is on this host")
+    _say("\n".join(lines) or "nothing of this collection is on this host")
     return _failed(result)
 
 
@@ -169,7 +173,7 @@ def _what(result: Mapping[str, Any]) -> list[str]:
 
 def _failed(result: Mapping[str, Any]) -> int:
     if result["error"]:
-        print(result["error"], file=sys.stderr)
+        _say(result["error"], sys.stderr)
     return 1 if result["error"] else 0
 
 

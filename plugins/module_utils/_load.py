@@ -119,7 +119,7 @@ class Tally:
                 "ok": len(good),
                 "failed": self.requests - len(good),
                 "by_status": dict(self._by_status),
-                "errors": [error for error, _ in self._errors.most_common(DISTINCT_ERRORS)],
+                "errors": [error for error, _unused in self._errors.most_common(DISTINCT_ERRORS)],
                 "p50_s": percentile(good, 50),
                 "p95_s": percentile(good, 95),
                 "max_s": percentile(good, 100),

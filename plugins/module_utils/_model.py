@@ -247,7 +247,7 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
             f"but {metadata.key('embedding_length')} is {embedding}"
         )
 
-    of_block: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    of_block: list[dict[str, Tensor]] = [{} for _unused in range(count)]
     inputs, outputs, projector = 0, 0, 0
     output_matrix = tensors.get("output.weight")
     for tensor in tensors.values():
@@ -438,7 +438,7 @@ def _uniform(traits: Architecture, members: list[int], of_block: list[dict[str, 
     """Refuses the one block of its kind whose tensor has another shape than all the others'."""
     for name in of_block[members[0]] if traits.measured and len(members) > _FEW else ():
         shapes = [of_block[member][name].shape for member in members if name in of_block[member]]
-        usual = max(set(shapes), key=lambda each: shapes.count(each))
+        usual = max(set(shapes), key=shapes.count)
         odd = [member for member, shape in zip(members, shapes) if shapes.count(shape) == 1]
         if len(odd) == 1 and len(set(shapes)) == 2:
             raise ModelUnreadable(

@@ -221,7 +221,7 @@ def by_name(processes: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
         if process["used_mib"] is not None:
             held[process["name"] or "unknown"] += process["used_mib"]
     ranked = held.most_common()
-    rest = sum(mib for _, mib in ranked[PROCESSES_SHOWN:])
+    rest = sum(mib for _unused, mib in ranked[PROCESSES_SHOWN:])
     shown = Counter(dict(ranked[:PROCESSES_SHOWN]))
     if rest:
         shown["others"] += rest

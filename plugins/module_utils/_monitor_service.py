@@ -15,6 +15,7 @@ import os
 import select
 import socket
 import subprocess
+import sys
 import time
 from types import ModuleType
 from typing import Any
@@ -36,6 +37,12 @@ JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", "
 WHAT_RUNS = "server config|starting (llama|runner)|offloaded [0-9]+/|loading model|load request"
 
 
+def _say(text: str) -> None:
+    """A line for the journal, at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 class _Gpu:
     """One GPU, in the child that holds NVML."""
 
@@ -43,7 +50,7 @@ class _Gpu:
         self._nvml, self._index = nvml, index
         self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
         self._uuid = nvml.nvmlDeviceGetUUID(self._handle)
-        _, self._read = _nvml.memory_reader(nvml, self._handle)
+        _unused, self._read = _nvml.memory_reader(nvml, self._handle)
         self._read_at = time.monotonic()
         self._begin()
 
@@ -70,7 +77,7 @@ class _Gpu:
             "index": self._index, "uuid": self._uuid, "samples": self._samples, "error": self._error,
         }  # fmt: skip
         if self._samples:
-            total, used, _, reserved = self._memory
+            total, used, _unused, reserved = self._memory
             held = []
             with contextlib.suppress(Exception):  # a GPU that was lost just now says so at the next reading
                 held = _nvml.processes(self._nvml, self._handle)
@@ -83,7 +90,7 @@ class _Gpu:
 def _read_gpus(send: _child.Send, lifeline: int, period_s: float, bindings_path: str) -> None:
     """The child: read every second, send once a period, the first time at once."""
     try:
-        nvml, _ = _nvml.connect(bindings_path)
+        nvml, _unused = _nvml.connect(bindings_path)
         try:
             gpus = [_Gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
         except Exception as problem:
@@ -201,7 +208,7 @@ class Service:
         while (left_s := deadline - time.monotonic()) > 0:
             sources: list[Any] = [self._journal] if self._journal.alive else []
             sources += [self._gpus] if self._gpus else []
-            ready, _, _ = select.select(sources, [], [], left_s)
+            ready = select.select(sources, [], [], left_s)[0]
             if self._journal in ready:
                 self._journal.read()
                 if len(self._journal.lines) >= LINES_AT_ONCE:
@@ -258,11 +265,11 @@ class Service:
         """Say what is new, and that it is over; the journal gets one line for a change, not one a period."""
         said = self._said.get(about, "")
         if bool(text) != bool(said):
-            print(text or f"over: {said}", flush=True)
+            _say(text or f"over: {said}")
             self._said[about] = text
 
     def _act(self) -> None:
-        print(f"action on a breach: {self._config['action']}", flush=True)
+        _say(f"action on a breach: {self._config['action']}")
         try:
             if self._config["action"] == "unload":
                 unload_models(self._config["ollama"]["url"])
@@ -270,7 +277,7 @@ class Service:
                 _write(os.path.join(self._runtime, RESTORE_REQUEST), f"{time.time()}\n")
             worked = True
         except Exception as problem:
-            print(f"the action failed: {problem}", flush=True)
+            _say(f"the action failed: {problem}")
             worked = False
         self._monitor.acted(time.time(), worked)
         if self._state:

@@ -229,7 +229,7 @@ def wanted_files(config: Config, places: Places, tool: bytes, bindings: bytes | 
 def install(config: Config, places: Places, host: Host, files: Mapping[str, tuple[bytes, int]], check: bool) -> bool:
     """Bring the monitor to `files`, running and started at boot; whether anything changed. StateError if it fails."""
     stale = [path for path in _present(places) if path not in files and path != places.bindings]
-    differ = [path for path, (content, _) in files.items() if _content(path) != content]
+    differ = [path for path, (content, _unused) in files.items() if _content(path) != content]
     old_link, link = _recorded_link(places), _link(config["textfile_dir"])
     link_differs = link is not None and not _links_to(link, places.metrics)
     units = [SERVICE] + ([RESTORE_PATH] if config["action"] == "restore" else [])

@@ -295,9 +295,9 @@ def _read_everything(bindings_path: str | None) -> dict[str, Any]:
     except Exception as problem:
         found = explain(nvml, problem)
         return {**facts, "status": found.status, "message": str(found)}
-    facts["gpus"] = [gpu for gpu, _ in gpus]
-    first = next((problem for _, problem in gpus if problem), None)
-    if first and all(problem for _, problem in gpus):
+    facts["gpus"] = [gpu for gpu, _unused in gpus]
+    first = next((problem for _unused, problem in gpus if problem), None)
+    if first and all(problem for _unused, problem in gpus):
         facts.update(status=first.status, message=str(first))
     return facts
 

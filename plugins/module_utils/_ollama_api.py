@@ -82,7 +82,7 @@ class Ollama:
 
     def _create(self, model: str, body: dict[str, Any]) -> None:
         try:
-            self._stream("/api/create", {**_named(model), **body}, lambda _: None)
+            self._stream("/api/create", {**_named(model), **body}, lambda _unused: None)
         except _http.HttpError as problem:
             raise OllamaProblem(f"cannot create {model}: {problem}; Ollama's own journal says more") from None
 

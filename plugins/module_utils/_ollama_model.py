@@ -137,7 +137,7 @@ def parse(text: str) -> dict[str, Value]:
     """The `parameters` of /api/show: a line a value as Go's `%-30s %#v` prints it, several lines for several stops."""
     values: dict[str, Value] = {}
     for line in text.split("\n"):
-        key, _, raw = line.strip().partition(" ")
+        key, _unused, raw = line.strip().partition(" ")
         if not key:
             continue
         value = _value_of(raw.strip())
@@ -425,7 +425,7 @@ class Meter:
         layers = self._layers.values()
         return {
             "model": self._model,
-            "downloaded_mib": round(sum(now - first for first, now, _ in layers) / MIB),
-            "total_mib": round(sum(total for _, _, total in layers) / MIB),
+            "downloaded_mib": round(sum(now - first for first, now, _unused in layers) / MIB),
+            "total_mib": round(sum(total for _unused, _unused, total in layers) / MIB),
             "wall_s": round(time.monotonic() - self._began, 1),
         }

@@ -459,7 +459,7 @@ def mib_read_per_token(model: Model, scenario: Scenario, *, ollama_version: str)
     engine = Engine.of(ollama_version)
     load = _decide(model, scenario, engine)
     one_slot = replace(load.batch, slots=1)
-    _, first, has_output = _split(model, scenario.num_gpu, engine)
+    _unused, first, has_output = _split(model, scenario.num_gpu, engine)
 
     def read(blocks: Sequence[Block]) -> float:
         return sum(
@@ -526,7 +526,7 @@ def largest_set(
 
     reached = {frozenset([name]) for name in plans}
     possible = set(reached)
-    for _ in range(limit - 1):
+    for _unused in range(limit - 1):
         reached = {larger for names in reached for larger in joined(names)}
         possible |= reached
     largest = max(possible, key=lambda names: sum(plans[name].total_mib for name in names), default=frozenset())

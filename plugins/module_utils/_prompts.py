@@ -26,7 +26,7 @@ SHORTEST = 1 / 64
 def text(tokens: int, seed: str) -> str:
     """A prompt of so many tokens. Two seeds soon differ, so that a server cannot reuse its cache of another prompt."""
     chosen = random.Random(seed)
-    return " ".join(chosen.choice(WORDS) for _ in range(tokens))
+    return " ".join(chosen.choice(WORDS) for _unused in range(tokens))
 
 
 def tokens_of(kind: str, context_tokens: int, index: int, seed: int) -> int | None:

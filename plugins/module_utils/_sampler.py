@@ -281,7 +281,7 @@ class _Watch:
         """All processes of the watch with both their peaks, and the bound that follows."""
         before, after = self._accounting, self._read_accounting()
         lived = accounted_in_window(before, after) if before is not None and after is not None else None
-        listed = {pid for pid, _ in self._processes}
+        listed = {pid for pid, _unused in self._processes}
         for pid in lived or {}:
             if pid not in listed:  # it came and went between two listings
                 self._processes[pid, None] = {
@@ -331,7 +331,7 @@ def _sample(
 ) -> None:
     """The child: sample until the parent lets go, then send the result."""
     try:
-        nvml, _ = _nvml.connect(bindings_path)
+        nvml, _unused = _nvml.connect(bindings_path)
         watches = _choose(nvml, wanted)
     except _nvml.NvmlProblem as problem:
         send({"kind": "problem", "status": problem.status, "message": str(problem)})

@@ -60,7 +60,7 @@ def _environment(pid: int) -> dict[str, str]:
             pairs = [item.decode(errors="replace").partition("=") for item in file.read().split(b"\0") if item]
     except OSError as problem:
         raise CannotStart(f"the environment of the deployed server cannot be read: {problem.strerror}") from None
-    return {name: value for name, _, value in pairs if name not in ITS_OWN}
+    return {name: value for name, _unused, value in pairs if name not in ITS_OWN}
 
 
 def _write_environment(environment: Mapping[str, str]) -> None:
@@ -81,7 +81,9 @@ def _start(command: list[str], user: str | None, lives_s: int) -> None:
     properties += [f"User={user}"] if user else []
     options = [f"--property={each}" for each in properties]
     _host_read.run(["systemctl", "reset-failed", UNIT])
-    status, _ = _host_read.run(["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", *options, "--", *command])
+    status, _unused = _host_read.run(
+        ["systemd-run", "--quiet", "--collect", f"--unit={UNIT}", *options, "--", *command]
+    )
     if status != 0:
         raise CannotStart(f"systemd-run could not start {UNIT} (status {status}); see its journal")
 

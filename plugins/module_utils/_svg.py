@@ -78,7 +78,7 @@ def _segments(plan: Mapping[str, Any], profile: Mapping[str, Any]) -> list[tuple
 
 
 def _legend(plan: Mapping[str, Any], profiles: list[Mapping[str, Any]]) -> list[str]:
-    present = {kind for profile in profiles for kind, _, _ in _segments(plan, profile)}
+    present = {segment[0] for profile in profiles for segment in _segments(plan, profile)}
     parts, x = [], BAR_LEFT
     for kind, (name, colour) in KINDS.items():
         if kind in present:
@@ -92,7 +92,7 @@ def _bar(plan: Mapping[str, Any], profile: Mapping[str, Any], top: int, card: in
     limit, left = profile["limit_mib"], profile["headroom_mib"]
     of = f"no threshold, the card has {card}" if profile["max_used_mib"] is None else f"threshold {limit}"
     state = f"headroom {left}" if left >= 0 else f"{-left} too much"
-    bar = top + 28
+    bar_top = top + 28
     parts = [
         label(BAR_LEFT, top + 18, clipped(profile["label"] + (" (chosen)" if profile["chosen"] else ""), 50), "label"),
         label(
@@ -101,22 +101,22 @@ def _bar(plan: Mapping[str, Any], profile: Mapping[str, Any], top: int, card: in
             f"{profile['sum_mib']} MiB, {of}, {state}",
             "end" if left >= 0 else "end over",
         ),
-        f'<rect class="card" x="{BAR_LEFT}" y="{bar}" width="{card * scale:.1f}" height="{BAR_HEIGHT}"/>',
+        f'<rect class="card" x="{BAR_LEFT}" y="{bar_top}" width="{card * scale:.1f}" height="{BAR_HEIGHT}"/>',
     ]
     x = float(BAR_LEFT)
     for kind, segment, mib in _segments(plan, profile):
         width = mib * scale
         parts.append(
-            f'<rect x="{x:.1f}" y="{bar}" width="{width:.1f}" height="{BAR_HEIGHT}" fill="{KINDS[kind][1]}">'
+            f'<rect x="{x:.1f}" y="{bar_top}" width="{width:.1f}" height="{BAR_HEIGHT}" fill="{KINDS[kind][1]}">'
             f"<title>{escaped(segment)}: {mib} MiB</title></rect>"
         )
         if width > 7 * len(str(mib)) + 8:
-            parts.append(label(x + width / 2, bar + 22, str(mib), "inside"))
+            parts.append(label(x + width / 2, bar_top + 22, str(mib), "inside"))
         x += width
     at = BAR_LEFT + limit * scale
     if profile["max_used_mib"] is not None:
         parts.append(
-            f'<line class="limit" x1="{at:.1f}" y1="{bar - 6}" x2="{at:.1f}" y2="{bar + BAR_HEIGHT + 6}">'
+            f'<line class="limit" x1="{at:.1f}" y1="{bar_top - 6}" x2="{at:.1f}" y2="{bar_top + BAR_HEIGHT + 6}">'
             f"<title>threshold {limit} MiB</title></line>"
         )
     return parts

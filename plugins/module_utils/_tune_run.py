@@ -379,7 +379,7 @@ def tune(wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> dict[str
 
 def propose(wanted: Wanted, gpu: Mapping[str, Any]) -> dict[str, Any]:
     """What would be probed first, without loading or unloading anything; so what is loaded now counts for others."""
-    tuning = Tuning(wanted, gpu, lambda _: None)
+    tuning = Tuning(wanted, gpu, lambda _unused: None)
     tuning.plan()
     if wanted.mode != "search":
         steps = _tune.ladder(wanted.mode, wanted.profiles, tuning.deployed.kv_cache_type)

@@ -449,7 +449,7 @@ def main() -> None:
                     "timeout": {"type": "float", "default": 300},
                     "prompts": {"type": "str", "choices": list(_prompts.KINDS), "default": _prompts.GUIDE},
                     "prompt_at": {"type": "str"},
-                    "context_tokens": {"type": "int"},
+                    "context_tokens": {"type": "int", "no_log": False},
                     "seed": {"type": "int", "default": 1},
                     "warm_up": {"type": "int", "default": 0},
                     "ramp": {"type": "float", "default": 0},

@@ -46,7 +46,9 @@ def timeline_svg(record: Mapping[str, Any], expected_mib: int | None) -> str | N
         return None
     end = max(points[-1][0] for points in lines) or 1
     levels = [level for level in (record["max_used_mib"], expected_mib) if level is not None]
-    top = max([gpu["total_mib"] or 0 for gpu in record["gpus"]] + levels + [used for line in lines for _, used in line])
+    top = max(
+        [gpu["total_mib"] or 0 for gpu in record["gpus"]] + levels + [used for line in lines for _unused, used in line]
+    )
     marks = _ticks(top, [1024 * 2**power for power in range(12)])
     chart = pygal.XY(
         width=WIDTH, height=HEIGHT, range=(0, marks[-1]), xrange=(0, end), show_dots=False, show_legend=False,

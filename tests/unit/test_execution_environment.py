@@ -16,7 +16,7 @@ def test_an_execution_environment_brings_what_a_control_node_has():
     needs = yaml.safe_load((ROOT / "meta" / "execution-environment.yml").read_text())["dependencies"]
     pinned = dict(re.findall(r"^([\w-]+)==([\d.]+)", (ROOT / "requirements.in").read_text(), re.MULTILINE))
     wanted = re.findall(r"^([\w-]+)>=([\d.]+)", (ROOT / needs["python"]).read_text(), re.MULTILINE)
-    assert {name for name, _ in wanted} == set(pinned) - {"ansible-core"}
+    assert {name for name, _unused in wanted} == set(pinned) - {"ansible-core"}
     for name, least in wanted:
         assert [int(part) for part in pinned[name].split(".")] >= [int(part) for part in least.split(".")]
     assert (ROOT / needs["system"]).exists()

@@ -51,7 +51,9 @@ def with_tables(text: str) -> str:
         names = "the margin|`(?:num_parallel|max_loaded_models|num_ctx)`" if mark == "intents" else "`"
         found = re.compile(rf"(?:\| (?:{names})[^\n]*\n)*<!-- {mark} -->\n")
         assert found.search(text), f"docs/settings.md has no mark {mark}"
-        text = found.sub(lambda _, rows=rows, mark=mark: "\n".join([*rows, f"<!-- {mark} -->", ""]), text, count=1)
+        text = found.sub(
+            lambda _unused, rows=rows, mark=mark: "\n".join([*rows, f"<!-- {mark} -->", ""]), text, count=1
+        )
     return text
 
 

@@ -63,7 +63,7 @@ class FakeOllama:
 
     def changes(self) -> list[str]:
         """The paths of the requests that are not mere questions."""
-        return [path for path, _ in self.served if path not in ("/api/version", "/api/show", "/api/tags")]
+        return [path for path, _unused in self.served if path not in ("/api/version", "/api/show", "/api/tags")]
 
     def snapshot(self) -> dict[str, Model]:
         return copy.deepcopy(self.models)
@@ -94,10 +94,10 @@ class FakeOllama:
         """The name as it is spelt here, which is how all is found but the model that 0.32 creates from."""
         return next((each for each in self.models if each.lower() == name.lower()), name)
 
-    def _version(self, _: Json) -> Json:
+    def _version(self, _unused: Json) -> Json:
         return {"version": self.version}
 
-    def _tags(self, _: Json) -> Json:
+    def _tags(self, _unused: Json) -> Json:
         return {"models": [{"name": name, "digest": model.digest} for name, model in self.models.items()]}
 
     def _show(self, body: Json) -> Json:

@@ -51,7 +51,7 @@ def value_of(chance: random.Random) -> str:
         return chance.choice(ATTACKS) + chance.choice(ATTACKS)
     if kind == 2:
         return "".join(chr(chance.choice([chance.randrange(0x20), chance.randrange(0x300), chance.randrange(0xD800)]))
-                       for _ in range(chance.randrange(1, 8)))  # fmt: skip
+                       for _unused in range(chance.randrange(1, 8)))  # fmt: skip
     if kind <= 4:
         return "".join(chance.choices(PLAIN, k=chance.randrange(40)))
     if kind == 5:
@@ -88,7 +88,7 @@ def bash(path: Path) -> Variables:
         check=False,
     ).stdout
     pairs = (item.partition(b"=") for item in printed.split(b"\0") if item)
-    return {name.decode(): value.decode("utf-8", "surrogateescape") for name, _, value in pairs}
+    return {name.decode(): value.decode("utf-8", "surrogateescape") for name, _unused, value in pairs}
 
 
 def python_dotenv(path: Path) -> Variables:
@@ -190,7 +190,7 @@ def drop_ins(number: int, seed: int) -> tuple[Counter[str], list[str]]:
     chance = random.Random(seed)
     counts: Counter[str] = Counter()
     wrong: list[str] = []
-    for _ in range(number):
+    for _unused in range(number):
         value = value_of(chance)
         try:
             text = _systemd.render_dropin({"K": value})
@@ -210,7 +210,7 @@ def files(number: int, seed: int, directory: Path) -> tuple[Counter[str], list[s
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     path = directory / ".env"
-    for _ in range(number):
+    for _unused in range(number):
         text, value = text_of(chance), chance.choice(["40", value_of(chance)])
         readers = chance.sample(sorted(READ), chance.randint(1, 3))
         edit = _dotenv.set_keys(text, {"K": value}, readers=readers)

@@ -41,7 +41,7 @@ def bash(path: Path, names: list[str]) -> dict[str, str]:
         check=False,
     ).stdout
     pairs = (item.partition(b"=") for item in printed.split(b"\0") if item)
-    return {name.decode(): value.decode("utf-8", "surrogateescape") for name, _, value in pairs}
+    return {name.decode(): value.decode("utf-8", "surrogateescape") for name, _unused, value in pairs}
 
 
 def python_dotenv(path: Path, names: list[str]) -> dict[str, str]:
@@ -74,7 +74,7 @@ def systemd(path: Path, names: list[str]) -> dict[str, str]:
     while loaded[len(items)]:
         items.append(loaded[len(items)].decode("utf-8", "surrogateescape"))
     pairs = (item.partition("=") for item in items)
-    return {name: value for name, _, value in pairs if name in names and NAME.fullmatch(name)}
+    return {name: value for name, _unused, value in pairs if name in names and NAME.fullmatch(name)}
 
 
 # Which of a reader's variants in `_dotenv_readers` (0: modern, 1: before) the installed version is.

@@ -109,7 +109,7 @@ def test_other_names_of_a_file_see_the_change(env: Path) -> None:
 
 
 def test_a_mount_point_is_overwritten(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(*_: str) -> None:
+    def busy(*_unused: str) -> None:
         raise OSError(errno.EBUSY, "busy")
 
     monkeypatch.setattr(os, "rename", busy)  # as the kernel answers for a file that is mounted
@@ -122,7 +122,7 @@ def test_a_mount_point_is_overwritten(env: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "fchmod"])
 def test_a_failure_leaves_the_old_file_alone(env: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    def full(*_: object) -> None:
+    def full(*_unused: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(os, call, full)
@@ -165,7 +165,7 @@ def test_an_immutable_file_is_named_before_anything_is_tried(immutable: Path) ->
 
 
 def test_flags_are_read_where_the_file_system_has_them(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fcntl, "ioctl", lambda *_: struct.pack("l", 0x20))
+    monkeypatch.setattr(fcntl, "ioctl", lambda *_unused: struct.pack("l", 0x20))
     with pytest.raises(_atomic.CannotWrite, match="append-only"):
         _atomic.check(str(env))
 

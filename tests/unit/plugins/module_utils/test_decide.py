@@ -512,7 +512,7 @@ ONLY_FOR_DEPLOYING = {
 
 @pytest.mark.parametrize("case", PROBLEMS)
 def test_verify_is_hindered_only_by_what_hinders_a_proof(case):
-    host, declaration, _ = PROBLEMS[case]
+    host, declaration, _unused = PROBLEMS[case]
     assert bool(decide(read(**host), declared(**declaration), deploys=False)["problems"]) is (
         case not in ONLY_FOR_DEPLOYING
     )

@@ -57,7 +57,7 @@ def test_a_backend_over_a_preset():
 
 
 def test_absolute_env_files_stay_where_they_are():
-    backend, _ = _declare.resolve_backend({"extends": "guide", "env_files": [{"path": "/etc/x"}]}, presets())
+    backend, _unused = _declare.resolve_backend({"extends": "guide", "env_files": [{"path": "/etc/x"}]}, presets())
     assert backend["env_files"] == [{"path": "/etc/x"}]
 
 

@@ -57,7 +57,7 @@ def path(tmp_path: Path) -> Path:
 def test_a_file_comes_back_exactly(path: Path, change: Callable[[Path], object]) -> None:
     kept, content = _file_state.read(str(path))
     change(path)
-    now, _ = _file_state.read(str(path))
+    now, _unused = _file_state.read(str(path))
     assert _file_state.differences(now, kept)
     _file_state.put_back(kept, content)
     assert _file_state.differences(_file_state.read(str(path))[0], kept) == []

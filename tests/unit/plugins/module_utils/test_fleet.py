@@ -34,7 +34,7 @@ def test_a_timeline_is_thinned_to_what_the_number_of_hosts_allows(hosts, most):
     record["gpus"][0]["timeline"] = saw
     timeline = _fleet.fleet([record] * hosts, 1.0)["hosts"][-1]["gpus"][0]["timeline"]
     assert len(timeline) <= most
-    assert max(used for _, used in timeline) == 9999
+    assert max(used for _unused, used in timeline) == 9999
 
 
 def test_points_on_a_flat_line_are_left_out():
@@ -106,19 +106,19 @@ def test_the_bars_add_up():
 
 
 def test_memory_of_ollama_that_the_journal_does_not_tell_apart_is_in_the_bar():
-    (_, measured) = _fleet.bars(of("pass", memory__terms_mib={}))
+    (_unused, measured) = _fleet.bars(of("pass", memory__terms_mib={}))
     assert measured["parts"][0] == {"kind": "runtime_mib", "name": "Ollama, not told apart", "mib": 9054}
 
 
 def test_a_record_without_measurements_has_no_bars():
     assert _fleet.bars(of("pass", memory=None, predicted=None)) == []
-    assert [bar["label"] for bar in _fleet.bars(of("pass", memory=None))] == ["predicted"]
+    assert [one["label"] for one in _fleet.bars(of("pass", memory=None))] == ["predicted"]
 
 
 def test_the_moments_keep_the_peak():
     moments = _fleet.moments(of("pass"))
     assert len(moments) <= _fleet.MOMENTS
-    assert max(used for _, used in moments) == 11690
+    assert max(used for _unused, used in moments) == 11690
 
 
 def test_of_what_was_tried_before_a_host_fell_back_only_the_story_is_kept():

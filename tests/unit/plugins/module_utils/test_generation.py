@@ -95,7 +95,7 @@ def test_keep_copies_for_root_alone_arms_and_holds(managed: Managed) -> None:
     assert kept == {"changed": True, "run_id": "run1", "generation": "0001", "until": kept["until"]}
     assert managed.armed()
     assert managed.is_old()
-    for directory, _, names in os.walk(managed.paths.root):
+    for directory, _unused, names in os.walk(managed.paths.root):
         assert os.stat(directory).st_mode & 0o777 == 0o700
         for name in names:
             assert os.stat(os.path.join(directory, name)).st_mode & 0o077 == 0
@@ -320,7 +320,9 @@ def test_a_restore_that_was_cut_off_is_finished_services_included(
     managed.write()
     managed.host.now += 300
     with monkeypatch.context() as cut:
-        cut.setattr(_generation._services, "restart", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        cut.setattr(
+            _generation._services, "restart", lambda *a, **k: (_unused for _unused in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             managed.store.restore_if_expired()
     assert managed.is_old() and managed.armed()
@@ -341,7 +343,7 @@ def test_a_rollback_that_was_cut_off_is_finished_by_the_timer(
     managed.write()
     managed.store.prove("run1", {})
     with monkeypatch.context() as cut:
-        cut.setattr(_file_state, "put_back", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        cut.setattr(_file_state, "put_back", lambda *a: (_unused for _unused in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             managed.store.restore(generation="previous", reason="test")
     assert managed.armed()
@@ -489,7 +491,7 @@ def test_a_run_that_was_cut_off_after_its_proof_stays_proven(managed: Managed, m
     managed.keep()
     managed.write()
     with monkeypatch.context() as cut:
-        cut.setattr(_generation, "remove_file", lambda path: (_ for _ in ()).throw(KeyboardInterrupt))
+        cut.setattr(_generation, "remove_file", lambda path: (_unused for _unused in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             managed.store.prove("run1", {"verdict": "pass"})
     managed.host.boot = "second-boot"

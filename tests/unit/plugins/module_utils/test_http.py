@@ -56,7 +56,7 @@ def test_proxies_of_the_environment_are_ignored(serve: Any, monkeypatch: pytest.
     ],
 )
 def test_bad_answers(serve: Any, status: int, body: bytes, words: str) -> None:
-    url = serve(lambda handler, _: (status, body))
+    url = serve(lambda handler, _unused: (status, body))
     with pytest.raises(_http.HttpError) as problem:
         _http.get_json(url + "/api?key=secret")
     assert str(problem.value) == f"{url}/api: {words}"
@@ -102,7 +102,7 @@ def raw_server(answer: bytes, then_hang: bool = False) -> str:
     server = socket.create_server(("127.0.0.1", 0))
 
     def run() -> None:
-        connection, _ = server.accept()
+        connection, _unused = server.accept()
         connection.recv(65536)
         connection.sendall(answer)
         if then_hang:
@@ -178,7 +178,7 @@ def test_lines_come_one_by_one(serve: Any) -> None:
     ],
 )
 def test_bad_streams(serve: Any, status: int, header: str, body: bytes, words: str) -> None:
-    def answer(handler: Any, _: bytes) -> None:
+    def answer(handler: Any, _unused: bytes) -> None:
         handler.protocol_version = "HTTP/1.1"
         handler.close_connection = True
         handler.send_response(status)
@@ -196,7 +196,7 @@ def test_bad_streams(serve: Any, status: int, header: str, body: bytes, words: s
 def test_a_stream_that_falls_silent_is_given_up(serve: Any) -> None:
     over = threading.Event()
 
-    def answer(handler: Any, _: bytes) -> None:
+    def answer(handler: Any, _unused: bytes) -> None:
         handler.send_response(200)
         handler.end_headers()
         handler.wfile.write(b"{}\n")

@@ -43,7 +43,7 @@ def test_a_label_cannot_end_its_line_or_quotes(value: str, written: str) -> None
 @hypothesis.given(st.text())
 def test_whatever_a_process_calls_itself_makes_one_series_that_reads_back(name: str) -> None:
     text = _metrics.render([Sample(USED, 1, {"process": name})])
-    *_, line, end = text.split("\n")
+    *_unused, line, end = text.split("\n")
     assert text.count("\n") == 3 and end == ""
     quoted = line[len('gpu_memory_used_bytes{process="') : -len('"} 1')]
     # As Prometheus reads it (prometheus/common, expfmt/text_parse.go): \\, \" and \n are all there is.

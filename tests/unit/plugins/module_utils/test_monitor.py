@@ -65,7 +65,7 @@ def test_the_threshold_itself_is_no_breach_and_a_byte_more_is() -> None:
 
 def test_a_peak_within_a_period_is_a_breach_but_no_reason_to_act() -> None:
     watched = monitor()
-    for _ in range(5):
+    for _unused in range(5):
         watched.saw_gpus([gpu(9000, peak_mib=13000)])
     assert value(watched, "over_threshold") == 1
     assert value(watched, "breaches_total") == 1, "one breach that lasts is counted once"
@@ -90,7 +90,7 @@ def test_it_acts_after_two_periods_over_the_threshold_and_not_again_within_the_i
 
 def test_what_was_done_before_a_restart_still_counts() -> None:
     watched = Monitor(CONFIG, last_action_at=990.0)
-    for _ in range(2):
+    for _unused in range(2):
         watched.saw_gpus([gpu(13000)])
     assert not watched.acts(1000.0, held=False)
 
@@ -98,7 +98,7 @@ def test_what_was_done_before_a_restart_still_counts() -> None:
 def test_without_action_or_threshold_it_never_acts() -> None:
     for config in ({"action": "none"}, {"max_used_mib": None}):
         watched = monitor(**config)
-        for _ in range(3):
+        for _unused in range(3):
             watched.saw_gpus([gpu(16000)])
         assert not watched.acts(1000.0, held=False)
     assert value(watched, "threshold_bytes") is None and value(watched, "over_threshold") is None

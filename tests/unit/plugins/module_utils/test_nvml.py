@@ -33,7 +33,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def load(places: Path) -> tuple[str, str, str | None]:
-    _, found = _nvml.load_bindings(str(places / "sent"))
+    _unused, found = _nvml.load_bindings(str(places / "sent"))
     return found["source"], Path(found["path"]).parent.name, found["version"]
 
 
@@ -205,7 +205,7 @@ def test_more_bytes_than_a_threshold_are_never_shown_as_it(count: int, mib: int)
     ("work", "status", "words"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGSEGV), "crashed", "SIGSEGV"),
-        (lambda: os.abort(), "crashed", "SIGABRT"),
+        (os.abort, "crashed", "SIGABRT"),
         (lambda: os._exit(3), "crashed", "status 3"),
         (lambda: time.sleep(60), "timeout", "0.5 s"),
         (raises(RuntimeError("odd")), "crashed", "RuntimeError: odd"),

@@ -53,7 +53,7 @@ def test_only_models_that_ollama_would_admit_count_together(total_mib: int, toge
         ollama__api__show={MODEL: show("llama31-8b-q8_0"), SMALL: show("llama32-3b-q8_0")},
         nvml__gpus=[builders.gpu(total_mib=total_mib)],
     )
-    predicted, _ = _predict.predict(declared, read, "0.32.15")
+    predicted, _unused = _predict.predict(declared, read, "0.32.15")
     assert predicted is not None
     assert predicted["models"] == together
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 
 import pytest
@@ -12,8 +13,8 @@ KEYS = {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "OLLAMA_GPU_LAYERS"}
 ALLOC_CONF = "max_split_size_mb:128,expandable_segments:True"
 
 
-def resolve(name="stable", own=None, overrides=None, keys=KEYS):
-    return _profile.resolve(name, built_in_profiles(), own, overrides, keys)
+def resolve(name="stable", own=None, overrides=None, keys=None):
+    return _profile.resolve(name, built_in_profiles(), own, overrides, KEYS if keys is None else keys)
 
 
 def good(*args, **kwargs) -> _profile.Profile:
@@ -364,7 +365,7 @@ def test_bad_input_gets_one_message_that_names_key_value_and_what_is_allowed(cas
 
 def test_all_problems_come_at_once():
     own = {"p": {"extends": "stable", "env": {"1": "x", "A": True}, "intent": {"num_ctx": 1}, "x": 1}}
-    _, problems = resolve("p", own, {"intent": {"num_batch": "x"}, "models": 3})
+    _unused, problems = resolve("p", own, {"intent": {"num_batch": "x"}, "models": 3})
     assert len(problems) == 6
 
 
@@ -395,7 +396,10 @@ NAMES = st.sampled_from(
 JUNK = st.recursive(
     SCALARS,
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(NAMES | SCALARS.filter(lambda x: x == x), inner, max_size=5)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            NAMES | SCALARS.filter(lambda x: not (isinstance(x, float) and math.isnan(x))), inner, max_size=5
+        )
     ),
     max_leaves=20,
 )

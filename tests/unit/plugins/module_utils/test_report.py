@@ -37,7 +37,7 @@ def record(host="gpu01", verdict="pass", reasons=(), **parts):
 
 
 def test_the_block_of_a_host():
-    ((_, text),) = _report.summary([record()], UNDO)
+    ((_unused, text),) = _report.summary([record()], UNDO)
     assert (
         text
         == """\
@@ -149,11 +149,11 @@ def test_a_line_for_a_host():
 
 def test_up_to_four_hosts_a_block_each_and_above_a_line_each_with_the_counts():
     four = [record(f"gpu{number}") for number in range(4)]
-    assert [text.count("\n") > 5 for _, text in _report.summary(four, UNDO)] == [True] * 4
+    assert [text.count("\n") > 5 for _unused, text in _report.summary(four, UNDO)] == [True] * 4
     five = [*four, record("gpu4", "rolled_back", ["too much"])]
     lines = _report.summary(five, UNDO)
-    assert [part is None for part, _ in lines] == [False] * 5 + [True]
-    assert all("\n" not in text for _, text in lines)
+    assert [part is None for part, _unused in lines] == [False] * 5 + [True]
+    assert all("\n" not in text for _unused, text in lines)
     assert lines[4][1].endswith("too much")
     assert lines[5][1] == "5 hosts: 4 pass, 1 rolled_back"
 

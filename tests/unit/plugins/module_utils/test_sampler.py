@@ -62,8 +62,8 @@ def test_timeline_keeps_peaks_and_order(used: list[int], points: int) -> None:
     times = [float(number) for number in range(len(used))]
     line = _sampler.timeline(times, used, points)
     assert len(line) <= points
-    assert max(used, default=None) == max((mib for _, mib in line), default=None)
-    assert [at for at, _ in line] == sorted({at for at, _ in line})
+    assert max(used, default=None) == max((mib for _unused, mib in line), default=None)
+    assert [at for at, _unused in line] == sorted({at for at, _unused in line})
     assert all(used[int(at)] == mib for at, mib in line)
     if len(used) <= points:
         assert line == list(zip(times, used))

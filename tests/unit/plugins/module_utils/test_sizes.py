@@ -39,7 +39,9 @@ def test_scaled_it_is_the_same_share(total, threshold):
 
 
 def test_scaled_the_margin_follows():
-    environment, _ = _wanted.ollama_environment(_sizes.sized(declared(other_sizes="scale"), host(24564)), host(24564))
+    environment, _unused = _wanted.ollama_environment(
+        _sizes.sized(declared(other_sizes="scale"), host(24564)), host(24564)
+    )
     assert str(24564 - 18423) in environment.values()
 
 

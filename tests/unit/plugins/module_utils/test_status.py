@@ -103,7 +103,7 @@ def test_the_worst_stands_last_and_everything_is_counted():
         status(proven()),
         status(read()),
     ]
-    rows = [text for _, text in _status.table(statuses)]
+    rows = [text for _unused, text in _status.table(statuses)]
     assert rows[-2].lstrip().startswith("gpu01  DOWN")
     assert rows[-1].strip() == "3 hosts: 1 down, 1 not proven, 1 ok"
 
@@ -117,4 +117,4 @@ def test_of_a_large_fleet_only_what_is_not_well_has_a_line():
 def test_no_name_can_command_the_terminal():
     processes = [{"pid": 901, "name": "\x1b[2Jmi\nner", "kind": "compute", "used_mib": 14000}]
     found = status(proven(**{"nvml.gpus": [gpu(used_mib=14000, processes=processes)]}))
-    assert "\x1b" not in "".join(text for _, text in _status.table([found]))
+    assert "\x1b" not in "".join(text for _unused, text in _status.table([found]))

@@ -39,7 +39,7 @@ def runner(*changes: str) -> list[str]:
     """The runner's command line with flags changed, as "-ngl 20"; "-ngl" alone takes the flag away."""
     command = list(RUNNER)
     for change in changes:
-        flag, _, value = change.partition(" ")
+        flag, _unused, value = change.partition(" ")
         place = command.index(flag)
         command[place : place + 2] = [flag, value] if value else []
     return command
@@ -560,9 +560,9 @@ NOT_REACHED = {"failed": True, "msg": "lost", "lost_connection": True}
 IS_BACK = "generation g1 is back and its services answer"
 
 
-def conclude(gate=OPEN, decision=None, judged=None, failure=None, restored=None, kept=False, **more):
+def conclude(gate=None, decision=None, judged=None, failure=None, restored=None, kept=False, **more):
     decision = {"problems": []} if decision is None else decision
-    return _verdict.conclude(declared(), gate, decision, judged, failure, restored, kept, **more)
+    return _verdict.conclude(declared(), gate or OPEN, decision, judged, failure, restored, kept, **more)
 
 
 @pytest.mark.parametrize(
@@ -646,7 +646,7 @@ def test_every_combination_has_a_verdict_and_only_good_ones_are_ok():
         [True, False],
     )
     for given in combinations:
-        gate, decision, judged, failure, restored, kept, _ = given
+        gate, decision, judged, failure, restored, kept, _unused = given
         verdict, reasons, ok = _verdict.conclude(DECLARED, *given)
         assert verdict in {"pass", "fail", "refused", "rolled_back", "inconclusive", "untouched"}, given
         assert all(isinstance(reason, str) and reason for reason in reasons), given
@@ -662,7 +662,7 @@ def test_a_host_that_put_itself_back_says_why_first():
     failure = {"task": "Judge", "message": "fail: the server lacks it"}
     reason = "nothing was heard of the apply for 30 s"
     restored = {"changed": False, "generation": "0001", "by_itself": True, "reason": reason}
-    verdict, reasons, _ = conclude(failure=failure, restored=restored, kept=True)
+    verdict, reasons, _unused = conclude(failure=failure, restored=restored, kept=True)
     assert verdict == "rolled_back"
     assert reasons[0] == f"the host put itself back during the run: {reason}"
     assert not _verdict.may_fall_back(verdict, {"fallback": {"profile": {}}}, restored)

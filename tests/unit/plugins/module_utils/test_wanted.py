@@ -22,8 +22,10 @@ def vision(mib: int) -> dict[str, Any]:
     return model
 
 
-def wanted(shows: dict[str, Any], layers: int = 40, backend: Any = SELO, version: str = "0.32.15", **changes: Any):
-    declaration = declared(backend=backend, models=list(shows), overrides={"intent": {"gpu_layers": layers}})
+def wanted(shows: dict[str, Any], layers: int = 40, backend: Any = None, version: str = "0.32.15", **changes: Any):
+    declaration = declared(
+        backend=SELO if backend is None else backend, models=list(shows), overrides={"intent": {"gpu_layers": layers}}
+    )
     host = read(ollama__api__show=shows, ollama__api__version=version, **changes)
     return _wanted.backend_env(declaration, host), _wanted.ollama_environment(declaration, host)[0]
 

@@ -128,7 +128,9 @@ def test_what_systemd_rejects_is_not_put_in_place(
 ) -> None:
     run(capsys, units, environment={"A": 0})
     untouched = snapshot(units)
-    monkeypatch.setattr(_systemd, "render_dropin", lambda _: "[Service]\nEnvironment=A\nFoo=1\n")  # were it ever wrong
+    monkeypatch.setattr(
+        _systemd, "render_dropin", lambda _unused: "[Service]\nEnvironment=A\nFoo=1\n"
+    )  # were it ever wrong
     answer = run(capsys, units, **PRESENT)
     assert answer["failed"]
     assert f"{units / FILE}:2: Invalid environment assignment" in answer["msg"]
@@ -147,7 +149,7 @@ def test_a_unit_that_is_not_there_is_not_verified(units: Path, capsys: pytest.Ca
 def test_without_the_tool_it_says_so(
     units: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setattr(shutil, "which", lambda _unused: None)
     answer = run(capsys, units, **PRESENT)
     assert answer["changed"]
     assert not answer["verified"]

@@ -37,7 +37,7 @@ def page_of(*records):
 
 
 def data_of(parsed):
-    (text,) = (text for _, attributes, text in parsed.texts if attributes.get("type") == "application/json")
+    (text,) = (text for _unused, attributes, text in parsed.texts if attributes.get("type") == "application/json")
     return json.loads(text)
 
 
@@ -47,17 +47,19 @@ def test_what_a_host_says_stays_text():
     record["memory"]["others"][0]["name"] = HOSTILE
     record["journal"]["failures"][0]["line"] = HOSTILE
     parsed = page_of(record)
-    assert [tag for tag, _ in parsed.elements] == [tag for tag, _ in page_of(plain).elements]
+    assert [tag for tag, _unused in parsed.elements] == [tag for tag, _unused in page_of(plain).elements]
     (host,) = data_of(parsed)["hosts"]
     shown = HOSTILE.replace("\u2028", " ")
     assert host["host"] == host["profile"] == host["reasons"][0] == host["notes"][0] == shown
-    assert shown in [part["name"] for bar in host["bars"] for part in bar["parts"]]
+    assert shown in [part["name"] for each in host["bars"] for part in each["parts"]]
     assert shown in [fault["text"] for fault in host["faults"]]
 
 
 def test_the_pages_policy_allows_its_own_script_and_style_and_nothing_else():
     parsed = page_of(recorded_fleet.recorded("pass"))
-    (policy,) = (each["content"] for _, each in parsed.elements if each.get("http-equiv") == "Content-Security-Policy")
+    (policy,) = (
+        each["content"] for _unused, each in parsed.elements if each.get("http-equiv") == "Content-Security-Policy"
+    )
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == "'none'"
     own = {tag: text for tag, attributes, text in parsed.texts if "type" not in attributes}
@@ -68,7 +70,7 @@ def test_the_pages_policy_allows_its_own_script_and_style_and_nothing_else():
 
 def test_the_page_needs_no_other_file():
     parsed = page_of(recorded_fleet.recorded("pass"))
-    addresses = [value for _, each in parsed.elements for name, value in each.items() if name in ("src", "href")]
+    addresses = [value for _unused, each in parsed.elements for name, value in each.items() if name in ("src", "href")]
     assert addresses == ["data:,"]
 
 
