@@ -16,7 +16,9 @@ from xml.etree import ElementTree
 
 try:
     import pygal
+    from pygal.etree import etree
 
+    etree.to_etree()  # what is made here is read here; pygal takes lxml where that is installed, too
     HAS_PYGAL = True
 except ImportError:
     HAS_PYGAL = False
