@@ -37,10 +37,16 @@ def goal(now: Kept, kept: Kept, keys: list[str], readers: list[str]) -> Kept:
     # The very file that was kept, quotes and time included, where nobody else has written into it; and where it is
     # such a wreck that no key can be set, which no run of ours has left.
     only_ours = _dotenv.set_keys(before, *_apart(text, keys, readers), readers).text == text
-    if edit.problems or only_ours or edit.text == before or not edit.text.strip():
+    made_by_us = kept[0]["kind"] == "absent" and not _sets_anything(edit.text)
+    if edit.problems or only_ours or edit.text == before or made_by_us:
         return kept
     new = _dotenv.content_of(edit.text)
     return {**now_state, "sha256": hashlib.sha256(new).hexdigest(), "mtime_ns": None}, new
+
+
+def _sets_anything(text: str) -> bool:
+    """Whether there is more in a text than blanks and comments, such as the header of a profile's own file."""
+    return any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines())
 
 
 def _apart(text: str, keys: list[str], readers: list[str]) -> tuple[dict[str, str], list[str]]:

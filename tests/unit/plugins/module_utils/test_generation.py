@@ -666,3 +666,16 @@ def test_what_was_kept_stays_if_a_service_does_not_come_back(managed: Managed) -
     assert os.path.exists(managed.paths.generations) and managed.is_old()
     managed.host.broken.clear()
     assert managed.store.remove()["error"] is None and not os.path.exists(managed.paths.root)
+
+
+def test_a_file_that_a_run_has_made_goes_with_its_header_unless_somebody_uses_it(managed: Managed) -> None:
+    profile_file = managed.env.with_name(".env.stable")
+    file = {"path": str(profile_file), "sha256": None, "env": OUR_KEYS}
+    managed.keep(files=[file])
+    profile_file.write_bytes(b"# Managed\nCHAT_NUM_CTX=4096\n")
+    managed.store.abort("test")
+    assert not profile_file.exists()
+    managed.keep("run2", files=[file])
+    profile_file.write_bytes(b"# Managed\nCHAT_NUM_CTX=4096\nTHEIRS=1\n")
+    managed.store.abort("test")
+    assert profile_file.read_bytes() == b"# Managed\nTHEIRS=1\n"
