@@ -25,7 +25,7 @@ options:
     type: raw
     required: true
   readers:
-    description: The programs that read the file, as for M(selo.gpu_memory.dotenv#module). The default of that if empty.
+    description: The programs that read the file, as for M(selo.gpu_memory.dotenv). The default of that if empty.
     type: list
     elements: str
     choices: [python-dotenv, bash, systemd, docker]

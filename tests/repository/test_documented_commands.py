@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.cli.playbook import PlaybookCLI
-from ansible_collections.selo.gpu_memory.tests.unit.documented import ROOT, Command, commands
+from ansible_collections.selo.gpu_memory.tests.repository.documented import ROOT, Command, commands
 
 # What only `-e` reaches, and what playbooks or modules take that no role does.
 RUN_LEVEL = {
