@@ -47,7 +47,9 @@ def test_the_fallback_profile_is_proven_where_the_wanted_one_does_not_hold(host:
         assert words in record["reason"]
     assert (record["first"]["verdict"], record["first"]["profile"]) == ("rolled_back", "stable")
     assert record["peak_used_mib"] <= record["max_used_mib"] == 10240
-    host.read(f"{SETTLED} && {ANSWERS} && grep -qx 'CHAT_NUM_CTX=2048' {BACKEND}/.env && ! ls {BACKEND}/.env.stable*")
+    host.read(
+        f"{SETTLED} && {ANSWERS} && grep -Eq '^CHAT_NUM_CTX=2048( |$)' {BACKEND}/.env && ! ls {BACKEND}/.env.stable*"
+    )
     # Users stay away from before the first restart until the second profile is proven.
     drained, let_in = (float(host.read(f"cut -d ' ' -f 1 /run/{name}")) for name in ("drained", "let-in"))
     assert drained < float(host.read(STARTED)) / 1e6 < let_in
