@@ -21,6 +21,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _planner,
     _predict,
     _settings,
+    _sizes,
     _speed,
     _wanted,
 )
@@ -205,6 +206,11 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         column["problems"].append(f"none of its models can be planned: {', '.join(profile['models'])}")
     if column["problems"]:
         return column
+    as_declared, declared = declared, _sizes.sized(declared, host.read)
+    profile = declared["profile"]
+    for_this_size = _sizes.note(as_declared, declared)
+    if other_size := _sizes.is_other(profile, plan["gpu"]):
+        for_this_size.append(_sizes.problem(profile, plan["gpu"], f"GPU {plan['gpu']['index']}"))
     environment, unheard = _wanted.ollama_environment(declared, host.read)
     margins = _settings.margins_mib([plan["gpu"]], profile["max_used_mib"])
     carried = any(row.variable in environment for row in _settings.OLLAMA_READS if row.intent == "margin_mib")
@@ -252,7 +258,7 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         fits=total + taken <= limit,
         fits_surely=high + taken <= limit and backend is not None,
         # As apply judges before it writes: what the backend takes is for the load to show.
-        refused=profile["max_used_mib"] is None or low + host.others_mib > profile["max_used_mib"],
+        refused=profile["max_used_mib"] is None or other_size or low + host.others_mib > profile["max_used_mib"],
     )
     column["models"] = [
         _model(
@@ -269,7 +275,7 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
     ]
     column["measured"] = {name: _day(at) for name, (_plan, at) in measured.items() if at is not None}
     column["comparison"] = _comparison(host, plan, column)
-    column["warnings"] = _warnings(host, column, plans, environment, unheard)
+    column["warnings"] = for_this_size + _warnings(host, column, plans, environment, unheard)
     return column
 
 

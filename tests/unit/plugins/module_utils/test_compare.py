@@ -283,3 +283,11 @@ def test_what_people_copied_is_found_on_the_host() -> None:
         "OLLAMA_MAX_VRAM=12000000000 in what ollama.service was started with: dead since Ollama 0.1.45; take it out; "
         "a profile's max_used_mib is its successor" in planned["notes"]
     )
+
+
+def test_a_profile_for_16_gb_is_refused_on_another_size_or_scaled_as_apply_does() -> None:
+    refused = profile(plan(host(MODEL, nvml__gpus=[builders.gpu(total_mib=24564)])))
+    assert refused["refused"] and any("gpu_memory_other_sizes: scale" in text for text in refused["warnings"])
+    scaled = profile(plan(host(MODEL, nvml__gpus=[builders.gpu(total_mib=24564)]), other_sizes="scale"))
+    assert (scaled["refused"], scaled["max_used_mib"], scaled["limit_mib"]) == (False, 18423, 18423)
+    assert "max_used_mib is 18423 here" in scaled["warnings"][0]
