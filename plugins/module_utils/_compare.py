@@ -194,7 +194,7 @@ def _no_models(api: Mapping[str, Any]) -> str:
 
 
 def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
-    declared = {**host.declared, "profile": profile}
+    declared: Mapping[str, Any] = {**host.declared, "profile": profile}
     column: dict[str, Any] = {
         "name": profile["name"],
         "label": profile["label"],

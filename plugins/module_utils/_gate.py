@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _verdict
 
 FIRST_NAMED = 5
+BETWEEN_STEPS_S = 20  # what the controller itself takes from a step of a wave to the next
 WEEK = 7 * 24 * 60  # in minutes
 
 
@@ -40,10 +41,10 @@ def judge(finished: Mapping[str, Mapping[str, Any] | None], max_fail_percentage:
 def restore_after_s(declared: Sequence[float]) -> float:
     """For how long a host of a wave may go without word from the controller, of what each of them alone may.
 
-    Ansible goes from step to step with the whole wave. So a good host waits for a bad one until its restart has taken
-    all its time, and then until it is back: the longest step of any, twice.
+    Ansible goes from step to step with the whole wave, and the lease is renewed between two steps. So a good host waits
+    at most for the longest step of any, such as a restart or a restore that takes all its time.
     """
-    return max(declared) * (2 if len(declared) > 1 else 1)
+    return max(declared) + (BETWEEN_STEPS_S if len(declared) > 1 else 0)
 
 
 def watchers(batch: Sequence[str], watched: Sequence[str]) -> dict[str, list[str]]:
