@@ -29,8 +29,8 @@ def matching(pattern: str, variables: Mapping[str, Any], loader: Any) -> list[st
     try:
         inventory.subset(limit)
         hosts = [host.name for host in inventory.get_hosts(pattern)]
-    except AnsibleError as problem:
-        raise ValueError(str(problem)) from None
+    except AnsibleError as problem:  # a bad pattern, or one without a match where Ansible is told to make that an error
+        raise ValueError(f"{problem}; it has {', '.join(sorted(groups))}") from None
     if not hosts:
         within = f" within --limit {limit}" if limit else ""
         raise ValueError(f"no host of the inventory matches {pattern!r}{within}; it has {', '.join(sorted(groups))}")

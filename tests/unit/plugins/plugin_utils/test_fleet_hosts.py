@@ -29,7 +29,7 @@ def test_an_inventory_without_hosts_says_how_to_get_some():
 @pytest.mark.parametrize(
     "pattern, limit, said",
     [
-        ("nosuch", None, "no host of the inventory matches 'nosuch'; it has all, ungrouped, web"),
+        ("nosuch", None, "nosuch'?; it has all, ungrouped, web"),
         ("web", "b", "no host of the inventory matches 'web' within --limit b"),
         ("all:!all", None, "no host of the inventory matches"),
     ],
