@@ -37,18 +37,6 @@ def next_tick(started: float, interval_s: float, now: float) -> float:
     return started + (math.floor((now - started) / interval_s) + 1) * interval_s
 
 
-def max_gap_s(begins: Sequence[float], ends: Sequence[float], started: float, ended: float) -> float:
-    """The longest time for which something may have gone unseen.
-
-    A read shows one moment between its begin and its end, so whatever lasts longer than from the begin of one read to
-    the end of the next was seen. `started` and `ended` bound the watch.
-    """
-    if not begins:
-        return ended - started
-    inner = (end - begin for begin, end in zip(begins, ends[1:]))
-    return max(ends[0] - started, ended - begins[-1], *inner)
-
-
 def timeline(times: Sequence[float], used: Sequence[float], points: int) -> list[tuple[float, float]]:
     """At most `points` pairs (time, used): the highest of each run of samples, so no peak is lost."""
     run = math.ceil(len(times) / points)
@@ -56,6 +44,57 @@ def timeline(times: Sequence[float], used: Sequence[float], points: int) -> list
         max(zip(times[first : first + run], used[first : first + run]), key=lambda pair: pair[1])
         for first in range(0, len(times), max(1, run))
     ]
+
+
+class Samples:
+    """The reads of one GPU, in memory that does not grow with their number.
+
+    Times are seconds of the monotonic clock, memory is bytes. Attributes: `count`, `first` and `peak` (memory), and
+    `peak_at`, when the peak was first read.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first = self.peak = self.peak_at = 0.0
+        self._first_end = self._last_begin = self._gap = 0.0
+        # A line of twice the points that are wanted; each stands for the highest of `_run` reads.
+        self._times, self._highest = array("d"), array("d")
+        self._run, self._in_run = 1, 0
+
+    def add(self, begin: float, end: float, used: float) -> None:
+        """A read that lasted from `begin` to `end`."""
+        if self.count:
+            self._gap = max(self._gap, end - self._last_begin)
+        else:
+            self._first_end, self.first = end, used
+        self.count += 1
+        self._last_begin = begin
+        if used > self.peak:
+            self.peak, self.peak_at = used, end
+        if self._in_run == 0:
+            self._times.append(end)
+            self._highest.append(used)
+        elif used > self._highest[-1]:
+            self._times[-1], self._highest[-1] = end, used
+        self._in_run = (self._in_run + 1) % self._run
+        if self._in_run == 0 and len(self._times) == 2 * TIMELINE_POINTS:
+            halved = timeline(self._times, self._highest, TIMELINE_POINTS)
+            self._times, self._highest = (array("d", values) for values in zip(*halved))
+            self._run *= 2
+
+    def max_gap_s(self, started: float, ended: float) -> float:
+        """The longest time for which something may have gone unseen, in a watch from `started` to `ended`.
+
+        A read shows one moment between its begin and its end, so whatever lasts longer than from the begin of one read
+        to the end of the next was seen.
+        """
+        if not self.count:
+            return ended - started
+        return max(self._first_end - started, ended - self._last_begin, self._gap)
+
+    def line(self) -> list[tuple[float, float]]:
+        """At most `TIMELINE_POINTS` pairs (time, used), the peak among them."""
+        return timeline(self._times, self._highest, TIMELINE_POINTS)
 
 
 def accounted_in_window(
@@ -182,13 +221,13 @@ class _Watch:
 
     def __init__(self, nvml: ModuleType, index: int, handle: Any) -> None:
         self._nvml, self.index, self._handle = nvml, index, handle
-        self._begins, self._ends, self._used = array("d"), array("d"), array("d")
+        self._samples = Samples()
         self._errors: Counter[str] = Counter()
         self._error_texts: dict[str, str] = {}
         self._failing: str | None = None
         self._processes: dict[tuple[int, str | None], dict[str, Any]] = {}
         self._listed_used, self._listed_at, self._others_mib = -1.0, -math.inf, 0
-        self.last = self.peak = 0.0
+        self.last = 0.0
         self.uuid = nvml.nvmlDeviceGetUUID(handle)
         self.memory_api, self._read = _nvml.memory_reader(nvml, handle)
         self._memory = self._read()
@@ -202,14 +241,14 @@ class _Watch:
             self._failed(problem)
             return time.monotonic()
         end = time.monotonic()
-        self._begins.append(begin)
-        self._ends.append(end)
-        self._used.append(used)
+        self._samples.add(begin, end, used)
         self._failing = None
         self.last = used
-        if used > self.peak:
-            self.peak = used
         return end
+
+    @property
+    def peak(self) -> float:
+        return self._samples.peak
 
     def list_on_new_maximum(self, now: float) -> None:
         if self.last > self._listed_used and now - self._listed_at >= LISTING_INTERVAL_S:
@@ -234,9 +273,7 @@ class _Watch:
                 known["peak_mib"] = max(known["peak_mib"] or 0, row["used_mib"])
 
     def result(self, started: float, ended: float, interval_s: float) -> dict[str, Any]:
-        samples = len(self._used)
-        peak_at = self._ends[self._used.index(self.peak)] if samples and self.peak else started
-        points = timeline(self._ends, self._used, TIMELINE_POINTS)
+        seen = self._samples
         processes, bound = self._account()
         return {
             "index": self.index,
@@ -244,16 +281,16 @@ class _Watch:
             "total_mib": self._memory.total // _nvml.MIB,
             "reserved_mib": None if self._memory.reserved is None else _nvml.mib_up(self._memory.reserved),
             "memory_api": self.memory_api,
-            "baseline_mib": _nvml.mib_up(int(self._used[0])) if samples else None,
-            "peak_used_mib": _nvml.mib_up(int(self.peak)) if samples else None,
-            "peak_at_s": round(peak_at - started, 3) if samples else None,
+            "baseline_mib": _nvml.mib_up(int(seen.first)) if seen.count else None,
+            "peak_used_mib": _nvml.mib_up(int(seen.peak)) if seen.count else None,
+            "peak_at_s": round((seen.peak_at if seen.peak else started) - started, 3) if seen.count else None,
             "bound_mib": bound,
-            "samples": samples,
+            "samples": seen.count,
             "interval_ms": round(1000 * interval_s, 2),
-            "max_gap_ms": round(1000 * max_gap_s(self._begins, self._ends, started, ended), 2),
+            "max_gap_ms": round(1000 * seen.max_gap_s(started, ended), 2),
             "errors": dict(self._errors),
             "error": self._error_texts.get("NVML_ERROR_GPU_IS_LOST") or self._error_texts.get(self._failing or ""),
-            "timeline": [[round(at - started, 3), _nvml.mib_up(int(used))] for at, used in points],
+            "timeline": [[round(at - started, 3), _nvml.mib_up(int(used))] for at, used in seen.line()],
             "processes": processes,
         }
 

@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import bisect
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _sampler
 from hypothesis import given
 from hypothesis import strategies as st
+
+
+def samples_of(begins: Sequence[float], ends: Sequence[float]) -> _sampler.Samples:
+    samples = _sampler.Samples()
+    for begin, end in zip(begins, ends):
+        samples.add(begin, end, 0)
+    return samples
 
 
 @pytest.mark.parametrize(
@@ -29,7 +37,7 @@ def test_the_schedule_neither_drifts_nor_catches_up(now: float, expected: float)
     ],
 )
 def test_gap(begins: list[float], ends: list[float], expected: float) -> None:
-    assert _sampler.max_gap_s(begins, ends, 0.0, 10.0) == expected
+    assert samples_of(begins, ends).max_gap_s(0.0, 10.0) == expected
 
 
 @given(
@@ -49,7 +57,7 @@ def test_whatever_lasts_longer_than_the_gap_is_seen(
         ends.append(clock)
         moments.append(begins[-1] + length * percent / 100)
     ended = clock + tail
-    gap = _sampler.max_gap_s(begins, ends, 0, ended)
+    gap = samples_of(begins, ends).max_gap_s(0, ended)
     spike = (first % (ended + 1), first % (ended + 1) + gap + excess)
     if spike[1] <= ended:
         seen = bisect.bisect_left(moments, spike[0])
@@ -67,6 +75,23 @@ def test_timeline_keeps_peaks_and_order(used: list[int], points: int) -> None:
     assert all(used[int(at)] == mib for at, mib in line)
     if len(used) <= points:
         assert line == list(zip(times, used))
+
+
+@pytest.mark.parametrize("number", [1, 499, 500, 999, 1000, 1001, 40_000])
+def test_samples_take_no_more_room_the_more_there_are(number: int) -> None:
+    samples = _sampler.Samples()
+    used = [(at * 7919) % 1000 for at in range(number)]
+    used[number // 3] = 5000
+    for at, mib in enumerate(used):
+        samples.add(at - 0.5, at, mib)
+    assert (samples.count, samples.first, samples.peak, samples.peak_at) == (number, used[0], 5000, number // 3)
+    assert len(samples._times) <= 2 * _sampler.TIMELINE_POINTS
+    line = samples.line()
+    assert len(line) <= _sampler.TIMELINE_POINTS and (number // 3, 5000) in line
+    assert [at for at, _mib in line] == sorted({at for at, _mib in line})
+    assert all(used[int(at)] == mib for at, mib in line)
+    if number <= _sampler.TIMELINE_POINTS:
+        assert line == list(enumerate(used))
 
 
 def accounted(peak: int, running: bool = True) -> dict[str, Any]:
