@@ -53,8 +53,10 @@ def as_the_reader_would(words: list[str], host: Host, reports: Path) -> list[str
             next(given)
             typed += ["--limit", host.name]
         elif word != "-K":
-            # Hours between two waves are not what is tried here.
-            typed.append("gpu_memory_bake_minutes=0.01" if word.startswith("gpu_memory_bake_minutes=") else word)
+            # Hours between two waves are not what is tried here, and nothing is to be left in the clone.
+            name, equals, _value = word.partition("=")
+            instead = {"gpu_memory_bake_minutes": "0.01", "monitor_export_dir": str(reports / "monitoring")}.get(name)
+            typed.append(name + equals + instead if instead else word)
     return [*typed, "-i", str(host.inventory), "-e", f"gpu_memory_report_dir={reports}"]
 
 
