@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import subprocess
 import time
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _http, _secrets
 
 UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,NeedDaemonReload,"
@@ -138,22 +137,9 @@ class LinuxHost:
 
 
 def _run(arguments: list[str], timeout_s: float, directory: str | None = None) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error; 127 where there is no such command, 124 on a timeout."""
-    try:
-        done = subprocess.run(
-            arguments,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=timeout_s,
-            cwd=directory,
-            env={**os.environ, "LC_ALL": "C", "TZ": "UTC"},
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return 124, "", f"not done within {timeout_s:g} s"
-    except OSError as problem:
-        return 127, "", str(problem)
-    return done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    """Exit status, standard output and standard error, as `_command.run` has them."""
+    done = _command.run(arguments, timeout_s, directory=directory)
+    return done.status, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
 
 
 def _failure(program: str, what: str, status: int, error: str) -> str:

@@ -16,13 +16,13 @@ import os
 import pwd
 import re
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _atomic,
+    _command,
     _dotenv,
     _http,
     _journal,
@@ -45,22 +45,9 @@ Mask = Callable[[str], str]
 
 
 def run(arguments: list[str], timeout_s: float = 30) -> tuple[int, str]:
-    """Exit status and standard output of a command; 127 where there is no such command, 124 on a timeout."""
-    environment = {**os.environ, "LC_ALL": "C", "TZ": "UTC"}
-    try:
-        done = subprocess.run(  # noqa: S603 - an argument list, no shell
-            arguments,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout_s,
-            env=environment,
-            check=False,
-        )
-    except FileNotFoundError:
-        return 127, ""
-    except subprocess.TimeoutExpired:
-        return 124, ""
-    return done.returncode, done.stdout.decode(errors="replace")
+    """Exit status and standard output of a command, as `_command.run` has them."""
+    done = _command.run(arguments, timeout_s)
+    return done.status, done.stdout.decode(errors="replace")
 
 
 def read_host() -> dict[str, Any]:

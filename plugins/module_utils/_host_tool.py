@@ -25,6 +25,7 @@ PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
     "_atomic",
     "_child",
+    "_command",
     "_dotenv",
     "_dotenv_readers",
     "_file_state",

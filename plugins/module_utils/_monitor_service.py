@@ -14,13 +14,12 @@ import json
 import os
 import select
 import socket
-import subprocess
 import sys
 import time
 from types import ModuleType
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _journal, _metrics, _nvml
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _command, _journal, _metrics, _nvml
 from ansible_collections.selo.gpu_memory.plugins.module_utils._monitor import Config, Monitor
 from ansible_collections.selo.gpu_memory.plugins.module_utils._sampler import next_tick
 
@@ -118,12 +117,7 @@ class _Journal:
     def __init__(self, unit: str) -> None:
         matches = [f"_SYSTEMD_UNIT={unit}", "+", "_TRANSPORT=kernel"]
         self._descriptor, theirs = os.pipe()
-        self._process = subprocess.Popen(
-            [*JOURNALCTL, "--follow", "--lines=0", *matches],
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=subprocess.DEVNULL,
-        )
+        self._process = _command.follow([*JOURNALCTL, "--follow", "--lines=0", *matches], theirs)
         os.close(theirs)
         self._unread = b""
         self.alive = True
@@ -156,12 +150,9 @@ class _Journal:
 def _past(unit: str) -> list[tuple[float, str]]:
     """What the journal of this boot says of the server and the model that run now."""
     command = [*JOURNALCTL, "--boot", "--lines=200", "--grep", WHAT_RUNS, f"_SYSTEMD_UNIT={unit}"]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        nothing = subprocess.DEVNULL
-        done = subprocess.run(command, stdin=nothing, stdout=subprocess.PIPE, stderr=nothing, timeout=60, check=False)
-        # Where it searches for so many lines, journalctl gives the newest first.
-        return sorted(entry for entry in map(_journal.entry, done.stdout.splitlines()) if entry is not None)
-    return []
+    done = _command.run(command, timeout_s=60)
+    # Where it searches for so many lines, journalctl gives the newest first.
+    return sorted(entry for entry in map(_journal.entry, done.stdout.splitlines()) if entry is not None)
 
 
 class Service:

@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from urllib.parse import unquote, urlsplit
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _dotenv_readers, _settings, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _command,
+    _dotenv,
+    _dotenv_readers,
+    _settings,
+    _systemd,
+)
 
 MASK = _dotenv.MASK
 LEAST = 6  # shorter values are words such as `info`; to mask those would make every message unreadable
@@ -128,9 +133,5 @@ def secrets_in_file(path: str) -> set[str]:
 
 
 def _show(unit: str) -> str:
-    command = ["systemctl", "show", unit, "--property", "Environment,EnvironmentFiles"]
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
+    done = _command.run(["systemctl", "show", unit, "--property", "Environment,EnvironmentFiles"])
     return done.stdout.decode(errors="replace")

@@ -303,12 +303,12 @@ load:
 """
 
 import contextlib  # noqa: E402
-import subprocess  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
+    _command,
     _http,
     _load,
     _nvml,
@@ -405,9 +405,7 @@ def measure(
 
 def renew(run_id: str) -> None:
     """Put the restore off. If that fails, the restore is the answer to it, and not this module's business."""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        nowhere = subprocess.DEVNULL
-        subprocess.run([_state.Paths().tool, "renew", run_id], stdout=nowhere, stderr=nowhere, timeout=10, check=False)
+    _command.run([_state.Paths().tool, "renew", run_id], timeout_s=10)
 
 
 def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset()) -> _load.Load:

@@ -102,13 +102,13 @@ import hashlib  # noqa: E402
 import os  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
-import subprocess  # noqa: E402
 import tempfile  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
     _atomic,
+    _command,
     _dotenv,
     _secrets,
     _settings,
@@ -181,19 +181,11 @@ def _analyze(unit: str, first: str, directory: str) -> list[str] | None:
     if command is None:
         return None
     # The empty last entry stands for systemd's own search path.
-    environment = {**os.environ, "LC_ALL": "C", "SYSTEMD_UNIT_PATH": f"{first}:{directory}:", "SYSTEMD_COLORS": "0"}
-    try:
-        done = subprocess.run(
-            [command, "verify", "--man=no", unit],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=VERIFY_TIMEOUT_S,
-            env=environment,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    places = {"SYSTEMD_UNIT_PATH": f"{first}:{directory}:", "SYSTEMD_COLORS": "0"}
+    done = _command.run([command, "verify", "--man=no", unit], VERIFY_TIMEOUT_S, environment=places)
+    if done.status in (_command.NO_SUCH_COMMAND, _command.TIMED_OUT):
         return None
-    return [line for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
+    return [line for line in (done.stdout + done.stderr).decode(errors="replace").splitlines() if line.strip()]
 
 
 def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
