@@ -363,6 +363,19 @@ def test_one_chat_more_than_can_run_at_once(wanted, parallel, requests):
     assert load["url"] == "http://127.0.0.1:8000/api/chat"
 
 
+@pytest.mark.parametrize("place, prompts", [({"prompt_at": "message"}, "fill"), ({}, "guide")], ids=str)
+def test_long_prompts_are_sent_only_where_a_backend_says_where_a_prompt_goes(place, prompts):
+    ours = {"url": "http://127.0.0.1:8000/chat", "bodies": [{"message": "Hi"}], **place}
+    declaration = declared(load="fill")
+    declaration["backend"]["load"] = ours
+    load = _decide.load_request(declaration)
+    assert (load["prompts"], load["bodies"]) == (prompts, ours["bodies"])
+
+
+def test_long_prompts_straight_to_ollama():
+    assert _decide.load_request(declared(load="fill", backend="none", models=[MODEL]))["prompts"] == "fill"
+
+
 @pytest.mark.parametrize(
     "load, seconds",
     [

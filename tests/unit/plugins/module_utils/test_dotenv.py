@@ -39,6 +39,9 @@ EDITS = {
     "a comment, which systemd does not know": ("K=9 # note\n", ["systemd", "bash"], "K=40 # note\nK=40\n"),
     "export, which systemd does not know": ("export K=9\n", ["systemd", "bash"], "export K=40\nK=40\n"),
     "a name alone unsets for python-dotenv": ("K=40\nexport K\n", PD, "K=40\nexport K\nK=40\n"),
+    "a name alone is no value": ("K \n", ["python-dotenv", "systemd"], "K \nK=40\n"),
+    "blanks that one reader takes into the value go": ("K=9 \n", ["docker", "python-dotenv"], "K=40\n"),
+    "of lines for one reader each, the last": ("K=1\nK= 9\n", ["python-dotenv", "bash"], "K=1\nK= 40\nK=40\n"),
     "a commented key is a comment": ("#K=9\n", ALL, "#K=9\nK=40\n"),
     "another key with the name in it": ("KK=9\nXK=9\n", ALL, "KK=9\nXK=9\nK=40\n"),
     "a last line that goes on": ("A=x\\\n", ["bash"], "A=x\\\n\nK=40\n"),
@@ -85,11 +88,22 @@ def test_several_keys_keep_their_order_and_one_problem_stops_all() -> None:
         "B is to be set and to be removed; choose one",
         "A",
     ]
-    assert "bash" in _dotenv.set_keys("", {"UID": "7"}).problems[0]
+
+
+def test_a_name_that_a_reader_keeps_for_itself_is_refused_and_only_that_reader_named() -> None:
+    (problem,) = _dotenv.set_keys("A=1\n", {"UID": "7"}).problems
+    assert problem.startswith("UID: bash would not read it from this file;")
+    assert _dotenv.set_keys("A=1\n", {"UID": "7"}, readers=PD).text == "A=1\nUID=7\n"
+
+
+def test_the_limit_of_a_file_is_said_in_kib() -> None:
+    assert "1024 KiB" in _dotenv.TOO_LARGE
 
 
 def test_overruled_lines_are_noted() -> None:
     assert _dotenv.set_keys("K=1\nA=1\nK=2\n", {"K": "40"}).notes == ["K: line 3 wins over line 1"]
+    three = _dotenv.set_keys("\nK=1\n\nK=2\nK=3", {"K": "40"})
+    assert three.notes == ["K: line 5 wins over line 2", "K: line 5 wins over line 4"]
 
 
 @pytest.mark.parametrize(
@@ -107,8 +121,9 @@ def test_remove_takes_whole_lines(text: str, wanted: str) -> None:
 
 
 def test_remove_does_not_take_another_key_along() -> None:
-    edit = _dotenv.set_keys("export K=1 A=2\n", {}, ["K"], ["bash"])
-    assert edit.problems == ["K: line 1 also holds something else; take it out"]
+    text = "B=1\n\nexport K=1 A=2\nC=1\n"
+    edit = _dotenv.set_keys(text, {}, ["K"], ["bash"])
+    assert (edit.text, edit.problems) == (text, ["K: line 3 also holds something else; take it out"])
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._planner import (
     effective_parallel,
     largest_set,
     max_num_gpu,
+    mib_read_per_token,
     plan,
 )
 from hypothesis import given
@@ -202,6 +203,47 @@ def test_several_models() -> None:
     both = combined([big, small])
     assert both.total_mib == pytest.approx(big.total_mib + small.total_mib)
     assert both.band_mib["runtime_mib"] == [270, 914]
+
+
+@pytest.mark.parametrize("num_gpu", [-1, 0, 20, 33])
+@pytest.mark.parametrize("version", ["0.24.0", TODAY])
+def test_a_token_reads_the_weights_and_the_cache_of_one_slot_from_where_they_are(num_gpu: int, version: str) -> None:
+    model = MODELS[LLAMA]
+    one_slot = Scenario(num_gpu=num_gpu, num_batch=512)
+    on_gpu, on_host = mib_read_per_token(model, replace(one_slot, num_parallel=3), ollama_version=version)
+    loaded = plan(model, one_slot, ollama_version=version)
+    everything = plan(model, replace(one_slot, num_gpu=-1), ollama_version=version)
+    assert on_gpu == pytest.approx(loaded.weights_mib + loaded.kv_mib)
+    assert on_gpu + on_host == pytest.approx(everything.weights_mib + everything.kv_mib)
+
+
+def test_a_token_reads_only_the_experts_that_it_uses() -> None:
+    model = MODELS[LLAMA]
+    block = model.blocks[0]
+    some = block.tensors["ffn_up.weight"]
+    of_eight = replace(some, shape=(some.shape[0], some.shape[1] // 8, 8))
+    moe = replace(model, experts_used=2, blocks=(replace(block, tensors={"ffn_up_exps.weight": of_eight}),))
+    dense = replace(model, blocks=(replace(block, tensors={"ffn_up.weight": some}),))
+    read, of_all = (mib_read_per_token(one, Scenario(), ollama_version=TODAY)[0] for one in (moe, dense))
+    assert of_all - read == pytest.approx(some.bytes * 6 / 8 / 2**20)
+
+
+def test_what_others_use_counts_and_a_capped_model_is_let_in() -> None:
+    one = plan(MODELS[LLAMA], Scenario(num_batch=512), ollama_version=TODAY)
+    one = replace(one, total_mib=4000, admission_mib=3200)
+    plans = {"first": one, "second": one}
+
+    def together(version: str, gpu_total_mib: float, **changes: Any) -> int:
+        return len(largest_set(plans, 2, ollama_version=version, gpu_total_mib=gpu_total_mib, **changes))
+
+    # beside the first, 80 % of what is free must hold the second; before 0.30 it was what it takes
+    assert [together(TODAY, mib) for mib in (7999, 8000)] == [1, 2]
+    assert [together("0.24.0", mib) for mib in (7999, 8000)] == [1, 2]
+    assert [together(TODAY, 9000, other_used_mib=mib) for mib in (1000, 1001)] == [2, 1]
+    plans = {name: replace(one, offloaded_layers=20) for name in plans}
+    assert [together(version, 5000) for version in (TODAY, "0.24.0")] == [2, 1]
+    plans = {name: replace(one, offloaded_layers=0, admission_mib=4000) for name in plans}
+    assert [together(version, 8000) for version in (TODAY, "0.24.0")] == [1, 2]
 
 
 def test_ollama_reckons_more_for_a_large_batch_before_it_lets_a_model_in() -> None:

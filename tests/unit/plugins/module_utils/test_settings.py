@@ -126,3 +126,69 @@ def test_only_settings_of_memory_are_shown():
 def test_every_name_that_nobody_reads_says_why():
     assert all(_settings.NOBODY_READS.values())
     assert not set(_settings.NOBODY_READS) & {row.variable for row in _settings.OLLAMA_READS}
+
+
+@pytest.mark.parametrize(
+    "name, before, first, last, after",
+    [
+        ("OLLAMA_NUM_PARALLEL", "0.1.32", "0.1.33", None, None),
+        ("OLLAMA_MAX_LOADED_MODELS", "0.1.32", "0.1.33", None, None),
+        ("OLLAMA_MAX_QUEUE", "0.1.33", "0.1.34", None, None),
+        ("OLLAMA_CONTEXT_LENGTH", "0.5.12", "0.5.13", None, None),
+        ("OLLAMA_FLASH_ATTENTION", "0.1.38", "0.1.39", None, None),
+        ("OLLAMA_KV_CACHE_TYPE", "0.4.7", "0.5.0", None, None),
+        ("OLLAMA_GPU_OVERHEAD", "0.3.9", "0.3.10", "0.24.0", "0.30.0"),
+        ("OLLAMA_KEEP_ALIVE", "0.1.28", "0.1.29", None, None),
+        ("OLLAMA_LOAD_TIMEOUT", "0.3.9", "0.3.10", None, None),
+        ("OLLAMA_SCHED_SPREAD", "0.1.44", "0.1.45", None, None),
+        ("OLLAMA_MAX_VRAM", "0.1.28", "0.1.29", "0.1.44", "0.1.45"),
+        ("OLLAMA_NEW_ENGINE", "0.5.11", "0.5.12", "0.24.0", "0.30.0"),
+        ("OLLAMA_NEW_ESTIMATES", "0.11.4", "0.11.5", "0.11.10", "0.11.11"),
+        ("OLLAMA_MULTIUSER_CACHE", "0.3.12", "0.3.13", "0.24.0", "0.30.0"),
+        ("OLLAMA_LLM_LIBRARY", "0.1.20", "0.1.21", None, None),
+        ("OLLAMA_VULKAN", "0.12.10", "0.12.11", None, None),
+        ("CUDA_VISIBLE_DEVICES", "0.1.32", "0.1.33", None, None),
+        ("GGML_CUDA_ENABLE_UNIFIED_MEMORY", "0.3.12", "0.3.13", None, None),
+        ("LLAMA_ARG_FIT_TARGET", "0.24.0", "0.30.0", None, None),
+        ("LLAMA_ARG_CTX_SIZE", "0.24.0", "0.30.0", None, None),
+    ],
+)
+def test_the_releases_between_which_ollama_reads_a_variable(name, before, first, last, after):
+    read = [first, *([last] if last else ["0.33.0", "1.0.0"])]
+    silent = [before, *([after] if after else [])]
+    assert [release for release in read + silent if _settings.known(name, _settings.parse_version(release))] == read
+
+
+@pytest.mark.parametrize(
+    "name, value, meant",
+    [
+        ("OLLAMA_GPU_OVERHEAD", "3K", 3 * 1024),
+        ("OLLAMA_GPU_OVERHEAD", "512 MiB", 512 * 1024**2),
+        ("OLLAMA_GPU_OVERHEAD", "1.5g", 1536 * 1024**2),
+        ("OLLAMA_GPU_OVERHEAD", "1TB", 1024**4),
+        ("LLAMA_ARG_FIT_TARGET", "512M", 512),
+        ("LLAMA_ARG_FIT_TARGET", "4GiB", 4096),
+    ],
+)
+def test_a_size_with_a_unit_is_answered_with_the_number_that_is_meant(name, value, meant):
+    variable = next(row for row in _settings.VARIABLES if row.name == name)
+    assert _settings.malformed(variable, value) == f"{variable.form}: {meant} for {value}"
+
+
+@pytest.mark.parametrize(
+    "name, release, good, bad",
+    [
+        ("OLLAMA_NUM_PARALLEL", "0.32.0", ["2", ' "2" ', ""], ["-1", "2.0", "two", "²"]),
+        ("OLLAMA_FLASH_ATTENTION", "0.32.0", ["1", "true", "F"], ["on", "yes", "2"]),
+        ("OLLAMA_KEEP_ALIVE", "0.32.0", ["5m", "1h30m", "-1", "300", "1.5h"], ["5 m", "5d", "forever", "5m3"]),
+        ("OLLAMA_KV_CACHE_TYPE", "0.24.0", ["f16", "q8_0"], ["q5_1", "bf16", "Q8_0"]),
+        ("OLLAMA_KV_CACHE_TYPE", "0.32.0", ["f16", "q8_0", "q5_1", "bf16"], ["q6_K"]),
+        ("LLAMA_ARG_FIT_TARGET", "0.32.0", ["4092", "4092,0"], ["", "4092,", '"4092"', " 4092", "-1"]),
+        ("LLAMA_ARG_N_GPU_LAYERS", "0.32.0", ["40", "-1", "auto", "all"], ["", "most", "--1"]),
+        ("LLAMA_ARG_FIT", "0.32.0", ["on", "0", "disabled"], ["", "ON", "auto"]),
+        ("LLAMA_ARG_SPLIT_MODE", "0.32.0", ["row"], [""]),
+    ],
+)
+def test_what_a_value_may_be(name, release, good, bad):
+    variable = _settings.known(name, _settings.parse_version(release))
+    assert [value for value in [*good, *bad] if _settings.malformed(variable, value) is None] == good

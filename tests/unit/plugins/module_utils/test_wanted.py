@@ -50,6 +50,19 @@ def test_a_cap_or_a_margin_and_never_both(layers, shows, sent, margin):
     assert environment.get(MARGIN) == margin
 
 
+@pytest.mark.parametrize(
+    ("models", "sent"),
+    [
+        ([], "35"),  # caps one of the two that the host has
+        ([MODEL], "-1"),  # caps nothing of the one that is served
+    ],
+)
+def test_without_a_declared_model_every_one_of_the_host_counts(models, sent):
+    declaration = declared(backend=SELO, models=models, overrides={"intent": {"gpu_layers": 35}})
+    host = read(ollama__api__show={MODEL: LLAMA, SMALL: QWEN})
+    assert _wanted.backend_env(declaration, host)["OLLAMA_NUM_GPU"] == sent
+
+
 def test_the_guide_s_own_key_is_written_as_the_guide_says():
     env, environment = wanted({MODEL: LLAMA}, backend="guide")
     assert env["OLLAMA_GPU_LAYERS"] == "40"
