@@ -106,7 +106,7 @@ path:
   returned: success
   type: str
   sample: /srv/selo-ai/backend/.env
-keys:
+changed_keys:
   description: The keys that were set or removed.
   returned: success
   type: list
@@ -216,7 +216,7 @@ def edit(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     return {
         "changed": changed,
         "path": path,
-        "keys": result.changed_keys,
+        "changed_keys": result.changed_keys,
         "before": _shown(_dotenv.get_keys(before, keys, params["readers"])),
         "after": _shown(_dotenv.get_keys(result.text, keys, params["readers"])),
         "sha256": hashlib.sha256(_dotenv.content_of(result.text)).hexdigest() if exists else None,

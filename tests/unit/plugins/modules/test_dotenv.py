@@ -49,7 +49,7 @@ def test_twelve_cases(
         path.write_text(before)
     first = run(capsys, check_mode, path=str(path), **options)
     assert first["changed"]
-    assert first["keys"] == ["K"]
+    assert first["changed_keys"] == ["K"]
     assert first["after"] == {"K": "40" if "env" in options else None}
     assert first["sha256"] == hashlib.sha256(after.encode()).hexdigest()
     assert first["diff"]["before"] != first["diff"]["after"]
@@ -58,13 +58,13 @@ def test_twelve_cases(
         again = run(capsys, check_mode, path=str(path), **options)
         assert (again["changed"], again["diff"]) == (True, first["diff"])
         real = run(capsys, False, path=str(path), **options)
-        assert {name: real[name] for name in ("diff", "sha256", "after", "keys")} == {
-            name: first[name] for name in ("diff", "sha256", "after", "keys")
+        assert {name: real[name] for name in ("diff", "sha256", "after", "changed_keys")} == {
+            name: first[name] for name in ("diff", "sha256", "after", "changed_keys")
         }
     assert path.read_text() == after
     status = path.stat()
     again = run(capsys, check_mode, path=str(path), **options)
-    assert (again["changed"], again["keys"], again["sha256"]) == (False, [], first["sha256"])
+    assert (again["changed"], again["changed_keys"], again["sha256"]) == (False, [], first["sha256"])
     assert again["diff"]["before"] == again["diff"]["after"]
     assert path.stat() == status or path.stat().st_mtime_ns == status.st_mtime_ns
 
