@@ -28,16 +28,8 @@ options:
     description: Whether anything will be written; V(false) asks only for what hinders a proof.
     type: bool
     required: true
-attributes:
-  check_mode:
-    description: Can run in check mode and return the same.
-    support: full
-  diff_mode:
-    description: Changes nothing on a host, so there is nothing to show.
-    support: none
-  idempotent:
-    description: The same input gives the same output.
-    support: full
+extends_documentation_fragment:
+  - selo.gpu_memory.on_controller
 author:
   - selo.gpu_memory authors (@selo-ai)
 """

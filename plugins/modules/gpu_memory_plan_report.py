@@ -14,16 +14,8 @@ description:
   - Prints the plan of each host, or one line for each where there are more than four.
   - This is an action plugin; it runs on the controller.
 options: {}
-attributes:
-  check_mode:
-    description: Can run in check mode and return the same.
-    support: full
-  diff_mode:
-    description: Changes nothing on a host, so there is nothing to show.
-    support: none
-  idempotent:
-    description: The same input gives the same output.
-    support: full
+extends_documentation_fragment:
+  - selo.gpu_memory.on_controller
 author:
   - selo.gpu_memory authors (@selo-ai)
 """

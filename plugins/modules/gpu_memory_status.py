@@ -20,16 +20,8 @@ options:
     description: Where C(status.json) goes, on the controller, relative to where the user stands.
     type: path
     required: true
-attributes:
-  check_mode:
-    description: Can run in check mode and return the same.
-    support: full
-  diff_mode:
-    description: Changes nothing on a host, so there is nothing to show.
-    support: none
-  idempotent:
-    description: The same input gives the same output.
-    support: full
+extends_documentation_fragment:
+  - selo.gpu_memory.on_controller
 author:
   - selo.gpu_memory authors (@selo-ai)
 """

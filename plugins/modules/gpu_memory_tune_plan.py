@@ -29,16 +29,8 @@ options:
   tune:
     description: The variables C(gpu_memory_tune_*) without that beginning, and the two bandwidths.
     type: dict
-attributes:
-  check_mode:
-    description: Can run in check mode and return the same.
-    support: full
-  diff_mode:
-    description: Changes nothing on a host, so there is nothing to show.
-    support: none
-  idempotent:
-    description: The same input gives the same output.
-    support: full
+extends_documentation_fragment:
+  - selo.gpu_memory.on_controller
 author:
   - selo.gpu_memory authors (@selo-ai)
 """
