@@ -246,6 +246,50 @@ def test_what_others_use_counts_and_a_capped_model_is_let_in() -> None:
     assert [together(version, 8000) for version in (TODAY, "0.24.0")] == [1, 2]
 
 
+def test_the_whole_context_of_a_model_is_no_cut() -> None:
+    model = MODELS[LLAMA]
+    whole, more = (
+        plan(model, Scenario(num_ctx=model.context_length + tokens, num_batch=512), ollama_version=TODAY)
+        for tokens in (0, 1)
+    )
+    assert (whole.num_ctx, more.num_ctx) == (model.context_length, model.context_length)
+    assert (len(whole.warnings), len(more.warnings)) == (0, 1)
+
+
+@pytest.mark.parametrize("version", ["0.24.0", "0.30.0"])
+def test_the_band_of_a_release_that_is_less_well_known_is_wide_yet_near(version: str) -> None:
+    prediction = plan(MODELS[LLAMA], Scenario(num_batch=512, num_parallel=2), ollama_version=version)
+    low, high = prediction.band_mib["compute_mib"]
+    assert 0 < low <= prediction.compute_mib * 0.9
+    assert prediction.compute_mib * 1.1 <= high + 0.01
+    assert high <= prediction.compute_mib * 1.5 + 64
+
+
+def test_a_batch_that_is_not_set_is_assumed_and_said() -> None:
+    scenario = Scenario(num_ctx=4096, num_parallel=3)
+    today, older = (plan(MODELS[LLAMA], scenario, ollama_version=version) for version in (TODAY, "0.24.0"))
+    assert (today.num_batch, older.num_batch) == (1024, 512)
+    assert "1024 assumed for 12288 tokens" in today.warnings[0]
+    assert older.warnings == []
+
+
+def test_only_0_30_has_builds_that_keep_other_logits() -> None:
+    said = {
+        version: any("logits" in warning for warning in warnings)
+        for version in ("0.24.0", "0.30.0", "0.30.9", "0.31.0", TODAY)
+        for warnings in [plan(MODELS[LLAMA], Scenario(num_batch=512), ollama_version=version).warnings]
+    }
+    assert [version for version in said if said[version]] == ["0.30.0", "0.30.9"]
+
+
+def test_a_calibration_is_mib_from_0_on() -> None:
+    assert Calibration.from_dict(None) == Calibration()
+    assert Calibration.from_dict({"compute_mib": 0, "runtime_mib": 1.5}) == Calibration(0, 1.5)
+    for wrong in ({"compute_mib": -1}, {"runtime_mib": True}, {"runtime_mib": "300"}, {"other": 1}, [1]):
+        with pytest.raises(ScenarioInvalid, match="calibration"):
+            Calibration.from_dict(wrong)
+
+
 def test_ollama_reckons_more_for_a_large_batch_before_it_lets_a_model_in() -> None:
     small, medium, large = (
         plan(MODELS[LLAMA], Scenario(num_batch=batch), ollama_version=TODAY).admission_mib
@@ -410,7 +454,10 @@ def test_an_unknown_architecture_gets_a_wide_band_and_a_warning() -> None:
     assert strange.weights_mib == known.weights_mib
     assert any("brandnew" in warning for warning in strange.warnings)
     low, high = strange.band_mib["compute_mib"]
-    assert low <= known.compute_mib / 1.9 and high >= known.compute_mib * 1.9
+    assert 0 < low <= known.compute_mib / 1.9 and high >= known.compute_mib * 1.9
+    small = plan(model, Scenario(num_batch=16), ollama_version=TODAY)
+    low, high = small.band_mib["compute_mib"]
+    assert 0 < low < small.compute_mib and high >= small.compute_mib + 128  # a small graph may be missed by more
 
 
 def renamed(architecture: str, part: str | None = None) -> dict[str, Any]:

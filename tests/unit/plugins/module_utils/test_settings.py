@@ -50,6 +50,10 @@ def test_a_margin_is_bytes_up_to_0_24_and_mib_since_0_30(margins, overhead, fit_
     assert _settings.ollama_environment({}, margins, (0, 30, 0)) == ({"LLAMA_ARG_FIT_TARGET": fit_target}, [])
 
 
+def test_the_variables_that_carry_a_margin():
+    assert sorted(_settings.MARGINS) == ["LLAMA_ARG_FIT_TARGET", "OLLAMA_GPU_OVERHEAD"]
+
+
 def test_without_a_threshold_there_is_no_margin():
     assert _settings.margins_mib([{"total_mib": 16380}], None) == []
     assert _settings.ollama_environment({}, [], (0, 32, 0)) == ({}, [])
