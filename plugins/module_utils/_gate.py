@@ -74,20 +74,19 @@ def spoilt(read: Mapping[str, Any]) -> list[str]:
 
 def minutes(value: Any) -> float:
     """Raises ValueError where `value` is no number of minutes, up to a week."""
-    try:
-        number = float(0 if value is None else value)
-    except (TypeError, ValueError):
-        number = -1.0
-    if isinstance(value, bool) or not 0 <= number <= WEEK:
-        raise ValueError(f"gpu_memory_bake_minutes = {value!r} must be minutes, from 0 to {WEEK}")
-    return number
+    return _number("gpu_memory_bake_minutes", value, WEEK, "minutes")
 
 
 def _percentage(value: Any) -> float:
+    return _number("gpu_memory_max_fail_percentage", value, 100, "a percentage")
+
+
+def _number(name: str, value: Any, most: float, kind: str) -> float:
+    """None is 0. ValueError where `value` is no number from 0 to `most`."""
     try:
         number = float(0 if value is None else value)
     except (TypeError, ValueError):
         number = -1.0
-    if isinstance(value, bool) or not 0 <= number <= 100:
-        raise ValueError(f"gpu_memory_max_fail_percentage = {value!r} must be a percentage, from 0 to 100")
+    if isinstance(value, bool) or not 0 <= number <= most:
+        raise ValueError(f"{name} = {value!r} must be {kind}, from 0 to {most}")
     return number
