@@ -21,8 +21,8 @@ cd / && left_out='proc|sys|dev|tmp|run|var/log|var/tmp'
 find . -xdev -regextype posix-extended \\( -regex "\\./($left_out)" -o -name __pycache__ -o -name .ansible \\) -prune \\
   -o -type d -printf '%p %y %m %U:%G\\n' -o -printf '%p %y %m %U:%G %s %T@ %l\\n' | sort
 find run -xdev -path '*gpu-memory*' | sort
-find etc usr/local home root var/lib {BACKEND[1:]} -xdev -type f ! -path '*/__pycache__/*' -exec sha256sum {{}} + |
-  sort -k 2
+find etc usr/local home root var/lib {BACKEND[1:]} -xdev \\( -name __pycache__ -o -name .ansible \\) -prune \\
+  -o -type f -exec sha256sum {{}} + | sort -k 2
 """
 
 
