@@ -23,8 +23,11 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
-        misplaced = _controller.set_in_inventory(_declare.RUN_LEVEL, task_vars or {}, self._loader)
+        task_vars = task_vars or {}
+        play_vars = self._task.get_play().vars
+        misplaced = _controller.set_in_inventory(_declare.RUN_LEVEL, {*task_vars} - {*play_vars}, self._loader)
         declared = _declare.resolve(self._task.args["variables"], misplaced)
+        declared["problems"] += _declare.misspelt(task_vars, self._known())
         fixed = self._task.args.get("fixed_profile")
         if fixed and _controller.given_on_the_command_line("gpu_memory_profile", self._loader):
             declared["problems"].insert(
@@ -33,12 +36,17 @@ class ActionModule(ActionBase):
                 "with -e gpu_memory_profile=NAME",
             )
         declared["problems"] += [problem for hook in HOOKS for problem in _make_absolute(hook, declared[hook])]
-        declared["problems"] = [_controller.with_origin(text, task_vars or {}) for text in declared["problems"]]
+        declared["problems"] = [_controller.with_origin(text, task_vars) for text in declared["problems"]]
         for attempt in filter(None, [declared, declared["fallback"]]):
             # Headers may be secret, and the result of a task is shown at -v: load.yml takes them from the variable.
             attempt["backend"]["load"].pop("headers", None)
             attempt.update({hook: declared[hook] for hook in HOOKS}, run_id=uuid.uuid4().hex[:12], holder=_holder())
         return {**result, "changed": False, **declared}
+
+    def _known(self) -> set[str]:
+        """The variables of the role that this task is in, by its defaults; outside of a role those it was given."""
+        role = self._task._role
+        return {*self._task.args["variables"], *(role.get_default_vars() if role else ())}
 
 
 def _make_absolute(name: str, hook: dict[str, Any]) -> list[str]:

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import difflib
 import posixpath
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
@@ -50,7 +51,12 @@ RUN_LEVEL = (
     "gpu_memory_max_fail_percentage",
     "gpu_memory_canary",
     "gpu_memory_bake_minutes",
+    "gpu_memory_hosts",
 )
+# What playbooks take besides that no role does.
+OF_PLAYBOOKS = ("gpu_memory_discover_overwrite",)
+PREFIX = "gpu_memory_"
+ALIKE = 0.82  # difflib's ratio: `model` and `models`, `batch` and `batches` are alike, `mode` and `models` are not
 LEAST_RESTORE_AFTER_S = 240
 LOAD_EXTRA_S = 120  # what a load test may take besides its requests
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -62,6 +68,20 @@ def boolean(value: Any) -> bool | None:
         return value
     word = str(value).strip().lower()
     return True if word in TRUE else False if word in FALSE else None
+
+
+def misspelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """A problem for each of the variables `names` that is none of `known`, but nearly named as one of them.
+
+    Any other variable with our prefix is the operator's own business.
+    """
+    known = {*known, *RUN_LEVEL, *OF_PLAYBOOKS}
+    endings = sorted(name[len(PREFIX) :] for name in known if name.startswith(PREFIX))
+    problems = []
+    for name in sorted(name for name in {*names} - known if name.startswith(PREFIX)):
+        for meant in difflib.get_close_matches(name[len(PREFIX) :], endings, n=1, cutoff=ALIKE):
+            problems.append(f"{name} is no variable of this collection; did you mean {PREFIX}{meant}?")
+    return problems
 
 
 def resolve_backend(declared: Any, presets: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -10,17 +10,20 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from ansible.utils.vars import load_extra_vars
 
 
-def set_in_inventory(names: tuple[str, ...], task_vars: Mapping[str, Any], loader: Any) -> list[str]:
-    """Those of the names that some variable file sets. Play keywords cannot see them there; only `-e` reaches both."""
+def set_in_inventory(names: tuple[str, ...], beside_the_play: Collection[str], loader: Any) -> list[str]:
+    """Those of the names that some variable file sets. Play keywords cannot see them there; `-e` reaches both.
+
+    `beside_the_play`: the names of a task's variables without those of its play (`vars` of an import_playbook).
+    """
     extra = load_extra_vars(loader)
-    return [name for name in names if name in task_vars and name not in extra]
+    return [name for name in names if name in beside_the_play and name not in extra]
 
 
 def given_on_the_command_line(name: str, loader: Any) -> bool:

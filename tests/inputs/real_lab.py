@@ -93,7 +93,8 @@ def aliases(directory: Path, variables: Mapping[str, Mapping[str, Any]]) -> Path
 
 
 def records(report: Path) -> dict[str, dict[str, Any]]:
-    return {path.stem: json.loads(path.read_text()) for path in report.glob("*.json")}
+    """What was recorded of each host; `all.json` is the same once more."""
+    return {path.stem: json.loads(path.read_text()) for path in report.glob("*.json") if path.name != "all.json"}
 
 
 def record(report: Path) -> dict[str, Any]:

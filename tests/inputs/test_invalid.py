@@ -62,6 +62,13 @@ INVALID: dict[str, tuple[dict[str, Any], list[str]]] = {
     "flag": ({"gpu_memory_strict": "maybe"}, ["gpu_memory_strict = 'maybe'", "true or false"]),
     "verify": ({"gpu_memory_verify": "sometimes"}, ["gpu_memory_verify = 'sometimes'", "changed, always, never"]),
     "models": ({"gpu_memory_models": {"a": 1}}, ["gpu_memory_models", "list of model names"]),
+    "misspelt": (
+        {"gpu_memory_profle": "conservative", "gpu_memory_max_fail_percent": 5, "gpu_memory_rack": "r1"},
+        [
+            "gpu_memory_profle is no variable of this collection; did you mean gpu_memory_profile? (",
+            "did you mean gpu_memory_max_fail_percentage?",
+        ],
+    ),
     "many": (
         {"gpu_memory_profile": "x", "gpu_memory_verify": "y", "gpu_memory_strict": "z", "gpu_memory_ollama": 3},
         ["gpu_memory_profile = 'x'", "gpu_memory_verify = 'y'", "gpu_memory_strict = 'z'", "gpu_memory_ollama = 3"],

@@ -9,13 +9,9 @@ from typing import Any
 import pytest
 import yaml
 from ansible.cli.playbook import PlaybookCLI
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
 from ansible_collections.selo.gpu_memory.tests.repository.documented import ROOT, Command, commands
 
-# What only `-e` reaches, and what playbooks or modules take that no role does.
-RUN_LEVEL = {
-    "gpu_memory_batches", "gpu_memory_max_fail_percentage", "gpu_memory_hosts", "gpu_memory_discover_overwrite",
-    "gpu_memory_canary", "gpu_memory_bake_minutes",
-}  # fmt: skip
 SHOWN = commands()
 PLAYBOOKS = [command for command in SHOWN if command.words[0] == "ansible-playbook"]
 
@@ -23,7 +19,7 @@ PLAYBOOKS = [command for command in SHOWN if command.words[0] == "ansible-playbo
 def known_variables() -> set[str]:
     specs = [yaml.safe_load(path.read_text()) for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
     entries = [entry for spec in specs for entry in spec["argument_specs"].values()]
-    return RUN_LEVEL.union(*(entry.get("options") or {} for entry in entries))
+    return {*_declare.RUN_LEVEL, *_declare.OF_PLAYBOOKS}.union(*(entry.get("options") or {} for entry in entries))
 
 
 def playbook(name: str) -> Path:

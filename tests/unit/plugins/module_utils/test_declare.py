@@ -424,3 +424,33 @@ def test_a_fallback_or_a_hook_that_cannot_be_is_told(changes, words):
 def test_a_problem_of_both_profiles_is_told_once():
     problems = declared(fallback_profile="conservative", verify="often")["problems"]
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("profle", "profile"),
+        ("max_fail_percent", "max_fail_percentage"),
+        ("model", "models"),
+        ("host", "hosts"),
+        ("batch", "batches"),
+        ("fallback_profil", "fallback_profile"),
+        ("discover_overwite", "discover_overwrite"),
+    ],
+)
+def test_a_variable_that_is_nearly_one_of_ours_is_a_problem(name, meant):
+    assert _declare.misspelt([f"gpu_memory_{name}", "gpu_memory_profile"], variables()) == [
+        f"gpu_memory_{name} is no variable of this collection; did you mean gpu_memory_{meant}?"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["gpu_memory_rack", "gpu_memory_mode", "gpu_memory_profiles_of_site", "gpu_mem_profile", "__gpu_memory_profil"],
+)
+def test_a_variable_for_other_purposes_is_none(name):
+    assert _declare.misspelt([name], variables()) == []
+
+
+def test_what_is_known_is_never_misspelt():
+    assert _declare.misspelt([*variables(), *_declare.RUN_LEVEL, *_declare.OF_PLAYBOOKS], variables()) == []
