@@ -227,7 +227,7 @@ def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> V
     if reasons:
         return ValueNotPortable(f"{'; '.join(reasons)}; correct that line, or take the reader out of the list")
     return ValueNotPortable(
-        f"{_and(list(deaf) or list(readers or DEFAULT_READERS))} would not read it from this file; look for a quote "
+        f"{_and(list(deaf))} would not read it from this file; look for a quote "
         "that is not closed, or for a name that the reader keeps for itself"
     )
 

@@ -96,6 +96,12 @@ def test_a_name_that_a_reader_keeps_for_itself_is_refused_and_only_that_reader_n
     assert _dotenv.set_keys("A=1\n", {"UID": "7"}, readers=PD).text == "A=1\nUID=7\n"
 
 
+def test_a_reader_that_is_not_known_is_refused_by_name() -> None:
+    edit = _dotenv.set_keys("A=1\n", {"A": "2"}, readers=["zsh", "bash"])
+    assert edit.text == "A=1\n"
+    assert edit.problems == ["readers: ['zsh'] is not known; allowed: python-dotenv, bash, systemd, docker"]
+
+
 def test_the_limit_of_a_file_is_said_in_kib() -> None:
     assert "1024 KiB" in _dotenv.TOO_LARGE
 
@@ -207,6 +213,20 @@ def test_masked_shows_structure_and_own_values_only() -> None:
 @pytest.mark.parametrize("text", ["K='40\nA=s3cret\n", 'K="40\ns3cret\n', "K=40\\\ns3cret\n", "A=1\r\nB=s3cret\r\n"])
 def test_masked_hides_what_a_reader_would_take_into_our_value(text: str) -> None:
     assert "s3cret" not in _dotenv.masked(text, ["K"])
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    {
+        "the same key twice": ("K=1\nK=40 # s3cret\n", "K=1\nK=40 ********\n"),
+        "after a byte order mark": ("\ufeffK=40\nA=s3cret\n", "\ufeffK=40\nA=********\n"),
+        "a value that one reader ends sooner": ("K=40;s3cret\n", "K=40********\n"),
+        "what cannot be a name": ("S3cretName=x\nK=40\n", "********\nK=40\n"),
+        "the key in a value of another": ("A='\nK=s3cret'\nK=40\n", "A=********\n********\nK=40\n"),
+    }.values(),
+)
+def test_masked_shows_no_more_than_our_value(text: str, wanted: str) -> None:
+    assert _dotenv.masked(text, ["K"]) == wanted
 
 
 READERS = st.lists(st.sampled_from(sorted(REAL)), min_size=1, max_size=3, unique=True)

@@ -610,3 +610,126 @@ def test_slots() -> None:
     answer = show()
     answer["details"]["family"] = "mllama"
     assert effective_parallel(Model.from_show(answer), 4) == 1
+
+
+def test_a_layer_moved_to_the_host_takes_its_weights_and_its_cache_along() -> None:
+    model = MODELS[LLAMA]
+    # 8 heads of 128, keys and values, f16, 4096 tokens, 3 slots
+    block_mib = model.blocks[0].host_bytes / 2**20 + 8 * 128 * 2 * 2 * 4096 * 3 / 2**20
+    fewer, more = (
+        plan(model, Scenario(num_gpu=layers, num_parallel=3, num_batch=512), ollama_version=TODAY)
+        for layers in (19, 20)
+    )
+    assert fewer.host_mib - more.host_mib == pytest.approx(block_mib)
+    assert (fewer.offloaded_layers, fewer.offloadable_layers) == (19, 33)
+    # none on the GPU: the output layer is on the host, too
+    none, one = (plan(model, Scenario(num_gpu=layers, num_batch=512), ollama_version=TODAY) for layers in (0, 1))
+    assert none.host_mib - one.host_mib == pytest.approx(model.host_output_bytes / 2**20)
+
+
+def test_on_the_host_alone_the_gpu_is_only_borrowed_for_long_prompts() -> None:
+    largest = max(block.largest_matrix_bytes for block in MODELS[LLAMA].blocks) / 2**20
+    long, short = (
+        plan(MODELS[LLAMA], Scenario(num_gpu=0, num_batch=batch), ollama_version=TODAY) for batch in (512, 31)
+    )
+    assert (long.total_mib, short.total_mib) == (0, 0)
+    assert short.band_mib == {}
+    assert set(long.band_mib) == {"op_offload_mib", "runtime_mib", "total_mib"}
+    low, high = long.band_mib["op_offload_mib"]
+    assert low == 0 and largest <= high < 10 * largest
+    assert long.band_mib["runtime_mib"] == [0, 457]
+    assert long.band_mib["total_mib"] == [0, pytest.approx(high + 457)]
+
+
+def test_0_30_may_keep_as_few_logits_as_0_31_so_the_band_reaches_down_to_them() -> None:
+    scenario = Scenario(num_batch=2048, num_parallel=2)
+    early, later = (plan(MODELS[LLAMA], scenario, ollama_version=version) for version in ("0.30.5", TODAY))
+    low, high = early.band_mib["compute_mib"]
+    assert later.compute_mib < 0.9 * early.compute_mib  # else this shows nothing
+    assert (low, high) == (pytest.approx(later.compute_mib), pytest.approx(1.1 * early.compute_mib))
+
+
+def test_the_bands_of_compute_are_as_wide_as_comparing_has_shown() -> None:
+    large, small = (
+        plan(MODELS[LLAMA], Scenario(num_batch=batch), ollama_version=TODAY) for batch in (2048, 512)
+    )  # fmt: skip
+    assert large.compute_mib * 0.2 > 48 > small.compute_mib * 0.2  # else this shows nothing
+    assert large.band_mib["compute_mib"] == pytest.approx([large.compute_mib * 0.8, large.compute_mib * 1.2])
+    assert small.band_mib["compute_mib"] == pytest.approx([small.compute_mib - 48, small.compute_mib + 48])
+    recurrent = plan(architecture("mamba-2.8b"), Scenario(num_batch=512), ollama_version=TODAY)
+    wide = max(64, recurrent.compute_mib * 0.25)
+    assert recurrent.band_mib["compute_mib"] == pytest.approx(
+        [max(recurrent.compute_mib - wide, 0), recurrent.compute_mib + wide]
+    )
+
+
+def test_an_unknown_architecture_with_a_window_is_charged_for_all_and_may_take_less() -> None:
+    answer = renamed("brandnew")
+    answer["model_info"]["brandnew.attention.sliding_window"] = 1024
+    model = Model.from_show(answer)
+    prediction = plan(model, Scenario(num_ctx=8192, num_batch=512), ollama_version=TODAY)
+    # 128 KiB a token; in a window of 1024 and a batch of 512 there are 1536 tokens
+    assert prediction.kv_mib == 1024
+    assert prediction.band_mib["kv_mib"] == [192, 1024]
+    low, high = prediction.band_mib["total_mib"]
+    assert low <= prediction.total_mib - 832 and high >= prediction.total_mib
+    assert any("charged for the full context" in warning for warning in prediction.warnings)
+    assert "kv_mib" not in plan(MODELS[LLAMA], Scenario(num_batch=512), ollama_version=TODAY).band_mib
+
+
+def test_a_projector_counts_with_all_layers_on_the_gpu() -> None:
+    answer = show()
+    answer["tensors"].append({"name": "mm.0.weight", "type": "F16", "shape": [1024, 4096]})  # 8 MiB
+    model = Model.from_show(answer)
+
+    def both(num_gpu: int) -> tuple[Plan, Plan]:
+        scenario = Scenario(num_gpu=num_gpu, num_batch=512)
+        with_it, without_it = (plan(each, scenario, ollama_version=TODAY) for each in (model, MODELS[LLAMA]))
+        return with_it, without_it
+
+    whole, plain = both(33)
+    assert whole.weights_mib - plain.weights_mib == pytest.approx(8)
+    assert whole.band_mib["total_mib"][1] - plain.band_mib["total_mib"][1] == pytest.approx(8 + 1024)
+    assert whole.band_mib["total_mib"][0] - plain.band_mib["total_mib"][0] == pytest.approx(8)
+    assert any("projector" in warning for warning in whole.warnings)
+    part, plain = both(20)
+    assert part.weights_mib == plain.weights_mib
+    assert part.band_mib["total_mib"] == plain.band_mib["total_mib"]
+
+
+def test_an_embedder_gets_one_slot_and_a_batch_without_a_warning() -> None:
+    embedder = plan(architecture("nomic-embed"), Scenario(num_ctx=8192, num_parallel=4), ollama_version=TODAY)
+    assert (embedder.num_parallel, embedder.num_batch) == (1, 2048)
+    assert any("num_parallel 4 has no effect" in warning for warning in embedder.warnings)
+    assert not any("num_batch" in warning for warning in embedder.warnings)
+
+
+def test_a_cache_type_that_older_releases_do_not_know_is_counted_as_f16() -> None:
+    scenario = Scenario(kv_cache_type="q5_0", flash_attention=True, num_batch=512)
+    older, today = (plan(MODELS[LLAMA], scenario, ollama_version=version) for version in ("0.24.0", TODAY))
+    assert older.kv_mib == 512 and today.kv_mib == pytest.approx(512 * 22 / 64)
+    assert any("q5_0 is unknown before Ollama 0.30" in warning for warning in older.warnings)
+    known = plan(MODELS[LLAMA], replace(scenario, kv_cache_type="q8_0"), ollama_version="0.24.0")
+    assert known.kv_mib == pytest.approx(512 * 34 / 64) and known.warnings == []
+
+
+def test_a_scenario_is_read_as_people_write_it() -> None:
+    assert Scenario.from_dict({"num_ctx": " 8192", "flash_attention": "auto", "kv_cache_type": "Q8_0"}) == Scenario(
+        num_ctx=8192, kv_cache_type="q8_0"
+    )
+    assert [Scenario.from_dict({"flash_attention": word}).flash_attention for word in (1, "on", "off", False)] == [
+        True, True, False, False,
+    ]  # fmt: skip
+    assert Scenario.from_dict({"num_gpu": -1, "num_parallel": 256}) == Scenario(num_parallel=256)
+    for wrong in ([1], "num_ctx=1", None):
+        with pytest.raises(ScenarioInvalid, match="a scenario is a dictionary"):
+            Scenario.from_dict(wrong)
+
+
+def test_a_measured_compute_buffer_holds_for_its_own_number_of_layers_only() -> None:
+    scenario = Scenario(num_ctx=4096, num_batch=512)
+
+    def most(calibration: Calibration | None) -> int:
+        return max_num_gpu(MODELS[LLAMA], scenario, 8000, ollama_version=TODAY, calibration=calibration)
+
+    assert most(Calibration(compute_mib=5000)) == most(None) > most(Calibration(runtime_mib=2000)) > 0
