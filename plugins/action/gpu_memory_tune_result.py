@@ -36,10 +36,13 @@ class ActionModule(ActionBase):
         if result["best"]:
             setting = _tune.Setting(**result["best"])
             result["profile"] = _tune.profile(
-                setting, planned["threshold_mib"], result["model"], planned["base_profile"]
+                setting,
+                planned["threshold_mib"],
+                result["model"],
+                planned["base_profile"],
+                result["deployed_cache_type"],
             )
             result["profiles"] = {**(given.get("profiles") or {}), _tune_text.PROFILE: result["profile"]}
-            result["cache_note"] = _tune_text.cache_note(result["best"], result["deployed_cache_type"])
         return {**base, "changed": False, **result, "files": self._write(host, result)}
 
     def _write(self, host: str, result: dict[str, Any]) -> list[str]:

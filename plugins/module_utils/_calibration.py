@@ -35,15 +35,16 @@ def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
         settings = _journal.runner_settings(runner["command"], its_load.get("sent"))
         size = _allocated_mib(loaded, its_load, ollama["api"]["version"])
         process = _process_mib(runner["pid"], load)
-        plan = _as_loaded(show, settings, its_load, after)
-        if size is None or process is None or plan is None or not plan.offloaded_layers:
+        scenario = _as_loaded(settings, its_load, after)
+        plan = None if scenario is None else _planned(show, scenario, ollama["api"]["version"])
+        if size is None or process is None or scenario is None or plan is None or not plan.offloaded_layers:
             continue
         compute, runtime = size - plan.weights_mib - plan.kv_mib, process - size
         if compute < 0 or runtime < 0:  # figures that contradict each other teach nothing
             continue
         entries.append(
             {
-                "key": key_of(after, str(loaded["name"]), plan),
+                "key": key_of(after, str(loaded["name"]), plan, scenario),
                 "model": str(loaded["name"]),
                 "compute_mib": round(compute, 1),
                 "runtime_mib": round(runtime, 1),
@@ -53,25 +54,24 @@ def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
     return entries
 
 
-def key_of(read: Mapping[str, Any], model: str, plan: _planner.Plan) -> list[Any]:
+def key_of(read: Mapping[str, Any], model: str, plan: _planner.Plan, scenario: _planner.Scenario) -> list[Any]:
     """What a figure was measured with, and must be planned with again to count."""
     api, nvml = read["ollama"]["api"], read["nvml"]
     digest = next((one["digest"] for one in api["models"] if one["name"] in (model, f"{model}:latest")), None)
-    environment = (read["ollama"]["process"] or {}).get("environment") or {}
     return [
         digest,
         api["version"],
         nvml["driver_version"],
         sorted(gpu["uuid"] for gpu in nvml["gpus"] if not gpu.get("error")),
         [plan.num_ctx, plan.num_parallel, plan.num_batch, plan.offloaded_layers],
-        [environment.get(name) for name in ("OLLAMA_KV_CACHE_TYPE", "OLLAMA_FLASH_ATTENTION")],
+        [scenario.kv_cache_type, scenario.flash_attention],
     ]
 
 
-def known(read: Mapping[str, Any], model: str, plan: _planner.Plan) -> Entry | None:
+def known(read: Mapping[str, Any], model: str, plan: _planner.Plan, scenario: _planner.Scenario) -> Entry | None:
     """The entry for a model that is planned so on this host; None where nothing was measured."""
     entries: Sequence[Entry] = read["state"].get("calibration") or []
-    key = key_of(read, model, plan)
+    key = key_of(read, model, plan, scenario)
     return next((entry for entry in reversed(entries) if key[0] and entry["key"] == key), None)
 
 
@@ -80,7 +80,7 @@ def planned(
 ) -> tuple[_planner.Plan, float | None]:
     """A model's plan with what was measured here, and when that was; None where it was not. Raises ScenarioInvalid."""
     plan = _planner.plan(model, scenario, ollama_version=version)
-    entry = known(read, name, plan)
+    entry = known(read, name, plan, scenario)
     if entry is None:
         return plan, None
     measured = _planner.Calibration(entry["compute_mib"], entry["runtime_mib"])
@@ -111,15 +111,15 @@ def _process_mib(pid: int, load: Mapping[str, Any]) -> float | None:
 
 
 def _as_loaded(
-    show: Mapping[str, Any], settings: Mapping[str, Any], its_load: Mapping[str, Any], after: Mapping[str, Any]
-) -> _planner.Plan | None:
-    """The plan of a load as it was, with the weights and KV of the layers on the GPU; None if not all is known."""
+    settings: Mapping[str, Any], its_load: Mapping[str, Any], after: Mapping[str, Any]
+) -> _planner.Scenario | None:
+    """The settings of a load as it was, with the layers on the GPU; None if not all is known."""
     slot, layers = _drift.context_per_slot(settings), its_load.get("offloaded")
     if slot is None or layers is None or settings["num_batch"] is None:
         return None
     environment = (after["ollama"]["process"] or {}).get("environment") or {}
     try:
-        scenario = _planner.Scenario.from_dict(
+        return _planner.Scenario.from_dict(
             {
                 "num_gpu": layers,
                 "num_ctx": slot,
@@ -129,7 +129,12 @@ def _as_loaded(
                 "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
             }
         )
-        model = _planner.Model.from_show(show)
-        return _planner.plan(model, scenario, ollama_version=after["ollama"]["api"]["version"])
+    except _planner.ScenarioInvalid:
+        return None
+
+
+def _planned(show: Mapping[str, Any], scenario: _planner.Scenario, version: str) -> _planner.Plan | None:
+    try:
+        return _planner.plan(_planner.Model.from_show(show), scenario, ollama_version=version)
     except (_planner.ModelUnreadable, _planner.ScenarioInvalid):
         return None

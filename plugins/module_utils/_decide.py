@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _declare,
+    _drift,
     _lint,
     _predict,
     _prompts,
@@ -197,7 +198,7 @@ def proof_key(
     models = {name for model in declared["models"] for name in (model, f"{model}:latest")}
     made_of = {
         "profile": [backend_env, declared["profile"]["intent"]],
-        "ollama_environment": {**_others_environment(read["ollama"]), **environment},
+        "ollama_environment": {**_drift.others_environment(read["ollama"]), **environment},
         "backend": {name: declared["backend"].get(name) for name in ("kind", "unit", "directory", "command")},
         "load": load_request(declared),
         "ollama": _wanted.version_text(declared, read),
@@ -211,15 +212,6 @@ def proof_key(
         "gpus": sorted(gpu["uuid"] for gpu in _wanted.usable_gpus(read["nvml"])),
     }
     return _sha256(json.dumps(made_of, sort_keys=True, default=str))
-
-
-def _others_environment(ollama: Mapping[str, Any]) -> dict[str, str]:
-    """Settings of GPU memory that others give the server, such as the type of the KV cache."""
-    ours = {row.variable for row in _settings.OLLAMA_READS}
-    found = dict(ollama["unit"]["environment"])
-    for file in ollama["unit"]["environment_files"]:
-        found.update(file["environment"])
-    return {name: value for name, value in found.items() if name not in ours}
 
 
 def valid_proof(proof: Mapping[str, Any] | None, key: str, max_age_s: float, now: float) -> Mapping[str, Any] | None:

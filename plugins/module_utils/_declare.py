@@ -184,14 +184,12 @@ def _backend_problems(backend: Mapping[str, Any]) -> list[str]:
     problems += _file_problems(where, backend)
     for variable in sorted({str(name) for name in backend["keys"].values() if _takes_several(name, backend["keys"])}):
         problems.append(f"{where}.keys: {variable!r} must carry one intent, not several")
+    allowed = ", ".join(_profile.NUMBERS)
     for intent, variable in backend["keys"].items():
-        if intent not in _profile.INTENTS or not _is_variable(variable):
-            allowed = ", ".join(_profile.INTENTS)
+        if intent not in _profile.NUMBERS or not _is_variable(variable):
             problems.append(f"{where}.keys: {intent!r}: {variable!r} must name the variable of one of {allowed}")
     for option, value in backend["sends"].items():
-        number, bound = _profile.canonical_int(value), _profile.INTENTS.get(option)
-        if bound is None or number is None or not bound.least <= number <= bound.most:
-            allowed = ", ".join(_profile.INTENTS)
+        if option not in _profile.NUMBERS or _profile.NUMBERS[option].read(value) is None:
             problems.append(f"{where}.sends.{option} = {value!r} must be a sensible number for one of {allowed}")
     problems += [
         f"{where}.reads: {name!r} must be the name of a variable" for name in backend["reads"] if not _is_variable(name)

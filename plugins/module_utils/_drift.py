@@ -62,9 +62,9 @@ def drifted(row: Mapping[str, Any]) -> bool:
 def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
     """What the running system does: settings of the largest runner seen, and its layers.
 
-    Returns num_ctx_total, num_parallel, num_gpu, num_batch (None where neither the command line nor the journal has
-    them), `num_ctx` of a slot, `sent` (what is not on the command line), offloaded, offloadable, `runner` (whether one
-    was seen at all).
+    Returns num_ctx_total, num_parallel, num_gpu, num_batch, kv_cache_type (None where neither the command line nor the
+    journal has them), `num_ctx` of a slot, `sent` (what is not on the command line), offloaded, offloadable, `runner`
+    (whether one was seen at all).
     """
     last = after["ollama"]["journal"]["last_load"] or {}
     seen: list[list[str]] = [
@@ -78,6 +78,7 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     runner = _journal.runner_settings(command, sent)
     return {
         **runner,
+        "kv_cache_type": its_load.get("cache_type") or _journal.runner_cache_type(command),
         "num_ctx": context_per_slot(runner) or _listed_context(after["ollama"]["api"]["loaded"]),
         "sent": sent,
         "runner": bool(seen),
@@ -248,6 +249,8 @@ def _server_row(
         seen["runner"] = effect["num_parallel"]
     elif name == "OLLAMA_CONTEXT_LENGTH":
         seen["runner"] = effect["num_ctx"]
+    elif name == "OLLAMA_KV_CACHE_TYPE":
+        seen["runner"] = effect["kv_cache_type"]
     elif name in _settings.MARGINS:
         seen["layers"] = _layers_seen(effect)
     state, found, source = _server_state(declared, read, effect, name, wanted)
@@ -285,6 +288,12 @@ def _server_state(
         slots = effect["num_parallel"]
         how = f"was sent Parallel:{slots}" if "num_parallel" in effect["sent"] else f"has -np {slots}"
         return (IN_FORCE if str(slots) == wanted else INSTEAD), f"runner {how}", None
+    if name == "OLLAMA_KV_CACHE_TYPE" and effect["kv_cache_type"] is not None:
+        return (
+            (IN_FORCE if effect["kv_cache_type"] == wanted else INSTEAD),
+            f"the cache is {effect['kv_cache_type']}",
+            None,
+        )
     if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and str(slot) != wanted:
         return INSTEAD, f"requests carry their own num_ctx: {slot}", _sender(declared, read, "num_ctx", slot)
     if name in config:
@@ -339,6 +348,24 @@ def key_place(declared: Mapping[str, Any], read: Mapping[str, Any], intent: str,
 def own_environment(ollama: Mapping[str, Any]) -> dict[str, str]:
     """What our drop-in sets, as it lies on the disk."""
     return dict(ollama["drop_ins"]["own"]["environment"])
+
+
+def others_environment(ollama: Mapping[str, Any]) -> dict[str, str]:
+    """What the files of others give the server: its environment as if our drop-in were not there."""
+    own = ollama["drop_ins"]["own"]["path"]
+    sources = [source for source in ollama["unit"].get("sources") or [] if source["path"] != own]
+    words = {name: last_word(name, sources) for source in sources for name in source["environment"]}
+    return {name: word[1] for name, word in words.items() if word and word[1] is not None}
+
+
+def server_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, str]:
+    """What the server will run with under the profile: as now, but for what our drop-in says, and will say."""
+    ollama = read["ollama"]
+    ours = own_environment(ollama)
+    now = (ollama["process"] or {}).get("environment") or {}
+    wanted, _unheard = _wanted.ollama_environment(declared, read)
+    kept = {name: value for name, value in now.items() if name not in ours}
+    return {**others_environment(ollama), **kept, **wanted}
 
 
 def merged_environment(unit: Mapping[str, Any]) -> dict[str, str]:

@@ -57,6 +57,7 @@ SENT = re.compile(
     r'msg=load request="\{Operation:(?!close)\w+ .{0,2000}?\bParallel:(?P<num_parallel>\d{1,12}) '
     r"BatchSize:(?P<num_batch>\d{1,12}) .{0,200}?\bKvSize:(?P<num_ctx_total>\d{1,12}) "
 )
+CACHE_TYPE_SENT = re.compile(r"\bKvCacheType:(\w{1,16})")
 STARTED = re.compile(r"(?:llama runner|llama-server) started in")
 OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
 BUFFER = re.compile(
@@ -97,8 +98,8 @@ def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secr
     """Reduce journal lines, oldest first, as (Unix time, text), to facts.
 
     Returns `server_config` (of the last start, only variables that may be shown, or None), `loads` (a dict for each
-    runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), started,
-    offloaded, offloadable, buffers_mib by device and kind on GPUs), `failures`
+    runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), cache_type (if
+    it did so, too), started, offloaded, offloadable, buffers_mib by device and kind on GPUs), `failures`
     ({severity, at, line}; severity is fatal, recovered or warning; of a line what `mask` leaves), `tokens_per_s` (of
     each answered request), `longest_prompt` (tokens that a request made the model read; None without such lines) and
     `truncated` (how many prompts were too long for their slot and were shortened).
@@ -151,6 +152,7 @@ def _new_load(at: float, command: str) -> dict[str, Any]:
         "at": at,
         "command": _secrets.shown_command(_split(command)),
         "sent": {},
+        "cache_type": None,
         "started": False,
         "offloaded": None,
         "offloadable": None,
@@ -182,6 +184,8 @@ def _read_load_line(facts: dict[str, Any], line: str) -> None:
     sent = SENT.search(line) or REQUESTED.search(line)
     if sent:
         load["sent"].update({name: int(value) for name, value in sent.groupdict().items()})
+        cache_type = CACHE_TYPE_SENT.search(line)
+        load["cache_type"] = cache_type.group(1) if cache_type else load["cache_type"]
     layers = OFFLOADED.search(line)
     if layers:
         load["offloaded"], load["offloadable"] = int(layers.group(1)), int(layers.group(2))
@@ -226,3 +230,12 @@ def runner_settings(command: list[str], sent: Mapping[str, int] | None = None) -
     if (result["num_gpu"] or 0) < 0:
         result["num_gpu"] = None
     return result
+
+
+def runner_cache_type(command: list[str]) -> str | None:
+    """The type of the KV cache on a runner's command line; f16 where it has a context but no type, else None."""
+    for position, word in enumerate(command):
+        flag, equals, joined = word.partition("=")
+        if flag in ("--cache-type-k", "-ctk"):
+            return joined if equals else next(iter(command[position + 1 : position + 2]), None)
+    return "f16" if "-c" in command else None

@@ -11,6 +11,7 @@ from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _calibration,
+    _drift,
     _planner,
     _profile,
     _settings,
@@ -76,7 +77,7 @@ def readable_models(read: Mapping[str, Any]) -> tuple[dict[str, _planner.Model],
 def scenario(declared: Mapping[str, Any], read: Mapping[str, Any]) -> _planner.Scenario:
     """The settings that Ollama will load with under the profile. Raises ScenarioInvalid."""
     intent, backend = declared["profile"]["intent"], declared["backend"]
-    environment = (read["ollama"]["process"] or {}).get("environment") or {}
+    environment = _drift.server_environment(declared, read)
     settings = {
         "num_gpu": asked_layers(declared, read),
         "num_ctx": intent["num_ctx"],

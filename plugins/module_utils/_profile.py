@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _settings
+
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}\Z")
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(mib|gib)?\s*\Z", re.IGNORECASE)
@@ -20,36 +22,67 @@ SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(mib|gib)?\s*\Z", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Bound:
-    """One intent: the smallest and largest value that makes sense, and whether a whole profile must name it."""
+    """A number: the smallest and largest that makes sense, and whether a whole profile must name it."""
 
     least: int
     most: int
     required: bool = False
     size: bool = False
 
+    @property
+    def form(self) -> str:
+        what = "MiB, as 12288 or 12GiB" if self.size else "a whole number"
+        return f"{what}, from {self.least} to {self.most}"
 
-INTENTS: dict[str, Bound] = {
+    def read(self, value: Any) -> int | None:
+        """The canonical value; None for what is not of the form."""
+        number = canonical_mib(value) if self.size else canonical_int(value)
+        return number if number is not None and self.least <= number <= self.most else None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A word."""
+
+    allowed: tuple[str, ...]
+    required: bool = False
+
+    @property
+    def form(self) -> str:
+        return f"one of {', '.join(self.allowed)}"
+
+    def read(self, value: Any) -> str | None:
+        """The canonical value; None for what is not of the form."""
+        word = value.strip().lower() if isinstance(value, str) else None
+        return word if word in self.allowed else None
+
+
+INTENTS: dict[str, Bound | Choice] = {
     "num_ctx": Bound(256, 4_194_304, required=True),
     "num_parallel": Bound(1, 128, required=True),
     "num_batch": Bound(32, 16384),
     "gpu_layers": Bound(0, 9999),
     "max_loaded_models": Bound(1, 64),
+    "kv_cache_type": Choice(_settings.CACHE_TYPES),
     "max_used_mib": Bound(256, 1_048_576, size=True),
 }
+
+# What a backend's requests may carry, too.
+NUMBERS = {name: bound for name, bound in INTENTS.items() if isinstance(bound, Bound)}
 
 
 @dataclass(frozen=True)
 class Profile:
     """A whole profile.
 
-    `env`: text by key, what the backend's file gets. `intent`: numbers by name (see `INTENTS`), what it means.
+    `env`: text by key, what the backend's file gets. `intent`: canonical values by name (see `INTENTS`), what it means.
     `own_threshold`: whether the operator says how much GPU memory may be used, and no built-in profile does.
     `label`: the name, with `*` where it differs from the built-in of that name. `changed`: what differs.
     """
 
     name: str
     env: dict[str, str]
-    intent: dict[str, int]
+    intent: dict[str, Any]
     models: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     own_threshold: bool = False
@@ -60,16 +93,21 @@ class Profile:
 
     @property
     def max_used_mib(self) -> int | None:
-        return self.intent.get("max_used_mib")
+        most: int | None = self.intent.get("max_used_mib")
+        return most
 
 
 # Ollama's own variables that carry an intent; a backend preset adds those of the backend.
-OLLAMA_KEYS = {"num_parallel": "OLLAMA_NUM_PARALLEL", "max_loaded_models": "OLLAMA_MAX_LOADED_MODELS"}
+OLLAMA_KEYS = {
+    "num_parallel": "OLLAMA_NUM_PARALLEL",
+    "max_loaded_models": "OLLAMA_MAX_LOADED_MODELS",
+    "kv_cache_type": "OLLAMA_KV_CACHE_TYPE",
+}
 # One that this collection sets from the intent, so that a profile that names it too must not say something else.
 OLLAMA_ALSO = {"num_ctx": "OLLAMA_CONTEXT_LENGTH"}
 
 
-def carried(env: Mapping[str, str], intent: Mapping[str, int], keys: Mapping[str, str]) -> dict[str, str]:
+def carried(env: Mapping[str, str], intent: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, str]:
     """What a backend needs besides a profile's `env`: an intent in the variable where this backend takes it."""
     return {variable: str(intent[name]) for name, variable in keys.items() if name in intent and variable not in env}
 
@@ -164,12 +202,11 @@ def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
         if bound is None:
             problems.append(f"{where}.intent.{key} is not known; allowed: {', '.join(INTENTS)}, models")
             continue
-        number = canonical_mib(value) if bound.size else canonical_int(value)
-        if number is None or not bound.least <= number <= bound.most:
-            form = "MiB, as 12288 or 12GiB" if bound.size else "a whole number"
-            problems.append(f"{where}.intent.{key} = {value!r} must be {form}, from {bound.least} to {bound.most}")
+        canonical = bound.read(value)
+        if canonical is None:
+            problems.append(f"{where}.intent.{key} = {value!r} must be {bound.form}")
         else:
-            result["intent"][key] = number
+            result["intent"][key] = canonical
     if layer.get("models") is not None:
         result["models"] = canonical_models(layer["models"])
         if result["models"] is None:
@@ -266,7 +303,7 @@ def _cross_checks(name: str, merged: dict[str, Any], keys: Mapping[str, str], co
         said = merged["said"].get(f"env.{variable}", where)
         if written is not None and wanted is None:
             problems.append(f"{said} = {written} lacks an intent.{intent}; say in {where}.intent what it means")
-        elif written is not None and canonical_int(written) != wanted:
+        elif written is not None and INTENTS[intent].read(written) != wanted:
             other = merged["said"].get(f"intent.{intent}", where)
             problems.append(f"{said} = {written} contradicts {other} = {wanted}; make them equal")
     return problems

@@ -25,8 +25,17 @@ def parse_version(text: Any) -> Version | None:
     return version if version and version != (0, 0, 0) else None  # type: ignore[return-value]
 
 
-def _plain(value: Sequence[int]) -> str:
-    return str(value[0])
+def _plain(value: Any) -> str:
+    return str(value)
+
+
+def _until_029(cache_type: str) -> str | None:
+    return cache_type if cache_type in CACHE_TYPES_UNTIL_029 else None
+
+
+def _if_quantised(cache_type: str) -> str | None:
+    """Ollama's own engines quantise the cache with flash attention alone; llama-server switches it on by itself."""
+    return "true" if cache_type.startswith("q") and _until_029(cache_type) else None
 
 
 def _mib_list(margins: Sequence[int]) -> str:
@@ -41,13 +50,16 @@ def _bytes_of_largest(margins: Sequence[int]) -> str:
 
 @dataclass(frozen=True)
 class Honoured:
-    """A variable that Ollama reads for an intent, from `first` to `last` release, and how the value is written."""
+    """A variable that Ollama reads for an intent, from `first` to `last` release, and how the value is written.
+
+    `write` gives None where the variable is not needed, or cannot carry the value.
+    """
 
     intent: str
     variable: str
     first: Version
     last: Version = NEWEST
-    write: Callable[[Sequence[int]], str] = _plain
+    write: Callable[[Any], str | None] = _plain
 
 
 OLLAMA_READS = (
@@ -55,6 +67,9 @@ OLLAMA_READS = (
     Honoured("max_loaded_models", "OLLAMA_MAX_LOADED_MODELS", (0, 1, 33)),
     # Without it 0.15.5 and later choose by the sum of all GPUs' memory, up to 262144 (server/routes.go).
     Honoured("num_ctx", "OLLAMA_CONTEXT_LENGTH", (0, 5, 13)),
+    Honoured("kv_cache_type", "OLLAMA_FLASH_ATTENTION", (0, 5, 0), (0, 29, 999), _if_quantised),
+    Honoured("kv_cache_type", "OLLAMA_KV_CACHE_TYPE", (0, 5, 0), (0, 29, 999), _until_029),
+    Honoured("kv_cache_type", "OLLAMA_KV_CACHE_TYPE", (0, 30, 0)),
     # The margin: memory that fitting leaves free. Between 0.1.45 and 0.3.9 nothing carries it.
     Honoured("margin_mib", "OLLAMA_GPU_OVERHEAD", (0, 3, 10), (0, 29, 999), _bytes_of_largest),
     Honoured("margin_mib", "LLAMA_ARG_FIT_TARGET", (0, 30, 0), NEWEST, _mib_list),
@@ -217,19 +232,20 @@ def shown(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def ollama_environment(
-    intent: Mapping[str, int], margins_mib: Sequence[int], version: Version | None
+    intent: Mapping[str, Any], margins_mib: Sequence[int], version: Version | None
 ) -> tuple[dict[str, str], list[str]]:
     """The variables that make this version of Ollama follow the intent, and the intents that it cannot follow.
 
     `margins_mib`: for each GPU used, what fitting must leave free; empty where the profile has no threshold.
     """
-    values: dict[str, Sequence[int]] = {name: [value] for name, value in intent.items()}
+    values: dict[str, Any] = dict(intent)
     if margins_mib:
         values["margin_mib"] = margins_mib
     environment = {}
     for row in OLLAMA_READS:
         if row.intent in values and version is not None and row.first <= version <= row.last:
-            environment[row.variable] = row.write(values[row.intent])
+            written = row.write(values[row.intent])
+            environment.update({} if written is None else {row.variable: written})
     carried = {row.intent for row in OLLAMA_READS if row.variable in environment}
     translated = {row.intent for row in OLLAMA_READS}
     return environment, sorted(set(values) & translated - carried)

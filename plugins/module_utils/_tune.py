@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import product
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _gguf, _planner, _speed
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _gguf, _planner, _settings, _speed
 
 HELD, OVER, OUT_OF_MEMORY = "held", "over", "out of memory"
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
@@ -162,8 +162,11 @@ def candidates(
     What is equal by the objective is ordered by memory: less is better.
     """
     found = []
+    version = _settings.parse_version(ollama_version)
     for setting in wanted:
-        scenario = _planner.Scenario(**asdict(setting), flash_attention=flash_attention)
+        needs, _unheard = _settings.ollama_environment({"kv_cache_type": setting.kv_cache_type}, [], version)
+        flash = True if "OLLAMA_FLASH_ATTENTION" in needs else flash_attention
+        scenario = _planner.Scenario(**asdict(setting), flash_attention=flash)
         try:
             plan = _planner.plan(model, scenario, ollama_version=ollama_version)
         except _planner.ScenarioInvalid:
@@ -363,7 +366,10 @@ TOO_SLOW_MAX_USED_MIB = 13 * 1024  # "Monitor GPU memory - stay under 13GB"
 
 
 def ladder(mode: str, profiles: Mapping[str, Mapping[str, Any]], kv_cache_type: str) -> list[Step]:
-    """The steps as the guide has them, each on top of the one before. `profiles`: intents by name."""
+    """The steps as the guide has them, each on top of the one before.
+
+    `profiles`: intents by name; `kv_cache_type`: of those that name none.
+    """
 
     def of(name: str) -> Setting:
         intent = profiles[name]
@@ -372,7 +378,7 @@ def ladder(mode: str, profiles: Mapping[str, Mapping[str, Any]], kv_cache_type: 
             intent["num_ctx"],
             intent["num_parallel"],
             intent.get("num_batch", NUM_BATCH),
-            kv_cache_type,
+            intent.get("kv_cache_type", kv_cache_type),
         )
 
     if mode == "profiles":
@@ -426,8 +432,9 @@ def effective(setting: Setting, offloadable: int) -> Setting:
     return replace(setting, num_gpu=min(setting.num_gpu, offloadable))
 
 
-def profile(setting: Setting, max_used_mib: int, model: str, base: str) -> dict[str, Any]:
-    """The profile for `gpu_memory_profiles`; what it does not say is as in `base`. It has no place for a cache type."""
+def profile(setting: Setting, max_used_mib: int, model: str, base: str, deployed_cache_type: str) -> dict[str, Any]:
+    """The profile for `gpu_memory_profiles`; what it does not say is as in `base`, or as it is deployed."""
+    cache = {} if setting.kv_cache_type == deployed_cache_type else {"kv_cache_type": setting.kv_cache_type}
     return {
         "extends": base,
         "models": [model],
@@ -436,6 +443,7 @@ def profile(setting: Setting, max_used_mib: int, model: str, base: str) -> dict[
             "num_parallel": setting.num_parallel,
             "num_batch": setting.num_batch,
             "gpu_layers": setting.num_gpu,
+            **cache,
             "max_used_mib": max_used_mib,
         },
     }

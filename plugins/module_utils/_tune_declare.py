@@ -73,7 +73,7 @@ def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping
         return {"problems": [f"{leave_mib} MiB are left for the backend, which is all of the threshold {threshold}"]}
     gpu = {name: gpus[0].get(name) for name in ("uuid", "name", "total_mib", "reserved_mib")}
     intent = declared["profile"]["intent"]
-    base = {name: intent[name] for name in ("num_ctx", "num_parallel", "num_batch") if name in intent}
+    base = {name: intent[name] for name in ("num_ctx", "num_parallel", "num_batch", "kv_cache_type") if name in intent}
     digests = {str(each["name"]): each["digest"] for each in read["ollama"]["api"]["models"]}
     made_of = [
         gpu["name"],
@@ -150,11 +150,10 @@ def _model(declared: Mapping[str, Any], named: Any) -> tuple[str, list[str]]:
 
 def _threshold(declared: Mapping[str, Any], mode: Any, named: Any) -> tuple[int, list[str]]:
     """The operator's own threshold, or the guide's of its ladder "Too slow?", or the profile's."""
-    number = _profile.canonical_mib(named)
-    bound = _profile.INTENTS["max_used_mib"]
-    if number is None or (number != 0 and not bound.least <= number <= bound.most):
-        allowed = f"MiB, as 12288 or 12GiB, from {bound.least} to {bound.most}; 0 for the profile's"
-        return 0, [f"gpu_memory_tune_max_used_mib = {named!r} must be {allowed}"]
+    bound = _profile.NUMBERS["max_used_mib"]
+    number = 0 if _profile.canonical_mib(named) == 0 else bound.read(named)
+    if number is None:
+        return 0, [f"gpu_memory_tune_max_used_mib = {named!r} must be {bound.form}; 0 for the profile's"]
     own = (declared["profile"] or {}).get("max_used_mib")
     chosen = number or (_tune.TOO_SLOW_MAX_USED_MIB if mode == "too_slow" else own)
     if not chosen:

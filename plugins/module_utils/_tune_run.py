@@ -27,6 +27,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _sampler,
     _second_server,
     _secrets,
+    _settings,
     _speed,
     _tune,
 )
@@ -48,7 +49,9 @@ class CannotTune(Exception):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to tune. `base`: num_ctx, num_parallel and num_batch of the profile; `profiles`: intents by name."""
+    """What to tune. `base`: what the profile says of num_ctx, num_parallel, num_batch and kv_cache_type; `profiles`:
+    intents by name.
+    """
 
     unit: str
     url: str
@@ -117,7 +120,7 @@ class Tuning:
     def plan(self) -> None:
         """Predict every setting in bounds (of a ladder: of its first step's), the best first."""
         wanted = self.wanted
-        base = {"num_batch": _tune.NUM_BATCH, **wanted.base, "kv_cache_type": self.deployed.kv_cache_type}
+        base = {"num_batch": _tune.NUM_BATCH, "kv_cache_type": self.deployed.kv_cache_type, **wanted.base}
         over, at_least = wanted.over, wanted.at_least
         if wanted.mode != "search":
             over = at_least = {}
@@ -185,10 +188,12 @@ class Tuning:
             yield self.deployed
             return
         unload_all(self.deployed.url)
-        changes = {
-            "OLLAMA_NUM_PARALLEL": str(setting.num_parallel),
-            "OLLAMA_KV_CACHE_TYPE": setting.kv_cache_type,
-        }
+        intent: dict[str, Any] = {"num_parallel": setting.num_parallel}
+        if setting.kv_cache_type != self.deployed.kv_cache_type:
+            intent["kv_cache_type"] = setting.kv_cache_type
+        changes, unheard = _settings.ollama_environment(intent, [], _settings.parse_version(self.version))
+        if unheard:
+            raise CannotTune(f"Ollama {self.version} has no setting for {', '.join(unheard)} of {setting}")
         lives_s = int(4 * self.wanted.load_timeout) + 300
         try:
             with _second_server.running(self.deployed.unit, changes, lives_s) as url:

@@ -49,8 +49,6 @@ def block(result: Mapping[str, Any]) -> str:
         lines.append(_line("note", f"{', '.join(lost)} was loaded before, and could not be loaded again"))
     if result.get("note"):
         lines.append(_line("note", result["note"]))
-    if result.get("cache_note"):
-        lines.append(_line("note", result["cache_note"]))
     if len(result["hosts"]) > 1:
         lines.append(_line("for", f"{', '.join(result['hosts'])}: the same GPU, Ollama and model"))
     lines += [_line("file", path) for path in result.get("files") or []]
@@ -110,7 +108,7 @@ def profile_yaml(result: Mapping[str, Any]) -> str:
         _comment(f"{gpu['name']}, {gpu['total_mib']} MiB; Ollama {result['ollama']}; {result['model']}."),
         _comment(f"{setting_text(result['best'])}: {_measured(probe, result)}; others held {probe['others_mib']} MiB."),
         _comment(f"Why this one: {result['why']}."),
-        *(_comment(result[name]) for name in ("note", "cache_note") if result.get(name)),
+        *([_comment(result["note"])] if result.get("note") else []),
         f"gpu_memory_profile: {PROFILE}",
         "gpu_memory_profiles:",
         f"  {PROFILE}:",
@@ -120,17 +118,6 @@ def profile_yaml(result: Mapping[str, Any]) -> str:
         *(f"      {name}: {value}" for name, value in profile["intent"].items()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def cache_note(setting: Mapping[str, Any], deployed: str) -> str | None:
-    """A cache type other than the deployed one cannot go into a profile."""
-    kind = setting["kv_cache_type"]
-    if kind == deployed:
-        return None
-    return (
-        f"the cache is {kind}, which a profile has no place for: put OLLAMA_KV_CACHE_TYPE={kind} into a drop-in of "
-        "Ollama's unit first"
-    )
 
 
 def _comment(text: str) -> str:

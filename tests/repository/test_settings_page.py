@@ -14,6 +14,10 @@ FORMS = {
     "num_parallel": "the number",
     "max_loaded_models": "the number",
     "num_ctx": "the number, for requests that carry none",
+    "kv_cache_type": {
+        "OLLAMA_FLASH_ATTENTION": "true for a quantised one, which needs it",
+        "OLLAMA_KV_CACHE_TYPE": "the type",
+    },
     "margin_mib": {"OLLAMA_GPU_OVERHEAD": "bytes, the largest of all GPUs", "LLAMA_ARG_FIT_TARGET": "MiB for each GPU"},
 }
 
@@ -48,7 +52,7 @@ def nobody() -> Iterable[str]:
 def with_tables(text: str) -> str:
     """The page with the rows after each mark as the data has them."""
     for mark, rows in (("intents", intents()), ("variables", variables()), ("nobody", nobody())):
-        names = "the margin|`(?:num_parallel|max_loaded_models|num_ctx)`" if mark == "intents" else "`"
+        names = "the margin|`(?:num_parallel|max_loaded_models|num_ctx|kv_cache_type)`" if mark == "intents" else "`"
         found = re.compile(rf"(?:\| (?:{names})[^\n]*\n)*<!-- {mark} -->\n")
         assert found.search(text), f"docs/settings.md has no mark {mark}"
         text = found.sub(

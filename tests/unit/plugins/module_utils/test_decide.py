@@ -18,6 +18,8 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     source,
 )
 
+EARLIER = "/etc/systemd/system/ollama.service.d/override.conf"
+
 STABLE_ENV = built_in_profiles()["stable"]["env"]
 
 
@@ -112,8 +114,8 @@ def test_a_change_needs_a_load_though_a_proof_of_the_wanted_state_is_kept():
         {"nvml__gpus": [gpu(), gpu(1)]},
         {"ollama__api__version": "0.32.16"},
         {"ollama__api__models": [{"name": MODEL, "digest": "d2"}]},
-        {"ollama__unit__environment": {**STABLE_ON_0_32, "OLLAMA_KV_CACHE_TYPE": "q8_0"}},
-        {"ollama__unit__environment_files": [{"path": "/e", "environment": {"OLLAMA_FLASH_ATTENTION": "1"}}]},
+        {"ollama__unit__sources": [source("drop-in", EARLIER, {"OLLAMA_KV_CACHE_TYPE": "q8_0"})]},
+        {"ollama__unit__sources": [source("EnvironmentFile", "/e", {"OLLAMA_FLASH_ATTENTION": "1"})]},
     ],
     ids=str,
 )
@@ -391,7 +393,6 @@ def test_load_timeout(load, seconds):
 # Preflight ----------------------------------------------------------------------------------------------------------
 
 LATER = "/etc/systemd/system/ollama.service.d/zzz-site.conf"
-EARLIER = "/etc/systemd/system/ollama.service.d/override.conf"
 PARALLEL_4 = {"OLLAMA_NUM_PARALLEL": "4"}
 PROBLEMS = {
     "a later drop-in that takes all back": (

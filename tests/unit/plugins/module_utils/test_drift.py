@@ -218,6 +218,30 @@ CLIENTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("flags", "load", "state", "effect"),
+    [
+        (["--cache-type-k", "q8_0", "--cache-type-v", "q8_0"], {}, _drift.IN_FORCE, "the cache is q8_0"),
+        ([], {}, _drift.INSTEAD, "the cache is f16"),
+        ([], {"cache_type": "q8_0"}, _drift.IN_FORCE, "the cache is q8_0"),  # sent, up to 0.24
+    ],
+)
+def test_the_type_of_the_cache_is_read_back_from_the_runner(
+    flags: list[str], load: dict[str, str], state: str, effect: str
+) -> None:
+    q8 = {**STABLE_ON_0_32, "OLLAMA_KV_CACHE_TYPE": "q8_0"}
+    one = {**journal()["last_load"], "command": [*RUNNER, *flags], **load}
+    host = server(
+        started=q8,
+        sources=[source("unit", UNIT_PATH), source("drop-in", DROP_IN_PATH, q8)],
+        drop_ins__own=drop_in(q8),
+        runners=[{"pid": 400, "command": one["command"], "environment": q8}],
+        journal=journal(loads=[one], last_load=one, server_config=q8),
+    )
+    found = row(host, "OLLAMA_KV_CACHE_TYPE", overrides={"intent": {"kv_cache_type": "q8_0"}})
+    assert (found["state"], found["effect"]) == (state, effect)
+
+
 def row(host: dict[str, Any], name: str, **declaration: Any) -> dict[str, Any]:
     (found,) = (row for row in _drift.drift(declared(**declaration), host) if row["name"] == name)
     return found

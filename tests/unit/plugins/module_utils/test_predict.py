@@ -58,6 +58,37 @@ def test_only_models_that_ollama_would_admit_count_together(total_mib: int, toge
     assert predicted["models"] == together
 
 
+Q8 = {"OLLAMA_KV_CACHE_TYPE": "q8_0"}
+KV_OF_F16, KV_OF_Q8 = 1024, 544
+
+
+@pytest.mark.parametrize(
+    ("overrides", "ours", "others", "runs", "kv_mib"),
+    [
+        ({"kv_cache_type": "q8_0"}, {}, {}, {}, KV_OF_Q8),  # before it is deployed
+        ({}, Q8, {}, Q8, KV_OF_F16),  # deployed by a profile that said so; this one does not
+        ({}, Q8, Q8, Q8, KV_OF_Q8),  # an operator's own drop-in says so as well
+        ({}, {}, {}, Q8, KV_OF_Q8),  # a wrapper sets it
+        ({"kv_cache_type": "f16"}, {}, Q8, Q8, KV_OF_F16),
+    ],
+)
+def test_the_cache_is_planned_as_it_will_be_under_the_profile(
+    overrides: dict[str, str], ours: dict[str, str], others: dict[str, str], runs: dict[str, str], kv_mib: int
+) -> None:
+    read = builders.read(
+        ollama__api__show={MODEL: show("llama31-8b-q8_0")},
+        ollama__drop_ins__own=builders.drop_in({**builders.STABLE_ON_0_32, **ours}),
+        ollama__unit__sources=[
+            builders.source("drop-in", "/etc/systemd/system/ollama.service.d/override.conf", others),
+            builders.source("drop-in", builders.DROP_IN_PATH, {**builders.STABLE_ON_0_32, **ours}),
+        ],
+        ollama__process__environment={**builders.STABLE_ON_0_32, **runs},
+    )
+    predicted, _unused = _predict.predict(builders.declared(overrides={"intent": overrides}), read, "0.32.15")
+    assert predicted is not None
+    assert predicted["kv_mib"] == kv_mib
+
+
 def test_nothing_to_plan_is_none_and_no_error() -> None:
     assert _predict.predict(builders.declared(), builders.read(), "0.32.15") == (None, [])
     assert _predict.predict(builders.declared(), builders.read(), None) == (None, [])

@@ -50,6 +50,23 @@ def test_a_margin_is_bytes_up_to_0_24_and_mib_since_0_30(margins, overhead, fit_
     assert _settings.ollama_environment({}, margins, (0, 30, 0)) == ({"LLAMA_ARG_FIT_TARGET": fit_target}, [])
 
 
+@pytest.mark.parametrize(
+    "version, cache_type, wanted, unheard",
+    [
+        ("0.4.9", "q8_0", {}, ["kv_cache_type"]),
+        ("0.5.0", "q8_0", {"OLLAMA_FLASH_ATTENTION": "true", "OLLAMA_KV_CACHE_TYPE": "q8_0"}, []),
+        ("0.24.0", "q4_0", {"OLLAMA_FLASH_ATTENTION": "true", "OLLAMA_KV_CACHE_TYPE": "q4_0"}, []),
+        ("0.24.0", "f16", {"OLLAMA_KV_CACHE_TYPE": "f16"}, []),
+        ("0.24.0", "q5_0", {}, ["kv_cache_type"]),  # it would take f16, with a warning
+        ("0.30.0", "q5_0", {"OLLAMA_KV_CACHE_TYPE": "q5_0"}, []),
+        ("0.32.15", "q8_0", {"OLLAMA_KV_CACHE_TYPE": "q8_0"}, []),  # which switches flash attention on by itself
+    ],
+)
+def test_a_type_of_cache_is_written_where_the_release_takes_it(version, cache_type, wanted, unheard):
+    intent = {"kv_cache_type": cache_type}
+    assert _settings.ollama_environment(intent, [], _settings.parse_version(version)) == (wanted, unheard)
+
+
 def test_the_variables_that_carry_a_margin():
     assert sorted(_settings.MARGINS) == ["LLAMA_ARG_FIT_TARGET", "OLLAMA_GPU_OVERHEAD"]
 

@@ -34,8 +34,7 @@ def result(**changes: Any) -> dict[str, Any]:
         "why": "it held",
         "curve": [{"num_gpu": n, "peak_mib": 1500 + 253 * n, "tokens_per_s": 5.0 + n} for n in range(34)],
         "guide_walk": {"layers": [40, 35, 30, 25], "load_tests": 4, "ends_at": 25},
-        "profile": _tune.profile(setting, 9000, "llama3.1:8b-instruct-q8_0", "stable"),
-        "cache_note": None,
+        "profile": _tune.profile(setting, 9000, "llama3.1:8b-instruct-q8_0", "stable", "f16"),
         "files": ["/x/gpu01.tune.yml"],
         "loaded_before": ["qwen2.5:3b"],
         "loaded_again": ["qwen2.5:3b"],
@@ -108,12 +107,12 @@ def test_a_hosts_words_stay_comments(name: str) -> None:
     assert set(yaml.safe_load(_tune_text.profile_yaml(found))) == {"gpu_memory_profile", "gpu_memory_profiles"}
 
 
-def test_a_cache_type_has_no_place_in_a_profile() -> None:
-    assert _tune_text.cache_note(BEST, "f16") is None
-    note = _tune_text.cache_note({**BEST, "kv_cache_type": "q8_0"}, "f16")
-    assert note and "OLLAMA_KV_CACHE_TYPE=q8_0" in note
-    assert note in _tune_text.block(result(cache_note=note))
-    assert note in _tune_text.profile_yaml(result(cache_note=note))
+def test_a_profile_names_a_cache_type_that_is_not_deployed_already() -> None:
+    setting = _tune.Setting(**{**BEST, "kv_cache_type": "q8_0"})
+    for deployed, wanted in (("f16", "q8_0"), ("q8_0", None)):
+        found = result(profile=_tune.profile(setting, 9000, "m", "stable", deployed))
+        intent = yaml.safe_load(_tune_text.profile_yaml(found))["gpu_memory_profiles"]["tuned"]["intent"]
+        assert intent.get("kv_cache_type") == wanted
 
 
 # --- the picture ---
