@@ -52,7 +52,7 @@ class LookupModule(LookupBase):
         self.set_options(var_options=variables, direct=kwargs)
         try:
             hosts = _fleet.matching(terms[0], variables or {}, self._loader)
-            if _waves.check_canary(self.get_option("canary")) == "first":
+            if _waves.check_canary(self.get_option("canary")) == "first" or not hosts:
                 return [terms[0]]  # Ansible finds the same hosts again, and faster than by their names
             return _waves.in_order(hosts, _fleet.kinds(hosts, variables or {}))
         except ValueError as problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible import context
 from ansible.parsing.dataloader import DataLoader
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _fleet
 
@@ -24,6 +25,11 @@ def test_the_hosts_of_a_pattern_within_the_limit_in_the_order_of_the_inventory()
 def test_an_inventory_without_hosts_says_how_to_get_some():
     with pytest.raises(ValueError, match="the inventory has no hosts: start the lab with ./script/lab up"):
         matching("all", variables={"groups": {"all": []}})
+
+
+def test_a_syntax_check_needs_no_inventory(monkeypatch):
+    monkeypatch.setattr(context, "CLIARGS", {"syntax": True})
+    assert matching("all", variables={"groups": {"all": []}}) == []
 
 
 @pytest.mark.parametrize(
