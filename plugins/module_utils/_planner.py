@@ -319,7 +319,7 @@ def plan(
         warnings.append(
             f"num_gpu {scenario.num_gpu} caps nothing: the model has {model.offloadable} layers, all are on the GPU"
         )
-    if scenario.num_gpu >= 0 and scenario.num_gpu >= model.offloadable and engine.llama_server:
+    if scenario.num_gpu >= model.offloadable and engine.llama_server:
         warnings.append(
             "an explicit num_gpu switches Ollama's fitting off: what does not fit fails, it is not moved to the CPU"
         )

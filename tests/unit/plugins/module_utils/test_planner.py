@@ -117,6 +117,8 @@ def test_host_layers_cost_a_copy_only_where_there_are_some() -> None:
     none = plan(MODELS[LLAMA], Scenario(num_gpu=33, num_batch=512), ollama_version=TODAY)
     tiny = plan(MODELS[LLAMA], Scenario(num_gpu=20, num_batch=16), ollama_version=TODAY)
     assert largest <= some.op_offload_mib < 3 * largest
+    assert some.band_mib["op_offload_mib"] == pytest.approx([0, 1.25 * some.op_offload_mib])
+    assert "op_offload_mib" not in none.band_mib
     assert none.op_offload_mib == tiny.op_offload_mib == 0
 
 
@@ -157,6 +159,12 @@ def test_what_a_cap_counts_depends_on_the_release(version: str, num_gpu: int, la
         (65536, {"flash_attention": False, "gpu_mib": 16000}, 512),
         (8192, {"flash_attention": False, "gpu_mib": 8000}, 256),
         (4096, {"flash_attention": False, "gpu_mib": 8000}, 512),
+        (4097, {"flash_attention": False, "gpu_mib": 8192}, 256),
+        (4097, {"flash_attention": False, "gpu_mib": 8193}, 512),
+        (8192, {"flash_attention": False}, 512),
+        (8192, {"predicted_mib": 7232, "available_mib": 10000}, 1024),
+        (8192, {"predicted_mib": 7233, "available_mib": 10000}, 512),
+        (32768, {}, 1024),
         (8192, {"embedding": True}, 2048),
         (512, {"embedding": True}, 512),
     ],
@@ -649,17 +657,49 @@ def test_0_30_may_keep_as_few_logits_as_0_31_so_the_band_reaches_down_to_them() 
     assert (low, high) == (pytest.approx(later.compute_mib), pytest.approx(1.1 * early.compute_mib))
 
 
-def test_the_bands_of_compute_are_as_wide_as_comparing_has_shown() -> None:
-    large, small = (
-        plan(MODELS[LLAMA], Scenario(num_batch=batch), ollama_version=TODAY) for batch in (2048, 512)
-    )  # fmt: skip
-    assert large.compute_mib * 0.2 > 48 > small.compute_mib * 0.2  # else this shows nothing
-    assert large.band_mib["compute_mib"] == pytest.approx([large.compute_mib * 0.8, large.compute_mib * 1.2])
-    assert small.band_mib["compute_mib"] == pytest.approx([small.compute_mib - 48, small.compute_mib + 48])
-    recurrent = plan(architecture("mamba-2.8b"), Scenario(num_batch=512), ollama_version=TODAY)
-    wide = max(64, recurrent.compute_mib * 0.25)
-    assert recurrent.band_mib["compute_mib"] == pytest.approx(
-        [max(recurrent.compute_mib - wide, 0), recurrent.compute_mib + wide]
+@pytest.mark.parametrize(
+    ("name", "version", "least_mib", "share"),
+    [(LLAMA, TODAY, 48, 0.2), ("mamba-2.8b", TODAY, 64, 0.25)],
+    ids=["attention", "recurrent"],
+)
+def test_the_band_of_compute_is_as_wide_as_comparing_has_shown(
+    name: str, version: str, least_mib: float, share: float
+) -> None:
+    model = MODELS.get(name) or architecture(name)
+    seen = set()
+    for batch in (1, 512, 4096):
+        prediction = plan(model, Scenario(num_ctx=4096, num_batch=batch), ollama_version=version)
+        compute = prediction.compute_mib
+        off = max(least_mib, share * compute)
+        assert prediction.band_mib["compute_mib"] == pytest.approx([max(compute - off, 0), compute + off])
+        seen.add((compute < least_mib, compute * share > least_mib))
+    assert seen == {(True, False), (False, False), (False, True)}  # else this shows less than it says
+
+
+def test_what_a_recurrent_model_keeps_does_not_grow_with_the_context() -> None:
+    short, long = (
+        plan(architecture("mamba-2.8b"), Scenario(num_ctx=tokens, num_batch=512), ollama_version=TODAY)
+        for tokens in (1024, 8192)
+    )
+    assert short.kv_mib == long.kv_mib > 0
+
+
+def test_before_0_30_the_band_of_compute_is_wide() -> None:
+    prediction = plan(MODELS[LLAMA], Scenario(num_batch=512), ollama_version="0.24.0")
+    compute = prediction.compute_mib
+    assert prediction.band_mib["compute_mib"] == pytest.approx([compute * 0.6, compute * 1.4 + 40])
+
+
+@pytest.mark.parametrize(
+    ("num_gpu", "version", "said"),
+    [(-1, TODAY, 0), (32, TODAY, 0), (33, TODAY, 1), (34, TODAY, 2), (33, "0.24.0", 0), (34, "0.24.0", 1)],
+)
+def test_that_a_cap_caps_nothing_and_switches_fitting_off_is_said(num_gpu: int, version: str, said: int) -> None:
+    warnings = plan(MODELS[LLAMA], Scenario(num_gpu=num_gpu, num_batch=512), ollama_version=version).warnings
+    assert len(warnings) == said
+    assert any("caps nothing" in warning for warning in warnings) == (num_gpu > 33)
+    assert any("switches Ollama's fitting off" in warning for warning in warnings) == (
+        num_gpu >= 33 and version == TODAY
     )
 
 
