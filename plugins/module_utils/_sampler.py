@@ -26,7 +26,6 @@ TIMELINE_POINTS = 500
 LISTING_INTERVAL_S = 1.0
 UNSEEN_LIMIT_MS = 2000  # a GPU that went unread for longer than this may have done anything
 PROGRESS_INTERVAL_S = 0.5
-PRIORITY = -10  # halves the worst gap where the load keeps all cores busy; root only
 ENDED_PROCESSES_KEPT = 128  # the driver forgets older ones, whatever its buffer size says
 EVIDENCE = ("none", "sampled", "bounded")  # weakest first
 RUNNER_NAMES = ("llama-server", "ollama_llama_server")
@@ -363,6 +362,18 @@ def _choose(nvml: ModuleType, wanted: Sequence[str]) -> list[_Watch]:
     return sorted(watches.values(), key=lambda watch: watch.index)
 
 
+def _come_first() -> None:
+    """Ahead of all that keeps the cores busy, which would be gaps: in real time, for far below a percent of a core.
+
+    Only root may, and not in every container or control group; a gap says what came of it.
+    """
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, 0, -10)
+
+
 def _sample(
     send: _child.Send, lifeline: int, wanted: Sequence[str], interval_s: float, bindings_path: str | None
 ) -> None:
@@ -375,8 +386,7 @@ def _sample(
         return
     gc.freeze()
     gc.disable()  # nothing below makes cycles, and a collection is a gap
-    with contextlib.suppress(OSError):
-        os.setpriority(os.PRIO_PROCESS, 0, PRIORITY)
+    _come_first()
     started = now = time.monotonic()
     for watch in watches:
         watch.list_processes(now)

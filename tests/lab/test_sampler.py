@@ -50,6 +50,22 @@ def progress_until(sampler: _sampler.Sampler, peak_mib: int) -> None:
         assert time.monotonic() < deadline
 
 
+def allowed(set_it: str) -> bool:
+    """Whether a process of this user, in this control group, may do so."""
+    return subprocess.run([sys.executable, "-c", f"import os; {set_it}"], capture_output=True).returncode == 0
+
+
+def test_the_sampler_comes_before_what_keeps_the_cores_busy(gpus: Any, sampler: _sampler.Sampler) -> None:
+    sampler.start()
+    assert sampler._child is not None
+    pid = sampler._child.pid
+    if allowed("os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))"):
+        assert os.sched_getscheduler(pid) == os.SCHED_RR
+    elif allowed("os.setpriority(os.PRIO_PROCESS, 0, -10)"):
+        assert os.getpriority(os.PRIO_PROCESS, pid) == -10
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "only the child"
+
+
 def test_every_spike_longer_than_the_reported_gap_is_seen(
     gpus: Any, sampler: _sampler.Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
