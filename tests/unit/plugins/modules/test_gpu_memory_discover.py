@@ -14,7 +14,7 @@ from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_disco
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.fake_ollama import FakeOllama, Model
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.modules.run_module import Run
 
-WAITS = "import sys; sys.stdin.read()"
+WAITS = "import sys; print('up', flush=True); sys.stdin.read()"
 Start = Callable[..., int]
 
 
@@ -33,8 +33,11 @@ def start(units: dict[int, str]) -> Iterator[Start]:
     processes = []
 
     def started(directory: Path, words: list[str], unit: str, **environment: str) -> int:
-        process = subprocess.Popen(words, cwd=directory, env=environment, stdin=subprocess.PIPE)
+        process = subprocess.Popen(
+            words, cwd=directory, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         processes.append(process)
+        assert process.stdout and process.stdout.readline() == "up\n"  # only now /proc has all of it
         units[process.pid] = unit
         return process.pid
 
