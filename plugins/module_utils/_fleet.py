@@ -142,28 +142,17 @@ def _thinned(record: Mapping[str, Any], points: int) -> dict[str, Any]:
     gpus = [
         {**gpu, "timeline": _thin(gpu["timeline"], points)} if gpu.get("timeline") else gpu for gpu in record["gpus"]
     ]
-    sampling = {name: value for name, value in (record.get("sampling") or {}).items() if name != "timeline"}
     first = record.get("first")
     return {
         **record,
         "gpus": gpus,
-        "sampling": sampling or None,
         "first": {name: first.get(name) for name in FIRST} if first else None,
     }
 
 
 def _thin(points: Sequence[Sequence[float]], most: int) -> list[list[float]]:
     times, used = ([point[column] for point in points] for column in (0, 1))
-    return _without_flats([list(pair) for pair in _sampler.timeline(times, used, most)])
-
-
-def _without_flats(points: list[list[float]]) -> list[list[float]]:
-    """Without the points that a line goes straight through, since those before and after are as high."""
-    return [
-        point
-        for index, point in enumerate(points)
-        if not (0 < index < len(points) - 1 and points[index - 1][1] == point[1] == points[index + 1][1])
-    ]
+    return _sampler.without_levels(_sampler.timeline(times, used, most))
 
 
 def _bounded(value: Any, name: str = "") -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _calibration, _drift, _text, _verdict
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _calibration, _drift, _sampler, _text, _verdict
 
 GOOD = ("pass",)
 STATES = (_drift.IN_FORCE, _drift.PARTIAL, _drift.INSTEAD, _drift.NO_EFFECT, _drift.VOID)
@@ -51,9 +51,7 @@ def record(
         "predicted": (decision or {}).get("predicted"),
         "settings": [],
         "load": load.get("load"),
-        "sampling": {name: load.get(name) for name in ("samples", "interval_ms", "max_gap_ms", "timeline")}
-        if load
-        else None,
+        "sampling": {name: load.get(name) for name in ("samples", "interval_ms", "max_gap_ms")} if load else None,
         "versions": {
             "ollama": (now.get("ollama") or {}).get("api", {}).get("version"),
             "driver": (now.get("nvml") or {}).get("driver_version"),
@@ -92,7 +90,11 @@ def record(
 def _gpus(load: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """As the load test saw them, which does not know their names; without one, as they were read."""
     names = {gpu["uuid"]: gpu.get("name") for gpu in known}
-    return [{**gpu, "name": names.get(gpu["uuid"])} for gpu in load.get("gpus") or []] or list(known)
+    loaded = [
+        {**gpu, "name": names.get(gpu["uuid"]), "timeline": _sampler.without_levels(gpu["timeline"])}
+        for gpu in load.get("gpus") or []
+    ]
+    return loaded or list(known)
 
 
 def block(record: Mapping[str, Any], undo: str | None = None) -> str:

@@ -45,6 +45,15 @@ def timeline(times: Sequence[float], used: Sequence[float], points: int) -> list
     ]
 
 
+def without_levels(points: Sequence[Sequence[float]]) -> list[list[float]]:
+    """A timeline without the points that a level line goes straight through: most of them, and nothing is lost."""
+    return [
+        list(point)
+        for index, point in enumerate(points)
+        if not (0 < index < len(points) - 1 and points[index - 1][1] == point[1] == points[index + 1][1])
+    ]
+
+
 class Samples:
     """The reads of one GPU, in memory that does not grow with their number.
 

@@ -42,7 +42,6 @@ def test_points_on_a_flat_line_are_left_out():
     record["gpus"][0]["timeline"] = [[0, 5], [1, 5], [2, 5], [3, 9], [4, 9], [5, 9], [6, 9]]
     (host,) = _fleet.fleet([record], 1.0)["hosts"]
     assert host["gpus"][0]["timeline"] == [[0, 5], [2, 5], [3, 9], [6, 9]]
-    assert "timeline" not in host["sampling"]  # it is that of the GPU with the highest peak
 
 
 def test_a_thousand_hosts_that_say_a_lot_stay_a_few_mb():
