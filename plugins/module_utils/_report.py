@@ -87,14 +87,14 @@ def record(
     return result
 
 
-def _gpus(load: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _gpus(load: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """As the load test saw them, which does not know their names; without one, as they were read."""
     names = {gpu["uuid"]: gpu.get("name") for gpu in known}
     loaded = [
-        {**gpu, "name": names.get(gpu["uuid"]), "timeline": _sampler.without_levels(gpu["timeline"])}
+        {**gpu, "name": names.get(gpu["uuid"]), "timeline": _sampler.without_levels(gpu.get("timeline") or [])}
         for gpu in load.get("gpus") or []
     ]
-    return loaded or list(known)
+    return loaded or [dict(gpu) for gpu in known]
 
 
 def block(record: Mapping[str, Any], undo: str | None = None) -> str:
