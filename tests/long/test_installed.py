@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The built artifact, installed for a user who has nothing else, does the demo's road by name, from an empty directory."""
+"""The built artifact, installed beside nothing but what README.md asks for, does the demo's road by name."""
 
 from __future__ import annotations
 
