@@ -181,7 +181,7 @@ def test_the_record_has_the_fields_that_others_rely_on():
     assert result["versions"] == {"ollama": "0.32.15", "driver": "550.163.01"}
     assert result["predicted"] == PREDICTED
     assert result["load"]["p95_s"] == 6.2
-    assert result["gpus"] == [{**load()["gpus"][0], "name": "NVIDIA GeForce RTX 4060 Ti"}]
+    assert result["gpus"] == [{**load()["gpus"][0], "name": "NVIDIA GeForce RTX 4060 Ti", "timeline": []}]
 
 
 @pytest.mark.parametrize("reasons, text", [([], None), (["a"], "a"), (["a", "b"], "a; b")])
