@@ -1,0 +1,122 @@
+"""May the next wave start? The records of the waves before it decide, and what their hosts say when read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleActionFail
+from ansible_collections.selo.gpu_memory.plugins.action import gpu_memory_gate
+from ansible_collections.selo.gpu_memory.tests.unit import builders
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
+
+HOSTS = ["canary", "gpu02", "gpu03"]
+
+
+def ended(host: str, verdict: str = "pass", **changes: Any) -> dict[str, Any]:
+    return {"host": host, "wave": 1, "verdict": verdict, "ok": verdict == "pass", "acted": True, **changes}
+
+
+def play(*results: dict[str, Any] | None, batch: list[str] | None = None, **of_host: Any) -> dict[str, Any]:
+    """The variables of the second wave after hosts that have ended with `results`."""
+    declared = {"__gpu_memory_declared": {"restore_after": 240}}
+    return {
+        "ansible_play_batch": batch or HOSTS[len(results) :],
+        "ansible_play_hosts_all": HOSTS,
+        "hostvars": {
+            host: {**declared, **of_host, **({"gpu_memory_result": result} if result else {})}
+            for host, result in zip(HOSTS, [*results, *[None] * len(HOSTS)])
+        },
+    }
+
+
+@pytest.fixture
+def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    seconds: list[float] = []
+    monkeypatch.setattr(gpu_memory_gate.time, "sleep", seconds.append)
+    return seconds
+
+
+def test_the_first_wave_starts(act: Act) -> None:
+    result = act("gpu_memory_gate", play(batch=["canary"]))
+    assert (result["open"], result["wave"], result["reason"], result["changed"]) == (True, 1, None, False)
+    assert (result["restore_after"], result["watchers"], result["spoilt"]) == (240, {}, [])
+
+
+def test_a_good_wave_lets_the_next_start_and_its_hosts_wait_for_each_other(act: Act) -> None:
+    result = act("gpu_memory_gate", play(ended("canary")))
+    assert (result["open"], result["wave"], result["restore_after"]) == (True, 2, 260)
+
+
+@pytest.mark.parametrize("allowed", [None, 0, "50"])
+def test_a_bad_wave_closes_the_gate_and_says_who(act: Act, allowed: Any) -> None:
+    result = act("gpu_memory_gate", play(ended("canary", "rolled_back")), max_fail_percentage=allowed)
+    assert (result["open"], result["reason"]) == (False, "wave 1 closed the gate: canary rolled_back")
+    assert act("gpu_memory_gate", play(None), max_fail_percentage=allowed)["reason"].endswith("canary lost")
+
+
+def test_as_many_may_fail_as_was_said(act: Act) -> None:
+    assert act("gpu_memory_gate", play(ended("canary", "fail")), max_fail_percentage=100)["open"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"max_fail_percentage": "many"},
+            "gpu_memory_max_fail_percentage = 'many' must be a percentage, from 0 to 100",
+        ),
+        ({"max_fail_percentage": 101}, "gpu_memory_max_fail_percentage = 101 must be"),
+        ({"bake_minutes": -1}, "gpu_memory_bake_minutes = -1 must be minutes, from 0 to 10080"),
+        ({"bake_minutes": True}, "gpu_memory_bake_minutes = True must be"),
+    ],
+)
+def test_what_is_no_number_stops_the_run_by_name(act: Act, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(AnsibleActionFail, match=message):
+        act("gpu_memory_gate", play(), **given)
+
+
+def test_between_waves_it_waits_and_the_next_wave_looks_after_the_earlier(act: Act, slept: list[float]) -> None:
+    result = act("gpu_memory_gate", play(ended("canary")), bake_minutes="1.5")
+    assert slept == [90]
+    assert result["watchers"] == {"gpu02": ["canary"]}
+    assert "the gate is open; wave 2 starts at " in act.text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "check_mode"),
+    [
+        (play(), False),
+        (play(ended("canary", "fail")), False),
+        (play(ended("canary", acted=False)), False),
+        (play(ended("canary")), True),
+    ],
+    ids=["first wave", "closed", "nothing was changed", "check mode"],
+)
+def test_it_waits_for_nothing_else(act: Act, slept: list[float], variables: Any, check_mode: bool) -> None:
+    assert act("gpu_memory_gate", variables, check_mode=check_mode, bake_minutes=1)["watchers"] == {}
+    assert slept == []
+
+
+def watched(**changes: Any) -> dict[str, Any]:
+    return {"__gpu_memory_watched": {"results": [{"item": "canary", **builders.read(**changes)}]}}
+
+
+def test_a_host_that_did_not_last_closes_the_gate_and_its_record_says_so(act: Act, tmp_path: Path) -> None:
+    variables = play(ended("canary"))
+    variables["hostvars"]["gpu02"].update(watched(**{"ollama__unit__active_state": "failed"}))
+    result = act("gpu_memory_gate", variables, watched=True, report_dir=str(tmp_path))
+    assert (result["open"], result["reason"]) == (False, "wave 1 closed the gate: canary fail")
+    record = json.loads((tmp_path / "canary.json").read_text())
+    assert (record["verdict"], record["ok"]) == ("fail", False)
+    assert record["reason"] == "it passed, but did not last: ollama.service is failed"
+    assert result["spoilt"] == [record]
+
+
+def test_a_host_that_lasts_stays_as_it_was_recorded(act: Act, tmp_path: Path) -> None:
+    variables = play(ended("canary"))
+    variables["hostvars"]["gpu02"].update(watched())
+    result = act("gpu_memory_gate", variables, watched=True, report_dir=str(tmp_path))
+    assert (result["open"], result["spoilt"], list(tmp_path.iterdir())) == (True, [], [])

@@ -1,0 +1,121 @@
+"""The verdict of a load and of a host's whole run, and the record that is left of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _verdict
+from ansible_collections.selo.gpu_memory.tests.unit import builders
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
+
+VARIABLES = {"inventory_hostname": "gpu01"}
+OPEN = {"open": True, "wave": 2, "reason": None}
+BREACH = builders.load(breached=True, peak_used_mib=13000, msg="GPU 0 reached 13000 MiB, max_used_mib is 12288")
+
+
+def given(tmp_path: Path, at: str, **changes: Any) -> dict[str, Any]:
+    declared = builders.declared()
+    read = builders.read(**{"backend__env_files__0__values__CHAT_NUM_CTX": "8192"})
+    return {
+        "at": at,
+        "declared": declared,
+        "report_dir": str(tmp_path / "report"),
+        "gate": OPEN,
+        "read": read,
+        "decision": {**_decide.decide(declared, read, True)},
+        "kept": {"generation": "0001"},
+        "load": builders.load(),
+        "after": builders.read(),
+        **changes,
+    }
+
+
+def judge(act: Act, given: dict[str, Any], check_mode: bool = False) -> Any:
+    return act("gpu_memory_judge", VARIABLES, check_mode=check_mode, **given)
+
+
+def test_a_load_that_went_well_passes_with_its_record(act: Act, tmp_path: Path) -> None:
+    result = judge(act, given(tmp_path, "load", enforce=True))
+    assert (result["verdict"], result["reasons"], result["changed"]) == ("pass", [], False)
+    record = result["record"]
+    assert (record["schema"], record["host"], record["verdict"]) == (_verdict.SCHEMA, "gpu01", "pass")
+    assert (record["peak_used_mib"], record["max_used_mib"], record["generation"]) == (11690, 12288, "0001")
+    assert not (tmp_path / "report").exists()  # that is for the end
+
+
+@pytest.mark.parametrize("enforce", [True, False])
+def test_a_breach_fails_the_task_only_where_something_was_deployed(act: Act, tmp_path: Path, enforce: bool) -> None:
+    result = judge(act, given(tmp_path, "load", load=BREACH, enforce=enforce))
+    assert (result["verdict"], bool(result.get("failed")), "record" in result) == ("fail", enforce, False)
+    assert any("13000" in reason for reason in result["reasons"])
+    if enforce:
+        assert result["msg"] == "\n".join(["fail:", *(f"- {reason}" for reason in result["reasons"])])
+
+
+@pytest.mark.parametrize("check_mode", [True, False], ids=["check", "real"])
+def test_the_end_of_a_run_that_passed_is_recorded(act: Act, tmp_path: Path, check_mode: bool) -> None:
+    result = judge(act, given(tmp_path, "end", judged={"verdict": "pass", "reasons": []}), check_mode)
+    assert (result["verdict"], result["ok"], result["wave"], result["serves"]) == ("pass", True, 2, True)
+    assert (result["falls_back"], result["drained"], result["previous"]) == (False, False, None)
+    path = tmp_path / "report" / "gpu01.json"
+    assert path.exists() != check_mode
+    if not check_mode:
+        record = json.loads(path.read_text())
+        assert record.items() <= result.items() and "serves" not in record
+        again = judge(act, given(tmp_path, "end", judged={"verdict": "pass", "reasons": []}))
+        assert again["previous"]["at"] == record["at"]
+
+
+def test_a_closed_gate_leaves_a_host_untouched_and_well(act: Act, tmp_path: Path) -> None:
+    gate = {"open": False, "wave": 2, "reason": "wave 1 closed the gate: gpu00 fail"}
+    result = judge(act, given(tmp_path, "end", gate=gate, load={"skipped": True}, kept={"skipped": True}))
+    assert (result["verdict"], result["ok"], result["reason"]) == ("untouched", True, gate["reason"])
+    assert result["peak_used_mib"] is None
+
+
+def test_a_host_that_was_put_back_is_not_well_and_says_why(act: Act, tmp_path: Path) -> None:
+    back = {
+        "judged": {"verdict": "fail", "reasons": ["GPU 0 reached 13000 of 12288 MiB"], "failed": True},
+        "failure": {"task": "Judge the load", "message": "fail"},
+        "restored": {"changed": True, "generation": "0001", "services": {}, "error": None, "files": []},
+        "load": BREACH,
+    }
+    result = judge(act, given(tmp_path, "end", **back))
+    assert (result["verdict"], result["ok"], result["falls_back"]) == ("rolled_back", False, False)
+    assert any("13000" in reason for reason in result["reasons"])
+    fallback = builders.declared(fallback_profile="conservative")
+    assert judge(act, given(tmp_path, "end", **back, declared=fallback))["falls_back"]
+
+
+def test_problems_are_a_refusal_with_all_of_them(act: Act, tmp_path: Path) -> None:
+    decision = {"problems": ["a", "b"], "acts": False}
+    nothing = {"load": None, "after": None, "kept": None, "decision": decision}
+    result = judge(act, given(tmp_path, "end", **nothing))
+    assert (result["verdict"], result["reasons"], result["ok"]) == ("refused", ["a", "b"], False)
+
+
+def test_a_read_that_failed_counts_as_none(act: Act, tmp_path: Path) -> None:
+    lost = {"failed": True, "msg": "lost the connection to gpu01 during gpu_memory_info"}
+    failure = {"task": "Read the host", "message": lost["msg"], "lost_connection": True}
+    nothing = {"load": None, "after": None, "kept": None, "decision": None}
+    result = judge(act, given(tmp_path, "end", **nothing, read=lost, failure=failure))
+    assert (result["verdict"], result["ok"]) == ("untouched", False)
+    assert "lost the connection" in result["reason"]
+
+
+def test_users_that_are_still_kept_away_are_named(act: Act, tmp_path: Path) -> None:
+    hook = "gpu_memory_after_proof failed: connection refused"
+    passed = {"judged": {"verdict": "pass", "reasons": []}}
+    result = judge(act, given(tmp_path, "end", **passed, drained=True, hook_failure=hook))
+    assert (result["ok"], result["reasons"]) == (False, [hook, "users may still be kept away"])
+
+
+def test_a_proof_that_still_holds_is_recorded_again_with_its_date(act: Act, tmp_path: Path) -> None:
+    first = judge(act, given(tmp_path, "load"))["record"]
+    decision = {"problems": [], "acts": False, "notes": ["a note"], "proof": {"record": first, "at": 1000.0}}
+    result = judge(act, given(tmp_path, "end", decision=decision, load=None, after=None, kept=None))
+    assert (result["verdict"], result["acted"], result["proven_at"]) == ("pass", False, 1000.0)
+    assert (result["notes"], result["peak_used_mib"]) == (["a note"], 11690)

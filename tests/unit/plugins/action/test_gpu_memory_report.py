@@ -1,0 +1,62 @@
+"""The end of a run: what is shown of each host, and the fleet's two files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.tests.unit import recorded_fleet
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
+
+UNDO = "ansible-playbook selo.gpu_memory.rollback --limit {host}"
+PASS = {**recorded_fleet.recorded("pass"), "host": "gpu01", "ok": True}
+FAIL = {**recorded_fleet.recorded("fail"), "host": "gpu02", "ok": False}
+
+
+def play(*hosts: str, everybody: list[str] | None = None, **results: Any) -> dict[str, Any]:
+    hostvars = {host: {"gpu_memory_result": results[host]} if host in results else {} for host in hosts}
+    return {"ansible_play_hosts_all": list(hosts), "hostvars": hostvars, "groups": {"all": everybody or list(hosts)}}
+
+
+@pytest.mark.parametrize("check_mode", [True, False], ids=["check", "real"])
+def test_a_run_is_shown_host_by_host_and_written_as_a_page(act: Act, tmp_path: Path, check_mode: bool) -> None:
+    for record in (PASS, FAIL):
+        (tmp_path / f"{record['host']}.json").write_text(json.dumps(record))
+    variables = play("gpu01", "gpu02", gpu01=PASS, gpu02=FAIL)
+    result = act("gpu_memory_report", variables, check_mode=check_mode, report_dir=str(tmp_path), undo=UNDO)
+    colours = {text.split()[0]: colour for text, colour in act.shown if text.startswith("gpu0")}
+    assert colours == {"gpu01": "green", "gpu02": "red"}
+    assert (result["shown"], result["changed"]) == (2, False)
+    files = [str(tmp_path / "all.json"), str(tmp_path / "report.html")]
+    assert result["files"] == ([] if check_mode else files)
+    assert [Path(path).exists() for path in files] == [not check_mode] * 2
+    if not check_mode:
+        assert [host["host"] for host in json.loads((tmp_path / "all.json").read_text())["hosts"]] == ["gpu01", "gpu02"]
+        assert f"written    {tmp_path}/report.html" in act.text()
+
+
+@pytest.mark.parametrize("check_mode", [True, False], ids=["check", "real"])
+def test_a_host_that_was_lost_without_a_word_gets_a_record_that_says_so(
+    act: Act, tmp_path: Path, check_mode: bool
+) -> None:
+    result = act("gpu_memory_report", play("gpu03"), check_mode=check_mode, report_dir=str(tmp_path))
+    assert result["shown"] == 1 and "the host was lost during the run" in act.text()
+    assert (tmp_path / "gpu03.json").exists() != check_mode
+
+
+def test_the_page_is_of_the_whole_fleet_also_where_the_run_was_of_one_host(act: Act, tmp_path: Path) -> None:
+    (tmp_path / "gpu02.json").write_text(json.dumps(FAIL))
+    (tmp_path / "gpu01.json").write_text(json.dumps(PASS))
+    variables = play("gpu01", everybody=["gpu01", "gpu02"], gpu01=PASS)
+    assert act("gpu_memory_report", variables, report_dir=str(tmp_path))["shown"] == 1
+    assert [host["host"] for host in json.loads((tmp_path / "all.json").read_text())["hosts"]] == ["gpu01", "gpu02"]
+
+
+def test_of_records_those_that_are_there_are_shown_and_the_others_named(act: Act, tmp_path: Path) -> None:
+    (tmp_path / "gpu01.json").write_text(json.dumps(PASS))
+    (tmp_path / "gpu02.json").write_text(json.dumps({**FAIL, "schema": 999}))
+    result = act("gpu_memory_report", play("gpu01", "gpu02", "gpu03"), of="recorded", report_dir=str(tmp_path))
+    assert result["shown"] == 1
+    assert ("no record    gpu02, gpu03", "yellow") in act.shown

@@ -1,0 +1,104 @@
+"""What is added to a module's execution on a host: a word for a lost connection, and NVML's bindings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _on_host
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
+
+MISSING = {"failed": True, "msg": "no NVML bindings", "nvml": {"status": "bindings_missing"}}
+READ = {"changed": False, "nvml": {"status": "ok"}}
+
+
+@pytest.fixture
+def act(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Act:
+    """As for other action plugins, with bindings on the controller and hosts whose /run is here."""
+    bindings = tmp_path / "controller" / "pynvml.py"
+    bindings.parent.mkdir()
+    bindings.write_text("bindings = 'good'\n")
+    monkeypatch.setattr(_on_host, "controllers_bindings", lambda: bindings)
+    monkeypatch.setattr(_on_host, "LIBRARY", str(tmp_path / "run" / "lib"))
+    found = Act(monkeypatch)
+    found.connection._shell.tmpdir = str(tmp_path)
+
+    def copied(_self: Any, local: str, remote: str) -> str:
+        Path(remote).write_bytes(Path(local).read_bytes())
+        return remote
+
+    monkeypatch.setattr(_on_host.ActionModule, "_transfer_file", copied)
+    monkeypatch.setattr(_on_host.ActionModule, "_fixup_perms2", lambda *_unused: None)
+    return found
+
+
+@pytest.mark.parametrize("name", ["dotenv", "gpu_memory_restart", "gpu_memory_info"])
+def test_a_lost_connection_fails_the_task_so_that_rescue_runs(act: Act, name: str) -> None:
+    act.answers = [AnsibleConnectionFailure("timed out")]
+    assert act(name) == {
+        "failed": True,
+        "lost_connection": True,
+        "msg": f"lost the connection to gpu01.example.net during {name}: timed out",
+    }
+
+
+def test_a_module_that_does_not_read_nvml_runs_once_with_its_own_arguments(act: Act) -> None:
+    act.answers = [{"changed": True}]
+    assert act("dotenv", path="/x/.env", values={"A": 1}) == {"changed": True}
+    assert act.executed == [{"path": "/x/.env", "values": {"A": 1}}]
+
+
+@pytest.mark.parametrize("shown", [True, "yes", False])
+def test_the_switch_for_debugging_reaches_what_quotes_others(act: Act, shown: Any) -> None:
+    variables = {"gpu_memory_show_secrets": shown}
+    act.answers = [READ, READ, {"changed": False}]
+    act("gpu_memory_restart", variables)
+    act("gpu_memory_restart", variables, show_secrets=False)  # what the task says itself wins
+    act("dotenv", variables)
+    of_switch, of_task, of_another = (arguments.get("show_secrets") for arguments in act.executed)
+    assert (of_switch, of_task, of_another) == (True if shown else None, False, None)
+
+
+def test_a_host_with_bindings_is_asked_once(act: Act, tmp_path: Path) -> None:
+    act.answers = [READ]
+    assert act("gpu_memory_info") == READ
+    assert act.connection.commands == [] and not (tmp_path / "run").exists()
+
+
+def test_a_host_without_bindings_gets_them_once_at_a_place_of_their_content(act: Act, tmp_path: Path) -> None:
+    act.answers = [MISSING, READ]
+    assert act("gpu_memory_info", models=["a"]) == READ
+    first, second = act.executed
+    assert first == second and first["models"] == ["a"]
+    sent = Path(first["bindings_path"]) / "pynvml.py"
+    assert sent.parent.parent == tmp_path / "run" / "lib"
+    assert sent.read_text() == "bindings = 'good'\n" and sent.stat().st_mode & 0o777 == 0o644
+
+
+def test_check_mode_leaves_no_bindings(act: Act, tmp_path: Path) -> None:
+    act.connection._shell.tmpdir = str(tmp_path / "ansible-tmp")
+    Path(act.connection._shell.tmpdir).mkdir()
+    act.answers = [MISSING, READ]
+    assert act("gpu_memory_info", check_mode=True) == READ
+    assert act.executed[1]["bindings_path"] == str(tmp_path / "ansible-tmp")
+    assert not (tmp_path / "run").exists() and not (tmp_path / "ansible-tmp").exists()
+
+
+def test_bindings_that_cannot_be_put_there_are_an_error_with_the_cure(act: Act, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("no directory")
+    act.answers = [MISSING]
+    with pytest.raises(AnsibleActionFail, match="cannot put the NVML bindings into .*; run as root"):
+        act("gpu_memory_info")
+
+
+@pytest.mark.parametrize("given", [{"bindings_path": "/opt/nvml"}, {}], ids=["the task's own", "none here"])
+def test_nothing_is_sent_where_the_task_names_bindings_or_there_are_none(
+    act: Act, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    if not given:
+        monkeypatch.setattr(_on_host, "controllers_bindings", lambda: None)
+    act.answers = [MISSING]
+    assert act("gpu_memory_info", **given) == MISSING
+    assert act.executed == [given] and act.connection.commands == []
