@@ -69,6 +69,7 @@ def status(host: str, declared: Mapping[str, Any], read: Mapping[str, Any]) -> d
     }
     state = next((name for name in STATES if found.get(name)), WELL)
     wrong = [text for name in STATES for text in found.get(name) or [] if name != UNPROVEN or state == UNPROVEN]
+    wrong = list(dict.fromkeys(wrong))  # NVML that does not answer is both a fault and in the way of an apply
     return {
         **base,
         "proof": proof,

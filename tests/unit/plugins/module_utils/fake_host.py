@@ -18,7 +18,8 @@ class FakeHost:
     """Units start at once and answer unless told otherwise.
 
     `log`: every change that was asked for, in order. `broken`: units that fail when they start. `needs_reload`: units
-    that systemd would read again. `answers`: status by URL. `pids`: processes of a command backend.
+    that systemd would read again. `refuses`: what systemctl answers to a command. `answers`: status by URL. `pids`:
+    processes of a command backend.
     """
 
     def __init__(self) -> None:
@@ -27,6 +28,7 @@ class FakeHost:
         self.states: dict[str, str] = {}
         self.broken: set[str] = set()
         self.needs_reload: set[str] = set()
+        self.refuses: dict[str, str] = {}
         self.answers: dict[str, int | None] = {}
         self.pids: dict[int, str] = {}
         self.ignores_sigterm = False
@@ -66,6 +68,8 @@ class FakeHost:
         verb, unit = arguments[0], arguments[-1]
         if verb != "reset-failed":
             self.log.append(" ".join(arguments))
+        if " ".join(arguments) in self.refuses:
+            return self.refuses[" ".join(arguments)]
         if verb == "daemon-reload":
             self.needs_reload.clear()
         elif verb in ("stop", "disable"):

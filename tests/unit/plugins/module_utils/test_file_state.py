@@ -146,3 +146,38 @@ def test_a_ring_of_links_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="neither a file nor a link"):
         _file_state.read(str(tmp_path))
+
+
+def test_a_file_that_is_too_large_is_refused_with_the_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_file_state, "MAX_BYTES", 1024 * 1024)
+    path.write_bytes(b"x" * (1024 * 1024 + 1))
+    with pytest.raises(OSError, match="larger than 1 MiB"):
+        _file_state.read(str(path))
+
+
+def test_where_a_new_file_cannot_be_finished_the_old_one_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, content = _file_state.read(str(path))
+    path.write_bytes(b"new\n")
+    before = sorted(os.listdir(path.parent))
+
+    def broken(*_unused: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(_file_state, "_set_attributes", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        _file_state.put_back(kept, content)
+    assert path.read_bytes() == b"new\n" and sorted(os.listdir(path.parent)) == before
+
+
+def test_a_file_system_without_extended_attributes_is_fine(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(number: int) -> Callable[..., None]:
+        def fail(*_unused: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return fail
+
+    monkeypatch.setattr(os, "listxattr", failing(errno.ENOTSUP))
+    assert _file_state.read(str(path))[0]["xattrs"] == {}
+    monkeypatch.setattr(os, "listxattr", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        _file_state.read(str(path))

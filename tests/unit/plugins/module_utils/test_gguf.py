@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils._gguf import TYPES, Tensor, row_bytes
+from ansible_collections.selo.gpu_memory.plugins.module_utils._gguf import (
+    TYPES,
+    ModelUnreadable,
+    Tensor,
+    parse_tensor,
+    row_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,3 +41,18 @@ def test_part_of_a_block_is_refused() -> None:
 
 def test_every_type_is_at_least_a_bit_an_element() -> None:
     assert all(1 / 8 <= size / block <= 8 for block, size in TYPES.values())
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"type": "F16", "shape": [1]}, "tensors[3] has no usable name: 'None'"),
+        ({"name": "a b", "type": "F16", "shape": [1]}, "tensors[3] has no usable name: 'a b'"),
+        ({"name": "x" * 129, "type": "F16", "shape": [1]}, "tensors[3] has no usable name: 'xxx"),
+        ([], "tensors[3] is not an object with name, type and shape: '[]'"),
+    ],
+)
+def test_a_tensor_that_cannot_be_told_is_refused_by_its_place(entry: object, words: str) -> None:
+    with pytest.raises(ModelUnreadable) as refused:
+        parse_tensor(entry, 3)
+    assert words in str(refused.value)

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_tool
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_tool, _state
 from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Paths
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.fake_host import FakeHost
@@ -110,3 +110,76 @@ def test_a_service_that_does_not_come_back_is_an_error(
 def test_release_lets_go_of_whoever_holds_the_host(store: Generations, held: Path) -> None:
     assert _host_tool.main(["release"], store) == 0
     assert store.summary()["lease"] is None and held.exists()
+
+
+def said(store: Generations, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = _host_tool.main(list(words), store)
+    out, error = capsys.readouterr()
+    return code, out, error
+
+
+def test_renew_says_until_when(store: Generations, held: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _unused = said(store, capsys, "renew", "run1")
+    assert (code, out.startswith("held until 20")) == (0, True)
+    code, _unused, error = said(store, capsys, "renew", "run2")
+    assert code == 1 and "run run2 does not hold this host" in error
+
+
+def test_restore_by_hand_and_once_more(store: Generations, held: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _unused = said(store, capsys, "restore")
+    assert code == 0 and out.startswith("generation 0001 is back (by hand on the host)") and not held.exists()
+    assert "ollama.service: restarted" in out
+    code, out, _unused = said(store, capsys, "restore")
+    assert (code, out) == (0, "no apply holds this host; nothing to put back\n")
+
+
+def test_a_rollback_to_what_is_in_place_says_so(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.prove("run1", {"verdict": "pass"})
+    code, out, _unused = said(store, capsys, "rollback", "proven")
+    assert (code, out) == (0, "generation 0002 is in place already; nothing was restarted\n")
+
+
+def test_list_names_what_each_generation_is_for(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _unused, out, _unused_too = said(store, capsys, "list")
+    assert "0001" in out and "held" in out and f"before: alice applies stable: {held}" in out
+    store.prove("run1", {"verdict": "pass"})
+    _unused, out, _unused_too = said(store, capsys, "list")
+    assert [line.split()[0] for line in out.splitlines()] == ["0001", "0002"]
+    assert "previous" in out.splitlines()[0] and "proven" in out.splitlines()[1]
+
+
+def test_remove_says_what_is_gone_and_then_that_nothing_is_here(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _unused, error = said(store, capsys, "remove")
+    assert code == 1 and "held by alice applies stable" in error
+    store.prove("run1", {"verdict": "pass"})
+    code, out, _unused = said(store, capsys, "remove")
+    assert code == 0 and f"{store.paths.root}: gone" in out and not held.exists()
+    code, out, _unused = said(store, capsys, "remove")
+    assert (code, out) == (0, "nothing of this collection is on this host\n")
+    _unused, out, _unused_too = said(store, capsys, "list")
+    assert out == "no generation is kept on this host\n"
+
+
+def test_status_says_that_the_host_is_going_back(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"generation": "0001", "reason": "a test", "run_id": "run1", "since": 0.0}
+    _state.write_json(store.paths.restoring, about)
+    _unused, out, _unused_too = said(store, capsys, "status")
+    assert "going back    to generation 0001 since 1970-01-01 00:00:00 UTC" in out
+
+
+def test_what_the_system_says_names_the_path(
+    store: Generations, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device", "/var/lib/gpu-memory/lock")
+
+    monkeypatch.setattr(store, "drop", full)
+    assert said(store, capsys, "release") == (1, "", "/var/lib/gpu-memory/lock: No space left on device\n")

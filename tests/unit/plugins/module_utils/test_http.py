@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import http.client
 import json
 import socket
+import ssl
 import threading
 from typing import Any
 
@@ -205,3 +207,40 @@ def test_a_stream_that_falls_silent_is_given_up(serve: Any) -> None:
     with pytest.raises(_http.HttpError, match="no complete answer within 0.1 s"):
         list(_http.post_for_lines(serve(answer), {}, silence_s=0.1))
     over.set()
+
+
+def test_tls_that_the_other_side_does_not_speak_is_named() -> None:
+    with pytest.raises(_http.HttpError, match="no TLS connection: "):
+        _http.request(raw_server(b"HTTP/1.0 200 OK\r\n\r\n").replace("http://", "https://"), timeout=5)
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "host name not found: Name or service not known"),
+        (http.client.InvalidURL("secret"), "not a URL: it has spaces or control characters"),
+        (ValueError("secret"), "a header or the URL has characters that HTTP does not allow"),
+        (OSError(113, "No route to host"), "No route to host"),
+        (RuntimeError("secret"), "RuntimeError"),
+    ],
+)
+def test_a_cause_is_said_in_plain_words_and_never_in_its_own(problem: Exception, words: str) -> None:
+    assert _http._cause(problem, 5) == words
+
+
+def test_a_certificate_that_is_not_accepted_is_named() -> None:
+    problem = ssl.SSLCertVerificationError("secret")
+    problem.verify_message = "self-signed certificate"
+    assert _http._cause(problem, 5) == "certificate not accepted: self-signed certificate"
+
+
+def test_an_answer_that_drips_is_given_up_in_time(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 3))
+    monkeypatch.setattr(_http.time, "monotonic", lambda: next(clock))
+    with pytest.raises(_http.HttpError, match="no complete answer within 5 s"):
+        _http.request(serve(lambda _handler, _body: (200, b"x" * 100)), timeout=5)
+
+
+def test_empty_lines_of_a_stream_are_no_answers(serve: Any) -> None:
+    url = serve(lambda _handler, _body: (200, b'\n{"a": 1}\n\n{"a": 2}\n'))
+    assert list(_http.post_for_lines(url, {})) == [{"a": 1}, {"a": 2}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _secrets
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,3 +116,41 @@ def test_a_runners_command_line_keeps_its_settings_and_no_credential() -> None:
 def test_no_text_breaks_it_and_no_known_value_survives(text: str, known: set[str]) -> None:
     shown = _secrets.without_secrets(text, known)
     assert not [value for value in known if value in shown.replace(_secrets.MASK, "\0")]
+
+
+def test_a_url_that_cannot_be_taken_apart_is_a_secret_as_a_whole() -> None:
+    broken = "http://[::1:11434/selo"
+    assert _secrets.secrets_in({"A_URL": broken, "B": "://nothing"}) == {broken, "://nothing"}
+
+
+def test_the_units_and_files_of_a_host_tell_what_must_not_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = tmp_path / ".env", tmp_path / "default"
+    ours.write_text("API=of the backend\n")
+    theirs.write_text("API=of the unit\n")
+    said = 'Environment="A=from the unit" OLLAMA_NUM_PARALLEL=2 HOME=/root\n'
+    said += f"EnvironmentFiles={theirs} (ignore_errors=no)\n"
+    asked = []
+
+    def run(words: list[str]) -> _command.Done:
+        asked.append(words[2])
+        return _command.Done(0, said.encode(), b"") if words[2] == "ollama.service" else _command.Done(1, b"", b"")
+
+    monkeypatch.setattr(_command, "run", run)
+    known = _secrets.secrets_of_host(["ollama.service", "gone.service"], [str(ours), "/no/such/file"])
+    assert known == {"from the unit", "of the unit", "of the backend"}
+    assert asked == ["ollama.service", "gone.service"]
+
+
+def test_a_file_that_may_not_be_read_hides_nothing_and_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".env"
+    path.write_text("API=hidden value\n")
+
+    def denied(*_unused: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", denied)
+    assert _secrets.secrets_in_file(str(path)) == set()

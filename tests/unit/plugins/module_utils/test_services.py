@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,7 +30,7 @@ def plan(*restart: str, **backend: Any) -> dict[str, Any]:
 
 def command_plan(**backend: Any) -> dict[str, Any]:
     command = {"directory": "/srv/chat", "command": "python3 'my main.py' -v", "process_match": r"python.*main\.py"}
-    return plan("backend", kind="command", user="chat", **{**command, **backend})
+    return plan("backend", **{"kind": "command", "user": "chat", **command, **backend})
 
 
 @pytest.mark.parametrize(
@@ -179,3 +182,65 @@ def test_a_run_that_does_not_hold_the_host_any_more_stops_nothing() -> None:
     with pytest.raises(LookupError):
         _services.restart(plan("ollama", "backend"), host, alive=gone)
     assert host.log == []
+
+
+def test_a_backend_that_does_not_stop_is_told() -> None:
+    host = FakeHost()
+    host.refuses = {"stop backend.service": "backend.service did not stop within 100 s"}
+    result = _services.restart(plan("backend"), host)
+    assert "backend.service did not stop within 100 s" in result["error"]
+
+
+def test_a_unit_that_systemd_will_not_start_is_told_with_its_state() -> None:
+    host = FakeHost()
+    host.refuses = {"restart ollama.service": "Failed to restart ollama.service: Unit is masked."}
+    error = _services.restart(plan("ollama"), host)["error"]
+    assert error.startswith("Failed to restart ollama.service: Unit is masked.. ollama.service is ")
+
+
+def test_a_command_whose_processes_cannot_be_told_is_not_stopped_blindly() -> None:
+    host = FakeHost()
+
+    def denied(match: str, directory: str) -> list[int]:
+        raise PermissionError(13, "Permission denied", "/srv/chat")
+
+    host.find_processes = denied  # type: ignore[method-assign]
+    with pytest.raises(_services.ServiceError, match="cannot be told: /srv/chat: Permission denied"):
+        _services.restart(command_plan(), host)
+
+
+def test_a_command_that_not_even_sigkill_ends_is_named() -> None:
+    host = FakeHost()
+    host.pids = {501: "python3 my main.py -v"}
+    host.signal = lambda pid, number: host.log.append(f"signal {int(number)} to {pid}")  # type: ignore[method-assign]
+    error = _services.restart(command_plan(), host)["error"]
+    assert error.startswith("the backend's process 501 does not end, not even by SIGKILL")
+    assert [line for line in host.log if line.startswith("signal")] == ["signal 15 to 501", "signal 9 to 501"]
+
+
+def test_a_command_runs_as_whom_its_directory_belongs_to(tmp_path: Path) -> None:
+    host = FakeHost()
+    os.chown(tmp_path, os.geteuid(), -1)
+    _services.restart(command_plan(user=None, directory=str(tmp_path)), host)
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    assert any(line.startswith(f"run {_services.TRANSIENT_UNIT} as {owner} in {tmp_path}: ") for line in host.log)
+    assert _services._owner(str(tmp_path)) == owner
+
+
+def test_a_directory_of_nobody_known_gives_its_number_and_a_missing_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(number: int) -> None:
+        raise KeyError(number)
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    assert _services._owner(str(tmp_path)) == str(tmp_path.stat().st_uid)
+    result = _services.restart(command_plan(user=None, directory=str(tmp_path / "gone")), FakeHost())
+    assert f"the backend's directory {tmp_path}/gone: No such file or directory" in result["error"]
+
+
+def test_a_command_that_does_not_start_is_told_without_its_arguments() -> None:
+    host = FakeHost()
+    host.start_transient = lambda *_unused: "no such program"  # type: ignore[method-assign]
+    error = _services.restart(command_plan(command="/srv/run --password=hunter2"), host)["error"]
+    assert error == "the backend's command /srv/run did not start in /srv/chat: no such program"

@@ -118,3 +118,70 @@ def test_no_name_can_command_the_terminal():
     processes = [{"pid": 901, "name": "\x1b[2Jmi\nner", "kind": "compute", "used_mib": 14000}]
     found = status(proven(**{"nvml.gpus": [gpu(used_mib=14000, processes=processes)]}))
     assert "\x1b" not in "".join(text for _unused, text in _status.table([found]))
+
+
+def test_drift_that_is_in_no_setting_names_the_file():
+    found = status(proven(**{"ollama.drop_ins.own.sha256": "0" * 64}))
+    path = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
+    assert (found["state"], found["wrong"]) == ("drift", [f"{path} is not as the profile wants it"])
+    found = status(proven(**{"backend.profile_file.sha256": None, "backend.profile_file.exists": False}))
+    assert "drift" not in (found["state"], *found["wrong"]), "nothing reads the profile's own file"
+
+
+def test_a_host_that_goes_back_says_to_what_and_why():
+    host = proven()
+    host["state"]["restoring"] = {"generation": "0003", "reason": "nothing was heard of the apply for 240 s"}
+    found = status(host)
+    assert "it is going back to generation 0003 (nothing was heard of the apply for 240 s)" in found["wrong"]
+    host["state"].update(restoring=None, lease={"holder": "alice", "since": "20:15", "live": False})
+    assert "alice, since 20:15; nothing is heard of it" in status(host)["wrong"]
+
+
+def test_nvml_that_does_not_answer_is_down():
+    found = status(proven(**{"nvml.status": "driver_gone", "nvml.message": "no driver is loaded", "nvml.gpus": []}))
+    assert (found["state"], found["wrong"]) == ("down", ["NVML: no driver is loaded"])
+
+
+def test_a_proof_of_something_else_holds_no_more_and_says_its_age():
+    host = proven()
+    host["state"]["proof"]["key"] = "another"
+    found = status(host)
+    assert (found["state"], found["proof"]["holds"]) == ("not proven", False)
+    assert found["wrong"] == [
+        "the proof of 2 h ago no longer holds: it is too old, or of something else than what runs now"
+    ]
+
+
+@pytest.mark.parametrize(
+    "seconds, words", [(59, "just now"), (60, "1 min ago"), (7200, "2 h ago"), (200_000, "2 d ago")]
+)
+def test_ages(seconds, words):
+    assert _status._ago(seconds) == words
+
+
+def test_a_stranger_on_the_gpu_is_whom_to_end():
+    host = proven(**{"nvml.gpus.0.used_mib": 13000})
+    stranger = {"pid": 77, "name": "blender", "kind": "compute", "used_mib": 2000}
+    host["nvml"]["gpus"][0]["processes"].append(stranger)
+    found = status(host)
+    assert found["state"] == "over"
+    assert found["next"] == "end blender (process 77, 2000 MiB), or move it elsewhere"
+
+
+def test_out_of_memory_on_an_own_profile_needs_a_smaller_one():
+    host = proven(**{"ollama.journal.failures": [OOM]})
+    found = status(host, profile="mine", profiles={"mine": {"extends": "stable"}})
+    assert found["state"] == "out of memory"
+    assert found["next"] == "lower num_ctx or num_parallel of its profile, or serve a smaller model"
+
+
+def test_a_block_is_short_and_says_how_much_it_leaves_out():
+    host = proven(**{"ollama.unit.active_state": "failed", "ollama.journal.failures": [OOM] * 9})
+    one = status(host)
+    one["wrong"] = [f"reason {number}" for number in range(_status.WRONG_SHOWN + 3)]
+    holders = [{"name": f"p{n}", "kind": "compute", "used_mib": n + 1} for n in range(_status.HOLDERS_SHOWN + 2)]
+    one["memory"][0]["holders"] = holders
+    lines = _status._block(one).splitlines()
+    assert "           and 3 more" in lines
+    assert [line for line in lines if "  memory" in line][0].endswith(" and 2 more")
+    assert len([line for line in lines if "  journal" in line]) <= _status.LINES_SHOWN

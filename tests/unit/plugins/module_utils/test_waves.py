@@ -53,3 +53,9 @@ def test_no_waves(junk):
 def test_no_canary():
     with pytest.raises(ValueError, match="gpu_memory_canary = 'per_gpu' is not allowed; allowed: first, per_hardware"):
         _waves.check_canary("per_gpu")
+
+
+def test_a_canary_that_is_not_known_is_refused_by_name() -> None:
+    assert [_waves.check_canary(name) for name in _waves.CANARIES] == list(_waves.CANARIES)
+    with pytest.raises(ValueError, match="gpu_memory_canary = 'all' is not allowed; allowed: first, per_hardware"):
+        _waves.check_canary("all")
