@@ -216,3 +216,50 @@ def test_remove(env: Path) -> None:
     _atomic.remove(str(env))
     _atomic.remove(str(env))
     assert names(env.parent) == []
+
+
+def test_what_the_system_says_comes_with_the_path(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_unused: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "stat", broken)
+    for action in (_atomic.read, _atomic.check):
+        with pytest.raises(_atomic.CannotWrite) as refused:
+            action(str(env))
+        assert str(env) in str(refused.value) and "input/output error" in str(refused.value).lower()
+
+
+def test_a_file_system_that_is_mounted_read_only_is_named_before_anything_is_tried(
+    env: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.statvfs(env)
+
+    class ReadOnly:
+        f_flag = real.f_flag | os.ST_RDONLY
+
+    monkeypatch.setattr(os, "statvfs", lambda _unused: ReadOnly)
+    with pytest.raises(_atomic.CannotWrite, match="(?i)read-only"):
+        _atomic.check(str(env))
+
+
+def test_a_file_system_without_extended_attributes_is_written_all_the_same(
+    env: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_unused: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "listxattr", unsupported)
+    _atomic.write(str(env), b"A=2\n", NEW)
+    assert env.read_bytes() == b"A=2\n"
+
+
+def test_attributes_that_cannot_be_read_leave_the_old_file(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = env.read_bytes()
+
+    def broken(*_unused: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "listxattr", broken)
+    with pytest.raises(_atomic.CannotWrite):
+        _atomic.write(str(env), b"A=2\n", NEW)
+    assert env.read_bytes() == before and names(env.parent) == [env.name]

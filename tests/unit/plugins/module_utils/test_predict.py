@@ -92,3 +92,67 @@ def test_the_cache_is_planned_as_it_will_be_under_the_profile(
 def test_nothing_to_plan_is_none_and_no_error() -> None:
     assert _predict.predict(builders.declared(), builders.read(), "0.32.15") == (None, [])
     assert _predict.predict(builders.declared(), builders.read(), None) == (None, [])
+
+
+def cannot_fit(max_used_mib: int | None, **others: Any) -> str | None:
+    read = builders.read(ollama__api__show={MODEL: show("llama31-8b-q8_0")}, **others)
+    predicted, _unused = _predict.predict(builders.declared(), read, "0.32.15")
+    return _predict.cannot_fit(predicted, max_used_mib)
+
+
+def test_a_profile_is_refused_only_where_even_the_low_end_is_too_much() -> None:
+    low = 8836 + 800  # what others hold counts
+    assert cannot_fit(low) is cannot_fit(None) is _predict.cannot_fit(None, 12288) is None
+    text = cannot_fit(low - 1)
+    assert text is not None
+    assert text.startswith(
+        f"this cannot fit: {MODEL} will use 9054 MiB (weights 7605, KV 1024, compute 120, runtime 305;"
+    )
+    assert f"others hold 800 (Xorg 800), which is more than max_used_mib = {low - 1}; lower num_ctx" in text
+    alone = cannot_fit(8000, nvml__gpus__0__processes=[])
+    assert alone is not None and "others hold 0, which is more than max_used_mib = 8000" in alone
+
+
+def test_of_others_the_largest_stand_first_and_a_nameless_one_has_its_number() -> None:
+    processes = [
+        {"pid": 900, "name": "Xorg", "kind": "graphics", "used_mib": 800},
+        {"pid": 77, "name": None, "kind": "compute", "used_mib": 2000},
+        {"pid": 78, "name": "idle", "kind": "compute", "used_mib": None},
+        {"pid": 400, "name": "llama-server", "kind": "compute", "used_mib": 9054},
+        {"pid": 500, "name": "python3", "kind": "compute", "used_mib": 1836},
+    ]
+    read = builders.read(nvml__gpus__0__processes=processes)
+    assert _predict.others(read) == ["process 77 2000", "Xorg 800"]
+    assert _predict.others_mib(builders.declared(), read) == 2800
+
+
+def test_settings_that_ollama_refuses_are_named_with_their_model() -> None:
+    environment = {**builders.STABLE_ON_0_32, "OLLAMA_KV_CACHE_TYPE": "q8_0", "OLLAMA_FLASH_ATTENTION": "0"}
+    read = builders.read(ollama__api__show={MODEL: show("llama31-8b-q8_0")}, ollama__process__environment=environment)
+    predicted, notes = _predict.predict(builders.declared(), read, "0.32.15")
+    assert predicted is None
+    assert len(notes) == 1 and notes[0].startswith(
+        f"{MODEL} cannot be planned: kv_cache_type q8_0 with flash_attention"
+    )
+
+
+def test_without_a_version_nothing_is_said() -> None:
+    assert _predict.predict(builders.declared(), builders.read(), None) == (None, [])
+
+
+def test_where_no_layers_are_asked_for_as_many_are_loaded_as_fitting_leaves_room_for() -> None:
+    declared = builders.declared(backend="none")
+    answers = {MODEL: show("llama31-8b-q8_0")}
+
+    def layers(*gpus: dict[str, Any]) -> int:
+        predicted, _unused = _predict.predict(
+            declared, builders.read(ollama__api__show=answers, nvml__gpus=list(gpus)), "0.32.15"
+        )
+        assert predicted is not None
+        return int(predicted["offloaded_layers"])
+
+    small = builders.gpu(total_mib=9000)
+    assert layers(builders.gpu()) == 33
+    assert 0 < layers(small) < 33
+    assert layers(small, builders.gpu(1, total_mib=9000)) == 33  # a model may spread over two
+    assert layers({**small, "error": "lost"}, small) == layers(small)

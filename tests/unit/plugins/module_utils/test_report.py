@@ -289,3 +289,13 @@ def test_names_from_a_host_do_not_steer_the_terminal():
     for text in (_report.block(hostile), _report.one_line(hostile)):
         assert all(line.isprintable() for line in text.split("\n"))
     assert "others: a?[2Jb? c 7" in _report.block(hostile)
+
+
+def test_a_load_says_what_was_special_about_it():
+    whole = record()
+    whole["journal"] = {**whole["journal"], "longest_prompt": 3593, "truncated": 2}
+    whole["load"] = {**whole["load"], "not_forgotten": ["chat 1: 404", "chat 2: 404"]}
+    line = next(text for text in _report.block(whole).splitlines() if text.startswith("  load"))
+    assert "longest prompt 3593 of 4096 tokens" in line
+    assert "2 prompts shortened" in line
+    assert "2 chats stay with the backend: chat 1: 404" in line

@@ -90,3 +90,27 @@ DIRECTIVES = [
 @pytest.mark.parametrize(("text", "environment"), DIRECTIVES)
 def test_directives(text: str, environment: dict[str, str]) -> None:
     assert _systemd.parse_environment_directives(text) == environment
+
+
+SERVICES = {
+    "an empty assignment takes back what was said before": (
+        "[Service]\nEnvironment=A=1\nEnvironment=\nEnvironment=B=2\n", {"B": "2"}, True, [],
+    ),
+    "names and assignments that are unset at the end": (
+        "[Service]\nUnsetEnvironment=A B=2\nUnsetEnvironment=C\n", {}, False, ["A", "B=2", "C"],
+    ),
+    "an empty unset takes back what was unset before": (
+        "[Service]\nUnsetEnvironment=A\nUnsetEnvironment=\n", {}, False, [],
+    ),
+    "other sections do not count": ("[Unit]\nUnsetEnvironment=A\nEnvironment=B=2\n", {}, False, []),
+    "a last line that goes on": ("[Service]\nEnvironment=A=1 \\\n", {"A": "1"}, False, []),
+    "a quote that is not closed": ('[Service]\nEnvironment="A=1\n', {}, False, []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "environment", "resets", "unsets"), SERVICES.values(), ids=SERVICES)
+def test_what_a_file_does_to_its_services_environment(
+    text: str, environment: dict[str, str], resets: bool, unsets: list[str]
+) -> None:
+    found = _systemd.parse_service(text)
+    assert found == {"environment": environment, "resets": resets, "unsets": unsets}

@@ -116,3 +116,22 @@ def test_a_backend_that_was_never_measured_is_owned_up_to() -> None:
     found = resolved()
     assert found["run"]["max_used_mib"] == 12288
     assert "has not been measured" in found["note"]
+
+
+@pytest.mark.parametrize(("given", "left", "note"), [(2000, 2000, "2000 MiB of the threshold are left"), (0, 0, None)])
+def test_what_the_operator_leaves_for_the_backend_counts(given: int, left: int, note: str | None) -> None:
+    found = resolved(leave_mib=given)
+    assert found["run"]["max_used_mib"] == 12288 - left
+    assert (found["note"] or "").startswith(note or "") and bool(found["note"]) == bool(note)
+
+
+def test_without_a_backend_nothing_is_left_for_one() -> None:
+    declared = builders.declared(models=[builders.MODEL], backend="none")
+    found = _tune_declare.resolve(declared, builders.read(backend__kind="none", backend__pids=[]), GIVEN)
+    assert (found["run"]["max_used_mib"], found["note"]) == (12288, None)
+
+
+def test_a_profile_without_a_threshold_needs_one_from_the_operator() -> None:
+    declared = builders.declared(models=[builders.MODEL], profile="baseline", allow_unsafe=True)
+    problems = _tune_declare.resolve(declared, builders.read(), GIVEN)["problems"]
+    assert problems == ["gpu_memory_tune_max_used_mib must be set, since the profile has no threshold (max_used_mib)"]
