@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import re
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -165,6 +166,8 @@ def test_what_a_cap_counts_depends_on_the_release(version: str, num_gpu: int, la
         (8192, {"predicted_mib": 7232, "available_mib": 10000}, 1024),
         (8192, {"predicted_mib": 7233, "available_mib": 10000}, 512),
         (32768, {}, 1024),
+        (32769, {"predicted_mib": 20000}, 2048),
+        (8192, {"predicted_mib": 12001, "available_mib": 16000}, 512),
         (8192, {"embedding": True}, 2048),
         (512, {"embedding": True}, 512),
     ],
@@ -248,8 +251,9 @@ def test_what_others_use_counts_and_a_capped_model_is_let_in() -> None:
     assert [together(TODAY, mib) for mib in (7999, 8000)] == [1, 2]
     assert [together("0.24.0", mib) for mib in (7999, 8000)] == [1, 2]
     assert [together(TODAY, 9000, other_used_mib=mib) for mib in (1000, 1001)] == [2, 1]
-    plans = {name: replace(one, offloaded_layers=20) for name in plans}
-    assert [together(version, 5000) for version in (TODAY, "0.24.0")] == [2, 1]
+    for layers in (1, 20, 32):
+        plans = {name: replace(one, offloaded_layers=layers) for name in plans}
+        assert [together(version, 5000) for version in (TODAY, "0.24.0")] == [2, 1]
     plans = {name: replace(one, offloaded_layers=0, admission_mib=4000) for name in plans}
     assert [together(version, 8000) for version in (TODAY, "0.24.0")] == [1, 2]
 
@@ -337,6 +341,15 @@ def with_tensor(named: str, **changes: Any) -> dict[str, Any]:
     return answer
 
 
+def with_every(named: str, shape: list[int]) -> dict[str, Any]:
+    """In every block alike, and by a server that does not count parameters."""
+    answer = without("model_info", "general.parameter_count")
+    for tensor in answer["tensors"]:
+        if re.fullmatch(rf"(blk\.\d+\.)?{re.escape(named)}", tensor["name"]):
+            tensor["shape"] = shape
+    return answer
+
+
 def without_tensor(named: str) -> dict[str, Any]:
     answer = show()
     answer["tensors"] = [tensor for tensor in answer["tensors"] if tensor["name"] != named]
@@ -396,6 +409,14 @@ def cut_off(keep: int) -> dict[str, Any]:
         (with_tensor("blk.3.attn_q.weight", type=None), "blk.3.attn_q.weight"),
         (with_tensor("blk.3.attn_k.weight", name="blk.3.attn_kk.weight"), "blk.3"),
         (with_tensor("token_embd.weight", name="token_embed.weight"), "token_embd.weight"),
+        (with_info("llama.attention.head_count_kv", [8] * 31), "llama.attention.head_count_kv has 31 values for 32"),
+        (with_info("llama.attention.head_count_kv", [8] * 31 + ["8"]), "or one that is no number"),
+        (with_every("attn_q.weight", [4096]), "blk.0.attn_q.weight has shape [4096]; a matrix is needed"),
+        (with_every("attn_output.weight", [4096, 4064]), "should give the embedding's 4096 back"),
+        (without_tensor("blk.3.attn_k.weight"), "blk.3 has no attn_k.weight"),
+        (without_tensor("blk.3.attn_output.weight"), "blk.3 has no attn_output.weight"),
+        (with_every("output.weight", [2048, 128256]), "output.weight has shape [2048, 128256]"),
+        (with_info("llama.attention.head_count_kv", 3), "blk.0.attn_k.weight is 1024 wide, which 3 key heads do not"),
     ],
 )
 def test_an_answer_that_cannot_be_right_is_refused_by_name(answer: Any, named: str) -> None:
@@ -409,7 +430,11 @@ def test_an_answer_that_cannot_be_right_is_refused_by_name(answer: Any, named: s
     [
         ({"num_gpu": -2}, "num_gpu"),
         ({"num_gpu": "many"}, "num_gpu"),
+        ({"num_gpu": 100_001}, "num_gpu is 100001; a whole number from -1 to 100000 is allowed"),
         ({"num_ctx": 0}, "num_ctx"),
+        ({"num_ctx": 2**24 + 1}, "num_ctx is 16777217; a whole number from 1 to 16777216 is allowed"),
+        ({"num_parallel": 257}, "num_parallel is 257; a whole number from 1 to 256 is allowed"),
+        ({"num_batch": 2**20 + 1}, "num_batch is 1048577; a whole number from 1 to 1048576 is allowed"),
         ({"num_ctx": 4096.5}, "num_ctx"),
         ({"num_parallel": 0}, "num_parallel"),
         ({"num_parallel": True}, "num_parallel"),
@@ -773,3 +798,27 @@ def test_a_measured_compute_buffer_holds_for_its_own_number_of_layers_only() -> 
         return max_num_gpu(MODELS[LLAMA], scenario, 8000, ollama_version=TODAY, calibration=calibration)
 
     assert most(Calibration(compute_mib=5000)) == most(None) > most(Calibration(runtime_mib=2000)) > 0
+
+
+def test_of_an_array_with_a_value_for_each_block_each_gets_its_own() -> None:
+    listed, same = Model.from_show(with_info("llama.attention.head_count_kv", [8] * 32)), MODELS[LLAMA]
+    assert listed == same
+
+
+def test_a_number_that_was_written_with_a_point_is_the_same_number() -> None:
+    assert Model.from_show(with_info("llama.context_length", 131072.0)) == MODELS[LLAMA]
+
+
+def test_where_neither_heads_nor_their_length_are_said_the_model_is_refused() -> None:
+    answer = show()
+    for key in ("head_count", "head_count_kv", "key_length"):
+        answer["model_info"].pop(f"llama.attention.{key}", None)
+    with pytest.raises(ModelUnreadable, match="head_count nor key_length|no llama.attention.key_length"):
+        Model.from_show(answer)
+
+
+def test_weights_of_a_block_that_lacks_what_it_is_added_to_are_refused() -> None:
+    answer = show()
+    answer["tensors"].append({"name": "blk.3.attn_q.bias", "type": "F32", "shape": [4095]})
+    with pytest.raises(ModelUnreadable, match=r"blk.3.attn_q.bias has shape \[4095\], but what it is added to is"):
+        Model.from_show(answer)
