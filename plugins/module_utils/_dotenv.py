@@ -280,7 +280,7 @@ def masked(text: str, own: Iterable[str]) -> str:
         elif number in inside or not name or not (name[2] in own or _SHOWN_NAME.fullmatch(name[2])):
             result.append(f"# {MASK}" if body.lstrip().startswith("#") and number not in inside else MASK)
         else:
-            ends = [one.end - at for one in found if one.key == name[2] and one.start == at + name.end()]
+            ends = [one.end - at for one in found if one.start == at + name.end()]
             end = min(ends, default=name.end()) if name[2] in own and number + 1 not in inside else name.end()
             rest = body[end:]
             blanks = rest[: len(rest) - len(rest.lstrip())]

@@ -51,6 +51,7 @@ def test_a_playbook_of_one_profile_takes_no_other_from_the_command_line(act: Act
     assert bool(problems) == refused
     if refused:
         assert problems[0].startswith("this playbook applies the profile stable; for another one use")
+        assert declare(act, fixed="stable", verify="often")["problems"][0] == problems[0]  # before all others
 
 
 def test_what_only_the_command_line_may_say_is_refused_elsewhere(act: Act) -> None:

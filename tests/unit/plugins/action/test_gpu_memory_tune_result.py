@@ -78,4 +78,5 @@ def test_a_host_of_a_kind_says_which_one_is_tuned_for_it(act: Act, tmp_path: Pat
 def test_check_mode_says_what_would_be_tried_first(act: Act, tmp_path: Path, first: Any, words: str) -> None:
     proposed = {"proposed": {"first": first, "why": "it fits best"}}
     answer = act("gpu_memory_tune_result", VARIABLES, check_mode=True, **given(tmp_path, tuned=proposed))
-    assert answer["because"] == words and not (tmp_path / "report").exists()
+    assert (answer["because"], answer["changed"]) == (words, False)
+    assert not (tmp_path / "report").exists()

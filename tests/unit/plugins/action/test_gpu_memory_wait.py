@@ -33,7 +33,7 @@ class Host:
             self.later.pop(at)()
 
     def end(self, **result: Any) -> Callable[[], Any]:
-        return lambda: self.results.write_text(json.dumps({"peak_used_mib": 11690, "changed": False, **result}))
+        return lambda: self.results.write_text(json.dumps({"peak_used_mib": 11690, "changed": True, **result}))
 
 
 @pytest.fixture
@@ -54,6 +54,7 @@ def test_the_result_of_the_load_is_the_tasks_and_nothing_is_left_behind(act: Act
     host.later = {6.0: host.end()}
     result = wait(act, host)
     assert (result["peak_used_mib"], result["failed"], result["breached"]) == (11690, False, False)
+    assert result["changed"] is False
     assert host.now - 100 == 6
     assert not host.results.parent.exists() and not host.progress.exists()
 

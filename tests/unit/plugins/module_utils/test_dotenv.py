@@ -127,7 +127,7 @@ def test_remove_takes_whole_lines(text: str, wanted: str) -> None:
 
 
 def test_remove_does_not_take_another_key_along() -> None:
-    text = "B=1\n\nexport K=1 A=2\nC=1\n"
+    text = "\n\nexport K=1 A=2\nC=1\n"
     edit = _dotenv.set_keys(text, {}, ["K"], ["bash"])
     assert (edit.text, edit.problems) == (text, ["K: line 3 also holds something else; take it out"])
 
@@ -227,6 +227,12 @@ def test_masked_hides_what_a_reader_would_take_into_our_value(text: str) -> None
 )
 def test_masked_shows_no_more_than_our_value(text: str, wanted: str) -> None:
     assert _dotenv.masked(text, ["K"]) == wanted
+
+
+def test_masked_names_a_key_of_mixed_case_only_if_it_is_ours() -> None:
+    text = "ChatCtx=4096\nOtherKey=1\n"
+    assert _dotenv.masked(text, ["ChatCtx"]) == "ChatCtx=4096\n********\n"
+    assert _dotenv.masked(text, []) == "********\n********\n"
 
 
 READERS = st.lists(st.sampled_from(sorted(REAL)), min_size=1, max_size=3, unique=True)

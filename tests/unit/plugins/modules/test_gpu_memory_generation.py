@@ -172,6 +172,20 @@ def test_a_service_that_does_not_come_back_fails_the_restore_and_says_which(mana
     assert answer["changed"] and managed.is_old()
 
 
+def test_only_a_restore_waits_for_one_that_the_host_has_begun_by_itself(
+    managed: Managed, module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: dict[str, dict[str, Any]] = {}
+    for action in ("list", "release", "remove", "restore"):
+        monkeypatch.setattr(
+            gpu_memory_generation,
+            "Generations",
+            lambda action=action, **given: waits.update({action: given}) or managed.store,
+        )
+        module(action=action, run_id="run1")
+    assert waits == {"list": {}, "release": {}, "remove": {}, "restore": {"wait_s": 180}}
+
+
 def test_a_run_is_named_where_it_must_be(managed: Managed, module: Module) -> None:
     for action in ("keep", "renew", "prove", "release"):
         assert "run_id" in module(action=action)["msg"]

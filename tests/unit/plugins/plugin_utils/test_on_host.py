@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
+import importlib.util
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -102,3 +106,42 @@ def test_nothing_is_sent_where_the_task_names_bindings_or_there_are_none(
     act.answers = [MISSING]
     assert act("gpu_memory_info", **given) == MISSING
     assert act.executed == [given] and act.connection.commands == []
+
+
+@pytest.mark.parametrize(
+    ("version", "origin", "good"),
+    [
+        ("12.535.108", "/lib/pynvml.py", True),
+        ("13.580.65", "/lib/pynvml.py", True),
+        ("12.535.107", "/lib/pynvml.py", False),
+        ("11.525.131", "/lib/pynvml.py", False),
+        ("12.535.108", "/lib/pynvml/__init__.py", False),  # another project's package of that name
+        ("12.535.108", None, False),
+        ("12.535.108", "", False),
+        (None, "/lib/pynvml.py", False),
+    ],
+)
+def test_the_controllers_bindings_must_be_nvidias_and_new_enough(
+    monkeypatch: pytest.MonkeyPatch, version: str | None, origin: str | None, good: bool
+) -> None:
+    def said(name: str) -> str:
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", said)
+    spec = None if origin is None else SimpleNamespace(origin=origin or None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _unused: spec)
+    assert _on_host.controllers_bindings() == (Path("/lib/pynvml.py") if good else None)
+
+
+ACTIONS = sorted(path.stem for path in Path(_on_host.__file__).parents[1].joinpath("action").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_every_action_knows_check_mode_and_only_those_on_a_host_need_a_connection(name: str) -> None:
+    plugin = importlib.import_module(f"ansible_collections.selo.gpu_memory.plugins.action.{name}").ActionModule
+    on_host = issubclass(plugin, _on_host.ActionModule)
+    assert plugin._supports_check_mode
+    assert plugin._requires_connection == (on_host or name == "gpu_memory_wait")
+    assert plugin._supports_async == on_host
