@@ -5,12 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import random
 import signal
+import subprocess
+import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,16 +60,39 @@ class Killed:
     problem: str
 
 
-def killed_at(fraction: float, whole_s: float, host: Host, directory: Path) -> Killed:
+@dataclass(frozen=True)
+class Moment:
+    """So many seconds after an apply has said so many lines: one place of its work, however busy the machine is."""
+
+    lines: int
+    then_s: float
+
+    @classmethod
+    def of(cls, fraction: float, said: Sequence[float]) -> Moment:
+        """`said`: when an undisturbed apply has said each of its lines, in seconds since its begin."""
+        at = fraction * said[-1]
+        lines = sum(each <= at for each in said)
+        return cls(lines, at - (said[lines - 1] if lines else 0.0))
+
+
+def killed_at(moment: Moment | None, host: Host, directory: Path) -> tuple[Killed, list[float]]:
+    """What became of a host whose controller died at a moment (None: lives), and when it had said each line."""
     host.wait_until(ANSWERS, 120)
     before, lines = host.read(PICTURE), host.read(ENV_LINES)
     run = playbook(host, directory)
     began = time.monotonic()
-    while time.monotonic() - began < fraction * whole_s and run.poll() is None:
-        time.sleep(0.05)
-    if run.poll() is None:
-        os.killpg(run.pid, signal.SIGKILL)
-    run.communicate()
+    said: list[float] = []
+    listener = threading.Thread(target=lambda: said.extend(time.monotonic() - began for _line in run.stdout or ()))
+    listener.start()
+    while moment is not None and len(said) < moment.lines and run.poll() is None:
+        time.sleep(0.02)
+    if moment is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            run.wait(moment.then_s)
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    listener.join()
     died = time.monotonic()
     phase = next((name for name, condition in PHASES.items() if host.holds(condition)), "nothing done")
     problem, ended = "", ""
@@ -85,35 +112,34 @@ def killed_at(fraction: float, whole_s: float, host: Host, directory: Path) -> K
     lost = names - {line.partition("=")[0] for line in host.read(ENV_LINES).splitlines()}
     if lost:
         problem += f"keys lost: {lost}"
-    return Killed(died - began, phase, ended, after_s, problem)
+    return Killed(died - began, phase, ended, after_s, problem), said
 
 
 @pytest.mark.repeated
 def test_every_host_is_proven_or_back(hosts: queue.Queue[Host], tmp_path: Path) -> None:
-    def fresh(directory: str, fraction: float, whole_s: float) -> Killed:
+    def fresh(directory: str, moment: Moment | None) -> tuple[Killed, list[float]]:
         host = hosts.get()
         try:
             host.reset()
             place = tmp_path / directory
             place.mkdir()
-            killed = killed_at(fraction, whole_s, host, place)
+            killed, said = killed_at(moment, host, place)
             came_to = f"{killed.ended or 'BAD':6} after {killed.after_s:5.1f} s {killed.problem}"
             print(f"{directory:9} at {killed.at_s:6.1f} s, {killed.phase:12}  {came_to}", flush=True)
-            return killed
+            return killed, said
         finally:
             hosts.put(host)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        whole = fresh("whole", 1, 900)  # how long an apply takes here and now
-        whole_s = whole.at_s
-        moments = random.Random(SEED)
-        fractions = [moments.random() for _ in range(TIMES)]
-        killed = list(pool.map(lambda n: fresh(f"killed-{n}", fractions[n], whole_s), range(TIMES)))
+        whole, said = fresh("whole", None)
+        chance = random.Random(SEED)
+        moments = [Moment.of(chance.random(), said) for _ in range(TIMES)]
+        killed = list(pool.map(lambda n: fresh(f"killed-{n}", moments[n])[0], range(TIMES)))
     slowest = max(one.after_s for one in killed)
     ends = Counter("bad" if one.problem else one.ended for one in killed)
     print(
-        f"figure: killed {len(killed)} times within the {whole_s:.0f} s of an apply: {dict(ends)}, "
-        f"the slowest after {slowest:.0f} s, with restore_after {RESTORE_AFTER_S} s"
+        f"figure: killed {len(killed)} times within an apply, as far as {dict(Counter(one.phase for one in killed))}: "
+        f"{dict(ends)}, the slowest after {slowest:.0f} s, with restore_after {RESTORE_AFTER_S} s"
     )
     assert not [one for one in [whole, *killed] if one.problem]
     assert slowest <= WITHIN_S
