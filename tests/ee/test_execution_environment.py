@@ -5,8 +5,6 @@ The base is made here, of packages and wheels: no image registry and no Galaxy i
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import re
@@ -19,6 +17,8 @@ from types import ModuleType
 
 import pytest
 import yaml
+
+from tests import lab_script
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -49,15 +49,9 @@ def pins() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def lab() -> ModuleType:
-    """script/lab, for how containers are made on this machine."""
-    loader = importlib.machinery.SourceFileLoader("lab", str(ROOT / "script" / "lab"))
-    spec = importlib.util.spec_from_loader("lab", loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LAB_NAME", LAB)  # it reads it once
-        loader.exec_module(module)
-    return module
+        patch.setenv("LAB_NAME", LAB)
+        return lab_script.load()
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ The machine is a container, in which the demo starts another one. EMPTY_MACHINE 
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import os
 import re
 import subprocess
@@ -17,9 +15,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from tests import lab_script
 
 ROOT = Path(__file__).resolve().parents[2]
 SUITE = os.environ.get("EMPTY_MACHINE", "bookworm")
@@ -32,19 +31,9 @@ STEP = re.compile(r"(?:===|==|lab:) (.*)")
 
 
 @pytest.fixture(scope="module")
-def lab() -> ModuleType:
-    """script/lab, for how containers are made on this machine."""
-    loader = importlib.machinery.SourceFileLoader("lab", str(ROOT / "script" / "lab"))
-    spec = importlib.util.spec_from_loader("lab", loader)
-    assert spec
-    module = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def machine(lab: ModuleType) -> Iterator[list[str]]:
+def machine() -> Iterator[list[str]]:
     """The command that runs another on the machine, as its user."""
+    lab = lab_script.load()
     # Beside the engine's own storage, which overlays cannot lie in.
     with tempfile.TemporaryDirectory(dir="/var/tmp") as work:
         system = f"{work}/{SUITE}.tar"
