@@ -14,6 +14,7 @@ from hypothesis import given
 READERS = ["bash", "python-dotenv", pytest.param("systemd", marks=needs_systemd)]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("reader", READERS)
 def test_a_model_says_what_the_real_reader_reads_or_that_it_does_not_know(reader: str) -> None:
     read, variant = REAL[reader]

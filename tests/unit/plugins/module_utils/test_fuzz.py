@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils import fuzz
 
+pytestmark = pytest.mark.no_cover
 VALUES = int(os.environ.get("FUZZ_VALUES", "500"))
 FILES = int(os.environ.get("FUZZ_FILES", "100"))
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
