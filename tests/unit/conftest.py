@@ -16,7 +16,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of random values none count as covered, which is for examples that say what must come of them; it is costly, too.
 
-    Tests that try many without being a property as a whole have the mark `no_cover` themselves.
+    Tests that try very many cases otherwise have the mark `no_cover` themselves.
     """
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):

@@ -26,6 +26,7 @@ def test_no_hosts():
     assert _fleet.fleet([], 1.0) == {"schema": 1, "at": 1.0, "counts": {}, "hosts": []}
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("hosts, most", [(1, 500), (80, 500), (200, 200), (1000, 60)])
 def test_a_timeline_is_thinned_to_what_the_number_of_hosts_allows(hosts, most):
     saw = [[at / 10, 1000 + at % 2] for at in range(900)]
@@ -44,6 +45,7 @@ def test_points_on_a_flat_line_are_left_out():
     assert host["gpus"][0]["timeline"] == [[0, 5], [2, 5], [3, 9], [6, 9]]
 
 
+@pytest.mark.no_cover
 def test_a_thousand_hosts_that_say_a_lot_stay_a_few_mb():
     record = recorded_fleet.recorded("fail")
     record["reasons"] = ["x" * 100_000]

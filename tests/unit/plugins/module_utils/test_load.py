@@ -171,7 +171,7 @@ def test_senders_join_one_after_the_other(serve: Any) -> None:
             now[0] -= 1
         return 200, b""
 
-    run(_load.Load(serve(answer), requests=40, concurrency=2, ramp=0.4))
+    run(_load.Load(serve(answer), requests=60, concurrency=2, ramp=1.2))
     assert all(alone[:4])
     assert not all(alone)
 

@@ -118,6 +118,7 @@ CONFIGURATIONS = [
 ]
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("factor", [1.0, 0.9, 1.1])
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=str)
 def test_equal_to_exhaustive_search(configuration: tuple[Any, ...], factor: float) -> None:
@@ -301,3 +302,15 @@ def test_ladders_are_climbed(mode: str, outcomes: list[str], taken: int, end: in
 )
 def test_the_guides_walk(largest: int, tried: list[int], end: int | None) -> None:
     assert _tune.guide_walk(lambda layers: layers <= largest, 33) == (tried, end)
+
+
+def test_bounds_that_can_be_are_no_problem() -> None:
+    over = {"num_gpu": [0, 33], "num_ctx": [2048], "kv_cache_type": ["f16", "q8_0"]}
+    assert _tune.bounds(over, {"num_ctx": 2048, "num_gpu": 0}, ["num_ctx", "tokens_per_s"]) == []
+    assert len(_tune.bounds({"num_gpu": [-1], "num_ctx": [0]}, {}, ["tokens_per_s"])) == 2
+
+
+def test_profiles_that_are_compared_are_no_ladder_to_climb() -> None:
+    outcomes = [_tune.OVER, _tune.HELD, _tune.HELD]
+    assert [_tune.climbed(mode, outcomes) for mode in ("still_crashing", "too_slow", "profiles")] == [1, 2, None]
+    assert _tune.climbed("too_slow", [_tune.OVER]) is None
