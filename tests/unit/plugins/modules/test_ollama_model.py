@@ -13,7 +13,9 @@ from ansible.module_utils.testing import patch_module_args
 from ansible_collections.selo.gpu_memory.plugins.modules import ollama_model
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.fake_ollama import FakeOllama, Json, Model, stream
 
-BASE, DERIVED, KEPT = "llama3.1:8b", "capped:latest", "llama3.1:8b-gpu-memory-kept"
+BASE = "llama3.1:8b"
+DERIVED = "capped:latest"
+KEPT = "llama3.1:8b-gpu-memory-kept"
 BASE_PARAMETERS = {"stop": ["<|eot_id|>", "<|eom_id|>"], "temperature": 0.6}
 Run = Callable[..., Json]
 
