@@ -69,7 +69,7 @@ def received_mib(machine: list[str]) -> int:
 
 
 def test_the_demo_on_a_machine_that_has_nothing(machine: list[str]) -> None:
-    start, said, steps, first_pass = time.monotonic(), [], [], 0.0
+    start, load, said, steps, first_pass = time.monotonic(), os.getloadavg()[0], [], [], 0.0
     command = [*machine, "cd && git clone --quiet file:///srv/repository it && cd it && exec ./script/demo"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
         assert demo.stdout
@@ -86,7 +86,7 @@ def test_the_demo_on_a_machine_that_has_nothing(machine: list[str]) -> None:
     print(
         f"figure: Debian {SUITE} with nothing but git and sudo: first pass {first_pass:.0f} s after git clone, "
         f"end of the demo {time.monotonic() - start:.0f} s, {received_mib(machine)} MiB received, "
-        f"load of this machine meanwhile {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores"
+        f"load of this machine {load:.1f} before and {os.getloadavg()[0]:.1f} after on {os.cpu_count()} cores"
     )
 
 
