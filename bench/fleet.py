@@ -224,8 +224,8 @@ def wave(hosts: int, reports: str, load_s: float) -> None:
     fresh(hosts)
     without = playbook("apply-stable.yml", reports, gpu_memory_batches="100%", gpu_memory_verify="never")
     fresh(hosts)
-    # Three chats take about six seconds at the lab's true speed.
-    requests = round(load_s / 2)
+    # Three chats take about 3.3 seconds at the lab's true speed.
+    requests = round(load_s / 1.1)
     loaded = playbook("apply-stable.yml", reports, gpu_memory_batches="100%", gpu_memory_load_requests=requests)
     took = [json.loads(file.read_text())["load"]["wall_s"] for file in Path(reports).glob("gpu*.json")]
     print(
