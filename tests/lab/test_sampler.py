@@ -238,11 +238,15 @@ def test_runs_as_ansible_sends_it(gpus: Any) -> None:
     """The module comes out of a zip on the other side; its child must not need that zip."""
     gpus.reserve(900)
     root = Path(__file__).parents[2]
-    command = [str(Path(sys.executable).with_name("ansible")), "localhost", "-i", "localhost,", "-c", "local", "-o"]
+    command = [str(Path(sys.executable).with_name("ansible")), "localhost", "-i", "localhost,", "-c", "local"]
     command += ["-e", f"ansible_python_interpreter={sys.executable}", "-m", "selo.gpu_memory.gpu_memory_assert"]
     done = subprocess.run(
         [*command, "-a", "duration=0.3 max_used_mib=800 interval_ms=20"],
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(root / ".collections")},
+        env={
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(root / ".collections"),
+            "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+        },
         capture_output=True,
         text=True,
         check=False,
