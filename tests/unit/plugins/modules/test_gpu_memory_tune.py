@@ -25,25 +25,25 @@ Module = Callable[..., dict[str, Any]]
 
 
 class FakeTuning:
-    """`asked`: what was handed over, as (function, what is wanted, GPU). `fails`: what the run ends with."""
+    """`asked`: what was handed over, as (function, what is wanted, GPU). `fails`: what the run ends with, if anything."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[str, _tune_run.Wanted, Any]] = []
-        self.fails: Exception | None = None
+        self.fails: list[Exception] = []
         monkeypatch.setattr(_tune_run, "tune", self.tune)
         monkeypatch.setattr(_tune_run, "propose", self.propose)
 
     def tune(self, wanted: _tune_run.Wanted, gpu: Any, progress: _tune_run.Progress) -> dict[str, Any]:
         self.asked.append(("tune", wanted, gpu))
         progress({"probe": 1})
-        if self.fails:
-            raise self.fails
+        for problem in self.fails:
+            raise problem
         return dict(RESULT)
 
     def propose(self, wanted: _tune_run.Wanted, gpu: Any) -> dict[str, Any]:
         self.asked.append(("propose", wanted, gpu))
-        if self.fails:
-            raise self.fails
+        for problem in self.fails:
+            raise problem
         return {"first": None, "why": "nothing is left to try"}
 
 
@@ -116,7 +116,7 @@ def test_all_that_is_wrong_is_said_at_once(tuning: FakeTuning, module: Module) -
 def test_a_run_that_cannot_be_says_why_and_what_of_nvml(
     tuning: FakeTuning, module: Module, problem: Exception, message: str, status: str, check_mode: bool
 ) -> None:
-    tuning.fails = problem
+    tuning.fails = [problem]
     answer = module(check_mode=check_mode)
     assert answer["failed"] and message in answer["msg"]
     assert answer["nvml"] == {"status": status}  # by which the action plugin knows whether to send bindings
