@@ -25,7 +25,7 @@ Module = Callable[..., dict[str, Any]]
 
 
 class FakeTuning:
-    """`asked`: what was handed over, as (function, what is wanted, GPU). `fails`: what the run ends with, if anything."""
+    """`asked`: what was handed over, as (function, what is wanted, GPU). `fails`: what the run ends with."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.asked: list[tuple[str, _tune_run.Wanted, Any]] = []
