@@ -26,7 +26,7 @@ LAB = "ee-test"
 IMAGE = "localhost/gpu-memory-ee:test"
 PYTHON_OF_THE_BASE = "3.11"
 # Besides what the environment itself needs, what ansible-builder installs on the way.
-WHEELS = ("ansible-core", "ansible-runner", "nvidia-ml-py", "pygal", "bindep", "PyYAML", "packaging")
+WHEELS = ("ansible-core", "ansible-runner", "nvidia-ml-py", "pygal", "bindep", "pyyaml", "packaging")
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> str:
