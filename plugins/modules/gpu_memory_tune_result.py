@@ -39,12 +39,8 @@ attributes:
   check_mode:
     description: In check mode nothing was probed, so nothing is written.
     support: full
-  diff_mode:
-    description: Changes nothing on a host, so there is nothing to show.
-    support: none
-  idempotent:
-    description: The same input gives the same output.
-    support: full
+extends_documentation_fragment:
+  - selo.gpu_memory.on_controller
 author:
   - selo.gpu_memory authors (@selo-ai)
 """
