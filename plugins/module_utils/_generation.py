@@ -122,11 +122,9 @@ class Generations:
 
     def renew(self, run_id: str) -> dict[str, Any]:
         """Put the restore off by as long as the lease was taken for. Returns {changed, generation, until}."""
-        with self._locked():
-            lease = _lease.renewed(self._own_lease(run_id), self.host.boot_time())
-            write_json(self.paths.lease, lease)
-            until = _lease.described(lease, self.host)["until"]
-            return {"changed": False, "generation": lease["generation"], "until": until}
+        lease = _lease.renew(self.paths, self.host, run_id, self.wait_s)
+        until = _lease.described(lease, self.host)["until"]
+        return {"changed": False, "generation": lease["generation"], "until": until}
 
     def prove(self, run_id: str, proof: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
         """Keep the present state as proven, with its proof; let go of the host. Returns {changed, generation}.
@@ -282,7 +280,7 @@ class Generations:
             return
         with locked(self.paths, self.wait_s):
             lease = read_json(self.paths.lease)
-            if lease is not None and lease["generation"] == self._pointers().get("finished"):
+            if lease is not None and _lease.is_finished(lease, self.paths):
                 self._let_go()
             yield
 

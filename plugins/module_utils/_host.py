@@ -1,18 +1,18 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The port to a managed host's systemd, processes and clocks: what tests replace. It decides nothing."""
+"""The port to a managed host's systemd and processes, with its clocks: what tests replace. It decides nothing."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
-import time
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _http, _secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import Clock, SystemClock
 
 UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,NeedDaemonReload,"
@@ -20,22 +20,7 @@ UNIT_PROPERTIES = (
 )
 
 
-class BootTime(NamedTuple):
-    """A moment that no change of the wall clock moves: which start of the system, and seconds on CLOCK_BOOTTIME."""
-
-    boot: str
-    seconds: float
-
-
-class Host(Protocol):
-    def boot_time(self) -> BootTime: ...
-
-    def unix_time(self) -> float: ...
-
-    def monotonic(self) -> float: ...
-
-    def sleep(self, seconds: float) -> None: ...
-
+class Host(Clock, Protocol):
     def show(self, unit: str) -> dict[str, str]:
         """`UNIT_PROPERTIES` of a unit as systemd knows it now."""
 
@@ -57,28 +42,11 @@ class Host(Protocol):
         """A unit's messages since a Unix time, oldest first, with secrets masked."""
 
 
-class LinuxHost:
+class LinuxHost(SystemClock):
     """The host this code runs on. `show_secrets`: leave what it says as it is, for debugging."""
 
     def __init__(self, show_secrets: bool = False) -> None:
         self._show_secrets = show_secrets
-
-    def boot_time(self) -> BootTime:
-        # A restarted container keeps the kernel's boot id; the start of PID 1 tells its starts apart.
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            kernel = file.read().strip()
-        with open("/proc/1/stat", encoding="utf-8", errors="replace") as file:
-            started = file.read().rpartition(")")[2].split()[19]
-        return BootTime(f"{kernel}/{started}", time.clock_gettime(time.CLOCK_BOOTTIME))
-
-    def unix_time(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
 
     def show(self, unit: str) -> dict[str, str]:
         text = _run(["systemctl", "show", unit, "--property", UNIT_PROPERTIES], 30)[1]

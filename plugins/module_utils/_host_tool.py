@@ -25,6 +25,7 @@ PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
     "_atomic",
     "_child",
+    "_clock",
     "_command",
     "_dotenv",
     "_dotenv_readers",
@@ -55,6 +56,12 @@ if sys.argv[1:2] == ["monitor"]:  # without what the other commands need: it run
     from {PACKAGE}._monitor_service import main
 
     sys.exit(main(sys.argv[2]))
+
+if sys.argv[1:] == ["restore", "--if-expired"]:  # the restore timer, every 10 s while an apply runs
+    from {PACKAGE}._lease import holds
+
+    if holds():
+        sys.exit(0)
 
 from {PACKAGE}._host_tool import main
 
@@ -116,8 +123,6 @@ def _parser() -> argparse.ArgumentParser:
     rollback.add_argument("--reason", default="by hand on the host", help="what status says of it afterwards")
     restore = commands.add_parser("restore", help="end the apply that holds this host, and put its files back now")
     restore.add_argument("--if-expired", action="store_true", help="only if nothing is heard of it any more")
-    renew = commands.add_parser("renew", help="put the restore of a run off")
-    renew.add_argument("run_id")
     commands.add_parser("remove", help="put every file back to before the first apply, and take all of this away")
     commands.add_parser("release", help="let go of this host as it is, after it was mended by hand")
     return parser
@@ -128,8 +133,6 @@ def _run(wanted: argparse.Namespace, store: Generations) -> int:
         _say(_status(store.summary()))
     elif wanted.command == "list":
         _say(_list(store.summary()))
-    elif wanted.command == "renew":
-        _say(f"held until {store.renew(wanted.run_id)['until']}")
     elif wanted.command == "release":
         store.drop()
         _say("nobody holds this host any more")

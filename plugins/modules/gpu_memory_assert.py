@@ -308,8 +308,8 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
-    _command,
     _http,
+    _lease,
     _load,
     _nvml,
     _progress,
@@ -320,7 +320,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
 )
 
 SETTLE_S = 0.5
-RENEW_EVERY_S = 5  # the shortest lease is one of 30 s
 
 
 def problems_of(wanted: dict[str, Any]) -> list[str]:
@@ -383,11 +382,9 @@ def measure(
             if wanted["load"]:
                 run = _load.LoadRun(load_of(wanted["load"], private))
             until = time.monotonic() + (wanted["duration"] or 0)
-            renewed = float("-inf")
+            renewal = _lease.Renewal(wanted["renew"])
             while (run and run.running) or time.monotonic() < until:
-                if wanted["renew"] and time.monotonic() - renewed >= RENEW_EVERY_S:
-                    renew(wanted["renew"])
-                    renewed = time.monotonic()
+                keep_lease(renewal)
                 figures = sampler.progress(timeout_s=0.1)
                 if figures and wanted["progress_path"]:
                     figures["max_used_mib"] = wanted["max_used_mib"]
@@ -396,6 +393,7 @@ def measure(
             if run:
                 time.sleep(SETTLE_S)
             gpus = sampler.stop()
+            keep_lease(renewal, at_once=True)  # the wave's slower hosts may still take their time
             if not run:
                 return gpus, None, None
             return gpus, {**run.result(), "not_forgotten": _load.not_forgotten(load_of(wanted["load"], private))}, None
@@ -403,9 +401,10 @@ def measure(
             return [], run.result() if run else None, problem
 
 
-def renew(run_id: str) -> None:
+def keep_lease(renewal: _lease.Renewal, at_once: bool = False) -> None:
     """Put the restore off. If that fails, the restore is the answer to it, and not this module's business."""
-    _command.run([_state.Paths().tool, "renew", run_id], timeout_s=10)
+    with contextlib.suppress(_state.StateError, OSError):
+        renewal(at_once)
 
 
 def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset()) -> _load.Load:

@@ -84,28 +84,10 @@ downtime_s:
   sample: 5.4
 """
 
-from collections.abc import Callable  # noqa: E402
-
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _services  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _lease, _services  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
-
-RENEW_EVERY_S = 5.0
-
-
-def renewing(run_id: str | None, host: LinuxHost) -> Callable[[], None]:
-    """Renews the lease of the run, if there is one, whenever it is called, but not more often than sensible."""
-    last = [float("-inf")]
-
-    def renew() -> None:
-        if run_id and host.monotonic() - last[0] >= RENEW_EVERY_S:
-            Generations().renew(run_id)
-            last[0] = host.monotonic()
-
-    return renew
-
 
 SHOW_SECRETS = {"show_secrets": {"type": "bool", "default": False, "no_log": False}}
 
@@ -124,7 +106,7 @@ def main() -> None:
         module.exit_json(changed=changed, services={}, downtime_s=0.0)
     host = LinuxHost(plan["show_secrets"])
     try:
-        result = _services.restart(plan, host, alive=renewing(plan["run_id"], host))
+        result = _services.restart(plan, host, alive=_lease.Renewal(plan["run_id"], clock=host))
     except StateError as problem:
         module.fail_json(msg=str(problem), changed=True)
     error = result.pop("error")

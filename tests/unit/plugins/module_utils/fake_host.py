@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils._host import BootTime
+from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import BootTime
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 HEALTH_URL = "http://127.0.0.1:8000/health"

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_tool, _state
+from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import SystemClock
 from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Paths
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.fake_host import FakeHost
@@ -19,6 +21,24 @@ SERVICES = {
     "ollama": {"unit": "ollama.service", "url": "http://127.0.0.1:11434", "timeout_s": 60},
     "restart": ["ollama"],
 }
+
+# Runs the tool as the restore timer does, and says whether it came to the part that acts.
+LOOK = f"""
+import runpy, sys, types
+tool, root = sys.argv[1:]
+sys.path.insert(0, tool)
+from {_host_tool.PACKAGE}._state import Paths
+Paths.__init__.__defaults__ = (root, *Paths.__init__.__defaults__[1:])
+acts = []
+whole = sys.modules["{_host_tool.PACKAGE}._host_tool"] = types.ModuleType("whole")
+whole.main = lambda: acts.append(True)
+sys.argv = [tool, "restore", "--if-expired"]
+try:
+    runpy.run_path(tool, run_name="__main__")
+except SystemExit as end:
+    print(bool(acts))
+    raise
+"""
 
 
 @pytest.fixture
@@ -48,7 +68,7 @@ def test_it_stands_alone_and_is_the_same_every_time(tmp_path: Path) -> None:
         [sys.executable, "-I", "-S", tool, "--help"], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr
-    for command in ("status", "list", "rollback", "restore", "renew"):
+    for command in ("status", "list", "rollback", "restore", "release"):
         assert command in done.stdout
 
 
@@ -92,9 +112,23 @@ def test_the_timers_command_is_silent_while_a_run_lives(
     store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert _host_tool.main(["restore", "--if-expired"], store) == 0
-    assert _host_tool.main(["renew", "run1"], store) == 0
-    assert capsys.readouterr().out.startswith("held until")
+    assert capsys.readouterr() == ("", "")
     assert held.exists()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_timers_look_loads_the_whole_tool_only_where_something_is_due(
+    store: Generations, held: Path, tmp_path: Path, live: bool
+) -> None:
+    tool, lease = tmp_path / "gpu-memory", json.loads(Path(store.paths.lease).read_text())
+    tool.write_bytes(_host_tool.archive())
+    now = SystemClock().boot_time()
+    lease |= {"boot": now.boot, "deadline_s": now.seconds + 60 if live else 0}
+    Path(store.paths.lease).write_text(json.dumps(lease))
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", LOOK, tool, store.paths.root], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{not live}\n"), done.stderr
 
 
 def test_a_service_that_does_not_come_back_is_an_error(
@@ -116,13 +150,6 @@ def said(store: Generations, capsys: pytest.CaptureFixture[str], *words: str) ->
     code = _host_tool.main(list(words), store)
     out, error = capsys.readouterr()
     return code, out, error
-
-
-def test_renew_says_until_when(store: Generations, held: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _unused = said(store, capsys, "renew", "run1")
-    assert (code, out.startswith("held until 20")) == (0, True)
-    code, _unused, error = said(store, capsys, "renew", "run2")
-    assert code == 1 and "run run2 does not hold this host" in error
 
 
 def test_restore_by_hand_and_once_more(store: Generations, held: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,6 +108,51 @@ def test_a_lease_of_another_boot_has_expired(managed: Managed) -> None:
     assert not _lease.described(lease, managed.host)["live"]
 
 
+def test_nothing_is_due_only_while_a_live_run_has_the_host(managed: Managed) -> None:
+    def holds() -> bool:
+        return _lease.holds(managed.paths, managed.host)
+
+    assert not holds()
+    managed.keep()
+    assert holds()
+    managed.host.now += 239
+    assert holds()
+    managed.host.now += 1
+    assert not holds()
+    managed.store.renew("run1")
+    assert holds()
+    # Cut off between its end and letting go of the host.
+    _state.write_json(managed.paths.pointers, {"finished": "0001"})
+    assert not holds()
+    Path(managed.paths.pointers).unlink()
+    assert holds()
+    Path(managed.paths.lease).write_text("{")
+    assert not holds()
+
+
+def test_what_lasts_long_renews_its_lease_well_before_it_expires(managed: Managed) -> None:
+    def left_s() -> float:
+        return float(managed.store.summary()["lease"]["left_s"])
+
+    managed.keep()
+    managed.host.now += 100
+    renewal = _lease.Renewal("run1", managed.paths, managed.host)
+    renewal()
+    assert left_s() == 240
+    managed.host.now += 59
+    renewal()
+    assert left_s() == 181
+    renewal(at_once=True)
+    assert left_s() == 240
+    managed.host.now += 60
+    renewal()
+    assert left_s() == 240
+    managed.store.release("run1")
+    renewal()  # not due
+    assert "nobody does" in refused(lambda: renewal(at_once=True))
+    _lease.Renewal(None, managed.paths, managed.host)(at_once=True)
+
+
 def test_figures_of_the_moment_are_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "progress.json"
     assert _progress.problem_of(None) is _progress.problem_of(str(path)) is None

@@ -13,7 +13,8 @@ from typing import Any
 
 import ansible
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _load
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _lease, _load, _state
+from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import SystemClock
 
 # Where this Ansible and this collection are imported from.
 LIBRARIES = [str(Path(ansible.__file__).parents[1]), str(Path(_load.__file__).parents[5])]
@@ -60,7 +61,7 @@ def run(bindings: Path) -> Any:
         arguments = {"bindings_path": str(bindings), "_ansible_check_mode": check_mode, **parameters}
         paths = [str(bindings), *LIBRARIES]  # before the site-packages, where the real bindings may be
         done = subprocess.run(
-            [sys.executable, "-c", RUN],
+            [sys.executable, "-c", RUN, str(bindings / "state")],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
@@ -83,7 +84,9 @@ import threading
 from ansible.module_utils import basic
 basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
 basic._ANSIBLE_PROFILE = "legacy"
+from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Paths
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_assert
+Paths.__init__.__defaults__ = (sys.argv[1], *Paths.__init__.__defaults__[1:])
 gpu_memory_assert.main()
 """
 
@@ -179,6 +182,30 @@ def test_progress_can_be_read_meanwhile(run: Any, serve: Any, bindings: Path) ->
         "requests": 1,
     }
     assert [name for name in os.listdir(bindings) if name.startswith(".progress")] == []
+
+
+def test_the_lease_is_renewed_while_the_load_runs_and_when_it_has_ended(run: Any, serve: Any, bindings: Path) -> None:
+    lease, clock, seen = bindings / "state" / "lease.json", SystemClock(), []
+    lease.parent.mkdir()
+    kept = {"run_id": "run1", "holder": "alice", "generation": "0001", "since": 0, "restore_after_s": 240}
+    _state.write_json(str(lease), {**kept, "boot": "another", "deadline_s": 0})
+
+    def left_s() -> float:
+        return _lease.left_s(json.loads(lease.read_text()), clock.boot_time())
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        while not left_s():
+            pass
+        seen.append(json.loads(lease.read_text())["deadline_s"])
+        return 200, b""
+
+    run(renew="run1", load={"url": serve(answer), "concurrency": 1, "requests": 1})
+    assert json.loads(lease.read_text())["deadline_s"] > seen[0]
+    assert left_s() > 230
+
+
+def test_a_lease_that_is_lost_is_not_what_ends_a_load(run: Any, serve: Any) -> None:
+    assert not run(renew="run1", load={"url": serve(lambda handler, body: (200, b""))}).get("failed")
 
 
 @pytest.mark.parametrize(
