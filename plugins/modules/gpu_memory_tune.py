@@ -82,6 +82,11 @@ options:
   progress_path:
     description: A file on the host that is replaced with the figures of the moment, as JSON.
     type: path
+  renew:
+    description:
+      - The run whose lease on this host is renewed all the while, see M(selo.gpu_memory.gpu_memory_generation). Probing
+        ends where it is lost.
+    type: str
   bindings_path:
     description:
       - A directory on the host with C(pynvml.py), for hosts that have no good nvidia-ml-py of their own.
@@ -162,8 +167,10 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
+    _lease,
     _nvml,
     _progress,
+    _state,
     _tune,
     _tune_run,
 )
@@ -198,6 +205,7 @@ def main() -> None:
             "gpu_gb_per_s": {"type": "float", "default": 0},
             "host_gb_per_s": {"type": "float", "default": 0},
             "progress_path": {"type": "path"},
+            "renew": {"type": "str"},
             "bindings_path": {"type": "path"},
         },
         supports_check_mode=True,
@@ -208,7 +216,10 @@ def main() -> None:
     if problems:
         module.fail_json(msg="; ".join(problems))
 
+    renewal = _lease.Renewal(given["renew"])
+
     def progress(figures: dict[str, Any]) -> None:
+        renewal()
         if given["progress_path"]:
             _progress.write(given["progress_path"], figures)
 
@@ -219,7 +230,7 @@ def main() -> None:
         result = _tune_run.tune(wanted_of(given), given["gpu"], progress)
     except _nvml.NvmlProblem as problem:
         module.fail_json(msg=str(problem), nvml={"status": problem.status})
-    except (_tune_run.CannotTune, _tune.Invalid) as problem:
+    except (_tune_run.CannotTune, _tune.Invalid, _state.StateError) as problem:
         module.fail_json(msg=str(problem), nvml={"status": "ok"})
     module.exit_json(changed=False, **result, nvml={"status": "ok"})
 

@@ -13,7 +13,6 @@ version_added: "1.0.0"
 description:
   - Follows a M(selo.gpu_memory.gpu_memory_assert) that was started with C(async) and C(poll=0).
   - Shows a line every two seconds.
-  - Renews the host's lease all the while, so that the restore timer waits as long as the controller lives.
   - A connection lost for less than 30 seconds is not a failure.
   - This is an action plugin; it runs on the controller.
 options:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml, _tune_run
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_tune
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.managed_host import Managed
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.modules.run_module import Run
 
 GPU = {"index": 0, "uuid": "GPU-0", "name": "NVIDIA GeForce RTX 4060 Ti", "total_mib": 16380, "reserved_mib": 0}
@@ -69,6 +70,21 @@ def test_a_run_gets_what_was_asked_for_and_its_result_is_the_answer(
     assert (wanted.mode, wanted.max_used_mib, wanted.over) == ("too_slow", 12288, {"num_ctx": [4096, 5120]})
     assert (wanted.objective, wanted.max_probes, wanted.load_timeout) == (["tokens_per_s"], 8, 600)
     assert json.loads((tmp_path / "progress").read_text()) == {"probe": 1}
+
+
+def test_the_lease_is_renewed_while_it_probes_and_probing_ends_with_it(
+    tuning: FakeTuning, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed = Managed(tmp_path)
+    monkeypatch.setattr(gpu_memory_tune._lease, "Paths", lambda: managed.paths)
+    monkeypatch.setattr(gpu_memory_tune._lease, "SystemClock", lambda: managed.host)
+    managed.keep()
+    managed.host.now += 200
+    assert module(renew="run1")["best"] == RESULT["best"]
+    assert managed.store.summary()["lease"]["left_s"] == 240
+    managed.store.drop()
+    answer = module(renew="run1")
+    assert answer["failed"] and answer["msg"] == "run run1 does not hold this host: nobody does; start a new run"
 
 
 def test_check_mode_loads_nothing_and_says_what_would_be_tried_first(
