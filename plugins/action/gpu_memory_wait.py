@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Wait for a load test that runs on the host, and show memory meanwhile.
 
-Reads two small files with a plain command; no module is sent. A connection that is lost for a moment is not a failure.
+Reads two small files with a plain command, which waits for the end on the host: that is known within a second, at few
+commands. No module is sent. A connection that is lost for a moment is not a failure.
 Where a wave has more hosts than Ansible has forks, most are waited for only after their load test has ended; nothing
 of it depends on the waiting.
 """
@@ -21,8 +22,9 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
 
-POLL_S = 1.0  # for a wave of up to HOSTS_A_POLL hosts; more hosts are asked less often
-HOSTS_A_POLL = 8
+POLL_S = 1.0
+COMMANDS_A_SECOND = 4  # to all hosts of a wave
+LONGEST_COMMAND_S = 15
 SHOWN_EVERY_S = 2.0
 LOST_FOR_S = 30.0
 SILENT_FOR_S = 60.0  # the load test writes its progress twice a second, whatever Ollama does
@@ -36,13 +38,14 @@ class ActionModule(ActionBase):
         given = self._task.args
         host = (task_vars or {}).get("inventory_hostname", "")
         wave_mates = len((task_vars or {}).get("ansible_play_batch") or [])
-        poll_s = POLL_S * min(max(1.0, wave_mates / HOSTS_A_POLL), 5.0)
+        command_s = min(wave_mates // COMMANDS_A_SECOND, LONGEST_COMMAND_S)
         deadline = time.monotonic() + float(given["timeout_s"])
         answered = shown = moved = time.monotonic()
         last = None
         while time.monotonic() < deadline:
+            asked = time.monotonic()
             try:
-                progress, finished = self._poll(given)
+                progress, finished = self._poll(given, command_s)
                 answered = time.monotonic()
             except AnsibleConnectionFailure as problem:
                 if time.monotonic() - answered > LOST_FOR_S:
@@ -63,7 +66,7 @@ class ActionModule(ActionBase):
             if progress and time.monotonic() - shown >= SHOWN_EVERY_S:
                 shown = time.monotonic()
                 Display().display(_report.progress_line(host, int(given.get("wave") or 1), progress))
-            time.sleep(poll_s)
+            time.sleep(max(0.0, asked + POLL_S - time.monotonic()))
         return {"failed": True, "msg": f"the load test did not end within {given['timeout_s']} s"}
 
     def _clean_up(self, given: dict[str, Any]) -> None:
@@ -75,9 +78,15 @@ class ActionModule(ActionBase):
                 f"rm -f {files}; rmdir {quote(os.path.dirname(given['results_file']))} 2>/dev/null; true"
             )
 
-    def _poll(self, given: dict[str, Any]) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    def _poll(self, given: dict[str, Any], seconds: int) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+        """Progress and result, if there are any; the result at once if it comes within so many seconds."""
         quote = self._connection._shell.quote
-        commands = [f"cat {quote(given['progress_path'])}", f"echo {SEPARATOR}", f"cat {quote(given['results_file'])}"]
+        progress_file, results_file = quote(given["progress_path"]), quote(given["results_file"])
+        # While the load test runs its progress is the newer file; after that nothing but the result is written.
+        wait = (
+            f"n=0; until [ {results_file} -nt {progress_file} ] || [ $n -ge {seconds} ]; do sleep 1; n=$((n + 1)); done"
+        )
+        commands = [wait, f"cat {progress_file}", f"echo {SEPARATOR}", f"cat {results_file}"]
         output = self._low_level_execute_command("{ " + "; ".join(commands) + "; } 2>/dev/null; true")
         progress, _unused, result = output["stdout"].partition(SEPARATOR)
         finished = _json(result)

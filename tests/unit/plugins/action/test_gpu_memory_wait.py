@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -74,10 +75,26 @@ def test_memory_is_shown_while_the_load_runs(act: Act, host: Host) -> None:
     assert 2 <= len(act.shown) <= 4 and all("gpu01" in text for text, _unused in act.shown)
 
 
-def test_hosts_of_a_large_wave_are_asked_less_often(act: Act, host: Host) -> None:
-    host.later = {30.0: host.end()}
-    wait(act, host, wave_mates=16)
-    assert len(act.connection.commands) == pytest.approx(15 + 1, abs=1)
+@pytest.mark.parametrize(("wave_mates", "seconds", "commands"), [(3, 0, 7), (4, 1, 6), (16, 4, 2), (1000, 15, 1)])
+def test_in_a_large_wave_a_command_waits_on_the_host_for_the_end(
+    act: Act, host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wave_mates: int, seconds: int, commands: int
+) -> None:
+    """The load test ends while the host sleeps for the sixth time, or the controller does."""
+    host.progress.write_text(json.dumps(PROGRESS))
+    os.utime(host.progress, (1, 1))
+    os.utime(host.results, (0, 0))
+    slept, ended = tmp_path / "slept", tmp_path / "ended"
+    slept.touch()
+    ended.write_text(json.dumps({"peak_used_mib": 11690}))
+    sleep = tmp_path / "sleep"
+    sleep.write_text(f'#!/bin/sh\necho >> {slept}\n[ $(wc -l < {slept}) -lt 6 ] || cp {ended} "{host.results}"\n')
+    sleep.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    host.later = {6.0: host.end()}
+    assert wait(act, host, wave_mates)["peak_used_mib"] == 11690
+    polls = act.connection.commands[:-1]
+    assert all(f"-ge {seconds} " in command for command in polls)
+    assert len(polls) == commands
 
 
 def test_a_connection_that_is_lost_for_a_moment_is_no_failure(act: Act, host: Host) -> None:
