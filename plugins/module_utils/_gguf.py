@@ -47,7 +47,6 @@ TYPES: dict[str, tuple[int, int]] = {
     "TQ1_0": (256, 54),
     "TQ2_0": (256, 66),
 }
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
 ALIGNMENT = 128  # of a CUDA buffer, bytes
 _ROW_PAD = 512  # CUDA pads the last row of a quantised tensor to this many elements

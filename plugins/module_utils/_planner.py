@@ -20,13 +20,13 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._compute import (
     offload_bytes,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils._gguf import (
-    CACHE_TYPES,
     MIB,
     TYPES,
     ModelUnreadable,
     row_bytes,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils._model import Block, Model
+from ansible_collections.selo.gpu_memory.plugins.module_utils._settings import CACHE_TYPES
 
 __all__ = [
     "Calibration",

@@ -128,8 +128,8 @@ def bounds(over: Mapping[str, Any], at_least: Mapping[str, Any], objective: Sequ
         elif not isinstance(wanted, list) or not wanted:
             problems.append(f"gpu_memory_tune_over.{name} = {wanted!r} must be a list of values")
         elif name == "kv_cache_type":
-            if not set(map(str, wanted)) <= set(_gguf.CACHE_TYPES):
-                allowed = ", ".join(_gguf.CACHE_TYPES)
+            if not set(map(str, wanted)) <= set(_settings.CACHE_TYPES):
+                allowed = ", ".join(_settings.CACHE_TYPES)
                 problems.append(f"gpu_memory_tune_over.kv_cache_type = {wanted!r}; allowed: {allowed}")
         elif not all(_whole(value, 0 if name == "num_gpu" else 1) for value in wanted):
             problems.append(f"gpu_memory_tune_over.{name} = {wanted!r} must be a list of whole numbers")
