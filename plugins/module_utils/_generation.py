@@ -98,7 +98,7 @@ class Generations:
                 self._save(generation, about, [*kept, *states], copies, plan)
             if not lease:
                 self._install(tool)
-                _restore_timer.arm(self.paths, self.host)
+                _restore_timer.arm(self.paths, self.host, _restore_timer.period_s(restore_after_s))
             try:
                 lease = _lease.new(
                     self.host,
@@ -343,7 +343,7 @@ class Generations:
             if problems:
                 result["error"] = f"generation {generation} is not back yet: {'; '.join(problems)}"
                 self._record(result)
-                raise StateError(f"{result['error']}; the host tries again every 10 s, see: gpu-memory status")
+                raise StateError(f"{result['error']}; the host tries again by itself, see: gpu-memory status")
             result.update(_services.restart(manifest["services"], self.host, reload_units=True))
             result["at"] = self.host.unix_time()
         self._record(result)

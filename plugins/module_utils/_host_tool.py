@@ -57,7 +57,7 @@ if sys.argv[1:2] == ["monitor"]:  # without what the other commands need: it run
 
     sys.exit(main(sys.argv[2]))
 
-if sys.argv[1:] == ["restore", "--if-expired"]:  # the restore timer, every 10 s while an apply runs
+if sys.argv[1:] == ["restore", "--if-expired"]:  # the restore timer, all through an apply
     from {PACKAGE}._lease import holds
 
     if holds():

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The lease: one run at a time a host, for as long as it shows that it lives. It expires by itself.
 
-Few imports: the restore timer looks at it every 10 seconds, and whatever lasts long renews it.
+Few imports: the restore timer looks at it again and again, and whatever lasts long renews it.
 """
 
 from __future__ import annotations
@@ -130,5 +130,5 @@ def _holder(lease: Lease | None, clock: Clock) -> str:
         return f"this host is held by {who} until {facts['until']}; wait, or on the host: gpu-memory restore"
     return (
         f"the run of {who} has ended without a verdict, and this host is going back to generation "
-        f"{facts['generation']}; wait 20 seconds, or on the host: gpu-memory status"
+        f"{facts['generation']}; wait 40 seconds, or on the host: gpu-memory status"
     )

@@ -13,13 +13,14 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Path
 
 TIMER = "gpu-memory-restore.timer"
 SERVICE = "gpu-memory-restore.service"
+MOST_OFTEN_S = 10
 TIMER_TEXT = """\
 [Unit]
 Description=Look whether an apply of GPU memory settings has ended without a verdict
 
 [Timer]
-OnActiveSec=10s
-OnUnitInactiveSec=10s
+OnActiveSec={every}s
+OnUnitInactiveSec={every}s
 AccuracySec=1s
 
 [Install]
@@ -32,7 +33,7 @@ Description=Put back the settings of GPU memory that an apply has left without a
 
 [Service]
 Type=oneshot
-ExecStart={python} {tool} restore --if-expired
+ExecStart={python} -I -S {tool} restore --if-expired
 """
 
 
@@ -43,10 +44,15 @@ def python() -> str:
     return system if os.path.realpath(system) == real else real
 
 
-def arm(paths: Paths, host: Host) -> None:
-    """Have the host look every 10 s, also after a reboot, whether its lease has expired."""
+def period_s(restore_after_s: float) -> int:
+    """How often to look for a lease of this length: a look takes processor time from what is being proven."""
+    return int(min(max(MOST_OFTEN_S, restore_after_s / 8), 3 * MOST_OFTEN_S))
+
+
+def arm(paths: Paths, host: Host, every_s: int = MOST_OFTEN_S) -> None:
+    """Have the host look every so many seconds, also after a reboot, whether its lease has expired."""
     service = SERVICE_TEXT.format(python=python(), tool=paths.tool)
-    for unit, text in ((SERVICE, service), (TIMER, TIMER_TEXT)):
+    for unit, text in ((SERVICE, service), (TIMER, TIMER_TEXT.format(every=every_s))):
         write_file(os.path.join(paths.units, unit), text.encode(), 0o644)
     problem = host.systemctl("enable", "--now", TIMER)
     if problem or state(host) != "armed":

@@ -47,6 +47,13 @@ def test_keep_copies_for_root_alone_arms_and_holds(managed: Managed) -> None:
     assert os.readlink(managed.paths.command) == managed.paths.tool
 
 
+@pytest.mark.parametrize(("restore_after_s", "every_s"), [(30, 10), (100, 12), (240, 30), (3600, 30)])
+def test_the_timer_looks_as_often_as_the_lease_is_short(managed: Managed, restore_after_s: int, every_s: int) -> None:
+    managed.keep(restore_after_s=restore_after_s)
+    timer = (Path(managed.paths.units) / TIMER).read_text()
+    assert f"\nOnActiveSec={every_s}s\nOnUnitInactiveSec={every_s}s\n" in timer
+
+
 def test_a_live_lease_of_another_run_is_refused_by_name_and_time(managed: Managed) -> None:
     until = managed.keep()["until"]
     with pytest.raises(StateError) as refused:

@@ -92,7 +92,7 @@ def test_who_has_no_lease_is_told_who_has_it_or_what_became_of_it(managed: Manag
     assert "run run2 does not hold this host: this host is held by alice applies stable (run run1) since" in text
     managed.host.now += 241
     text = refused(lambda: managed.store.renew("run2"))
-    assert "has ended without a verdict, and this host is going back to generation 0001; wait 20 seconds" in text
+    assert "has ended without a verdict, and this host is going back to generation 0001; wait 40 seconds" in text
     managed.write()
     managed.store.restore_if_expired()
     text = refused(lambda: managed.store.renew("run1"))
