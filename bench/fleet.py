@@ -5,10 +5,11 @@
 """What a fleet costs: each verb on lab hosts, beside the guide done by hand as a shell script over parallel ssh.
 
     script/bench fleet                         1, 4, 16 and 32 hosts
-    FLEET_SIZES="16" script/bench fleet        so many
+    FLEET_SIZES="16 32 16" script/bench fleet  so many; the second 16 tells how even the machine was meanwhile
     FLEET_LOAD_S=60 script/bench fleet         a wave of each size with load tests of about so long, and without
 
 With mitogen installed (`pip install mitogen`) the reading verbs are tried under `mitogen_linear` as well.
+Services and chats take their time; with LAB_SPEEDUP=10 they take a tenth, and processors are all that is waited for.
 Prints wall time, the ratio to the shell script, the controller's CPU seconds and memory, and how many Python programs
 Ansible started on a host. Hosts and controller share this machine, so that ratios say more than seconds.
 """
@@ -32,7 +33,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LAB = "fleet-bench"
 STATE = ROOT / ".lab" / LAB
-FORKS = 20
+INVENTORY = STATE / "inventory" / "hosts.yml"
 ENV = "/mnt/local/Projects/SELODSP/selo-ai/backend/.env"
 COUNTER = "/usr/local/bin/counting-python"
 LOG = "/run/python-was-started"
@@ -75,7 +76,7 @@ class Cost:
 
 
 def lab(*words: str) -> str:
-    environment = {"LAB_SPEEDUP": "10", **os.environ, "LAB_NAME": LAB}
+    environment = {**os.environ, "LAB_NAME": LAB}
     done = subprocess.run([ROOT / "script" / "lab", *words], env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(done.stderr)
@@ -83,7 +84,7 @@ def lab(*words: str) -> str:
 
 
 def addresses() -> dict[str, str]:
-    _, _, text = (STATE / "inventory" / "hosts.yml").read_text().partition("\n{")
+    _, _, text = INVENTORY.read_text().partition("\n{")
     hosts: dict[str, dict[str, str]] = json.loads("{" + text)["all"]["hosts"]
     return {name: host["ansible_host"] for name, host in hosts.items()}
 
@@ -96,19 +97,20 @@ def ssh(address: str, script: str) -> str:
 
 
 def parallel(script: str) -> list[str]:
-    with ThreadPoolExecutor(FORKS) as pool:
+    with ThreadPoolExecutor(len(addresses())) as pool:
         return list(pool.map(lambda address: ssh(address, script), addresses().values()))
 
 
 def measured(action: Any) -> Cost:
     """Wall time, CPU seconds of all that `action` starts here, and the most memory it had in all (PSS)."""
     most, done = [0.0], threading.Event()
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
 
     def watch() -> None:
-        while not done.wait(0.25):
+        # Ever more seldom: a look is work on all processes, and would weigh most where there are many for long.
+        while not done.wait(0.25 + (time.monotonic() - began) / 5):
             most[0] = max(most[0], family_mib(os.getpid()))
 
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
@@ -145,7 +147,6 @@ def playbook(name: str, reports: str, environment: dict[str, str] | None = None,
     parallel(f": > {LOG}")
     settings = {"ansible_python_interpreter": COUNTER, "gpu_memory_report_dir": reports, **variables}
     command = ["ansible-playbook", "-i", str(STATE / "inventory"), name, "-e", json.dumps(settings)]
-    command += ["--forks", str(FORKS)]
 
     def run() -> None:
         done = subprocess.run(
@@ -176,6 +177,8 @@ def mitogen() -> dict[str, str] | None:
 
 
 def fresh(hosts: int) -> None:
+    if INVENTORY.exists() and len(addresses()) > hosts:
+        lab("down")
     lab("up", str(hosts))
     lab("reset")
     parallel(COUNT)
@@ -220,11 +223,10 @@ def reading_verbs(hosts: int, reports: str) -> dict[str, Cost]:
 
 def wave(hosts: int, reports: str, load_s: float) -> None:
     """A wave with load tests of about `load_s` seconds, and the same one without."""
-    os.environ["LAB_SPEEDUP"] = "1"
     fresh(hosts)
     without = playbook("apply-stable.yml", reports, gpu_memory_batches="100%", gpu_memory_verify="never")
     fresh(hosts)
-    # Three chats take about 3.3 seconds at the lab's true speed.
+    # Three chats take about 3.3 seconds.
     requests = round(load_s / 1.1)
     loaded = playbook("apply-stable.yml", reports, gpu_memory_batches="100%", gpu_memory_load_requests=requests)
     took = [json.loads(file.read_text())["load"]["wall_s"] for file in Path(reports).glob("gpu*.json")]
@@ -245,6 +247,10 @@ def large_inventory(hosts: int) -> None:
         print(f"an inventory of {hosts}: {cost.wall_s:.1f} s, {cost.cpu_s:.1f} s CPU, {cost.memory_mib:.0f} MiB")
 
 
+def sorted_by_size(pair: tuple[tuple[int, Any], tuple[int, Any]]) -> list[tuple[int, Any]]:
+    return sorted(pair, key=lambda at: at[0])
+
+
 def main() -> None:
     sizes = [int(size) for size in os.environ.get("FLEET_SIZES", "1 4 16 32").split()]
     load_s = float(os.environ.get("FLEET_LOAD_S", "0"))
@@ -257,9 +263,9 @@ def main() -> None:
             print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
             print("| hosts | what | wall s | to by hand | CPU s a host | MiB a host | executions a host |")
             print("| --- | --- | --- | --- | --- | --- | --- |")
-            walls = {size: verbs(size, reports) for size in sizes}
-            for few, many in zip(sizes, sizes[1:]):
-                ratios = ", ".join(f"{what} {walls[many][what] / walls[few][what]:.2f}" for what in walls[few])
+            measured_at = [(size, verbs(size, reports)) for size in sizes]
+            for (few, walls), (many, more_walls) in map(sorted_by_size, zip(measured_at, measured_at[1:])):
+                ratios = ", ".join(f"{what} {more_walls[what] / walls[what]:.2f}" for what in walls)
                 print(f"t({many}) / t({few}): {ratios}")
             for size in (1000, 10000):
                 large_inventory(size)
