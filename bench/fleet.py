@@ -5,7 +5,7 @@
 """What a fleet costs: each verb on lab hosts, beside the guide done by hand as a shell script over parallel ssh.
 
     script/bench fleet                         1, 4, 16 and 32 hosts
-    FLEET_SIZES="16 32 16" script/bench fleet  so many; the second 16 tells how even the machine was meanwhile
+    FLEET_SIZES="16 32 16" script/bench fleet  so many; of both 16 the mean counts, as the machine's speed changes
     FLEET_LOAD_S=60 script/bench fleet         a wave of each size with load tests of about so long, and without
 
 With mitogen installed (`pip install mitogen`) the reading verbs are tried under `mitogen_linear` as well.
@@ -20,6 +20,7 @@ import importlib.util
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -247,8 +248,8 @@ def large_inventory(hosts: int) -> None:
         print(f"an inventory of {hosts}: {cost.wall_s:.1f} s, {cost.cpu_s:.1f} s CPU, {cost.memory_mib:.0f} MiB")
 
 
-def sorted_by_size(pair: tuple[tuple[int, Any], tuple[int, Any]]) -> list[tuple[int, Any]]:
-    return sorted(pair, key=lambda at: at[0])
+def mean(walls: list[dict[str, float]], what: str) -> float:
+    return statistics.fmean(one[what] for one in walls)
 
 
 def main() -> None:
@@ -263,9 +264,13 @@ def main() -> None:
             print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
             print("| hosts | what | wall s | to by hand | CPU s a host | MiB a host | executions a host |")
             print("| --- | --- | --- | --- | --- | --- | --- |")
-            measured_at = [(size, verbs(size, reports)) for size in sizes]
-            for (few, walls), (many, more_walls) in map(sorted_by_size, zip(measured_at, measured_at[1:])):
-                ratios = ", ".join(f"{what} {more_walls[what] / walls[what]:.2f}" for what in walls)
+            walls: dict[int, list[dict[str, float]]] = {}
+            for size in sizes:
+                walls.setdefault(size, []).append(verbs(size, reports))
+            for few, many in zip(sorted(walls), sorted(walls)[1:]):
+                ratios = ", ".join(
+                    f"{what} {mean(walls[many], what) / mean(walls[few], what):.2f}" for what in walls[few][0]
+                )
                 print(f"t({many}) / t({few}): {ratios}")
             for size in (1000, 10000):
                 large_inventory(size)
