@@ -98,8 +98,9 @@ def ssh(address: str, script: str) -> str:
 
 
 def parallel(script: str) -> list[str]:
-    with ThreadPoolExecutor(len(addresses())) as pool:
-        return list(pool.map(lambda address: ssh(address, script), addresses().values()))
+    hosts = addresses().values()
+    with ThreadPoolExecutor(len(hosts)) as pool:
+        return list(pool.map(lambda address: ssh(address, script), hosts))
 
 
 def measured(action: Any) -> Cost:

@@ -25,6 +25,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import (
 
 Lease = Mapping[str, Any]
 RENEWALS = 4  # of a lease, in the time that it would take to expire
+RETRY_S = 5  # after one that failed; the shortest lease is one of 30 s
 
 
 def new(clock: Clock, *, run_id: str, holder: str, generation: str, restore_after_s: float) -> dict[str, Any]:
@@ -81,6 +82,7 @@ class Renewal:
     def __call__(self, at_once: bool = False) -> None:
         """StateError where the run does not hold this host any more."""
         if self._run_id and (at_once or self._clock.monotonic() >= self._due):
+            self._due = self._clock.monotonic() + RETRY_S
             lease = renew(self._paths, self._clock, self._run_id)
             self._due = self._clock.monotonic() + float(lease["restore_after_s"]) / RENEWALS
 

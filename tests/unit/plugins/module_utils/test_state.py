@@ -150,6 +150,10 @@ def test_what_lasts_long_renews_its_lease_well_before_it_expires(managed: Manage
     managed.store.release("run1")
     renewal()  # not due
     assert "nobody does" in refused(lambda: renewal(at_once=True))
+    managed.host.now += 4
+    renewal()  # one that failed is not tried at every call
+    managed.host.now += 1
+    assert "nobody does" in refused(renewal)
     _lease.Renewal(None, managed.paths, managed.host)(at_once=True)
 
 
