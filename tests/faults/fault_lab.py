@@ -61,21 +61,27 @@ MOMENTS = {
 }
 
 
-def lab(*words: str, name: str) -> None:
-    environment = {**os.environ, "LAB_NAME": name}
+def lab(*words: str, name: str, **options: str) -> None:
+    environment = {**os.environ, **options, "LAB_NAME": name}
     done = subprocess.run([ROOT / "script" / "lab", *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 class Host:
-    def __init__(self, name: str, lab: str = LAB) -> None:
+    def __init__(self, name: str, lab: str = LAB, **options: str) -> None:
         self.name = name
         self.container = f"{os.environ.get('LAB_PREFIX', '')}{lab}-{name}"
         self.lab = lab
+        self.options = options
         self.inventory = ROOT / ".lab" / lab / "inventory"
 
     def reset(self) -> None:
-        lab("reset", self.name, name=self.lab)
+        lab("reset", self.name, name=self.lab, **self.options)
+
+    def fresh(self) -> None:
+        """The lab's only host, made if it is not there."""
+        lab("down", name=self.lab)
+        lab("up", "1", name=self.lab, **self.options)
 
     def run(self, script: str, timeout_s: float = 180) -> subprocess.CompletedProcess[str]:
         """Run a script as root with all capabilities, over no network."""

@@ -1,0 +1,46 @@
+"""A found host: prepared, tried, and looked at before and after."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.faults.fault_lab import LEFT_BEHIND, PICTURE, SETTLED, Host, playbook
+from tests.found.condition import Found
+
+RUN_S = 600
+# Which of the host's services run, and as which process.
+SERVICES = "systemctl show 'ollama*.service' 'selo*.service' --property Id,ActiveState,MainPID | grep -v '^$' || true"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    record: dict[str, Any]
+    output: str
+    written: str  # the output, and every file that the run wrote on the controller
+    status: int
+    before: str
+    after: str
+    settled: bool
+    left_behind: str
+
+
+def attempt(found: Found, host: Host, directory: Path) -> Outcome:
+    host.read(found.prepare)
+    before = host.read(PICTURE + SERVICES)
+    run = playbook(host, directory, found.playbook, *found.arguments, **found.variables)
+    output, _ = run.communicate(timeout=RUN_S)
+    path = directory / f"{host.name}.json"
+    files = [file.read_text(errors="replace") for file in sorted(directory.rglob("*")) if file.is_file()]
+    return Outcome(
+        record=json.loads(path.read_text()) if path.exists() else {},
+        output=output,
+        written="\n".join([output, *files]),
+        status=run.returncode,
+        before=before,
+        after=host.read(PICTURE + SERVICES),
+        settled=host.holds(SETTLED),
+        left_behind=host.read(LEFT_BEHIND),
+    )

@@ -1,0 +1,7 @@
+"""Found hosts: who serves Ollama's API, and who else holds memory."""
+
+from __future__ import annotations
+
+from tests.found.condition import Found
+
+ROWS: list[Found] = []

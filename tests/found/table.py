@@ -1,0 +1,15 @@
+"""The conditions that hosts are found in, and what an apply of the profile stable must make of each."""
+
+from __future__ import annotations
+
+from tests.found.condition import Found
+from tests.found.rows import control, gpus, logs, models, servers, units
+
+FOUND: list[Found] = [
+    *units.ROWS,
+    *servers.ROWS,
+    *gpus.ROWS,
+    *models.ROWS,
+    *logs.ROWS,
+    *control.ROWS,
+]
