@@ -18,6 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _wanted,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.unit_environment import last_word
 
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
 NOT_READ_BACK = "not read back"
@@ -379,25 +380,6 @@ def merged_environment(unit: Mapping[str, Any]) -> dict[str, str]:
             if not equals or merged.get(name) == value:
                 merged.pop(name, None)
     return merged
-
-
-def last_word(name: str, sources: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], str | None, str] | None:
-    """Which file of a unit decides a variable, by systemd's rules: (source, value or None, what it does).
-
-    `sources`: as `_host_read.read_unit` gives them. None where no file says anything of it.
-    """
-    last: tuple[Mapping[str, Any], str | None, str] | None = None
-    for source in sources:
-        if source["resets"] and last and last[0]["kind"] != "EnvironmentFile":
-            last = (source, None, f"takes {name} back (an empty Environment=)")
-        if name in source["environment"]:
-            last = (source, source["environment"][name], f"sets {name}={source['environment'][name]}")
-    for source in sources:
-        for word in source["unsets"]:
-            unset, equals, value = word.partition("=")
-            if unset == name and (not equals or (last and last[1] == value)):
-                last = (source, None, f"unsets {name}")
-    return last
 
 
 def who_sets(ollama: Mapping[str, Any], name: str) -> str:

@@ -344,7 +344,7 @@ class Generations:
                 result["error"] = f"generation {generation} is not back yet: {'; '.join(problems)}"
                 self._record(result)
                 raise StateError(f"{result['error']}; the host tries again by itself, see: gpu-memory status")
-            result.update(_services.restart(manifest["services"], self.host, reload_units=True))
+            result.update(_services.restart(manifest["services"], self.host, insist=False))
             result["at"] = self.host.unix_time()
         self._record(result)
         remove_file(self.paths.restoring)

@@ -9,13 +9,14 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _http, _secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import Clock, SystemClock
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files
 
 UNIT_PROPERTIES = (
-    "LoadState,ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,NeedDaemonReload,"
+    "LoadState,ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,"
     "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic"
 )
 
@@ -23,6 +24,9 @@ UNIT_PROPERTIES = (
 class Host(Clock, Protocol):
     def show(self, unit: str) -> dict[str, str]:
         """`UNIT_PROPERTIES` of a unit as systemd knows it now."""
+
+    def unit_environment(self, unit: str) -> dict[str, Any]:
+        """A unit in systemd's memory and on the disk, as `core.unit_environment` judges it."""
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         """Run systemctl; what went wrong, or nothing."""
@@ -51,6 +55,9 @@ class LinuxHost(SystemClock):
     def show(self, unit: str) -> dict[str, str]:
         text = _run(["systemctl", "show", unit, "--property", UNIT_PROPERTIES], 30)[1]
         return dict(line.partition("=")[::2] for line in text.splitlines())
+
+    def unit_environment(self, unit: str) -> dict[str, Any]:
+        return unit_files.read(unit)
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         status, _unused, error = _run(["systemctl", *arguments], timeout_s)

@@ -30,6 +30,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _systemd,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,ActiveEnterTimestamp,FragmentPath,"
@@ -76,7 +77,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
     properties = _systemd.parse_show(text)
     environment = properties.get("Environment") or {}
     files = [properties.get("FragmentPath") or "", *(properties.get("DropInPaths") or "").split()]
-    environment_files = re.findall(r"(/\S+) \(ignore_errors", properties.get("EnvironmentFiles") or "")
+    environment_files = unit_files.environment_files(properties)
     return {
         "name": name,
         "error": None,
@@ -89,12 +90,12 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         "fragment_path": properties.get("FragmentPath") or None,
         "drop_in_paths": (properties.get("DropInPaths") or "").split(),
         "environment_files": [
-            {"path": path, "environment": _environment_file(path, names)} for path in environment_files
+            {"path": path, "environment": unit_files.values_in(path, names)} for path in environment_files
         ],
         "environment": _only(names, environment if isinstance(environment, dict) else {}),
         "sources": [
             *(_unit_file(path, names) for path in files if path),
-            *(_source("EnvironmentFile", path, _environment_file(path, names)) for path in environment_files),
+            *(_source("EnvironmentFile", path, unit_files.values_in(path, names)) for path in environment_files),
         ],
         # A wrapper such as `env NAME=value ollama serve` has the last word.
         "exec_environment": _only(names, dict(ASSIGNMENT.findall(properties.get("ExecStart") or ""))),
@@ -104,26 +105,11 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
-def _environment_file(path: str, names: Iterable[str]) -> dict[str, str]:
-    """Those `names` in a file that the unit names in EnvironmentFile=; such a file wins over every drop-in."""
-    try:
-        with open(path, "rb") as file:
-            values = _dotenv.get_keys(file.read(), sorted(names), readers=["systemd"])
-    except OSError:
-        return {}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _unit_file(path: str, names: Iterable[str]) -> dict[str, Any]:
     """A unit file or drop-in as a source of its unit's environment."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            service = _systemd.parse_service(file.read())
-    except OSError:
-        service = {"environment": {}, "resets": False, "unsets": []}
-    source = _source("drop-in" if path.endswith(".conf") else "unit", path, _only(names, service["environment"]))
-    unsets = [word for word in service["unsets"] if word.partition("=")[0] in names]
-    return {**source, "resets": service["resets"], "unsets": unsets}
+    source = unit_files.source("drop-in" if path.endswith(".conf") else "unit", path)
+    unsets = [word for word in source["unsets"] if word.partition("=")[0] in names]
+    return {**source, "environment": _only(names, source["environment"]), "unsets": unsets}
 
 
 def _source(kind: str, path: str, environment: dict[str, str]) -> dict[str, Any]:

@@ -48,6 +48,8 @@ PACKED = (
     "_state",
     "_systemd",
     "_take_back",
+    "core.unit_environment",
+    "host.unit_files",
 )
 MAIN = f"""\
 import sys
@@ -74,9 +76,11 @@ def archive() -> bytes:
     # Ansible sends to the host only what something imports; here, so that no command of the tool has to load it.
     from ansible_collections.selo.gpu_memory.plugins.module_utils import _monitor_service  # noqa: F401
 
-    parts = PACKAGE.split(".")
-    files = {"/".join([*parts[:count], "__init__.py"]): "" for count in range(1, len(parts) + 1)}
-    files.update({f"{PACKAGE.replace('.', '/')}/{name}.py": _source(f"{PACKAGE}.{name}") for name in PACKED})
+    modules = {f"{PACKAGE}.{name}": _source(f"{PACKAGE}.{name}") for name in PACKED}
+    packages = {name.rpartition(".")[0] for name in modules}
+    parts = [name.split(".") for name in packages]
+    files = {"/".join([*names[:count], "__init__.py"]): "" for names in parts for count in range(1, len(names) + 1)}
+    files.update({f"{name.replace('.', '/')}.py": source for name, source in modules.items()})
     files["__main__.py"] = MAIN
     buffer = io.BytesIO()
     buffer.write(f"#!{python()}\n".encode())

@@ -230,6 +230,7 @@ def install(config: Config, places: Places, host: Host, files: Mapping[str, tupl
     """Bring the monitor to `files`, running and started at boot; whether anything changed. StateError if it fails."""
     stale = [path for path in _present(places) if path not in files and path != places.bindings]
     differ = [path for path, (content, _unused) in files.items() if _content(path) != content]
+    known = [path for path in differ if os.path.lexists(path)]  # what is new, systemd reads when it starts it
     old_link, link = _recorded_link(places), _link(config["textfile_dir"])
     link_differs = link is not None and not _links_to(link, places.metrics)
     units = [SERVICE] + ([RESTORE_PATH] if config["action"] == "restore" else [])
@@ -241,7 +242,7 @@ def install(config: Config, places: Places, host: Host, files: Mapping[str, tupl
     os.makedirs(places.directory, mode=0o755, exist_ok=True)
     os.chmod(places.directory, 0o755)
     if places.unit(RESTORE_PATH) in stale:
-        host.systemctl("disable", "--now", RESTORE_PATH)
+        host.systemctl("disable", "--no-reload", "--now", RESTORE_PATH)
     for path in stale:
         remove_file(path)
     for path in differ:
@@ -253,9 +254,9 @@ def install(config: Config, places: Places, host: Host, files: Mapping[str, tupl
         _unlink(old_link, places)
     if link is not None and link_differs:
         _put_link(link, places)
-    if any(path.startswith(places.paths.units) for path in [*stale, *differ]):
+    _must(host.systemctl("enable", "--no-reload", *units))
+    if any(path.startswith(places.paths.units) for path in [*stale, *known]):
         _must(host.systemctl("daemon-reload"))
-    _must(host.systemctl("enable", *units))
     for unit in units:
         if differ or unit in idle:
             _must(host.systemctl("restart", unit, timeout_s=START_S), unit)
@@ -269,7 +270,7 @@ def remove(places: Places, host: Host, check: bool) -> bool:
     if check or not (there or link or os.path.isdir(places.directory)):
         return bool(there or link or os.path.isdir(places.directory))
     for unit in (RESTORE_PATH, SERVICE):
-        host.systemctl("disable", "--now", unit)
+        host.systemctl("disable", "--no-reload", "--now", unit)
     if link:
         _unlink(link, places)
     for path in _present(places):

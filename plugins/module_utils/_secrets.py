@@ -21,6 +21,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _systemd,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files
 
 MASK = _dotenv.MASK
 LEAST = 6  # shorter values are words such as `info`; to mask those would make every message unreadable
@@ -107,9 +108,8 @@ def secrets_of_host(units: Iterable[str], files: Iterable[str]) -> set[str]:
     paths = list(files)
     for unit in units:
         shown = _systemd.parse_show(_show(unit))
-        environment = shown.get("Environment")
-        found |= secrets_in(environment if isinstance(environment, dict) else {})
-        paths += re.findall(r"(/\S+) \(ignore_errors", str(shown.get("EnvironmentFiles") or ""))
+        found |= secrets_in(shown.get("Environment") or {})
+        paths += unit_files.environment_files(shown)
     for path in paths:
         found |= secrets_in_file(path)
     return found

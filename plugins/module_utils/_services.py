@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import Host
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import unit_environment
 
 Plan = Mapping[str, Any]
 
@@ -107,12 +108,13 @@ def _nobody_waits() -> None:
 
 
 def restart(
-    plan: Plan, host: Host, *, reload_units: bool = False, alive: Callable[[], None] = _nobody_waits
+    plan: Plan, host: Host, *, insist: bool = True, alive: Callable[[], None] = _nobody_waits
 ) -> dict[str, Any]:
     """Restart what `plan["restart"]` names, each once, and wait until it answers.
 
-    `alive` is called all the while, for whoever must know that this goes on. `reload_units` has systemd read its
-    units again in any case: a drop-in that was put back with its old date looks unchanged to systemd.
+    systemd reads its units again before, once, if what it has in memory of Ollama's is not what the files say.
+    `insist`: where this collection's drop-in is not in its memory even then, or another file has the last word, nothing
+    is restarted. `alive` is called all the while, for whoever must know that this goes on.
 
     Returns {services: {name: {unit, pid_before, pid_after, stopped_at, ready_at (Unix), active_enter_timestamp}},
     downtime_s, error}; `error` is None or names each service that failed and why. A backend is started also after
@@ -125,9 +127,11 @@ def restart(
     problems: list[str] = []
     began = host.monotonic()
     alive()
-    if reload_units or (ollama and host.show(ollama.unit).get("NeedDaemonReload") == "yes"):
+    if plan.get("ollama"):
         with _collecting(problems):
-            _check(host.systemctl("daemon-reload"))
+            not_read = _read_again(host, plan["ollama"]["unit"])
+            if not_read and ollama and insist:
+                return {"services": {}, "downtime_s": 0.0, "error": "; ".join(not_read)}
     if backend:
         services["backend"] = _stopping(host, backend)
         with _collecting(problems):
@@ -152,6 +156,15 @@ def restart(
         "downtime_s": round(host.monotonic() - began, 1) if wanted else 0.0,
         "error": "; ".join(problems) or None,
     }
+
+
+def _read_again(host: Host, unit: str) -> list[str]:
+    """Have systemd read its units again where its memory of this one is stale; what of our drop-in it lacks then."""
+    found = host.unit_environment(unit)
+    if unit_environment.must_be_read_again(found):
+        _check(host.systemctl("daemon-reload"))
+        found = host.unit_environment(unit)
+    return unit_environment.not_in_memory(found)
 
 
 @contextlib.contextmanager

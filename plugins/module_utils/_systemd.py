@@ -63,13 +63,21 @@ def _is_noncharacter(code: int) -> bool:
 
 
 def parse_show(text: str) -> dict[str, Any]:
-    """Properties of `systemctl show` by name, as text; `Environment` as a dict of variables."""
+    """Properties of `systemctl show` by name, as text.
+
+    `Environment` is a dict of variables, `EnvironmentFiles` a list of paths or patterns: of these there is a line each.
+    """
     properties: dict[str, Any] = {}
     for line in text.split("\n"):
         name, equals, value = line.partition("=")
-        if equals:
+        if name == "EnvironmentFiles" and value:
+            properties.setdefault(name, []).append(_IGNORES_ERRORS.sub("", value))
+        elif equals:
             properties[name] = _variables(_show_words(value)) if name == "Environment" else value
     return properties
+
+
+_IGNORES_ERRORS = re.compile(r" \(ignore_errors=(?:yes|no)\)\Z")
 
 
 def parse_environment_directives(text: str) -> dict[str, str]:

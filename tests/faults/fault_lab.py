@@ -20,7 +20,8 @@ ENGINE = os.environ.get("LAB_ENGINE") or ("podman" if shutil.which("podman") els
 # 30 s is the least that the collection allows, for a machine that does nothing else.
 RESTORE_AFTER_S = int(os.environ.get("FAULTS_RESTORE_AFTER", "60"))
 BACKEND = "/mnt/local/Projects/SELODSP/selo-ai/backend"
-DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
+DROP_INS = "/etc/systemd/system/ollama.service.d"
+DROP_IN = f"{DROP_INS}/zz-gpu-memory.conf"
 KEPT = "/var/lib/gpu-memory"
 GPU = "python3 /opt/gpu-memory-lab/simulated_gpu/simulated_gpu.py"
 
@@ -116,6 +117,11 @@ class Host:
         """A reboot, as hard as one can be."""
         self.wait_until(MOMENTS[moment], 300)
         subprocess.run([ENGINE, "restart", "--time", "0", self.container], check=True, capture_output=True)
+
+
+def daemon_reloads(host: Host) -> int:
+    """How often this host's systemd has read its units again since it started."""
+    return int(host.read("journalctl --boot --no-pager --output=cat _PID=1 | grep -c '^Reloading\\.' || true"))
 
 
 def playbook(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.faults.fault_lab import BACKEND, GPU, KEPT, PID, RESTORE_AFTER_S
+from tests.faults.fault_lab import BACKEND, DROP_INS, GPU, KEPT, PID, RESTORE_AFTER_S
 
 SAME, NEW = "same", "new"
 
@@ -178,8 +178,8 @@ FAULTS = [
     Fault(
         "ollama_does_not_start_any_more",
         "before",
-        "printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/no-ollama serve\\n'"
-        " > /etc/systemd/system/ollama.service.d/10-owner.conf",
+        f"mkdir -p {DROP_INS} && printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/no-ollama serve\\n'"
+        f" > {DROP_INS}/10-owner.conf",
         "fail",
         ("ollama.service", "no-ollama", "203"),
         runs=False,
@@ -379,7 +379,7 @@ FAULTS = [
     Fault(
         "disk_full_under_the_drop_ins",
         "before",
-        small_disk("/etc/systemd/system/ollama.service.d", 0),
+        small_disk(DROP_INS, 0),
         "rolled_back",
         ("no space is left", "zz-gpu-memory.conf"),
     ),
@@ -415,8 +415,8 @@ FAULTS = [
     Fault(
         "later_drop_in_wins",
         "before",
-        "printf '[Service]\\nEnvironment=OLLAMA_CONTEXT_LENGTH=8192\\n'"
-        " > /etc/systemd/system/ollama.service.d/zzz-local.conf; systemctl daemon-reload",
+        f"mkdir -p {DROP_INS} && printf '[Service]\\nEnvironment=OLLAMA_CONTEXT_LENGTH=8192\\n'"
+        f" > {DROP_INS}/zzz-local.conf; systemctl daemon-reload",
         "refused",
         ("zzz-local.conf", "OLLAMA_CONTEXT_LENGTH=8192", "take the line out"),
         short=True,
@@ -424,8 +424,9 @@ FAULTS = [
     Fault(
         "environment_file_wins",
         "before",
-        "echo OLLAMA_NUM_PARALLEL=4 > /etc/default/ollama; printf '[Service]\\nEnvironmentFile=/etc/default/ollama\\n'"
-        " > /etc/systemd/system/ollama.service.d/20-owner.conf; systemctl daemon-reload",
+        f"echo OLLAMA_NUM_PARALLEL=4 > /etc/default/ollama; mkdir -p {DROP_INS}\n"
+        f"printf '[Service]\\nEnvironmentFile=/etc/default/ollama\\n' > {DROP_INS}/20-owner.conf\n"
+        "systemctl daemon-reload",
         "refused",
         ("/etc/default/ollama", "OLLAMA_NUM_PARALLEL=4"),
     ),

@@ -53,6 +53,7 @@ chown selo:selo {BACKEND}/.env.stable-16gb && chmod 0600 {BACKEND}/.env.stable-1
 printf 'HF_TOKEN=%s\\n' {S["07"]} > /etc/default/ollama
 printf 'SESSION=%s\\n' {S["08"]} > /etc/default/backend
 chmod 0600 /etc/default/ollama /etc/default/backend
+mkdir -p {OLLAMA_D}
 cat > {OLLAMA_D}/10-site.conf <<'END'
 [Service]
 EnvironmentFile=/etc/default/ollama

@@ -29,12 +29,13 @@ DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
 PICTURE = f"""
 stat --format '%n %a %U:%G %y' {ENV} {DROP_IN} 2>/dev/null
 sha256sum {ENV} {DROP_IN} 2>/dev/null
-ls /etc/systemd/system /etc/systemd/system/ollama.service.d /etc/systemd/system/timers.target.wants
+ls /etc/systemd/system /etc/systemd/system/ollama.service.d /etc/systemd/system/timers.target.wants 2>/dev/null || true
 """
 # What an apply does: new content, owner and mode, a drop-in, and a restart in order.
 CHANGE = f"""
 set -e
 sed 's/^CHAT_NUM_CTX=.*/CHAT_NUM_CTX=4096/' {ENV} > {ENV}.new && mv {ENV}.new {ENV} && chmod 0644 {ENV}
+mkdir -p /etc/systemd/system/ollama.service.d
 printf '[Service]\\nEnvironment=OLLAMA_CONTEXT_LENGTH=4096\\n' > {DROP_IN}
 systemctl daemon-reload
 systemctl stop selo-backend
@@ -125,6 +126,7 @@ def host(lab: Callable[..., None], request: pytest.FixtureRequest) -> Host:
 @pytest.mark.parametrize("host", ["gpu01"], indirect=True)
 def test_a_run_that_falls_silent_after_its_restart(host: Host) -> None:
     # With its old date back, a drop-in looks to systemd as if it had not changed.
+    host.read(f"mkdir -p {os.path.dirname(DROP_IN)}")
     host.read(f"printf '[Service]\\nEnvironment=OLDER=1\\n' > {DROP_IN} && touch -d 2020-01-01 {DROP_IN}")
     host.read("systemctl daemon-reload")
     picture = host.read(PICTURE)

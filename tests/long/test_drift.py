@@ -161,7 +161,13 @@ Read = Callable[[str], list[dict[str, Any]]]
 
 
 def run(*command: str | Path) -> str:
-    environment = {**os.environ, "LAB_NAME": LAB, "LAB_SPEEDUP": "20", "ANSIBLE_CALLBACK_RESULT_FORMAT": "json"}
+    environment = {
+        **os.environ,
+        "LAB_NAME": LAB,
+        "LAB_EDITED": "1",
+        "LAB_SPEEDUP": "20",
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
+    }
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -85,7 +85,7 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> User:
 def host(user: User) -> Iterator[Host]:
     """A lab host, and the inventory that someone would write who has only its address and a key."""
     name = os.environ.get("LAB_NAME", LAB)
-    fault_lab.lab("up", "1", name=name)
+    fault_lab.lab("up", "1", name=name, LAB_EDITED="1")
     host = Host("gpu01", name)
     host.wait_until(ANSWERS, 60)
     state = ROOT / ".lab" / name

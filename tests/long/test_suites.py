@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The main road on the oldest and on the newest Debian that is supported: systemd 247 to 257, Python 3.9 to 3.13."""
+"""Hosts as Ollama's install script leaves them, on every supported Debian (systemd 247 to 257, Python 3.9 to 3.13):
+proven, unchanged by a second run, and after remove.yml as they were."""
 
 from __future__ import annotations
 
@@ -11,28 +12,41 @@ from pathlib import Path
 import pytest
 
 from tests.faults import fault_lab
-from tests.faults.fault_lab import ANSWERS, Host, playbook
+from tests.faults.fault_lab import DROP_INS, PICTURE, Host, daemon_reloads, playbook
+
+LEFT = "systemctl list-units --all --plain --no-legend | grep gpu-memory; ls -d /run/gpu-memory* /var/lib/gpu-memory*"
 
 
-@pytest.mark.parametrize("suite", ["bullseye", "trixie"])
-def test_a_host_is_proven_and_a_second_run_changes_nothing(
-    suite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("backend", ["guide", "none"])
+@pytest.mark.parametrize("suite", ["bullseye", "bookworm", "trixie"])
+def test_a_stock_host_is_proven_then_unchanged_and_nothing_is_left_of_it(
+    suite: str, backend: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("LAB_SUITE", suite)
-    lab = f"suite-{suite}"
-    fault_lab.lab("up", "1", name=lab)
+    host = Host("gpu01", f"stock-{suite}-{backend}", LAB_SUITE=suite, LAB_BACKEND=backend)
+
+    def run(name: str) -> tuple[str, int]:
+        before = daemon_reloads(host)
+        started = playbook(host, tmp_path, name)
+        output, _nothing = started.communicate(timeout=300)
+        assert started.returncode == 0, output
+        return output, daemon_reloads(host) - before
+
+    host.fresh()
     try:
-        host = Host("gpu01", lab)
-        host.wait_until(ANSWERS, 60)
-        print(f"figure: {suite}:", *host.read("systemctl --version | head -1; python3 -V").split("\n"))
+        host.read(f"! test -e {DROP_INS}")
+        run("playbooks/remove.yml")  # what a first login leaves is not this collection's
+        before = host.read(PICTURE)
+        reloads = []
         for acted in (True, False):
-            run = playbook(host, tmp_path)
-            output, _nothing = run.communicate(timeout=300)
-            assert run.returncode == 0, output
+            output, reloaded = run("apply-stable.yml")
             record = json.loads((tmp_path / "gpu01.json").read_text())
             assert (record["verdict"], record["acted"]) == ("pass", acted)
-        run = playbook(host, tmp_path, "playbooks/remove.yml")
-        output, _nothing = run.communicate(timeout=300)
-        assert run.returncode == 0, output
+            reloads.append(reloaded)
+        assert "changed=0" in output.rpartition("PLAY RECAP")[2].partition("gpu01")[2].splitlines()[0]
+        reloads.append(run("playbooks/remove.yml")[1])
+        assert host.read(PICTURE) == before and not host.holds(LEFT)
+        assert reloads == [1, 0, 1]
+        system = host.read("systemctl --version | head -1; python3 -V").split("\n")
+        print(f"figure: {suite}, {backend}: pass, changed=0, nothing left; daemon-reloads {reloads};", *system)
     finally:
-        fault_lab.lab("down", name=lab)
+        fault_lab.lab("down", name=host.lab)

@@ -15,7 +15,7 @@ COVERAGE = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["coverag
 FILES = sorted(
     path.relative_to(ROOT)
     for kind in KINDS
-    for path in (ROOT / "plugins" / kind).glob("*.py")
+    for path in (ROOT / "plugins" / kind).rglob("*.py")
     if path.name != "__init__.py"
 )
 

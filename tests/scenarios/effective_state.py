@@ -52,7 +52,7 @@ class RunsTheProfile:
         started_with = lab_host.environment(host.check_output(f"tr '\\0' '\\n' < /proc/{pid}/environ"))
         assert {key: started_with.get(key) for key in self.profile.ollama} == self.profile.ollama
         # What the machine's owner has set by `systemctl edit` and the profile does not speak of still holds.
-        assert started_with["OLLAMA_NOHISTORY"] == "1"
+        assert started_with.get("OLLAMA_NOHISTORY") == ("1" if lab_host.is_edited(host) else None)
 
     def test_the_drop_in_is_ours_and_complete(self, host: Any) -> None:
         drop_in = host.file(lab_host.DROP_IN)
@@ -63,6 +63,11 @@ class RunsTheProfile:
         assert self.profile.ollama.items() <= dict(word.split("=", 1) for word in written).items()
 
     def test_vendor_unit_and_override_are_untouched(self, host: Any) -> None:
+        ollama = lab_host.LAB / "stand_ins" / "ollama"
+        assert host.file("/etc/systemd/system/ollama.service").content_string in (ollama / "install").read_text()
+        if lab_host.is_edited(host):
+            override = host.file("/etc/systemd/system/ollama.service.d/override.conf")
+            assert override.content_string == (ollama / "edited.conf").read_text()
         for roots in (lab_host.LAB / "rootfs", lab_host.LAB / "stand_ins" / "backend_guide" / "rootfs"):
             for original in roots.glob("etc/systemd/system/**/*.*"):
                 if original.is_file():
@@ -71,7 +76,8 @@ class RunsTheProfile:
 
     def test_nothing_is_left_behind(self, host: Any) -> None:
         drop_ins = host.file("/etc/systemd/system/ollama.service.d").listdir()
-        assert sorted(drop_ins) == ["override.conf", "zz-gpu-memory.conf"]
+        of_the_owner = ["override.conf"] if lab_host.is_edited(host) else []
+        assert sorted(drop_ins) == [*of_the_owner, "zz-gpu-memory.conf"]
         beside = set(host.file(lab_host.BACKEND).listdir()) - {"main.py", "__pycache__"}
         assert {name for name in beside if not re.fullmatch(r"\.env(\.(stable|conservative)-16gb)?", name)} == set()
         timers = host.check_output("systemctl list-timers --all --no-legend")

@@ -28,6 +28,11 @@ def picture(host: Any) -> dict[str, Any]:
     return {"files": files, "services": {name: service(host, name) for name in ("ollama", "selo-backend")}}
 
 
+def is_edited(host: Any) -> bool:
+    """Whether the host's owner has run `systemctl edit ollama`: LAB_EDITED of the scenario."""
+    return "LAB_EDITED=1" in host.file("/etc/lab/options").content_string.splitlines()
+
+
 def service(host: Any, name: str) -> dict[str, str]:
     """What systemd says of the service: which process, started when."""
     shown = host.check_output(f"systemctl show {name} -p ActiveState -p MainPID -p ActiveEnterTimestamp")

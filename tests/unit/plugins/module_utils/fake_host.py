@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import BootTime
 
@@ -18,8 +19,9 @@ class FakeHost:
     """Units start at once and answer unless told otherwise.
 
     `log`: every change that was asked for, in order. `broken`: units that fail when they start. `needs_reload`: units
-    that systemd would read again. `refuses`: what systemctl answers to a command. `answers`: status by URL. `pids`:
-    processes of a command backend.
+    whose drop-in systemd has not read. `never_reads`: a variable that it lacks of a unit also after it has read it
+    again. `refuses`: what systemctl answers to a command. `answers`: status by URL. `pids`: processes of a command
+    backend.
     """
 
     def __init__(self) -> None:
@@ -28,6 +30,7 @@ class FakeHost:
         self.states: dict[str, str] = {}
         self.broken: set[str] = set()
         self.needs_reload: set[str] = set()
+        self.never_reads: dict[str, tuple[str, str]] = {}
         self.refuses: dict[str, str] = {}
         self.answers: dict[str, int | None] = {}
         self.pids: dict[int, str] = {}
@@ -53,15 +56,31 @@ class FakeHost:
     def show(self, unit: str) -> dict[str, str]:
         pid = self.active.get(unit, 0)
         return {
-            "LoadState": "loaded",
+            "LoadState": "loaded" if pid or not unit.startswith("gpu-memory-restore") else "not-found",
             "ActiveState": "active" if pid else self.states.get(unit, "inactive"),
             "SubState": "running" if pid else "dead",
             "Result": "success" if pid else "exit-code",
             "ExecMainStatus": "0" if pid else "7",
             "MainPID": str(pid),
-            "NeedDaemonReload": "yes" if unit in self.needs_reload else "no",
             "ActiveEnterTimestamp": f"started as {pid}" if pid else "",
             "ActiveEnterTimestampMonotonic": str(pid),
+        }
+
+    def unit_environment(self, unit: str) -> dict[str, Any]:
+        path = f"/etc/systemd/system/{unit}.d/zz-gpu-memory.conf"
+        name, value = self.never_reads.get(unit, ("", ""))
+        environment = {name: value} if name else {}
+        source = {"kind": "drop-in", "path": path, "environment": environment, "resets": False, "unsets": []}
+        return {
+            "name": unit,
+            "load_state": "loaded",
+            "need_daemon_reload": False,
+            "fragment_path": f"/etc/systemd/system/{unit}",
+            "drop_in_paths": [] if unit in self.needs_reload else [path],
+            "environment": {},
+            "own": [path],
+            "gone": [],
+            "sources": [source],
         }
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:

@@ -157,7 +157,7 @@ def test_a_proven_generation_has_also_what_later_runs_did_not_touch(managed: Man
     managed.host.log.clear()
     managed.store.restore(generation="proven", reason="test")
     assert managed.env.read_bytes() == b"third\n" and managed.drop_in.exists()
-    assert managed.restarts() == RESTARTS[1:]
+    assert managed.restarts() == RESTARTS
 
 
 def test_a_new_proof_of_an_unchanged_host_makes_no_new_generation(managed: Managed) -> None:
@@ -214,7 +214,7 @@ def test_what_a_late_run_wrote_after_the_timer_went_back_goes_back_as_well(manag
     managed.host.log.clear()
     result = managed.store.restore(run_id="run1", reason="test")
     assert result["by_itself"] and result["changed"] and result["reason"] == "nothing was heard of the apply for 240 s"
-    assert managed.is_old() and managed.restarts() == RESTARTS[1:] and not managed.armed()
+    assert managed.is_old() and managed.restarts() == RESTARTS and not managed.armed()
 
 
 def test_a_late_run_does_not_touch_what_another_has_done_since(managed: Managed) -> None:
@@ -282,7 +282,7 @@ def test_a_restore_that_was_cut_off_is_finished_services_included(
     managed.host.log.clear()
     result = managed.store.restore_if_expired()
     assert result is not None and result["changed"]
-    assert managed.restarts() == RESTARTS[1:]
+    assert managed.restarts() == RESTARTS
     assert not managed.armed()
 
 
@@ -572,7 +572,7 @@ def test_remove_takes_everything_back_to_before_the_first_run(managed: Managed, 
     assert (done["files"], done["removed"]) == (would["files"], would["removed"])
     assert {file["path"] for file in done["files"]} == {str(managed.drop_in), str(managed.env)}
     assert everything_under(tmp_path) == before
-    assert managed.restarts() == RESTARTS[1:]
+    assert managed.restarts() == RESTARTS
     assert not os.path.lexists(managed.paths.command) and not os.path.exists(managed.paths.root)
     assert not managed.store.remove()["changed"] and not os.path.exists(managed.paths.root)
 
@@ -605,7 +605,7 @@ def test_remove_that_is_cut_off_is_carried_on_by_the_timer(managed: Managed, mon
     assert managed.armed()
     managed.host.log.clear()
     assert managed.store.restore_if_expired() is not None
-    assert managed.restarts() == RESTARTS[1:]
+    assert managed.restarts() == RESTARTS
     assert managed.store.remove()["files"] == [] and managed.is_old()
 
 

@@ -44,7 +44,7 @@ except SystemExit as end:
 @pytest.fixture
 def store(tmp_path: Path) -> Generations:
     (tmp_path / "units").mkdir()
-    return Generations(Paths(str(tmp_path / "state"), str(tmp_path / "units"), str(tmp_path / "tool")), FakeHost())
+    return Generations(Paths(*(str(tmp_path / name) for name in ("state", "units", "tool", "run"))), FakeHost())
 
 
 @pytest.fixture

@@ -64,6 +64,18 @@ def test_units_are_read_again_only_if_one_has_changed() -> None:
     assert host.log == ["daemon-reload", "restart ollama.service"]
 
 
+def test_nothing_is_restarted_where_systemd_does_not_take_the_drop_in() -> None:
+    host = FakeHost()
+    host.never_reads = {"ollama.service": ("OLLAMA_NUM_PARALLEL", "2")}
+    result = _services.restart(plan("ollama", "backend"), host)
+    assert host.log == ["daemon-reload"] and result["services"] == {}
+    assert "systemd has OLLAMA_NUM_PARALLEL of ollama.service otherwise in memory" in result["error"]
+    # What goes back has to run, whatever stands beside it.
+    host.log.clear()
+    assert _services.restart(plan("ollama"), host, insist=False)["error"] is None
+    assert host.log == ["daemon-reload", "restart ollama.service"]
+
+
 def test_downtime_is_from_the_first_stop_to_the_last_answer() -> None:
     host = FakeHost()
     result = _services.restart(plan("ollama", "backend"), host)

@@ -1,0 +1,94 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A unit's environment on this host: what systemd has in memory of it, and what its files say. Changes nothing."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _dotenv, _systemd
+
+PROPERTIES = "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles"
+UNITS = "/etc/systemd/system"
+MOST_FILES = 200  # that one pattern of EnvironmentFile= is followed to
+
+
+def environment_files(properties: Any) -> list[str]:
+    """The files that a unit's `EnvironmentFiles` name, patterns resolved, in the order in which systemd reads them.
+
+    `properties`: as `_systemd.parse_show` gives them. A file that is not there yet is named all the same.
+    """
+    found: list[str] = []
+    for path in properties.get("EnvironmentFiles") or []:
+        matching = sorted(glob.glob(path))[:MOST_FILES] if glob.has_magic(path) else [path]
+        found += matching or [path]
+    return found
+
+
+def read(name: str, directory: str = UNITS) -> dict[str, Any]:
+    """A unit as `core.unit_environment` judges it. `directory`: where its own drop-ins are kept."""
+    show = ["systemctl", "show", name, "--property", PROPERTIES]
+    properties = _systemd.parse_show(_command.run(show).stdout.decode(errors="replace"))
+    drop_ins = (properties.get("DropInPaths") or "").split()
+    own = [path for path in _drop_ins_in(os.path.join(directory, f"{name}.d")) if _is_ours(path)]
+    fragment = properties.get("FragmentPath") or None
+    sources = [source("unit", fragment)] if fragment else []
+    sources += [source("drop-in", path) for path in sorted({*drop_ins, *own}, key=os.path.basename)]
+    names = {variable for one in sources for variable in one["environment"]}
+    sources += [_environment_file(path, names) for path in environment_files(properties)]
+    return {
+        "name": name,
+        "load_state": properties.get("LoadState"),
+        "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
+        "fragment_path": fragment,
+        "drop_in_paths": drop_ins,
+        "environment": properties.get("Environment") or {},
+        "own": own,
+        "gone": [path for path in drop_ins if not os.path.exists(path)],
+        "sources": sources,
+    }
+
+
+def source(kind: str, path: str) -> dict[str, Any]:
+    """A unit file or drop-in as a source of its unit's environment; nothing of one that cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            service = _systemd.parse_service(file.read(_dotenv.MOST_BYTES))
+    except OSError:
+        service = {"environment": {}, "resets": False, "unsets": []}
+    return {"kind": kind, "path": path, **service}
+
+
+def values_in(path: str, names: Iterable[str]) -> dict[str, str]:
+    """Those `names` that an EnvironmentFile sets, as systemd reads it; nothing of one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            found = _dotenv.get_keys(file.read(_dotenv.MOST_BYTES), sorted(names), readers=["systemd"])
+    except OSError:
+        return {}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _environment_file(path: str, names: Iterable[str]) -> dict[str, Any]:
+    environment = values_in(path, names)
+    return {"kind": "EnvironmentFile", "path": path, "environment": environment, "resets": False, "unsets": []}
+
+
+def _drop_ins_in(directory: str) -> list[str]:
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".conf"))
+    except OSError:
+        return []
+    return [os.path.join(directory, name) for name in names]
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip("\n") == _systemd.HEADER
+    except OSError:
+        return False
