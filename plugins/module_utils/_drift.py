@@ -67,14 +67,16 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     journal has them), `num_ctx` of a slot, `sent` (what is not on the command line), offloaded, offloadable, `runner`
     (whether one was seen at all).
     """
-    last = after["ollama"]["journal"]["last_load"] or {}
-    seen: list[list[str]] = [
-        process["command"] for process in (load or {}).get("processes") or [] if process.get("command")
-    ]
-    seen += [runner["command"] for runner in after["ollama"]["runners"]]
-    seen += [last["command"]] if last.get("command") else []
+    journal = after["ollama"]["journal"]
+    last = journal["last_load"] or {}
+    running: list[list[str]] = [runner["command"] for runner in after["ollama"]["runners"]]
+    seen = [process["command"] for process in (load or {}).get("processes") or [] if process.get("command")]
+    seen = [command for command in seen if command in running or not _never_came_up(command, journal)]
+    seen += running
+    if last.get("command") and (last["started"] or last["command"] in running):
+        seen.append(last["command"])
     command = seen[0] if seen else []
-    its_load = load_by(command, after["ollama"]["journal"])
+    its_load = load_by(command, journal) if seen or not last.get("command") else {}
     sent = its_load.get("sent") or {}
     runner = _journal.runner_settings(command, sent)
     return {
@@ -89,9 +91,19 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
 
 
 def load_by(command: list[str], journal: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The load that started a runner, since a smaller model may have come after it; else the last load there was."""
-    loads: list[Mapping[str, Any]] = [*journal["loads"], *filter(None, [journal["last_load"]])]
-    return next((load for load in reversed(loads) if load["command"] == command), loads[-1] if loads else {})
+    """The load that started a runner, of the server that runs now; a smaller model may have come after it.
+
+    Servers and logs that do not announce loads have no command: there the last load counts.
+    """
+    since = journal.get("server_at") or 0
+    loads = [load for load in [*journal["loads"], *filter(None, [journal["last_load"]])] if load["at"] >= since]
+    return next((load for load in reversed(loads) if load["command"] in (command, [])), {})
+
+
+def _never_came_up(command: list[str], journal: Mapping[str, Any]) -> bool:
+    """Whether each load by this command failed, as far as the log tells."""
+    loads = [load for load in journal["loads"] if load["command"] == command]
+    return bool(loads) and not any(load["started"] for load in loads)
 
 
 def context_per_slot(runner: Mapping[str, int | None]) -> int | None:

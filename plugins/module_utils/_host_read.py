@@ -36,7 +36,6 @@ UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,ActiveEnterTimestamp,FragmentPath,"
     "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,User,ControlGroup,ExecStart"
 )
-JOURNAL_LINES = 20000
 ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
 PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
 FROM_FILE = re.compile(r"^FROM (/\S+/sha256-[0-9a-f]{64})$", re.MULTILINE)
@@ -281,32 +280,6 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _secrets.wi
     except _http.HttpError as problem:
         facts["error"] = mask(str(problem))
     return facts
-
-
-def read_journal(unit: str, since: float | None, mask: Mask = _secrets.without_secrets) -> dict[str, Any]:
-    """Facts of the unit's journal and the kernel's since `since` (Unix time), or else since the unit's last start.
-
-    `server_config` and `last_load` are always the newest since the last start, since what still runs may be older than
-    `since`.
-    """
-    _unused, text = run(["systemctl", "show", unit, "--property", "ActiveEnterTimestamp", "--timestamp=unix"])
-    started = re.search(r"=@(\d+)", text)
-    start = min(float(started.group(1)) - 1, since or float("inf")) if started else since
-    match = [f"--since=@{start:.0f}"] if start else ["--boot"]
-    lines = _journal_lines(["--unit", unit, *match])
-    lines += _journal_lines(["--dmesg", "--grep", _journal.KERNEL.pattern, *match])
-    lines.sort(key=lambda line: line[0])
-    whole = _journal.parse(lines, mask)
-    window = _journal.parse((line for line in lines if line[0] >= since), mask) if since else whole
-    return {**window, "server_config": whole["server_config"], "last_load": next(reversed(whole["loads"]), None)}
-
-
-def _journal_lines(arguments: list[str]) -> list[tuple[float, str]]:
-    # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
-    command = ["journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--output-fields=MESSAGE,_TRANSPORT"]
-    _unused, text = run([*command, f"--lines={JOURNAL_LINES}", *arguments], timeout_s=60)
-    entries = (_journal.entry(row) for row in text.splitlines())
-    return [entry for entry in entries if entry is not None]
 
 
 def find_processes(match: str, directory: str) -> list[int]:

@@ -1,10 +1,13 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Ollama's journal says: settings, loads, layers, buffers, speed and failures.
+"""What Ollama's log says: settings, loads, layers, buffers, speed and failures.
 
 The wordings are those of Ollama v0.1.14 to v0.33 and of the llama.cpp it carries (llm/status.go, ggml-cuda.cu,
 server/routes.go); several of them changed between releases, so each pattern covers all.
+
+A line counts by who wrote it (`Line`): clients choose the paths of the access log, and names and prompts that others
+quote, so only what the server, its runner, systemd and the kernel say in their own words is evidence.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _secrets, _settings
 
@@ -26,9 +30,13 @@ FATAL = re.compile(
     r"|llama-server reported out-of-memory|requires more system memory|model request too large for system"
     r"|memory layout cannot be allocated|failed to commit memory|model failed to load"
     r"|model runner has unexpectedly stopped|timed out waiting for llama|failure during llama-server GPU discovery"
-    r"|Unsupported cache type|requires flash_attn|NVRM: Xid|oom-kill|Out of memory: Killed",
+    r"|Unsupported cache type|requires flash_attn",
     re.IGNORECASE,
 )
+# The line of a failed load that says most: the allocation, before what followed from it.
+PLAINEST = ("out of memory", "allocat", "memory")
+# While it answers, the lines of one failure come at once.
+TOGETHER_S = 5.0
 # A retry goes on in the same runner, or starts another one.
 RETRY = re.compile(
     r"retrying without pipeline parallelism|model layout did not fit, applying backoff"
@@ -43,10 +51,27 @@ WARNING = re.compile(
     r"|kv cache type not supported|quantized kv cache requested|to use a quantized OLLAMA_KV_CACHE_TYPE",
     re.IGNORECASE,
 )
-# What of the kernel's journal is about GPUs or memory.
+# What of the kernel's journal is about GPUs or memory, and what systemd says of a unit that the kernel killed.
 KERNEL = re.compile(r"NVRM: Xid|oom-kill|Out of memory: Killed")
-# The server's environment dump lists every known variable, and PATH-like values could hold any word.
-NEVER_A_FAILURE = re.compile(r'msg="server config"|msg="?starting (llama[- ]server|runner)')
+KILLED = re.compile(r"killed by the OOM killer|Failed with result 'oom-kill'")
+# `entry` names these two writers as journalctl does; lines of the unit's own processes stay as they are.
+BY_KERNEL, BY_SYSTEMD = "kernel: ", "systemd[1]: "
+ACCESS = re.compile(r"(?:\x1b\[[0-9;]{0,16}m)?\[GIN(?:-debug)?\]")
+SLOG = re.compile(r"(?:time=(?P<time>\S{1,64}) )?(?:level=(?P<level>[A-Z+\-0-9]{1,12}) )?(?:source=\S{1,128} )?msg=")
+VALUE = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<word>\S*)')
+ATTRIBUTE = re.compile(r' (?P<key>"(?:[^"\\]|\\.)*"|[^\s="]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<word>[^\s"]*))')
+# What stands in quotes or braces is somebody else's: a name, a prompt, a request.
+QUOTES = re.compile(r"[\"{`]|(?<!\w)'")
+LOUD, QUIET = ("WARN", "ERROR"), ("DEBUG", "TRACE")
+# An INFO line whose error counts; of other lines of that level only the message does.
+LOAD_FAILED = "Load failed"
+# What a server says that is no failure, whatever words stand in it.
+STARTING = re.compile(r"server config\Z|starting (llama[- ]server|runner)\Z")
+# Before it loads another model, Ollama asks for the free memory with the devices that it knows (discover/runner.go);
+# that this took longer than 3 s breaks nothing. When it starts, it has no such variables yet.
+REFRESH = re.compile(r' extra_envs="?map\[[^\]]')
+FOUND_GPU, NO_GPU = "inference compute", re.compile(r' library="?cpu\b', re.IGNORECASE)
+DISCOVERY = "failure during llama-server GPU discovery"
 
 SERVER_CONFIG = re.compile(r'msg="server config" env="map\[(?P<map>.*)\]"')
 CONFIG_ITEM = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):(.*?)(?=\s[A-Za-z_][A-Za-z0-9_]*:|$)")
@@ -59,29 +84,87 @@ SENT = re.compile(
 )
 CACHE_TYPE_SENT = re.compile(r"\bKvCacheType:(\w{1,16})")
 STARTED = re.compile(r"(?:llama runner|llama-server) started in")
-OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+OFFLOADED = re.compile(r"(?:\A|load_tensors: )offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
 BUFFER = re.compile(
-    r"\b(?P<device>[A-Za-z]\w*) +(?P<kind>model|KV|RS|compute|output) buffer size\s*=\s*(?P<mib>\d+(?:\.\d+)?) MiB"
+    r"(?<!\w)(?P<component>\w{1,64}): +(?P<device>[A-Za-z]\w{0,64}) +(?P<kind>model|KV|RS|compute|output) buffer size"
+    r"\s{0,16}=\s{0,16}(?P<mib>\d{1,12}(?:\.\d{1,6})?) MiB"
 )
+# A model with sliding windows has two caches on each device, the second one announced like this.
+WINDOW_CACHE = re.compile(r"creating {1,8}SWA KV cache")
+NEW_CONTEXT = re.compile(r"constructing llama_context|creating non-SWA KV cache")
 # Ollama's own engine gives its buffers like this alone, rounded; for llama.cpp's these are estimates made beforehand.
 LAYOUT = re.compile(
     r'msg="(?P<kind>model weights|kv cache|compute graph)" device="?(?P<device>[A-Za-z]\w*)"?'
     r' size="(?P<size>\d+(?:\.\d+)?) (?P<unit>[KMGT]iB)"'
 )
+ESTIMATE = "layout"
 KIND_IN_LAYOUT = {"model weights": "model", "kv cache": "KV", "compute graph": "compute"}
 MIB_IN = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0, "TiB": 1024.0**2}
 # Devices of the host: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host and the like.
 HOST_DEVICE = re.compile(r"CPU|.*_Host\Z", re.IGNORECASE)
 EVAL = re.compile(
-    r"(?<!prompt )eval time =\s*[\d.]+ ms /\s*\d+ (?:tokens|runs).*?(?P<speed>\d+(?:\.\d+)?) tokens per second"
+    r"(?<!prompt )\beval time =\s*[\d.]+ ms /\s*\d+ (?:tokens|runs).*?(?P<speed>\d+(?:\.\d+)?) tokens per second"
 )
 PROMPT_EVAL = re.compile(r"prompt eval time =\s*[\d.]+ ms /\s*(\d+) tokens")
+# What only a runner says: a wrapper's own lines prove nothing of where the server's go.
+OF_A_RUNNER = (EVAL, PROMPT_EVAL, OFFLOADED)
 TRUNCATED = re.compile(r"truncating input prompt")
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}\Z")
 
 
+class Line(NamedTuple):
+    """A line by its writer: `by` is server, runner, systemd, kernel or client. `level` and `error` are the server's.
+
+    `words` are the writer's own: of the server the message, of a runner what comes before it quotes anything.
+    """
+
+    by: str
+    words: str
+    level: str = ""
+    error: str = ""
+
+
+def written(line: str) -> Line:
+    """Who wrote a line, and what of it are the writer's own words."""
+    for prefix, writer in ((BY_KERNEL, "kernel"), (BY_SYSTEMD, "systemd")):
+        if line.startswith(prefix):
+            return Line(writer, line[len(prefix) :])
+    if ACCESS.match(line):
+        return Line("client", "")
+    slog = SLOG.match(line)
+    if not slog:
+        return Line("runner", _unquoted(line))
+    message = VALUE.match(line, slog.end())
+    assert message is not None  # it matches the empty text, too
+    attributes = {found["key"]: found for found in ATTRIBUTE.finditer(line, message.end())}
+    error = attributes.get("error")
+    return Line("server", _value(message), slog["level"] or "", _unquoted(_value(error)) if error else "")
+
+
+def _value(found: re.Match[str]) -> str:
+    return found["word"] if found["quoted"] is None else found["quoted"]
+
+
+def _unquoted(text: str) -> str:
+    return QUOTES.split(text, maxsplit=1)[0]
+
+
+def moment(line: str) -> float | None:
+    """When the server wrote a line, in Unix time; None where it does not say."""
+    slog = SLOG.match(line)
+    if not slog or not slog["time"]:
+        return None
+    try:
+        return datetime.fromisoformat(slog["time"].replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def entry(row: str | bytes) -> tuple[float, str] | None:
-    """A row of `journalctl --output=json` as (Unix time, text); None for what is of no interest here."""
+    """A row of `journalctl --output=json` as (Unix time, text); None for what is of no interest here.
+
+    The kernel's and systemd's own lines begin with their names.
+    """
     try:
         fields = json.loads(row)
     except ValueError:
@@ -89,62 +172,176 @@ def entry(row: str | bytes) -> tuple[float, str] | None:
     text = fields.get("MESSAGE")
     if isinstance(text, list):  # journald gives bytes that are not UTF-8 as numbers
         text = bytes(text).decode(errors="replace")
-    if not isinstance(text, str) or (fields.get("_TRANSPORT") == "kernel" and not KERNEL.search(text)):
+    if not isinstance(text, str):
         return None
+    if fields.get("_TRANSPORT") == "kernel":
+        if not KERNEL.search(text):
+            return None
+        text = BY_KERNEL + text
+    elif fields.get("_PID") == "1":
+        text = BY_SYSTEMD + text
     return int(fields["__REALTIME_TIMESTAMP"]) / 1e6, text
 
 
 def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secrets.without_secrets) -> dict[str, Any]:
-    """Reduce journal lines, oldest first, as (Unix time, text), to facts.
+    """Reduce the lines of a log, oldest first, as (Unix time, text), to facts.
 
-    Returns `server_config` (of the last start, only variables that may be shown, or None), `loads` (a dict for each
-    runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), cache_type (if
-    it did so, too), started, offloaded, offloadable, buffers_mib by device and kind on GPUs), `failures`
-    ({severity, at, line}; severity is fatal, recovered or warning; of a line what `mask` leaves), `tokens_per_s` (of
-    each answered request), `longest_prompt` (tokens that a request made the model read; None without such lines) and
-    `truncated` (how many prompts were too long for their slot and were shortened).
+    Returns `server_config` (of the last start, only variables that may be shown, or None) and `server_at` (when that
+    was), `loads` (a dict for each runner start: at, command, sent (settings that reached the runner otherwise, see
+    `runner_settings`), cache_type (if it did so, too), started, offloaded, offloadable, buffers_mib by device and kind
+    on GPUs, tokens_per_s of the answers until the next load), `failures` ({severity, at, line}: one for each load that
+    failed, however many lines tell of it, with the plainest of them; severity is fatal, recovered or warning; of a line
+    what `mask` leaves), `tokens_per_s` (of each answered request), `worked_at` (when a load or an answer last worked),
+    `longest_prompt` (tokens that a request made the model read; None without such lines), `truncated` (how many
+    prompts were too long for their slot and were shortened) and `lines` (how many are surely the server's or a
+    runner's).
     """
-    facts: dict[str, Any] = {"server_config": None, "loads": [], "failures": [], "tokens_per_s": []}
-    facts.update(longest_prompt=None, truncated=0)
-    pending: list[dict[str, Any]] = []  # fatal lines of the present load: a retry may yet recover them
-    retried, starts_left = False, 0
+    reader = _Reader(mask)
     for at, line in lines:
-        config = SERVER_CONFIG.search(line)
-        if config:
-            facts["server_config"] = _settings.shown(dict(CONFIG_ITEM.findall(config.group("map"))))
-            continue
-        start = START.search(line)
-        if start:
-            load = _new_load(at, start.group("cmd"))
-            if "--model" not in load["command"]:  # 0.12.4 to 0.24 look for GPUs with a runner that loads nothing
-                continue
-            facts["loads"].append(load)
-            if starts_left:
-                starts_left -= 1
-            else:  # the load before this one was not tried again
-                pending, retried = [], False
-            continue
-        if STARTED.search(line):
-            if facts["loads"]:
-                facts["loads"][-1]["started"] = True
-            if retried:
-                for failure in pending:
+        reader.read(at, line)
+    return reader.facts
+
+
+class _Reader:
+    """`facts` of the lines read so far."""
+
+    def __init__(self, mask: Callable[[str], str]) -> None:
+        self.facts: dict[str, Any] = {"server_config": None, "server_at": None, "loads": [], "failures": []}
+        self.facts.update(tokens_per_s=[], worked_at=None, longest_prompt=None, truncated=0, lines=0)
+        self._mask = mask
+        self._pending: list[dict[str, Any]] = []  # failures of the present load: a retry may yet recover them
+        self._undiscovered: list[dict[str, Any]] = []
+        self._retried, self._starts_left = False, 0
+        self._open: dict[str, Any] | None = None  # the failure that the next line may be of, too
+        self._open_at = 0.0
+        self._buffers: dict[tuple[str, ...], float] = {}  # by component, device, kind and cache
+        self._cache = ""
+
+    def read(self, at: float, line: str) -> None:
+        line = line.strip()
+        by, words, level, error = found = written(line)
+        if by in ("kernel", "systemd"):
+            if (KERNEL if by == "kernel" else KILLED).search(words):
+                self._note("fatal", at, line)
+            return
+        if by == "client":
+            return
+        self.facts["lines"] += by == "server" or any(pattern.search(words) for pattern in OF_A_RUNNER)
+        if by == "server":
+            if level in QUIET or self._starts(at, line, words):
+                return
+            if words == FOUND_GPU and not NO_GPU.search(line):
+                for failure in self._undiscovered:
                     failure["severity"] = "recovered"
-            pending, retried, starts_left = [], False, 0
-        _read_load_line(facts, line)
-        if NEVER_A_FAILURE.search(line):
-            continue
-        retry = RETRY.search(line)
+        self._read_load_line(at, found, line)
+        said = f"{words} {error}" if level in LOUD or words == LOAD_FAILED else words
+        retry = RETRY.search(words)
         if retry:
-            retried, starts_left = True, 1 if retry.group("anew") else 0
-            facts["failures"].append({"severity": "warning", "at": at, "line": mask(line.strip())})
-        elif FATAL.search(line):
-            failure = {"severity": "fatal", "at": at, "line": mask(line.strip())}
-            facts["failures"].append(failure)
-            pending.append(failure)
-        elif WARNING.search(line):
-            facts["failures"].append({"severity": "warning", "at": at, "line": mask(line.strip())})
-    return facts
+            self._retried, self._starts_left, self._open = True, 1 if retry.group("anew") else 0, None
+            self._note("warning", at, line)
+        elif by == "server" and words.startswith(DISCOVERY):
+            if not REFRESH.search(line):
+                self._undiscovered.append(self._note("fatal", at, line))
+        elif FATAL.search(said):
+            self._fail(at, line)
+        elif WARNING.search(words):
+            self._note("warning", at, line)
+
+    def _note(self, severity: str, at: float, line: str) -> dict[str, Any]:
+        failure = {"severity": severity, "at": at, "line": self._mask(line)}
+        self.facts["failures"].append(failure)
+        return failure
+
+    def _fail(self, at: float, line: str) -> None:
+        if self._open is None or at - self._open_at > TOGETHER_S:
+            self._open = self._note("fatal", at, line)
+            self._pending.append(self._open)
+        elif plainness(line) < plainness(self._open["line"]):
+            self._open["line"] = self._mask(line)
+        self._open_at = at
+
+    def _starts(self, at: float, line: str, words: str) -> bool:
+        """Whether it is the start of the server or of a runner, whose lines may hold any word."""
+        if not STARTING.match(words):
+            return False
+        config, start = SERVER_CONFIG.search(line), START.search(line)
+        if config:
+            self.facts["server_config"] = _settings.shown(dict(CONFIG_ITEM.findall(config.group("map"))))
+            self.facts["server_at"] = at
+        load = _new_load(at, start.group("cmd")) if start else None
+        if load and "--model" in load["command"]:  # 0.12.4 to 0.24 look for GPUs with a runner that loads nothing
+            self._begin(load)
+            if self._starts_left:
+                self._starts_left -= 1
+            else:  # the load before this one was not tried again
+                self._pending, self._retried = [], False
+        return True
+
+    def _begin(self, load: dict[str, Any]) -> None:
+        self.facts["loads"].append(load)
+        self._open, self._buffers, self._cache = None, {}, ""
+
+    def _read_load_line(self, at: float, found: Line, line: str) -> None:
+        words = found.words
+        if STARTED.match(words):
+            if self.facts["loads"]:
+                self.facts["loads"][-1]["started"] = True
+            if self._retried:
+                for failure in self._pending:
+                    failure["severity"] = "recovered"
+            self._pending, self._retried, self._starts_left, self._open = [], False, 0, None
+            self.facts["worked_at"] = at
+        speed = EVAL.search(words)
+        if speed:
+            self.facts["tokens_per_s"].append(float(speed.group("speed")))
+            self.facts["worked_at"] = at
+        prompt = PROMPT_EVAL.search(words)
+        if prompt:
+            self.facts["longest_prompt"] = max(self.facts["longest_prompt"] or 0, int(prompt.group(1)))
+        self.facts["truncated"] += bool(TRUNCATED.match(words))
+        layers = OFFLOADED.search(words)
+        sizes = list(BUFFER.finditer(words)) if "buffer size" in words else []
+        if not self.facts["loads"]:
+            # Older servers and logs cut at their start have loads that nothing announced.
+            if not (layers or sizes):
+                return
+            self._begin(_new_load(at, ""))
+        load = self.facts["loads"][-1]
+        if speed:
+            load["tokens_per_s"].append(float(speed.group("speed")))
+        sent = found.by == "server" and (SENT.search(line) or REQUESTED.search(line))
+        if sent:
+            load["sent"].update({name: int(value) for name, value in sent.groupdict().items()})
+            cache_type = CACHE_TYPE_SENT.search(line)
+            load["cache_type"] = cache_type.group(1) if cache_type else load["cache_type"]
+        if layers:
+            load["offloaded"], load["offloadable"] = int(layers.group(1)), int(layers.group(2))
+        if WINDOW_CACHE.search(words):
+            self._cache = "windows"
+        elif NEW_CONTEXT.search(words):
+            self._cache = ""
+        layout = LAYOUT.search(line) if found.by == "server" else None
+        for size in sizes:
+            where = (size.group("component"), size.group("device"), size.group("kind"), self._cache)
+            self._keep(load, where, float(size.group("mib")))
+        if layout:
+            mib = float(layout.group("size")) * MIB_IN[layout.group("unit")]
+            self._keep(load, (ESTIMATE, layout.group("device"), KIND_IN_LAYOUT[layout.group("kind")], ""), mib)
+
+    def _keep(self, load: dict[str, Any], where: tuple[str, str, str, str], mib: float) -> None:
+        """Dry runs print first: of the same component, device, kind and cache the last value counts; others add up."""
+        _component, device, kind, _cache = where
+        if HOST_DEVICE.match(device):
+            return
+        self._buffers[where] = mib
+        same = {place: size for place, size in self._buffers.items() if place[1:3] == (device, kind)}
+        exact = [size for place, size in same.items() if place[0] != ESTIMATE]
+        load["buffers_mib"][f"{device} {kind}"] = sum(exact or same.values())
+
+
+def plainness(line: str) -> int:
+    """How plainly a line tells of a failure; 0 is best."""
+    return next((place for place, words in enumerate(PLAINEST) if words in line), len(PLAINEST))
 
 
 def _new_load(at: float, command: str) -> dict[str, Any]:
@@ -157,6 +354,7 @@ def _new_load(at: float, command: str) -> dict[str, Any]:
         "offloaded": None,
         "offloadable": None,
         "buffers_mib": {},
+        "tokens_per_s": [],
     }
 
 
@@ -165,42 +363,6 @@ def _split(command: str) -> list[str]:
         return shlex.split(command.replace('\\"', '"'))
     except ValueError:
         return command.split()
-
-
-def _read_load_line(facts: dict[str, Any], line: str) -> None:
-    speed = EVAL.search(line)
-    if speed:
-        facts["tokens_per_s"].append(float(speed.group("speed")))
-    prompt = PROMPT_EVAL.search(line)
-    if prompt:
-        facts["longest_prompt"] = max(facts["longest_prompt"] or 0, int(prompt.group(1)))
-    facts["truncated"] += bool(TRUNCATED.search(line))
-    if not facts["loads"]:
-        # Older servers and journals cut at their start have loads that nothing announced.
-        if not (OFFLOADED.search(line) or BUFFER.search(line)):
-            return
-        facts["loads"].append(_new_load(0.0, ""))
-    load = facts["loads"][-1]
-    sent = SENT.search(line) or REQUESTED.search(line)
-    if sent:
-        load["sent"].update({name: int(value) for name, value in sent.groupdict().items()})
-        cache_type = CACHE_TYPE_SENT.search(line)
-        load["cache_type"] = cache_type.group(1) if cache_type else load["cache_type"]
-    layers = OFFLOADED.search(line)
-    if layers:
-        load["offloaded"], load["offloadable"] = int(layers.group(1)), int(layers.group(2))
-    for size in BUFFER.finditer(line):
-        # Dry runs print first: the last value counts.
-        _keep_buffer(load, size.group("device"), size.group("kind"), float(size.group("mib")))
-    layout = LAYOUT.search(line)
-    if layout:
-        mib = float(layout.group("size")) * MIB_IN[layout.group("unit")]
-        _keep_buffer(load, layout.group("device"), KIND_IN_LAYOUT[layout.group("kind")], mib)
-
-
-def _keep_buffer(load: dict[str, Any], device: str, kind: str, mib: float) -> None:
-    if not HOST_DEVICE.match(device):
-        load["buffers_mib"][f"{device} {kind}"] = mib
 
 
 def runner_settings(command: list[str], sent: Mapping[str, int] | None = None) -> dict[str, int | None]:
@@ -239,3 +401,13 @@ def runner_cache_type(command: list[str]) -> str | None:
         if flag in ("--cache-type-k", "-ctk"):
             return joined if equals else next(iter(command[position + 1 : position + 2]), None)
     return "f16" if "-c" in command else None
+
+
+def runner_flash_attention(command: list[str]) -> str | None:
+    """`on`, `off` or `auto` as a runner's command line has it; None where it says nothing."""
+    for position, word in enumerate(command):
+        flag, equals, joined = word.partition("=")
+        if flag in ("--flash-attn", "-fa"):
+            value = joined if equals else next(iter(command[position + 1 : position + 2]), "")
+            return value if value in ("on", "off", "auto") else "on"  # up to 0.11.4 it is a flag alone
+    return None

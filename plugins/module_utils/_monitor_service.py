@@ -32,7 +32,8 @@ METRICS_FILE = "gpu_memory.prom"
 STATE_FILE = "last-action.json"
 RESTORE_REQUEST = "restore-wanted"
 RESTORE_TIMER = "/etc/systemd/system/gpu-memory-restore.timer"  # there while an apply holds the host
-JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--output-fields=MESSAGE,_TRANSPORT")
+FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
+JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", FIELDS)
 WHAT_RUNS = "server config|starting (llama|runner)|offloaded [0-9]+/|loading model|load request"
 
 

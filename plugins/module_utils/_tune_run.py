@@ -31,6 +31,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _speed,
     _tune,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log
 
 OUT_OF_MEMORY = re.compile(
     r"out of memory|out-of-memory|cudaMalloc|failed to allocate|unable to allocate|allocation failed|not enough memory"
@@ -218,7 +219,7 @@ class Tuning:
             gpus = sampler.stop()
         loaded = _ask(f"{server.url}/api/ps").get("models") or []
         unload_all(server.url)
-        journal = _host_read.read_journal(server.unit, started)
+        journal = _log.read(server.unit, started)
         measured = _sampler.summary(gpus, self.wanted.max_used_mib)
         if measured["evidence"] == "none":
             raise CannotTune("NVML gave no evidence: " + "; ".join(_sampler.breaches(gpus, None)))
@@ -422,7 +423,7 @@ def _deployed(wanted: Wanted) -> tuple[Server, Mapping[str, str]]:
     unit = _host_read.read_unit(wanted.unit)
     process = _host_read.read_process(unit.get("main_pid") or 0) if unit.get("main_pid") else None
     environment = (process or unit).get("environment") or {}
-    config = _host_read.read_journal(wanted.unit, None)["server_config"] or {}
+    config = _log.read(wanted.unit, None)["server_config"] or {}
     parallel = str(config.get("OLLAMA_NUM_PARALLEL") or environment.get("OLLAMA_NUM_PARALLEL") or "1")
     kind = str(environment.get("OLLAMA_KV_CACHE_TYPE") or "f16").lower()
     number = int(parallel) if parallel.isdigit() and int(parallel) else 1
@@ -452,7 +453,7 @@ def unload_all(url: str) -> None:
 
 def loaded_models(wanted: Wanted) -> list[dict[str, Any]]:
     """What is loaded now, as the requests that load it again as it is: model, options, keep_alive."""
-    loads = _host_read.read_journal(wanted.unit, None)["loads"]
+    loads = _log.read(wanted.unit, None)["loads"]
     found = []
     for model in _ask(f"{wanted.url}/api/ps").get("models") or []:
         name = str(model["name"])

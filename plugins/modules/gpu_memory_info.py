@@ -70,7 +70,7 @@ options:
     type: str
     default: zz-gpu-memory.conf
   journal_since:
-    description: Read Ollama's journal from this Unix time on; by default, since its last start.
+    description: Read Ollama's log from this Unix time on; by default, since its last start.
     type: float
   bindings_path:
     description:
@@ -154,9 +154,17 @@ ollama:
       type: dict
       sample: {version: 0.32.15, models: [], loaded: []}
     journal:
-      description: Settings at start, loads with layers and buffers, speeds, and failures by severity.
+      description:
+        - Settings at start, loads with layers and buffers, speeds, and failures by severity.
+        - They are from where the server's standard error goes, the journal or a file. C(log) says which, and whether
+          it could be read.
       type: dict
-      sample: {server_config: {OLLAMA_NUM_PARALLEL: "2"}, loads: [], failures: [], tokens_per_s: []}
+      sample:
+        server_config: {OLLAMA_NUM_PARALLEL: "2"}
+        loads: []
+        failures: []
+        tokens_per_s: []
+        log: {where: the journal, problem: null, dropped: 0, cut: false, lines: 12}
 backend:
   description: The backend's unit or processes, its health, and its env files with the values of O(env_keys).
   returned: success
@@ -179,6 +187,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _nvml,
     _secrets,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log  # noqa: E402
 
 
 def masking(wanted: dict[str, Any]) -> _host_read.Mask:
@@ -235,7 +244,7 @@ def main() -> None:
             "process": _host_read.read_process(unit["main_pid"]) if unit.get("main_pid") else None,
             "runners": _host_read.read_runners(),
             "api": _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask),
-            "journal": _host_read.read_journal(wanted["ollama"]["unit"], wanted["journal_since"], mask),
+            "journal": _log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask),
         },
         backend=_host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["env"], wanted["profile_file"]),
         state=_generation.summary(),

@@ -13,6 +13,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     DROP_IN_PATH,
     ENV_PATH,
     MODEL,
+    NOW,
     RUNNER,
     STABLE_ON_0_32,
     UNIT_PATH,
@@ -341,3 +342,26 @@ def test_in_a_file_that_bash_sources_the_file_wins():
 def test_the_last_word_by_systemd_s_rules(sources, value):
     last = _drift.last_word("X", sources)
     assert (last[1] if last else None) == value
+
+
+def test_a_load_that_never_came_up_puts_nothing_in_force():
+    failed = {**journal()["last_load"], "started": False}
+    log = journal(loads=[failed], last_load=failed)
+    after = read(ollama__runners=[], ollama__api__loaded=[], ollama__journal=log)
+    died = {"processes": [{"pid": 1, "command": RUNNER, "peak_mib": 9000}]}
+    effect = _drift.effects(died, after)
+    assert (effect["runner"], effect["offloaded"], effect["num_ctx"]) == (False, None, None)
+    working = read(ollama__runners=[], ollama__journal=journal())
+    assert _drift.effects(died, working)["offloaded"] == 33
+
+
+def test_a_runner_that_is_still_loading_counts():
+    loading = {**journal()["last_load"], "started": False}
+    effect = _drift.effects(None, read(ollama__journal=journal(loads=[loading], last_load=loading)))
+    assert (effect["runner"], effect["offloaded"]) == (True, 33)
+
+
+def test_loads_of_the_server_before_the_last_restart_do_not_count():
+    assert _drift.load_by(RUNNER, journal(server_at=NOW + 1)) == {}
+    assert _drift.load_by(RUNNER, journal(server_at=NOW - 1))["offloaded"] == 33
+    assert _drift.load_by(["another"], journal()) == {}

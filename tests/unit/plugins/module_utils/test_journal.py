@@ -259,9 +259,11 @@ FATAL = [
     'msg="failure during llama-server GPU discovery"',
     "Unsupported cache type: q3_0",
     "V cache quantization requires flash_attn",
-    "NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.",
-    "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),task=llama-server,pid=12",
-    "Out of memory: Killed process 12 (llama-server)",
+    "kernel: NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.",
+    "kernel: oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),task=llama-server,pid=12",
+    "systemd[1]: ollama.service: A process of this unit has been killed by the OOM killer.",
+    "systemd[1]: ollama.service: Failed with result 'oom-kill'.",
+    "kernel: Out of memory: Killed process 12 (llama-server)",
 ]
 WARNINGS = [
     EVICT,
@@ -291,6 +293,18 @@ HARMLESS = [
     'msg="system memory" total="6.7 GiB" free="6.1 GiB" free_swap="1.9 GiB"',
     'msg="starting llama-server" cmd="/x/llama-server --model /srv/out of memory/a"',
     '[GIN] 2026/05/05 - 01:30:24 | 200 |  4.006473015s | 127.0.0.1 | POST     "/api/generate"',
+    '[GIN] 2026/05/05 - 01:30:24 | 404 |    1.2µs | 192.0.2.7 | GET      "/oom-kill/cudaMalloc failed: out of memory"',
+    '\x1b[97;42m[GIN] 2026/05/05 - 01:30:24 | 404 | 1.2µs | 192.0.2.7 | GET "/runner process has terminated"',
+    'level=WARN msg="another option" option="x error=\\"out of memory\\" error=cudaMalloc failed"',
+    'level=INFO source=sched.go:591 msg="failed to create server" model="CUDA error" error="no such file"',
+    'level=ERROR source=routes.go:1 msg="chat prompt error" error="no template for \\"out of memory\\""',
+    'level=DEBUG source=llama_server.go:9 msg="chat request" prompt="why cudaMalloc failed: out of memory"',
+    'level=TRACE msg="out of memory"',
+    'srv  log_server_request: request: {"prompt": "cudaMalloc failed: out of memory"}',
+    "srv  load_model: loading model '/srv/out of memory/a'",
+    "NVRM: Xid (PCI:0000:01:00): 79, as a client would have it",
+    "oom-kill:constraint=CONSTRAINT_NONE,task=llama-server,pid=12",
+    "systemd[1]: Started ollama.service - cudaMalloc failed: out of memory.",
 ]
 
 
@@ -303,6 +317,96 @@ def test_fatal(line):
 @pytest.mark.parametrize("line", WARNINGS)
 def test_warning(line):
     assert severities(line) == ["warning"]
+
+
+REFRESHED = (
+    'time=x level=INFO source=runner.go:522 msg="failure during llama-server GPU discovery" '
+    'OLLAMA_LIBRARY_PATH="[/usr/lib/ollama /usr/lib/ollama/cuda_v12]" extra_envs={} '
+    'error="context deadline exceeded" detail=""'
+)
+FOUND_GPU = 'time=x level=INFO source=types.go:42 msg="inference compute" id=GPU-3 filter_id="" library={} compute=8.9'
+
+
+@pytest.mark.parametrize("environment", ["map[CUDA_VISIBLE_DEVICES:0]", '"map[CUDA_VISIBLE_DEVICES:0 GGML_X:1]"'])
+def test_a_slow_refresh_of_free_memory_is_no_failure(environment):
+    assert severities(REFRESHED.format(environment)) == []
+
+
+def test_a_discovery_that_failed_at_the_start_counts_unless_a_gpu_was_found_after_it():
+    failed = REFRESHED.format("map[]")
+    assert severities(failed, FOUND_GPU.format("cpu")) == ["fatal"]
+    assert severities(failed, FOUND_GPU.format("CUDA")) == ["recovered"]
+
+
+def test_what_a_client_wrote_is_no_layer_and_no_buffer():
+    path = '[GIN] 2026/05/05 - 01:30:24 | 404 | 1.2µs | 192.0.2.7 | GET "/load_tensors: offloaded 0/33 layers to GPU"'
+    asked = 'level=WARN msg="invalid option provided" option="load_tensors: CUDA0 model buffer size = 9.00 MiB"'
+    echo = 'srv  request: {"prompt": "load_tensors: offloaded 1/33 layers to GPU"}'
+    forged = '[GIN] 2026/05/05 - 01:30:24 | 404 | 1µs | 192.0.2.7 | GET "/ msg=\\"server config\\" env=\\"map[A:b]\\""'
+    facts = parse(CONFIG, START_0_32, "load_tensors: offloaded 33/33 layers to GPU", STARTED, path, asked, echo, forged)
+    (load,) = facts["loads"]
+    assert (load["offloaded"], load["buffers_mib"]) == (33, {})
+    assert facts["server_config"]["OLLAMA_NUM_PARALLEL"] == "2"
+    assert facts["lines"] == 5
+
+
+def test_a_load_that_failed_is_one_failure_told_by_its_plainest_line():
+    died = 'level=INFO source=sched.go:641 msg="Load failed" error="llama-server process has terminated: exit status 1"'
+    lines = (START_0_32, "alloc_tensor_range: failed to allocate CUDA0 buffer of size 8", CUDA_OOM, "CUDA error", died)
+    facts = parse(*lines, *lines, *lines)
+    assert [failure["line"] for failure in facts["failures"]] == [CUDA_OOM] * 3
+
+
+def test_failures_far_apart_are_not_one():
+    gone = "llama-server process no longer running"
+    facts = _journal.parse([(0.0, START_0_32), (1.0, STARTED), (2.0, gone), (4.0, gone), (3600.0, gone)])
+    assert [failure["at"] for failure in facts["failures"]] == [2.0, 3600.0]
+
+
+def test_when_the_server_started_and_when_it_last_worked():
+    answer = "slot print_timing: eval time = 100.00 ms / 10 tokens (10.00 ms per token, 100.00 tokens per second)"
+    facts = parse(CONFIG, START_0_32, STARTED, CUDA_OOM)
+    assert (facts["server_at"], facts["worked_at"]) == (1000.0, 1002.0)
+    facts = parse(START_0_32, STARTED, CUDA_OOM, answer)
+    assert (facts["server_at"], facts["worked_at"], facts["loads"][0]["tokens_per_s"]) == (None, 1003.0, [100.0])
+
+
+ONE_PASS = (
+    "load_tensors: loading model tensors, this can take a while... (mmap = false, direct_io = false)",
+    "load_tensors:      Vulkan0 model buffer size = {model} MiB",
+    "llama_context: constructing llama_context",
+    "llama_kv_cache_iswa: creating non-SWA KV cache, size = 8192 cells",
+    "llama_kv_cache:    Vulkan0 KV buffer size =    24.00 MiB",
+    "llama_kv_cache_iswa: creating     SWA KV cache, size = 3072 cells",
+    "llama_kv_cache:    Vulkan0 KV buffer size =    45.00 MiB",
+    "sched_reserve:    Vulkan0 compute buffer size =    {compute} MiB",
+)
+
+
+def test_the_caches_of_a_model_with_sliding_windows_add_up_and_its_dry_runs_do_not():
+    dry = [line.format(model="0.00", compute="60.00") for line in ONE_PASS]
+    real = [line.format(model="220.00", compute="53.20") for line in ONE_PASS]
+    (load,) = parse(START_0_32, *dry, *dry, *real, "alloc_compute_meta: Vulkan0 compute buffer size = 10.00 MiB")[
+        "loads"
+    ]
+    assert load["buffers_mib"] == {"Vulkan0 model": 220.0, "Vulkan0 KV": 69.0, "Vulkan0 compute": 63.2}
+    (_first, again) = parse(START_0_32, *real, STARTED, START_0_32, *real)["loads"]
+    assert again["buffers_mib"]["Vulkan0 KV"] == 69.0
+
+
+@pytest.mark.parametrize(
+    "command, wanted",
+    [
+        (["--flash-attn", "auto"], "auto"),
+        (["--flash-attn=off", "-b", "1"], "off"),
+        (["-fa", "on"], "on"),
+        (["--flash-attn", "--kv"], "on"),
+        (["-fa"], "on"),
+        (["-ctk", "f16"], None),
+    ],
+)
+def test_flash_attention_of_a_runner(command, wanted):
+    assert _journal.runner_flash_attention(command) == wanted
 
 
 @pytest.mark.parametrize("line", HARMLESS)
@@ -409,7 +513,13 @@ def test_random_commands_never_raise(command):
 
 
 @pytest.mark.parametrize(
-    "line", ["A" * 100_000, "A:" * 50_000, "a " * 50_000, "offloaded " * 10_000, 'msg="loading model" ' * 5_000]
-)
+    "line",
+    [
+        "A" * 100_000, "A:" * 50_000, "a " * 50_000, "A " * 50_000 + "buffer size", "A" * 100_000 + " buffer size",
+        "msg=" + ' "' * 50_000, 'level=WARN msg="' + "\\" * 100_001, "msg=a " + "b=" * 50_000,
+        "msg=a" + ' b="c' * 30_000,
+        'msg="server config" env="map[' + "A:" * 20_000, "offloaded " * 10_000, 'msg="loading model" ' * 5_000,
+    ],
+)  # fmt: skip
 def test_a_huge_line_is_read_in_one_pass(line):
     assert parse(START_0_32, line)["failures"] == []

@@ -166,7 +166,7 @@ def test_failures_are_counted_by_severity_and_the_past_is_not() -> None:
     watched = monitor()
     watched.saw_past([(1.0, OOM)])
     assert value(watched, "journal_failures_total", severity="fatal") == 0, "counters are there from the start"
-    see(watched, START.format(total=8192, parallel=2, cap=40), OOM, "msg=truncating input prompt")
+    see(watched, START.format(total=8192, parallel=2, cap=40), OOM, 'msg="truncating input prompt"')
     assert value(watched, "journal_failures_total", severity="fatal") == 1
     assert value(watched, "journal_failures_total", severity="warning") == 1
     assert value(watched, "journal_last_failure_timestamp_seconds") == 900.0

@@ -1,0 +1,200 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading Ollama's log where it goes: the journal, a file that its standard error is, or nowhere.
+
+Where it goes is read from the server's process, not from its unit: a wrapper may have redirected it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from datetime import datetime, timezone
+from typing import Any, NamedTuple
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _command,
+    _host_read,
+    _journal,
+    _secrets,
+    _systemd,
+)
+
+PROPERTIES = "ActiveEnterTimestamp,MainPID,ControlGroup,LogNamespace,LogRateLimitIntervalUSec,LogRateLimitBurst"
+# --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
+JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json")
+FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
+MOST_LINES = 50_000
+MOST_BYTES = 16 * 1024 * 1024
+JOURNAL = "the journal"
+# journald says itself what a rate limit made it drop (sd-messages.h, SD_MESSAGE_JOURNAL_DROPPED).
+DROPPED_ID = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"
+DROPPED = re.compile(r"Suppressed (\d{1,12}) messages from (\S{1,256})\Z")
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")
+SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(us|ms|min|s|h)")
+SECONDS_IN = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+class Sink(NamedTuple):
+    """Where a server's standard error goes: `file` is a path to open it by; `problem` says why it cannot be read."""
+
+    where: str = JOURNAL
+    file: str | None = None
+    problem: str | None = None
+
+
+def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.without_secrets) -> dict[str, Any]:
+    """Facts (`_journal.parse`) of the log of a unit's server and of the kernel since `since` (Unix time).
+
+    Without `since`, since the unit's last start. `server_config`, `server_at` and `last_load` are always those of the
+    server that runs, since what it does may be older than `since`. `log` says what was read: `where` (the journal, or
+    a file's path), `problem` (why it could not be read, or None), `dropped` (messages that journald did not keep; an
+    estimate is at least 1), `cut` (whether lines are missing since the log begins later, or is too long) and `lines`.
+    """
+    _status, text = _host_read.run(["systemctl", "show", unit, "--property", PROPERTIES])
+    properties = {name: str(value) for name, value in _systemd.parse_show(text).items()}
+    began = _moment(properties.get("ActiveEnterTimestamp", ""))
+    begin = min(began, since or began) if began is not None else since
+    sink = sink_of(_server(properties))
+    namespace = properties.get("LogNamespace")
+    options = [f"--namespace=+{namespace}"] if namespace else []
+    options += [f"--since=@{begin:.0f}"] if begin else ["--boot"]
+    about = _journal_lines(
+        ["--grep", f"{_journal.KERNEL.pattern}|Suppressed", *options, "_TRANSPORT=kernel", "+", DROPPED_ID]
+    )
+    kernel = [line for line in about if line[1].startswith(_journal.BY_KERNEL)]
+    if sink.file:
+        try:
+            own, long = _file_lines(sink.file, begin)
+        except OSError as problem:
+            own, long, sink = [], False, sink._replace(problem=f"{sink.where} cannot be read: {problem.strerror}")
+    else:
+        own = _journal_lines(["--unit", unit, *options])
+        long = len(own) >= MOST_LINES
+    lines = sorted([*own, *kernel], key=lambda line: line[0])
+    whole = _journal.parse(lines, mask)
+    if long and not sink.file and whole["server_config"] is None:
+        start = _journal.parse(_journal_lines(["--unit", unit, *options, "--grep", 'msg="server config"'], most=1))
+        whole.update(server_config=start["server_config"], server_at=start["server_at"])
+    server_at = whole["server_at"] or began
+    window = _journal.parse((line for line in lines if line[0] >= since), mask) if since else whole
+    of_server = [load for load in whole["loads"] if load["at"] >= (server_at or 0)]
+    first = min((at for at, _text in own), default=None)
+    begins_late = first is not None and first > (since or 0) and whole["server_config"] is None
+    missing = first is not None and long and first > (since or 0)
+    dropped = _dropped(about, unit, since or 0)
+    return {
+        **window,
+        "server_config": whole["server_config"],
+        "server_at": server_at,
+        "last_load": of_server[-1] if of_server else None,
+        "log": {
+            "where": sink.where,
+            "problem": sink.problem or (None if whole["lines"] else _nothing(sink.where, unit)),
+            "dropped": dropped or _surely_limited(properties, [at for at, _text in own if at >= (since or 0)]),
+            "cut": missing or begins_late,
+            "lines": sum(at >= (since or 0) for at, text in own if not text.startswith(_journal.BY_SYSTEMD)),
+        },
+    }
+
+
+def sink_of(pid: int | None) -> Sink:
+    """Where a process' standard error goes. Without a process, the journal is all there is to look at."""
+    if not pid:
+        return Sink()
+    path = f"/proc/{pid}/fd/2"
+    try:
+        mode, name = os.stat(path).st_mode, os.readlink(path)
+    except OSError as problem:
+        return Sink(problem=f"where process {pid} writes it to cannot be read: {problem.strerror}")
+    if stat.S_ISREG(mode):
+        return Sink(name, file=path)
+    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):  # the journal's, or a program's that may log what it is given
+        return Sink()
+    return Sink(name, problem=f"the server's standard error goes to {name}; StandardError=journal keeps it")
+
+
+def _nothing(where: str, unit: str) -> str:
+    if where != JOURNAL:
+        return f"{where} holds no line of the server since its start"
+    return (
+        f"the journal holds no line of the server since {unit} was started: its output goes elsewhere, or journald "
+        f"does not keep it (Storage=, MaxLevelStore=, LogLevelMax=)"
+    )
+
+
+def _server(properties: dict[str, str]) -> int | None:
+    """The process that serves: the unit's main one may be a shell that has redirected it."""
+    main = properties.get("MainPID", "")
+    unit = {"main_pid": int(main) if main.isdigit() else 0, "control_group": properties.get("ControlGroup")}
+    if unit["main_pid"] == 0:
+        return None
+    for pid in _host_read.unit_pids(unit):
+        words = _host_read.command_line(pid)
+        names = [os.path.basename(word) for word in words[:3]]
+        if "ollama" in names and "serve" in words:
+            return pid
+    return int(main)
+
+
+def _moment(text: str) -> float | None:
+    found = MOMENT.search(text)
+    return datetime.fromisoformat(found[1]).replace(tzinfo=timezone.utc).timestamp() if found else None
+
+
+def _journal_lines(arguments: list[str], most: int | None = None) -> list[tuple[float, str]]:
+    done = _command.run([*JOURNALCTL, FIELDS, f"--lines={most or MOST_LINES}", *arguments], timeout_s=60)
+    entries = (_journal.entry(row) for row in done.stdout.splitlines())
+    return sorted((entry for entry in entries if entry is not None), key=lambda line: line[0])
+
+
+def _dropped(about: list[tuple[float, str]], unit: str, since: float) -> int:
+    found = (DROPPED.search(text) for at, text in about if at >= since)
+    return sum(int(one[1]) for one in found if one and one[2].rpartition("/")[2] == unit)
+
+
+def _surely_limited(properties: dict[str, str], times: list[float]) -> int:
+    """1 where as many lines came at once as the unit's own rate limit allows: journald tells only later of the rest."""
+    burst = properties.get("LogRateLimitBurst", "")
+    spans = SPAN.findall(properties.get("LogRateLimitIntervalUSec", ""))
+    interval_s = sum(float(number) * SECONDS_IN[unit] for number, unit in spans)
+    most = int(burst) if burst.isdigit() else 0
+    if not most or not interval_s:
+        return 0
+    return int(any(times[at + most - 1] - times[at] <= interval_s for at in range(len(times) - most + 1)))
+
+
+def _file_lines(path: str, begin: float | None) -> tuple[list[tuple[float, str]], bool]:
+    """The lines of a process' open file since `begin`, at most its last 16 MiB, and whether it has more.
+
+    A runner's line has no time: it gets that of the server's next line, which is never too early. It is read up to
+    where the process writes now: StandardOutput=file: does not empty what it writes over.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # the very file, whatever its name is now
+    try:
+        end = min(os.fstat(descriptor).st_size, _position(path))
+        first = max(0, end - MOST_BYTES)
+        content = b""
+        while len(content) < end - first:
+            block = os.pread(descriptor, end - first - len(content), first + len(content))
+            if not block:
+                break
+            content += block
+    finally:
+        os.close(descriptor)
+    at, lines = time.time(), []
+    for row in reversed(content.split(b"\n")[1 if first else 0 :]):
+        text = row.strip(b"\0\r ").decode(errors="replace")
+        if text:
+            at = _journal.moment(text) or at
+            lines.append((at, text))
+    return [line for line in reversed(lines) if line[0] >= (begin or 0)], first > 0
+
+
+def _position(path: str) -> int:
+    """Where a process writes next, of an open file `/proc/PID/fd/N`."""
+    with open(path.replace("/fd/", "/fdinfo/"), encoding="ascii") as file:
+        return int(file.readline().split()[1])
