@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show how all hosts of a run are. Contacts no host; runs once."""
+"""Say how one host is, or show how all hosts of a run are. Contacts no host."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -23,11 +24,10 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
-        statuses = []
-        for host in variables.get("ansible_play_hosts_all") or []:
-            of_host = variables["hostvars"][host]
-            declared, read = (of_host.get(f"__gpu_memory_{name}") or {} for name in ("declared", "read"))
-            statuses.append(_status.status(host, declared, read if declared else LOST))
+        if self._task.args.get("of") == "host":
+            own = _of(variables["inventory_hostname"], variables["hostvars"])
+            return {**result, "changed": False, **own, "alarm": own["state"] in _status.NEEDS_SOMEONE}
+        statuses = [_of(host, variables["hostvars"]) for host in variables.get("ansible_play_hosts_all") or []]
         for status, text in _status.table(statuses):
             Display().display(text, color=COLORS.get(status["state"], "yellow") if status else None)
         if not self._task.check_mode:
@@ -35,3 +35,8 @@ class ActionModule(ActionBase):
             _controller.write_json(directory / "status.json", {"hosts": statuses})
         alarmed = [one["host"] for one in statuses if one["state"] in _status.NEEDS_SOMEONE]
         return {**result, "changed": False, "shown": len(statuses), "alarmed": alarmed}
+
+
+def _of(host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    declared, read = (hostvars[host].get(f"__gpu_memory_{name}") or {} for name in ("declared", "read"))
+    return _status.status(host, declared, read if declared else LOST)

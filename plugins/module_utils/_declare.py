@@ -381,7 +381,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
             problems.append(f"{name} = {variables[name]!r} must be {unit}, from {least} to {most}")
         numbers[name] = number
     flags = {}
-    for name in ("gpu_memory_allow_unsafe", "gpu_memory_strict", "gpu_memory_show_secrets"):
+    for name in ("gpu_memory_allow_unsafe", "gpu_memory_strict", "gpu_memory_show_secrets", "gpu_memory_fail"):
         flags[name] = boolean(variables[name])
         if flags[name] is None:
             problems.append(f"{name} = {variables[name]!r} must be true or false")

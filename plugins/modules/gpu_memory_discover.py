@@ -69,10 +69,12 @@ notes:
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _discover  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
+    root.required(module)
     module.exit_json(changed=False, **_discover.discover())
 
 

@@ -211,6 +211,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator  # noqa: 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_tool, _services  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
 
 RESTORE_S = 180
 
@@ -300,6 +301,7 @@ def main() -> None:
         required_if=[("action", action, ["run_id"]) for action in ("keep", "renew", "prove", "release")],
         supports_check_mode=True,
     )
+    root.required(module)
     try:
         # A restore that the host has begun by itself is worth waiting for.
         store = Generations(wait_s=RESTORE_S) if module.params["action"] == "restore" else Generations()

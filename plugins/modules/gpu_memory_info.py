@@ -187,7 +187,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _nvml,
     _secrets,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, root  # noqa: E402
 
 
 def masking(wanted: dict[str, Any]) -> _host_read.Mask:
@@ -231,6 +231,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    root.required(module)
     wanted = module.params
     mask = masking(wanted)
     unit = _host_read.read_unit(wanted["ollama"]["unit"])

@@ -145,6 +145,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -213,6 +214,7 @@ def present(module: AnsibleModule, places: _monitor_unit.Places) -> dict[str, An
 
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    root.required(module)
     places = _monitor_unit.Places()
     try:
         if module.params["state"] == "absent":

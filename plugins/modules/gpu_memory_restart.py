@@ -89,6 +89,7 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _lease, _services  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
 
 SHOW_SECRETS = {"show_secrets": {"type": "bool", "default": False, "no_log": False}}
 
@@ -97,6 +98,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={**_services.ARGUMENTS, **SHOW_SECRETS, "run_id": {"type": "str"}}, supports_check_mode=True
     )
+    root.required(module)
     plan = module.params
     changed = any(name in plan["restart"] for name in _services.names(plan))
     try:

@@ -16,10 +16,16 @@ description:
   - Writes C(status.json) with all of it.
   - This is an action plugin; it runs on the controller.
 options:
+  of:
+    description:
+      - V(run) prints all hosts of the play and writes C(status.json).
+      - V(host) prints and writes nothing, and returns how this host is.
+    type: str
+    choices: [run, host]
+    default: run
   report_dir:
-    description: Where C(status.json) goes, on the controller, relative to where the user stands.
+    description: Where C(status.json) goes, on the controller, relative to where the user stands. V(run) needs it.
     type: path
-    required: true
 extends_documentation_fragment:
   - selo.gpu_memory.on_controller
 author:
@@ -34,14 +40,35 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+state:
+  description: How the host is, from C(not readable) to C(ok).
+  returned: with O(of=host)
+  type: str
+  sample: drift
+wrong:
+  description: Why, in sentences.
+  returned: with O(of=host)
+  type: list
+  elements: str
+  sample: ["OLLAMA_NUM_PARALLEL=2 is wanted, but the server lacks it"]
+next:
+  description: What to do next.
+  returned: with O(of=host)
+  type: str
+  sample: ansible-playbook selo.gpu_memory.apply --limit gpu01
+alarm:
+  description: Whether someone is needed now.
+  returned: with O(of=host)
+  type: bool
+  sample: true
 shown:
   description: How many hosts were shown.
-  returned: success
+  returned: with O(of=run)
   type: int
   sample: 16
 alarmed:
   description: The hosts that need someone now, which is all but V(ok), V(not proven) and V(in a run).
-  returned: success
+  returned: with O(of=run)
   type: list
   elements: str
   sample: [gpu03]

@@ -174,6 +174,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _tune,
     _tune_run,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
 
 
 def wanted_of(given: dict[str, Any]) -> _tune_run.Wanted:
@@ -210,6 +211,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    root.required(module)
     given = module.params
     problems = _tune.bounds(given["over"], given["at_least"], given["objective"])
     problems += [problem for problem in [_progress.problem_of(given["progress_path"])] if problem]

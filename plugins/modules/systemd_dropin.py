@@ -114,6 +114,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _settings,
     _systemd,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*\.conf")
@@ -246,6 +247,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    root.required(module)
     try:
         result = apply(module.params, module.check_mode)
     except (Refused, _atomic.CannotWrite) as problem:

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs a module of this collection on its host: the action plugin of every module that has an `ActionModule` from here.
 
-It adds two things to what Ansible does by itself. A lost connection fails the task instead of dropping the host from
-the play, because `rescue` does not run for an unreachable host and the report would have no line for it. And a host
-without good NVML bindings gets the controller's copy of them.
+It adds three things to what Ansible does by itself. A lost connection fails the task instead of dropping the host from
+the play, because `rescue` does not run for an unreachable host and the report would have no line for it; so does a
+host that does not let us become root, with the line of sudo that says why. And a host without good NVML bindings gets
+the controller's copy of them.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
 
@@ -26,6 +29,17 @@ READS_NVML = ("gpu_memory_info", "gpu_memory_assert", "gpu_memory_monitor", "gpu
 LIBRARY = "/run/gpu-memory/lib"
 # Older ones misread the process list of driver 535 and have no memory v2.
 OLDEST_BINDINGS = (12, 535, 108)
+
+# What a program says that does not let a user become another: sudo, su, doas, and PAM in their name.
+REFUSES = re.compile(
+    r"^(?:sudo|su|doas|pam_\w+)\b.{0,20}:|sudoers|must have a tty|not allowed to (?:run|execute)", re.I
+)
+LINES_QUOTED = 3
+CURES = (
+    ("requiretty", r"\btty\b", "set ansible_pipelining: false for the host, or take requiretty out of its sudoers"),
+    ("password", r"password", "give sudo's password with -K (--ask-become-pass) or ansible_become_password"),
+    ("rights", r"", "let that user run all commands as root with sudo, or connect as one who may (ansible_user)"),
+)
 
 
 def controllers_bindings() -> Path | None:
@@ -41,6 +55,30 @@ def controllers_bindings() -> Path | None:
     return Path(spec.origin)
 
 
+def plain(result: dict[str, Any]) -> dict[str, Any]:
+    """A module's result; where no module answered, with what the host said instead of what was no JSON."""
+    if not result.get("failed") or "module_stdout" not in result:
+        return result
+    lines = _lines(result)
+    refusal = next((line for line in lines if REFUSES.search(line)), None)
+    if refusal:
+        return {**result, "msg": _refused(refusal)}
+    said = " / ".join(lines[-LINES_QUOTED:])
+    return {**result, "msg": f"the host did not run the module; it said: {said}" if said else result["msg"]}
+
+
+def _lines(result: Mapping[str, Any]) -> list[str]:
+    text = f"{result.get('module_stdout') or ''}\n{result.get('module_stderr') or ''}"
+    lines = (" ".join(line.split())[:300] for line in text.splitlines()[-50:])
+    shown = ("".join(sign for sign in line if sign.isprintable()) for line in lines)
+    return [line for line in shown if line and not re.match(r"(?:Shared connection|Connection) to .* closed", line)]
+
+
+def _refused(line: str) -> str:
+    cure = next(cure for _name, words, cure in CURES if re.search(words, line, re.I))
+    return f"the host does not let us become root: {line.rstrip('. ')}; {cure}"
+
+
 class ActionModule(ActionBase):
     _supports_async = True
     _supports_check_mode = True
@@ -53,8 +91,10 @@ class ActionModule(ActionBase):
             if module in QUOTES and self._shows_secrets(task_vars or {}):
                 self._task.args = {"show_secrets": True, **self._task.args}
             if module not in READS_NVML:
-                return self._execute(self._task.args, task_vars)
-            return self._execute_with_bindings(task_vars)
+                return plain(self._execute(self._task.args, task_vars))
+            return plain(self._execute_with_bindings(task_vars))
+        except AnsibleActionFail:
+            raise
         except AnsibleConnectionFailure as problem:
             host = self._play_context.remote_addr or "the host"
             return {
@@ -62,6 +102,10 @@ class ActionModule(ActionBase):
                 "lost_connection": True,
                 "msg": f"lost the connection to {host} during {module}: {problem.message}",
             }
+        except AnsibleError as problem:  # "Missing sudo password" and the like, which ansible-core raises
+            if not re.search(r"(?:password|privilege|become)", str(problem), re.I):
+                raise
+            return {"failed": True, "msg": _refused(str(problem))}
 
     def _shows_secrets(self, variables: dict[str, Any]) -> bool:
         return bool(_declare.boolean(self._templar.template(variables.get("gpu_memory_show_secrets", False))))

@@ -409,7 +409,7 @@ FAULTS = [
         "before",
         ":",
         "fail",
-        ("denied", "become"),
+        ("needs root", "become: true"),
         variables={"ansible_become": False},
     ),
     Fault(

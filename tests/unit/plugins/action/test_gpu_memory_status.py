@@ -37,3 +37,10 @@ def test_a_read_that_failed_is_shown_with_its_message(act: Act, tmp_path: Path) 
     failed = {**host(), "__gpu_memory_read": {"failed": True, "msg": "lost the connection to gpu01"}}
     result = act("gpu_memory_status", play(gpu01=failed), report_dir=str(tmp_path))
     assert result["alarmed"] == ["gpu01"] and "lost the connection to gpu01" in act.text()
+
+
+def test_of_one_host_its_state_is_returned_and_nothing_is_shown_or_written(act: Act) -> None:
+    variables = {**play(gpu01=host(ollama__unit__active_state="failed"), gpu02=host()), "inventory_hostname": "gpu01"}
+    result = act("gpu_memory_status", variables, of="host")
+    assert (result["state"], result["alarm"]) == ("down", True) and "is failed" in result["wrong"][0]
+    assert act.shown == []

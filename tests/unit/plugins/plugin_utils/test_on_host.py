@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure
+from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _on_host
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
 
@@ -46,6 +46,49 @@ def test_a_lost_connection_fails_the_task_so_that_rescue_runs(act: Act, name: st
         "lost_connection": True,
         "msg": f"lost the connection to gpu01.example.net during {name}: timed out",
     }
+
+
+@pytest.mark.parametrize(
+    ("said", "cause", "cure"),
+    [
+        (AnsibleError("Missing sudo password"), "Missing sudo password", "-K"),
+        (AnsibleError("Incorrect sudo password"), "Incorrect sudo password", "-K"),
+        (("", "sudo: sorry, you must have a tty to run sudo\n"), "you must have a tty", "ansible_pipelining: false"),
+        (("", "sudo: a password is required\n"), "a password is required", "-K"),
+        (("operator is not in the sudoers file.\r\n", ""), "operator is not in the sudoers file", "ansible_user"),
+        (
+            ("", "Sorry, user ops is not allowed to execute '/bin/sh' as root on gpu01.\n"),
+            "not allowed",
+            "ansible_user",
+        ),
+        (("", "bash: warning\ndoas: Operation not permitted\n"), "doas: Operation not permitted", "ansible_user"),
+    ],
+)
+def test_where_root_is_refused_the_refusal_itself_is_the_message(act: Act, said: Any, cause: str, cure: str) -> None:
+    no_json = {"failed": True, "msg": "No start of json char found"}
+    act.answers = [
+        said if isinstance(said, Exception) else {**no_json, "module_stdout": said[0], "module_stderr": said[1]}
+    ]
+    message = act("gpu_memory_restart")["msg"]
+    assert message.startswith("the host does not let us become root: ")
+    assert cause in message.partition("; ")[0] and cure in message.partition("; ")[2]
+
+
+def test_where_no_module_answered_the_hosts_last_words_are_the_message(act: Act) -> None:
+    stderr = "\n".join([*(f"line {n}" for n in range(9)), "disk full\x1b[0m", "Shared connection to gpu01 closed.", ""])
+    act.answers = [{"failed": True, "msg": "no json", "module_stdout": "", "module_stderr": stderr}]
+    assert act("gpu_memory_restart")["msg"].endswith("it said: line 7 / line 8 / disk full[0m")
+
+
+def test_a_module_that_fails_by_itself_keeps_its_message(act: Act) -> None:
+    act.answers = [{"failed": True, "msg": "sudo: is a word"}]
+    assert act("gpu_memory_restart")["msg"] == "sudo: is a word"
+
+
+def test_other_errors_of_ansible_stay_errors(act: Act) -> None:
+    act.answers = [AnsibleError("cannot find the module")]
+    with pytest.raises(AnsibleError, match="cannot find"):
+        act("gpu_memory_restart")
 
 
 def test_a_module_that_does_not_read_nvml_runs_once_with_its_own_arguments(act: Act) -> None:
