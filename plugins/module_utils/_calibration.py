@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _journal, _planner, _settings
 
 MIB = 1024 * 1024
+FLASH_ATTENTION: dict[str | None, str] = {"on": "1", "off": "0"}
 
 Entry = dict[str, Any]
 
@@ -35,7 +36,7 @@ def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
         settings = _journal.runner_settings(runner["command"], its_load.get("sent"))
         size = _allocated_mib(loaded, its_load, ollama["api"]["version"])
         process = _process_mib(runner["pid"], load)
-        scenario = _as_loaded(settings, its_load, after)
+        scenario = _as_loaded(runner["command"], settings, its_load, after)
         plan = None if scenario is None else _planned(show, scenario, ollama["api"]["version"])
         if size is None or process is None or scenario is None or plan is None or not plan.offloaded_layers:
             continue
@@ -97,9 +98,12 @@ def _blob(command: Sequence[str]) -> str | None:
 
 
 def _allocated_mib(loaded: Mapping[str, Any], its_load: Mapping[str, Any], version: Any) -> float | None:
-    """`size_vram` is the sum of llama.cpp's buffers since 0.30; before it is an estimate, and their lines count."""
+    """`size_vram` is the sum of llama.cpp's buffers since 0.30; before it is an estimate, and their lines count.
+
+    Of a model with sliding windows it lacks one of the two caches; their lines have both.
+    """
     release = _settings.parse_version(version)
-    if release is not None and release >= _settings.ENGINE:
+    if release is not None and release >= _settings.ENGINE and not its_load.get("windows"):
         return loaded["size_vram"] / MIB if loaded["size_vram"] else None
     buffers = its_load.get("buffers_mib") or {}
     return sum(buffers.values()) or None
@@ -111,7 +115,7 @@ def _process_mib(pid: int, load: Mapping[str, Any]) -> float | None:
 
 
 def _as_loaded(
-    settings: Mapping[str, Any], its_load: Mapping[str, Any], after: Mapping[str, Any]
+    command: list[str], settings: Mapping[str, Any], its_load: Mapping[str, Any], after: Mapping[str, Any]
 ) -> _planner.Scenario | None:
     """The settings of a load as it was, with the layers on the GPU; None if not all is known."""
     slot, layers = _drift.context_per_slot(settings), its_load.get("offloaded")
@@ -126,7 +130,9 @@ def _as_loaded(
                 "num_parallel": settings["num_parallel"],
                 "num_batch": settings["num_batch"],
                 "kv_cache_type": environment.get("OLLAMA_KV_CACHE_TYPE"),
-                "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
+                "flash_attention": FLASH_ATTENTION.get(
+                    _journal.runner_flash_attention(command), environment.get("OLLAMA_FLASH_ATTENTION")
+                ),
             }
         )
     except _planner.ScenarioInvalid:

@@ -71,7 +71,7 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     last = journal["last_load"] or {}
     running: list[list[str]] = [runner["command"] for runner in after["ollama"]["runners"]]
     seen = [process["command"] for process in (load or {}).get("processes") or [] if process.get("command")]
-    seen = [command for command in seen if command in running or not _never_came_up(command, journal)]
+    seen = [command for command in seen if command in running or not never_came_up(command, journal)]
     seen += running
     if last.get("command") and (last["started"] or last["command"] in running):
         seen.append(last["command"])
@@ -100,7 +100,7 @@ def load_by(command: list[str], journal: Mapping[str, Any]) -> Mapping[str, Any]
     return next((load for load in reversed(loads) if load["command"] in (command, [])), {})
 
 
-def _never_came_up(command: list[str], journal: Mapping[str, Any]) -> bool:
+def never_came_up(command: list[str], journal: Mapping[str, Any]) -> bool:
     """Whether each load by this command failed, as far as the log tells."""
     loads = [load for load in journal["loads"] if load["command"] == command]
     return bool(loads) and not any(load["started"] for load in loads)

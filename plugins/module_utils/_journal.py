@@ -189,12 +189,12 @@ def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secr
     Returns `server_config` (of the last start, only variables that may be shown, or None) and `server_at` (when that
     was), `loads` (a dict for each runner start: at, command, sent (settings that reached the runner otherwise, see
     `runner_settings`), cache_type (if it did so, too), started, offloaded, offloadable, buffers_mib by device and kind
-    on GPUs, tokens_per_s of the answers until the next load), `failures` ({severity, at, line}: one for each load that
-    failed, however many lines tell of it, with the plainest of them; severity is fatal, recovered or warning; of a line
-    what `mask` leaves), `tokens_per_s` (of each answered request), `worked_at` (when a load or an answer last worked),
-    `longest_prompt` (tokens that a request made the model read; None without such lines), `truncated` (how many
-    prompts were too long for their slot and were shortened) and `lines` (how many are surely the server's or a
-    runner's).
+    on GPUs, windows (whether there is a second cache, of sliding windows), tokens_per_s of the answers until the next
+    load), `failures` ({severity, at, line}: one for each load that failed, however many lines tell of it, with the
+    plainest of them; severity is fatal, recovered or warning; of a line what `mask` leaves), `tokens_per_s` (of each
+    answered request), `worked_at` (when a load or an answer last worked), `longest_prompt` (tokens that a request made
+    the model read; None without such lines), `truncated` (how many prompts were too long for their slot and were
+    shortened) and `lines` (how many are surely the server's or a runner's).
     """
     reader = _Reader(mask)
     for at, line in lines:
@@ -334,6 +334,7 @@ class _Reader:
         if HOST_DEVICE.match(device):
             return
         self._buffers[where] = mib
+        load["windows"] = load["windows"] or _cache == "windows"
         same = {place: size for place, size in self._buffers.items() if place[1:3] == (device, kind)}
         exact = [size for place, size in same.items() if place[0] != ESTIMATE]
         load["buffers_mib"][f"{device} {kind}"] = sum(exact or same.values())
@@ -354,6 +355,7 @@ def _new_load(at: float, command: str) -> dict[str, Any]:
         "offloaded": None,
         "offloadable": None,
         "buffers_mib": {},
+        "windows": False,
         "tokens_per_s": [],
     }
 

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _calibration, _drift, _sampler, _text, _verdict
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence
 
 GOOD = ("pass",)
 STATES = (_drift.IN_FORCE, _drift.PARTIAL, _drift.INSTEAD, _drift.NO_EFFECT, _drift.VOID)
@@ -60,7 +61,7 @@ def record(
         "wave": wave,
         "notes": list((decision or {}).get("notes") or []),
         "speed": None,
-        "before": _verdict.before_text(before) if before else None,
+        "before": _verdict.before_text(before, after) if before else None,
         "memory": None,
         "journal": None,
         "calibration": [],
@@ -83,7 +84,10 @@ def record(
             "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, journal, turns),
             "longest_prompt": journal.get("longest_prompt"),
             "truncated": journal.get("truncated"),
+            "log": journal.get("log"),
+            "not_read": _evidence.not_read(journal, turns > 0),
         }
+        result["notes"] = [*map(str, (decision or {}).get("notes") or []), *_evidence.notes(journal, turns > 0)]
     return result
 
 
@@ -236,7 +240,7 @@ def _predicted_text(record: Mapping[str, Any]) -> str | None:
     measured = [at for at in (predicted.get("measured_at") or {}).values() if at is not None]
     how = f"calibrated {_moment(min(measured))}" if measured else f"{low} to {high}"
     text = f"Ollama {predicted['total_mib']} MiB ({how})"
-    if memory and memory["ollama_mib"]:
+    if memory and memory["ollama_mib"] and memory.get("loaded", True):
         text += f", measured {memory['ollama_mib'] - predicted['total_mib']:+d}"
     return text
 
@@ -247,8 +251,9 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
         return None
     text = f"{load['requests']} chats at once, {load['wall_s']:.0f} s: {load['failed']} errors"
     if journal:
-        fatal = sum(failure["severity"] == "fatal" for failure in journal["failures"])
-        text += f", {fatal} fatal lines in the journal, "
+        text += f", {_evidence.fatal_text(journal, load['requests'] > 0)}"
+    if journal and not journal.get("not_read"):
+        text += ", "
         if journal.get("reloads") or (journal.get("loads") or 0) > 1:
             text += f"{journal['reloads']} reloads of models ({journal['reloads_per_turn']:.1f} a turn), "
         text += f"{journal['reloads_beyond_plan']} reloads beyond plan"

@@ -58,14 +58,14 @@ def status(host: str, declared: Mapping[str, Any], read: Mapping[str, Any]) -> d
     found = {
         HELD: _held(read["state"]),
         DOWN: _down(read),
-        OUT_OF_MEMORY: _out_of_memory(failures, bool(kept)),
+        OUT_OF_MEMORY: _out_of_memory(_unhealed(failures, read["ollama"]["journal"]), bool(kept)),
         OVER: [
             f"GPU {gpu['index']} holds {gpu['used_mib']} of {gpu['allowed_mib']} MiB"
             for gpu in memory
             if gpu["used_mib"] is not None and gpu["allowed_mib"] is not None and gpu["used_mib"] > gpu["allowed_mib"]
         ],
         DRIFTED: [*decision["problems"], *drift(declared, read, decision)],
-        UNPROVEN: [] if proof and proof["holds"] else [_unproven(proof)],
+        UNPROVEN: [] if proof and proof["holds"] else [_unproven(proof, failures)],
     }
     state = next((name for name in STATES if found.get(name)), WELL)
     wrong = [text for name in STATES for text in found.get(name) or [] if name != UNPROVEN or state == UNPROVEN]
@@ -154,9 +154,18 @@ def _out_of_memory(failures: Sequence[Mapping[str, Any]], proven: bool) -> list[
     return [f"Ollama ran out of memory, or died: {count} {'since the last proof' if proven else 'in its journal'}"]
 
 
-def _unproven(proof: Mapping[str, Any] | None) -> str:
+def _unhealed(failures: Sequence[Mapping[str, Any]], journal: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Failures of the server that runs, and after which nothing has worked yet: the others tell of the past."""
+    since = max(journal.get("server_at") or 0.0, journal.get("worked_at") or 0.0)
+    return [failure for failure in failures if failure["at"] >= since]
+
+
+def _unproven(proof: Mapping[str, Any] | None, failures: Sequence[Mapping[str, Any]]) -> str:
     if proof is None:
         return "nothing was ever proven here"
+    if failures and not proof["holds"]:
+        since = f"Ollama failed since ({len(failures)} times), though it works again"
+        return f"the proof of {_ago(proof['age_s'])} no longer holds: {since}"
     return (
         f"the proof of {_ago(proof['age_s'])} no longer holds: it is too old, or of something else than what runs now"
     )

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _wanted
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence
 
 SCHEMA = 1
 MODELS_A_GPU = 3  # what Ollama keeps loaded where nothing is said (server/sched.go)
@@ -164,7 +165,10 @@ def fully_on_gpu(after: Mapping[str, Any]) -> bool:
 
 
 def memory_split(load: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Who held the memory at its most, in MiB: Ollama by terms as its journal gives them, and the others by name."""
+    """Who held the memory at its most, in MiB: Ollama by terms as its journal gives them, and the others by name.
+
+    `loaded`: whether the largest runner came up; what one that failed held is no size of a model.
+    """
     ollama = [process for process in load.get("processes") or [] if process.get("command")]
     others = [process for process in load.get("processes") or [] if not process.get("command")]
     nobody: Mapping[str, Any] = {"pid": None, "command": []}
@@ -181,6 +185,7 @@ def memory_split(load: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
     backend = after["backend"]["pids"]
     return {
         "ollama_mib": total,
+        "loaded": not largest["command"] or not _drift.never_came_up(largest["command"], after["ollama"]["journal"]),
         "terms_mib": {name: round(mib) for name, mib in terms.items()},
         "others": [
             {
@@ -198,13 +203,20 @@ def speed_of(journal: Mapping[str, Any]) -> float | None:
     return round(sum(speeds) / len(speeds), 1) if speeds else None
 
 
-def before_text(read: Mapping[str, Any]) -> str:
-    """How the host did before, from the journal since Ollama's last start."""
+def before_text(read: Mapping[str, Any], after: Mapping[str, Any] | None = None) -> str:
+    """How the host did before, from the journal since Ollama's last start; its speed with the models of `after`."""
     journal = read["ollama"]["journal"]
     if any(failure["severity"] == "fatal" for failure in journal["failures"]):
         return "crashed"
-    speed = speed_of(journal)
-    return f"{speed} tok/s" if speed else "no requests seen"
+    if _evidence.not_read(journal):
+        return "not read"
+    loads = after["ollama"]["journal"]["loads"] if after else []
+    models = {_model_of(load["command"]) for load in loads}
+    same = [load for load in journal["loads"] if _model_of(load["command"]) in models]
+    speeds = [speed for load in same for speed in load["tokens_per_s"]]
+    speed = speed_of({"tokens_per_s": speeds} if models else journal)
+    others = "not with this model" if journal["tokens_per_s"] else "no requests seen"
+    return f"{speed} tok/s" if speed else others
 
 
 def conclude(

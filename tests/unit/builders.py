@@ -101,6 +101,8 @@ def journal(**changes: Any) -> dict[str, Any]:
         "offloaded": 33,
         "offloadable": 33,
         "buffers_mib": {"CUDA0 model": 7605.33, "CUDA0 KV": 1024.0, "CUDA0 compute": 120.06},
+        "windows": False,
+        "tokens_per_s": [31.0, 31.4],
     }
     return {
         "server_config": {**STABLE_ON_0_32, "OLLAMA_KV_CACHE_TYPE": ""},

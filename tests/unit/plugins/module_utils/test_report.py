@@ -299,3 +299,24 @@ def test_a_load_says_what_was_special_about_it():
     assert "longest prompt 3593 of 4096 tokens" in line
     assert "2 prompts shortened" in line
     assert "2 chats stay with the backend: chat 1: 404" in line
+
+
+def test_a_log_that_was_not_read_has_no_number_anywhere():
+    log = {"where": "/dev/null", "problem": "it goes to /dev/null", "dropped": 0, "cut": False, "lines": 0}
+    unread = record(after=read(ollama__journal=journal(log=log, loads=[], last_load=None)))
+    text = _report.block(unread)
+    assert "0 errors, Ollama's log not read" in text and "fatal lines" not in text and "beyond plan" not in text
+    assert "it goes to /dev/null" in unread["journal"]["not_read"]
+    assert any("it goes to /dev/null" in note for note in unread["notes"])
+
+
+def test_a_file_is_named():
+    log = {"where": "/var/log/ollama.log", "problem": None, "dropped": 0, "cut": False, "lines": 9}
+    text = _report.block(record(after=read(ollama__journal=journal(log=log))))
+    assert "0 fatal lines in /var/log/ollama.log, 0 reloads beyond plan" in text
+
+
+def test_what_a_runner_held_that_never_came_up_is_not_measured_against_the_plan():
+    failed = {**journal()["last_load"], "started": False}
+    log = journal(loads=[failed], last_load=failed)
+    assert "measured" not in _report.block(record("gpu01", "fail", after=read(ollama__journal=log)))

@@ -185,3 +185,14 @@ def test_a_block_is_short_and_says_how_much_it_leaves_out():
     assert "           and 3 more" in lines
     assert [line for line in lines if "  memory" in line][0].endswith(" and 2 more")
     assert len([line for line in lines if "  journal" in line]) <= _status.LINES_SHOWN
+
+
+@pytest.mark.parametrize("name", ["server_at", "worked_at"])
+def test_a_failure_that_is_over_ends_the_proof_and_no_more(name):
+    over = status(proven(**{"ollama.journal.failures": [OOM], f"ollama.journal.{name}": NOW - 30}))
+    assert (over["state"], over["wrong"]) == (
+        "not proven",
+        ["the proof of 2 h ago no longer holds: Ollama failed since (1 times), though it works again"],
+    )
+    again = status(proven(**{"ollama.journal.failures": [OOM], f"ollama.journal.{name}": NOW - 90}))
+    assert again["state"] == "out of memory"

@@ -496,9 +496,25 @@ def test_evidence_none_is_never_a_pass(evidence, offloaded):
 def test_memory_split():
     assert _verdict.memory_split(load(), read()) == {
         "ollama_mib": 9054,
+        "loaded": True,
         "terms_mib": {"weights": 7605, "kv": 1024, "compute": 120, "runtime": 305},
         "others": [{"name": "backend", "peak_mib": 1836}, {"name": "Xorg", "peak_mib": 800}],
     }
+
+
+def test_what_a_runner_held_that_never_came_up_is_no_models_size():
+    failed = {**journal()["last_load"], "started": False}
+    after = read(ollama__journal=journal(loads=[failed], last_load=failed))
+    assert _verdict.memory_split(load(), after)["loaded"] is False
+
+
+def test_before_has_the_speed_of_the_same_model_alone():
+    other = {**journal()["last_load"], "command": ["x", "--model", "/blobs/b"], "tokens_per_s": [90.0]}
+    before = read(ollama__journal=journal(loads=[*journal()["loads"], other], tokens_per_s=[31.0, 31.4, 90.0]))
+    assert _verdict.before_text(before, read()) == "31.2 tok/s"
+    only_other = read(ollama__journal=journal(loads=[other], tokens_per_s=[90.0]))
+    assert _verdict.before_text(only_other, read()) == "not with this model"
+    assert _verdict.before_text(read(ollama__journal=journal(log={"problem": "gone"}))) == "not read"
 
 
 def test_memory_of_one_runner_on_two_gpus_is_one_sum():
@@ -515,6 +531,7 @@ def test_terms_are_those_of_the_largest_runners_load():
 def test_what_is_not_known_of_memory_is_left_out():
     assert _verdict.memory_split(load(processes=[]), read(ollama__journal=NO_LOADS)) == {
         "ollama_mib": 0,
+        "loaded": True,
         "terms_mib": {},
         "others": [],
     }
