@@ -22,6 +22,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _systemd,
     _wanted,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers, unit_environment
 
 DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
@@ -60,12 +61,19 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         backend_env = _wanted.backend_env(declared, read)
         if deploys:
             problems += _override_problems(environment, read["ollama"])
+            problems += _backend_override_problems(backend_env, read["backend"])
             problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
     if deploys:
         problems += _deploy_problems(declared, read)
     if declared["verify"] != "never" and not declared["backend"]["load"] and not declared["models"]:
         problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
     notes += [_lint.text(finding) for finding in _lint.lint(declared, read)]
+    notes += [
+        f"{odd['path']}: {odd['problem']}; {odd['cure']}" for odd in read["ollama"]["drop_ins"].get("oddities", [])
+    ]
+    if deploys and profile is not None and _drop_in_changes(read, environment):
+        found = read["ollama"].get("gpu_containers") or []
+        notes += [containers.reload_note(found)] if found else []
     notes += _sizes.note(as_declared, declared)
     notes = [note for note in notes if not any(words in note for words in declared["accepted_notes"])]
     if declared["strict"]:
@@ -74,7 +82,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         return {"problems": problems, "notes": notes, "acts": False, "load_needed": False}
 
     drop_in = read["ollama"]["drop_ins"]["own"]
-    drop_in_changed = drop_in["sha256"] != _sha256(_systemd.render_dropin(environment))
+    drop_in_changed = _drop_in_changes(read, environment)
     env_files = read["backend"]["env_files"]
     env_changed = [
         {"path": file["path"], "read_by": file["read_by"], "env": wanted, "owner": None, "group": None}
@@ -128,6 +136,10 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         "load_timeout_s": load_timeout_s(load_request(declared)),
         "load_needed": load_needed(declared["verify"], drifted, proof is not None),
     }
+
+
+def _drop_in_changes(read: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    return read["ollama"]["drop_ins"]["own"]["sha256"] != _sha256(_systemd.render_dropin(environment))
 
 
 def wanted_in(file: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, str]:
@@ -290,7 +302,12 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
     if unit.get("error"):
         return [f"{name}: {unit['error']}"]
     problems = []
-    if unit["load_state"] != "loaded" and api["version"]:
+    if unit["load_state"] == "masked":
+        problems.append(
+            f"the unit {name} is masked on this host, so that it would not start again; run: systemctl unmask {name}, "
+            "or set gpu_memory_ollama.unit to the unit that runs Ollama"
+        )
+    elif unit["load_state"] != "loaded" and api["version"]:
         problems.append(
             f"the unit {name} is {unit['load_state']} on this host, but an Ollama answers at "
             f"{declared['ollama']['url']}: set gpu_memory_ollama.unit to its unit. One that runs in a container has "
@@ -353,8 +370,26 @@ def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> li
         if file.get("error"):
             problems.append(f"{file['path']} cannot be read: {file['error']}")
         problems += [text for text in file["refusals"] if text not in problems]
+    problems += read["ollama"]["drop_ins"].get("refusals") or []
+    for unit in filter(None, (read["ollama"]["unit"], read["backend"].get("unit"))):
+        problems += _would_not_come_back(unit)
     if read["state"].get("error"):
         problems.append(f"what this collection keeps on the host cannot be read: {read['state']['error']}")
+    return problems
+
+
+def _would_not_come_back(unit: Mapping[str, Any]) -> list[str]:
+    """Why a unit that runs now would not start again after a stop."""
+    problems = [
+        f"{unit['name']} names EnvironmentFile={path}, which is not there, so that it would not start again; create "
+        f"it, or write EnvironmentFile=-{path}"
+        for path in unit.get("missing_files") or []
+    ]
+    if unit.get("transient"):
+        problems.append(
+            f"{unit['name']} is a transient unit, as systemd-run makes one, and gone with the next stop or boot; give "
+            "it a unit file in /etc/systemd/system"
+        )
     return problems
 
 
@@ -379,6 +414,18 @@ def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]
                         f"{name}={environment[name]}; take the line out there"
                     )
     return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
+
+
+def _backend_override_problems(env: Mapping[str, str], backend: Mapping[str, Any]) -> list[str]:
+    """Files of the backend's unit that give it a value which its env file cannot change."""
+    unit = backend.get("unit") or {}
+    problems = []
+    for name, value in env.items():
+        setter = unit_environment.last_word(name, unit.get("sources") or [])
+        told = _drift.backend_override(backend, name, value) or ""
+        if setter and setter[1] not in (None, value) and "load_dotenv() overrides nothing" in told:
+            problems.append(f"{told}, so {name}={value} in its env file would have no effect; take the line out there")
+    return problems
 
 
 def _taken_back(environment: Mapping[str, str], sources: Sequence[Mapping[str, Any]]) -> list[str]:

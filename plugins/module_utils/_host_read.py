@@ -30,11 +30,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _systemd,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files, unit_oddities
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,ActiveEnterTimestamp,FragmentPath,"
-    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,User,ControlGroup,ExecStart"
+    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart"
 )
 ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
 PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
@@ -98,6 +98,8 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         ],
         # A wrapper such as `env NAME=value ollama serve` has the last word.
         "exec_environment": _only(names, dict(ASSIGNMENT.findall(properties.get("ExecStart") or ""))),
+        "missing_files": unit_files.missing_files(properties),
+        "transient": properties.get("Transient") == "yes",
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
         "user": properties.get("User") or None,
         "control_group": properties.get("ControlGroup") or None,
@@ -248,7 +250,15 @@ def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
         for path in unit.get("drop_in_paths") or []
         if path != own_path
     ]
-    return {"own": own, "others": others}
+    files = [path for path in (unit.get("fragment_path"), *(unit.get("drop_in_paths") or [])) if path]
+    named = [file["path"] for file in unit.get("environment_files") or []]
+    return {
+        "own": own,
+        "others": others,
+        "oddities": unit_oddities.read(unit["name"], files, named),
+        # Who is not root is told so by whatever fails first.
+        "refusals": unit_files.refusals(own_path) if os.geteuid() == 0 else [],
+    }
 
 
 def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _secrets.without_secrets) -> dict[str, Any]:

@@ -65,13 +65,15 @@ def _is_noncharacter(code: int) -> bool:
 def parse_show(text: str) -> dict[str, Any]:
     """Properties of `systemctl show` by name, as text.
 
-    `Environment` is a dict of variables, `EnvironmentFiles` a list of paths or patterns: of these there is a line each.
+    `Environment` is a dict of variables; `EnvironmentFiles` a list of {path (or pattern), optional}, each of which has
+    a line of its own.
     """
     properties: dict[str, Any] = {}
     for line in text.split("\n"):
         name, equals, value = line.partition("=")
         if name == "EnvironmentFiles" and value:
-            properties.setdefault(name, []).append(_IGNORES_ERRORS.sub("", value))
+            path, optional = _IGNORES_ERRORS.sub("", value), value.endswith("(ignore_errors=yes)")
+            properties.setdefault(name, []).append({"path": path, "optional": optional})
         elif equals:
             properties[name] = _variables(_show_words(value)) if name == "Environment" else value
     return properties
@@ -95,7 +97,7 @@ def parse_service(text: str) -> dict[str, Any]:
     resets = False
     unsets: list[str] = []
     section = ""
-    for line in _logical_lines(text):
+    for line in logical_lines(text):
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1]
         name, equals, value = (part.strip() for part in line.partition("="))
@@ -105,18 +107,18 @@ def parse_service(text: str) -> dict[str, Any]:
             if not value:
                 environment.clear()
                 resets = True
-            environment.update(_variables(word.replace("%%", "%") for word in _words(value)))
+            environment.update(_variables(word.replace("%%", "%") for word in words(value)))
         elif name == "UnsetEnvironment":
-            unsets = [*unsets, *_words(value)] if value else []
+            unsets = [*unsets, *words(value)] if value else []
     return {"environment": environment, "resets": resets, "unsets": unsets}
 
 
-def _variables(words: Iterator[str]) -> dict[str, str]:
-    pairs = (word.partition("=") for word in words)
+def _variables(given: Iterator[str]) -> dict[str, str]:
+    pairs = (word.partition("=") for word in given)
     return {name: value for name, equals, value in pairs if equals and _NAME.fullmatch(name)}
 
 
-def _logical_lines(text: str) -> Iterator[str]:
+def logical_lines(text: str) -> Iterator[str]:
     """Lines with continuations joined and comments left out, also those between continued lines."""
     joined = ""
     for line in text.split("\n"):
@@ -131,7 +133,7 @@ def _logical_lines(text: str) -> Iterator[str]:
         yield joined.strip()
 
 
-def _words(text: str) -> Iterator[str]:
+def words(text: str) -> Iterator[str]:
     """Words as in a unit file: quotes group, backslashes escape as in C; the rest of a broken line is left out."""
     at = 0
     while at < len(text):

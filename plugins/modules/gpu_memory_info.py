@@ -149,6 +149,11 @@ ollama:
       type: list
       elements: dict
       sample: [{pid: 400, settings: {num_ctx_total: 8192, num_parallel: 2, num_gpu: 40, num_batch: 512}}]
+    gpu_containers:
+      description: The containers on this host with a process that uses a GPU.
+      type: list
+      elements: str
+      sample: [docker 3f1c2ab90d5e]
     api:
       description: Version, models, loaded models, and C(show) for the O(models).
       type: dict
@@ -187,7 +192,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _nvml,
     _secrets,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, root  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, gpu_containers, root  # noqa: E402
 
 
 def masking(wanted: dict[str, Any]) -> _host_read.Mask:
@@ -235,15 +240,18 @@ def main() -> None:
     wanted = module.params
     mask = masking(wanted)
     unit = _host_read.read_unit(wanted["ollama"]["unit"])
+    nvml = _nvml.snapshot(wanted["bindings_path"])
+    holders = {process["pid"] for gpu in nvml["gpus"] for process in gpu.get("processes") or []}
     module.exit_json(
         changed=False,
         host=_host_read.read_host(),
-        nvml=_nvml.snapshot(wanted["bindings_path"]),
+        nvml=nvml,
         ollama={
             "unit": unit,
             "drop_ins": _host_read.read_drop_ins(unit, wanted["drop_in"]),
             "process": _host_read.read_process(unit["main_pid"]) if unit.get("main_pid") else None,
             "runners": _host_read.read_runners(),
+            "gpu_containers": gpu_containers.read(holders),
             "api": _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask),
             "journal": _log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask),
         },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ def attempt(found: Found, host: Host, directory: Path) -> Outcome:
     before = host.read(PICTURE + SERVICES)
     run = playbook(host, directory, found.playbook, *found.arguments, **found.variables)
     output, _ = run.communicate(timeout=RUN_S)
+    with contextlib.suppress(AssertionError):  # a background job takes a moment to tidy up after itself
+        host.wait_until(f'{SETTLED} && test -z "$({LEFT_BEHIND})"', 20)
     path = directory / f"{host.name}.json"
     files = [file.read_text(errors="replace") for file in sorted(directory.rglob("*")) if file.is_file()]
     return Outcome(

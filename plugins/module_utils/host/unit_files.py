@@ -10,10 +10,15 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _dotenv, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic, _command, _dotenv, _systemd
 
 PROPERTIES = "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles"
 UNITS = "/etc/systemd/system"
+IMMUTABLE = (
+    "{units} is read-only, as on an immutable system or NixOS, and this collection's drop-in and restore timer belong "
+    "there; mount it read-write, or set the variables that plan.yml shows where the system's image is made (NixOS: "
+    "services.ollama.environmentVariables). In /run/systemd/system they would be lost at the next boot"
+)
 MOST_FILES = 200  # that one pattern of EnvironmentFile= is followed to
 
 
@@ -23,9 +28,30 @@ def environment_files(properties: Any) -> list[str]:
     `properties`: as `_systemd.parse_show` gives them. A file that is not there yet is named all the same.
     """
     found: list[str] = []
-    for path in properties.get("EnvironmentFiles") or []:
+    for path in (named["path"] for named in properties.get("EnvironmentFiles") or []):
         matching = sorted(glob.glob(path))[:MOST_FILES] if glob.has_magic(path) else [path]
         found += matching or [path]
+    return found
+
+
+def missing_files(properties: Any) -> list[str]:
+    """The files without which systemd does not start the unit, and that are not there."""
+    named = (one["path"] for one in properties.get("EnvironmentFiles") or [] if not one["optional"])
+    return [path for path in named if not (glob.glob(path) if glob.has_magic(path) else os.path.isfile(path))]
+
+
+def refusals(drop_in: str) -> list[str]:
+    """Why what an apply needs could not be written here: a drop-in, and the units of the restore timer."""
+    units = os.path.dirname(os.path.dirname(drop_in))
+    places = [drop_in] if os.path.isdir(os.path.dirname(drop_in)) else []
+    found = []
+    for path in [*places, os.path.join(units, "gpu-memory-restore.timer")]:
+        try:
+            _atomic.check(path)
+        except _atomic.CannotWrite as problem:
+            if os.path.isdir(units) and os.statvfs(units).f_flag & os.ST_RDONLY:
+                return [IMMUTABLE.format(units=units)]
+            found.append(str(problem))
     return found
 
 

@@ -9,6 +9,27 @@ UNITS = "/etc/systemd/system"
 
 STOCK = "ollama/ollama#2423"  # drop-ins are what an owner adds; the script leaves none, and no directory for one
 
+SECRET = "correct-horse-battery"
+EXEC_PAGE = "https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html"
+UNIT_PAGE = "https://www.freedesktop.org/software/systemd/man/latest/systemd.unit.html"
+RELOAD = "systemctl daemon-reload"
+
+
+def drop_in(*lines: str, name: str = "override.conf", directory: str = DROP_INS) -> str:
+    text = "\\n".join(["[Service]", *lines])
+    return f"mkdir -p {directory} && printf '{text}\\n' > {directory}/{name}"
+
+
+def with_files(*named: str, **content: str) -> str:
+    """A drop-in with these EnvironmentFile= lines, and files below /etc/site with one line each."""
+    files = "; ".join(f"echo '{line}' > /etc/site/{name}" for name, line in content.items())
+    lines = drop_in(*(f"EnvironmentFile={path}" for path in named))
+    return f"mkdir -p /etc/site; {files or ':'}; {lines}; {RELOAD}"
+
+
+TAKE_OUT = "take the line out"
+PARALLEL_1 = "OLLAMA_NUM_PARALLEL=1"
+
 ROWS: list[Found] = [
     # tests/long/test_suites.py has Debian 11 and 13, and more.
     *(
@@ -24,5 +45,223 @@ ROWS: list[Found] = [
         ("/etc/default/ollama", "OLLAMA_NUM_PARALLEL=4", "take the line out"),
         "ollama/ollama#5601",
         short=True,
+    ),
+    # --- EnvironmentFile ----------------------------------------------------------------------------------------------
+    Found(
+        "first_of_two_environment_files_wins",
+        with_files("/etc/site/a", "/etc/site/b", a=PARALLEL_1, b="OTHER=1"),
+        "refused",
+        ("/etc/site/a", PARALLEL_1, TAKE_OUT),
+        "ollama/ollama#5601",
+        short=True,
+    ),
+    Found(
+        "environment_file_by_pattern_wins",
+        with_files("/etc/site/*", "/etc/lab/options", a="OTHER=1", b=PARALLEL_1),
+        "refused",
+        ("/etc/site/b", PARALLEL_1, TAKE_OUT),
+        EXEC_PAGE,
+    ),
+    Found(
+        "environment_files_of_several_drop_ins",
+        f"{with_files('-/etc/site/a', a=PARALLEL_1)}\n{drop_in('EnvironmentFile=-/etc/site/b', name='a.conf')}\n"
+        f"{RELOAD}",
+        "refused",
+        ("/etc/site/a", PARALLEL_1, TAKE_OUT),
+        EXEC_PAGE,
+        suite="bullseye",
+    ),
+    Found(
+        "environment_files_taken_back_by_an_empty_line",
+        f"{with_files('/etc/site/a', a=PARALLEL_1)}; {drop_in('EnvironmentFile=', name='zz-site.conf')}; {RELOAD}",
+        "pass",
+        (),
+        EXEC_PAGE,
+    ),
+    Found(
+        "optional_environment_file_is_not_there",
+        with_files("-/etc/site/absent", a="OTHER=1"),
+        "pass",
+        (),
+        EXEC_PAGE,
+    ),
+    Found(
+        "environment_file_is_not_there_any_more",
+        with_files("/etc/site/absent", a="OTHER=1"),
+        "refused",
+        ("/etc/site/absent, which is not there", "create it, or write EnvironmentFile=-/etc/site/absent"),
+        EXEC_PAGE,
+    ),
+    Found(
+        "first_environment_file_of_the_backend_wins",
+        "mkdir -p /etc/site; echo CHAT_NUM_CTX=8192 > /etc/site/a; echo OTHER=1 > /etc/site/b\n"
+        + drop_in(
+            "EnvironmentFile=/etc/site/a",
+            "EnvironmentFile=/etc/site/b",
+            directory=f"{UNITS}/selo-backend.service.d",
+        )
+        + f"\n{RELOAD}; systemctl restart selo-backend\n"
+        "until curl -fs http://127.0.0.1:8000/health; do sleep 0.5; done",
+        "refused",
+        ("/etc/site/a", "CHAT_NUM_CTX=8192", "load_dotenv() overrides nothing", TAKE_OUT),
+        "https://pypi.org/project/python-dotenv/",
+        backend="guide",
+    ),
+    Found(
+        "secret_of_the_first_environment_file_is_printed_at_a_start",
+        with_files("/etc/site/a", "/etc/site/b", a=f"FROM_VAULT={SECRET}", b="OTHER=1")
+        + "\n"
+        + drop_in(
+            'ExecStartPre=/bin/sh -c \\\'if test -n "$OLLAMA_CONTEXT_LENGTH"; then echo Error: cannot use '
+            "$FROM_VAULT; exit 3; fi\\'".replace("\\'", "\\047"),
+            name="20-check.conf",
+        )
+        + f"\n{RELOAD}",
+        "rolled_back",
+        ("cannot use ********",),
+        EXEC_PAGE,
+        hidden=(SECRET,),
+        short=True,
+    ),
+    # --- what systemd does not read -----------------------------------------------------------------------------------
+    Found(
+        "written_where_systemd_does_not_read_it",
+        f"mkdir -p {DROP_INS} {UNITS}/ollama.d; {drop_in('Environment=OLLAMA_DEBUG=1', name='local')}\n"
+        f"printf 'Environment=OLLAMA_DEBUG=1\\n' > {DROP_INS}/a.conf\n"
+        f"printf '[Service]\\nEnvironment=OLLAMA_DEBUG = 1\\n' > {DROP_INS}/b.conf\n"
+        f"printf '[Unit]\\nEnvironment=OLLAMA_DEBUG=1\\n' > {DROP_INS}/c.conf\n"
+        f"printf '[Service]\\nEnvironment=OLLAMA_DEBUG=1\\n' > {UNITS}/ollama.d/d.conf\n"
+        "echo OLLAMA_NUM_PARALLEL=4 >> /etc/environment; echo 'export OLLAMA_NUM_PARALLEL=4' >> /root/.bashrc\n"
+        f"echo OLLAMA_NUM_PARALLEL=4 > /etc/default/ollama; {RELOAD}",
+        "pass",
+        (
+            f"{DROP_INS}/local: systemd reads only drop-ins whose names end in .conf",
+            f"{DROP_INS}/a.conf: Environment= stands above every section",
+            f"{DROP_INS}/b.conf: Environment= for OLLAMA_DEBUG has a word that is no NAME=value",
+            f"{DROP_INS}/c.conf: Environment= stands in [Unit]",
+            f"{UNITS}/ollama.d/d.conf: systemd does not read the directory ollama.d",
+            "/etc/environment: OLLAMA_NUM_PARALLEL is set here, but it is for logins",
+            "/root/.bashrc: OLLAMA_NUM_PARALLEL is set here",
+            "/etc/default/ollama: OLLAMA_NUM_PARALLEL is set here",
+        ),
+        "ollama/ollama#4569",
+        short=True,
+    ),
+    Found(
+        "environment_file_with_export",
+        with_files("/etc/site/a", a="export OLLAMA_KEEP_ALIVE=1h"),
+        "pass",
+        ("/etc/site/a: systemd ignores the lines with `export`",),
+        "ollama/ollama#5722",
+    ),
+    # --- places of units ----------------------------------------------------------------------------------------------
+    Found(
+        "units_are_read_only",
+        f"mount --bind {UNITS} {UNITS}; mount -o remount,bind,ro {UNITS}",
+        "refused",
+        (f"{UNITS} is read-only", "NixOS", "/run/systemd/system"),
+        "https://wiki.nixos.org/wiki/Ollama",
+        short=True,
+    ),
+    Found(
+        "units_are_read_only_in_check_mode",
+        f"mount --bind {UNITS} {UNITS}; mount -o remount,bind,ro {UNITS}",
+        None,  # check mode writes no record
+        (f"{UNITS} is read-only", "NixOS"),
+        "https://wiki.nixos.org/wiki/Ollama",
+        arguments=("--check",),
+    ),
+    Found(
+        "unit_is_masked_while_its_server_runs",
+        f"mv {UNITS}/ollama.service /usr/lib/systemd/system/; {RELOAD}; systemctl mask ollama",
+        "refused",
+        ("ollama.service is masked", "systemctl unmask ollama.service"),
+        UNIT_PAGE,
+    ),
+    Found(
+        "unit_of_a_package",
+        f"mv {UNITS}/ollama.service /usr/lib/systemd/system/; {RELOAD}",
+        "pass",
+        (),
+        "https://wiki.archlinux.org/title/Ollama",
+        suite="trixie",
+    ),
+    Found(
+        "unit_is_linked",
+        f"mkdir /opt/site && mv {UNITS}/ollama.service /opt/site/ && systemctl link /opt/site/ollama.service",
+        "pass",
+        (),
+        UNIT_PAGE,
+    ),
+    Found(
+        "unit_is_transient",
+        f"systemctl disable --now ollama; mv {UNITS}/ollama.service /opt/; {RELOAD}\n"
+        "systemd-run --quiet --unit=ollama --uid=ollama /usr/local/bin/ollama serve\n"
+        "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
+        "refused",
+        ("ollama.service is a transient unit", "give it a unit file"),
+        UNIT_PAGE,
+    ),
+    Found(
+        "unit_is_an_instance",
+        f"systemctl disable --now ollama; mv {UNITS}/ollama.service {UNITS}/ollama@.service; {RELOAD}\n"
+        "systemctl start ollama@16gb; until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
+        "pass",
+        (),
+        UNIT_PAGE,
+        variables={"gpu_memory_ollama": {"unit": "ollama@16gb.service"}},
+    ),
+    Found(
+        "drop_in_is_a_link",
+        f"mkdir -p /opt/site {DROP_INS}; printf '[Service]\\nEnvironment={PARALLEL_1}\\n' > /opt/site/ollama.conf\n"
+        f"ln -s /opt/site/ollama.conf {DROP_INS}/zzz-site.conf\n"
+        f"ln -s /opt/site/absent {DROP_INS}/absent.conf; {RELOAD}",
+        "refused",
+        (f"{DROP_INS}/zzz-site.conf", PARALLEL_1, TAKE_OUT),
+        UNIT_PAGE,
+    ),
+    Found(
+        "drop_in_for_all_services_wins",
+        f"{drop_in(f'Environment={PARALLEL_1}', name='zzz-site.conf', directory=f'{UNITS}/service.d')}; {RELOAD}",
+        "refused",
+        (f"{UNITS}/service.d/zzz-site.conf", PARALLEL_1, TAKE_OUT),
+        UNIT_PAGE,
+    ),
+    Found(
+        "drop_in_of_systemctl_edit_runtime_wins",
+        drop_in(f"Environment={PARALLEL_1}", name="zzz.conf", directory="/run/systemd/system/ollama.service.d")
+        + f"; {RELOAD}",
+        "refused",
+        ("/run/systemd/system/ollama.service.d/zzz.conf", PARALLEL_1, TAKE_OUT),
+        UNIT_PAGE,
+    ),
+    Found(
+        "manager_has_a_default_environment",
+        f"printf '[Manager]\\nDefaultEnvironment={PARALLEL_1}\\n' > /etc/systemd/system.conf; {RELOAD}",
+        "pass",
+        (),
+        "https://www.freedesktop.org/software/systemd/man/latest/systemd-system.conf.html",
+    ),
+    Found(
+        "unset_environment_takes_it_away",
+        f"{drop_in('UnsetEnvironment=OLLAMA_NUM_PARALLEL')}; {RELOAD}",
+        "refused",
+        ("takes OLLAMA_NUM_PARALLEL away", "take the UnsetEnvironment= out"),
+        EXEC_PAGE,
+    ),
+    Found(
+        "owner_has_edited_the_unit_and_not_reloaded",
+        f"{drop_in('Environment=OLLAMA_KEEP_ALIVE=1h')}",
+        "pass",
+        (),
+        "ollama/ollama#4771",
+    ),
+    Found(
+        "containers_use_the_gpu",
+        "touch /dev/nvidia0\nsystemd-run --quiet --scope --unit=docker-$(printf %064d 7).scope "
+        "bash -c 'exec 3</dev/nvidia0; exec sleep 900' </dev/null >/dev/null 2>&1 &\nsleep 1",
+        "pass",
+        ("docker 000000000000 uses the GPU here", "native.cgroupdriver=cgroupfs", "1227"),
+        "NVIDIA/nvidia-container-toolkit#48",
     ),
 ]

@@ -441,7 +441,7 @@ PROBLEMS = {
         {},
         ["ollama.service is not-found", "answers at http://127.0.0.1:11434", "gpu_memory_ollama.unit", "container"],
     ),
-    "masked unit": ({"ollama__unit__load_state": "masked"}, {}, ["ollama.service is masked"]),
+    "masked unit": ({"ollama__unit__load_state": "masked"}, {}, ["is masked", "systemctl unmask ollama.service"]),
     "Ollama is down": (
         {"ollama__api__version": None, "ollama__api__error": "connection refused"},
         {},
@@ -500,10 +500,34 @@ PROBLEMS = {
         {},
         ["EnvironmentFile /etc/default/ollama", "OLLAMA_NUM_PARALLEL=4", "take the line out"],
     ),
+    "EnvironmentFile that is gone": (
+        {"ollama__unit__missing_files": ["/etc/site"]},
+        {},
+        ["EnvironmentFile=/etc/site, which is not there", "or write EnvironmentFile=-/etc/site"],
+    ),
+    "transient unit": ({"ollama__unit__transient": True}, {}, ["is a transient unit", "give it a unit file"]),
+    "read-only units": ({"ollama__drop_ins__refusals": ["/e is read-only; mount it"]}, {}, ["/e is read-only"]),
     "nothing to load": ({"backend": NO_BACKEND}, {"backend": "none"}, ["nothing to load", "gpu_memory_models"]),
     "bad declaration": ({}, {"verify": "x"}, ["gpu_memory_verify = 'x'"]),
     "another version than declared": ({}, {"ollama": {"version": "0.24.0"}}, ["0.24.0", "the server says"]),
 }
+
+
+def test_what_systemd_does_not_read_is_noted():
+    odd = {"path": "/etc/environment", "problem": "it is for logins", "cure": "take it out"}
+    noted = decide(read(ollama__drop_ins__oddities=[odd]))
+    assert "/etc/environment: it is for logins; take it out" in noted["notes"]
+
+
+def test_a_reload_is_noted_where_containers_use_the_gpu_and_one_comes():
+    using = {"ollama__gpu_containers": ["docker 3f1c2ab90d5e"]}
+    for host, comes in (
+        (read(**using, ollama__drop_ins__own__sha256="old"), True),
+        (read(**using), False),
+        (read(), False),
+    ):
+        notes = decide(host)["notes"]
+        assert any("docker 3f1c2ab90d5e uses the GPU here" in note for note in notes) is comes
 
 
 @pytest.mark.parametrize("case", PROBLEMS)
@@ -520,7 +544,8 @@ ONLY_FOR_DEPLOYING = {
     "a later drop-in that takes all back",
     "an UnsetEnvironment, wherever it stands",
     "unreadable env", "env file cannot be edited", "the profile's own file cannot be edited", "both for one reason",
-    "no threshold", "state", "later drop-in", "EnvironmentFile",
+    "no threshold", "state", "later drop-in", "EnvironmentFile", "EnvironmentFile that is gone", "transient unit",
+    "read-only units",
 }  # fmt: skip
 
 

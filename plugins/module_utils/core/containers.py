@@ -1,0 +1,31 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which container a control group belongs to, and what a daemon-reload may do to those that use a GPU. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+_ENGINES = ("docker", "libpod", "cri-containerd", "crio", "kubepods", "nerdctl", "containerd", "buildkit")
+_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+
+
+def container_of(path: str) -> str | None:
+    """The container of a control group's path, from this host's root of control groups on, as `docker 3f1c2ab90d5e`."""
+    found = _ID.search(path[:4096])
+    if found is None:
+        return None
+    engine = next((name for name in _ENGINES if name in path), "container")
+    return f"{'podman' if engine == 'libpod' else engine} {found[0][:12]}"
+
+
+def reload_note(containers: Sequence[str]) -> str:
+    """What to know before systemd is reloaded on a host whose containers use the GPU."""
+    return (
+        f"{', '.join(containers[:3])}{' and more' * (len(containers) > 3)} uses the GPU here, and this apply reloads "
+        "systemd once, which can take the GPU from a container (NVML then says Unknown Error in it; "
+        "NVIDIA/nvidia-container-toolkit issues 48, 251, 1227) until it is started again; prevented by CDI, by "
+        "Docker's native.cgroupdriver=cgroupfs, or by a udev rule that links NVIDIA's devices in /dev/char"
+    )

@@ -1,0 +1,35 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Containers told by their control groups."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers
+
+ID = "3f1c2ab90d5e" + "0" * 52
+
+
+@pytest.mark.parametrize(
+    ("path", "container"),
+    [
+        (f"/system.slice/docker-{ID}.scope", "docker 3f1c2ab90d5e"),
+        (f"/docker/{ID}/init.scope", "docker 3f1c2ab90d5e"),
+        (f"/machine.slice/libpod-{ID}.scope/container", "podman 3f1c2ab90d5e"),
+        (f"/kubepods.slice/kubepods-pod1.slice/cri-containerd-{ID}.scope", "cri-containerd 3f1c2ab90d5e"),
+        (f"/some/engine/{ID}", "container 3f1c2ab90d5e"),
+        ("/system.slice/ollama.service", None),
+        ("/system.slice/docker.service", None),
+        (f"/user.slice/{ID}0", None),
+    ],
+)
+def test_a_container_is_told_by_its_path(path: str, container: str | None) -> None:
+    assert containers.container_of(path) == container
+
+
+def test_the_note_names_three_at_most_and_how_it_is_prevented() -> None:
+    note = containers.reload_note([f"docker {number}" for number in range(4)])
+    assert note.startswith("docker 0, docker 1, docker 2 and more uses the GPU here")
+    for words in ("CDI", "native.cgroupdriver=cgroupfs", "/dev/char", "48, 251, 1227"):
+        assert words in note
