@@ -49,7 +49,7 @@ class _Gpu:
     def __init__(self, nvml: ModuleType, index: int) -> None:
         self._nvml, self._index = nvml, index
         self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        self._uuid = nvml.nvmlDeviceGetUUID(self._handle)
+        self._uuid = _nvml.text(nvml.nvmlDeviceGetUUID, self._handle)
         _unused, self._read = _nvml.memory_reader(nvml, self._handle)
         self._read_at = time.monotonic()
         self._begin()

@@ -9,6 +9,7 @@ Only `snapshot` may be called in a module's own process. Everything else loads n
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import glob
 import importlib.util
@@ -16,7 +17,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -33,7 +34,17 @@ GPU_FACTS = (
     "uuid", "name", "pci_bus_id", "total_mib", "used_mib", "reserved_mib", "free_mib", "memory_api",
     "compute_capability", "mig", "accounting", "persistence", "error",
 )  # fmt: skip
+LIBRARY = "libnvidia-ml.so.1"
+# Where distributions put the driver's libraries without always telling the loader: Debian, Fedora and RHEL, Arch, old
+# Ubuntu, NixOS, WSL 2, and drivers that containers install (GKE, the GPU operator).
+LIBRARY_PLACES = (
+    "/usr/lib/*-linux-gnu/nvidia/current", "/usr/lib/*-linux-gnu", "/usr/lib/*-linux-gnu/nvidia", "/usr/lib64",
+    "/usr/lib64/nvidia", "/usr/lib", "/usr/lib/nvidia", "/usr/lib/nvidia-[0-9]*", "/run/opengl-driver/lib",
+    "/usr/lib/wsl/lib", "/usr/local/nvidia/lib64", "/home/kubernetes/bin/nvidia/lib64",
+    "/run/nvidia/driver/usr/lib/*-linux-gnu", "/run/nvidia/driver/usr/lib64",
+)  # fmt: skip
 NOT_SUPPORTED, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH, GPU_IS_LOST = 3, 13, 25, 15
+UNKNOWN_ERROR = 999
 STATUS_OF_CODE = {
     4: "no_permission",
     9: "driver_not_loaded",
@@ -120,11 +131,37 @@ def load_bindings(bindings_path: str | None) -> tuple[ModuleType, dict[str, Any]
 def connect(bindings_path: str | None) -> tuple[ModuleType, dict[str, Any]]:
     """Bindings with NVML initialised."""
     nvml, source = load_bindings(bindings_path)
+    find_library()
     try:
         nvml.nvmlInit()
     except Exception as problem:
         raise explain(nvml, problem) from None
     return nvml, source
+
+
+def find_library(places: Sequence[str] = LIBRARY_PLACES) -> str | None:
+    """Load the library from where a distribution put it, if the loader does not know it; its path, or None.
+
+    Once it is loaded, the bindings get it by its name.
+    """
+    with contextlib.suppress(OSError):
+        ctypes.CDLL(LIBRARY)
+        return None
+    for path in (path for place in places for path in sorted(glob.glob(f"{place}/{LIBRARY}"))):
+        with contextlib.suppress(OSError):  # also one for another processor
+            ctypes.CDLL(path)
+            return path
+    return None
+
+
+def text(ask: Callable[..., Any], *about: Any) -> str:
+    """A text of the driver's, as the bindings' function `ask` reads it. What is no printable UTF-8 is escaped.
+
+    The bindings decode by themselves, and raise where that fails; what they wrap does not.
+    """
+    raw = getattr(ask, "__wrapped__", ask)(*about)
+    decoded = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else str(raw)
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in decoded)
 
 
 def explain(nvml: ModuleType, problem: Exception) -> NvmlProblem:
@@ -135,26 +172,36 @@ def explain(nvml: ModuleType, problem: Exception) -> NvmlProblem:
     status = STATUS_OF_CODE.get(code or 0, "error")
     loaded = kernel_driver_version()
     if status == "driver_not_loaded":
-        text = "the NVIDIA kernel driver is not loaded; load it (modprobe nvidia) or install it and reboot"
+        words = "the NVIDIA kernel driver is not loaded; load it (modprobe nvidia) or install it and reboot"
     elif status == "library_missing":
-        text = "libnvidia-ml.so.1 cannot be loaded; install the NVIDIA driver's libraries (Debian: libnvidia-ml1)"
+        words = (
+            f"{LIBRARY} cannot be loaded, and is in none of the directories where distributions put it; install the "
+            "NVIDIA driver's libraries (Debian: libnvidia-ml1), or name their directory in /etc/ld.so.conf.d and run "
+            "ldconfig"
+        )
     elif status == "version_mismatch":
-        text = (
+        words = (
             f"the NVIDIA kernel driver that runs is {loaded or 'of one version'}, the libraries on disk are "
             f"{_library_version() or 'of another'}: the driver was upgraded while it ran; reboot, or reload its modules"
         )
     elif status == "no_permission":
-        text = (
+        words = (
             "this user or control group may not use the NVIDIA driver; become root, and in a container pass the "
             "/dev/nvidia* devices on"
         )
     elif status == "gpu_lost":
-        text = "the GPU is lost (fallen off the bus); look for Xid 79 in the kernel log, reset the GPU or power-cycle"
+        words = "the GPU is lost (fallen off the bus); look for Xid 79 in the kernel log, reset the GPU or power-cycle"
     elif code is None and type(problem).__name__ == "NVMLLibraryMismatchError":
-        text = f"the NVIDIA driver{' ' + loaded if loaded else ''} is older than R510; install a newer driver"
+        words = f"the NVIDIA driver{' ' + loaded if loaded else ''} is older than R510; install a newer driver"
+    elif code == UNKNOWN_ERROR:
+        words = (
+            "NVML says: Unknown Error (NVML_ERROR_UNKNOWN); look for NVRM and Xid lines in the kernel log "
+            "(journalctl -k), reset the GPU (nvidia-smi --gpu-reset) or reboot; in a container, restart it, since a daemon-reload of "
+            "systemd can take its devices away"
+        )
     else:
-        text = f"NVML says: {problem} ({error_name(nvml, problem)})"
-    return NvmlProblem(status, text)
+        words = f"NVML says: {problem} ({error_name(nvml, problem)})"
+    return NvmlProblem(status, words)
 
 
 def code_of(problem: Exception) -> int | None:
@@ -204,8 +251,8 @@ def memory_reader(nvml: ModuleType, handle: Any) -> tuple[str, Callable[[], Memo
     except nvml.NVMLError as problem:
         if code_of(problem) != NOT_SUPPORTED:
             raise
-        text = "NVML has no memory figures of this GPU: it shares the host's memory, or is split (MIG)"
-        raise NvmlProblem("error", text) from None
+        words = "NVML has no memory figures of this GPU: it shares the host's memory, or is split (MIG)"
+        raise NvmlProblem("error", words) from None
     return "v1", read_v1
 
 
@@ -239,7 +286,7 @@ def process_name(nvml: ModuleType, pid: int) -> str | None:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
         return file.read().rstrip("\n")
     with contextlib.suppress(nvml.NVMLError, nvml.NVMLLibraryMismatchError):
-        return os.path.basename(nvml.nvmlSystemGetProcessName(pid).split(" ")[0]) or None
+        return os.path.basename(text(nvml.nvmlSystemGetProcessName, pid).split(" ")[0]) or None
     return None
 
 
@@ -290,7 +337,7 @@ def _read_everything(bindings_path: str | None) -> dict[str, Any]:
         return {"status": problem.status, "message": str(problem), "driver_version": kernel_driver_version()}
     facts: dict[str, Any] = {"status": "ok", "message": "NVML answers", "driver_version": None, "bindings": source}
     try:
-        facts["driver_version"] = nvml.nvmlSystemGetDriverVersion()
+        facts["driver_version"] = text(nvml.nvmlSystemGetDriverVersion)
         gpus = [_read_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
     except Exception as problem:
         found = explain(nvml, problem)
@@ -306,8 +353,8 @@ def _read_gpu(nvml: ModuleType, index: int) -> tuple[dict[str, Any], NvmlProblem
     gpu: dict[str, Any] = {"index": index, **dict.fromkeys(GPU_FACTS), "processes": []}
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        gpu["uuid"] = nvml.nvmlDeviceGetUUID(handle)
-        gpu["name"] = nvml.nvmlDeviceGetName(handle)
+        gpu["uuid"] = text(nvml.nvmlDeviceGetUUID, handle)
+        gpu["name"] = text(nvml.nvmlDeviceGetName, handle)
         gpu["pci_bus_id"] = nvml.nvmlDeviceGetPciInfo(handle).busId
         capability = _optional(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
         gpu["compute_capability"] = capability and f"{capability[0]}.{capability[1]}"

@@ -236,7 +236,7 @@ class _Watch:
         self._processes: dict[tuple[int, str | None], dict[str, Any]] = {}
         self._listed_used, self._listed_at, self._others_mib = -1.0, -math.inf, 0
         self.last = 0.0
-        self.uuid = nvml.nvmlDeviceGetUUID(handle)
+        self.uuid = _nvml.text(nvml.nvmlDeviceGetUUID, handle)
         self.memory_api, self._read = _nvml.memory_reader(nvml, handle)
         self._memory = self._read()
         self._accounting = self._read_accounting()

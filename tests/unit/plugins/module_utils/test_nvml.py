@@ -136,6 +136,7 @@ def test_version_mismatch_names_the_running_driver(tmp_path: Path, monkeypatch: 
     ("problem", "status", "words"),
     [
         (FakeError(999), "error", "NVML_ERROR_UNKNOWN"),
+        (FakeError(999), "error", "--gpu-reset"),
         (FakeError(77), "error", "NVML_ERROR 77"),
         (FakeError(17), "no_permission", "control group"),
         (NVMLLibraryMismatchError("Unversioned function called"), "error", "older than R510"),
@@ -259,3 +260,34 @@ def test_a_child_learns_of_its_parents_death() -> None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     dying.close()
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [(b"NVIDIA L4", "NVIDIA L4"), (b"card \xff\xfe", r"card \xff\xfe"), (b"a\x1b[31m\nb", r"a\x1b[31m\nb"), ("x", "x")],
+)
+def test_a_text_that_is_no_utf8_is_shown_escaped(raw: Any, shown: str) -> None:
+    def bindings_decode(_handle: int) -> str:
+        return str(raw, "utf-8", "strict")
+
+    bindings_decode.__wrapped__ = lambda _handle: raw  # type: ignore[attr-defined]
+    assert _nvml.text(bindings_decode, 0) == shown
+
+
+def test_a_library_that_the_loader_does_not_know_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known: list[str] = []
+
+    def load_library(path: str) -> None:
+        if path not in known:
+            raise OSError(path)
+
+    monkeypatch.setattr(_nvml.ctypes, "CDLL", load_library)
+    for place in ("x86_64-linux-gnu", "aarch64-linux-gnu"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / _nvml.LIBRARY).touch()
+    places = [f"{tmp_path}/*-linux-gnu"]
+    assert _nvml.find_library(places) is None
+    known.append(f"{tmp_path}/x86_64-linux-gnu/{_nvml.LIBRARY}")
+    assert _nvml.find_library(places) == known[0]
+    known.append(_nvml.LIBRARY)
+    assert _nvml.find_library(places) is None
