@@ -196,8 +196,8 @@ def explain(nvml: ModuleType, problem: Exception) -> NvmlProblem:
     elif code == UNKNOWN_ERROR:
         words = (
             "NVML says: Unknown Error (NVML_ERROR_UNKNOWN); look for NVRM and Xid lines in the kernel log "
-            "(journalctl -k), reset the GPU (nvidia-smi --gpu-reset) or reboot; in a container, restart it, since a daemon-reload of "
-            "systemd can take its devices away"
+            "(journalctl -k), reset the GPU (nvidia-smi --gpu-reset) or reboot; in a container, restart it, since a "
+            "daemon-reload of systemd can take its devices away"
         )
     else:
         words = f"NVML says: {problem} ({error_name(nvml, problem)})"
