@@ -54,7 +54,7 @@ RUN_LEVEL = (
     "gpu_memory_hosts",
 )
 # What playbooks take besides that no role does.
-OF_PLAYBOOKS = ("gpu_memory_discover_overwrite",)
+OF_PLAYBOOKS = ("gpu_memory_discover_write",)
 PREFIX = "gpu_memory_"
 ALIKE = 0.82  # difflib's ratio: `model` and `models`, `batch` and `batches` are alike, `mode` and `models` are not
 LEAST_RESTORE_AFTER_S = 240

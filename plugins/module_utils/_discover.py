@@ -11,12 +11,16 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _host_read, _settings
 
+# By which a program is told where Ollama is, in its environment.
+CALLERS_NAMED = 10
+CALLER_KEYS = ("OLLAMA_API_BASE", "OLLAMA_BASE_URL", "OLLAMA_HOST")
 # Keys by which an env file shows that its owner talks to Ollama.
-BACKEND_KEYS = sorted({*_settings.SHOWN, "CHAT_NUM_CTX", "OLLAMA_BASE_URL", "OLLAMA_HOST"})
+BACKEND_KEYS = sorted({*_settings.SHOWN, "CHAT_NUM_CTX", *CALLER_KEYS})
 UNIT_OF_CGROUP = re.compile(r"(?:/system[^/]*\.slice)+/([A-Za-z0-9:_.\\@-]+\.service)(?:/|$)")
 
 
@@ -39,12 +43,46 @@ def discover() -> dict[str, Any]:
     backends = _backends({server["unit"] for server in servers})
     if len(backends) > 1:
         notes.append("more than one backend was found; keep the one that calls Ollama in gpu_memory_backend")
+    told = {one.get("unit") for one in [*servers, *backends]}
+    pids = _host_read.all_pids()
+    notes += callers(
+        [(pid, _unit_of_process(pid), _host_read.command_line(pid), _caller_keys(pid)) for pid in pids], told
+    )
     return {
         "ollama": ollama,
-        "models": [model["name"] for model in api["models"]],
+        "models": [model["name"] for model in api["models"] if not model.get("remote")],
         "backends": backends,
         "notes": notes,
     }
+
+
+def callers(
+    processes: Iterable[tuple[int, str | None, list[str], list[str]]], told: Collection[str | None]
+) -> list[str]:
+    """A note on each service or program that its environment shows to call Ollama, by the names of variables alone.
+
+    `processes`: pid, unit, command line and the names found. `told`: the units that are known already.
+    """
+    notes: dict[str, str] = {}
+    for pid, unit, command, keys in processes:
+        if not keys or not command or os.path.basename(command[0]) == "ollama" or unit is not None and unit in told:
+            continue
+        who = unit or f"{os.path.basename(command[0])} (process {pid})"
+        notes.setdefault(
+            unit or str(pid),
+            f"{who} seems to call Ollama, with {', '.join(keys)} in its environment and no .env that could be managed; "
+            "see gpu_memory_backend",
+        )
+    return list(notes.values())[:CALLERS_NAMED]
+
+
+def _caller_keys(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            names = {item.partition(b"=")[0].decode(errors="replace") for item in file.read().split(b"\0")}
+    except OSError:
+        return []
+    return sorted(names.intersection(CALLER_KEYS))
 
 
 def _is_server(command: list[str]) -> bool:

@@ -270,7 +270,10 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _secrets.wi
     try:
         facts["version"] = _http.get_json(f"{url}/api/version", timeout=5).get("version")
         facts["models"] = [
-            {"name": model.get("name"), "digest": model.get("digest"), "size": model.get("size")}
+            {
+                **{part: model.get(part) for part in ("name", "digest", "size")},
+                "remote": bool(model.get("remote_host") or model.get("remote_model")),
+            }
             for model in _http.get_json(f"{url}/api/tags", timeout=10).get("models") or []
         ]
         facts["loaded"] = [

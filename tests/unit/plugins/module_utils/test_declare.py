@@ -435,7 +435,7 @@ def test_a_problem_of_both_profiles_is_told_once():
         ("host", "hosts"),
         ("batch", "batches"),
         ("fallback_profil", "fallback_profile"),
-        ("discover_overwite", "discover_overwrite"),
+        ("discover_wrte", "discover_write"),
     ],
 )
 def test_a_variable_that_is_nearly_one_of_ours_is_a_problem(name, meant):

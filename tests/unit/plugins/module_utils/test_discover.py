@@ -182,3 +182,25 @@ def test_a_process_of_ones_own_is_of_no_unit_or_of_one():
     assert unit is None or unit.endswith(".service")
     assert _discover._unit_of_process(NO_SUCH_PID) is None
     assert _discover._server(NO_SUCH_PID) == {"unit": None, "url": "http://127.0.0.1:11434"}
+
+
+def test_who_calls_ollama_by_its_environment_is_named_without_any_value():
+    found = _discover.callers(
+        [
+            (1, "open-webui.service", ["/usr/bin/python3", "x"], ["OLLAMA_BASE_URL"]),
+            (2, "open-webui.service", ["/usr/bin/python3", "y"], ["OLLAMA_BASE_URL"]),
+            (3, None, ["/opt/bin/aider"], ["OLLAMA_API_BASE", "OLLAMA_HOST"]),
+            (4, None, ["/usr/local/bin/ollama", "run"], ["OLLAMA_HOST"]),
+            (5, "selo-backend.service", ["python3"], ["OLLAMA_HOST"]),
+            (6, "cron.service", ["cron"], []),
+        ],
+        {"selo-backend.service"},
+    )
+    assert [note.partition(" and no .env")[0] for note in found] == [
+        "open-webui.service seems to call Ollama, with OLLAMA_BASE_URL in its environment",
+        "aider (process 3) seems to call Ollama, with OLLAMA_API_BASE, OLLAMA_HOST in its environment",
+    ]
+
+
+def test_only_names_are_read_from_an_environment():
+    assert set(_discover._caller_keys(os.getpid())) <= set(_discover.CALLER_KEYS)
