@@ -75,6 +75,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         found = read["ollama"].get("gpu_containers") or []
         notes += [containers.reload_note(found)] if found else []
     notes += _sizes.note(as_declared, declared)
+    notes += read["nvml"].get("notes") or []
     notes = [note for note in notes if not any(words in note for words in declared["accepted_notes"])]
     if declared["strict"]:
         problems += notes
@@ -270,7 +271,7 @@ def _backend_runs(backend: Mapping[str, Any]) -> bool:
 def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[str]:
     if nvml["status"] != "ok":
         return [f"NVML: {nvml['message']}"]
-    problems = []
+    problems = [*(nvml.get("problems") or []), *filter(None, [nvml.get("lost")])]
     driver = str(nvml.get("driver_version") or "").split(".", maxsplit=1)[0]
     if driver.isdigit() and int(driver) < OLDEST_DRIVER:
         problems.append(

@@ -23,6 +23,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.service\Z")
 URL = re.compile(r"https?://[^\s/]+(/\S*)?\Z")
+GPU = re.compile(r"[0-9]{1,4}\Z|GPU-[0-9A-Fa-f-]{1,64}\Z")
 HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 BACKEND_KINDS = ("none", "unit", "command")
 BACKEND_KEYS = {
@@ -307,6 +308,20 @@ def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
     return ollama, problems
 
 
+def resolve_gpus(declared: Any) -> tuple[list[str], list[str]]:
+    """The GPUs that count, by index or UUID as text; empty for those that Ollama uses. With what is wrong of it."""
+    if declared == "used":
+        return [], []
+    words = [str(word) for word in declared] if isinstance(declared, list) else []
+    if not words or not all(isinstance(word, (int, str)) and GPU.match(str(word)) for word in declared):
+        return [], [
+            f"gpu_memory_gpus = {_shown(declared)} must be used, or a list of indices or UUIDs of GPUs as nvidia-smi "
+            "-L shows them"
+        ]
+    twice = [word for word in dict.fromkeys(words) if words.count(word) > 1]
+    return words, [f"gpu_memory_gpus names {word} twice; take one of the two away" for word in twice]
+
+
 def resolve_hook(name: str, declared: Any) -> tuple[dict[str, Any], list[str]]:
     """What an operator wants done at some moment: {tasks: a file on the controller or "", commands: for the host}."""
     hook: dict[str, Any] = {"tasks": "", "commands": []}
@@ -397,6 +412,8 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     if variables["gpu_memory_load"] not in _prompts.KINDS:
         allowed = ", ".join(_prompts.KINDS)
         problems.append(f"gpu_memory_load = {variables['gpu_memory_load']!r} is not allowed; allowed: {allowed}")
+    gpus, found = resolve_gpus(variables["gpu_memory_gpus"])
+    problems += found
     declared_models = variables["gpu_memory_models"]
     models = _profile.canonical_models([] if declared_models is None else declared_models)
     if models is None:
@@ -429,6 +446,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         "env": {**profile.env, **_profile.carried(profile.env, profile.intent, backend["keys"])} if profile else {},
         "ollama": ollama,
         "models": models or (profile.models if profile else []),
+        "gpus": gpus,
         "verify": variables["gpu_memory_verify"],
         "other_sizes": variables["gpu_memory_other_sizes"],
         "load": variables["gpu_memory_load"],

@@ -71,6 +71,7 @@ STARTING = re.compile(r"server config\Z|starting (llama[- ]server|runner)\Z")
 # that this took longer than 3 s breaks nothing. When it starts, it has no such variables yet.
 REFRESH = re.compile(r' extra_envs="?map\[[^\]]')
 FOUND_GPU, NO_GPU = "inference compute", re.compile(r' library="?cpu\b', re.IGNORECASE)
+OF_A_GPU = ("id", "library", "pci_id")
 DISCOVERY = "failure during llama-server GPU discovery"
 
 SERVER_CONFIG = re.compile(r'msg="server config" env="map\[(?P<map>.*)\]"')
@@ -187,14 +188,15 @@ def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secr
     """Reduce the lines of a log, oldest first, as (Unix time, text), to facts.
 
     Returns `server_config` (of the last start, only variables that may be shown, or None) and `server_at` (when that
-    was), `loads` (a dict for each runner start: at, command, sent (settings that reached the runner otherwise, see
-    `runner_settings`), cache_type (if it did so, too), started, offloaded, offloadable, buffers_mib by device and kind
-    on GPUs, windows (whether there is a second cache, of sliding windows), tokens_per_s of the answers until the next
-    load), `failures` ({severity, at, line}: one for each load that failed, however many lines tell of it, with the
-    plainest of them; severity is fatal, recovered or warning; of a line what `mask` leaves), `tokens_per_s` (of each
-    answered request), `worked_at` (when a load or an answer last worked), `longest_prompt` (tokens that a request made
-    the model read; None without such lines), `truncated` (how many prompts were too long for their slot and were
-    shortened) and `lines` (how many are surely the server's or a runner's).
+    was), `discovered` (id, library and pci_id of each GPU, or `cpu`, that it then found), `loads` (a dict for each
+    runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), cache_type (if
+    it did so, too), started, offloaded, offloadable, buffers_mib by device and kind on GPUs, windows (whether there is
+    a second cache, of sliding windows), tokens_per_s of the answers until the next load), `failures` ({severity, at,
+    line}: one for each load that failed, however many lines tell of it, with the plainest of them; severity is fatal,
+    recovered or warning; of a line what `mask` leaves), `tokens_per_s` (of each answered request), `worked_at` (when a
+    load or an answer last worked), `longest_prompt` (tokens that a request made the model read; None without such
+    lines), `truncated` (how many prompts were too long for their slot and were shortened) and `lines` (how many are
+    surely the server's or a runner's).
     """
     reader = _Reader(mask)
     for at, line in lines:
@@ -207,6 +209,7 @@ class _Reader:
 
     def __init__(self, mask: Callable[[str], str]) -> None:
         self.facts: dict[str, Any] = {"server_config": None, "server_at": None, "loads": [], "failures": []}
+        self.facts["discovered"] = []
         self.facts.update(tokens_per_s=[], worked_at=None, longest_prompt=None, truncated=0, lines=0)
         self._mask = mask
         self._pending: list[dict[str, Any]] = []  # failures of the present load: a retry may yet recover them
@@ -230,6 +233,9 @@ class _Reader:
         if by == "server":
             if level in QUIET or self._starts(at, line, words):
                 return
+            if words == FOUND_GPU:
+                about = {found["key"]: _value(found) for found in ATTRIBUTE.finditer(line)}
+                self.facts["discovered"].append({key: about.get(key, "") for key in OF_A_GPU})
             if words == FOUND_GPU and not NO_GPU.search(line):
                 for failure in self._undiscovered:
                     failure["severity"] = "recovered"
@@ -268,6 +274,7 @@ class _Reader:
         if config:
             self.facts["server_config"] = _settings.shown(dict(CONFIG_ITEM.findall(config.group("map"))))
             self.facts["server_at"] = at
+            self.facts["discovered"] = []
         load = _new_load(at, start.group("cmd")) if start else None
         if load and "--model" in load["command"]:  # 0.12.4 to 0.24 look for GPUs with a runner that loads nothing
             self._begin(load)

@@ -142,6 +142,7 @@ def _down(read: Mapping[str, Any]) -> list[str]:
         texts.append(f"Ollama does not answer: {api['error']}")
     if read["nvml"]["status"] != "ok":
         texts.append(f"NVML: {read['nvml']['message']}")
+    texts += filter(None, [read["nvml"].get("lost")])
     if health is not None and not health["ok"]:
         texts.append(f"the backend is not healthy: {health['error'] or health['status']}")
     return texts

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _wanted
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 
 SCHEMA = 1
 MODELS_A_GPU = 3  # what Ollama keeps loaded where nothing is said (server/sched.go)
@@ -42,7 +43,8 @@ def judge_load(
         reasons.append(f"{figures['failed']} of {figures['requests']} requests failed")
     if failures:
         reasons.append(f"Ollama's journal: {plainest_failure(failures)}")
-    reasons += _layer_reasons(declared, effect, after)
+    lost = after["nvml"].get("lost")
+    reasons += [lost] if lost else _layer_reasons(declared, effect, after)
     for row in _drift.drift(declared, after, load):
         if row["state"] == _drift.INSTEAD and row["name"] != declared["backend"]["keys"].get("gpu_layers"):
             found = [row["effect"], row["source"]] if row["effect"] != _drift.NOT_READ_BACK else [row["source"]]
@@ -61,6 +63,10 @@ def judge_load(
     if any(UNIFIED_MEMORY in (one.get("environment") or {}) for one in started):
         who = _drift.who_sets(after["ollama"], UNIFIED_MEMORY)
         doubts.append(f"{UNIFIED_MEMORY} is set, so that memory spills where NVML does not count it; {who}")
+    sampled = {gpu["uuid"] for gpu in load.get("gpus") or []}
+    unseen = [name_of(gpu) for gpu in after["nvml"]["gpus"] if sampled and gpu["uuid"] not in sampled]
+    if unseen:
+        doubts.append(f"Ollama has since found {', '.join(unseen)}, which was not sampled; apply again")
     if not effect["runner"]:
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
     elif effect["offloaded"] is None and not fully_on_gpu(after):

@@ -40,6 +40,13 @@ options:
       - Its C(kind) is V(none), V(unit) or V(command).
     type: dict
     default: {kind: none}
+  gpus:
+    description:
+      - The GPUs that count, by index or UUID. By default those that this Ollama uses, by its log and its environment.
+      - The others are in C(nvml.ignored).
+    type: list
+    elements: str
+    default: []
   env_keys:
     description: The keys whose values are read from the backend's env files.
     type: list
@@ -192,6 +199,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _nvml,
     _secrets,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, gpu_containers, root  # noqa: E402
 
 
@@ -219,6 +227,7 @@ def main() -> None:
             },
             "models": {"type": "list", "elements": "str"},
             "backend": {"type": "dict", "default": {"kind": "none"}},
+            "gpus": {"type": "list", "elements": "str", "default": []},
             "env_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
             "env": {"type": "dict", "default": {}},
             "profile_file": {
@@ -241,19 +250,22 @@ def main() -> None:
     mask = masking(wanted)
     unit = _host_read.read_unit(wanted["ollama"]["unit"])
     nvml = _nvml.snapshot(wanted["bindings_path"])
+    process = _host_read.read_process(unit["main_pid"], [gpus.ORDER]) if unit.get("main_pid") else None
+    log = _log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask)
+    environment = (process or unit).get("environment") or {}
     holders = {process["pid"] for gpu in nvml["gpus"] for process in gpu.get("processes") or []}
     module.exit_json(
         changed=False,
         host=_host_read.read_host(),
-        nvml=nvml,
+        nvml=gpus.select(nvml, wanted["gpus"], environment, log["discovered"]),
         ollama={
             "unit": unit,
             "drop_ins": _host_read.read_drop_ins(unit, wanted["drop_in"]),
-            "process": _host_read.read_process(unit["main_pid"]) if unit.get("main_pid") else None,
+            "process": process,
             "runners": _host_read.read_runners(),
             "gpu_containers": gpu_containers.read(holders),
             "api": _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask),
-            "journal": _log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask),
+            "journal": log,
         },
         backend=_host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["env"], wanted["profile_file"]),
         state=_generation.summary(),

@@ -49,10 +49,11 @@ class Sink(NamedTuple):
 def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.without_secrets) -> dict[str, Any]:
     """Facts (`_journal.parse`) of the log of a unit's server and of the kernel since `since` (Unix time).
 
-    Without `since`, since the unit's last start. `server_config`, `server_at` and `last_load` are always those of the
-    server that runs, since what it does may be older than `since`. `log` says what was read: `where` (the journal, or
-    a file's path), `problem` (why it could not be read, or None), `dropped` (messages that journald did not keep; an
-    estimate is at least 1), `cut` (whether lines are missing since the log begins later, or is too long) and `lines`.
+    Without `since`, since the unit's last start. `server_config`, `server_at`, `discovered` and `last_load` are always
+    those of the server that runs, since what it does may be older than `since`. `log` says what was read: `where` (the
+    journal, or a file's path), `problem` (why it could not be read, or None), `dropped` (messages that journald did not
+    keep; an estimate is at least 1), `cut` (whether lines are missing since the log begins later, or is too long) and
+    `lines`.
     """
     _status, text = _host_read.run(["systemctl", "show", unit, "--property", PROPERTIES])
     properties = {name: str(value) for name, value in _systemd.parse_show(text).items()}
@@ -90,6 +91,7 @@ def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.withou
         **window,
         "server_config": whole["server_config"],
         "server_at": server_at,
+        "discovered": whole["discovered"],
         "last_load": of_server[-1] if of_server else None,
         "log": {
             "where": sink.where,
