@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show the records of hosts, and write the page of all of them. Contacts no host; runs once."""
+"""Show the records of hosts, and write the page of all of them. Contacts no host; the first host to ask shows all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _fleet, _report
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _page, _records
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _once, _page, _records
 
 COLORS = {"pass": "green", "fell_back": "yellow", "untouched": "cyan", "inconclusive": "yellow"}
 
@@ -25,6 +25,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         given, variables = self._task.args, task_vars or {}
+        if not _once.is_first(self._task, variables):
+            return {**result, "changed": False, "shown": 0, "files": []}
         directory = _controller.report_directory(given["report_dir"])
         hosts = variables.get("ansible_play_hosts_all") or []
         if given.get("of") == "recorded":

@@ -11,7 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _status
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _once
 
 COLORS = {**dict.fromkeys(_status.NEEDS_SOMEONE, "red"), _status.WELL: "green"}
 LOST = {"msg": "no answer in this run"}
@@ -28,9 +28,10 @@ class ActionModule(ActionBase):
             own = _of(variables["inventory_hostname"], variables["hostvars"])
             return {**result, "changed": False, **own, "alarm": own["state"] in _status.NEEDS_SOMEONE}
         statuses = [_of(host, variables["hostvars"]) for host in variables.get("ansible_play_hosts_all") or []]
-        for status, text in _status.table(statuses):
+        first = _once.is_first(self._task, variables)
+        for status, text in _status.table(statuses) if first else []:
             Display().display(text, color=COLORS.get(status["state"], "yellow") if status else None)
-        if not self._task.check_mode:
+        if first and not self._task.check_mode:
             directory = _controller.report_directory(self._task.args["report_dir"])
             _controller.write_json(directory / "status.json", {"hosts": statuses})
         alarmed = [one["host"] for one in statuses if one["state"] in _status.NEEDS_SOMEONE]

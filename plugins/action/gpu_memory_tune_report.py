@@ -10,6 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _tune_text
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _once
 
 
 class ActionModule(ActionBase):
@@ -19,6 +20,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
+        if not _once.is_first(self._task, variables):
+            return {**result, "changed": False, "shown": 0}
         hosts = variables.get("ansible_play_hosts_all") or []
         lost = ["no result: the host was lost during the run; what it had loaded for a probe, it unloads by itself"]
         for host in hosts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import subprocess
+import uuid
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +53,7 @@ class Act:
         self.executed: list[dict[str, Any]] = []
         self.answers: list[dict[str, Any] | Exception] = []
         self.play_vars: dict[str, Any] = {}
+        self.play_uuid = str(uuid.uuid4())
         monkeypatch.setattr(Display, "display", lambda _self, text, color=None: self.shown.append((text, color)))
         monkeypatch.setattr(_controller, "load_extra_vars", lambda _loader: self.extra)
 
@@ -64,12 +66,13 @@ class Act:
             args=arguments,
             check_mode=check_mode,
             async_val=0,
-            get_play=lambda: SimpleNamespace(vars=self.play_vars),
+            get_play=lambda: SimpleNamespace(vars=self.play_vars, _uuid=self.play_uuid),
+            get_path=lambda: f"{name}.yml:1",
             _role=None,
         )
         loader = DataLoader()
         play_context = SimpleNamespace(remote_addr="gpu01.example.net")
-        variables = dict(variables or {})
+        variables = {"inventory_hostname": "gpu01", **(variables or {})}
         action = plugin.ActionModule(task, self.connection, play_context, loader, Templar(loader, variables))
         self.monkeypatch.setattr(action, "_low_level_execute_command", self.connection.execute)
         self.monkeypatch.setattr(action, "_execute_module", self._execute_module)

@@ -60,3 +60,12 @@ def test_of_records_those_that_are_there_are_shown_and_the_others_named(act: Act
     result = act("gpu_memory_report", play("gpu01", "gpu02", "gpu03"), of="recorded", report_dir=str(tmp_path))
     assert result["shown"] == 1
     assert ("no record    gpu02, gpu03", "yellow") in act.shown
+
+
+def test_where_each_host_reports_the_first_one_alone_shows_all(act: Act, tmp_path: Path) -> None:
+    variables = play("gpu01", "gpu02", gpu01=PASS, gpu02=FAIL) | {"ansible_play_batch": ["gpu01", "gpu02"]}
+    shown = [
+        act("gpu_memory_report", variables | {"inventory_hostname": host}, report_dir=str(tmp_path))["shown"]
+        for host in ("gpu02", "gpu01")
+    ]
+    assert shown == [2, 0] and act.text().count("report.html") == 1
