@@ -280,7 +280,7 @@ def _template_problems(where: str, load: Mapping[str, Any]) -> list[str]:
         return [f"{where}.prompt_at = {at!r} must name the place of the prompt in each of load.bodies, such as message"]
     try:
         for body in load["bodies"]:
-            _prompts.with_prompt(body, at, "")
+            _prompts.with_prompt(body, at, str)
     except ValueError as problem:
         return [f"{where}.prompt_at = {at!r}: {problem}; it must name the place of the prompt in each of load.bodies"]
     return []

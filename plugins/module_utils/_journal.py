@@ -20,6 +20,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _secrets, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.prompt_reuse import PromptReuse
 
 # A load that fails with one of these is dead, unless a retry right after it succeeds.
 FATAL = re.compile(
@@ -195,8 +196,9 @@ def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secr
     line}: one for each load that failed, however many lines tell of it, with the plainest of them; severity is fatal,
     recovered or warning; of a line what `mask` leaves), `tokens_per_s` (of each answered request), `worked_at` (when a
     load or an answer last worked), `longest_prompt` (tokens that a request made the model read; None without such
-    lines), `truncated` (how many prompts were too long for their slot and were shortened) and `lines` (how many are
-    surely the server's or a runner's).
+    lines), `longest_sent` and `most_reused` (of a whole prompt, and of one from the cache; None likewise), `truncated`
+    (how many prompts were too long for their slot and were shortened) and `lines` (how many are surely the server's or
+    a runner's).
     """
     reader = _Reader(mask)
     for at, line in lines:
@@ -211,7 +213,8 @@ class _Reader:
         self.facts: dict[str, Any] = {"server_config": None, "server_at": None, "loads": [], "failures": []}
         self.facts["discovered"] = []
         self.facts.update(tokens_per_s=[], worked_at=None, longest_prompt=None, truncated=0, lines=0)
-        self._mask = mask
+        self.facts.update(longest_sent=None, most_reused=None)
+        self._mask, self._reuse = mask, PromptReuse()
         self._pending: list[dict[str, Any]] = []  # failures of the present load: a retry may yet recover them
         self._undiscovered: list[dict[str, Any]] = []
         self._retried, self._starts_left = False, 0
@@ -305,6 +308,8 @@ class _Reader:
         prompt = PROMPT_EVAL.search(words)
         if prompt:
             self.facts["longest_prompt"] = max(self.facts["longest_prompt"] or 0, int(prompt.group(1)))
+        self._reuse.read(words)
+        self.facts.update(longest_sent=self._reuse.longest_sent, most_reused=self._reuse.most_reused)
         self.facts["truncated"] += bool(TRUNCATED.match(words))
         layers = OFFLOADED.search(words)
         sizes = list(BUFFER.finditer(words)) if "buffer size" in words else []

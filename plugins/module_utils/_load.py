@@ -31,7 +31,8 @@ class Load:
     """What to send. A body that is a dict goes as JSON; bodies are used in turn.
 
     With `prompts` other than `guide` each body is a template: its text at `prompt_at` is replaced by one that fills a
-    slot's context of `context_tokens`, or a part of it (see `_prompts`), always the same for the same `seed`.
+    slot's context of `context_tokens`, or a part of it (see `_prompts`), always the same for the same `seed`; with
+    `guide` a few words of its own go before it. Either way no server has it in its cache, unless the seed was sent.
     `warm_up` requests go first, one by one, and count only if they fail; then senders join over `ramp` seconds, and
     send until `requests` are sent, or with `duration` for so many seconds.
     `forget`: addresses that a DELETE makes forget the chats of the load.
@@ -60,9 +61,19 @@ class Load:
         """The body of the request number `index`."""
         body = self.bodies[index % len(self.bodies)] if self.bodies else None
         tokens = _prompts.tokens_of(self.prompts, self.context_tokens, index, self.seed)
-        if tokens is None or body is None or self.prompt_at is None:
+        if body is None or self.prompt_at is None:
             return body
-        return _prompts.with_prompt(body, self.prompt_at, _prompts.text(tokens, f"{self.seed}/{index}"))
+        seed = f"{self.seed}/{index}"
+        return _prompts.with_prompt(
+            body,
+            self.prompt_at,
+            lambda words: _prompts.told_apart(words, seed) if tokens is None else _prompts.text(tokens, seed),
+        )
+
+    @property
+    def longest_asked(self) -> int | None:
+        """Tokens of the longest prompt, which is the first; None where bodies keep their words."""
+        return _prompts.tokens_of(self.prompts, self.context_tokens, 0, self.seed) if self.prompt_at else None
 
 
 class Outcome(NamedTuple):
@@ -165,7 +176,8 @@ class LoadRun:
 
     def result(self) -> dict[str, Any]:
         """The figures; call it when the load no longer runs. The time of a warm-up is not in `wall_s`."""
-        return self._tally.summary(self._started, self._ended - self._began)
+        about = {"seed": self._load.seed, "longest_asked_tokens": self._load.longest_asked}
+        return {**self._tally.summary(self._started, self._ended - self._began), **about}
 
     def _send_all(self, place: int, delay_s: float) -> None:
         if place == 0:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 GUIDE, MIXED, FILL = "guide", "mixed", "fill"
@@ -21,12 +21,18 @@ WORDS = (
 )  # fmt: skip
 FULL = 7 / 8  # of a slot's context; the rest is for the chat template, what a backend adds, and the reply
 SHORTEST = 1 / 64
+APART = 6
 
 
 def text(tokens: int, seed: str) -> str:
     """A prompt of so many tokens. Two seeds soon differ, so that a server cannot reuse its cache of another prompt."""
     chosen = random.Random(seed)
     return " ".join(chosen.choice(WORDS) for _unused in range(tokens))
+
+
+def told_apart(words: str, seed: str) -> str:
+    """The same words behind a few of their own, so that nobody has them in a cache."""
+    return f"{text(APART, seed)}: {words}"
 
 
 def tokens_of(kind: str, context_tokens: int, index: int, seed: int) -> int | None:
@@ -43,8 +49,8 @@ def tokens_of(kind: str, context_tokens: int, index: int, seed: int) -> int | No
     return max(1, round(context_tokens * share))
 
 
-def with_prompt(body: Any, at: str, prompt: str) -> Any:
-    """A copy of a body with `prompt` at the path `at` (`message`, `messages.0.content`); ValueError if not there."""
+def with_prompt(body: Any, at: str, prompt: Callable[[str], str]) -> Any:
+    """A copy of a body with what `prompt` makes of its text at `at` (`messages.0.content`); ValueError without one."""
     body = copy.deepcopy(body)
     *parents, last = at.split(".")
     try:
@@ -53,7 +59,7 @@ def with_prompt(body: Any, at: str, prompt: str) -> Any:
             place = place[_key(place, name)]
         if not isinstance(place[_key(place, last)], str):
             raise TypeError
-        place[_key(place, last)] = prompt
+        place[_key(place, last)] = prompt(place[_key(place, last)])
     except (KeyError, IndexError, TypeError, ValueError):
         raise ValueError(f"there is no text at {at} in the body") from None
     return body

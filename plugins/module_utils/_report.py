@@ -83,6 +83,8 @@ def record(
             "reloads_per_turn": round(_verdict.reloads(journal) / turns, 2) if turns else None,
             "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, journal, turns),
             "longest_prompt": journal.get("longest_prompt"),
+            "longest_sent": journal.get("longest_sent"),
+            "most_reused": journal.get("most_reused"),
             "truncated": journal.get("truncated"),
             "log": journal.get("log"),
             "not_read": _evidence.not_read(journal, turns > 0),
@@ -260,6 +262,8 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
         context = (record.get("effects") or {}).get("num_ctx")
         if journal.get("longest_prompt") and context:
             text += f", longest prompt {journal['longest_prompt']} of {context} tokens"
+        if (journal.get("most_reused") or 0) > (journal.get("longest_prompt") or 0):
+            text += f", up to {journal['most_reused']} tokens of a prompt from the cache"
         if journal.get("truncated"):
             text += f", {journal['truncated']} prompts shortened"
     if load.get("not_forgotten"):

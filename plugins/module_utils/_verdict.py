@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _wanted
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, prompt_reuse
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 
 SCHEMA = 1
@@ -71,6 +71,8 @@ def judge_load(
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
     elif effect["offloaded"] is None and not fully_on_gpu(after):
         doubts.append("how many layers are on the GPU was not read back")
+    reused = (journal.get("longest_prompt"), journal.get("most_reused"))
+    doubts += filter(None, [prompt_reuse.doubt(figures.get("longest_asked_tokens"), *reused)])
     if declared["profile"]["max_used_mib"] is None:
         doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
     return ("inconclusive", doubts) if doubts else ("pass", [])

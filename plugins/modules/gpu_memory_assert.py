@@ -86,8 +86,8 @@ options:
         default: 300
       prompts:
         description:
-          - V(guide) sends O(load.bodies) as they are. Otherwise they are templates, whose text at O(load.prompt_at) is
-            replaced by a prompt of a known length.
+          - V(guide) sends O(load.bodies) as they are, with a few words of its own before the text at O(load.prompt_at),
+            where that is given. Otherwise they are templates, and a prompt of a known length replaces their text there.
           - V(fill) fills seven eighths of O(load.context_tokens) each time, V(mixed) at the first and at every fourth
             request, with any length down to a 64th between.
         type: str
@@ -100,9 +100,10 @@ options:
         description: The context of one slot in tokens (C(num_ctx)).
         type: int
       seed:
-        description: The same seed sends the same prompts of the same lengths in the same order.
+        description:
+          - The same seed sends the same prompts of the same lengths in the same order.
+          - Without one each run draws its own, since a server need not read again what it has in its prompt cache.
         type: int
-        default: 1
       warm_up:
         description:
           - How many requests go first, one by one. Memory is sampled, but they are in no figure of O(load) unless they
@@ -278,6 +279,7 @@ load:
       its own words in brief.
     - C(first_token_p50_s) and C(first_token_p95_s) are there where answers come line by line; C(reply_tokens),
       C(longest_prompt_tokens) and C(tokens_per_s) (of an answer, on average) where Ollama's own answers tell them.
+    - C(seed) is what the prompts were made of, C(longest_asked_tokens) is how long the longest was.
     - V(null) without O(load), or if NVML could not be read, because no load is sent then.
   returned: always, except in check mode
   type: dict
@@ -300,9 +302,12 @@ load:
     finished: "2026-01-31T20:15:06.300Z"
     started_epoch: 1769890500.0
     finished_epoch: 1769890506.3
+    seed: 1804289383
+    longest_asked_tokens: 3584
 """
 
 import contextlib  # noqa: E402
+import random  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -320,6 +325,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
 )
 
 SETTLE_S = 0.5
+SEEDS = 2**31
 
 
 def problems_of(wanted: dict[str, Any]) -> list[str]:
@@ -355,14 +361,14 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
 
 def template_problems(load: dict[str, Any]) -> list[str]:
     """What keeps the bodies from being templates, where they are to be some."""
-    if load["prompts"] == _prompts.GUIDE:
-        return []
     missing = [key for key in ("bodies", "prompt_at", "context_tokens") if not load[key]]
-    if missing:
+    if load["prompts"] == _prompts.GUIDE and not load["prompt_at"]:
+        return []
+    if load["prompts"] != _prompts.GUIDE and missing:
         return [f"load.prompts is {load['prompts']}, so {', '.join(f'load.{key}' for key in missing)} must be set"]
     try:
         for body in load["bodies"]:
-            _prompts.with_prompt(body, load["prompt_at"], "")
+            _prompts.with_prompt(body, load["prompt_at"], str)
     except ValueError as problem:
         return [f"load.prompt_at is {load['prompt_at']}: {problem}"]
     return []
@@ -410,6 +416,7 @@ def keep_lease(renewal: _lease.Renewal, at_once: bool = False) -> None:
 def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset()) -> _load.Load:
     headers = {name: str(value) for name, value in options["headers"].items()}
     given = {**options, "headers": headers, "requests": options["requests"] or options["concurrency"]}
+    given["seed"] = random.SystemRandom().randrange(SEEDS) if options["seed"] is None else options["seed"]
     return _load.Load(**{**given, "context_tokens": options["context_tokens"] or 0, "private": private})
 
 
@@ -447,7 +454,7 @@ def main() -> None:
                     "prompts": {"type": "str", "choices": list(_prompts.KINDS), "default": _prompts.GUIDE},
                     "prompt_at": {"type": "str"},
                     "context_tokens": {"type": "int", "no_log": False},
-                    "seed": {"type": "int", "default": 1},
+                    "seed": {"type": "int"},
                     "warm_up": {"type": "int", "default": 0},
                     "ramp": {"type": "float", "default": 0},
                     "duration": {"type": "float"},

@@ -320,6 +320,9 @@ class Task:
     prompt_tokens: int
     reply: list[str]
     limited: bool
+    prompt: str = ""
+    number: int = 0
+    cached: int = 0  # tokens of the prompt that were not evaluated again
     pieces: queue.SimpleQueue[str | None] = dataclasses.field(default_factory=queue.SimpleQueue)
     written: int = 0
     prompt_s: float = 0.0
@@ -340,6 +343,7 @@ class Slots:
         self.busy: list[Task] = []
         self.changed = threading.Condition()
         self.numbers = 0
+        self.known: collections.deque[str] = collections.deque(maxlen=64)  # prompts; the real one keeps 8 GiB of them
         threading.Thread(target=self._run, daemon=True).start()
 
     def put(self, task: Task) -> None:
@@ -354,7 +358,8 @@ class Slots:
                     self.changed.wait()
                 began = [self.waiting.popleft() for _ in range(min(len(self.waiting), self._free()))]
             for task in began:
-                batches = -(-task.prompt_tokens // self.model.parameters.batch)
+                self._look_up(task)
+                batches = -(-(task.prompt_tokens - task.cached) // self.model.parameters.batch)
                 task.prompt_s = self._spend(batches * self.model.seconds_per_step(task.prompt_tokens))
                 self.busy.append(task)
             context = sum(task.prompt_tokens + task.written for task in self.busy)
@@ -369,6 +374,19 @@ class Slots:
                     if self.model.parameters.since_030:
                         self._print_timing(task)
 
+    def _look_up(self, task: Task) -> None:
+        """What of a prompt is known from another with the same beginning; the last token is always evaluated."""
+        self.numbers += 1
+        task.number = self.numbers
+        same = max((len(os.path.commonprefix([task.prompt, known])) for known in self.known), default=0)
+        task.cached = min(tokens_in(task.prompt[:same]) if same else 0, task.prompt_tokens - 1)
+        self.known.append(task.prompt)
+        if self.model.parameters.since_030:
+            about = f"slot   operator(): id  0 | task {task.number} |"
+            room = self.model.parameters.context // self.model.parameters.slots
+            say(f"{about} new prompt, n_ctx_slot = {room}, n_keep = 4, task.n_tokens = {task.prompt_tokens}")
+            say(f"{about} cached n_tokens = {task.cached}, memory_seq_rm [{task.cached}, end)")
+
     def _free(self) -> int:
         return self.model.parameters.slots - len(self.busy)
 
@@ -380,17 +398,17 @@ class Slots:
         return (time.monotonic() - start) * lab.speedup()
 
     def _print_timing(self, task: Task) -> None:
-        self.numbers += 1
-        say(f"slot print_timing: id  0 | task {self.numbers} |")
+        evaluated = task.prompt_tokens - task.cached
+        say(f"slot print_timing: id  0 | task {task.number} |")
         for name, tokens, seconds in (
-            ("prompt eval time", task.prompt_tokens, task.prompt_s), ("       eval time", task.written, task.reply_s),
+            ("prompt eval time", evaluated, task.prompt_s), ("       eval time", task.written, task.reply_s),
         ):  # fmt: skip
             each = seconds * 1000 / max(tokens, 1)
             rate = tokens / seconds if seconds else 0.0
             speed = f"{each:8.2f} ms per token, {rate:8.2f} tokens per second"
             say(f"{name} = {seconds * 1000:10.2f} ms / {tokens:5d} tokens ({speed})")
         total = task.prompt_s + task.reply_s
-        say(f"      total time = {total * 1000:10.2f} ms / {task.prompt_tokens + task.written:5d} tokens")
+        say(f"      total time = {total * 1000:10.2f} ms / {evaluated + task.written:5d} tokens")
 
 
 def reply_to(prompt: str, limit: int) -> list[str]:
@@ -455,7 +473,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         # A prompt comes as text, or as a list of tokens where Ollama has shortened it. A reply that reaches the end of
         # the context shifts it.
         tokens = len(prompt) if isinstance(prompt, list) else tokens_in(prompt)
-        task = Task(self._within(tokens, room), reply_to(str(prompt), limit), limited=limit > 0)
+        task = Task(self._within(tokens, room), reply_to(str(prompt), limit), limit > 0, str(prompt))
         self.server.slots.put(task)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")

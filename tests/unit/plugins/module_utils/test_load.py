@@ -147,6 +147,19 @@ def test_prompts_fill_the_context_and_are_the_same_each_time(serve: Any) -> None
     assert template["message"] == "Tell me a story"
 
 
+def test_another_seed_sends_other_prompts(serve: Any) -> None:
+    seen: list[Any] = []
+    url = serve(lambda handler, body: (seen.append(json.loads(body)["message"]), (200, b"{}"))[1])
+    for prompts in ("guide", "fill"):
+        for seed in (1, 2):
+            load = _load.Load(url, bodies=[{"message": "What is AI?"}], requests=4, concurrency=1, prompts=prompts,
+                              prompt_at="message", context_tokens=64, seed=seed)  # fmt: skip
+            found = run(load)
+            assert (found["seed"], found["longest_asked_tokens"]) == (seed, 56 if prompts == "fill" else None)
+    assert [len({text[:20] for text in part}) for part in (seen[:8], seen[8:])] == [8, 8]
+    assert all(text.endswith(": What is AI?") for text in seen[:8])
+
+
 def test_a_load_may_go_on_for_a_time(serve: Any) -> None:
     load = _load.Load(serve(lambda handler, body: (200, b"{}")), concurrency=2, requests=1, duration=0.3)
     running = _load.LoadRun(load)

@@ -26,6 +26,12 @@ def test_other_prompts_soon_differ() -> None:
     assert len(beginnings) == 2000
 
 
+def test_the_same_words_told_apart() -> None:
+    beginnings = {_prompts.told_apart("What is AI?", f"1/{index}")[:20] for index in range(100)}
+    assert len(beginnings) == 100
+    assert _prompts.told_apart("What is AI?", "1/0").endswith("What is AI?")
+
+
 def test_lengths() -> None:
     assert lengths("guide") == [None] * 40
     assert lengths("fill") == [3584] * 40
@@ -50,7 +56,7 @@ def test_lengths() -> None:
 )
 def test_a_prompt_goes_into_its_place(body: Any, at: str, expected: Any) -> None:
     before = str(body)
-    assert _prompts.with_prompt(body, at, "new") == expected
+    assert _prompts.with_prompt(body, at, lambda old: old.replace("old", "new")) == expected
     assert str(body) == before
 
 
@@ -69,4 +75,4 @@ def test_a_prompt_goes_into_its_place(body: Any, at: str, expected: Any) -> None
 )
 def test_a_place_that_is_not_there(body: Any, at: str) -> None:
     with pytest.raises(ValueError, match="no text at"):
-        _prompts.with_prompt(body, at, "new")
+        _prompts.with_prompt(body, at, str)

@@ -55,6 +55,13 @@ def seen(command: list[str], **the_journal):
     return {"the_load": load(processes=[process(command=command)]), "after": after}
 
 
+def test_a_context_that_was_not_filled_proves_nothing():
+    asked = load(load={**load()["load"], "longest_asked_tokens": 3584})
+    for evaluated, verdict in ((1, "inconclusive"), (3593, "pass"), (None, "pass")):
+        after = read(ollama__journal=journal(longest_prompt=evaluated, most_reused=3592))
+        assert judge(asked, after)[0] == verdict
+
+
 NO_LOADS = journal(loads=[], last_load=None)
 
 
