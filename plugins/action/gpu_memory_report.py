@@ -13,7 +13,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _fleet, _report
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _once, _page, _records
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _commands, _controller, _once, _page, _records
 
 COLORS = {"pass": "green", "fell_back": "yellow", "untouched": "cyan", "inconclusive": "yellow"}
 
@@ -35,10 +35,11 @@ class ActionModule(ActionBase):
         else:
             records = [self._of_this_run(directory, host, variables["hostvars"]) for host in hosts]
             fleet = (variables.get("groups") or {}).get("all") or hosts  # a run with --limit is of a part of the fleet
+        undo = _commands.of_this_run(given["undo"]) if given.get("undo") else None
         display = Display()
-        for record, text in _report.summary(records, given.get("undo")):
+        for record, text in _report.summary(records, undo):
             display.display(text, color=COLORS.get(record["verdict"], "red") if record else None)
-        files = [] if self._task.check_mode else _write(directory, fleet, given.get("undo"))
+        files = [] if self._task.check_mode else _write(directory, fleet, undo)
         for path in files:
             display.display(f"written    {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
         without = sorted(set(hosts) - {record["host"] for record in records})

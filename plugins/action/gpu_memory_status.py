@@ -11,7 +11,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _status
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _commands, _controller, _once
 
 COLORS = {**dict.fromkeys(_status.NEEDS_SOMEONE, "red"), _status.WELL: "green"}
 LOST = {"msg": "no answer in this run"}
@@ -40,4 +40,4 @@ class ActionModule(ActionBase):
 
 def _of(host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
     declared, read = (hostvars[host].get(f"__gpu_memory_{name}") or {} for name in ("declared", "read"))
-    return _status.status(host, declared, read if declared else LOST)
+    return _status.status(host, declared, read if declared else LOST, _commands.of_this_run)

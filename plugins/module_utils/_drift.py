@@ -23,6 +23,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.unit_environm
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
 NOT_READ_BACK = "not read back"
 FIT, LAYERS_FOR_ALL = "LLAMA_ARG_FIT", "LLAMA_ARG_N_GPU_LAYERS"
+MODELFILE = "PARAMETER"
+CLIENT = "a client's own options"
 OFF = ("off", "false", "0", "disabled")
 
 Row = dict[str, Any]
@@ -55,6 +57,12 @@ def drift(declared: Mapping[str, Any], read: Mapping[str, Any], load: Mapping[st
 def drifted(row: Mapping[str, Any]) -> bool:
     """Whether something else runs than what is wanted, or will from the next restart on."""
     return bool(row["state"] == INSTEAD or (row["state"] == PARTIAL and row["source"]))
+
+
+def comes_with_requests(row: Mapping[str, Any]) -> bool:
+    """Whether a client or a Modelfile sets it, which no file and no restart of this collection reaches."""
+    source = row["source"] or ""
+    return source.startswith((CLIENT, MODELFILE))
 
 
 # What runs -----------------------------------------------------------------------------------------------------------
@@ -221,8 +229,8 @@ def _requests_source(read: Mapping[str, Any], option: str, value: Any) -> str:
     """Who makes a runner differ from what the backend sends: a model's own parameters, or some client's options."""
     for model, show in read["ollama"]["api"]["show"].items():
         if ((show or {}).get("parameters") or {}).get(option) == value:
-            return f"PARAMETER {option} {value} in the Modelfile of {model}"
-    return f"a client's own options: {option} {value}"
+            return f"{MODELFILE} {option} {value} in the Modelfile of {model}"
+    return f"{CLIENT}: {option} {value}"
 
 
 def _batch_row(declared: Mapping[str, Any], read: Mapping[str, Any], effect: Mapping[str, Any], batch: int) -> Row:

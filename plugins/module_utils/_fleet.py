@@ -58,7 +58,7 @@ def row(record: Mapping[str, Any], undo: str | None = None) -> dict[str, Any]:
         "notes": _report.notes(record),
         "bars": bars(record),
         "moments": moments(record),
-        "undo": undo.replace("{host}", record["host"]) if undo and _report.can_be_undone(record) else None,
+        "undo": _text.for_host(undo, record["host"]) if undo and _report.can_be_undone(record) else None,
     }
 
 

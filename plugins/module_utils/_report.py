@@ -168,7 +168,7 @@ def summary(
 ) -> list[tuple[Mapping[str, Any] | None, str]]:
     """All hosts as (record, text): a block each, or above `LINES_ABOVE` hosts a line each and then the counts."""
     if len(records) <= LINES_ABOVE:
-        return [(record, block(record, undo.replace("{host}", record["host"]) if undo else None)) for record in records]
+        return [(record, block(record, _text.for_host(undo, record["host"]) if undo else None)) for record in records]
     counts: dict[str, int] = {}
     for record in records:
         counts[record["verdict"]] = counts.get(record["verdict"], 0) + 1

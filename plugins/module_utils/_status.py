@@ -5,10 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _drift, _sizes, _state, _verdict, _wanted
+from ansible_collections.selo.gpu_memory.plugins.module_utils import (
+    _decide,
+    _drift,
+    _sizes,
+    _state,
+    _text,
+    _verdict,
+    _wanted,
+)
 
 # From the worst to the best. Whoever is woken looks at the first ones.
 UNREADABLE, HELD, DOWN, OUT_OF_MEMORY = "not readable", "in a run", "down", "out of memory"
@@ -22,10 +30,13 @@ WRONG_SHOWN = 4
 HOLDERS_SHOWN = 5
 
 
-def status(host: str, declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+def status(
+    host: str, declared: Mapping[str, Any], read: Mapping[str, Any], command: Callable[[str], str]
+) -> dict[str, Any]:
     """How one host is: `state` (of `STATES`), `wrong` (why, in sentences), `next` (a command or an action), and facts.
 
     `declared`: `_declare.resolve`. `read`: gpu_memory_info, its journal of the last hours; one that failed has `msg`.
+    `command`: how a playbook is run, with C({host}) for the host.
     The facts: `profile`, `proof` {at, age_s, holds} or None, `failures` (fatal lines since the proof, {at, line}),
     `memory` (a GPU each: index, used_mib, total_mib, allowed_mib, holders by size), `problems` of the declaration.
     """
@@ -77,7 +88,9 @@ def status(host: str, declared: Mapping[str, Any], read: Mapping[str, Any]) -> d
         "memory": memory,
         "state": state,
         "wrong": wrong,
-        "next": _next(state, host, declared, read, memory, drifted=bool(found[DRIFTED])),
+        "next": _next(
+            state, lambda playbook: _text.for_host(command(playbook), host), declared, read, memory, decision
+        ),
     }
 
 
@@ -116,12 +129,16 @@ def drift(declared: Mapping[str, Any], read: Mapping[str, Any], decision: Mappin
     rows = [row for row in _drift.drift(declared, read) if _drift.drifted(row)]
     if rows:
         return [f"{row['name']}={row['wanted']} is wanted, but {row['source'] or row['effect']}" for row in rows]
-    profiles_own = (declared["profile_file"] or {}).get("path")  # nothing reads it
-    files = [file["path"] for file in decision["files"] if file["path"] != profiles_own]
+    files = _files_that_differ(declared, decision)
     units = {"ollama": declared["ollama"]["unit"], "backend": declared["backend"].get("unit") or "the backend"}
     return [f"{path} is not as the profile wants it" for path in files] or [
         f"{units[name]} was not started with what is in its files" for name in decision["restart"]
     ]
+
+
+def _files_that_differ(declared: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
+    profiles_own = (declared["profile_file"] or {}).get("path")  # nothing reads it
+    return [file["path"] for file in decision["files"] if file["path"] != profiles_own]
 
 
 def _held(state: Mapping[str, Any]) -> list[str]:
@@ -174,29 +191,43 @@ def _unproven(proof: Mapping[str, Any] | None, failures: Sequence[Mapping[str, A
 
 def _next(
     state: str,
-    host: str,
+    run: Callable[[str], str],
     declared: Mapping[str, Any],
     read: Mapping[str, Any],
     memory: Sequence[Mapping[str, Any]],
-    drifted: bool,
+    decision: Mapping[str, Any],
 ) -> str:
-    apply = f"ansible-playbook selo.gpu_memory.apply --limit {host}"
     if state == WELL:
         return "nothing"
     if state == DOWN:
         look = f"on the host: journalctl -u {declared['ollama']['unit']} -n 50"
-        back = f"; or back to what ran before: ansible-playbook selo.gpu_memory.rollback --limit {host}"
+        back = f"; or back to what ran before: {run('selo.gpu_memory.rollback')}"
         return look + (back if read["state"].get("previous") else "")
     if state == HELD:
         return "wait for that run to end; on the host: gpu-memory status"
     stranger = _stranger(memory)
     if stranger and state in (OUT_OF_MEMORY, OVER):
         return f"end {stranger['name']} (process {stranger['pid']}, {stranger['used_mib']} MiB), or move it elsewhere"
-    if state == OUT_OF_MEMORY and not drifted:
+    if state == OUT_OF_MEMORY and not (decision["problems"] or drift(declared, read, decision)):
         if (declared.get("profile") or {}).get("name") == "stable":
-            return f"ansible-playbook selo.gpu_memory.apply_conservative --limit {host}"
+            return run("selo.gpu_memory.apply_conservative")
         return "lower num_ctx or num_parallel of its profile, or serve a smaller model"
-    return apply
+    refused = _decide.decide(declared, read, deploys=True)["problems"]
+    if refused:
+        return f"mend this first, since an apply refuses it: {refused[0]}"
+    beyond = _beyond_an_apply(declared, read, decision)
+    if beyond and state in (OUT_OF_MEMORY, OVER, DRIFTED):
+        return f"change it where it comes from, which no apply reaches: {'; '.join(beyond)}"
+    return run("selo.gpu_memory.apply")
+
+
+def _beyond_an_apply(declared: Mapping[str, Any], read: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
+    """Who sends other options with requests, where nothing else differs; empty where an apply helps."""
+    rows = [row for row in _drift.drift(declared, read) if _drift.drifted(row)]
+    others = _files_that_differ(declared, decision) or decision["restart"]
+    if others or not all(map(_drift.comes_with_requests, rows)):
+        return []
+    return list(dict.fromkeys(row["source"] for row in rows))
 
 
 def _stranger(memory: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

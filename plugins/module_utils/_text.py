@@ -5,7 +5,14 @@
 
 from __future__ import annotations
 
+import shlex
+
 
 def printable(text: str) -> str:
     """One line in which nothing steers a terminal or turns the order of letters around."""
     return "".join(character if character.isprintable() else " " if character.isspace() else "?" for character in text)
+
+
+def for_host(command: str, host: str) -> str:
+    """A command that has C({host}) at its end, for this host."""
+    return command.removesuffix("{host}") + shlex.quote(host)

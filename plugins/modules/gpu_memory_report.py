@@ -28,7 +28,9 @@ options:
     choices: [run, recorded]
     default: run
   undo:
-    description: The command that undoes what the run did; C({host}) stands for the host.
+    description:
+      - The playbook that undoes what the run did. It is shown as a command with the connection options of this run.
+      - Of C(-e) only files are carried, since values may be secret.
     type: str
 extends_documentation_fragment:
   - selo.gpu_memory.on_controller

@@ -55,7 +55,7 @@ next:
   description: What to do next.
   returned: with O(of=host)
   type: str
-  sample: ansible-playbook selo.gpu_memory.apply --limit gpu01
+  sample: ansible-playbook -i hosts.yml --ask-become-pass selo.gpu_memory.apply --limit gpu01
 alarm:
   description: Whether someone is needed now.
   returned: with O(of=host)

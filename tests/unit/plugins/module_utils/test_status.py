@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _status
 
-from tests.unit.builders import NOW, changed, declared, gpu, read
+from tests.unit.builders import NOW, RUNNER, changed, declared, gpu, journal, read
 
 OOM = {"severity": "fatal", "at": NOW - 60, "line": "cudaMalloc failed: out of memory"}
 
@@ -17,8 +17,12 @@ def proven(**changes):
     return host
 
 
+def command(playbook):
+    return f"ansible-playbook -i hosts.yml {playbook} --limit {{host}}"
+
+
 def status(host, **declaration):
-    return _status.status("gpu01", declared(**declaration), host)
+    return _status.status("gpu01", declared(**declaration), host, command)
 
 
 def test_a_proven_host_needs_nobody():
@@ -28,7 +32,7 @@ def test_a_proven_host_needs_nobody():
 
 
 def test_a_host_that_cannot_be_read():
-    found = _status.status("gpu01", declared(), {"failed": True, "msg": "lost the connection"})
+    found = _status.status("gpu01", declared(), {"failed": True, "msg": "lost the connection"}, command)
     assert (found["state"], found["wrong"]) == ("not readable", ["lost the connection"])
 
 
@@ -48,7 +52,7 @@ def test_a_host_that_cannot_be_read():
             {"nvml.gpus.0.used_mib": 12289},
             "over",
             "GPU 0 holds 12289 of 12288 MiB",
-            "selo.gpu_memory.apply --limit gpu01",
+            "ansible-playbook -i hosts.yml selo.gpu_memory.apply --limit gpu01",
         ),
         (
             {"backend.env_files.0.values.CHAT_NUM_CTX": "8192"},
@@ -196,3 +200,29 @@ def test_a_failure_that_is_over_ends_the_proof_and_no_more(name):
     )
     again = status(proven(**{"ollama.journal.failures": [OOM], f"ollama.journal.{name}": NOW - 90}))
     assert again["state"] == "out of memory"
+
+
+def by_client(**changes):
+    """A proven host on which the options of a client's request have loaded the model."""
+    command_line = [{"8192": "16384"}.get(word, word) for word in RUNNER]
+    one = {**journal()["last_load"], "command": command_line}
+    runners = [{"pid": 400, "command": command_line, "environment": read()["ollama"]["process"]["environment"]}]
+    return proven(**{"ollama.runners": runners, "ollama.journal": journal(loads=[one], last_load=one), **changes})
+
+
+def test_against_a_client_s_own_options_no_apply_is_suggested():
+    found = status(by_client())
+    assert found["state"] == "drift" and "a client's own options: num_ctx 8192" in found["wrong"][0]
+    assert found["next"] == (
+        "change it where it comes from, which no apply reaches: a client's own options: num_ctx 8192"
+    )
+
+
+def test_with_a_client_s_own_options_and_a_file_that_differs_an_apply_helps():
+    host = by_client(**{"ollama.drop_ins.own.sha256": "0" * 64})
+    assert status(host)["next"].startswith("ansible-playbook ")
+
+
+def test_what_an_apply_would_refuse_comes_before_it():
+    host = proven(**{"ollama.drop_ins.own.sha256": "0" * 64, "ollama.drop_ins.refusals": ["it is a link"]})
+    assert status(host)["next"].startswith("mend this first, since an apply refuses it: it is a link")
