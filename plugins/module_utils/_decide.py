@@ -22,11 +22,12 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _systemd,
     _wanted,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers, unit_environment
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers, model_use, unit_environment
 
 DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
 DAY_S = 86400
+REPLY_TOKENS = 256  # some models never end by themselves
 
 
 def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
             problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
     if deploys:
         problems += _deploy_problems(declared, read)
-    if declared["verify"] != "never" and not declared["backend"]["load"] and not declared["models"]:
+    if declared["verify"] != "never" and not declared["backend"]["load"].get("url") and not declared["models"]:
         problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
     notes += [_lint.text(finding) for finding in _lint.lint(declared, read)]
     notes += [
@@ -133,8 +134,8 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         "acts": deploys and drifted,
         "proof_key": key,
         "proof": None if drifted else proof,
-        "load": load_request(declared),
-        "load_timeout_s": load_timeout_s(load_request(declared)),
+        "load": load_request(declared, read),
+        "load_timeout_s": load_timeout_s(load_request(declared, read)),
         "load_needed": load_needed(declared["verify"], drifted, proof is not None),
     }
 
@@ -166,28 +167,48 @@ def services(declared: Mapping[str, Any], restart: list[str]) -> dict[str, Any]:
     return {"ollama": ollama, "backend": backend, "restart": restart}
 
 
-def load_request(declared: Mapping[str, Any]) -> dict[str, Any]:
+def load_request(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
     """The load test: one chat more than can run at once, through the backend, or without one straight to Ollama.
+
+    Straight to Ollama each declared model is asked, those that only embed once each and first.
 
     What a backend gets stays within the profile's context; where its preset does not say where a prompt goes, its own
     bodies are sent.
     """
     requests = declared["load_requests"] or declared["profile"]["intent"]["num_parallel"] + 1
     load = dict(declared["backend"]["load"])
-    if not load:
-        load = {
-            "url": declared["ollama"]["url"] + "/api/chat",
-            "bodies": [
-                {"model": model, "messages": [{"role": "user", "content": text}]}
-                for text in ("Tell me a story", "What is AI?", "Explain how a GPU works")
-                for model in declared["models"]
-            ],
-            "timeout": 120,
-            "prompt_at": "messages.0.content",
-        }
+    if not load.get("url"):
+        direct, chats = _direct_load(declared, read)
+        load = {**direct, **load}
+        requests = max(1, (max(requests, chats) if chats else 0) + len(direct["first"]))
     prompts = declared["load"] if load.get("prompt_at") else _prompts.GUIDE
     context = {"context_tokens": declared["profile"]["intent"]["num_ctx"]}
     return {**load, "requests": requests, "concurrency": requests, "prompts": prompts, **context}
+
+
+def _direct_load(declared: Mapping[str, Any], read: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+    """The requests to Ollama itself, and how many of the declared models are chatted with."""
+    url, shown = declared["ollama"]["url"], read["ollama"]["api"]["show"]
+    embedders = [model for model in declared["models"] if model_use.embeds_only(shown.get(model))]
+    chats = [model for model in declared["models"] if model not in embedders]
+    load = {
+        "url": f"{url}/api/chat",
+        "first": [
+            {"url": f"{url}/api/embed", "body": {"model": model, "input": "Tell me a story"}, "prompt_at": "input"}
+            for model in embedders
+        ],
+        "bodies": [
+            {
+                "model": model,
+                "messages": [{"role": "user", "content": text}],
+                "options": {"num_predict": REPLY_TOKENS},
+            }
+            for text in ("Tell me a story", "What is AI?", "Explain how a GPU works")
+            for model in chats
+        ],
+        "timeout": 120,
+    }
+    return {**load, "prompt_at": "messages.0.content"} if chats else load, len(chats)
 
 
 def load_timeout_s(load: Mapping[str, Any]) -> int:
@@ -213,7 +234,7 @@ def proof_key(
         "profile": [backend_env, declared["profile"]["intent"]],
         "ollama_environment": {**_drift.others_environment(read["ollama"]), **environment},
         "backend": {name: declared["backend"].get(name) for name in ("kind", "unit", "directory", "command")},
-        "load": load_request(declared),
+        "load": load_request(declared, read),
         "ollama": _wanted.version_text(declared, read),
         # Without a declared model it is not known which one is served, so any may be.
         "models": sorted(
@@ -334,7 +355,12 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
     if not api["error"]:
         present = {str(model["name"]) for model in api["models"]}
         for model in declared["models"]:
-            if model not in present and f"{model}:latest" not in present:
+            if model_use.is_elsewhere(model, api["models"]):
+                problems.append(
+                    f"{model} is a cloud model, which runs elsewhere and would be sent the prompts of the load test; "
+                    "take it out of gpu_memory_models, which names the models that this host's GPU serves"
+                )
+            elif model not in present and f"{model}:latest" not in present:
                 known = ", ".join(sorted(present)) or "none"
                 problems.append(f"the model {model} is not on this host (it has: {known}); run: ollama pull {model}")
     return problems

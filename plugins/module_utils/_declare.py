@@ -102,11 +102,17 @@ def resolve_backend(declared: Any, presets: Mapping[str, Any]) -> tuple[dict[str
     if not isinstance(base, str) or base not in presets:
         return NO_BACKEND, [f"gpu_memory_backend = {base!r} is not a known preset; allowed: {known}"]
     changes = {key: NO_BACKEND.get(key) if value is None else value for key, value in declared.items()}
+    for part in ("health", "load"):  # of a request what is not said stays; an empty one takes it away
+        own = changes.get(part)
+        if isinstance(own, Mapping) and own:
+            gone = {"prompt_at", "forget"} if "bodies" in own else set()  # they are about the preset's bodies
+            kept = {key: value for key, value in presets[base].get(part, {}).items() if key not in gone}
+            changes[part] = {**kept, **own}
     backend = {**NO_BACKEND, **presets[base], **changes}
     backend.pop("extends", None)
     if backend["kind"] == "none":
         # A backend that is none has no files either: leaving out is how `kind: none` over a preset is meant.
-        backend = {**NO_BACKEND, "load": changes.get("load", {})}
+        backend = {**NO_BACKEND, "load": declared.get("load") or {}}
     problems = _unknown("gpu_memory_backend", declared, BACKEND_KEYS) + _backend_problems(backend)
     if problems:
         return NO_BACKEND, problems
@@ -244,7 +250,8 @@ def _request_problems(where: str, backend: Mapping[str, Any]) -> list[str]:
     health, load = backend["health"], backend["load"]
     problems = _unknown(f"{where}.health", health, HEALTH_KEYS) + _unknown(f"{where}.load", load, LOAD_KEYS)
     for part, request in (("health", health), ("load", load)):
-        if request:
+        # Without a backend the load goes to Ollama itself, and only how is said.
+        if request and not (part == "load" and backend["kind"] == "none" and "url" not in load):
             problems += _url_problem(f"{where}.{part}.url", request.get("url"))
     if not isinstance(load.get("forget", []), list):
         problems.append(f"{where}.load.forget = {_shown(load['forget'])} must be a list of addresses")

@@ -280,7 +280,7 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _secrets.wi
             {name: model.get(name) for name in ("name", "size", "size_vram", "context_length", "digest")}
             for model in _http.get_json(f"{url}/api/ps", timeout=5).get("models") or []
         ]
-        present = {str(model["name"]) for model in facts["models"]}
+        present = {str(model["name"]) for model in facts["models"] if not model["remote"]}
         for name in [str(model["name"]) for model in facts["loaded"]] if models is None else models:
             if name in present or f"{name}:latest" in present:
                 answer = _http.post_json(f"{url}/api/show", {"model": name, "name": name}, timeout=20)

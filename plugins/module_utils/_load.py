@@ -30,6 +30,8 @@ COUNTED_ERRORS = 1000  # kept apart; they may name what differs at each request
 class Load:
     """What to send. A body that is a dict goes as JSON; bodies are used in turn.
 
+    `first`: {url, body, prompt_at}, requests to other addresses that go before those, once each, and are counted.
+
     With `prompts` other than `guide` each body is a template: its text at `prompt_at` is replaced by one that fills a
     slot's context of `context_tokens`, or a part of it (see `_prompts`), always the same for the same `seed`; with
     `guide` a few words of its own go before it. Either way no server has it in its cache, unless the seed was sent.
@@ -41,6 +43,7 @@ class Load:
 
     url: str
     method: str = "POST"
+    first: Sequence[Mapping[str, Any]] = ()
     bodies: Sequence[Any] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     expect_status: int = 200
@@ -59,6 +62,12 @@ class Load:
 
     def body(self, index: int) -> Any:
         """The body of the request number `index`."""
+        if 0 <= index < len(self.first):
+            other = self.first[index]
+            return _prompts.with_prompt(
+                other["body"], other["prompt_at"], lambda words: _prompts.told_apart(words, f"{self.seed}/{other}")
+            )
+        index -= len(self.first) if index >= 0 else 0
         body = self.bodies[index % len(self.bodies)] if self.bodies else None
         tokens = _prompts.tokens_of(self.prompts, self.context_tokens, index, self.seed)
         if body is None or self.prompt_at is None:
@@ -69,6 +78,10 @@ class Load:
             self.prompt_at,
             lambda words: _prompts.told_apart(words, seed) if tokens is None else _prompts.text(tokens, seed),
         )
+
+    def address(self, index: int) -> str:
+        """Where the request number `index` goes."""
+        return str(self.first[index]["url"]) if 0 <= index < len(self.first) else self.url
 
     @property
     def longest_asked(self) -> int | None:
@@ -267,7 +280,9 @@ def _send(load: Load, index: int) -> Outcome:
     headers = {**headers, **load.headers}
     started = time.monotonic()
     try:
-        answer = _http.request(load.url, method=load.method, body=body, headers=headers, timeout=load.timeout)
+        answer = _http.request(
+            load.address(index), method=load.method, body=body, headers=headers, timeout=load.timeout
+        )
     except _http.HttpError as problem:
         return Outcome(time.monotonic() - started, None, str(problem))
     error = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _wanted
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, prompt_reuse
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, model_use, prompt_reuse
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 
 SCHEMA = 1
@@ -71,6 +71,9 @@ def judge_load(
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
     elif effect["offloaded"] is None and not fully_on_gpu(after):
         doubts.append("how many layers are on the GPU was not read back")
+    if not declared["backend"]["load"].get("url") and not _evidence.not_read(journal):
+        missing = model_use.not_loaded(declared["models"], (before or after)["ollama"], after["ollama"])
+        doubts += [f"{model} was not loaded in the test, so nothing is proven of it" for model in missing]
     reused = (journal.get("longest_prompt"), journal.get("most_reused"))
     doubts += filter(None, [prompt_reuse.doubt(figures.get("longest_asked_tokens"), *reused)])
     if declared["profile"]["max_used_mib"] is None:
@@ -148,7 +151,7 @@ def planned_loads(declared: Mapping[str, Any], turns: int) -> int:
     models = max(1, len(declared["models"]))
     if (declared["profile"]["intent"].get("max_loaded_models") or MODELS_A_GPU) >= models:
         return models
-    return turns * (models if declared["backend"]["load"] else 1)
+    return turns * (models if declared["backend"]["load"].get("url") else 1)
 
 
 def reloads_beyond_plan(declared: Mapping[str, Any], journal: Mapping[str, Any], turns: int) -> int:

@@ -51,6 +51,26 @@ options:
         type: str
         choices: [GET, POST, PUT]
         default: POST
+      first:
+        description:
+          - Requests to other addresses, such as of a model that only embeds, once each and before the others. They
+            count among O(load.requests), and a few words of its own go before the text at C(prompt_at).
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          url:
+            description: Where to send it.
+            type: str
+            required: true
+          body:
+            description: What to send, as JSON.
+            type: dict
+            required: true
+          prompt_at:
+            description: Where in the body its text is, such as V(input).
+            type: str
+            required: true
       bodies:
         description: Bodies, used in turn. A string is sent as it is, anything else as JSON.
         type: list
@@ -351,7 +371,8 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
     ]
     if load:
         try:
-            _http.check_url(load["url"])
+            for url in (load["url"], *(request["url"] for request in load["first"])):
+                _http.check_url(url)
         except _http.HttpError as problem:
             problems.append(f"load.url is {_secrets.without_secrets(load['url'])}: {problem}")
         problems += template_problems(load)
@@ -445,6 +466,16 @@ def main() -> None:
                 "options": {
                     "url": {"type": "str", "required": True},
                     "method": {"type": "str", "choices": ["GET", "POST", "PUT"], "default": "POST"},
+                    "first": {
+                        "type": "list",
+                        "elements": "dict",
+                        "default": [],
+                        "options": {
+                            "url": {"type": "str", "required": True},
+                            "body": {"type": "dict", "required": True},
+                            "prompt_at": {"type": "str", "required": True},
+                        },
+                    },
                     "bodies": {"type": "list", "elements": "raw", "default": []},
                     "headers": {"type": "dict", "default": {}, "no_log": True},
                     "expect_status": {"type": "int", "default": 200},

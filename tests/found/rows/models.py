@@ -4,4 +4,24 @@ from __future__ import annotations
 
 from tests.found.condition import Found
 
-ROWS: list[Found] = []
+CHAT, EMBEDDER, CLOUD = "llama3.1:8b-instruct-q8_0", "nomic-embed-text", "gpt-oss:120b-cloud"
+
+ROWS: list[Found] = [
+    Found(
+        "chat_model_and_embedder",
+        "",
+        "pass",
+        ("4 chats at once", "0 errors"),
+        "karakeep-app/karakeep#2060",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": [CHAT, EMBEDDER]},
+        short=True,
+    ),
+    Found(
+        "cloud_model_declared",
+        "",
+        "refused",
+        (f"{CLOUD} is a cloud model", "take it out of gpu_memory_models"),
+        "SirUli/homeassistant-ollama-addon#219",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": [CHAT, CLOUD]},
+    ),
+]

@@ -331,7 +331,8 @@ def test_without_a_backend_the_load_goes_straight_to_ollama():
     load = decision["load"]
     assert load["url"] == "http://127.0.0.1:11434/api/chat"
     assert {body["model"] for body in load["bodies"]} == {MODEL}
-    assert not any("options" in body for body in load["bodies"])  # the server's own settings are what is proven
+    # The server's own settings are what is proven; this one is of the reply alone.
+    assert all(set(body["options"]) == {"num_predict"} for body in load["bodies"])
     assert (load["requests"], load["concurrency"]) == (3, 3)
 
 
@@ -360,7 +361,9 @@ def test_services_carry_what_a_restore_without_a_controller_needs_and_no_more():
 
 @pytest.mark.parametrize("wanted, parallel, requests", [(0, 2, 3), (0, 1, 2), (10, 2, 10)])
 def test_one_chat_more_than_can_run_at_once(wanted, parallel, requests):
-    load = _decide.load_request(declared(load_requests=wanted, overrides={"intent": {"num_parallel": parallel}}))
+    load = _decide.load_request(
+        declared(load_requests=wanted, overrides={"intent": {"num_parallel": parallel}}), read()
+    )
     assert (load["requests"], load["concurrency"]) == (requests, requests)
     assert load["url"] == "http://127.0.0.1:8000/api/chat"
 
@@ -370,12 +373,55 @@ def test_long_prompts_are_sent_only_where_a_backend_says_where_a_prompt_goes(pla
     ours = {"url": "http://127.0.0.1:8000/chat", "bodies": [{"message": "Hi"}], **place}
     declaration = declared(load="fill")
     declaration["backend"]["load"] = ours
-    load = _decide.load_request(declaration)
+    load = _decide.load_request(declaration, read())
     assert (load["prompts"], load["bodies"]) == (prompts, ours["bodies"])
 
 
 def test_long_prompts_straight_to_ollama():
-    assert _decide.load_request(declared(load="fill", backend="none", models=[MODEL]))["prompts"] == "fill"
+    assert _decide.load_request(declared(load="fill", backend="none", models=[MODEL]), read())["prompts"] == "fill"
+
+
+EMBEDDER = "nomic-embed-text"
+EMBEDS = {EMBEDDER: {"capabilities": ["embedding"]}}
+
+
+@pytest.mark.parametrize(
+    "models, asked, embedded",
+    [
+        ([MODEL], [MODEL] * 3, []),
+        ([MODEL, EMBEDDER], [MODEL] * 3, [EMBEDDER]),
+        (["a", "b", "c", "d", EMBEDDER], ["a", "b", "c", "d"], [EMBEDDER]),
+        ([EMBEDDER], [], [EMBEDDER]),
+    ],
+)
+def test_each_declared_model_is_asked_as_it_is_used(models, asked, embedded):
+    load = _decide.load_request(declared(backend="none", models=models), read(ollama__api__show=EMBEDS))
+    own = load["requests"] - len(embedded)
+    assert [load["bodies"][index % len(load["bodies"])]["model"] for index in range(own)] == asked
+    assert [(each["url"], each["body"]["model"]) for each in load["first"]] == [
+        ("http://127.0.0.1:11434/api/embed", model) for model in embedded
+    ]
+    assert all(body["options"]["num_predict"] == 256 for body in load["bodies"])
+
+
+def test_the_direct_load_with_a_timeout_of_ones_own():
+    ours = {"extends": "none", "load": {"timeout": 400}}
+    load = _decide.load_request(declared(backend=ours, models=[MODEL]), read())
+    assert (load["timeout"], load["url"]) == (400, "http://127.0.0.1:11434/api/chat")
+
+
+def test_a_part_of_a_presets_load_leaves_the_rest_as_it_was():
+    load = _decide.load_request(declared(backend={"extends": "guide", "load": {"timeout": 400}}), read())
+    assert (load["timeout"], load["url"], load["prompt_at"]) == (400, "http://127.0.0.1:8000/api/chat", "message")
+    assert len(load["bodies"]) == 3
+
+
+@pytest.mark.parametrize("tags", [[{"name": "gpt-oss:120b-cloud", "digest": "d", "remote": True}], []])
+def test_a_cloud_model_is_refused(tags):
+    model = "gpt-oss:120b-cloud"
+    (problem,) = decide(read(ollama__api__models=tags), declared(backend="none", models=[model]))["problems"]
+    assert f"{model} is a cloud model" in problem
+    assert "take it out of gpu_memory_models" in problem
 
 
 @pytest.mark.parametrize(

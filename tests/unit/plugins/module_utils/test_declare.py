@@ -191,7 +191,7 @@ INVALID = {
     "reads has no name": (guide(reads=["a-b"]), [f"{B}.reads", "'a-b'", "name of a variable"]),
     "health is text": (guide(health="http://x/"), [f"{B}.health", "'http://x/'", "url and status"]),
     "health has a typo": (guide(health={"url": "http://x/", "code": 1}), [f"{B}.health.code", "status, url"]),
-    "health without url": (guide(health={"status": 200}), [f"{B}.health.url", "None", "http address"]),
+    "health without url": (guide(health={"url": None}), [f"{B}.health.url", "None", "http address"]),
     "health.status": (guide(health={"url": "http://x/", "status": "ok"}), [f"{B}.health.status", "'ok'", "100 to 599"]),
     "load is a list": (guide(load=[]), [f"{B}.load", "[]", "mapping with url"]),
     "load of kind none is a number": ({"backend": {"kind": "none", "load": 5}}, [f"{B}.load", "5", "mapping with url"]),

@@ -160,6 +160,16 @@ def test_another_seed_sends_other_prompts(serve: Any) -> None:
     assert all(text.endswith(": What is AI?") for text in seen[:8])
 
 
+def test_other_addresses_are_asked_first_and_once(serve: Any) -> None:
+    seen: list[Any] = []
+    url = serve(lambda handler, body: (seen.append((handler.path, json.loads(body))), (200, b"{}"))[1])
+    first = [{"url": f"{url}/embed", "body": {"model": "e", "input": "Hi"}, "prompt_at": "input"}]
+    run(_load.Load(f"{url}/chat", first=first, bodies=[{"a": 1}, {"a": 2}], requests=4, concurrency=1))
+    assert [path.rpartition("/")[2] for path, _body in seen] == ["embed", "chat", "chat", "chat"]
+    assert seen[0][1]["input"].endswith(": Hi")
+    assert [body["a"] for _path, body in seen[1:]] == [1, 2, 1]
+
+
 def test_a_load_may_go_on_for_a_time(serve: Any) -> None:
     load = _load.Load(serve(lambda handler, body: (200, b"{}")), concurrency=2, requests=1, duration=0.3)
     running = _load.LoadRun(load)

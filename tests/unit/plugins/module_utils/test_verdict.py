@@ -62,6 +62,15 @@ def test_a_context_that_was_not_filled_proves_nothing():
         assert judge(asked, after)[0] == verdict
 
 
+def test_a_model_that_was_not_loaded_is_named():
+    declaration = declared(backend="none", models=[MODEL, "other"])
+    after = read(ollama__api__show={"other": {"blob": "/blobs/other"}})
+    assert judge(after=after, declaration=declaration) == (
+        "inconclusive",
+        ["other was not loaded in the test, so nothing is proven of it"],
+    )
+
+
 NO_LOADS = journal(loads=[], last_load=None)
 
 
