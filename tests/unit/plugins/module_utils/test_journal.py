@@ -523,3 +523,12 @@ def test_random_commands_never_raise(command):
 )  # fmt: skip
 def test_a_huge_line_is_read_in_one_pass(line):
     assert parse(START_0_32, line)["failures"] == []
+
+
+def test_what_was_evaluated_of_a_prompt_that_was_sent_before():
+    facts = parse(
+        "slot   operator(): id  0 | task 7 | new prompt, n_ctx_slot = 4096, n_keep = 4, task.n_tokens = 3593",
+        "slot   operator(): id  0 | task 7 | cached n_tokens = 3592, memory_seq_rm [3592, end)",
+        "prompt eval time =      27.25 ms /     1 tokens (   27.25 ms per token,    36.70 tokens per second)",
+    )
+    assert (facts["longest_prompt"], facts["longest_sent"], facts["most_reused"]) == (1, 3593, 3592)
