@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.found.condition import Found
 
-CHAT, EMBEDDER, CLOUD = "llama3.1:8b-instruct-q8_0", "nomic-embed-text", "gpt-oss:120b-cloud"
+CHAT, EMBEDDER, SMALL, CLOUD = "llama3.1:8b-instruct-q8_0", "nomic-embed-text", "qwen2.5:3b", "gpt-oss:120b-cloud"
 
 ROWS: list[Found] = [
     Found(
@@ -15,6 +15,17 @@ ROWS: list[Found] = [
         "karakeep-app/karakeep#2060",
         variables={"gpu_memory_backend": "none", "gpu_memory_models": [CHAT, EMBEDDER]},
         short=True,
+    ),
+    Found(
+        "more_models_than_run_at_once",
+        f"""curl -sf localhost:11434/api/copy -d '{{"source": "{SMALL}", "destination": "copy"}}'""",
+        "pass",
+        ("5 chats at once", "0 errors"),
+        "open-webui/open-webui#2181",
+        variables={
+            "gpu_memory_backend": "none",
+            "gpu_memory_models": [SMALL, "copy", "llama3.2:3b-instruct-q8_0", CHAT, EMBEDDER],
+        },
     ),
     Found(
         "cloud_model_declared",
