@@ -22,7 +22,12 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _systemd,
     _wanted,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers, model_use, unit_environment
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
+    containers,
+    model_use,
+    servers,
+    unit_environment,
+)
 
 DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
@@ -64,6 +69,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
             problems += _override_problems(environment, read["ollama"])
             problems += _backend_override_problems(backend_env, read["backend"])
             problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
+            problems += filter(None, [_predict.crowded_out(predicted, profile["intent"].get("gpu_layers"), read)])
     if deploys:
         problems += _deploy_problems(declared, read)
     if declared["verify"] != "never" and not declared["backend"]["load"].get("url") and not declared["models"]:
@@ -76,6 +82,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         found = read["ollama"].get("gpu_containers") or []
         notes += [containers.reload_note(found)] if found else []
     notes += _sizes.note(as_declared, declared)
+    notes += _predict.other_ollamas(read)
     notes += read["nvml"].get("notes") or []
     notes = [note for note in notes if not any(words in note for words in declared["accepted_notes"])]
     if declared["strict"]:
@@ -324,6 +331,7 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
     if unit.get("error"):
         return [f"{name}: {unit['error']}"]
     problems = []
+    stranger = servers.mismatch(name, declared["ollama"]["url"], ollama.get("server"))
     if unit["load_state"] == "masked":
         problems.append(
             f"the unit {name} is masked on this host, so that it would not start again; run: systemctl unmask {name}, "
@@ -331,20 +339,27 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
         )
     elif unit["load_state"] != "loaded" and api["version"]:
         problems.append(
-            f"the unit {name} is {unit['load_state']} on this host, but an Ollama answers at "
-            f"{declared['ollama']['url']}: set gpu_memory_ollama.unit to its unit. One that runs in a container has "
-            "none that sets its environment, and cannot be served"
+            f"the unit {name} is {unit['load_state']} on this host, but "
+            + (
+                stranger
+                or f"an Ollama answers at {declared['ollama']['url']}: set gpu_memory_ollama.unit to its unit. One "
+                "that runs in a container has none that sets its environment, and cannot be served"
+            )
         )
     elif unit["load_state"] != "loaded":
         problems.append(
             f"the unit {name} is {unit['load_state']} on this host; set gpu_memory_ollama.unit, "
             "or run selo.gpu_memory.discover to find it"
         )
+    if stranger and unit["load_state"] == "loaded":
+        problems.append(stranger)
     if declared["ollama"]["version"] is None and _settings.parse_version(api["version"]) is None:
         reason = api["error"] or f"it calls itself {api['version']!r}, which is no release"
+        cure = servers.elsewhere(name, declared["ollama"]["url"], ollama.get("listens") or [])
+        silent = f". {ollama['why_silent']}" if ollama.get("why_silent") and cure is None else ""
         problems.append(
             f"the version of Ollama at {declared['ollama']['url']} is unknown ({reason}), and with it what it honours; "
-            f"start {name}, or set gpu_memory_ollama.version"
+            f"{cure or f'start {name}, or set gpu_memory_ollama.version'}{silent}"
         )
     told, found = (_settings.parse_version(text) for text in (declared["ollama"]["version"], api["version"]))
     if told and found and told != found:

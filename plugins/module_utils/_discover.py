@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _host_read, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers as _servers
 
 # By which a program is told where Ollama is, in its environment.
 CALLERS_NAMED = 10
@@ -27,7 +28,7 @@ UNIT_OF_CGROUP = re.compile(r"(?:/system[^/]*\.slice)+/([A-Za-z0-9:_.\\@-]+\.ser
 def discover() -> dict[str, Any]:
     """What runs here: `ollama` (unit, url, containerised), `models`, `backends` and `notes` on what needs a human."""
     notes: list[str] = []
-    servers = [_server(pid) for pid in _host_read.all_pids() if _is_server(_host_read.command_line(pid))]
+    servers = [_server(pid) for pid in _host_read.all_pids() if _servers.is_server(_host_read.command_line(pid))]
     ollama = next((server for server in servers if server["unit"]), None)
     if ollama is None:
         notes.append(
@@ -83,10 +84,6 @@ def _caller_keys(pid: int) -> list[str]:
     except OSError:
         return []
     return sorted(names.intersection(CALLER_KEYS))
-
-
-def _is_server(command: list[str]) -> bool:
-    return any(os.path.basename(word) == "ollama" and verb == "serve" for word, verb in zip(command[:2], command[1:3]))
 
 
 def unit_of(cgroup: str, of_init: str) -> str | None:

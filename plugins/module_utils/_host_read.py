@@ -17,7 +17,7 @@ import pwd
 import re
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
@@ -30,6 +30,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _systemd,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files, unit_oddities
 
 UNIT_PROPERTIES = (
@@ -39,7 +40,6 @@ UNIT_PROPERTIES = (
 ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
 PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
 FROM_FILE = re.compile(r"^FROM (/\S+/sha256-[0-9a-f]{64})$", re.MULTILINE)
-RUNNER_NAMES = ("llama-server", "ollama_llama_server", "ollama-runner")
 
 Mask = Callable[[str], str]
 
@@ -158,16 +158,12 @@ def all_pids() -> list[int]:
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
-def read_runners() -> list[dict[str, Any]]:
-    """Ollama's runner processes with what may be shown of their command lines."""
+def read_runners(family: Collection[int] | None = None) -> list[dict[str, Any]]:
+    """The runner processes of an Ollama with what may be shown of their command lines; `family`: which may be its."""
     runners = []
-    for pid in all_pids():
+    for pid in all_pids() if family is None else family:
         command = command_line(pid)
-        names = [os.path.basename(word) for word in command[:2]]
-        is_runner = any(name in RUNNER_NAMES for name in names) or (
-            names[:1] == ["ollama"] and command[1:2] == ["runner"]
-        )
-        process = read_process(pid) if is_runner else None
+        process = read_process(pid) if servers.is_runner(command) else None
         if process is not None:
             shown = _secrets.shown_command(command)
             runners.append({**process, "command": shown, "settings": _journal.runner_settings(command)})
@@ -321,7 +317,7 @@ def roots(of_init: str) -> dict[str, str]:
 
     `of_init`: /proc/1/cgroup.
     """
-    return {names: path.rpartition("/init.scope")[0] for names, path in control_groups(of_init).items()}
+    return {names: path.removesuffix("/init.scope").rstrip("/") for names, path in control_groups(of_init).items()}
 
 
 def in_control_group(cgroup: str, of_init: str, control_group: str) -> bool:
@@ -344,6 +340,12 @@ def unit_pids(unit: dict[str, Any]) -> list[int]:
                 if in_control_group(file.read(), of_init, unit["control_group"]):
                     pids.add(pid)
     return sorted(pids)
+
+
+def parent(pid: int) -> int | None:
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(_stat(pid)[4 - 3])
+    return None
 
 
 def with_descendants(pids: list[int]) -> list[int]:

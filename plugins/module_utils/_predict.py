@@ -17,11 +17,12 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _wanted,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
 
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib", "total_mib", "host_mib")
 FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
 RESERVE_UNTIL_029_MIB = 457  # Ollama's own, for each CUDA GPU
-OLLAMA_PROCESSES = ("ollama", "llama-server", "ollama_llama_server", "ollama-runner")
+OLLAMA_PROCESSES = ("ollama", *servers.RUNNERS)
 
 
 def predict(
@@ -170,17 +171,48 @@ def others(read: Mapping[str, Any]) -> list[str]:
     gpus = [gpu for gpu in read["nvml"]["gpus"] if not gpu.get("error")]
     found = [process for gpu in gpus for process in processes_of_others(read, gpu) if process["used_mib"]]
     found.sort(key=lambda process: -process["used_mib"])
-    return [f"{process['name'] or 'process ' + str(process['pid'])} {process['used_mib']}" for process in found]
+    whose = {one["pid"]: servers.short(one) for one in read["ollama"].get("others") or []}
+    return [
+        f"{whose.get(process['pid']) or process['name'] or 'process ' + str(process['pid'])} {process['used_mib']}"
+        for process in found
+    ]
+
+
+def crowded_out(
+    predicted: Mapping[str, Any] | None, gpu_layers: int | None, read: Mapping[str, Any]
+) -> str | None:
+    """Why a profile is refused: what other Ollamas hold keeps planned layers from the GPU, so no proof could pass."""
+    strangers = other_ollamas(read)
+    if predicted is None or not strangers:
+        return None
+    layers, all_layers = predicted["offloaded_layers"], predicted["offloadable_layers"]
+    planned = all_layers if gpu_layers is None else min(gpu_layers, all_layers)
+    if layers >= planned:
+        return None
+    return (
+        f"beside other Ollamas only {layers} of {planned} planned layers of {', '.join(predicted['models'])} go to the "
+        f"GPU: {'; '.join(strangers)}"
+    )
+
+
+def other_ollamas(read: Mapping[str, Any]) -> list[str]:
+    """A note on each process of another Ollama, or of one that is gone, that holds GPU memory."""
+    held: dict[int, int] = {}
+    for gpu in read["nvml"].get("gpus") or []:
+        for process in gpu.get("processes") or []:
+            held[process["pid"]] = held.get(process["pid"], 0) + (process["used_mib"] or 0)
+    return [servers.other_note(one, held.get(one["pid"], 0)) for one in read["ollama"].get("others") or []]
 
 
 def processes_of_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Those processes on a GPU that are neither Ollama's nor the backend's."""
     ours = {runner["pid"] for runner in read["ollama"]["runners"]} | {read["ollama"]["unit"].get("main_pid")}
     ours.update(read["backend"]["pids"])
+    strangers = {process["pid"] for process in read["ollama"].get("others") or []}
     return [
         process
         for process in gpu["processes"]
-        if process["pid"] not in ours and process["name"] not in OLLAMA_PROCESSES
+        if process["pid"] in strangers or process["pid"] not in ours and process["name"] not in OLLAMA_PROCESSES
     ]
 
 

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _nvml, _secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
 
 TIMELINE_POINTS = 500
 LISTING_INTERVAL_S = 1.0
@@ -28,7 +29,6 @@ UNSEEN_LIMIT_MS = 2000  # a GPU that went unread for longer than this may have d
 PROGRESS_INTERVAL_S = 0.5
 ENDED_PROCESSES_KEPT = 128  # the driver forgets older ones, whatever its buffer size says
 EVIDENCE = ("none", "sampled", "bounded")  # weakest first
-RUNNER_NAMES = ("llama-server", "ollama_llama_server")
 
 
 def next_tick(started: float, interval_s: float, now: float) -> float:
@@ -221,7 +221,7 @@ def is_runner(name: str, command: Sequence[str]) -> bool:
     if len(command) > 1 and os.path.basename(command[1])[:15] == name:
         command = command[1:]  # a script: the kernel names it, its interpreter comes first
     program = os.path.basename(command[0]) if command else ""
-    return program in RUNNER_NAMES or (program == "ollama" and command[1:2] == ["runner"])
+    return program in servers.RUNNERS or (program == "ollama" and command[1:2] == ["runner"])
 
 
 class _Watch:

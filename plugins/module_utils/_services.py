@@ -29,7 +29,10 @@ STABLE_S = 1.0  # an answer counts once the process behind it has lived that lon
 STOP_S = 100  # systemd kills after TimeoutStopSec, 90 s unless set otherwise
 TERMINATE_S = 10
 POLL_S = 0.5
-ERROR_LINE = re.compile(r"error|fatal|panic|fail|out of memory|cannot|unable|invalid|denied|no such|in use", re.I)
+SILENT_S = 600  # of journal in which a server says why it does not answer
+ERROR_LINE = re.compile(
+    r"error|fatal|panic|fail|out of memory|cannot|unable|invalid|denied|no such|not found|203/EXEC|in use", re.I
+)
 ERROR_LINES = 5
 LINE_CHARACTERS = 300
 
@@ -214,6 +217,11 @@ class _Unit:
         lines = [line for line in self.host.journal(self.unit, since) if "server config" not in line]
         said = [line.strip()[:LINE_CHARACTERS] for line in lines if ERROR_LINE.search(line)][-ERROR_LINES:]
         return f"{text}; its journal: {' | '.join(said)}" if said else f"{text}; its journal has no error"
+
+
+def why_silent(host: Host, unit: str) -> str:
+    """The state of a unit whose server does not answer, with the last errors of its journal, masked."""
+    return _Unit(host, unit).explain(host.unix_time() - SILENT_S)
 
 
 class _Command(_Unit):

@@ -198,9 +198,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _host_read,
     _nvml,
     _secrets,
+    _services,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, gpu_containers, root  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, gpu_containers, root, server  # noqa: E402
 
 
 def masking(wanted: dict[str, Any]) -> _host_read.Mask:
@@ -253,7 +255,13 @@ def main() -> None:
     process = _host_read.read_process(unit["main_pid"], [gpus.ORDER]) if unit.get("main_pid") else None
     log = _log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask)
     environment = (process or unit).get("environment") or {}
-    holders = {process["pid"] for gpu in nvml["gpus"] for process in gpu.get("processes") or []}
+    processes = [process for gpu in nvml["gpus"] for process in gpu.get("processes") or []]
+    holders = {process["pid"] for process in processes}
+    api = _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask)
+    found = server.read(unit, wanted["ollama"]["url"], api["version"] is not None)
+    silent = None
+    if api["error"] and unit.get("load_state") == "loaded":
+        silent = _services.why_silent(LinuxHost(wanted["show_secrets"]), unit["name"])
     module.exit_json(
         changed=False,
         host=_host_read.read_host(),
@@ -262,9 +270,13 @@ def main() -> None:
             "unit": unit,
             "drop_ins": _host_read.read_drop_ins(unit, wanted["drop_in"]),
             "process": process,
-            "runners": _host_read.read_runners(),
+            "runners": _host_read.read_runners(found["family"]),
+            "server": found["server"],
+            "listens": found["listens"],
+            "why_silent": silent,
+            "others": server.others(found["family"], processes),
             "gpu_containers": gpu_containers.read(holders),
-            "api": _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask),
+            "api": api,
             "journal": log,
         },
         backend=_host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["env"], wanted["profile_file"]),

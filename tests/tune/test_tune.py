@@ -75,8 +75,8 @@ def packed() -> bytes:
     buffer = BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         below = "ansible_collections/selo/gpu_memory/plugins/module_utils"
-        for path in sorted((ROOT / "plugins" / "module_utils").glob("*.py")):
-            archive.add(path, f"{below}/{path.name}")
+        for path in sorted((ROOT / "plugins" / "module_utils").rglob("*.py")):
+            archive.add(path, f"{below}/{path.relative_to(ROOT / 'plugins' / 'module_utils')}")
         archive.add(str(pynvml.__file__), "bindings/pynvml.py")
         archive.add(Path(__file__).with_name("driver.py"), "driver.py")
     return buffer.getvalue()

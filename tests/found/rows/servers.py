@@ -3,5 +3,86 @@
 from __future__ import annotations
 
 from tests.found.condition import Found
+from tests.found.rows.units import RELOAD, drop_in
 
-ROWS: list[Found] = []
+CONTAINER = "3f1c2ab90d5e" + "0" * 52
+MODEL = "llama3.2:3b-instruct-q8_0"
+ANSWERS = "curl --silent --fail --retry 30 --retry-delay 1 --retry-connrefused"
+OURS_STOPPED = "systemctl disable --quiet --now ollama"
+
+
+def another(name: str, *options: str, port: int = 11434) -> str:
+    """A second server of Ollama's user, as `name`, a unit or a scope of the system."""
+    words = " ".join(["systemd-run", "--quiet", f"--unit={name}", "--uid=ollama", *options])
+    serve = f"env HOME=/usr/share/ollama OLLAMA_HOST=127.0.0.1:{port} /usr/local/bin/ollama serve"
+    started = f"{words} {serve}"
+    if "--scope" in options:
+        started = f"setsid {started} </dev/null >/dev/null 2>&1 &"
+    return f"{started}\n{ANSWERS} --output /dev/null http://127.0.0.1:{port}/api/version"
+
+
+def loaded(port: int = 11434) -> str:
+    body = f'{{"model": "{MODEL}", "prompt": "Hello", "stream": false}}'
+    return f"{ANSWERS} --output /dev/null --data '{body}' http://127.0.0.1:{port}/api/generate"
+
+
+ROWS: list[Found] = [
+    Found(
+        "another_unit_answers",
+        f"{OURS_STOPPED}\n{another('other-ollama')}",
+        "refused",
+        ("the unit other-ollama.service", "gpu_memory_ollama.unit=other-ollama.service"),
+        "ollama/ollama#707",
+        short=True,
+    ),
+    Found(
+        "a_container_answers_and_the_unit_only_started_it",
+        f"{OURS_STOPPED}\n{drop_in('ExecStart=', 'ExecStart=/bin/sleep infinity')}\n{RELOAD}\nsystemctl start ollama\n"
+        f"{another(f'docker-{CONTAINER}.scope', '--scope')}",
+        "refused",
+        ("the container docker 3f1c2ab90d5e", "not served yet"),
+        "ollama/ollama#4530",
+        short=True,
+    ),
+    Found(
+        "the_unit_listens_at_another_port",
+        f"{drop_in('Environment=OLLAMA_HOST=127.0.0.1:11500')}\n{RELOAD}\nsystemctl restart ollama\n"
+        f"{ANSWERS} --output /dev/null http://127.0.0.1:11500/api/version",
+        "refused",
+        ("listens at http://127.0.0.1:11500", "gpu_memory_ollama.url=http://127.0.0.1:11500"),
+        "https://docs.ollama.com/faq",
+    ),
+    Found(
+        "the_unit_does_not_start",
+        "printf '#!/bin/sh\\necho Error: mkdir /data: permission denied >&2; exit 1\\n' > /usr/local/bin/mounted\n"
+        f"chmod 0755 /usr/local/bin/mounted\n{drop_in('ExecStartPre=/usr/local/bin/mounted')}\n{RELOAD}\n"
+        "systemctl restart ollama || true",
+        "refused",
+        ("mkdir /data: permission denied", "start ollama.service"),
+        "https://docs.ollama.com/faq",
+    ),
+    Found(
+        "a_unit_in_a_slice_of_its_own",
+        f"{drop_in('Slice=gpu-llm.slice')}\n{RELOAD}\nsystemctl restart ollama\n"
+        f"{ANSWERS} --output /dev/null http://127.0.0.1:11434/api/version",
+        "pass",
+        (),
+        "https://www.freedesktop.org/software/systemd/man/latest/systemd.resource-control.html",
+    ),
+    Found(
+        "a_second_ollama_holds_memory",
+        f"{another('second-ollama', port=11500)}\n{loaded(11500)}",
+        "refused",
+        ("second-ollama.service", "planned layers", "stop it"),
+        "ollama/ollama#707",
+    ),
+    Found(
+        "a_runner_outlived_its_server",
+        f"{drop_in('KillMode=process')}\n{RELOAD}\nsystemctl restart ollama\n{loaded()}\n"
+        "systemctl kill --kill-whom=main --signal=KILL ollama\n"
+        f"{ANSWERS} --output /dev/null http://127.0.0.1:11434/api/version",
+        "refused",
+        ("server is gone", "planned layers", "kill "),
+        "https://www.freedesktop.org/software/systemd/man/latest/systemd.kill.html",
+    ),
+]

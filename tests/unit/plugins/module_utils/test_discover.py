@@ -80,7 +80,7 @@ def test_the_unit_of_a_process(cgroup, of_init, unit):
     ],
 )
 def test_what_is_a_server(command, is_server):
-    assert _discover._is_server(command) is is_server
+    assert _discover._servers.is_server(command) is is_server
 
 
 @pytest.fixture

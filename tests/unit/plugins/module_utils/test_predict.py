@@ -156,3 +156,15 @@ def test_where_no_layers_are_asked_for_as_many_are_loaded_as_fitting_leaves_room
     assert 0 < layers(small) < 33
     assert layers(small, builders.gpu(1, total_mib=9000)) == 33  # a model may spread over two
     assert layers({**small, "error": "lost"}, small) == layers(small)
+
+
+def test_an_ollama_whose_server_is_gone_crowds_the_model_out():
+    gpu = {"index": 0, "processes": [{"pid": 7, "name": "llama-server", "used_mib": 9000}]}
+    other = {"pid": 7, "command": "llama-server", "kind": "unit", "name": "x.service", "user": None, "alone": True}
+    read = {"nvml": {"gpus": [gpu]}, "ollama": {"others": [other]}}
+    predicted = {"models": ["m"], "offloaded_layers": 26, "offloadable_layers": 33}
+    text = _predict.crowded_out(predicted, 40, read)
+    assert text and "only 26 of 33" in text and "9000 MiB" in text and "kill 7" in text
+    assert _predict.crowded_out(predicted, 26, read) is None
+    assert _predict.crowded_out(predicted, 40, {**read, "ollama": {"others": []}}) is None
+    assert _predict.crowded_out(None, 40, read) is None

@@ -1,0 +1,188 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which service a process belongs to, who listens where, and what is wrong if that is not the unit declared. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import posixpath
+import re
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.containers import container_of
+
+ANY = ("0.0.0.0", "::")
+BLOB = "/blobs/sha256-"
+LISTENS = "0A"  # st in /proc/net/tcp, TCP_LISTEN
+RUNNERS = ("llama-server", "ollama_llama_server", "ollama-runner")
+# What holds the published port of a container on the host.
+PORT_OF_A_CONTAINER = ("docker-proxy", "rootlessport", "pasta", "pasta.avx2", "slirp4netns", "conmon")
+_UNIT = re.compile(r"/([^/]+\.service)(?=/|$)")
+_USER = re.compile(r"/user@(\d+)\.service/")
+_SESSION = re.compile(r"/session-[^/]+\.scope(?=/|$)")
+
+
+def is_runner(command: Sequence[str]) -> bool:
+    """Whether a command line is that of a process that holds a model for Ollama."""
+    program = _without_interpreter(command)
+    return posixpath.basename(program[0]) in RUNNERS or _is(program, "runner") if program else False
+
+
+def is_ollamas_runner(command: Sequence[str]) -> bool:
+    """Whether a runner was started by an Ollama, whose models are blobs, or by somebody who runs llama.cpp."""
+    return is_runner(command) and (
+        any(BLOB in word for word in command) or _is(_without_interpreter(command), "runner")
+    )
+
+
+def is_server(command: Sequence[str]) -> bool:
+    return _is(_without_interpreter(command), "serve")
+
+
+def _is(program: Sequence[str], verb: str) -> bool:
+    return len(program) > 1 and posixpath.basename(program[0]) == "ollama" and program[1] == verb
+
+
+def _without_interpreter(command: Sequence[str]) -> Sequence[str]:
+    return command[1:] if command and posixpath.basename(command[0]).startswith("python") else command
+
+
+def stays_here(source: str, peer: str) -> bool:
+    """Whether a connection from `source` to `peer` stays on this host."""
+    address = ipaddress.ip_address(peer.partition("%")[0])
+    return address.is_loopback or source == peer
+
+
+def listening_at(table: Sequence[tuple[str, int, str]], peer: str, port: int) -> set[str]:
+    """The sockets that take a connection to an address of this host: the most specific ones, as the kernel chooses."""
+    here = [(address.removeprefix("::ffff:"), inode) for address, at, inode in table if at == port]
+    exact = {inode for address, inode in here if address == peer.removeprefix("::ffff:")}
+    return exact or {inode for address, inode in here if address in ANY}
+
+
+def place_of(url: str) -> tuple[str, int] | None:
+    """Host and port of an address; None where it has none."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+        return (parts.hostname, port) if parts.hostname and port else None
+    except ValueError:
+        return None
+
+
+def listeners(table: str) -> list[tuple[str, int, str]]:
+    """(address, port, inode of the socket) of all that listens, from the text of /proc/net/tcp or tcp6."""
+    found = []
+    for line in table.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 9 and fields[3] == LISTENS:
+            address, _unused, port = fields[1].partition(":")
+            found.append((_address(address), int(port, 16), fields[9]))
+    return found
+
+
+def _address(text: str) -> str:
+    """An address of /proc/net/tcp: words of four bytes in the order of this machine."""
+    words = [int(text[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(text), 8)]
+    return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, b"".join(words))
+
+
+def owner(groups: Mapping[str, str], begin: Mapping[str, str]) -> dict[str, str | None]:
+    """Whose a process is by its control groups: {kind: unit, user unit, container, session or process; name}.
+
+    `groups`, `begin`: {controllers: path} of the process, and where the host's own groups begin: it may be a container.
+    """
+    paths = []
+    for controllers, path in groups.items():
+        start = begin.get(controllers, "")
+        paths.append(path[len(start) :] if path.startswith(start) else path)
+    for path in paths:
+        container = container_of(path)
+        if container:
+            return {"kind": "container", "name": container}
+    for path in paths:
+        unit = _UNIT.search(path)
+        user = _USER.search(path)
+        if user:
+            of_user = _UNIT.search(path, user.end() - 1)
+            return {"kind": "user unit" if of_user else "session", "name": of_user and f"{of_user[1]} of uid {user[1]}"}
+        if unit:
+            return {"kind": "unit", "name": unit[1]}
+        if _SESSION.search(path):
+            return {"kind": "session", "name": None}
+    return {"kind": "process", "name": None}
+
+
+def told(server: Mapping[str, Any]) -> str:
+    """Who a process is, in words."""
+    process = f"process {server['pid']} ({server['command']}"
+    process += f", user {server['user']})" if server.get("user") else ")"
+    if server["command"] in PORT_OF_A_CONTAINER:
+        return f"a container whose port {process} publishes"
+    return {
+        "unit": f"the unit {server['name']}",
+        "user unit": f"the user unit {server['name']}",
+        "container": f"the container {server['name']}",
+        "session": f"{process}, started by hand",
+    }.get(server["kind"], f"{process}, which is of no unit")
+
+
+def mismatch(unit: str, url: str, server: Mapping[str, Any] | None) -> str | None:
+    """Why what answers at `url` is not the unit declared, and the cure; None where it is.
+
+    `server`: what answers there, with `ours` (whether it is a process of the unit); `pid` None where nothing that this
+    host can see listens at the port; None where that was not looked for.
+    """
+    if server is None or server["ours"]:
+        return None
+    if server["pid"] is None:
+        return (
+            f"an Ollama answers at {url}, but no process of this host listens there: a container whose port is "
+            f"forwarded, or another machine. Give {unit} that address, or set gpu_memory_ollama.url to where it listens"
+        )
+    cure = {
+        "unit": f"set gpu_memory_ollama.unit={server['name']}, or gpu_memory_ollama.url to where {unit} listens"
+        if server["serves"]
+        else f"it is no Ollama but may pass requests on to one; set gpu_memory_ollama.url to where {unit} listens",
+        "user unit": "only units of the system are served: move it there, or stop it and start " + unit,
+        "container": f"a container is not served yet: stop it and start {unit}",
+    }.get(server["kind"], f"stop it and start {unit}")
+    if server["command"] in PORT_OF_A_CONTAINER:
+        cure = f"a container is not served yet: stop it and start {unit}"
+    return f"at {url} it is not {unit} that answers, but {told(server)}: {cure}"
+
+
+def elsewhere(unit: str, url: str, addresses: list[str]) -> str | None:
+    """The cure where `unit` runs but does not answer at `url`: the addresses where it listens."""
+    if not addresses:
+        return None
+    return f"{unit} listens at {', '.join(addresses)} and not at {url}: set gpu_memory_ollama.url={addresses[0]}"
+
+
+def url_of(address: str, port: int) -> str:
+    """A listening address as seen from the host itself."""
+    address = address.removeprefix("::ffff:")
+    if address in ANY:
+        address = "127.0.0.1"
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+
+
+def short(other: Mapping[str, Any]) -> str:
+    """An Ollama's process that is not of the server declared, as a name in a list."""
+    if other["alone"]:
+        return f"{other['command']} {other['pid']}, whose server is gone"
+    return f"{other['command']} {other['pid']} of {other['name'] or 'no unit'}"
+
+
+def other_note(other: Mapping[str, Any], used_mib: int) -> str:
+    """What another Ollama's process holds, and how to have it back."""
+    if other["alone"]:
+        cure = f"its server is gone and nobody will end it; run: kill {other['pid']}"
+    else:
+        cure = "it counts as memory of others; stop it if it is not needed"
+    return f"{short(other)} ({told(other)}) holds {used_mib} MiB of GPU memory: {cure}"
