@@ -178,9 +178,7 @@ def others(read: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def crowded_out(
-    predicted: Mapping[str, Any] | None, gpu_layers: int | None, read: Mapping[str, Any]
-) -> str | None:
+def crowded_out(predicted: Mapping[str, Any] | None, gpu_layers: int | None, read: Mapping[str, Any]) -> str | None:
     """Why a profile is refused: what other Ollamas hold keeps planned layers from the GPU, so no proof could pass."""
     strangers = other_ollamas(read)
     if predicted is None or not strangers:
