@@ -134,10 +134,9 @@ def written(line: str) -> Line:
     if ACCESS.match(line):
         return Line("client", "")
     slog = SLOG.match(line)
-    if not slog:
+    message = slog and VALUE.match(line, slog.end())
+    if not slog or not message:
         return Line("runner", _unquoted(line))
-    message = VALUE.match(line, slog.end())
-    assert message is not None  # it matches the empty text, too
     attributes = {found["key"]: found for found in ATTRIBUTE.finditer(line, message.end())}
     error = attributes.get("error")
     return Line("server", _value(message), slog["level"] or "", _unquoted(_value(error)) if error else "")
