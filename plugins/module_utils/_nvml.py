@@ -286,7 +286,7 @@ def process_name(nvml: ModuleType, pid: int) -> str | None:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
         return file.read().rstrip("\n")
     with contextlib.suppress(nvml.NVMLError, nvml.NVMLLibraryMismatchError):
-        return os.path.basename(text(nvml.nvmlSystemGetProcessName, pid).split(" ")[0]) or None
+        return os.path.basename(text(nvml.nvmlSystemGetProcessName, pid).partition(" ")[0]) or None
     return None
 
 

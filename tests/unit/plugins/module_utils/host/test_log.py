@@ -239,5 +239,9 @@ def test_a_process_that_cannot_be_looked_at(monkeypatch):
 def test_a_file_that_cannot_be_read(host, serving, tmp_path: Path, monkeypatch):
     with (tmp_path / "ollama.log").open("ab") as file:
         serving(file)
-    monkeypatch.setattr(_log.os, "open", lambda *_unused: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+
+    def cannot_open(*_unused):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(_log.os, "open", cannot_open)
     assert _log.read(UNIT, None)["log"]["problem"].endswith("ollama.log cannot be read: Input/output error")
