@@ -121,6 +121,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         if file is drop_in or file["path"] in ours
     ]
     drifted = bool(files or restart)
+    load = load_request(declared, read)
     key = proof_key(declared, backend_env, environment, read)
     proof = (
         None
@@ -141,8 +142,8 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         "acts": deploys and drifted,
         "proof_key": key,
         "proof": None if drifted else proof,
-        "load": load_request(declared, read),
-        "load_timeout_s": load_timeout_s(load_request(declared, read)),
+        "load": load,
+        "load_timeout_s": load_timeout_s(load),
         "load_needed": load_needed(declared["verify"], drifted, proof is not None),
     }
 

@@ -312,6 +312,13 @@ def control_groups(text: str) -> dict[str, str]:
     return {controllers: path for controllers, _unused, path in lines}
 
 
+def groups_of(pid: int | str, proc: str = "/proc") -> dict[str, str]:
+    """A process' control groups, as `control_groups` has them; none of one that is gone."""
+    with contextlib.suppress(OSError), open(f"{proc}/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+        return control_groups(file.read())
+    return {}
+
+
 def roots(of_init: str) -> dict[str, str]:
     """Where the control groups of this host begin, by controllers: it may itself be a container.
 
@@ -321,10 +328,13 @@ def roots(of_init: str) -> dict[str, str]:
 
 
 def in_control_group(cgroup: str, of_init: str, control_group: str) -> bool:
-    """Whether a process (`cgroup`: its /proc/PID/cgroup) is in a unit's control group or in one below it."""
+    """Whether a process (`cgroup`: its /proc/PID/cgroup) is in a unit's control group or in one below it.
+
+    On a host that is a container, systemd gives the unit's group from the container's root on, or from the machine's.
+    """
     begin = roots(of_init)
     return any(
-        f"{path}/".startswith(f"{begin.get(names, '').rstrip('/')}{control_group}/")
+        f"{path}/".startswith((f"{begin.get(names, '')}{control_group}/", f"{control_group}/"))
         for names, path in control_groups(cgroup).items()
     )
 
@@ -350,12 +360,9 @@ def parent(pid: int) -> int | None:
 
 def with_descendants(pids: list[int]) -> list[int]:
     """Processes and all that they have started."""
-    parents = {}
-    for pid in all_pids():
-        with contextlib.suppress(OSError):
-            parents[pid] = int(_stat(pid)[4 - 3])
+    parents = {pid: parent(pid) for pid in all_pids()}
     family = set(pids)
-    while more := {pid for pid, parent in parents.items() if parent in family} - family:
+    while more := {pid for pid, its_parent in parents.items() if its_parent in family} - family:
         family |= more
     return sorted(family)
 

@@ -220,8 +220,7 @@ def is_runner(name: str, command: Sequence[str]) -> bool:
     """Whether a process of this short name and command line is one of Ollama's runners, of any release."""
     if len(command) > 1 and os.path.basename(command[1])[:15] == name:
         command = command[1:]  # a script: the kernel names it, its interpreter comes first
-    program = os.path.basename(command[0]) if command else ""
-    return program in servers.RUNNERS or (program == "ollama" and command[1:2] == ["runner"])
+    return servers.is_runner(command)
 
 
 class _Watch:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fault_lab import LAB, Host, lab
+from tests.faults.figure import write_figure
 from tests.faults.outcome import Outcome, attempt
 from tests.faults.table import FAULTS, Fault
 
@@ -67,10 +68,4 @@ def attempts(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    ended = {
-        outcome: [report for report in terminalreporter.getreports(outcome) if "::test_fault[" in report.nodeid]
-        for outcome in ("passed", "failed")
-    }
-    total = sum(len(reports) for reports in ended.values())
-    if total:
-        terminalreporter.write_line(f"figure: {len(ended['passed'])} of {total} faults ended as promised")
+    write_figure(terminalreporter, "test_fault", "faults")

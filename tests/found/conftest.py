@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fault_lab import Host, lab
+from tests.faults.figure import write_figure
 from tests.found.condition import Found
 from tests.found.found_host import Outcome, attempt
 from tests.found.table import FOUND
@@ -52,10 +53,4 @@ def attempts(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    ended = {
-        outcome: [report for report in terminalreporter.getreports(outcome) if "::test_found[" in report.nodeid]
-        for outcome in ("passed", "failed")
-    }
-    total = sum(len(reports) for reports in ended.values())
-    if total:
-        terminalreporter.write_line(f"figure: {len(ended['passed'])} of {total} found hosts ended as promised")
+    write_figure(terminalreporter, "test_found", "found hosts")

@@ -49,7 +49,6 @@ def base_image() -> str:
     """Debian sid with its llama.cpp, made from packages once."""
     known = subprocess.run([ENGINE, "images", "--quiet", BASE], capture_output=True, text=True, check=True)
     if not known.stdout:
-        mirror = "deb http://deb.debian.org/debian"
         with tempfile.TemporaryDirectory() as directory:
             pin, archive = Path(directory, "old-systemd"), Path(directory, "base.tar")
             pin.write_text(OLD_SYSTEMD)
@@ -58,7 +57,9 @@ def base_image() -> str:
                 "--keyring=/usr/share/keyrings/debian-archive-keyring.gpg",
                 '--setup-hook=mkdir -p "$1/etc/apt/preferences.d"',
                 f"--setup-hook=copy-in {pin} /etc/apt/preferences.d",
-                f"--include={INCLUDED}", "sid", str(archive), f"{mirror} sid main", f"{mirror} trixie main",
+                # Trixie from the same mirror as sid, whichever that is.
+                '--setup-hook=cd "$1/etc/apt" && sed "s/ sid / trixie /" sources.list > sources.list.d/trixie.list',
+                f"--include={INCLUDED}", "sid", str(archive),
             ]  # fmt: skip
             subprocess.run(command, check=True)
             subprocess.run([ENGINE, "import", str(archive), BASE], check=True, capture_output=True)

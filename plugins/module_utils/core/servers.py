@@ -92,15 +92,23 @@ def _address(text: str) -> str:
     return socket.inet_ntop(socket.AF_INET if len(words) == 1 else socket.AF_INET6, b"".join(words))
 
 
-def owner(groups: Mapping[str, str], begin: Mapping[str, str]) -> dict[str, str | None]:
-    """Whose a process is by its control groups: {kind: unit, user unit, container, session or process; name}.
+def paths_here(groups: Mapping[str, str], of_init: Mapping[str, str]) -> list[str]:
+    """The control groups of a process as this host sees them, which may itself be a container.
 
-    `groups`, `begin`: {controllers: path} of the process, and where the host's own groups begin: it may be a container.
+    `groups`, `of_init`: {controllers: path} of the process and of PID 1.
     """
     paths = []
     for controllers, path in groups.items():
-        start = begin.get(controllers, "")
+        start = of_init.get(controllers, "").removesuffix("/init.scope").rstrip("/")
         paths.append(path[len(start) :] if path.startswith(start) else path)
+    return paths
+
+
+def owner(paths: Sequence[str]) -> dict[str, str | None]:
+    """Whose a process is by its control groups (`paths_here`): {kind, name}.
+
+    `kind` is unit, user unit, container, session or process.
+    """
     for path in paths:
         container = container_of(path)
         if container:

@@ -22,6 +22,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _secrets,
     _systemd,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
 
 PROPERTIES = "ActiveEnterTimestamp,MainPID,ControlGroup,LogNamespace,LogRateLimitIntervalUSec,LogRateLimitBurst"
 # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
@@ -135,9 +136,7 @@ def _server(properties: dict[str, str]) -> int | None:
     if unit["main_pid"] == 0:
         return None
     for pid in _host_read.unit_pids(unit):
-        words = _host_read.command_line(pid)
-        names = [os.path.basename(word) for word in words[:3]]
-        if "ollama" in names and "serve" in words:
+        if servers.is_server(_host_read.command_line(pid)):
             return pid
     return int(main)
 

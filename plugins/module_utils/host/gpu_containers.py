@@ -9,6 +9,8 @@ import contextlib
 import os
 from collections.abc import Collection
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.containers import container_of
 
 DEVICES = "/dev/nvidia"
@@ -17,26 +19,17 @@ MOST_FILES = 4096  # of one process that are looked at
 
 def read(holders: Collection[int], proc: str = "/proc") -> list[str]:
     """The containers with a process that holds GPU memory (`holders`: pids as NVML has them) or a device file open."""
-    begin = _cgroups(proc, "1")
+    begin = _host_read.groups_of(1, proc)
     found = set()
     for name in os.listdir(proc):
         if not name.isdigit():
             continue
-        for controllers, path in _cgroups(proc, name).items():
-            # This host may be a container itself.
-            root = begin.get(controllers, "").removesuffix("/init.scope")
-            container = container_of(path[len(root) :] if path.startswith(root) else path)
+        for path in servers.paths_here(_host_read.groups_of(name, proc), begin):
+            container = container_of(path)
             if container and (int(name) in holders or _has_device(proc, name)):
                 found.add(container)
                 break
     return sorted(found)
-
-
-def _cgroups(proc: str, pid: str) -> dict[str, str]:
-    with contextlib.suppress(OSError), open(f"{proc}/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-        lines = (line.partition(":")[2].partition(":") for line in file.read().splitlines())
-        return {controllers: path for controllers, _unused, path in lines}
-    return {}
 
 
 def _has_device(proc: str, pid: str) -> bool:

@@ -23,7 +23,8 @@ MOST_BYTES = 16 * 1024 * 1024  # of /proc/net/tcp
 def read(unit: Mapping[str, Any], url: str, answers: bool) -> dict[str, Any]:
     """`server`: who answers at `url`, as `servers.mismatch` takes it; None where nothing does.
 
-    `listens`: where the unit's own server listens, as addresses; `family`: the pids of that server and its runners.
+    `listens`: where the unit's own server listens instead, as addresses; `family`: the pids of that server and of its
+    runners.
     """
     main = unit.get("main_pid")
     family = _host_read.with_descendants([main]) if main else []
@@ -43,7 +44,7 @@ def read(unit: Mapping[str, Any], url: str, answers: bool) -> dict[str, Any]:
         server = next((one for one in described if one["ours"]), next(iter(described), nobody))
     # A runner listens too, at a port of its own.
     own = [pid for pid in unit_pids if _program(pid) not in servers.RUNNERS]
-    held = _sockets(own)
+    held = set() if answers else _sockets(own)  # asked for only where the unit is silent
     listens = sorted({servers.url_of(address, at) for address, at, inode in table if inode in held})
     return {"server": server, "listens": listens, "family": family}
 
@@ -91,30 +92,19 @@ def describe(pid: int) -> dict[str, Any]:
     user = None
     with contextlib.suppress(OSError, KeyError):
         user = pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name
+    paths = servers.paths_here(_host_read.groups_of(pid), _host_read.groups_of(1))
     serves = servers.is_server(_host_read.command_line(pid))
     return {
         "pid": pid,
         "command": _program(pid),
         "user": user,
         "serves": serves,
-        **servers.owner(_groups(pid), _begin()),
+        **servers.owner(paths),
     }
 
 
 def _program(pid: int) -> str:
     return os.path.basename(next(iter(_host_read.command_line(pid)), "")) or "no command line"
-
-
-def _groups(pid: int) -> dict[str, str]:
-    with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
-        return _host_read.control_groups(file.read())
-    return {}
-
-
-def _begin() -> dict[str, str]:
-    with contextlib.suppress(OSError), open("/proc/1/cgroup", encoding="utf-8", errors="replace") as file:
-        return _host_read.roots(file.read())
-    return {}
 
 
 def _listeners() -> list[tuple[str, int, str]]:

@@ -104,7 +104,7 @@ ROWS: list[Found] = [
         "until curl -fs http://127.0.0.1:8000/health; do sleep 0.5; done",
         "refused",
         ("/etc/site/a", "CHAT_NUM_CTX=8192", "load_dotenv() overrides nothing", TAKE_OUT),
-        "https://pypi.org/project/python-dotenv/",
+        "theskumar/python-dotenv#79",
         backend="guide",
     ),
     Found(

@@ -36,6 +36,14 @@ def test_the_processes_of_a_control_group(cgroup: str, of_init: str, belongs: bo
     assert _host_read.in_control_group(cgroup, of_init, UNIT) is belongs
 
 
+@pytest.mark.parametrize(("name", "belongs"), [("selo-ai", True), ("ollama", False)])
+def test_a_control_group_that_systemd_gives_from_the_machines_root_on(name: str, belongs: bool) -> None:
+    below = "/machine.slice/libpod-1/system.slice/"
+    cgroup = f"9:name=systemd:{below}{name}.service\n8:pids:/machine.slice/libpod-1\n"
+    of_init = f"{CONTAINER}8:pids:/machine.slice/libpod-1\n"
+    assert _host_read.in_control_group(cgroup, of_init, f"{below}selo-ai.service") is belongs
+
+
 WANTED = {"A": "1", "B": "x y"}
 
 

@@ -34,12 +34,13 @@ URL = "http://127.0.0.1:11434"
     ],
 )
 def test_whose_a_process_is(path, kind, name):
-    assert servers.owner({"": path}, {"": ""}) == {"kind": kind, "name": name}
+    assert servers.owner(servers.paths_here({"": path}, {"": "/init.scope"})) == {"kind": kind, "name": name}
 
 
 def test_a_host_that_is_itself_a_container():
     begin = {"": f"/machine.slice/libpod-{ID}.scope"}
-    assert servers.owner({"": f"{begin['']}/system.slice/ollama.service"}, begin)["name"] == "ollama.service"
+    paths = servers.paths_here({"": f"{begin['']}/system.slice/ollama.service"}, begin)
+    assert servers.owner(paths)["name"] == "ollama.service"
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="the table is one of a little-endian machine")
