@@ -48,6 +48,9 @@ PACKED = (
     "_state",
     "_systemd",
     "_take_back",
+    "core.containers",
+    "core.prompt_reuse",
+    "core.servers",
     "core.unit_environment",
     "host.unit_files",
 )

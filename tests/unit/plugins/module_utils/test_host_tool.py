@@ -41,6 +41,15 @@ except SystemExit as end:
 """
 
 
+# Imports each part of the tool, and nothing but what is in it.
+IMPORT_ALL = f"""
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+for name in {_host_tool.PACKED!r}:
+    importlib.import_module("{_host_tool.PACKAGE}." + name)
+"""
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Generations:
     (tmp_path / "units").mkdir()
@@ -210,3 +219,9 @@ def test_what_the_system_says_names_the_path(
 
     monkeypatch.setattr(store, "drop", full)
     assert said(store, capsys, "release") == (1, "", "/var/lib/gpu-memory/lock: No space left on device\n")
+
+
+def test_no_part_of_it_needs_what_is_not_in_it(tmp_path: Path) -> None:
+    tool = tmp_path / "gpu-memory"
+    tool.write_bytes(_host_tool.archive())
+    subprocess.run([sys.executable, "-I", "-S", "-c", IMPORT_ALL, tool], check=True)
