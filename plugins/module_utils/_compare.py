@@ -575,4 +575,4 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
         for name, day in profile.get("measured", {}).items()
     ]
     notes += [_lint.text(finding) for finding in _lint.lint(host.declared, host.read)]
-    return notes
+    return notes + list(host.read["nvml"].get("notes") or [])

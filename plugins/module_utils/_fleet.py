@@ -122,9 +122,14 @@ def faults(record: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _facts_of_the_host(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = []
-    for gpu in record["gpus"]:
+    for gpu, ignored in [
+        *((gpu, None) for gpu in record["gpus"]),
+        *((gpu, "ignored") for gpu in record.get("ignored") or []),
+    ]:
         size = f"{gpu['total_mib']} MiB" if gpu["total_mib"] else None
-        facts.append((f"GPU {gpu['index']}", ", ".join(filter(None, [gpu.get("name"), size, gpu.get("uuid")]))))
+        facts.append(
+            (f"GPU {gpu['index']}", ", ".join(filter(None, [gpu.get("name"), size, gpu.get("uuid"), ignored])))
+        )
     facts += [(name, str(version)) for name, version in record["versions"].items() if version]
     restored = record.get("restored") or {}
     if restored.get("generation"):

@@ -31,7 +31,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _systemd,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files, unit_oddities
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import proc_stat, unit_files, unit_oddities
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,ActiveEnterTimestamp,FragmentPath,"
@@ -130,20 +130,9 @@ def read_process(pid: int, keys: Iterable[str] = ()) -> dict[str, Any] | None:
                 name.decode(errors="replace"): value.decode(errors="replace") for name, _unused, value in pairs
             }
         shown = _only(_settings.SHOWN | set(keys), environment)
-        return {"pid": pid, "started_s": process_start_s(pid), "environment": shown}
+        return {"pid": pid, "started_s": proc_stat.start_s(pid), "environment": shown}
     except OSError:
         return None
-
-
-def process_start_s(pid: int) -> float:
-    """When a process started, in seconds since boot (/proc/PID/stat, field 22)."""
-    return int(_stat(pid)[22 - 3]) / os.sysconf("SC_CLK_TCK")
-
-
-def _stat(pid: int) -> list[str]:
-    """/proc/PID/stat from its third field, the state, on: the second, a name, may hold anything."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-        return file.read().rpartition(")")[2].split()
 
 
 def command_line(pid: int) -> list[str]:
@@ -225,7 +214,7 @@ def read_file(path: str, keys: list[str] | None = None, readers: list[str] | Non
 
 
 def _seconds_since_boot(epoch: float) -> float | None:
-    """A wall-clock time on the clock of `process_start_s`, so that the two can be compared; None for the future."""
+    """A wall-clock time on the clock of `proc_stat.start_s`, so that the two can be compared; None for the future."""
     now = time.time()
     return None if epoch > now else epoch - (now - time.clock_gettime(time.CLOCK_BOOTTIME))
 
@@ -354,7 +343,7 @@ def unit_pids(unit: dict[str, Any]) -> list[int]:
 
 def parent(pid: int) -> int | None:
     with contextlib.suppress(OSError, IndexError, ValueError):
-        return int(_stat(pid)[4 - 3])
+        return int(proc_stat.fields(pid)[4 - 3])
     return None
 
 
@@ -386,7 +375,7 @@ def read_backend(
     started = []
     for pid in facts["pids"]:
         with contextlib.suppress(OSError):  # it ended while we looked
-            started.append(process_start_s(pid))
+            started.append(proc_stat.start_s(pid))
     facts["started_s"] = min(started, default=None)
     processes = filter(None, (read_process(pid, keys) for pid in facts["pids"]))
     facts["processes"] = [{name: process[name] for name in ("pid", "environment")} for process in processes]

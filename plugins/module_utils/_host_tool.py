@@ -49,9 +49,11 @@ PACKED = (
     "_systemd",
     "_take_back",
     "core.containers",
+    "core.gpus",
     "core.prompt_reuse",
     "core.servers",
     "core.unit_environment",
+    "host.proc_stat",
     "host.unit_files",
 )
 MAIN = f"""\

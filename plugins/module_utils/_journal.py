@@ -55,8 +55,12 @@ WARNING = re.compile(
 # What of the kernel's journal is about GPUs or memory, and what systemd says of a unit that the kernel killed.
 KERNEL = re.compile(r"NVRM: Xid|oom-kill|Out of memory: Killed")
 KILLED = re.compile(r"killed by the OOM killer|Failed with result 'oom-kill'")
-# `entry` names these two writers as journalctl does; lines of the unit's own processes stay as they are.
-BY_KERNEL, BY_SYSTEMD = "kernel: ", "systemd[1]: "
+# `entry` names these writers as journalctl does; lines of the unit's own processes stay as they are.
+BY_KERNEL, BY_SYSTEMD, BY_JOURNALD = "kernel: ", "systemd[1]: ", "systemd-journald: "
+WRITERS = {BY_KERNEL: "kernel", BY_SYSTEMD: "systemd", BY_JOURNALD: "journald"}
+# What a rate limit made journald drop; it says so with this id (sd-messages.h, SD_MESSAGE_JOURNAL_DROPPED).
+DROPPED_ID = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"
+DROPPED = re.compile(r"Suppressed (\d{1,12}) messages from (\S{1,256})\Z")
 ACCESS = re.compile(r"(?:\x1b\[[0-9;]{0,16}m)?\[GIN(?:-debug)?\]")
 SLOG = re.compile(r"(?:time=(?P<time>\S{1,64}) )?(?:level=(?P<level>[A-Z+\-0-9]{1,12}) )?(?:source=\S{1,128} )?msg=")
 VALUE = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<word>\S*)')
@@ -115,7 +119,9 @@ WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}\Z")
 
 
 class Line(NamedTuple):
-    """A line by its writer: `by` is server, runner, systemd, kernel or client. `level` and `error` are the server's.
+    """A line by its writer: `by` is server, runner, systemd, journald, kernel or client.
+
+    `level` and `error` are the server's.
 
     `words` are the writer's own: of the server the message, of a runner what comes before it quotes anything.
     """
@@ -128,7 +134,7 @@ class Line(NamedTuple):
 
 def written(line: str) -> Line:
     """Who wrote a line, and what of it are the writer's own words."""
-    for prefix, writer in ((BY_KERNEL, "kernel"), (BY_SYSTEMD, "systemd")):
+    for prefix, writer in WRITERS.items():
         if line.startswith(prefix):
             return Line(writer, line[len(prefix) :])
     if ACCESS.match(line):
@@ -161,15 +167,36 @@ def moment(line: str) -> float | None:
         return None
 
 
+def is_servers(line: str) -> bool:
+    """Whether the server wrote a line, as far as its form tells."""
+    return bool(SLOG.match(line))
+
+
+def dropped(line: str, unit: str) -> int:
+    """How many messages of a unit journald says with a line that it dropped."""
+    found = DROPPED.search(line) if line.startswith(BY_JOURNALD) else None
+    return int(found[1]) if found and found[2].rpartition("/")[2] == unit else 0
+
+
 def entry(row: str | bytes) -> tuple[float, str] | None:
     """A row of `journalctl --output=json` as (Unix time, text); None for what is of no interest here.
 
-    The kernel's and systemd's own lines begin with their names.
+    Lines of the kernel, of systemd and of journald begin with their names.
     """
+    return entry_of(fields_of(row))
+
+
+def fields_of(row: str | bytes) -> dict[str, Any]:
+    """The fields of a row of `journalctl --output=json`; none of one that is torn."""
     try:
         fields = json.loads(row)
     except ValueError:
-        return None
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def entry_of(fields: Mapping[str, Any]) -> tuple[float, str] | None:
+    """As `entry`, of fields."""
     text = fields.get("MESSAGE")
     if isinstance(text, list):  # journald gives bytes that are not UTF-8 as numbers
         text = bytes(text).decode(errors="replace")
@@ -179,6 +206,8 @@ def entry(row: str | bytes) -> tuple[float, str] | None:
         if not KERNEL.search(text):
             return None
         text = BY_KERNEL + text
+    elif fields.get("_TRANSPORT") == "driver":
+        text = BY_JOURNALD + text
     elif fields.get("_PID") == "1":
         text = BY_SYSTEMD + text
     return int(fields["__REALTIME_TIMESTAMP"]) / 1e6, text
@@ -229,7 +258,7 @@ class _Reader:
             if (KERNEL if by == "kernel" else KILLED).search(words):
                 self._note("fatal", at, line)
             return
-        if by == "client":
+        if by in ("client", "journald"):
             return
         self.facts["lines"] += by == "server" or any(pattern.search(words) for pattern in OF_A_RUNNER)
         if by == "server":

@@ -3,11 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the monitor makes of its readings: breaches, drift, failures, and the metrics that say so. Pure.
 
-A configuration is `{profile, max_used_mib or None, period_s, ollama: {unit, url}, drop_in, environment, intent, action,
-action_interval_s}`: what was declared, as the role `monitor` passes it on.
+A configuration is `{profile, max_used_mib or None, period_s, ollama: {unit, url}, gpus, gpus_named, drop_in,
+environment, intent, action, action_interval_s}`: what was declared, as the role `monitor` passes it on. `gpus` are the
+UUIDs of those that counted when that was done; `gpus_named`: whether the operator chose them.
 
-A reading of a GPU in a period is `{index, uuid, error or None, samples}` and, where there are samples, `{total, used,
-peak, reserved or None, max_gap_s, processes: [{name, used_mib}]}`; memory of the GPU in bytes.
+A reading of a GPU in a period is `{index, uuid, pci_bus_id, error or None, samples}` and, where there are samples,
+`{total, used, peak, reserved or None, max_gap_s, processes: [{name, used_mib}]}`; memory of the GPU in bytes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal, _systemd
 from ansible_collections.selo.gpu_memory.plugins.module_utils._metrics import Metric, Sample
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus as gpu_choice
 
 Config = Mapping[str, Any]
 
@@ -40,7 +42,10 @@ INFO = _gauge("monitor_info", "The profile that this host should run, and the ac
 LAST_RUN = _gauge("last_run_timestamp_seconds", "When the monitor last looked, in Unix time.")
 PERIOD = _gauge("monitor_period_seconds", "How often the monitor looks.")
 NVML_UP = _gauge("nvml_up", "Whether NVML answered in the last period.")
-JOURNAL_UP = _gauge("journal_up", "Whether Ollama's journal was followed in the last period.")
+JOURNAL_UP = _gauge("journal_up", "Whether the journal was followed in the last period.")
+LOG_READ = _gauge("log_read", "Whether the server that runs writes to the journal, so that what it logs is counted.")
+DROPPED = _counter("journal_dropped", "Messages of Ollama that journald dropped by a rate limit.")
+JUDGED = _gauge("judged", "Whether the GPU is one that Ollama uses; others are shown and judge nothing.")
 THRESHOLD = _gauge("threshold_bytes", "The most that NVML may show as used on a GPU.")
 TOTAL = _gauge("size_bytes", "Memory of the GPU.")
 RESERVED = _gauge("reserved_bytes", "Memory of the GPU that the driver keeps for itself.")
@@ -72,6 +77,10 @@ class Monitor:
         self.last_action_at = last_action_at
         self._gpus: list[dict[str, Any]] = []
         self._nvml_up = self._journal_up = False
+        self._log_read = False
+        self._dropped = 0
+        self._discovered: list[Mapping[str, str]] = []
+        self._judged: set[str] = set()  # UUIDs
         self._environment_on_disk: Mapping[str, str] | None = None
         self._server_config: Mapping[str, str] | None = None
         self._load: Mapping[str, Any] | None = None
@@ -87,14 +96,26 @@ class Monitor:
 
     def saw_gpus(self, gpus: Sequence[dict[str, Any]]) -> None:
         """The readings of a period, one for each GPU; none if NVML gave none."""
-        self._nvml_up = bool(gpus) and all(gpu["samples"] for gpu in gpus)
+        judged = self._judge(gpus)
+        self._nvml_up = bool(judged) and all(gpu["samples"] for gpu in judged)
         self._gpus = [gpu for gpu in gpus if gpu["samples"]]
-        over = {gpu["uuid"] for gpu in self._gpus if self._is_over(gpu["peak"])}
+        self._judged = {gpu["uuid"] for gpu in judged}
+        over = {gpu["uuid"] for gpu in judged if gpu["samples"] and self._is_over(gpu["peak"])}
         self._samples.update({gpu["uuid"]: gpu["samples"] for gpu in self._gpus})
         self._breaches.update(over - self.over)
         self.over = over
-        still = any(self._is_over(gpu["used"]) for gpu in self._gpus)
+        still = any(self._is_over(gpu["used"]) for gpu in judged if gpu["samples"])
         self._breached_periods = self._breached_periods + 1 if still else 0
+
+    def _judge(self, gpus: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+        """Those that count: what the operator named, else what the server found, else what counted at first."""
+        found = [] if self.config["gpus_named"] else gpu_choice.found_by_ollama(gpus, self._discovered)
+        counting = [gpu["uuid"] for gpu in found] or self.config["gpus"]
+        return [gpu for gpu in gpus if gpu["uuid"] in counting] or gpus
+
+    @property
+    def log_read(self) -> bool:
+        return self._log_read
 
     def _is_over(self, used: int) -> bool:
         threshold = self.config["max_used_mib"]
@@ -108,20 +129,32 @@ class Monitor:
         """Lines from before the monitor ran: they tell what runs, and their failures are not counted."""
         self._learn(_journal.parse(lines))
 
-    def saw_journal(self, lines: Iterable[tuple[float, str]], followed: bool) -> None:
+    def saw_journal(self, lines: Sequence[tuple[float, str]], followed: bool) -> None:
         """The lines of a period, oldest first. A failure that a retry in a later period heals counts as fatal."""
         self._journal_up = followed
         facts = _journal.parse(lines)
         self._learn(facts)
+        self._dropped += sum(_journal.dropped(line, self.config["ollama"]["unit"]) for _unused, line in lines)
         self._loads += sum(bool(load["command"]) for load in facts["loads"])
         for failure in facts["failures"]:
             self._failures[failure["severity"]] += 1
             if failure["severity"] == "fatal":
                 self._last_failure_at = failure["at"]
 
+    def saw_writer(self, runs: bool) -> None:
+        """Whether the process that wrote the server's last line in the journal still runs.
+
+        Without it, another one serves whose log goes elsewhere, or none: what was learned of the last one is void.
+        """
+        self._log_read = runs and self._journal_up
+        if not runs:
+            self._server_config, self._load, self._layers, self._discovered = None, None, None, []
+
     def _learn(self, facts: Mapping[str, Any]) -> None:
         if facts["server_config"] is not None:  # the server was started anew
             self._server_config, self._load, self._layers = facts["server_config"], None, None
+            self._discovered = []
+        self._discovered += facts["discovered"]
         for load in facts["loads"]:
             if load["command"]:
                 self._load, self._layers = load, None
@@ -146,7 +179,7 @@ class Monitor:
 
         `NAME` of the drop-in: as it is on disk, and as the server says itself when it starts. `num_ctx`, `num_parallel`
         and `gpu_layers`: what the last load was sent, which may be less, as for an embedder, but not more; and of the
-        layers to be on the GPU, all must be there.
+        layers to be on the GPU, all must be there. Only the log tells of loads: without it these are not there.
         """
         found = {}
         for name, wanted in self.config["environment"].items():
@@ -154,7 +187,7 @@ class Monitor:
             if self._server_config is not None and name in self._server_config:
                 effects.append(self._server_config[name])
             found[name] = any(effect != wanted for effect in effects)
-        intent = self.config["intent"]
+        intent = self.config["intent"] if self._log_read else {}
         sent = _journal.runner_settings(self._load["command"], self._load["sent"]) if self._load else {}
         total, parallel = sent.get("num_ctx_total"), sent.get("num_parallel")
         if "num_ctx" in intent:
@@ -178,16 +211,21 @@ class Monitor:
             Sample(PERIOD, config["period_s"]),
             Sample(NVML_UP, int(self._nvml_up)),
             Sample(JOURNAL_UP, int(self._journal_up)),
+            Sample(LOG_READ, int(self._log_read)),
+            Sample(DROPPED, self._dropped),
         ]
         if config["max_used_mib"] is not None:
             found.append(Sample(THRESHOLD, config["max_used_mib"] * MIB))
         for gpu in self._gpus:
             found += self._samples_of(gpu)
         found += [Sample(DRIFT, int(drifts), {"setting": name}) for name, drifts in self.drift().items()]
-        found += [Sample(FAILURES, self._failures[severity], {"severity": severity}) for severity in SEVERITIES]
+        # A 0 that nobody counted is not shown.
+        counted = {severity: self._failures[severity] for severity in SEVERITIES}
+        found += [Sample(FAILURES, n, {"severity": name}) for name, n in counted.items() if n or self._log_read]
         if self._last_failure_at is not None:
             found.append(Sample(LAST_FAILURE, round(self._last_failure_at, 3)))
-        found.append(Sample(LOADS, self._loads))
+        if self._loads or self._log_read:
+            found.append(Sample(LOADS, self._loads))
         if self._layers:
             found += [Sample(LAYERS_ON_GPU, self._layers[0]), Sample(LAYERS, self._layers[1])]
         found += [Sample(ACTIONS_TAKEN, self._actions), Sample(ACTIONS_FAILED, self._actions_failed)]
@@ -203,12 +241,14 @@ class Monitor:
             Sample(PEAK, gpu["peak"], labels),
             Sample(GAP, round(gpu["max_gap_s"], 3), labels),
             Sample(SAMPLES, self._samples[gpu["uuid"]], labels),
-            Sample(BREACHES, self._breaches[gpu["uuid"]], labels),
+            Sample(JUDGED, int(gpu["uuid"] in self._judged), labels),
         ]
         if gpu["reserved"] is not None:
             found.append(Sample(RESERVED, gpu["reserved"], labels))
-        if self.config["max_used_mib"] is not None:
-            found.append(Sample(OVER, int(gpu["uuid"] in self.over), labels))
+        if gpu["uuid"] in self._judged:
+            found.append(Sample(BREACHES, self._breaches[gpu["uuid"]], labels))
+            if self.config["max_used_mib"] is not None:
+                found.append(Sample(OVER, int(gpu["uuid"] in self.over), labels))
         for name, mib in by_name(gpu["processes"]):
             found.append(Sample(PROCESS, mib * MIB, {**labels, "process": name}))
         return found

@@ -22,6 +22,7 @@ from typing import Any
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _command, _journal, _metrics, _nvml
 from ansible_collections.selo.gpu_memory.plugins.module_utils._monitor import Config, Monitor
 from ansible_collections.selo.gpu_memory.plugins.module_utils._sampler import next_tick
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import proc_stat
 
 SAMPLE_S = 1.0
 RETRY_S = 60.0  # between two attempts to reach NVML
@@ -33,8 +34,11 @@ STATE_FILE = "last-action.json"
 RESTORE_REQUEST = "restore-wanted"
 RESTORE_TIMER = "/etc/systemd/system/gpu-memory-restore.timer"  # there while an apply holds the host
 FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
-JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", FIELDS)
-WHAT_RUNS = "server config|starting (llama|runner)|offloaded [0-9]+/|loading model|load request"
+# A unit may have a journal of its own (LogNamespace=).
+JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--namespace=*", FIELDS)
+NOT_READ = "Ollama's log is not read: no process that runs has written a line of the server into the journal"
+HOW_IT_STARTED = 'msg="?(server config|inference compute)'
+WHAT_RUNS = "starting (llama|runner)|offloaded [0-9]+/|loading model|load request"
 
 
 def _say(text: str) -> None:
@@ -50,6 +54,7 @@ class _Gpu:
         self._nvml, self._index = nvml, index
         self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
         self._uuid = _nvml.text(nvml.nvmlDeviceGetUUID, self._handle)
+        self._pci = str(nvml.nvmlDeviceGetPciInfo(self._handle).busId)
         _unused, self._read = _nvml.memory_reader(nvml, self._handle)
         self._read_at = time.monotonic()
         self._begin()
@@ -74,7 +79,8 @@ class _Gpu:
     def period(self) -> dict[str, Any]:
         """The reading of the period that ends now."""
         reading: dict[str, Any] = {
-            "index": self._index, "uuid": self._uuid, "samples": self._samples, "error": self._error,
+            "index": self._index, "uuid": self._uuid, "pci_bus_id": self._pci, "samples": self._samples,
+            "error": self._error,
         }  # fmt: skip
         if self._samples:
             total, used, _unused, reserved = self._memory
@@ -87,12 +93,28 @@ class _Gpu:
         return reading
 
 
+def _open_gpus(nvml: ModuleType) -> tuple[list[_Gpu], list[dict[str, Any]]]:
+    """The GPUs that can be read, and as readings those that cannot: a dead one must not hide the others."""
+    gpus, dead = [], []
+    problem: _nvml.NvmlProblem | None = None
+    for index in range(nvml.nvmlDeviceGetCount()):
+        try:
+            gpus.append(_Gpu(nvml, index))
+        except Exception as found:
+            problem = problem or _nvml.explain(nvml, found)
+            reading = {"index": index, "uuid": None, "pci_bus_id": None, "samples": 0}
+            dead.append({**reading, "error": str(_nvml.explain(nvml, found))})
+    if problem and not gpus:
+        raise problem
+    return gpus, dead
+
+
 def _read_gpus(send: _child.Send, lifeline: int, period_s: float, bindings_path: str) -> None:
     """The child: read every second, send once a period, the first time at once."""
     try:
         nvml, _unused = _nvml.connect(bindings_path)
         try:
-            gpus = [_Gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+            gpus, dead = _open_gpus(nvml)
         except Exception as problem:
             raise _nvml.explain(nvml, problem) from None
     except _nvml.NvmlProblem as problem:
@@ -104,7 +126,7 @@ def _read_gpus(send: _child.Send, lifeline: int, period_s: float, bindings_path:
         for gpu in gpus:
             gpu.sample()
         if now >= due:
-            send({"gpus": [gpu.period() for gpu in gpus]})
+            send({"gpus": [*(gpu.period() for gpu in gpus), *dead]})
             due = next_tick(started, period_s, now)
         wait_s = next_tick(started, SAMPLE_S, time.monotonic()) - time.monotonic()
         if select.select([lifeline], [], [], max(0.0, wait_s))[0]:
@@ -112,15 +134,34 @@ def _read_gpus(send: _child.Send, lifeline: int, period_s: float, bindings_path:
         now = time.monotonic()
 
 
-class _Journal:
-    """Follows what Ollama and the kernel log from now on."""
+class _Writer:
+    """The process that wrote the server's last line, by what every line of the journal has of its writer."""
 
-    def __init__(self, unit: str) -> None:
-        matches = [f"_SYSTEMD_UNIT={unit}", "+", "_TRANSPORT=kernel"]
+    def __init__(self) -> None:
+        self._last: tuple[int, float] | None = None
+
+    def read(self, row: bytes) -> tuple[float, str] | None:
+        """A row of the journal as `_journal.entry` has it."""
+        fields = _journal.fields_of(row)
+        found = _journal.entry_of(fields)
+        if found and _journal.is_servers(found[1]) and str(fields.get("_PID")).isdigit():
+            self._last = int(fields["_PID"]), found[0]
+        return found
+
+    def runs(self) -> bool:
+        return self._last is not None and proc_stat.ran_at(*self._last)
+
+
+class _Journal:
+    """Follows what Ollama and the kernel log from now on, and what systemd and journald say of Ollama."""
+
+    def __init__(self, unit: str, writer: _Writer) -> None:
+        of_unit = [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
+        matches = [*of_unit, "+", "_TRANSPORT=kernel", "+", _journal.DROPPED_ID]
         self._descriptor, theirs = os.pipe()
         self._process = _command.follow([*JOURNALCTL, "--follow", "--lines=0", *matches], theirs)
         os.close(theirs)
-        self._unread = b""
+        self._unread, self._writer = b"", writer
         self.alive = True
         self.lines: list[tuple[float, str]] = []
 
@@ -135,8 +176,7 @@ class _Journal:
         *rows, self._unread = (self._unread + block).split(b"\n")
         if len(self._unread) > LONGEST_ROW:
             self._unread = b""
-        entries = (_journal.entry(row) for row in rows)
-        self.lines += [entry for entry in entries if entry is not None]
+        self.lines += filter(None, map(self._writer.read, rows))
 
     def take(self) -> list[tuple[float, str]]:
         taken, self.lines = self.lines, []
@@ -148,12 +188,15 @@ class _Journal:
         os.close(self._descriptor)
 
 
-def _past(unit: str) -> list[tuple[float, str]]:
+def _past(unit: str, writer: _Writer) -> list[tuple[float, str]]:
     """What the journal of this boot says of the server and the model that run now."""
-    command = [*JOURNALCTL, "--boot", "--lines=200", "--grep", WHAT_RUNS, f"_SYSTEMD_UNIT={unit}"]
-    done = _command.run(command, timeout_s=60)
-    # Where it searches for so many lines, journalctl gives the newest first.
-    return sorted(entry for entry in map(_journal.entry, done.stdout.splitlines()) if entry is not None)
+    lines: list[tuple[float, str]] = []
+    for most, words in ((20, HOW_IT_STARTED), (200, WHAT_RUNS)):
+        command = [*JOURNALCTL, "--boot", f"--lines={most}", "--grep", words, f"_SYSTEMD_UNIT={unit}"]
+        # Where it searches for so many lines, journalctl gives the newest first.
+        rows = reversed(_command.run(command, timeout_s=30).stdout.splitlines())
+        lines += filter(None, map(writer.read, rows))
+    return sorted(lines, key=lambda line: line[0])
 
 
 class Service:
@@ -163,7 +206,9 @@ class Service:
         self._config, self._runtime, self._bindings = config, runtime, bindings
         self._state = os.path.join(state, STATE_FILE) if state else None
         self._monitor = Monitor(config, self._last_action_at())
-        self._journal = _Journal(config["ollama"]["unit"])
+        self._writer = _Writer()
+        self._journal = _Journal(config["ollama"]["unit"], self._writer)
+        self._looks_again, self._looked_at = False, time.monotonic()  # for a journal that a restarted server has begun
         self._gpus: _child.Child | None = None
         self._problem: str | None = None
         self._said: dict[str, str] = {}
@@ -172,7 +217,7 @@ class Service:
         """Watch until killed. Exit status 1: NVML may not be used, and perhaps may be after a new start."""
         unit, period_s = self._config["ollama"]["unit"], float(self._config["period_s"])
         self._gpus = self._start_reading()
-        self._monitor.saw_past(_past(unit))
+        self._monitor.saw_past(_past(unit, self._writer))
         tried = time.monotonic()
         wait_s = FIRST_READING_S
         while True:
@@ -186,9 +231,16 @@ class Service:
                     return 1
                 tried, wait_s = time.monotonic(), FIRST_READING_S
                 self._gpus = self._start_reading()
-            if not self._journal.alive:
-                self._journal.close()
-                self._journal = _Journal(unit)
+            if self._looks_again and time.monotonic() - self._looked_at >= RETRY_S:
+                self._follow_anew()
+                self._monitor.saw_past(_past(unit, self._writer))
+                self._looks_again, self._looked_at = False, time.monotonic()
+            elif not self._journal.alive:
+                self._follow_anew()
+
+    def _follow_anew(self) -> None:
+        self._journal.close()
+        self._journal = _Journal(self._config["ollama"]["unit"], self._writer)
 
     def _start_reading(self) -> _child.Child:
         period_s = float(self._config["period_s"])
@@ -234,7 +286,13 @@ class Service:
         """The end of a period."""
         self._monitor.saw_gpus(gpus)
         self._monitor.saw_drop_in(_text_of(self._config["drop_in"]))
-        self._monitor.saw_journal(self._journal.take(), self._journal.alive)
+        lines = self._journal.take()
+        self._monitor.saw_journal(lines, self._journal.alive)
+        self._monitor.saw_writer(self._writer.runs())
+        # journalctl does not see a namespace that began after it did.
+        of_systemd = any(text.startswith(_journal.BY_SYSTEMD) for _unused, text in lines)
+        self._looks_again = (self._looks_again or of_systemd) and not self._monitor.log_read
+        self._say("log", "" if self._monitor.log_read else NOT_READ)
         if self._monitor.acts(time.time(), held=os.path.exists(RESTORE_TIMER)):
             self._act()
         for gpu in gpus:

@@ -48,6 +48,7 @@ def record(
         "max_used_mib": profile.get("max_used_mib"),
         "peak_used_mib": load.get("peak_used_mib"),
         "gpus": _gpus(load, (now.get("nvml") or {}).get("gpus") or []),
+        "ignored": list((now.get("nvml") or {}).get("ignored") or []),
         "evidence": load.get("evidence"),
         "predicted": (decision or {}).get("predicted"),
         "settings": [],

@@ -17,6 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _verdict,
     _wanted,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence
 
 # From the worst to the best. Whoever is woken looks at the first ones.
 UNREADABLE, HELD, DOWN, OUT_OF_MEMORY = "not readable", "in a run", "down", "out of memory"
@@ -28,6 +29,7 @@ HOSTS_SHOWN = 40
 LINES_SHOWN = 3
 WRONG_SHOWN = 4
 HOLDERS_SHOWN = 5
+LOG_UNREAD = "log not read as a whole"
 
 
 def status(
@@ -38,7 +40,8 @@ def status(
     `declared`: `_declare.resolve`. `read`: gpu_memory_info, its journal of the last hours; one that failed has `msg`.
     `command`: how a playbook is run, with C({host}) for the host.
     The facts: `profile`, `proof` {at, age_s, holds} or None, `failures` (fatal lines since the proof, {at, line}),
-    `memory` (a GPU each: index, used_mib, total_mib, allowed_mib, holders by size), `problems` of the declaration.
+    `memory` (a GPU each: index, used_mib, total_mib, allowed_mib, `ignored` (whether it judges nothing), holders by
+    size), `notes` (what was not read, so that nobody takes its silence for a good sign), `problems` of the declaration.
     """
     base: dict[str, Any] = {
         "host": host,
@@ -46,6 +49,7 @@ def status(
         "proof": None,
         "failures": [],
         "memory": [],
+        "notes": [],
         "state": UNREADABLE,
     }
     if "ollama" not in read:
@@ -86,6 +90,7 @@ def status(
         "proof": proof,
         "failures": failures,
         "memory": memory,
+        "notes": _evidence.notes(read["ollama"]["journal"], asked=False),
         "state": state,
         "wrong": wrong,
         "next": _next(
@@ -100,7 +105,8 @@ def memory_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[dict
     runners = {runner["pid"] for runner in read["ollama"]["runners"]}
     backend = set(read["backend"]["pids"])
     gpus = []
-    for gpu in _wanted.usable_gpus(read["nvml"]):
+    ignored = [gpu for gpu in read["nvml"].get("ignored") or [] if not gpu.get("error")]
+    for gpu in [*_wanted.usable_gpus(read["nvml"]), *ignored]:
         holders = [
             {
                 "name": OLLAMA if one["pid"] in runners else BACKEND if one["pid"] in backend else one["name"],
@@ -115,7 +121,8 @@ def memory_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[dict
                 "index": gpu["index"],
                 "used_mib": gpu["used_mib"],
                 "total_mib": gpu["total_mib"],
-                "allowed_mib": profile.get("max_used_mib"),
+                "allowed_mib": None if gpu in ignored else profile.get("max_used_mib"),
+                "ignored": gpu in ignored,
                 "holders": sorted(holders, key=lambda one: -(one["used_mib"] or 0)),
             }
         )
@@ -232,7 +239,7 @@ def _beyond_an_apply(declared: Mapping[str, Any], read: Mapping[str, Any], decis
 
 def _stranger(memory: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """Who computes besides Ollama and the backend, and without whom a GPU would stay within its threshold."""
-    for gpu in memory:
+    for gpu in (gpu for gpu in memory if not gpu["ignored"]):
         over = (gpu["used_mib"] or 0) - (gpu["allowed_mib"] or gpu["total_mib"])
         for holder in gpu["holders"]:
             is_stranger = holder["kind"] == "compute" and holder["name"] not in (OLLAMA, BACKEND)
@@ -247,6 +254,8 @@ def _stranger(memory: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 def table(statuses: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any] | None, str]]:
     """All hosts as (status, text): a line each, then a block for each that is not well, the worst last, and the count.
 
+    One that is well has a block where there is a note on it.
+
     Above `HOSTS_SHOWN` hosts those that are well have no line.
     """
     shown = [one for one in statuses if len(statuses) <= HOSTS_SHOWN or one["state"] != WELL]
@@ -255,19 +264,26 @@ def table(statuses: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any]
     if shown:
         rows.append((None, f"{'host':<{width}}  {'state':<13}  {'profile':<14}  {'proven':<12}  GPU memory now"))
     rows += [(one, _row(one, width)) for one in shown]
-    worst_last = sorted((one for one in statuses if one["state"] != WELL), key=lambda one: -STATES.index(one["state"]))
+    told = [one for one in statuses if one["state"] != WELL or one["notes"]]
+    worst_last = sorted(told, key=lambda one: -STATES.index(one["state"]))
     rows += [(one, _block(one)) for one in worst_last]
     counts = [(state, sum(one["state"] == state for one in statuses)) for state in STATES]
     total = ", ".join(f"{count} {state}" for state, count in counts if count)
+    unread = sum(bool(one["notes"]) for one in statuses)
+    total += f"; {LOG_UNREAD} of {unread}" if unread else ""
     return [*rows, (None, f"\n{len(statuses)} host{'s' if len(statuses) != 1 else ''}: {total}")]
 
 
 def _row(one: Mapping[str, Any], width: int) -> str:
     proof = one["proof"]
     proven = "never" if proof is None else _ago(proof["age_s"]) + ("" if proof["holds"] else " !")
-    memory = ", ".join(f"{gpu['used_mib']} of {gpu['allowed_mib'] or gpu['total_mib']} MiB" for gpu in one["memory"])
+    memory = ", ".join(
+        f"{gpu['used_mib']} of {gpu['allowed_mib'] or gpu['total_mib']} MiB" + (" ignored" if gpu["ignored"] else "")
+        for gpu in one["memory"]
+    )
     if one["state"] == UNREADABLE:
         proven = memory = "-"
+    memory += f"; {LOG_UNREAD}" if one["notes"] else ""
     text = f"{one['host']:<{width}}  {one['state'].upper():<13}  {one['profile'] or '-':<14}  {proven:<12}  {memory}"
     return text.rstrip()
 
@@ -287,7 +303,9 @@ def _block(one: Mapping[str, Any]) -> str:
         holders = [f"{holder['name']} {holder['used_mib']}" for holder in gpu["holders"] if holder["used_mib"]]
         more = f" and {len(holders) - HOLDERS_SHOWN} more" if len(holders) > HOLDERS_SHOWN else ""
         who = f": {', '.join(holders[:HOLDERS_SHOWN])}{more}" if holders else ""
-        lines.append(f"  {'memory':<8} GPU {gpu['index']}: {gpu['used_mib']} of {gpu['total_mib']} MiB{who}")
+        ignored = ", ignored" if gpu["ignored"] else ""
+        lines.append(f"  {'memory':<8} GPU {gpu['index']}: {gpu['used_mib']} of {gpu['total_mib']} MiB{ignored}{who}")
+    lines += [f"  {'note':<8} {text}" for text in one["notes"]]
     lines.append(f"  {'next':<8} {one['next']}")
     return "\n" + "\n".join(_plain(line) for line in lines)
 

@@ -28,7 +28,7 @@ options:
     default: ""
   max_used_mib:
     description:
-      - The threshold, that is the most that NVML may show as used on any GPU, in MiB.
+      - The threshold, that is the most that NVML may show as used on any of the O(gpus), in MiB.
       - Without it nothing is a breach.
     type: int
   period_s:
@@ -48,6 +48,13 @@ options:
         description: The address of its API as seen from the host. It is used by O(action=unload) alone.
         type: str
         default: http://127.0.0.1:11434
+  gpus:
+    description:
+      - The GPUs that count, by index or UUID as nvidia-smi shows them; by default those that this Ollama uses.
+      - The others are in the metrics, too, and judge nothing.
+    type: list
+    elements: str
+    default: []
   drop_in:
     description: The file name of this collection's drop-in.
     type: str
@@ -139,13 +146,15 @@ from typing import Any  # noqa: E402
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
     _generation,
+    _host_read,
     _host_tool,
     _monitor_unit,
     _nvml,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, root  # noqa: E402
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -161,6 +170,7 @@ ARGUMENTS: dict[str, Any] = {
             "url": {"type": "str", "default": "http://127.0.0.1:11434"},
         },
     },
+    "gpus": {"type": "list", "elements": "str", "default": []},
     "drop_in": {"type": "str", "default": "zz-gpu-memory.conf"},
     "environment": {"type": "dict", "default": {}},
     "intent": {"type": "dict", "default": {}},
@@ -172,12 +182,22 @@ ARGUMENTS: dict[str, Any] = {
 INTENTS = ("num_ctx", "num_parallel", "gpu_layers")
 
 
-def configuration(wanted: dict[str, Any], units: str) -> dict[str, Any]:
-    """The monitor's configuration, from the module's arguments."""
+def chosen_gpus(wanted: dict[str, Any], nvml: dict[str, Any]) -> dict[str, Any]:
+    """What NVML showed with its `gpus` parted, as `gpus.select` has it."""
+    unit = _host_read.read_unit(wanted["ollama"]["unit"])
+    process = _host_read.read_process(unit["main_pid"], [gpus.ORDER]) if unit.get("main_pid") else None
+    environment = (process or unit).get("environment") or {}
+    return gpus.select(nvml, wanted["gpus"], environment, _log.read(unit["name"], None)["discovered"])
+
+
+def configuration(wanted: dict[str, Any], units: str, counting: list[str]) -> dict[str, Any]:
+    """The monitor's configuration, from the module's arguments and the UUIDs of the GPUs that count."""
     names = ("profile", "max_used_mib", "period_s", "action", "action_interval_s", "textfile_dir")
     return {
         **{name: wanted[name] for name in names},
         "ollama": {"unit": wanted["ollama"]["unit"], "url": wanted["ollama"]["url"].rstrip("/")},
+        "gpus": counting,
+        "gpus_named": bool(wanted["gpus"]),
         "drop_in": f"{units}/{wanted['ollama']['unit']}.d/{wanted['drop_in']}",
         "environment": {name: str(value) for name, value in wanted["environment"].items()},
         "intent": {name: int(wanted["intent"][name]) for name in INTENTS if wanted["intent"].get(name) is not None},
@@ -185,13 +205,15 @@ def configuration(wanted: dict[str, Any], units: str) -> dict[str, Any]:
 
 
 def present(module: AnsibleModule, places: _monitor_unit.Places) -> dict[str, Any]:
-    config = configuration(module.params, places.paths.units)
-    problems = _monitor_unit.problems_of(config)
+    nvml = chosen_gpus(module.params, _nvml.snapshot(module.params["bindings_path"]))
+    config = configuration(
+        module.params, places.paths.units, sorted(gpu["uuid"] for gpu in nvml["gpus"] if gpu.get("uuid"))
+    )
+    problems = [*_monitor_unit.problems_of(config), *(nvml["problems"] if nvml["status"] == "ok" else [])]
     if config["action"] == "restore" and not _generation.summary().get("proven"):
         problems.append("action = 'restore' needs a proven generation, and nothing is proven on this host; apply first")
     if problems:
         raise StateError("\n".join(problems))
-    nvml = _nvml.snapshot(module.params["bindings_path"])
     result: dict[str, Any] = {
         "nvml": {name: nvml[name] for name in ("status", "message")},
         "metrics": places.metrics,

@@ -19,6 +19,15 @@ STRANGER = f"python3 {lab_host.SIMULATED_GPU} spike --add"  # with how many MiB 
 NO_STRANGER = f"python3 {lab_host.SIMULATED_GPU} clear spike"
 DROP_IN_OF_ANOTHER = f"sed -i 's/OLLAMA_NUM_PARALLEL=2/OLLAMA_NUM_PARALLEL=3/' {lab_host.DROP_IN}"
 
+LOG_DROP_IN = "/etc/systemd/system/ollama.service.d/20-log.conf"
+
+
+def log_to(*lines: str) -> str:
+    """What sends Ollama's log elsewhere, with lines of a unit; back without any."""
+    text = "\\n".join(["[Service]", *lines, ""])
+    return f"printf '{text}' > {LOG_DROP_IN}; systemctl daemon-reload; systemctl restart ollama"
+
+
 # Runs on the host: a command, and then how many times the monitor looks until a metric has a value.
 COUNT_PERIODS = """
 import subprocess, sys, time

@@ -52,7 +52,8 @@ def select(
             for gpu in missed
         ]
     ignored = [gpu for gpu in gpus if gpu not in used]
-    notes += [f"{name_of(gpu)} is not one of this Ollama's, and decides nothing" for gpu in ignored]
+    why = "gpu_memory_gpus does not name it" if wanted else "this Ollama does not use it"
+    notes += [f"{name_of(gpu)} is ignored, since {why}: it decides nothing" for gpu in ignored]
     return {**nvml, "gpus": used, "ignored": ignored, "lost": lost, "problems": problems, "notes": notes}
 
 

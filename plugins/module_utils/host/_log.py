@@ -24,16 +24,13 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
 
-PROPERTIES = "ActiveEnterTimestamp,MainPID,ControlGroup,LogNamespace,LogRateLimitIntervalUSec,LogRateLimitBurst"
+PROPERTIES = "ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogRateLimitIntervalUSec,LogRateLimitBurst"
 # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json")
 FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
 MOST_LINES = 50_000
 MOST_BYTES = 16 * 1024 * 1024
 JOURNAL = "the journal"
-# journald says itself what a rate limit made it drop (sd-messages.h, SD_MESSAGE_JOURNAL_DROPPED).
-DROPPED_ID = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"
-DROPPED = re.compile(r"Suppressed (\d{1,12}) messages from (\S{1,256})\Z")
 MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")
 SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(us|ms|min|s|h)")
 SECONDS_IN = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
@@ -58,14 +55,14 @@ def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.withou
     """
     _status, text = _host_read.run(["systemctl", "show", unit, "--property", PROPERTIES])
     properties = {name: str(value) for name, value in _systemd.parse_show(text).items()}
-    began = _moment(properties.get("ActiveEnterTimestamp", ""))
+    began = _moment(properties.get("ExecMainStartTimestamp", ""))
     begin = min(began, since or began) if began is not None else since
     sink = sink_of(_server(properties))
     namespace = properties.get("LogNamespace")
     options = [f"--namespace=+{namespace}"] if namespace else []
     options += [f"--since=@{begin:.0f}"] if begin else ["--boot"]
     about = _journal_lines(
-        ["--grep", f"{_journal.KERNEL.pattern}|Suppressed", *options, "_TRANSPORT=kernel", "+", DROPPED_ID]
+        ["--grep", f"{_journal.KERNEL.pattern}|Suppressed", *options, "_TRANSPORT=kernel", "+", _journal.DROPPED_ID]
     )
     kernel = [line for line in about if line[1].startswith(_journal.BY_KERNEL)]
     if sink.file:
@@ -77,23 +74,22 @@ def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.withou
         own = _journal_lines(["--unit", unit, *options])
         long = len(own) >= MOST_LINES
     lines = sorted([*own, *kernel], key=lambda line: line[0])
-    whole = _journal.parse(lines, mask)
+    whole = _journal.parse((line for line in lines if line[0] >= (began or 0)), mask)
     if long and not sink.file and whole["server_config"] is None:
         start = _journal.parse(_journal_lines(["--unit", unit, *options, "--grep", 'msg="server config"'], most=1))
         whole.update(server_config=start["server_config"], server_at=start["server_at"])
     server_at = whole["server_at"] or began
     window = _journal.parse((line for line in lines if line[0] >= since), mask) if since else whole
-    of_server = [load for load in whole["loads"] if load["at"] >= (server_at or 0)]
     first = min((at for at, _text in own), default=None)
     begins_late = first is not None and first > (since or 0) and whole["server_config"] is None
     missing = first is not None and long and first > (since or 0)
-    dropped = _dropped(about, unit, since or 0)
+    dropped = sum(_journal.dropped(text, unit) for at, text in about if at >= (since or 0))
     return {
         **window,
         "server_config": whole["server_config"],
         "server_at": server_at,
         "discovered": whole["discovered"],
-        "last_load": of_server[-1] if of_server else None,
+        "last_load": next((load for load in reversed(whole["loads"]) if load["at"] >= (server_at or 0)), None),
         "log": {
             "where": sink.where,
             "problem": sink.problem or (None if whole["lines"] else _nothing(sink.where, unit)),
@@ -150,11 +146,6 @@ def _journal_lines(arguments: list[str], most: int | None = None) -> list[tuple[
     done = _command.run([*JOURNALCTL, FIELDS, f"--lines={most or MOST_LINES}", *arguments], timeout_s=60)
     entries = (_journal.entry(row) for row in done.stdout.splitlines())
     return sorted((entry for entry in entries if entry is not None), key=lambda line: line[0])
-
-
-def _dropped(about: list[tuple[float, str]], unit: str, since: float) -> int:
-    found = (DROPPED.search(text) for at, text in about if at >= since)
-    return sum(int(one[1]) for one in found if one and one[2].rpartition("/")[2] == unit)
 
 
 def _surely_limited(properties: dict[str, str], times: list[float]) -> int:

@@ -107,6 +107,7 @@ def test_all_is_well(host: Any) -> None:
     assert monitor.value(host, "nvml_up") == monitor.value(host, "journal_up") == 1
     assert monitor.value(host, "threshold_bytes") == 12288 * 2**20
     assert monitor.value(host, "over_threshold") == 0
+    assert monitor.value(host, "log_read") == monitor.value(host, "judged") == 1
     drift = {name: value for name, value in monitor.metrics(host).items() if name.startswith("drift")}
     assert len(drift) >= 6 and not any(drift.values())
     assert monitor.value(host, "model_gpu_layers") == monitor.value(host, "model_layers") == 33
@@ -174,6 +175,16 @@ def test_a_drop_in_that_somebody_edits_is_drift(host: Any) -> None:
     assert monitor.periods_until(host, setting, 1, monitor.DROP_IN_OF_ANOTHER) <= 2
     back = f"sed -i 's/OLLAMA_NUM_PARALLEL=3/OLLAMA_NUM_PARALLEL=2/' {lab_host.DROP_IN}"
     assert monitor.periods_until(host, setting, "=0", back) <= 2
+
+
+def test_a_log_that_goes_elsewhere_is_not_read_and_has_no_number(host: Any) -> None:
+    assert monitor.periods_until(host, "log_read", "=0", monitor.log_to("StandardError=null")) <= 2
+    found = monitor.metrics(host)
+    assert 'journal_failures_total{severity="recovered"}' not in found and 'drift{setting="num_ctx"}' not in found
+    # It had begun to follow before there was this journal, and finds it within a minute.
+    monitor.periods_until(host, "log_read", 1, monitor.log_to("LogNamespace=ai"))
+    assert monitor.value(host, 'journal_failures_total{severity="recovered"}') == 0
+    monitor.periods_until(host, "log_read", 1, monitor.log_to())
 
 
 def test_it_says_each_thing_once_in_its_journal(host: Any) -> None:

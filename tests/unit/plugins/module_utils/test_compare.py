@@ -150,6 +150,11 @@ def test_nothing_fits_at_all() -> None:
     assert not profile(planned)["fits"]
 
 
+def test_a_gpu_that_is_ignored_is_told() -> None:
+    note = "GPU 1 (T400) is ignored, since this Ollama does not use it: it decides nothing"
+    assert note in plan(host(nvml__notes=[note]))["notes"]
+
+
 def test_the_backend_is_not_known_before_a_load() -> None:
     planned = plan()
     assert profile(planned)["backend_mib"] is None

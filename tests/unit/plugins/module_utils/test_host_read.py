@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import proc_stat
 
 HOST = "0::/init.scope\n"
 CONTAINER = "9:name=systemd:/machine.slice/libpod-1/init.scope\n0::/init.scope\n"
@@ -87,5 +88,5 @@ def test_a_command_s_children_are_its_own() -> None:
         assert len(family) == 2
         assert parent.pid in family
         assert os.getpid() not in family
-        assert _host_read.process_start_s(parent.pid) <= _host_read.process_start_s((set(family) - {parent.pid}).pop())
+        assert proc_stat.start_s(parent.pid) <= proc_stat.start_s((set(family) - {parent.pid}).pop())
         parent.communicate(b"\n")

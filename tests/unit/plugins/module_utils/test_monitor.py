@@ -17,6 +17,9 @@ CONFIG: dict[str, Any] = {
     "profile": "stable",
     "max_used_mib": THRESHOLD_MIB,
     "period_s": 15,
+    "ollama": {"unit": "ollama.service"},
+    "gpus": ["GPU-0", "GPU-1"],
+    "gpus_named": False,
     "environment": ENVIRONMENT,
     "intent": {"num_ctx": 4096, "num_parallel": 2, "gpu_layers": 40},
     "action": "unload",
@@ -29,7 +32,8 @@ OOM = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 900 MiB on device 
 
 def gpu(used_mib: float, peak_mib: float | None = None, **more: Any) -> dict[str, Any]:
     reading = {
-        "index": 0, "uuid": "GPU-0", "error": None, "samples": 15, "total": 16380 * MIB, "reserved": 300 * MIB,
+        "index": 0, "uuid": "GPU-0", "pci_bus_id": "00000000:01:00.0", "error": None, "samples": 15,
+        "total": 16380 * MIB, "reserved": 300 * MIB,
         "used": int(used_mib * MIB), "peak": int((peak_mib or used_mib) * MIB), "max_gap_s": 1.01, "processes": [],
     }  # fmt: skip
     return {**reading, **more}
@@ -38,6 +42,7 @@ def gpu(used_mib: float, peak_mib: float | None = None, **more: Any) -> dict[str
 def monitor(**config: Any) -> Monitor:
     watched = Monitor({**CONFIG, **config})
     watched.saw_drop_in(_systemd.render_dropin(ENVIRONMENT))
+    see(watched)
     return watched
 
 
@@ -53,6 +58,7 @@ def value(watched: Monitor, metric: str, **labels: str) -> float | None:
 
 def see(watched: Monitor, *lines: str) -> None:
     watched.saw_journal([(900.0, line) for line in lines], followed=True)
+    watched.saw_writer(runs=True)
 
 
 def test_the_threshold_itself_is_no_breach_and_a_byte_more_is() -> None:
@@ -106,7 +112,7 @@ def test_without_action_or_threshold_it_never_acts() -> None:
 
 def test_a_gpu_that_cannot_be_read_hides_no_other() -> None:
     watched = monitor()
-    watched.saw_gpus([gpu(13000), {"index": 1, "uuid": "GPU-1", "error": "lost", "samples": 0}])
+    watched.saw_gpus([gpu(13000), {"index": 1, "uuid": "GPU-1", "pci_bus_id": None, "error": "lost", "samples": 0}])
     assert value(watched, "nvml_up") == 0
     assert value(watched, "over_threshold", uuid="GPU-0") == 1
     assert value(watched, "used_bytes", uuid="GPU-1") is None
@@ -171,6 +177,73 @@ def test_failures_are_counted_by_severity_and_the_past_is_not() -> None:
     assert value(watched, "journal_failures_total", severity="warning") == 1
     assert value(watched, "journal_last_failure_timestamp_seconds") == 900.0
     assert value(watched, "model_loads_total") == 1
+
+
+def test_what_nobody_read_has_no_number() -> None:
+    watched = monitor()
+    see(watched, SERVER.format(margin=4092, parallel=2), START.format(total=16384, parallel=2, cap=40))
+    assert (value(watched, "log_read"), watched.drift()["num_ctx"]) == (1, True)
+    watched.saw_writer(runs=False)  # the server was restarted, and its log goes elsewhere
+    assert value(watched, "log_read") == 0
+    assert value(watched, "journal_failures_total", severity="fatal") is None
+    assert watched.drift().keys() == ENVIRONMENT.keys(), "what only the log tells is not known"
+    assert value(watched, "model_loads_total") == 1, "what was counted stays"
+    watched.saw_journal([(901.0, "kernel: NVRM: Xid (PCI:0000:01:00): 79")], followed=True)
+    assert value(watched, "journal_failures_total", severity="fatal") == 1
+    assert value(watched, "journal_failures_total", severity="warning") is None
+    see(watched, SERVER.format(margin=4092, parallel=2))
+    assert (value(watched, "log_read"), value(watched, "journal_failures_total", severity="warning")) == (1, 0)
+    assert not watched.drift()["num_ctx"]
+
+
+def test_a_journal_that_is_not_followed_is_not_read() -> None:
+    watched = monitor()
+    watched.saw_journal([], followed=False)
+    watched.saw_writer(runs=True)
+    assert (value(watched, "journal_up"), value(watched, "log_read")) == (0, 0)
+
+
+def test_what_journald_dropped_is_counted() -> None:
+    watched = monitor()
+    see(watched, "systemd-journald: Suppressed 7 messages from ollama.service", "Suppressed 5 messages from x.service")
+    see(watched, "systemd-journald: Suppressed 3 messages from nginx.service")
+    assert value(watched, "journal_dropped_total") == 7
+
+
+SECOND = {"index": 1, "uuid": "GPU-1", "pci_bus_id": "00000000:02:00.0"}
+FOUND = 'level=INFO msg="inference compute" id={id} library=CUDA compute=8.9 pci_id={pci} type=discrete'
+
+
+@pytest.mark.parametrize(
+    ("config", "log", "judged"),
+    [
+        ({}, [], {"GPU-0", "GPU-1"}),
+        ({"gpus": ["GPU-0"]}, [], {"GPU-0"}),
+        ({"gpus": ["GPU-gone"]}, [], {"GPU-0", "GPU-1"}),
+        ({}, [FOUND.format(id="GPU-0", pci="0000:01:00.0")], {"GPU-0"}),
+        ({"gpus": ["GPU-1"]}, [FOUND.format(id="0", pci="0000:01:00.0")], {"GPU-0"}),
+        ({"gpus": ["GPU-1"], "gpus_named": True}, [FOUND.format(id="GPU-0", pci="0000:01:00.0")], {"GPU-1"}),
+    ],
+)
+def test_a_gpu_that_does_not_count_is_shown_and_judges_nothing(
+    config: dict[str, Any], log: list[str], judged: set[str]
+) -> None:
+    watched = monitor(**config)
+    see(watched, SERVER.format(margin=4092, parallel=2), *log)
+    for _unused in range(2):
+        watched.saw_gpus([gpu(13000), gpu(13000, **SECOND)])
+    assert {uuid for uuid in ("GPU-0", "GPU-1") if value(watched, "judged", uuid=uuid)} == judged
+    for uuid in ("GPU-0", "GPU-1"):
+        assert value(watched, "used_bytes", uuid=uuid) == 13000 * MIB
+        assert value(watched, "over_threshold", uuid=uuid) == (1 if uuid in judged else None)
+        assert value(watched, "breaches_total", uuid=uuid) == (1 if uuid in judged else None)
+
+
+def test_a_gpu_that_does_not_count_moves_nothing_and_blinds_nobody() -> None:
+    watched = monitor(gpus=["GPU-0"])
+    for _unused in range(3):
+        watched.saw_gpus([gpu(100), gpu(16000, **SECOND), {**SECOND, "uuid": None, "samples": 0, "error": "lost"}])
+    assert not watched.acts(1000.0, held=False) and value(watched, "nvml_up") == 1
 
 
 def test_names_of_processes_make_no_series_without_end() -> None:

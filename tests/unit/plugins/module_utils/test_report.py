@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _fleet, _report
 from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     STABLE_ON_0_32,
     declared,
@@ -320,3 +320,10 @@ def test_what_a_runner_held_that_never_came_up_is_not_measured_against_the_plan(
     failed = {**journal()["last_load"], "started": False}
     log = journal(loads=[failed], last_load=failed)
     assert "measured" not in _report.block(record("gpu01", "fail", after=read(ollama__journal=log)))
+
+
+def test_a_gpu_that_is_ignored_is_in_the_record_beside_those_that_count():
+    ignored = [{"index": 1, "name": "T400", "uuid": "GPU-1", "total_mib": 3072}]
+    found = record(load=load(gpus=[]), after=read(nvml__ignored=ignored))
+    assert found["ignored"] == ignored and ignored[0] not in found["gpus"]
+    assert ("GPU 1", "T400, 3072 MiB, GPU-1, ignored") in _fleet.row(found)["facts"]

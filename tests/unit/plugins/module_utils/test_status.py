@@ -101,6 +101,28 @@ def test_who_holds_the_memory_by_name_and_size():
     assert found["next"] == "end miner (process 901, 4000 MiB), or move it elsewhere"
 
 
+def test_a_gpu_that_is_ignored_is_shown_and_judges_nothing():
+    miner = {"pid": 901, "name": "miner", "kind": "compute", "used_mib": 16000}
+    host = proven(**{"nvml.ignored": [gpu(1, used_mib=16000, processes=[miner]), {"index": 2, "error": "lost"}]})
+    found = status(host)
+    assert (found["state"], found["next"]) == ("ok", "nothing")
+    row = _status.table([found])[1][1]
+    assert row.endswith("800 of 12288 MiB, 16000 of 16380 MiB ignored")
+    full = status(changed(host, {"nvml.gpus.0.used_mib": 12289}))
+    assert "GPU 1: 16000 of 16380 MiB, ignored: miner 16000" in _status._block(full)
+    assert "miner" not in full["next"]
+
+
+def test_a_log_that_was_not_read_is_said_also_of_a_host_that_is_well():
+    log = {"where": "/dev/null", "problem": "its standard error goes to /dev/null", "dropped": 0, "cut": False}
+    found = status(proven(**{"ollama.journal.log": log}))
+    assert found["state"] == "ok"
+    texts = [text for _unused, text in _status.table([found, status(proven())])]
+    assert texts[1].endswith("; log not read as a whole")
+    assert "  note     Ollama's log was not read, so a failure" in texts[3]
+    assert texts[4] == "\n2 hosts: 2 ok; log not read as a whole of 1"
+
+
 def test_the_worst_stands_last_and_everything_is_counted():
     statuses = [
         status(changed(proven(), {"ollama.unit.active_state": "failed"})),

@@ -71,6 +71,7 @@ def test_an_ollama_without_a_gpu_is_lost() -> None:
 
 def test_a_gpu_that_ollama_did_not_find_is_told() -> None:
     notes = "\n".join(select([SMALL, BIG], [cuda()])["notes"])
+    assert "GPU 0 (T400) is ignored, since this Ollama does not use it" in notes
     assert "did not find GPU 0 (T400)" in notes
     assert "did not find" not in "\n".join(select([BIG, DEAD], [cuda()])["notes"])
 
@@ -79,6 +80,7 @@ def test_gpus_that_were_named() -> None:
     found = select([SMALL, BIG], [cuda()], "GPU-aa22")
     assert found["gpus"] == [SMALL]
     assert "Ollama uses GPU 1 (RTX 4060 Ti) as well" in found["notes"][0]
+    assert "GPU 1 (RTX 4060 Ti) is ignored, since gpu_memory_gpus does not name it" in found["notes"][1]
     assert select([SMALL, BIG], [], "1", "0")["gpus"] == [SMALL, BIG]
     assert "no GPU 7" in select([SMALL, BIG], [], "7")["problems"][0]
     assert "twice" in select([SMALL, BIG], [], "0", "GPU-aa22")["problems"][0]

@@ -20,6 +20,7 @@ BEGAN = 1_796_000_000.0
 CONFIG = 'msg="server config" env="map[OLLAMA_NUM_PARALLEL:2]"'
 START = 'msg="starting llama-server" cmd="/x/llama-server --model /blobs/a -c 8192 -np 2"'
 STARTED = 'msg="llama-server started in 1.00 seconds"'
+FOUND = 'msg="inference compute" id=GPU-0 library=CUDA pci_id=0000:01:00.0'
 ACCESS = '[GIN] 2026/11/30 - 05:49:06 | 200 | 0.2s | 127.0.0.1 | POST "/api/chat"'
 OOM = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9.00 MiB on device 0: cudaMalloc failed: out of memory"
 OFFLOADED = "load_tensors: offloaded 33/33 layers to GPU"
@@ -35,7 +36,7 @@ class FakeHost:
     def __init__(self) -> None:
         self.journal: list[tuple[Any, ...]] = []
         self.kernel: list[tuple[Any, ...]] = []
-        self.properties = {"ActiveEnterTimestamp": "Thu 2026-11-30 00:53:20 UTC", "MainPID": "0"}
+        self.properties = {"ExecMainStartTimestamp": "Thu 2026-11-30 00:53:20 UTC", "MainPID": "0"}
         self.asked: list[list[str]] = []
 
     def run(self, arguments: Sequence[str], *_unused: Any, **_unused_too: Any) -> _command.Done:
@@ -56,7 +57,7 @@ class FakeHost:
 @pytest.fixture
 def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     fake = FakeHost()
-    fake.properties["ActiveEnterTimestamp"] = datetime.fromtimestamp(BEGAN, timezone.utc).strftime(
+    fake.properties["ExecMainStartTimestamp"] = datetime.fromtimestamp(BEGAN, timezone.utc).strftime(
         "%a %Y-%m-%d %H:%M:%S UTC"
     )
     monkeypatch.setattr(_command, "run", fake.run)
@@ -100,6 +101,15 @@ def test_a_load_of_the_server_before_is_not_the_last_load(host):
     assert (len(facts["loads"]), facts["last_load"]) == (1, None)
 
 
+def test_what_the_server_before_said_is_not_what_the_one_that_runs_does(host, serving):
+    host.journal = [(BEGAN - 9, CONFIG), (BEGAN - 8, FOUND), (BEGAN - 7, OOM)]
+    serving(subprocess.DEVNULL)
+    facts = _log.read(UNIT, BEGAN - 100)
+    assert (facts["server_config"], facts["discovered"], len(facts["failures"])) == (None, [], 1)
+    host.properties["MainPID"] = "0"
+    assert "holds no line of the server since" in _log.read(UNIT, BEGAN - 100)["log"]["problem"]
+
+
 def test_only_lines_since_then_count_but_what_runs_may_be_older(host):
     host.journal = [(BEGAN + 1, CONFIG), (BEGAN + 2, START), (BEGAN + 3, OOM), (BEGAN + 100, ACCESS)]
     facts = _log.read(UNIT, BEGAN + 50)
@@ -123,8 +133,8 @@ def test_the_kernel_counts_wherever_the_server_logs(host):
 def test_what_journald_dropped(host, name):
     host.journal = [(BEGAN + 1, CONFIG)]
     host.kernel = [
-        (BEGAN + 5, f"Suppressed 1200 messages from {name}"),
-        (BEGAN + 6, "Suppressed 7 messages from b.service"),
+        (BEGAN + 5, f"Suppressed 1200 messages from {name}", {"_TRANSPORT": "driver"}),
+        (BEGAN + 6, "Suppressed 7 messages from b.service", {"_TRANSPORT": "driver"}),
     ]
     assert _log.read(UNIT, None)["log"]["dropped"] == 1200
     assert _log.read(UNIT, BEGAN + 50)["log"]["dropped"] == 0
