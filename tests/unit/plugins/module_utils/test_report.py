@@ -324,6 +324,6 @@ def test_what_a_runner_held_that_never_came_up_is_not_measured_against_the_plan(
 
 def test_a_gpu_that_is_ignored_is_in_the_record_beside_those_that_count():
     ignored = [{"index": 1, "name": "T400", "uuid": "GPU-1", "total_mib": 3072}]
-    found = record(load=load(gpus=[]), after=read(nvml__ignored=ignored))
+    found = record(load=None, decision=None, after=read(nvml__ignored=ignored))
     assert found["ignored"] == ignored and ignored[0] not in found["gpus"]
     assert ("GPU 1", "T400, 3072 MiB, GPU-1, ignored") in _fleet.row(found)["facts"]
