@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _journal, _planner, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_name, model_use
 
 MIB = 1024 * 1024
 FLASH_ATTENTION: dict[str | None, str] = {"on": "1", "off": "0"}
@@ -29,7 +30,9 @@ def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
     ollama = after["ollama"]
     for loaded in ollama["api"]["loaded"]:
         show = _show_of(ollama["api"]["show"], str(loaded["name"]))
-        runner = next((one for one in ollama["runners"] if show and _blob(one["command"]) == show.get("blob")), None)
+        runner = next(
+            (one for one in ollama["runners"] if show and model_use.blob_of(one["command"]) == show.get("blob")), None
+        )
         if show is None or runner is None:
             continue
         its_load = _drift.load_by(runner["command"], ollama["journal"])
@@ -58,7 +61,7 @@ def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
 def key_of(read: Mapping[str, Any], model: str, plan: _planner.Plan, scenario: _planner.Scenario) -> list[Any]:
     """What a figure was measured with, and must be planned with again to count."""
     api, nvml = read["ollama"]["api"], read["nvml"]
-    digest = next((one["digest"] for one in api["models"] if one["name"] in (model, f"{model}:latest")), None)
+    digest = next((one["digest"] for one in api["models"] if model_name.same(model, one["name"])), None)
     return [
         digest,
         api["version"],
@@ -89,12 +92,7 @@ def planned(
 
 
 def _show_of(shows: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
-    return next((shows[each] for each in (name, name.removesuffix(":latest")) if shows.get(each)), None)
-
-
-def _blob(command: Sequence[str]) -> str | None:
-    """The model's file on a runner's command line."""
-    return next((value for name, value in zip(command, command[1:]) if name == "--model"), None)
+    return next((show for model, show in shows.items() if show and model_name.same(model, name)), None)
 
 
 def _allocated_mib(loaded: Mapping[str, Any], its_load: Mapping[str, Any], version: Any) -> float | None:

@@ -32,7 +32,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
 DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
 DAY_S = 86400
-REPLY_TOKENS = 256  # some models never end by themselves
+REQUEST_S = 300
 
 
 def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) -> dict[str, Any]:
@@ -178,51 +178,38 @@ def services(declared: Mapping[str, Any], restart: list[str]) -> dict[str, Any]:
 def load_request(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
     """The load test: one chat more than can run at once, through the backend, or without one straight to Ollama.
 
-    Straight to Ollama each declared model is asked, those that only embed once each and first.
+    Then each other declared model is asked for at Ollama itself, the way it is used, one after another: those that the
+    backend has not used, or without one all but the first that writes.
 
     What a backend gets stays within the profile's context; where its preset does not say where a prompt goes, its own
     bodies are sent.
     """
-    requests = declared["load_requests"] or declared["profile"]["intent"]["num_parallel"] + 1
-    load = dict(declared["backend"]["load"])
-    if not load.get("url"):
-        direct, chats = _direct_load(declared, read)
-        load = {**direct, **load}
-        requests = max(1, (max(requests, chats) if chats else 0) + len(direct["first"]))
-    prompts = declared["load"] if load.get("prompt_at") else _prompts.GUIDE
-    context = {"context_tokens": declared["profile"]["intent"]["num_ctx"]}
-    return {**load, "requests": requests, "concurrency": requests, "prompts": prompts, **context}
-
-
-def _direct_load(declared: Mapping[str, Any], read: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """The requests to Ollama itself, and how many of the declared models are chatted with."""
-    url, shown = declared["ollama"]["url"], read["ollama"]["api"]["show"]
-    embedders = [model for model in declared["models"] if model_use.embeds_only(shown.get(model))]
-    chats = [model for model in declared["models"] if model not in embedders]
-    load = {
-        "url": f"{url}/api/chat",
-        "first": [
-            {"url": f"{url}/api/embed", "body": {"model": model, "input": "Tell me a story"}, "prompt_at": "input"}
-            for model in embedders
-        ],
-        "bodies": [
-            {
-                "model": model,
-                "messages": [{"role": "user", "content": text}],
-                "options": {"num_predict": REPLY_TOKENS},
-            }
-            for text in ("Tell me a story", "What is AI?", "Explain how a GPU works")
-            for model in chats
-        ],
-        "timeout": 120,
-    }
-    return {**load, "prompt_at": "messages.0.content"} if chats else load, len(chats)
+    intent, url, shown = declared["profile"]["intent"], declared["ollama"]["url"], read["ollama"]["api"]["show"]
+    at_once = declared["load_requests"] or intent["num_parallel"] + 1
+    version = _wanted.version_of(declared, read)
+    requests = [
+        {
+            **model_use.request(model, shown.get(model), url, intent["num_ctx"], at_once, version),
+            "prompts": declared["load"],
+        }
+        for model in declared["models"]
+    ]
+    requests.sort(key=lambda request: model_use.embeds_only(shown.get(request["model"])))
+    own = dict(declared["backend"]["load"])
+    if own.get("url") or own.get("bodies"):
+        prompts = declared["load"] if own.get("prompt_at") else _prompts.GUIDE
+        first = {"url": f"{url}/api/chat", "requests": at_once, "prompts": prompts, "context_tokens": intent["num_ctx"]}
+        others, listed_at = requests, f"{url}/api/ps" if requests else None
+    else:
+        first = requests[0] if requests else {"url": f"{url}/api/chat", "requests": 1}
+        others, listed_at = requests[1:], None
+    load = {"timeout": REQUEST_S, **first, **own, "others": others, "listed_at": listed_at}
+    return {**load, "concurrency": load["requests"]}
 
 
 def load_timeout_s(load: Mapping[str, Any]) -> int:
-    """How long a load test may take in all: every request at its own limit, one after the other at worst."""
-    rounds = -(-load["requests"] // load["concurrency"])
-    return int(rounds * float(load.get("timeout") or 300)) + _declare.LOAD_EXTRA_S
+    """How long a load test may take in all: every request at its own limit; those of one model go at once."""
+    return int((1 + len(load["others"])) * float(load["timeout"])) + _declare.LOAD_EXTRA_S
 
 
 def load_needed(verify: str, changed: bool, proven: bool) -> bool:

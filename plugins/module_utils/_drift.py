@@ -18,6 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _wanted,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.unit_environment import last_word
 
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
@@ -69,11 +70,11 @@ def comes_with_requests(row: Mapping[str, Any]) -> bool:
 
 
 def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
-    """What the running system does: settings of the largest runner seen, and its layers.
+    """What the running system does: settings of the largest runner seen that counts, and its layers.
 
     Returns num_ctx_total, num_parallel, num_gpu, num_batch, kv_cache_type (None where neither the command line nor the
     journal has them), `num_ctx` of a slot, `sent` (what is not on the command line), offloaded, offloadable, `runner`
-    (whether one was seen at all).
+    (whether one was seen at all), and of its model `embedder`, `one_slot` (whatever is asked for) and `trained_ctx`.
     """
     journal = after["ollama"]["journal"]
     last = journal["last_load"] or {}
@@ -83,7 +84,8 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     seen += running
     if last.get("command") and (last["started"] or last["command"] in running):
         seen.append(last["command"])
-    command = seen[0] if seen else []
+    shows = after["ollama"]["api"]["show"]
+    command = next(iter(_that_count(seen, (load or {}).get("load") or {}, shows)), [])
     its_load = load_by(command, journal) if seen or not last.get("command") else {}
     sent = its_load.get("sent") or {}
     runner = _journal.runner_settings(command, sent)
@@ -95,7 +97,29 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
         "runner": bool(seen),
         "offloaded": its_load.get("offloaded"),
         "offloadable": its_load.get("offloadable"),
+        "embedder": model_use.is_embedders(command, shows),
+        **_limits(command, shows),
     }
+
+
+def _that_count(commands: list[list[str]], figures: Mapping[str, Any], shows: Mapping[str, Any]) -> list[list[str]]:
+    """Those runners that the profile's settings are about, unless there are no others.
+
+    Not of models that a backend did not use, so that they were asked for besides; and not of those that only embed.
+    """
+    besides = [] if figures.get("model") else [one["model"] for one in figures.get("others") or []]
+    blobs = {(shows.get(model) or {}).get("blob") for model in besides} - {None}
+    commands = [command for command in commands if model_use.blob_of(command) not in blobs] or commands
+    return [command for command in commands if not model_use.is_embedders(command, shows)] or commands
+
+
+def _limits(command: Sequence[str], shows: Mapping[str, Any]) -> dict[str, Any]:
+    """What the model of a runner cannot have, whatever is asked for."""
+    blob = model_use.blob_of(command)
+    known = [show for show in shows.values() if blob and show and show.get("blob") == blob]
+    show: Mapping[str, Any] = known[0] if known else {}
+    one_slot = model_use.has_one_slot(show) or model_use.is_embedders(command, shows)
+    return {"one_slot": one_slot, "trained_ctx": model_use.trained_context(show)}
 
 
 def load_by(command: list[str], journal: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -208,6 +232,8 @@ def _context_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
     else:
         how = f"was sent KvSize:{total}" if "num_ctx_total" in effect["sent"] else f"has -c {total}"
         found = f"runner {how} (= {slot} x {effect['num_parallel']})"
+    if slot == effect["trained_ctx"] and slot < int(wanted):
+        return IN_FORCE, f"{found}, all that the model was trained for"
     return (IN_FORCE if slot == int(wanted) else INSTEAD), found
 
 
@@ -242,6 +268,9 @@ def _batch_row(declared: Mapping[str, Any], read: Mapping[str, Any], effect: Map
         reader = "nobody" if sends is None else "backend"
         return _row("num_batch", str(batch), PARTIAL, NOT_READ_BACK, reader, "profile", seen)
     how = f"runner {'was sent BatchSize:' if 'num_batch' in effect['sent'] else 'has -b '}{found}"
+    if effect["embedder"]:
+        why = f"{how}, which Ollama chooses for a model that only embeds"
+        return _row("num_batch", str(batch), NO_EFFECT, why, "nobody", "profile", seen)
     if found == batch:
         pinned = "" if sends == batch else ", by Ollama's own choice"
         return _row("num_batch", str(batch), IN_FORCE, how + pinned, "Ollama" if pinned else "backend", "profile", seen)
@@ -308,6 +337,8 @@ def _server_state(
     if name == "OLLAMA_NUM_PARALLEL" and effect["num_parallel"] is not None:
         slots = effect["num_parallel"]
         how = f"was sent Parallel:{slots}" if "num_parallel" in effect["sent"] else f"has -np {slots}"
+        if slots == 1 and effect["one_slot"]:
+            return IN_FORCE, f"runner {how}, as any of this kind of model", None
         return (IN_FORCE if str(slots) == wanted else INSTEAD), f"runner {how}", None
     if name == "OLLAMA_KV_CACHE_TYPE" and effect["kv_cache_type"] is not None:
         return (
@@ -315,6 +346,8 @@ def _server_state(
             f"the cache is {effect['kv_cache_type']}",
             None,
         )
+    if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and slot == effect["trained_ctx"] and slot < int(wanted):
+        return IN_FORCE, f"the context is {slot}, all that the model was trained for", None
     if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and str(slot) != wanted:
         return INSTEAD, f"requests carry their own num_ctx: {slot}", _sender(declared, read, "num_ctx", slot)
     if name in config:

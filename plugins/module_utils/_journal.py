@@ -224,9 +224,9 @@ def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secr
     line}: one for each load that failed, however many lines tell of it, with the plainest of them; severity is fatal,
     recovered or warning; of a line what `mask` leaves), `tokens_per_s` (of each answered request), `worked_at` (when a
     load or an answer last worked), `longest_prompt` (tokens that a request made the model read; None without such
-    lines), `longest_sent` and `most_reused` (of a whole prompt, and of one from the cache; None likewise), `truncated`
-    (how many prompts were too long for their slot and were shortened) and `lines` (how many are surely the server's or
-    a runner's).
+    lines), `longest_prompts` ([at, tokens] of each that was longer than all before it), `longest_sent` and
+    `most_reused` (of a whole prompt, and of one from the cache; None likewise), `truncated` (how many prompts were too
+    long for their slot and were shortened) and `lines` (how many are surely the server's or a runner's).
     """
     reader = _Reader(mask)
     for at, line in lines:
@@ -241,7 +241,7 @@ class _Reader:
         self.facts: dict[str, Any] = {"server_config": None, "server_at": None, "loads": [], "failures": []}
         self.facts["discovered"] = []
         self.facts.update(tokens_per_s=[], worked_at=None, longest_prompt=None, truncated=0, lines=0)
-        self.facts.update(longest_sent=None, most_reused=None)
+        self.facts.update(longest_prompts=[], longest_sent=None, most_reused=None)
         self._mask, self._reuse = mask, PromptReuse()
         self._pending: list[dict[str, Any]] = []  # failures of the present load: a retry may yet recover them
         self._undiscovered: list[dict[str, Any]] = []
@@ -335,7 +335,10 @@ class _Reader:
             self.facts["worked_at"] = at
         prompt = PROMPT_EVAL.search(words)
         if prompt:
-            self.facts["longest_prompt"] = max(self.facts["longest_prompt"] or 0, int(prompt.group(1)))
+            tokens = int(prompt.group(1))
+            if tokens > (self.facts["longest_prompt"] or 0):
+                self.facts["longest_prompt"] = tokens
+                self.facts["longest_prompts"].append([at, tokens])
         self._reuse.read(words)
         self.facts.update(longest_sent=self._reuse.longest_sent, most_reused=self._reuse.most_reused)
         self.facts["truncated"] += bool(TRUNCATED.match(words))

@@ -18,10 +18,14 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _prompts, _secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_name
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.used_models import UsedModels
 
 NO_ANSWER = "no answer"
 DISTINCT_ERRORS = 20  # told
 FORGET_S = 10
+SETTLE_S = 0.5
+LOOK_EVERY_S = 1
 GONE = 404
 COUNTED_ERRORS = 1000  # kept apart; they may name what differs at each request
 
@@ -29,8 +33,6 @@ COUNTED_ERRORS = 1000  # kept apart; they may name what differs at each request
 @dataclass(frozen=True)
 class Load:
     """What to send. A body that is a dict goes as JSON; bodies are used in turn.
-
-    `first`: {url, body, prompt_at}, requests to other addresses that go before those, once each, and are counted.
 
     With `prompts` other than `guide` each body is a template: its text at `prompt_at` is replaced by one that fills a
     slot's context of `context_tokens`, or a part of it (see `_prompts`), always the same for the same `seed`; with
@@ -43,7 +45,6 @@ class Load:
 
     url: str
     method: str = "POST"
-    first: Sequence[Mapping[str, Any]] = ()
     bodies: Sequence[Any] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     expect_status: int = 200
@@ -62,12 +63,6 @@ class Load:
 
     def body(self, index: int) -> Any:
         """The body of the request number `index`."""
-        if 0 <= index < len(self.first):
-            other = self.first[index]
-            return _prompts.with_prompt(
-                other["body"], other["prompt_at"], lambda words: _prompts.told_apart(words, f"{self.seed}/{other}")
-            )
-        index -= len(self.first) if index >= 0 else 0
         body = self.bodies[index % len(self.bodies)] if self.bodies else None
         tokens = _prompts.tokens_of(self.prompts, self.context_tokens, index, self.seed)
         if body is None or self.prompt_at is None:
@@ -78,10 +73,6 @@ class Load:
             self.prompt_at,
             lambda words: _prompts.told_apart(words, seed) if tokens is None else _prompts.text(tokens, seed),
         )
-
-    def address(self, index: int) -> str:
-        """Where the request number `index` goes."""
-        return str(self.first[index]["url"]) if 0 <= index < len(self.first) else self.url
 
     @property
     def longest_asked(self) -> int | None:
@@ -187,6 +178,12 @@ class LoadRun:
     def running(self) -> bool:
         return any(thread.is_alive() for thread in self._threads)
 
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Until it has ended, or for so long."""
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+
     def result(self) -> dict[str, Any]:
         """The figures; call it when the load no longer runs. The time of a warm-up is not in `wall_s`."""
         about = {"seed": self._load.seed, "longest_asked_tokens": self._load.longest_asked}
@@ -218,6 +215,68 @@ class LoadRun:
                 return None
             index = next(self._indices)
         return index if self.requests is None or index < self.requests else None
+
+
+class LoadOfModels:
+    """A load, and when it has ended further ones for single models of Ollama, one after another.
+
+    `model`: the one that the load itself asks Ollama for; None where a backend chooses. `others`: the further models,
+    each with its load. `listed_at`: where Ollama lists what is loaded, of which those that the load made it use need no
+    further one; where it does not tell, none is sent.
+    """
+
+    def __init__(
+        self, load: Load, model: str | None, others: Sequence[tuple[str, Load]], listed_at: str | None
+    ) -> None:
+        self._model, self._others = model, others
+        self._used = UsedModels(listed_at) if listed_at else None
+        self._run, self._more = LoadRun(load), list[tuple[str, LoadRun]]()
+        self._thread = threading.Thread(target=self._go_on, daemon=True)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
+    def done(self) -> int:
+        return sum(run.done for run in self._runs())
+
+    @property
+    def requests(self) -> int | None:
+        """Of the loads that have begun; None where one goes by time."""
+        counts = [run.requests for run in self._runs()]
+        return None if None in counts else sum(filter(None, counts))
+
+    def result(self) -> dict[str, Any]:
+        """The figures of the load, with `model`; `others`: those of each further model.
+
+        `loaded`: the models that answered for themselves, and those that the load made Ollama use; None where Ollama
+        did not tell.
+        """
+        figures = {"model": self._model, **self._run.result()}
+        others = [{"model": model, **run.result()} for model, run in self._more]
+        loaded = {one["model"] for one in [figures, *others] if one["model"] and one["ok"]}
+        used = set() if self._used is None else self._used.names
+        return {**figures, "others": others, "loaded": None if used is None else sorted(loaded | used)}
+
+    def _runs(self) -> list[LoadRun]:
+        return [self._run, *(run for _model, run in self._more)]
+
+    def _go_on(self) -> None:
+        while self._run.running:
+            if self._used:
+                self._used.look()
+            self._run.wait(LOOK_EVERY_S)
+        used: set[str] | None = set()
+        if self._used:
+            time.sleep(SETTLE_S)  # Ollama notes shortly after an answer that a model was used
+            self._used.look()
+            used = self._used.names
+        for model, load in self._others if used is not None else ():
+            if not model_name.listed(model, used or ()):
+                self._more.append((model, LoadRun(load)))
+                self._more[-1][1].wait()
 
 
 def not_forgotten(load: Load) -> list[str]:
@@ -280,9 +339,7 @@ def _send(load: Load, index: int) -> Outcome:
     headers = {**headers, **load.headers}
     started = time.monotonic()
     try:
-        answer = _http.request(
-            load.address(index), method=load.method, body=body, headers=headers, timeout=load.timeout
-        )
+        answer = _http.request(load.url, method=load.method, body=body, headers=headers, timeout=load.timeout)
     except _http.HttpError as problem:
         return Outcome(time.monotonic() - started, None, str(problem))
     error = None

@@ -252,7 +252,9 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
     load, journal = record["load"], record["journal"]
     if not load:
         return None
-    text = f"{load['requests']} chats at once, {load['wall_s']:.0f} s: {load['failed']} errors"
+    embeds = (record.get("effects") or {}).get("embedder")
+    what = f"{load['requests']} chats at once" if not embeds else f"embeddings{_up_to(load)}"
+    text = f"{what}, {load['wall_s']:.0f} s: {load['failed']} errors"
     if journal:
         text += f", {_evidence.fatal_text(journal, load['requests'] > 0)}"
     if journal and not journal.get("not_read"):
@@ -267,9 +269,18 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
             text += f", up to {journal['most_reused']} tokens of a prompt from the cache"
         if journal.get("truncated"):
             text += f", {journal['truncated']} prompts shortened"
+    if load.get("others"):
+        others = [f"{one['model']} ({one['ok']} of {one['requests']}{_up_to(one)})" for one in load["others"]]
+        text += f"; then, one after another: {', '.join(others)}"
     if load.get("not_forgotten"):
         text += f", {len(load['not_forgotten'])} chats stay with the backend: {load['not_forgotten'][0]}"
     return text
+
+
+def _up_to(figures: Mapping[str, Any]) -> str:
+    """The longest prompt as answers tell it."""
+    longest = figures.get("longest_prompt_tokens")
+    return f" of up to {longest} tokens" if longest else ""
 
 
 def _speed_text(record: Mapping[str, Any]) -> str | None:

@@ -15,6 +15,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import n
 SCHEMA = 1
 MODELS_A_GPU = 3  # what Ollama keeps loaded where nothing is said (server/sched.go)
 PROVING = ("sampled", "bounded")
+SETTLE_S = 0.5  # a runner's line may come after the answer
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 
 
@@ -71,14 +72,39 @@ def judge_load(
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
     elif effect["offloaded"] is None and not fully_on_gpu(after):
         doubts.append("how many layers are on the GPU was not read back")
-    if not declared["backend"]["load"].get("url") and not _evidence.not_read(journal):
-        missing = model_use.not_loaded(declared["models"], (before or after)["ollama"], after["ollama"])
-        doubts += [f"{model} was not loaded in the test, so nothing is proven of it" for model in missing]
-    reused = (journal.get("longest_prompt"), journal.get("most_reused"))
-    doubts += filter(None, [prompt_reuse.doubt(figures.get("longest_asked_tokens"), *reused)])
+    doubts += _unloaded(declared["models"], figures)
+    doubts += _unfilled(figures, journal)
     if declared["profile"]["max_used_mib"] is None:
         doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
     return ("inconclusive", doubts) if doubts else ("pass", [])
+
+
+def _unloaded(models: Sequence[str], figures: Mapping[str, Any]) -> list[str]:
+    """The declared models that a load made Ollama load none of, or that this is not known of."""
+    if not figures or not models:
+        return []
+    loaded = figures.get("loaded")
+    if loaded is None:
+        return [f"Ollama did not tell which models it had loaded, so nothing is proven of {', '.join(models)}"]
+    missing = model_use.not_loaded(models, loaded)
+    return [f"{model} was not loaded in the test, so nothing is proven of it" for model in missing]
+
+
+def _unfilled(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> list[str]:
+    """What was asked of with prompts that did not fill its context: the load, and each further model.
+
+    The log tells what was evaluated, but not for whom: of the load counts what came before its end. Of a model that was
+    asked for itself the answers tell how long the prompts were.
+    """
+    end = float(figures.get("finished_epoch") or 0) + SETTLE_S
+    by_log = [tokens for at, tokens in journal.get("longest_prompts") or [] if at <= end]
+    told = [figures.get("longest_prompt_tokens"), *by_log[-1:]]
+    evaluated = min((tokens for tokens in told if tokens), default=None)
+    doubts = [prompt_reuse.doubt(figures.get("longest_asked_tokens"), evaluated, journal.get("most_reused"))]
+    for one in figures.get("others") or []:
+        doubt = prompt_reuse.doubt(one.get("longest_asked_tokens"), one.get("longest_prompt_tokens"), None)
+        doubts.append(doubt and f"{one['model']}: {doubt}")
+    return [doubt for doubt in doubts if doubt]
 
 
 def holders(load: Mapping[str, Any]) -> list[str]:
@@ -145,13 +171,13 @@ def plainest_failure(failures: Sequence[Mapping[str, Any]]) -> str:
 def planned_loads(declared: Mapping[str, Any], turns: int) -> int:
     """How many loads of models a test of so many turns may need.
 
-    One for each model that the host serves. Where fewer may be loaded at a time, they push each other out: a turn
-    through a backend then loads every model anew, and a chat straight with Ollama its own.
+    One for each model that the host serves, since Ollama itself is asked for them one after another. Where fewer may be
+    loaded at a time, those that a backend uses push each other out, and each of its turns loads them anew.
     """
     models = max(1, len(declared["models"]))
     if (declared["profile"]["intent"].get("max_loaded_models") or MODELS_A_GPU) >= models:
         return models
-    return turns * (models if declared["backend"]["load"].get("url") else 1)
+    return turns * models if declared["backend"]["load"].get("url") else models
 
 
 def reloads_beyond_plan(declared: Mapping[str, Any], journal: Mapping[str, Any], turns: int) -> int:
@@ -161,13 +187,8 @@ def reloads_beyond_plan(declared: Mapping[str, Any], journal: Mapping[str, Any],
 
 def reloads(journal: Mapping[str, Any]) -> int:
     """Loads that worked of a model that had been loaded before, during the test."""
-    loaded = [_model_of(load["command"]) for load in journal["loads"] if load["started"]]
+    loaded = [model_use.blob_of(load["command"]) for load in journal["loads"] if load["started"]]
     return len(loaded) - len(set(loaded))
-
-
-def _model_of(command: Sequence[str]) -> str | None:
-    """The model's file on a runner's command line."""
-    return next((value for name, value in zip(command, command[1:]) if name == "--model"), None)
 
 
 def fully_on_gpu(after: Mapping[str, Any]) -> bool:
@@ -222,8 +243,8 @@ def before_text(read: Mapping[str, Any], after: Mapping[str, Any] | None = None)
     if _evidence.not_read(journal):
         return "not read"
     loads = after["ollama"]["journal"]["loads"] if after else []
-    models = {_model_of(load["command"]) for load in loads}
-    same = [load for load in journal["loads"] if _model_of(load["command"]) in models]
+    models = {model_use.blob_of(load["command"]) for load in loads}
+    same = [load for load in journal["loads"] if model_use.blob_of(load["command"]) in models]
     speeds = [speed for load in same for speed in load["tokens_per_s"]]
     speed = speed_of({"tokens_per_s": speeds} if models else journal)
     others = "not with this model" if journal["tokens_per_s"] else "no requests seen"

@@ -51,26 +51,6 @@ options:
         type: str
         choices: [GET, POST, PUT]
         default: POST
-      first:
-        description:
-          - Requests to other addresses, such as of a model that only embeds, once each and before the others. They
-            count among O(load.requests), and a few words of its own go before the text at C(prompt_at).
-        type: list
-        elements: dict
-        default: []
-        suboptions:
-          url:
-            description: Where to send it.
-            type: str
-            required: true
-          body:
-            description: What to send, as JSON.
-            type: dict
-            required: true
-          prompt_at:
-            description: Where in the body its text is, such as V(input).
-            type: str
-            required: true
       bodies:
         description: Bodies, used in turn. A string is sent as it is, anything else as JSON.
         type: list
@@ -124,6 +104,55 @@ options:
           - The same seed sends the same prompts of the same lengths in the same order.
           - Without one each run draws its own, since a server need not read again what it has in its prompt cache.
         type: int
+      model:
+        description:
+          - The model of Ollama's that the bodies ask for, where O(load.url) is Ollama's own.
+          - Where a good answer came, the model is among C(load.loaded).
+        type: str
+      others:
+        description:
+          - Further models, for which Ollama itself is asked when the other requests have ended, one after another and
+            each with so many requests at once. They have figures of their own.
+          - Those at the address of O(load.url) get O(load.headers) too.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          model:
+            description: Its name.
+            type: str
+            required: true
+          url:
+            description: Where to send the requests.
+            type: str
+            required: true
+          bodies:
+            description: Bodies, used in turn, with O(load.prompts) as for the others.
+            type: list
+            elements: dict
+            required: true
+          prompt_at:
+            description: Where in a body the prompt goes, such as V(input).
+            type: str
+            required: true
+          prompts:
+            description: As O(load.prompts).
+            type: str
+            choices: [guide, mixed, fill]
+            default: guide
+          context_tokens:
+            description: The context of one slot in tokens.
+            type: int
+            required: true
+          requests:
+            description: How many requests are sent at once.
+            type: int
+            default: 1
+      listed_at:
+        description:
+          - Where Ollama lists what it has loaded (C(/api/ps)), which is looked at once a second during the load. One of
+            O(load.others) that was used meanwhile is not asked for again.
+        type: str
       warm_up:
         description:
           - How many requests go first, one by one. Memory is sampled, but they are in no figure of O(load) unless they
@@ -300,6 +329,9 @@ load:
     - C(first_token_p50_s) and C(first_token_p95_s) are there where answers come line by line; C(reply_tokens),
       C(longest_prompt_tokens) and C(tokens_per_s) (of an answer, on average) where Ollama's own answers tell them.
     - C(seed) is what the prompts were made of, C(longest_asked_tokens) is how long the longest was.
+    - C(others) are the same figures of each further model that was asked for, with its C(model). C(loaded) names the
+      models that answered for themselves, and with O(load.listed_at) those that Ollama used besides; V(null) where
+      Ollama did not tell.
     - V(null) without O(load), or if NVML could not be read, because no load is sent then.
   returned: always, except in check mode
   type: dict
@@ -324,12 +356,16 @@ load:
     finished_epoch: 1769890506.3
     seed: 1804289383
     longest_asked_tokens: 3584
+    model: null
+    others: []
+    loaded: ["llama3.1:8b-instruct-q8_0"]
 """
 
 import contextlib  # noqa: E402
 import random  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
+from urllib.parse import urlsplit  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
@@ -346,6 +382,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
 
 SETTLE_S = 0.5
 SEEDS = 2**31
+OF_MODELS = ("model", "others", "listed_at")
 
 
 def problems_of(wanted: dict[str, Any]) -> list[str]:
@@ -371,11 +408,11 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
     ]
     if load:
         try:
-            for url in (load["url"], *(request["url"] for request in load["first"])):
-                _http.check_url(url)
+            for request in (load, *load["others"]):
+                _http.check_url(request["url"])
         except _http.HttpError as problem:
             problems.append(f"load.url is {_secrets.without_secrets(load['url'])}: {problem}")
-        problems += template_problems(load)
+        problems += [problem for request in (load, *load["others"]) for problem in template_problems(request)]
     path_problem = _progress.problem_of(wanted["progress_path"])
     return [*problems, path_problem] if path_problem else problems
 
@@ -402,12 +439,14 @@ def measure(
     known = _secrets.secrets_of_host(wanted["private_units"], wanted["private_files"])
     private = None if wanted["show_secrets"] else frozenset(known)
     sampler = _sampler.Sampler(wanted["gpus"], wanted["interval_ms"], wanted["bindings_path"])
-    run: _load.LoadRun | None = None
+    run: _load.LoadOfModels | None = None
     with contextlib.closing(sampler):
         try:
             sampler.start()
             if wanted["load"]:
-                run = _load.LoadRun(load_of(wanted["load"], private))
+                load = wanted["load"]
+                first, others = load_of(load, private), others_of(load, private)
+                run = _load.LoadOfModels(first, load["model"], others, load["listed_at"])
             until = time.monotonic() + (wanted["duration"] or 0)
             renewal = _lease.Renewal(wanted["renew"])
             while (run and run.running) or time.monotonic() < until:
@@ -435,10 +474,32 @@ def keep_lease(renewal: _lease.Renewal, at_once: bool = False) -> None:
 
 
 def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset()) -> _load.Load:
+    given = {name: value for name, value in options.items() if name not in OF_MODELS}
     headers = {name: str(value) for name, value in options["headers"].items()}
-    given = {**options, "headers": headers, "requests": options["requests"] or options["concurrency"]}
+    given.update(headers=headers, requests=options["requests"] or options["concurrency"], private=private)
     given["seed"] = random.SystemRandom().randrange(SEEDS) if options["seed"] is None else options["seed"]
-    return _load.Load(**{**given, "context_tokens": options["context_tokens"] or 0, "private": private})
+    return _load.Load(**{**given, "context_tokens": options["context_tokens"] or 0})
+
+
+def others_of(options: dict[str, Any], private: frozenset[str] | None) -> list[tuple[str, _load.Load]]:
+    """The loads of further models; names of one model share a runner and its prompt cache, so each has its own seed."""
+    place = urlsplit(options["url"]).netloc
+    return [
+        (
+            other["model"],
+            load_of(
+                {
+                    **{name: value for name, value in other.items() if name != "model"},
+                    "concurrency": other["requests"],
+                    "timeout": options["timeout"],
+                    "headers": options["headers"] if urlsplit(other["url"]).netloc == place else {},
+                    "seed": None if options["seed"] is None else options["seed"] + number,
+                },
+                private,
+            ),
+        )
+        for number, other in enumerate(options["others"], 1)
+    ]
 
 
 def failures_of(
@@ -448,9 +509,11 @@ def failures_of(
     max_used_mib: int | None,
 ) -> list[str]:
     failures = [str(nvml_problem)] if nvml_problem else _sampler.breaches(gpus, max_used_mib)
-    if load and load["failed"]:
-        others = f" (and {len(load['errors']) - 1} other errors)" if len(load["errors"]) > 1 else ""
-        failures.append(f"{load['failed']} of {load['requests']} requests failed: {load['errors'][0]}{others}")
+    for one in [load, *load["others"]] if load else []:
+        if one["failed"]:
+            more = f" (and {len(one['errors']) - 1} other errors)" if len(one["errors"]) > 1 else ""
+            asked = "" if one is load else f"{one['model']}, asked for at Ollama itself: "
+            failures.append(f"{asked}{one['failed']} of {one['requests']} requests failed: {one['errors'][0]}{more}")
     return failures
 
 
@@ -466,16 +529,6 @@ def main() -> None:
                 "options": {
                     "url": {"type": "str", "required": True},
                     "method": {"type": "str", "choices": ["GET", "POST", "PUT"], "default": "POST"},
-                    "first": {
-                        "type": "list",
-                        "elements": "dict",
-                        "default": [],
-                        "options": {
-                            "url": {"type": "str", "required": True},
-                            "body": {"type": "dict", "required": True},
-                            "prompt_at": {"type": "str", "required": True},
-                        },
-                    },
                     "bodies": {"type": "list", "elements": "raw", "default": []},
                     "headers": {"type": "dict", "default": {}, "no_log": True},
                     "expect_status": {"type": "int", "default": 200},
@@ -486,6 +539,22 @@ def main() -> None:
                     "prompt_at": {"type": "str"},
                     "context_tokens": {"type": "int", "no_log": False},
                     "seed": {"type": "int"},
+                    "model": {"type": "str"},
+                    "others": {
+                        "type": "list",
+                        "elements": "dict",
+                        "default": [],
+                        "options": {
+                            "model": {"type": "str", "required": True},
+                            "url": {"type": "str", "required": True},
+                            "bodies": {"type": "list", "elements": "dict", "required": True},
+                            "prompt_at": {"type": "str", "required": True},
+                            "prompts": {"type": "str", "choices": list(_prompts.KINDS), "default": _prompts.GUIDE},
+                            "context_tokens": {"type": "int", "required": True, "no_log": False},
+                            "requests": {"type": "int", "default": 1},
+                        },
+                    },
+                    "listed_at": {"type": "str"},
                     "warm_up": {"type": "int", "default": 0},
                     "ramp": {"type": "float", "default": 0},
                     "duration": {"type": "float"},

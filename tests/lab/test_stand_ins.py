@@ -336,6 +336,7 @@ def test_an_embedder_has_one_slot_no_cache_and_no_words(lab: Lab) -> None:
     assert ollama.post("/api/embed", model="nomic-embed-text", input="a")[0] == 200
     command = runner_command(ollama)
     assert (argument(command, "-c"), argument(command, "-np"), argument(command, "-ub")) == ("2048", "1", "2048")
+    assert "--embedding" in command
     (loaded,) = ollama.get("/api/ps")["models"]
     assert (loaded["name"], round(loaded["size_vram"] / 1024**2)) == ("nomic-embed-text:latest", 312)
     assert lab.gpu.used_mib() == 312 + 305
@@ -345,6 +346,35 @@ def test_an_embedder_has_one_slot_no_cache_and_no_words(lab: Lab) -> None:
     assert ollama.post("/api/show", model="nomic-embed-text")[1]["capabilities"] == ["embedding"]
     status, answer = ollama.chat("nomic-embed-text")
     assert (status, answer["error"]) == (400, '"nomic-embed-text" does not support chat')
+
+
+@pytest.mark.parametrize(
+    ("characters", "options", "tokens"),
+    [
+        (4 * 100, {}, 108),
+        (4 * 9000, {}, 2048),  # the context that it was trained for
+        (4 * 9000, {"num_ctx": 1024}, 1024),
+        (4 * 9000, {"num_batch": 512}, 512),  # llama-server refuses more, and Ollama tries again with less
+    ],
+)
+def test_a_text_to_embed_is_cut_to_what_the_runner_reads_at_once(
+    lab: Lab, characters: int, options: dict[str, Any], tokens: int
+) -> None:
+    ollama = lab.ollama(OLLAMA_CONTEXT_LENGTH="4096")
+    status, answer = ollama.post("/api/embed", model="nomic-embed-text", input="x" * characters, options=options)
+    assert (status, answer["prompt_eval_count"], len(answer["embeddings"])) == (200, tokens, 1)
+    assert f"task.n_tokens = {tokens}" in ollama.log
+
+
+def test_what_is_listed_has_the_name_that_was_asked_for_and_expires_later_with_each_use(lab: Lab) -> None:
+    ollama = lab.ollama(OLLAMA_KEEP_ALIVE="-1")
+    assert ollama.post("/api/copy", source="qwen2.5:3b", destination="own")[0] == 200
+    assert ollama.chat("own")[0] == 200
+    (first,), (again,) = ollama.get("/api/ps")["models"], ollama.get("/api/ps")["models"]
+    assert first["name"] == "own:latest"
+    assert first["expires_at"] == again["expires_at"] > "2300"
+    assert ollama.chat("own")[0] == 200
+    assert ollama.get("/api/ps")["models"][0]["expires_at"] > first["expires_at"]
 
 
 def test_derived_models(lab: Lab) -> None:

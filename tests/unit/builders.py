@@ -238,6 +238,10 @@ def load(**changes: Any) -> dict[str, Any]:
             "max_s": 6.2,
             "wall_s": 41.3,
             "started_epoch": NOW,
+            "finished_epoch": NOW + 41.3,
+            "model": None,
+            "others": [],
+            "loaded": [MODEL],
         },
     }
     return changed(result, {path.replace("__", "."): value for path, value in changes.items()})

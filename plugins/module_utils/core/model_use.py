@@ -8,6 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils._architectures import SINGLE_SLOT_FAMILIES
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_name
+
+TEXTS = ("Tell me a story", "What is AI?", "Explain how a GPU works")
+REPLY_TOKENS = 256  # some models never end by themselves
+EMBED_SINCE: _settings.Version = (0, 2, 6)  # /api/embed; /api/embeddings before
+EMBEDDER_BATCH = 2048  # what an embedder reads at once, unless told otherwise: no longer text is evaluated
 EMBEDDER_FAMILIES = {"bert", "nomic-bert", "nomic-bert-moe"}
 CLOUD_SUFFIXES = (":cloud", "-cloud")
 
@@ -26,9 +34,59 @@ def embeds_only(shown: Mapping[str, Any] | None) -> bool:
     return str((shown.get("details") or {}).get("family")) in EMBEDDER_FAMILIES
 
 
+def request(
+    model: str, shown: Mapping[str, Any] | None, url: str, num_ctx: int, at_once: int, version: _settings.Version | None
+) -> dict[str, Any]:
+    """How Ollama itself is asked for a model: `model` and the request of a load for gpu_memory_assert.
+
+    A model that writes gets `at_once` requests, one that only embeds has one slot whatever is declared, and gets one.
+    No option that changes memory is sent: the server's own settings must hold for a client that says nothing.
+    """
+    shown = shown or {}
+    context = min(num_ctx, trained_context(shown) or num_ctx)
+    if embeds_only(shown):
+        old = version is not None and version < EMBED_SINCE
+        path, prompt_at = ("embeddings", "prompt") if old else ("embed", "input")
+        return {
+            "model": model,
+            "url": f"{url}/api/{path}",
+            "bodies": [{"model": model, prompt_at: TEXTS[0]}],
+            "prompt_at": prompt_at,
+            "context_tokens": min(context, EMBEDDER_BATCH),
+            "requests": 1,
+        }
+    chats = "completion" in (shown.get("capabilities") or ["completion"])
+    common = {"model": model, "options": {"num_predict": REPLY_TOKENS}}
+    return {
+        "model": model,
+        "url": f"{url}/api/{'chat' if chats else 'generate'}",
+        "bodies": [
+            {**common, **({"messages": [{"role": "user", "content": text}]} if chats else {"prompt": text})}
+            for text in TEXTS
+        ],
+        "prompt_at": "messages.0.content" if chats else "prompt",
+        "context_tokens": context,
+        "requests": at_once,
+    }
+
+
+def has_one_slot(shown: Mapping[str, Any]) -> bool:
+    """Whether Ollama starts a model with one slot, whatever is asked for (server/sched.go)."""
+    details, info = shown.get("details") or {}, shown.get("model_info") or {}
+    families = {details.get("family"), *(details.get("families") or ()), info.get("general.architecture")}
+    return bool(families & SINGLE_SLOT_FAMILIES) or embeds_only(shown)
+
+
+def trained_context(shown: Mapping[str, Any]) -> int | None:
+    """The longest context that a model was trained for; no runner gets more."""
+    info = shown.get("model_info") or {}
+    found = info.get(f"{info.get('general.architecture')}.context_length")
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def listed(model: str, models: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The model in what /api/tags lists, by its name with or without the tag `latest`."""
-    return next((one for one in models if one["name"] in (model, f"{model}:latest")), None)
+    """The model in what /api/tags lists, by its name as Ollama reads it."""
+    return next((one for one in models if model_name.same(model, str(one["name"]))), None)
 
 
 def is_elsewhere(model: str, models: Sequence[Mapping[str, Any]]) -> bool:
@@ -37,14 +95,19 @@ def is_elsewhere(model: str, models: Sequence[Mapping[str, Any]]) -> bool:
     return bool(found.get("remote")) if found else model.endswith(CLOUD_SUFFIXES)
 
 
-def not_loaded(models: Sequence[str], before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """The models that no answer of /api/ps lists and of whose file no runner was started.
+def is_embedders(command: Sequence[str], shows: Mapping[str, Any]) -> bool:
+    """Whether a runner was started for a model that only embeds; before 0.30 its command line has the file alone."""
+    if "--embedding" in command:
+        return True
+    blob = blob_of(command)
+    return any(blob and show and show.get("blob") == blob and embeds_only(show) for show in shows.values())
 
-    `before` and `after`: `ollama` of gpu_memory_info; the journal of `after` begins with the load test.
-    """
-    loaded = [one for read in (before, after) for one in read["api"]["loaded"]]
-    commands = [load["command"] for load in after["journal"]["loads"]]
-    files = {command[place + 1] for command in commands for place, word in enumerate(command[:-1]) if word == "--model"}
-    blobs = {model: (after["api"]["show"].get(model) or {}).get("blob") for model in models}
-    # A model whose file is not known may be any of those that were started.
-    return [model for model in models if not listed(model, loaded) and blobs[model] and blobs[model] not in files]
+
+def blob_of(command: Sequence[str]) -> str | None:
+    """The model's file on a runner's command line."""
+    return next((value for name, value in zip(command, command[1:]) if name == "--model"), None)
+
+
+def not_loaded(models: Sequence[str], loaded: Sequence[str]) -> list[str]:
+    """The models that are none of those loaded."""
+    return [model for model in models if not model_name.listed(model, loaded)]

@@ -9,7 +9,6 @@ import http.server
 import json
 import math
 import os
-import random
 import select
 import signal
 import socket
@@ -28,6 +27,7 @@ import scheduler_until_024
 import settings
 from lab import Json
 from releases import Release, release_of
+from runner import tokens_in
 from scheduler import Options, Refused, Request
 from settings import log
 
@@ -113,10 +113,13 @@ def full_name(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def now(later_s: float = 0) -> str:
-    """RFC 3339 as Go writes it; for ever is the year 2318 there too."""
-    later_s = min(later_s, 292 * 365.25 * 86400)
-    moment = datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=later_s)
+def now() -> str:
+    return rfc3339(time.time())
+
+
+def rfc3339(epoch: float) -> str:
+    """As Go writes it."""
+    moment = datetime.datetime.fromtimestamp(epoch, datetime.timezone.utc)
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
 
 
@@ -158,6 +161,11 @@ def read_options(model: Model, request: Json, default_context: int) -> tuple[Opt
         if key in merged:
             setattr(options, key, merged[key])
     return options, merged
+
+
+def cut(text: str, tokens: int) -> str:
+    """A text of so many tokens at most."""
+    return text if tokens_in(text) <= tokens else text[: max(tokens - tokens_in(""), 0) * 4]
 
 
 def keep_alive(value: object) -> float | None:
@@ -210,27 +218,58 @@ class Ollama:
     def running(self) -> list[Json]:
         found = []
         for runner in list(self.scheduler.loaded.values()):
-            model = next(each for each in self.library.all() if each.blob.digest == runner.blob.digest)
+            model = self.library.find(runner.name)
+            if model is None:
+                continue
             size, on_gpu = runner.size()
-            left = runner.alive_s if runner.requests > 0 else max(runner.expires_at - time.time(), 0)
+            in_use = time.time() + min(runner.alive_s, scheduler.LONGEST_S)
+            expires = in_use if runner.expires_at == math.inf else runner.expires_at
             found.append({
                 "name": model.name, "model": model.name, "size": size, "digest": model.digest,
-                "details": model.details(), "expires_at": now(left), "size_vram": on_gpu,
+                "details": model.details(), "expires_at": rfc3339(expires), "size_vram": on_gpu,
                 "context_length": runner.num_ctx,
             })  # fmt: skip
         return found
+
+    def _acquire(self, model: Model, body: Json, client_gone: Callable[[], bool]) -> tuple[scheduler.Runner, Json]:
+        """A runner with the options of a request, and those."""
+        try:
+            options, merged = read_options(model, body.get("options") or {}, self.scheduler.default_context)
+            alive_s = keep_alive(body.get("keep_alive"))
+        except ValueError as error:
+            raise Refused(500 if "option" in str(error) else 400, str(error)) from None
+        return self.scheduler.acquire(Request(model.name, model.blob, options, alive_s, client_gone)), merged
+
+    def embed(self, model: Model, body: Json, texts: list[str], client_gone: Callable[[], bool]) -> Json:
+        """What /api/embed answers. A text is cut to the context, and where it is longer than a batch, to that."""
+        start = time.monotonic()
+        runner, _ = self._acquire(model, body, client_gone)
+        loaded = time.monotonic()
+        try:
+            found = [self._embed_one(runner, cut(text, runner.num_ctx)) for text in texts]
+        finally:
+            self.scheduler.give_back(runner)
+        return {
+            "model": body["model"],
+            "embeddings": [vector for vector, _ in found],
+            "total_duration": nanoseconds((time.monotonic() - start) * lab.speedup()),
+            "load_duration": nanoseconds((loaded - start) * lab.speedup()),
+            "prompt_eval_count": sum(tokens for _, tokens in found),
+        }
+
+    @staticmethod
+    def _embed_one(runner: scheduler.Runner, text: str) -> tuple[list[float], int]:
+        try:
+            return runner.embed(text)
+        except Refused:
+            return runner.embed(cut(text, runner.options.num_batch))
 
     def write(
         self, model: Model, body: Json, prompt: str, client_gone: Callable[[], bool]
     ) -> Iterator[tuple[str, Json]]:
         """Pieces of the reply, then an empty one with the figures. Refused if it comes to nothing."""
         start = time.monotonic()
-        try:
-            options, merged = read_options(model, body.get("options") or {}, self.scheduler.default_context)
-            alive_s = keep_alive(body.get("keep_alive"))
-        except ValueError as error:
-            raise Refused(500 if "option" in str(error) else 400, str(error)) from None
-        runner = self.scheduler.acquire(Request(model.blob, options, alive_s, client_gone))
+        runner, merged = self._acquire(model, body, client_gone)
         loaded = time.monotonic()
         try:
             if not prompt:
@@ -355,16 +394,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         inputs = body.get("input")
         if not isinstance(inputs, (str, list)):
             raise Refused(400, "invalid input type")
-        start = time.monotonic()
-        load = list(self.ollama.write(model, body, "", self.client_gone))
-        assert load
-        texts = [inputs] if isinstance(inputs, str) else inputs
-        vectors = [[random.Random(f"{text}/{i}").uniform(-1, 1) for i in range(16)] for text in texts]
-        self.answer({
-            "model": body["model"], "embeddings": vectors, "total_duration": nanoseconds(time.monotonic() - start),
-            "load_duration": nanoseconds(time.monotonic() - start),
-            "prompt_eval_count": sum(8 + len(text) // 4 for text in texts),
-        })  # fmt: skip
+        texts = [text for text in ([inputs] if isinstance(inputs, str) else inputs) if text]
+        self.answer(self.ollama.embed(model, body, texts, self.client_gone))
 
     def copy(self, body: Json) -> None:
         source = self.ollama.library.find(body.get("source") or "")

@@ -127,7 +127,8 @@ ARGUMENTS: dict[str, tuple[str, Callable[[str], object]]] = {
 }
 WITHOUT_EFFECT_HERE = {"--host": 1, "--log-verbosity": 1, "--chat-template": 1, "--keep": 1, "-t": 1, "--main-gpu": 1,
                        "--split-mode": 1, "--load-mode": 1, "--no-webui": 0, "--offline": 0, "--no-log-prefix": 0,
-                       "--no-log-timestamps": 0, "--no-jinja": 0, "--context-shift": 0, "--verbose": 0}  # fmt: skip
+                       "--no-log-timestamps": 0, "--no-jinja": 0, "--context-shift": 0, "--embedding": 0,
+                       "--verbose": 0}  # fmt: skip
 
 
 def parse(arguments: list[str]) -> Parameters:
@@ -361,7 +362,12 @@ class Slots:
                 self._look_up(task)
                 batches = -(-(task.prompt_tokens - task.cached) // self.model.parameters.batch)
                 task.prompt_s = self._spend(batches * self.model.seconds_per_step(task.prompt_tokens))
-                self.busy.append(task)
+                if task.reply:
+                    self.busy.append(task)
+                else:
+                    task.pieces.put(None)
+            if not self.busy:
+                continue
             context = sum(task.prompt_tokens + task.written for task in self.busy)
             spent = self._spend(self.model.seconds_per_step(context))
             for task in list(self.busy):
@@ -459,6 +465,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self._body()
         if self.server.slots is None:
             self._answer(503, {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}})
+        elif self.path == "/v1/embeddings":
+            self._embed(body["input"])
         else:
             self._complete(body)
 
@@ -487,6 +495,21 @@ class Handler(http.server.BaseHTTPRequestHandler):
         except OSError:
             task.cancelled = True
         self.close_connection = True
+
+    def _embed(self, text: str) -> None:
+        """An embedder reads a text at once, and so refuses one that is larger than its batch."""
+        tokens, batch = tokens_in(text), self.server.slots.model.parameters.batch
+        if tokens > batch and self.server.slots.model.blob.embedder:
+            message = f"input ({tokens} tokens) is too large to process. increase the physical batch size "
+            message += f"(current batch size: {batch})"
+            self._answer(500, {"error": {"code": 500, "message": message, "type": "server_error"}})
+            return
+        task = Task(tokens, [], limited=False, prompt=text)
+        self.server.slots.put(task)
+        task.pieces.get()
+        vector = [random.Random(f"{text}/{i}").uniform(-1, 1) for i in range(16)]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        self._answer(200, {"data": [{"embedding": vector, "index": 0, "object": "embedding"}], "usage": usage})
 
     def _within(self, tokens: int, room: int) -> int:
         """How many tokens of a prompt go into a slot of so many. Since 0.30 Ollama has seen to it already."""

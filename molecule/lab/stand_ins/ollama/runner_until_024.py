@@ -107,6 +107,8 @@ class Handler(runner.Handler):
         body = self._body()
         if self.path == "/load":
             self._answer(200, {"Success": self.server.load(body)})
+        elif self.path == "/v1/embeddings":  # there it is /embedding
+            self._embed(body["input"])
         else:
             self._complete(body)
 

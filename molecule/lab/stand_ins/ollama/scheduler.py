@@ -26,6 +26,7 @@ from lab import MIB, Json
 from releases import Release
 from settings import human_bytes, log
 
+LONGEST_S = 292 * 365.25 * 86400  # what Go's durations hold; for ever is as long
 MINIMUM_BYTES = 457 * MIB  # what Ollama leaves of a CUDA device, for the context
 
 
@@ -56,6 +57,7 @@ class Options:
 class Request:
     """Somebody wants a model, with these options, to stay for so long (None: the default) after its last use."""
 
+    name: str
     blob: lab_models.Blob
     options: Options
     alive_s: float | None
@@ -70,6 +72,7 @@ class DoesNotFit(Exception):
 class Runner:
     """A process with a model, and what Ollama reads from its output."""
 
+    name = ""  # of the model that was asked for when it was loaded
     errors_begin: tuple[str, ...] = ()  # what makes a line of the runner's output an error message
 
     def __init__(self, blob: lab_models.Blob, options: Options, parallel: int, alive_s: float) -> None:
@@ -142,6 +145,20 @@ class Runner:
                 "model runner has unexpectedly stopped, this may be due to resource limitations or an internal error"
             )
             raise RuntimeError(": ".join([message + ", check ollama server logs for details", *self.message()]))
+
+    def embed(self, text: str) -> tuple[list[float], int]:
+        """The vector of a text, and its tokens. Refused where it does not fit into a batch."""
+        with self.turn:
+            connection = http.client.HTTPConnection("127.0.0.1", self.port)
+            try:
+                connection.request("POST", "/v1/embeddings", json.dumps({"input": text}), {"Connection": "close"})
+                response = connection.getresponse()
+                answer: Json = json.loads(response.read())
+            finally:
+                connection.close()
+        if response.status != 200:
+            raise Refused(400, "the input length exceeds the context length")
+        return answer["data"][0]["embedding"], answer["usage"]["prompt_tokens"]
 
     def shortened(self, prompt: str) -> str | list[int]:
         """What the runner is sent of a prompt."""
@@ -257,7 +274,7 @@ class Scheduler:
         with self.changed:
             runner.requests -= 1
             if runner.requests <= 0:
-                runner.expires_at = time.time() + runner.alive_s
+                runner.expires_at = time.time() + min(runner.alive_s, LONGEST_S)
             self.changed.notify_all()
 
     def _schedule(self, request: Request) -> Runner:
@@ -283,6 +300,7 @@ class Scheduler:
                         raise Refused(500, str(error)) from None
                 else:
                     with self.changed:
+                        runner.name = request.name
                         self.loaded[request.blob.digest] = runner
                         log("INFO", "sched.go:728", "loaded runners", count=len(self.loaded))
                         return self.use(runner, request)

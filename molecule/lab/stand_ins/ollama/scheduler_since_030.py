@@ -57,7 +57,9 @@ class Runner(scheduler.Runner):
         kind = settings.text("OLLAMA_KV_CACHE_TYPE").lower()
         words += ["--cache-type-k", kind, "--cache-type-v", kind] if kind else []
         words += ["--flash-attn", settings.flash_attention()]
-        words += ["-b", o.num_batch, "-ub", o.num_batch] if o.num_batch > 0 else []
+        batch = min(o.num_batch, o.num_ctx) if self.blob.embedder else o.num_batch
+        words += ["--embedding"] if self.blob.embedder else []
+        words += ["-b", batch, "-ub", batch] if batch > 0 else []
         words += ["-ngl", o.num_gpu] if o.num_gpu >= 0 else []
         words += ["-t", o.num_thread] if o.num_thread > 0 else []
         words += ["--split-mode", "none", "--main-gpu", o.main_gpu] if o.main_gpu is not None else []

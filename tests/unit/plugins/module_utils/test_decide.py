@@ -140,10 +140,7 @@ def test_a_proof_of_something_else_proves_nothing(changes):
     ids=str,
 )
 def test_the_key_of_a_proof_changes_with_what_is_declared(changes):
-    if "models" in changes:  # the digest of the one model is part of the key either way
-        assert good(declaration=declared(**changes))["proof_key"] == good()["proof_key"]
-    else:
-        assert good(declaration=declared(**changes))["proof_key"] != good()["proof_key"]
+    assert good(declaration=declared(**changes))["proof_key"] != good()["proof_key"]
 
 
 def test_digests_count_for_the_declared_models_alone_also_without_their_tag():
@@ -385,23 +382,41 @@ EMBEDDER = "nomic-embed-text"
 EMBEDS = {EMBEDDER: {"capabilities": ["embedding"]}}
 
 
+URL = "http://127.0.0.1:11434"
+
+
 @pytest.mark.parametrize(
-    "models, asked, embedded",
+    "models, asked",
     [
-        ([MODEL], [MODEL] * 3, []),
-        ([MODEL, EMBEDDER], [MODEL] * 3, [EMBEDDER]),
-        (["a", "b", "c", "d", EMBEDDER], ["a", "b", "c", "d"], [EMBEDDER]),
-        ([EMBEDDER], [], [EMBEDDER]),
+        ([MODEL], [("chat", MODEL, 3)]),
+        ([EMBEDDER, MODEL], [("chat", MODEL, 3), ("embed", EMBEDDER, 1)]),
+        (["a", EMBEDDER, "b"], [("chat", "a", 3), ("chat", "b", 3), ("embed", EMBEDDER, 1)]),
+        ([EMBEDDER], [("embed", EMBEDDER, 1)]),
     ],
 )
-def test_each_declared_model_is_asked_as_it_is_used(models, asked, embedded):
+def test_each_declared_model_is_asked_as_it_is_used(models, asked):
+    """One after another, each with as many at once as run in parallel and one more."""
     load = _decide.load_request(declared(backend="none", models=models), read(ollama__api__show=EMBEDS))
-    own = load["requests"] - len(embedded)
-    assert [load["bodies"][index % len(load["bodies"])]["model"] for index in range(own)] == asked
-    assert [(each["url"], each["body"]["model"]) for each in load["first"]] == [
-        ("http://127.0.0.1:11434/api/embed", model) for model in embedded
+    requests = [load, *load["others"]]
+    assert [(one["url"].rpartition("/")[2], one["model"], one["requests"]) for one in requests] == asked
+    assert {body["model"] for one in requests for body in one["bodies"]} == set(models)
+    assert (load["concurrency"], load["listed_at"]) == (load["requests"], None)
+
+
+def test_beside_a_backend_each_declared_model_may_have_to_be_asked_for():
+    load = _decide.load_request(declared(models=[MODEL, EMBEDDER]), read(ollama__api__show=EMBEDS))
+    assert load["url"] == "http://127.0.0.1:8000/api/chat"
+    assert [(one["model"], one["url"]) for one in load["others"]] == [
+        (MODEL, f"{URL}/api/chat"),
+        (EMBEDDER, f"{URL}/api/embed"),
     ]
-    assert all(body["options"]["num_predict"] == 256 for body in load["bodies"])
+    assert load["listed_at"] == f"{URL}/api/ps"
+    assert "model" not in load
+
+
+def test_where_no_model_is_declared_nothing_is_asked_besides():
+    load = _decide.load_request(declared(), read())
+    assert (load["others"], load["listed_at"]) == ([], None)
 
 
 def test_the_direct_load_with_a_timeout_of_ones_own():
@@ -424,16 +439,9 @@ def test_a_cloud_model_is_refused(tags):
     assert "take it out of gpu_memory_models" in problem
 
 
-@pytest.mark.parametrize(
-    "load, seconds",
-    [
-        ({"requests": 3, "concurrency": 3, "timeout": 120}, 240),
-        ({"requests": 4, "concurrency": 3, "timeout": 120}, 360),
-        ({"requests": 1, "concurrency": 1}, 420),
-    ],
-)
-def test_load_timeout(load, seconds):
-    assert _decide.load_timeout_s(load) == seconds
+@pytest.mark.parametrize("others, seconds", [(0, 240), (2, 480)])
+def test_load_timeout(others, seconds):
+    assert _decide.load_timeout_s({"timeout": 120, "others": [{}] * others}) == seconds
 
 
 # Preflight ----------------------------------------------------------------------------------------------------------

@@ -160,14 +160,85 @@ def test_another_seed_sends_other_prompts(serve: Any) -> None:
     assert all(text.endswith(": What is AI?") for text in seen[:8])
 
 
-def test_other_addresses_are_asked_first_and_once(serve: Any) -> None:
-    seen: list[Any] = []
-    url = serve(lambda handler, body: (seen.append((handler.path, json.loads(body))), (200, b"{}"))[1])
-    first = [{"url": f"{url}/embed", "body": {"model": "e", "input": "Hi"}, "prompt_at": "input"}]
-    run(_load.Load(f"{url}/chat", first=first, bodies=[{"a": 1}, {"a": 2}], requests=4, concurrency=1))
-    assert [path.rpartition("/")[2] for path, _body in seen] == ["embed", "chat", "chat", "chat"]
-    assert seen[0][1]["input"].endswith(": Hi")
-    assert [body["a"] for _path, body in seen[1:]] == [1, 2, 1]
+class Ollama:
+    """Answers chats and lists what is loaded: `listed`, one list an answer, the last for ever; None is no answer."""
+
+    def __init__(self, serve: Any, *listed: Any, failing: str = "") -> None:
+        self.asked: list[str] = []
+        self.now, self.together = 0, 0
+        self._listed, self._failing, self._lock = list(listed), failing, threading.Lock()
+        self.url = serve(self._answer)
+
+    def _answer(self, handler: Any, body: bytes) -> tuple[int, bytes]:
+        if handler.path.endswith("/api/ps"):
+            models = self._listed.pop(0) if len(self._listed) > 1 else self._listed[0]
+            return (500, b"") if models is None else (200, json.dumps({"models": models}).encode())
+        model = json.loads(body)["model"]
+        with self._lock:
+            self.now += 1
+            self.asked.append(model)
+            self.together = max(self.together, self.now if set(self.asked[-self.now :]) != {model} else 0)
+        time.sleep(0.01)
+        with self._lock:
+            self.now -= 1
+        return (500, b'{"error": "no memory"}') if model == self._failing else (200, b"{}")
+
+    def load(self, model: str | None, others: list[str], listed: bool) -> dict[str, Any]:
+        def one(name: str) -> _load.Load:
+            return _load.Load(f"{self.url}/api/chat", bodies=[{"model": name}], requests=2, concurrency=2)
+
+        listed_at = f"{self.url}/api/ps" if listed else None
+        running = _load.LoadOfModels(one(model or "backend"), model, [(name, one(name)) for name in others], listed_at)
+        deadline = time.monotonic() + 20
+        while running.running:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        assert running.done == running.requests == len(self.asked)
+        return running.result()
+
+
+def one_listed(name: str, expires: str, size: int = 1) -> list[dict[str, Any]]:
+    return [{"name": name, "expires_at": expires, "size": size}]
+
+
+def test_models_are_asked_one_after_another(serve: Any) -> None:
+    ollama = Ollama(serve, None)
+    found = ollama.load("a", ["b", "c"], listed=False)
+    assert ollama.asked == ["a", "a", "b", "b", "c", "c"]
+    assert ollama.together == 0
+    assert (found["model"], found["requests"], found["loaded"]) == ("a", 2, ["a", "b", "c"])
+    assert [(one["model"], one["ok"]) for one in found["others"]] == [("b", 2), ("c", 2)]
+
+
+def test_a_model_whose_requests_fail_is_not_loaded(serve: Any) -> None:
+    found = Ollama(serve, None, failing="b").load("a", ["b", "c"], listed=False)
+    assert found["failed"] == 0
+    assert [one["failed"] for one in found["others"]] == [2, 0]
+    assert found["loaded"] == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "asked"),
+    [
+        ([[], one_listed("a:latest", "1")], ["b"]),  # the backend made Ollama load it
+        ([one_listed("a:latest", "1"), one_listed("a:latest", "2")], ["b"]),  # or used it
+        ([one_listed("a:latest", "1")], ["a", "b"]),  # it only was there
+        ([[], one_listed("a:latest", "1", size=0)], ["a", "b"]),  # it did not get as far
+        ([[], one_listed("A", "1"), []], ["b"]),  # for a while
+    ],
+)
+def test_what_a_backend_has_used_is_not_asked_for(serve: Any, listed: list[Any], asked: list[str]) -> None:
+    ollama = Ollama(serve, *listed)
+    found = ollama.load(None, ["a", "b"], listed=True)
+    assert ollama.asked == ["backend"] * 2 + [name for name in asked for _unused in range(2)]
+    assert found["requests"] == 2
+    assert {name.lower().partition(":")[0] for name in found["loaded"]} == {"a", "b"}
+
+
+def test_where_ollama_does_not_tell_what_it_has_loaded_nothing_is_asked(serve: Any) -> None:
+    ollama = Ollama(serve, None)
+    found = ollama.load(None, ["a"], listed=True)
+    assert (ollama.asked, found["loaded"]) == (["backend"] * 2, None)
 
 
 def test_a_load_may_go_on_for_a_time(serve: Any) -> None:

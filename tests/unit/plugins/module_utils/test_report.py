@@ -301,6 +301,16 @@ def test_a_load_says_what_was_special_about_it():
     assert "2 chats stay with the backend: chat 1: 404" in line
 
 
+def test_each_model_that_was_asked_for_stands_in_the_load():
+    whole = record()
+    figures = {"ok": 1, "requests": 1, "longest_prompt_tokens": 1799}
+    whole["load"] = {**whole["load"], "others": [{"model": "e", **figures}, {"model": "f", "ok": 0, "requests": 3}]}
+    assert "; then, one after another: e (1 of 1 of up to 1799 tokens), f (0 of 3)" in _report.block(whole)
+    whole["effects"] = {**whole["effects"], "embedder": True}
+    whole["load"] = {**whole["load"], **figures, "others": []}
+    assert "  load       embeddings of up to 1799 tokens, 41 s: 0 errors" in _report.block(whole)
+
+
 def test_a_log_that_was_not_read_has_no_number_anywhere():
     log = {"where": "/dev/null", "problem": "it goes to /dev/null", "dropped": 0, "cut": False, "lines": 0}
     unread = record(after=read(ollama__journal=journal(log=log, loads=[], last_load=None)))

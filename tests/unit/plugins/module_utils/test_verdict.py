@@ -6,6 +6,7 @@ import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _verdict
 from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     MODEL,
+    NOW,
     RUNNER,
     STABLE_ON_0_32,
     changed,
@@ -56,19 +57,81 @@ def seen(command: list[str], **the_journal):
 
 
 def test_a_context_that_was_not_filled_proves_nothing():
-    asked = load(load={**load()["load"], "longest_asked_tokens": 3584})
+    asked = load(load__longest_asked_tokens=3584)
     for evaluated, verdict in ((1, "inconclusive"), (3593, "pass"), (None, "pass")):
-        after = read(ollama__journal=journal(longest_prompt=evaluated, most_reused=3592))
-        assert judge(asked, after)[0] == verdict
+        prompts = [] if evaluated is None else [[NOW, evaluated]]
+        assert judge(asked, read(ollama__journal=journal(longest_prompts=prompts, most_reused=3592)))[0] == verdict
 
 
-def test_a_model_that_was_not_loaded_is_named():
-    declaration = declared(backend="none", models=[MODEL, "other"])
-    after = read(ollama__api__show={"other": {"blob": "/blobs/other"}})
-    assert judge(after=after, declaration=declaration) == (
+def test_what_was_evaluated_for_another_model_does_not_count():
+    asked = load(load__longest_asked_tokens=3584, load__finished_epoch=NOW + 5)
+    after = read(ollama__journal=journal(longest_prompts=[[NOW + 4, 10], [NOW + 9, 3593]]))
+    verdict, (reason,) = judge(asked, after)
+    assert (verdict, "evaluated has 10" in reason) == ("inconclusive", True)
+
+
+@pytest.mark.parametrize("evaluated, verdict", [(1799, "pass"), (20, "inconclusive"), (None, "pass")])
+def test_a_model_that_was_asked_for_itself_must_have_been_filled_too(evaluated, verdict):
+    other = {"model": "e", "failed": 0, "longest_asked_tokens": 1792, "longest_prompt_tokens": evaluated}
+    found, reasons = judge(load(load__others=[other]))
+    assert found == verdict
+    assert all(reason.startswith("e: the load asked for prompts of up to 1792 tokens") for reason in reasons)
+
+
+@pytest.mark.parametrize("backend", ["none", "guide"])
+def test_a_model_that_was_not_loaded_is_named(backend):
+    declaration = declared(backend=backend, models=[MODEL.upper(), "other"])
+    assert judge(load(load__loaded=[MODEL]), declaration=declaration) == (
         "inconclusive",
         ["other was not loaded in the test, so nothing is proven of it"],
     )
+    assert judge(load(load__loaded=[MODEL, "library/other:latest"]), declaration=declaration)[0] == "pass"
+
+
+def test_what_is_not_known_to_be_loaded_proves_nothing():
+    verdict, (reason,) = judge(load(load__loaded=None), declaration=declared(models=[MODEL]))
+    assert verdict == "inconclusive"
+    assert f"did not tell which models it had loaded, so nothing is proven of {MODEL}" in reason
+    assert judge(load(load__loaded=None))[0] == "pass"  # none was declared
+
+
+EMBEDS = {"capabilities": ["embedding"], "blob": "/blobs/e", "model_info": {"general.architecture": "bert"}}
+EMBEDDER = ["llama-server", "--model", "/blobs/e", "-c", "2048", "-np", "1", "--embedding", "-b", "2048"]
+
+
+def test_a_host_with_an_embedder_alone_is_held_to_what_an_embedder_can_have():
+    shown = {**EMBEDS, "model_info": {**EMBEDS["model_info"], "bert.context_length": 2048}}
+    found = seen(EMBEDDER, offloaded=13, offloadable=13)
+    after = changed(found["after"], {"ollama.api.show": {"e": shown}})
+    declaration = declared(backend="none", models=["e"])
+    embedded = changed(found["the_load"], {"load.model": "e", "load.loaded": ["e"]})
+    assert judge(embedded, after, declaration) == ("pass", [])
+    settings = {row["name"]: (row["state"], row["effect"]) for row in _drift.drift(declaration, after, embedded)}
+    assert settings["OLLAMA_NUM_PARALLEL"] == ("in force", "runner has -np 1, as any of this kind of model")
+    assert settings["OLLAMA_CONTEXT_LENGTH"][1] == "the context is 2048, all that the model was trained for"
+    assert settings["num_batch"][0] == "no effect"
+    untrained = changed(after, {"ollama.api.show.e": EMBEDS})
+    assert judge(embedded, untrained, declaration)[0] == "fail"  # 2048 of 4096, and nothing says why
+
+
+def test_a_model_that_ollama_gives_one_slot():
+    shown = {"blob": "/blobs/a", "details": {"family": "qwen35"}}
+    found = seen(runner("-np 1", "-c 4096"))
+    assert judge(found["the_load"], found["after"])[0] == "fail"
+    assert judge(found["the_load"], changed(found["after"], {"ollama.api.show": {MODEL: shown}}))[0] == "pass"
+
+
+def test_effects_are_not_those_of_an_embedder_nor_of_a_model_that_the_backend_did_not_use():
+    big = ["llama-server", "--model", "/blobs/b", "-c", "4096", "-np", "2"]
+    after = read(ollama__api__show={"e": EMBEDS, "b": {"blob": "/blobs/b"}})
+    processes = [process(command=big), process(command=EMBEDDER), process()]
+    for model, others, total in (
+        (None, ["e", "b"], 8192),
+        (None, [], 4096),
+        ("a", ["b", "e"], 4096),  # without a backend all are asked alike
+    ):
+        figures = {"load.model": model, "load.others": [{"model": one} for one in others]}
+        assert _drift.effects(changed(load(processes=processes), figures), after)["num_ctx_total"] == total
 
 
 NO_LOADS = journal(loads=[], last_load=None)
@@ -266,7 +329,7 @@ def test_what_a_backend_reads_itself_is_no_setting_that_nobody_reads():
         (1, ["a", "b", "c"], "guide", 9),
         (2, ["a", "b", "c"], "guide", 9),
         (3, ["a", "b", "c"], "guide", 3),
-        (1, ["a", "b", "c"], "none", 3),  # a chat straight with Ollama needs one model
+        (1, ["a", "b", "c"], "none", 3),  # one after another
         (4, [], "guide", 1),
     ],
 )
@@ -424,7 +487,8 @@ def test_no_effect_and_void_do_not_fail():
 def test_reloads_beyond_plan(loads, models, beyond):
     of = {"loads": [{**journal()["last_load"], "started": started} for started in loads]}
     assert _verdict.reloads_beyond_plan(declared(models=models), of, turns=3) == beyond
-    verdict, reasons = judge(after=read(ollama__journal__loads=of["loads"]), declaration=declared(models=models))
+    after, the_load = read(ollama__journal__loads=of["loads"]), load(load__loaded=models)
+    verdict, reasons = judge(the_load, after, declared(models=models))
     assert verdict == ("fail" if beyond else "pass")
     assert not beyond or f"{beyond} reloads" in reasons[0]
 

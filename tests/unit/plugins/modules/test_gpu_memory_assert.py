@@ -128,6 +128,38 @@ def test_failed_requests_fail(run: Any, serve: Any) -> None:
     assert found["evidence"] == "sampled"
 
 
+def test_other_models_are_asked_for_and_fail_by_name(run: Any, serve: Any) -> None:
+    asked: list[Any] = []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        asked.append((handler.path.rpartition("/")[2], json.loads(body), handler.headers.get("X-Key")))
+        return (500, b'{"error": "no memory"}') if handler.path.endswith("/embed") else (200, b"{}")
+
+    url, elsewhere = serve(answer), serve(answer)
+
+    def other(model: str, url: str) -> dict[str, Any]:
+        body = {"model": model, "input": ""}
+        return {"model": model, "url": url, "bodies": [body], "prompt_at": "input", "prompts": "fill",
+                "context_tokens": 8}  # fmt: skip
+
+    others = [other("a", f"{url}/chat"), other("b", f"{elsewhere}/chat"), other("e", f"{url}/embed")]
+    load = {"url": url, "concurrency": 1, "bodies": [{}], "headers": {"X-Key": "sesame"}, "seed": 5, "others": others}
+    found = run(max_used_mib=12288, load=load)
+    assert found["msg"] == (
+        "e, asked for at Ollama itself: 1 of 1 requests failed: status 500 instead of 200: no memory"
+    )
+    assert [(body.get("model"), key) for _path, body, key in asked] == [
+        (None, "sesame"),
+        ("a", "sesame"),
+        ("b", None),
+        ("e", "sesame"),
+    ]
+    texts = [body["input"] for _path, body, _key in asked[1:]]
+    assert len(set(texts)) == 3  # names of one model share a prompt cache
+    assert {len(text.split()) for text in texts} == {7}
+    assert found["load"]["loaded"] == ["a", "b"]
+
+
 def test_nvml_that_cannot_be_read_fails_and_sends_no_load(run: Any, serve: Any, bindings: Path) -> None:
     requests = []
     url = serve(lambda handler, body: (requests.append(body), (200, b""))[1])
