@@ -31,17 +31,24 @@ FATAL = re.compile(
     r"|llama-server reported out-of-memory|requires more system memory|model request too large for system"
     r"|memory layout cannot be allocated|failed to commit memory|model failed to load"
     r"|model runner has unexpectedly stopped|timed out waiting for llama|failure during llama-server GPU discovery"
+    r"|\Allama-server (?:completion|chat) error|\Apost predict\b"
     r"|Unsupported cache type|requires flash_attn",
     re.IGNORECASE,
 )
+# What is said of memory, though all goes on: host memory that is not pinned is used instead, a prompt is not kept, a
+# graph is laid out anew; and a client that did not wait ends a load.
+GOES_ON = re.compile(
+    r"of pinned memory|for prompt cache state|failed to allocate graph, reserving|context canceled", re.IGNORECASE
+)
 # The line of a failed load that says most: the allocation, before what followed from it.
 PLAINEST = ("out of memory", "allocat", "memory")
-# While it answers, the lines of one failure come at once.
+# While it answers, the lines of one failure come at once; those of a load that fails, when they come.
 TOGETHER_S = 5.0
 # A retry goes on in the same runner, or starts another one.
 RETRY = re.compile(
     r"retrying without pipeline parallelism|model layout did not fit, applying backoff"
-    r"|(?P<anew>reducing automatic context and retrying once|evicting all other models and retrying once)",
+    r"|(?P<anew>reducing automatic context and retrying once|evicting all other models and retrying once"
+    r"|retrying with projector CPU offload)",
     re.IGNORECASE,
 )
 WARNING = re.compile(
@@ -70,6 +77,7 @@ QUOTES = re.compile(r"[\"{`]|(?<!\w)'")
 LOUD, QUIET = ("WARN", "ERROR"), ("DEBUG", "TRACE")
 # An INFO line whose error counts; of other lines of that level only the message does.
 LOAD_FAILED = "Load failed"
+END_OF_A_LOAD = (LOAD_FAILED, "error loading llama server")
 # What a server says that is no failure, whatever words stand in it.
 STARTING = re.compile(r"server config\Z|starting (llama[- ]server|runner)\Z")
 # Before it loads another model, Ollama asks for the free memory with the devices that it knows (discover/runner.go);
@@ -88,6 +96,8 @@ SENT = re.compile(
     r'msg=load request="\{Operation:(?!close)\w+ .{0,2000}?\bParallel:(?P<num_parallel>\d{1,12}) '
     r"BatchSize:(?P<num_batch>\d{1,12}) .{0,200}?\bKvSize:(?P<num_ctx_total>\d{1,12}) "
 )
+# Such a runner that has no room is asked again, for fewer layers.
+ASKED = re.compile(r'msg=load request="\{Operation:(?!close)\w')
 CACHE_TYPE_SENT = re.compile(r"\bKvCacheType:(\w{1,16})")
 STARTED = re.compile(r"(?:llama runner|llama-server) started in")
 OFFLOADED = re.compile(r"(?:\A|load_tensors: )offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
@@ -115,6 +125,9 @@ PROMPT_EVAL = re.compile(r"prompt eval time =\s*[\d.]+ ms /\s*(\d+) tokens")
 # What only a runner says: a wrapper's own lines prove nothing of where the server's go.
 OF_A_RUNNER = (EVAL, PROMPT_EVAL, OFFLOADED)
 TRUNCATED = re.compile(r"truncating input prompt")
+# The server and its runners write into one pipe, so that a whole line of it may stand within one of theirs.
+WITHIN = re.compile(r"\[GIN\] \d{4}/\d\d/\d\d - |time=\d{4}-\d\d-\d\dT\S{1,40} level=")
+LONGEST_TORN = 4096
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}\Z")
 
 
@@ -248,11 +261,13 @@ class _Reader:
         self._retried, self._starts_left = False, 0
         self._open: dict[str, Any] | None = None  # the failure that the next line may be of, too
         self._open_at = 0.0
+        self._loading = False
+        self._torn = ""  # the beginning of a runner's line
         self._buffers: dict[tuple[str, ...], float] = {}  # by component, device, kind and cache
         self._cache = ""
 
     def read(self, at: float, line: str) -> None:
-        line = line.strip()
+        line = self._mended(line.strip())
         by, words, level, error = found = written(line)
         if by in ("kernel", "systemd"):
             if (KERNEL if by == "kernel" else KILLED).search(words):
@@ -279,10 +294,24 @@ class _Reader:
         elif by == "server" and words.startswith(DISCOVERY):
             if not REFRESH.search(line):
                 self._undiscovered.append(self._note("fatal", at, line))
-        elif FATAL.search(said):
+        elif FATAL.search(said) and not GOES_ON.search(said):
             self._fail(at, line)
         elif WARNING.search(words):
             self._note("warning", at, line)
+        if words in END_OF_A_LOAD:
+            self._loading = False
+
+    def _mended(self, line: str) -> str:
+        """A line without the beginning of another one before it, or with its own."""
+        if line.startswith(tuple(WRITERS)):
+            return line
+        within = WITHIN.search(line)
+        if within and within.start() and not QUOTES.search(line, 0, within.start()):
+            self._torn = (self._torn + line[: within.start()])[:LONGEST_TORN]
+            return line[within.start() :]
+        if self._torn and not within and not ACCESS.match(line) and not is_servers(line):
+            line, self._torn = self._torn + line, ""
+        return line
 
     def _note(self, severity: str, at: float, line: str) -> dict[str, Any]:
         failure = {"severity": severity, "at": at, "line": self._mask(line)}
@@ -290,7 +319,7 @@ class _Reader:
         return failure
 
     def _fail(self, at: float, line: str) -> None:
-        if self._open is None or at - self._open_at > TOGETHER_S:
+        if self._open is None or (at - self._open_at > TOGETHER_S and not self._loading):
             self._open = self._note("fatal", at, line)
             self._pending.append(self._open)
         elif plainness(line) < plainness(self._open["line"]):
@@ -317,7 +346,7 @@ class _Reader:
 
     def _begin(self, load: dict[str, Any]) -> None:
         self.facts["loads"].append(load)
-        self._open, self._buffers, self._cache = None, {}, ""
+        self._open, self._buffers, self._cache, self._loading = None, {}, "", True
 
     def _read_load_line(self, at: float, found: Line, line: str) -> None:
         words = found.words
@@ -328,6 +357,7 @@ class _Reader:
                 for failure in self._pending:
                     failure["severity"] = "recovered"
             self._pending, self._retried, self._starts_left, self._open = [], False, 0, None
+            self._loading = False
             self.facts["worked_at"] = at
         speed = EVAL.search(words)
         if speed:
@@ -352,6 +382,8 @@ class _Reader:
         load = self.facts["loads"][-1]
         if speed:
             load["tokens_per_s"].append(float(speed.group("speed")))
+        if self._pending and found.by == "server" and ASKED.search(line):
+            self._retried, self._open = True, None
         sent = found.by == "server" and (SENT.search(line) or REQUESTED.search(line))
         if sent:
             load["sent"].update({name: int(value) for name, value in sent.groupdict().items()})

@@ -228,6 +228,11 @@ def test_speed_of_answers_is_not_that_of_prompts():
     assert facts["tokens_per_s"] == [11.64, 30.65, 100.0]
 
 
+PROJECTOR = (
+    'level=WARN source=llama_server.go:1091 msg="llama-server startup failed with projector GPU offload; retrying with '
+    'projector CPU offload" model=/m error="llama-server reported out-of-memory during startup: cudaMalloc failed"'
+)
+REQUEST = 'level=INFO source=runner.go:925 msg=load request="{{Operation:{} Parallel:1 BatchSize:512 KvSize:4096 }}"'
 FATAL = [
     CUDA_OOM,
     "cudaMalloc failed: out of memory",
@@ -257,6 +262,9 @@ FATAL = [
     "timed out waiting for llama runner to start - progress 0.00 -",
     "timed out waiting for llama-server to start",
     'msg="failure during llama-server GPU discovery"',
+    'level=ERROR source=llama_server.go:1640 msg="llama-server completion error" error="Post \\"x\\": EOF"',
+    'level=ERROR source=llama_server.go:1934 msg="llama-server chat error" error="Post \\"x\\": EOF"',
+    'level=ERROR source=server.go:1474 msg="post predict" error="Post \\"x\\": EOF"',
     "Unsupported cache type: q3_0",
     "V cache quantization requires flash_attn",
     "kernel: NVRM: Xid (PCI:0000:01:00): 79, GPU has fallen off the bus.",
@@ -289,6 +297,22 @@ WARNINGS = [
 HARMLESS = [
     "common_fit_params: successfully fit params to free device memory",
     "common_init_: fitting params to device memory ...",
+    # ollama/ollama#5469, #9766: host memory that could not be pinned
+    "ggml_cuda_host_malloc: failed to allocate 16607.35 MiB of pinned memory: out of memory",
+    "ggml_cuda_host_malloc: warning: failed to allocate 0.14 MiB of pinned memory: invalid argument",
+    # ollama/ollama#8006, #9625: a client that did not wait for its load
+    'level=WARN source=llama_server.go:1301 msg="client connection closed before llama-server finished loading, abort"',
+    'level=INFO source=sched.go:641 msg="Load failed" '
+    'error="timed out waiting for llama-server to start: context canceled"',
+    'level=ERROR source=sched.go:455 msg="error loading llama server" '
+    'error="timed out waiting for llama runner to start: context canceled"',
+    "srv         alloc: failed to allocate memory for prompt cache state: std::bad_alloc",
+    "ggml_backend_sched_alloc_splits: failed to allocate graph, reserving (backend_ids_changed = 1)",
+    "ggml_gallocr_alloc_graph: cannot reallocate multi buffer graph automatically, call reserve",
+    "warning: failed to mlock 4299161600-byte buffer (after previously locking 0 bytes): Cannot allocate memory",
+    # a runner that is ended when it is not needed any more, after it has said such a word
+    'level=ERROR source=llama_server.go:1023 msg="llama-server terminated" error="signal: killed" exit=-1',
+    "slot create_check: id  0 | task 3 | created context checkpoint 1 of 32 (pos_min = 0, size = 1.2 MiB)",
     'msg="vram-based default context" total_vram="15.6 GiB" default_num_ctx=4096',
     'msg="system memory" total="6.7 GiB" free="6.1 GiB" free_swap="1.9 GiB"',
     'msg="starting llama-server" cmd="/x/llama-server --model /srv/out of memory/a"',
@@ -355,6 +379,40 @@ def test_a_load_that_failed_is_one_failure_told_by_its_plainest_line():
     lines = (START_0_32, "alloc_tensor_range: failed to allocate CUDA0 buffer of size 8", CUDA_OOM, "CUDA error", died)
     facts = parse(*lines, *lines, *lines)
     assert [failure["line"] for failure in facts["failures"]] == [CUDA_OOM] * 3
+
+
+def test_a_load_that_takes_long_to_fail_is_one_failure():
+    """ollama/ollama#9260: 14 seconds between the allocation and the end."""
+    died = "llama_model_load: error loading model: unable to allocate CUDA0 buffer"
+    ended = (
+        'level=INFO source=sched.go:641 msg="Load failed" error="llama-server process has terminated: exit status 1"'
+    )
+    lines = [(0.0, START_0_32), (2.0, CUDA_OOM), (16.0, died), (40.0, ended)]
+    assert [failure["line"] for failure in _journal.parse(lines)["failures"]] == [CUDA_OOM]
+    later = [*lines, (900.0, "llama-server process no longer running")]
+    assert len(_journal.parse(later)["failures"]) == 2
+
+
+GIN = '[GIN] 2026/11/30 - 05:49:06 | 200 |  1.2µs | 127.0.0.1 | GET      "/api/tags"'
+SERVERS = 'time=2026-11-30T05:49:06.001Z level=INFO source=sched.go:1 msg="llama-server started in 1.00 seconds"'
+
+
+@pytest.mark.parametrize("within", [GIN, SERVERS])
+@pytest.mark.parametrize("at", [1, 5, 14, 25, 35])
+def test_a_line_that_is_torn_by_another_is_read_whole(within, at):
+    line = "load_tensors: offloaded 31/33 layers to GPU"
+    facts = parse(START_0_32, line[:at] + within, GIN, SERVERS, line[at:], "llama_context: n_ctx = 8192")
+    (load,) = facts["loads"]
+    assert (load["offloaded"], load["offloadable"], load["started"]) == (31, 33, True)
+
+
+def test_a_failure_that_is_torn_is_one_and_what_a_client_sends_tears_nothing():
+    assert severities(START_0_32, CUDA_OOM[:60] + GIN, CUDA_OOM[60:]) == ["fatal"]
+    forged = f'srv  request: {{"prompt": "x {SERVERS} cudaMalloc failed"}}'
+    facts = parse(START_0_32, forged, "load_tensors: offloaded 31/33 layers to GPU")
+    assert (facts["loads"][0]["started"], facts["failures"]) == (False, [])
+    dots = parse(START_0_32, "......" + GIN, "llama_context: constructing llama_context", *("x" + GIN,) * 5000)
+    assert len(dots["loads"]) == 1
 
 
 def test_failures_far_apart_are_not_one():
@@ -447,6 +505,19 @@ def test_harmless(line):
             id="a retry in the same runner that does not help",
         ),
         pytest.param((START_0_32, STARTED, STARTED, CUDA_OOM), ["fatal"], id="while it answers"),
+        pytest.param(
+            (START_0_32, CUDA_OOM, PROJECTOR, START_0_32, STARTED),
+            ["recovered", "warning"],
+            id="its projector elsewhere",
+        ),
+        pytest.param(
+            (START_0_24, REQUEST.format("alloc"), CUDA_OOM, REQUEST.format("alloc"), REQUEST.format("commit"), STARTED),
+            ["recovered"],
+            id="fewer layers, since 0.11.5",
+        ),
+        pytest.param(
+            (START_0_24, REQUEST.format("alloc"), CUDA_OOM, REQUEST.format("close")), ["fatal"], id="not asked again"
+        ),
     ],
 )
 def test_recovered_only_after_a_retry_that_worked(lines, wanted):
