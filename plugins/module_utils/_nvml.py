@@ -139,15 +139,15 @@ def connect(bindings_path: str | None) -> tuple[ModuleType, dict[str, Any]]:
     return nvml, source
 
 
-def find_library(places: Sequence[str] = LIBRARY_PLACES) -> str | None:
-    """Load the library from where a distribution put it, if the loader does not know it; its path, or None.
+def find_library(places: Sequence[str] = LIBRARY_PLACES, library: str = LIBRARY) -> str | None:
+    """Load a library of the driver from where a distribution put it, if the loader does not know it; its path, or None.
 
     Once it is loaded, the bindings get it by its name.
     """
     with contextlib.suppress(OSError):
-        ctypes.CDLL(LIBRARY)
+        ctypes.CDLL(library)
         return None
-    for path in (path for place in places for path in sorted(glob.glob(f"{place}/{LIBRARY}"))):
+    for path in (path for place in places for path in sorted(glob.glob(f"{place}/{library}"))):
         with contextlib.suppress(OSError):  # also one for another processor
             ctypes.CDLL(path)
             return path

@@ -2,7 +2,8 @@
 
 Stand-ins call `reserve()` where a real program would call cudaMalloc; tests and scenarios script the rest. All of it
 is one text file ($SIMULATED_GPU_STATE, else /run/simulated-gpu/state; README.md describes it), which the simulated
-libnvidia-ml.so.1 reads at every call. Units are MiB and seconds; moments are seconds since the epoch.
+libnvidia-ml.so.1 reads at every call, and where the simulated libcuda.so.1 notes what a process allocates. Units are
+MiB and seconds; moments are seconds since the epoch.
 
 Writers take a lock file and rename a new file over the old one, so readers need no lock and never see half a file.
 Its directory is world-writable without the sticky bit: the users of a lab host (ollama, the backend's, root) replace
@@ -27,8 +28,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-SOURCE = Path(__file__).with_name("simulated_nvml.c")
+SOURCES = Path(__file__).parent
 LIBRARY = "libnvidia-ml.so.1"
+LIBRARIES = {LIBRARY: "simulated_nvml.c", "libcuda.so.1": "simulated_cuda.c"}  # and simulated_state.c in both
 PROCESS_KINDS = ("compute", "graphics", "both", "mps")
 ENDED_PROCESSES_KEPT = 128  # as the driver does, whatever nvmlDeviceGetAccountingBufferSize says
 GHOST_PID = 4194305  # above the kernel's largest pid, so it is never a real process
@@ -425,12 +427,13 @@ def show() -> str:
 
 
 def build(directory: Path) -> Path:
-    """Compile the simulated library into this directory with any C compiler."""
-    library = directory / LIBRARY
-    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden"]
-    command = [os.environ.get("CC", "cc"), *flags, f"-Wl,-soname,{LIBRARY}", "-o", str(library), str(SOURCE)]
-    subprocess.run(command, check=True)
-    return library
+    """Compile the simulated libraries into this directory with any C compiler; the path of NVML's."""
+    flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread"]
+    for library, source in LIBRARIES.items():
+        sources = [str(SOURCES / name) for name in (source, "simulated_state.c")]
+        out = ["-o", str(directory / library)]
+        subprocess.run([os.environ.get("CC", "cc"), *flags, f"-Wl,-soname,{library}", *out, *sources], check=True)
+    return directory / LIBRARY
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -479,7 +482,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--code", type=int, required=True)
     sub = verb("clear", "take back what was scripted", gpu=False)
     sub.add_argument("kind", choices=["fault", "spike", "process", "xid"])
-    sub = verb("build", f"compile {LIBRARY} into a directory", gpu=False)
+    sub = verb("build", f"compile {' and '.join(LIBRARIES)} into a directory", gpu=False)
     sub.add_argument("directory", type=Path)
     return parser
 

@@ -291,3 +291,6 @@ def test_a_library_that_the_loader_does_not_know_is_found(tmp_path: Path, monkey
     assert _nvml.find_library(places) == known[0]
     known.append(_nvml.LIBRARY)
     assert _nvml.find_library(places) is None
+    (tmp_path / "x86_64-linux-gnu" / "libcuda.so.1").touch()
+    known.append(f"{tmp_path}/x86_64-linux-gnu/libcuda.so.1")
+    assert _nvml.find_library(places, "libcuda.so.1") == known[-1]
