@@ -24,6 +24,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
     containers,
+    model_name,
     model_use,
     servers,
     unit_environment,
@@ -224,7 +225,7 @@ def proof_key(
     read: Mapping[str, Any],
 ) -> str:
     """What a proof was made of; a proof with another key proves nothing about now."""
-    models = {name for model in declared["models"] for name in (model, f"{model}:latest")}
+    models = [model_name.full(model).lower() for model in declared["models"]]
     made_of = {
         "profile": [backend_env, declared["profile"]["intent"]],
         "ollama_environment": {**_drift.others_environment(read["ollama"]), **environment},
@@ -235,7 +236,7 @@ def proof_key(
         "models": sorted(
             [str(model["name"]), str(model["digest"])]
             for model in read["ollama"]["api"]["models"]
-            if model["name"] in models or not models
+            if not models or model_name.full(str(model["name"])).lower() in models
         ),
         "driver": read["nvml"]["driver_version"],
         "gpus": sorted(gpu["uuid"] for gpu in _wanted.usable_gpus(read["nvml"])),
@@ -358,15 +359,26 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
     if not api["error"]:
         present = {str(model["name"]) for model in api["models"]}
         for model in declared["models"]:
-            if model_use.is_elsewhere(model, api["models"]):
-                problems.append(
-                    f"{model} is a cloud model, which runs elsewhere and would be sent the prompts of the load test; "
-                    "take it out of gpu_memory_models, which names the models that this host's GPU serves"
-                )
-            elif model not in present and f"{model}:latest" not in present:
+            listed = model_use.listed(model, api["models"])
+            if model_use.is_elsewhere(model, api["models"], _wanted.version_of(declared, {"ollama": ollama})):
+                problems.append(_leaves_the_host(model, listed))
+            elif listed is None:
                 known = ", ".join(sorted(present)) or "none"
                 problems.append(f"the model {model} is not on this host (it has: {known}); run: ollama pull {model}")
     return problems
+
+
+def _leaves_the_host(model: str, listed: Mapping[str, Any] | None) -> str:
+    """What is wrong with a model that Ollama asks its cloud for, and how to go on."""
+    if listed and not listed.get("remote"):
+        return (
+            f"{model} is on this host, but this Ollama sends whatever is asked of a tag like that to its cloud; give "
+            f"it another name (ollama cp {listed['name']} NAME) and declare that in gpu_memory_models"
+        )
+    return (
+        f"{model} is a cloud model, which runs elsewhere and would be sent the prompts of the load test; take it out "
+        "of gpu_memory_models, which names the models that this host's GPU serves"
+    )
 
 
 def _backend_problems(declared: Mapping[str, Any], backend: Mapping[str, Any]) -> list[str]:

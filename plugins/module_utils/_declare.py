@@ -41,6 +41,7 @@ SHAPES: tuple[tuple[str, Any, str], ...] = (
     ("health", Mapping, "a mapping with url and status"),
     ("load", Mapping, "a mapping with url, method, bodies, headers, expect_status, timeout, prompt_at and forget"),
 )
+MAPPINGS = tuple(part for part, shape, _form in SHAPES if shape is Mapping)
 HEALTH_KEYS = {"url", "status"}
 LOAD_KEYS = {"url", "method", "bodies", "headers", "expect_status", "timeout", "prompt_at", "forget"}
 METHODS = ("GET", "POST", "PUT")
@@ -88,8 +89,8 @@ def misspelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
 def resolve_backend(declared: Any, presets: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The backend as one whole mapping: a preset by name, or a mapping over the preset it `extends`.
 
-    Null takes a part of the preset away. Paths of env files become absolute. Returns the mapping (kind `none` where it
-    cannot be used) and the problems.
+    Of a mapping in it what is not said stays; an empty one takes it away. Null takes a part of the preset away. Paths
+    of env files become absolute. Returns the mapping (kind `none` where it cannot be used) and the problems.
     """
     known = ", ".join(sorted(presets))
     if isinstance(declared, str):
@@ -102,12 +103,12 @@ def resolve_backend(declared: Any, presets: Mapping[str, Any]) -> tuple[dict[str
     if not isinstance(base, str) or base not in presets:
         return NO_BACKEND, [f"gpu_memory_backend = {base!r} is not a known preset; allowed: {known}"]
     changes = {key: NO_BACKEND.get(key) if value is None else value for key, value in declared.items()}
-    for part in ("health", "load"):  # of a request what is not said stays; an empty one takes it away
+    for part in MAPPINGS:
         own = changes.get(part)
         if isinstance(own, Mapping) and own:
             gone = {"prompt_at", "forget"} if "bodies" in own else set()  # they are about the preset's bodies
             kept = {key: value for key, value in presets[base].get(part, {}).items() if key not in gone}
-            changes[part] = {**kept, **own}
+            changes[part] = {key: value for key, value in {**kept, **own}.items() if value is not None}
     backend = {**NO_BACKEND, **presets[base], **changes}
     backend.pop("extends", None)
     if backend["kind"] == "none":

@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _host_read, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers as _servers
 
 # By which a program is told where Ollama is, in its environment.
@@ -49,9 +50,10 @@ def discover() -> dict[str, Any]:
     notes += callers(
         [(pid, _unit_of_process(pid), _host_read.command_line(pid), _caller_keys(pid)) for pid in pids], told
     )
+    names, version = [str(model["name"]) for model in api["models"]], _settings.parse_version(api.get("version"))
     return {
         "ollama": ollama,
-        "models": [model["name"] for model in api["models"] if not model.get("remote")],
+        "models": [name for name in names if not model_use.is_elsewhere(name, api["models"], version)],
         "backends": backends,
         "notes": notes,
     }

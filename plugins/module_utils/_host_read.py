@@ -30,7 +30,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _systemd,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use, servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import proc_stat, unit_files, unit_oddities
 
 UNIT_PROPERTIES = (
@@ -265,10 +265,12 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _secrets.wi
             {name: model.get(name) for name in ("name", "size", "size_vram", "context_length", "digest")}
             for model in _http.get_json(f"{url}/api/ps", timeout=5).get("models") or []
         ]
-        present = {str(model["name"]) for model in facts["models"] if not model["remote"]}
+        version = _settings.parse_version(facts["version"])
         for name in [str(model["name"]) for model in facts["loaded"]] if models is None else models:
-            if name in present or f"{name}:latest" in present:
-                answer = _http.post_json(f"{url}/api/show", {"model": name, "name": name}, timeout=20)
+            listed = model_use.listed(name, facts["models"])
+            if listed and not model_use.is_elsewhere(name, facts["models"], version):
+                asked = str(listed["name"])
+                answer = _http.post_json(f"{url}/api/show", {"model": asked, "name": asked}, timeout=20)
                 facts["show"][name] = {
                     **{part: answer.get(part) for part in ("details", "model_info", "tensors", "capabilities")},
                     # Of free text only what is of use here: options of memory, and which file it is.

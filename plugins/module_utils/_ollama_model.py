@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Union
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_name
 
 MIB = 1024 * 1024
 KEPT = "-gpu-memory-kept"  # the tag of a model as it was before its parameters were changed in place
@@ -44,14 +45,7 @@ def full_name(name: str) -> str:
     """`llama3.1` → `llama3.1:latest`, without the parts that stand for Ollama's own library; Invalid for no name."""
     if not _NAME.fullmatch(name):
         raise Invalid(f"{name!r} is no name of a model; allowed: such as llama3.1:8b, at most 80 characters a part")
-    for prefix in ("registry.ollama.ai/", "library/"):
-        name = name[len(prefix) :] if name.startswith(prefix) else name
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
-
-
-def same_name(one: str, other: str) -> bool:
-    """Whether both full names are one model: Ollama does not tell upper from lower case."""
-    return one.lower() == other.lower()
+    return model_name.full(name)
 
 
 # --- parameters -------------------------------------------------------------------------------------------------------
@@ -223,7 +217,7 @@ class Wanted:
 
     @property
     def in_place(self) -> bool:
-        return self.base is not None and same_name(self.name, self.base)
+        return self.base is not None and model_name.same(self.name, self.base)
 
     @property
     def kept(self) -> str:

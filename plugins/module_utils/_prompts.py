@@ -1,7 +1,10 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Prompts of a known number of tokens, the same for the same seed, and where they go in a body. Pure."""
+"""Prompts of a known number of tokens, the same for the same seed, and where they go in a body.
+
+Pure, but for the seed that is drawn.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,12 @@ WORDS = (
 FULL = 7 / 8  # of a slot's context; the rest is for the chat template, what a backend adds, and the reply
 SHORTEST = 1 / 64
 APART = 6
+SEEDS = 2**31
+
+
+def drawn_seed() -> int:
+    """One for a run of its own, since a server need not read again what it has in its prompt cache."""
+    return random.SystemRandom().randrange(SEEDS)
 
 
 def text(tokens: int, seed: str) -> str:

@@ -17,6 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _tune,
     _wanted,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_name
 
 MODES = ("search", *_tune.LADDERS)
 FOR_THE_GUIDES_LADDERS = ("stable", "conservative")
@@ -79,7 +80,7 @@ def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping
         gpu["name"],
         gpu["total_mib"],
         _wanted.version_text(declared, read),
-        digests.get(model) or digests.get(f"{model}:latest"),
+        next((digest for name, digest in digests.items() if model_name.same(model, name)), None),
     ]
     return {
         "problems": [],

@@ -104,6 +104,7 @@ class Tuning:
         flash = environment.get("OLLAMA_FLASH_ATTENTION")
         self._flash = _planner.Scenario.from_dict({"flash_attention": flash}).flash_attention
         self._private = frozenset(_secrets.secrets_of_host([wanted.unit], []))  # never in an error
+        self._seed = _prompts.drawn_seed()
         self.probes: list[_tune.Probe] = []
         self.candidates: list[_tune.Candidate] = []
         self._others_mib = 0
@@ -214,7 +215,7 @@ class Tuning:
             sampler.start()
             error = self._load_model(server, setting, sampler)
             if error is None:
-                load = self._send(server, setting, sampler, context_tokens)
+                load = self._run(self._chats(server, setting, context_tokens), setting, sampler)
                 time.sleep(SETTLE_S)
             gpus = sampler.stop()
         loaded = _ask(f"{server.url}/api/ps").get("models") or []
@@ -262,15 +263,13 @@ class Tuning:
         errors = self._run(load, setting, sampler)["errors"]
         return errors[0] if errors else None
 
-    def _send(
-        self, server: Server, setting: _tune.Setting, sampler: _sampler.Sampler, context_tokens: int | None
-    ) -> dict[str, Any]:
-        """One chat more than run at once, with prompts that fill the context."""
+    def _chats(self, server: Server, setting: _tune.Setting, context_tokens: int | None) -> _load.Load:
+        """One chat more than run at once, with prompts that fill the context, the same in all probes of a run."""
         body = self._body(setting)
         body["options"] = {**body["options"], "num_predict": REPLY_TOKENS, "temperature": 0, "seed": 1}
         body["messages"] = [{"role": "user", "content": ""}]
         many = setting.num_parallel + 1
-        load = _load.Load(
+        return _load.Load(
             f"{server.url}/api/chat",
             bodies=[body],
             concurrency=many,
@@ -279,9 +278,9 @@ class Tuning:
             prompts=_prompts.FILL,
             prompt_at="messages.0.content",
             context_tokens=context_tokens or setting.num_ctx,
+            seed=self._seed,
             private=self._private,
         )
-        return self._run(load, setting, sampler)
 
     def _run(self, load: _load.Load, setting: _tune.Setting, sampler: _sampler.Sampler) -> dict[str, Any]:
         """The figures of a load, after telling those of the moment."""

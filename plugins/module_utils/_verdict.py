@@ -72,20 +72,21 @@ def judge_load(
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
     elif effect["offloaded"] is None and not fully_on_gpu(after):
         doubts.append("how many layers are on the GPU was not read back")
-    doubts += _unloaded(declared["models"], figures)
+    doubts += _unloaded(declared, figures)
     doubts += _unfilled(figures, journal)
     if declared["profile"]["max_used_mib"] is None:
         doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
     return ("inconclusive", doubts) if doubts else ("pass", [])
 
 
-def _unloaded(models: Sequence[str], figures: Mapping[str, Any]) -> list[str]:
-    """The declared models that a load made Ollama load none of, or that this is not known of."""
+def _unloaded(declared: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
+    """The declared models that were not loaded for a load test, or of which this is not known."""
+    models, loaded = declared["models"], figures.get("loaded")
     if not figures or not models:
         return []
-    loaded = figures.get("loaded")
     if loaded is None:
-        return [f"Ollama did not tell which models it had loaded, so nothing is proven of {', '.join(models)}"]
+        url = declared["ollama"]["url"]
+        return [f"Ollama at {url} did not tell which models it had loaded, so nothing is proven of {', '.join(models)}"]
     missing = model_use.not_loaded(models, loaded)
     return [f"{model} was not loaded in the test, so nothing is proven of it" for model in missing]
 

@@ -362,7 +362,6 @@ load:
 """
 
 import contextlib  # noqa: E402
-import random  # noqa: E402
 import time  # noqa: E402
 from typing import Any  # noqa: E402
 from urllib.parse import urlsplit  # noqa: E402
@@ -381,7 +380,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
 )
 
 SETTLE_S = 0.5
-SEEDS = 2**31
 OF_MODELS = ("model", "others", "listed_at")
 
 
@@ -477,7 +475,7 @@ def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset(
     given = {name: value for name, value in options.items() if name not in OF_MODELS}
     headers = {name: str(value) for name, value in options["headers"].items()}
     given.update(headers=headers, requests=options["requests"] or options["concurrency"], private=private)
-    given["seed"] = random.SystemRandom().randrange(SEEDS) if options["seed"] is None else options["seed"]
+    given["seed"] = _prompts.drawn_seed() if options["seed"] is None else options["seed"]
     return _load.Load(**{**given, "context_tokens": options["context_tokens"] or 0})
 
 

@@ -327,8 +327,9 @@ def test_openai_chat_and_embeddings(lab: Lab) -> None:
     messages = [{"role": "user", "content": "Hi"}]
     answer = ollama.post("/v1/chat/completions", model="qwen2.5:3b", messages=messages)[1]
     assert answer["usage"]["completion_tokens"] == 48
-    vectors = ollama.post("/api/embed", model="qwen2.5:3b", input=["a", "b"])[1]["embeddings"]
+    vectors = ollama.post("/api/embed", model="nomic-embed-text", input=["a", "b"])[1]["embeddings"]
     assert len(vectors) == 2
+    assert ollama.post("/api/embed", model="qwen2.5:3b", input="a")[0] == 501  # it was not started for that
 
 
 def test_an_embedder_has_one_slot_no_cache_and_no_words(lab: Lab) -> None:
@@ -375,6 +376,26 @@ def test_what_is_listed_has_the_name_that_was_asked_for_and_expires_later_with_e
     assert first["expires_at"] == again["expires_at"] > "2300"
     assert ollama.chat("own")[0] == 200
     assert ollama.get("/api/ps")["models"][0]["expires_at"] > first["expires_at"]
+
+
+@pytest.mark.parametrize("name", ["QWEN2.5:3B", "library/qwen2.5:3b", "Registry.ollama.ai/library/qwen2.5:3b:local"])
+def test_a_model_has_many_names(lab: Lab, name: str) -> None:
+    assert lab.ollama().post("/api/show", model=name)[0] == 200
+
+
+def test_the_cloud_answers_those_who_have_signed_in_without_the_gpu(lab: Lab) -> None:
+    ollama = lab.ollama()
+    stub = {"model": "gpt-oss:120b-cloud", "from": "gpt-oss:120b", "remote_host": "https://ollama.com"}
+    assert ollama.post("/api/create", **stub, stream=False)[0] == 200
+    assert ollama.post("/api/copy", source="gpt-oss:120b-cloud", destination="stub")[0] == 200
+    listed = {model["name"]: model.get("remote_model") for model in ollama.get("/api/tags")["models"]}
+    assert (listed["stub:latest"], listed["qwen2.5:3b"]) == ("gpt-oss:120b", None)
+    for name in ("stub", "gpt-oss:120b-cloud", "nobody:cloud"):
+        assert ollama.chat(name) == (401, {"error": "unauthorized"})
+    assert ollama.chat("nobody-cloud")[0] == 404
+    (lab.home / ".ollama" / "models" / "lab-signed-in").touch()
+    assert ollama.chat("stub")[0] == ollama.chat("nobody:cloud")[0] == 200
+    assert lab.gpu.used_mib() == 0
 
 
 def test_derived_models(lab: Lab) -> None:

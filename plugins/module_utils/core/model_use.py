@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ REPLY_TOKENS = 256  # some models never end by themselves
 EMBED_SINCE: _settings.Version = (0, 2, 6)  # /api/embed; /api/embeddings before
 EMBEDDER_BATCH = 2048  # what an embedder reads at once, unless told otherwise: no longer text is evaluated
 EMBEDDER_FAMILIES = {"bert", "nomic-bert", "nomic-bert-moe"}
-CLOUD_SUFFIXES = (":cloud", "-cloud")
+CLOUD_TAG = re.compile(r":([^:/]*-)?cloud\Z", re.IGNORECASE)
+CLOUD_BY_TAG_SINCE: _settings.Version = (0, 17, 6)  # before, a cloud model is one that was pulled as such
 
 
 def embeds_only(shown: Mapping[str, Any] | None) -> bool:
@@ -89,10 +91,16 @@ def listed(model: str, models: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]
     return next((one for one in models if model_name.same(model, str(one["name"]))), None)
 
 
-def is_elsewhere(model: str, models: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether requests to a model leave the host: it is listed as remote, or named as Ollama names its cloud models."""
+def is_elsewhere(model: str, models: Sequence[Mapping[str, Any]], version: _settings.Version | None) -> bool:
+    """Whether requests to a model leave the host: it is listed as remote, or its tag is that of Ollama's cloud.
+
+    Since such a tag needs no listing, a model of this host that has one cannot be asked for any more.
+    """
     found = listed(model, models)
-    return bool(found.get("remote")) if found else model.endswith(CLOUD_SUFFIXES)
+    if found and found.get("remote"):
+        return True
+    by_tag = CLOUD_TAG.search(model) is not None
+    return by_tag and (found is None or version is None or version >= CLOUD_BY_TAG_SINCE)
 
 
 def is_embedders(command: Sequence[str], shows: Mapping[str, Any]) -> bool:

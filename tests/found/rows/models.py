@@ -6,6 +6,19 @@ from tests.found.condition import Found
 
 CHAT, EMBEDDER, SMALL, CLOUD = "llama3.1:8b-instruct-q8_0", "nomic-embed-text", "qwen2.5:3b", "gpt-oss:120b-cloud"
 
+PULL_CLOUD = f"""
+curl -sf localhost:11434/api/create -d '{{"model": "{CLOUD}", "from": "gpt-oss:120b", "remote_host": "https://ollama.com"}}'
+"""
+# What the lab's Ollama takes for it: it then answers for its cloud.
+SIGN_IN = "touch /usr/share/ollama/.ollama/models/lab-signed-in\n"
+
+
+def copy_of(model: str, name: str) -> str:
+    return f"""
+curl -sf localhost:11434/api/copy -d '{{"source": "{model}", "destination": "{name}"}}'
+"""
+
+
 ROWS: list[Found] = [
     Found(
         "chat_model_and_embedder",
@@ -18,7 +31,7 @@ ROWS: list[Found] = [
     ),
     Found(
         "more_models_than_run_at_once",
-        f"""curl -sf localhost:11434/api/copy -d '{{"source": "{SMALL}", "destination": "copy"}}'""",
+        copy_of(SMALL, "copy"),
         "pass",
         (
             "3 chats at once",
@@ -59,11 +72,72 @@ ROWS: list[Found] = [
         variables={"gpu_memory_models": [CHAT, SMALL, EMBEDDER]},
     ),
     Found(
+        "other_names_of_a_model",
+        "",
+        "pass",
+        ("3 chats at once", "one after another: registry.ollama.ai/library/nomic-embed-text (1 of 1"),
+        "ollama/ollama#6783",
+        variables={
+            "gpu_memory_backend": "none",
+            "gpu_memory_models": ["Qwen2.5:3B", "registry.ollama.ai/library/nomic-embed-text"],
+        },
+    ),
+    Found(
         "cloud_model_declared",
         "",
         "refused",
         (f"{CLOUD} is a cloud model", "take it out of gpu_memory_models"),
         "SirUli/homeassistant-ollama-addon#219",
         variables={"gpu_memory_backend": "none", "gpu_memory_models": [CHAT, CLOUD]},
+    ),
+    Found(
+        "cloud_model_listed_and_signed_in",
+        PULL_CLOUD + SIGN_IN,
+        "refused",
+        (f"{CLOUD} is a cloud model", "take it out of gpu_memory_models"),
+        "ollama/ollama#14824",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": [CHAT, CLOUD]},
+    ),
+    Found(
+        "cloud_model_listed_under_another_name",
+        PULL_CLOUD + SIGN_IN + copy_of(CLOUD, "mine"),
+        "refused",
+        ("mine is a cloud model", "take it out of gpu_memory_models"),
+        "ollama/ollama#14824",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": ["mine"]},
+    ),
+    Found(
+        "cloud_model_listed_and_not_declared",
+        PULL_CLOUD,
+        "pass",
+        ("3 chats at once", "0 errors"),
+        "ollama/ollama#14824",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": [SMALL]},
+        hidden=(CLOUD,),
+    ),
+    Found(
+        "cloud_model_found_by_discover",
+        PULL_CLOUD + SIGN_IN + copy_of(SMALL, "own:8b-cloud"),
+        None,
+        (CHAT, EMBEDDER),
+        "ollama/ollama#14824",
+        playbook="playbooks/discover.yml",
+        hidden=(CLOUD, "own:8b-cloud"),
+    ),
+    Found(
+        "model_of_the_host_with_a_tag_of_the_cloud",
+        copy_of(SMALL, "own:8b-cloud"),
+        "refused",
+        ("own:8b-cloud is on this host", "sends whatever is asked of a tag like that to its cloud", "ollama cp"),
+        "ollama/ollama#14574",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": ["own:8b-cloud"]},
+    ),
+    Found(
+        "model_that_is_only_called_cloud",
+        copy_of(SMALL, "own-cloud"),
+        "pass",
+        ("3 chats at once", "0 errors"),
+        "ollama/ollama#14574",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": ["own-cloud"]},
     ),
 ]

@@ -9,6 +9,7 @@ import http.server
 import json
 import math
 import os
+import re
 import select
 import signal
 import socket
@@ -36,6 +37,7 @@ SCHEDULERS: dict[str, type[scheduler.Scheduler]] = {
     "llama-server": scheduler_since_030.Scheduler,
 }
 
+CLOUD = "https://ollama.com:443"
 OPTION_KINDS = {
     **dict.fromkeys(("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "draft_num_predict"), "integer"),
     **dict.fromkeys(("num_keep", "seed", "num_predict", "top_k", "repeat_last_n"), "integer"),
@@ -50,8 +52,11 @@ KIND_IN_JSON = {"integer": "number", "float32": "number", "boolean": "boolean", 
 class Model:
     """A name that Ollama serves: a blob and what a Modelfile adds to it."""
 
-    def __init__(self, name: str, blob: lab_models.Blob, parameters: Json, modified: str, parent: str = "") -> None:
+    def __init__(
+        self, name: str, blob: lab_models.Blob, parameters: Json, modified: str, parent: str = "", remote: str = ""
+    ) -> None:
         self.name, self.blob, self.parameters, self.modified, self.parent = name, blob, parameters, modified, parent
+        self.remote = remote  # the model of Ollama's cloud that it stands for; its blob then counts for nothing
 
     @property
     def digest(self) -> str:
@@ -62,6 +67,9 @@ class Model:
         return ["embedding"] if self.blob.embedder else ["completion", "tools"]
 
     def details(self) -> Json:
+        if self.remote:
+            words = ("parent_model", "format", "family", "parameter_size", "quantization_level")
+            return {**dict.fromkeys(words, ""), "families": None}
         family = self.blob.show["details"]["family"]
         return {
             "parent_model": self.parent, "format": "gguf", "family": family, "families": [family],
@@ -81,8 +89,8 @@ class Library:
         if self._file.exists():
             stored = json.loads(self._file.read_text())
             self._models = {
-                name: Model(name, lab_models.blobs()[digest], parameters, modified, parent)
-                for name, digest, parameters, modified, parent in stored
+                name: Model(name, lab_models.blobs()[digest], parameters, modified, parent, remote)
+                for name, digest, parameters, modified, parent, remote in stored
                 if digest in lab_models.blobs()
             }
 
@@ -90,11 +98,12 @@ class Library:
         return list(self._models.values())
 
     def find(self, name: str) -> Model | None:
-        return self._models.get(full_name(name))
+        full = full_name(name).lower()
+        return next((model for model in self.all() if model.name.lower() == full), None)
 
-    def put(self, name: str, blob: lab_models.Blob, parameters: Json, parent: str = "") -> None:
+    def put(self, name: str, blob: lab_models.Blob, parameters: Json, parent: str = "", remote: str = "") -> None:
         with self._lock:
-            self._models[full_name(name)] = Model(full_name(name), blob, parameters, now(), parent)
+            self._models[full_name(name)] = Model(full_name(name), blob, parameters, now(), parent, remote)
             self._save()
 
     def delete(self, name: str) -> None:
@@ -104,13 +113,24 @@ class Library:
 
     def _save(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
-        stored = [[m.name, m.blob.digest, m.parameters, m.modified, m.parent] for m in self._models.values()]
+        stored = [[m.name, m.blob.digest, m.parameters, m.modified, m.parent, m.remote] for m in self._models.values()]
         self._file.write_text(json.dumps(stored))
 
 
 def full_name(name: str) -> str:
-    name = name.removeprefix("registry.ollama.ai/").removeprefix("library/")
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    """As it is listed (types/model/name.go), without what says where it runs (internal/modelref)."""
+    parts = re.sub("(?i):local$", "", name).split("/")
+    if len(parts) == 3 and parts[0].lower() == "registry.ollama.ai":
+        del parts[0]
+    if len(parts) == 2 and parts[0].lower() == "library":
+        del parts[0]
+    return "/".join(parts) + ("" if ":" in parts[-1] else ":latest")
+
+
+def of_the_cloud(name: str) -> bool:
+    """Whether a name says that the cloud is meant, whatever is here (internal/modelref)."""
+    _, colon, tag = name.rpartition(":")
+    return bool(colon) and "/" not in tag and (tag.lower() == "cloud" or tag.lower().endswith("-cloud"))
 
 
 def now() -> str:
@@ -200,6 +220,14 @@ def shown(model: Model, verbose: bool) -> Json:
     return {key: value for key, value in answer.items() if value != ""}
 
 
+class AnswersElsewhere(Exception):
+    """Ollama passes a request on to its cloud, which answers those who have signed in. Here a file says who has."""
+
+    @property
+    def signed_in(self) -> bool:
+        return (Path(settings.models_directory()) / "lab-signed-in").exists()
+
+
 class Ollama:
     """The service behind the handler."""
 
@@ -210,6 +238,8 @@ class Ollama:
 
     def model(self, body: Json, missing: str = "model '{}' not found") -> Model:
         name = body.get("model") or body.get("name") or ""
+        if of_the_cloud(name):
+            raise AnswersElsewhere(name)
         model = self.library.find(name) if name else None
         if model is None:
             raise Refused(404, missing.format(name))
@@ -233,6 +263,8 @@ class Ollama:
 
     def _acquire(self, model: Model, body: Json, client_gone: Callable[[], bool]) -> tuple[scheduler.Runner, Json]:
         """A runner with the options of a request, and those."""
+        if model.remote:
+            raise AnswersElsewhere(model.name)
         try:
             options, merged = read_options(model, body.get("options") or {}, self.scheduler.default_context)
             alive_s = keep_alive(body.get("keep_alive"))
@@ -261,7 +293,9 @@ class Ollama:
     def _embed_one(runner: scheduler.Runner, text: str) -> tuple[list[float], int]:
         try:
             return runner.embed(text)
-        except Refused:
+        except Refused as refused:
+            if refused.status != 400:
+                raise
             return runner.embed(cut(text, runner.options.num_batch))
 
     def write(
@@ -318,6 +352,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             "name": model.name, "model": model.name, "modified_at": model.modified, "size": model.blob.file_bytes,
             "digest": model.digest, "details": model.details(),
         }  # fmt: skip
+        if model.remote:
+            return {**found, "remote_model": model.remote, "remote_host": CLOUD, "size": 198}
         if self.ollama.release.tags_tell_more:
             lengths = {key: model.blob.info(key) for key in ("context_length", "embedding_length")}
             found.update(details={**found["details"], **lengths}, capabilities=model.capabilities)
@@ -401,7 +437,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         source = self.ollama.library.find(body.get("source") or "")
         if source is None:
             raise Refused(404, f'model "{body.get("source")}" not found')
-        self.ollama.library.put(body["destination"], source.blob, source.parameters, source.parent)
+        self.ollama.library.put(body["destination"], source.blob, source.parameters, source.parent, source.remote)
         self.answer(None)
 
     def create(self, body: Json) -> None:
@@ -410,6 +446,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             raise Refused(400, "invalid model name")
         if not body.get("from"):
             raise Refused(400, "neither 'from' or 'files' was specified")
+        if body.get("remote_host"):
+            self.ollama.library.put(name, next(iter(lab_models.blobs().values())), {}, remote=body["from"])
+            self.answer({"status": "success"})
+            return
         base = self.ollama.library.find(body["from"])
         if base is None:
             raise Refused(500, "pull model manifest: file does not exist")
@@ -428,7 +468,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer({"status": "success"})
 
     def delete(self, body: Json) -> None:
-        self.ollama.library.delete(self.ollama.model(body).name)
+        name = body.get("model") or body.get("name") or ""
+        model = self.ollama.library.find(name)
+        if model is None:
+            raise Refused(404, f"model '{name}' not found")
+        self.ollama.library.delete(model.name)
         self.answer(None)
 
     ROUTES = {
@@ -463,6 +507,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.refuse(400, f"invalid character: {error.msg}")
         except Refused as refused:
             self.refuse(refused.status, str(refused))
+        except AnswersElsewhere as elsewhere:
+            if elsewhere.signed_in:
+                text = {"message": {"role": "assistant", "content": "from the cloud"}, "response": "from the cloud"}
+                self.answer({"model": str(elsewhere), **text, "done": True, "done_reason": "stop"})
+            else:
+                self.refuse(401, "unauthorized")
         except OSError:
             self.close_connection = True
         took = time.monotonic() - start

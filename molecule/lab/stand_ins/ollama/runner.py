@@ -498,8 +498,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def _embed(self, text: str) -> None:
         """An embedder reads a text at once, and so refuses one that is larger than its batch."""
-        tokens, batch = tokens_in(text), self.server.slots.model.parameters.batch
-        if tokens > batch and self.server.slots.model.blob.embedder:
+        model = self.server.slots.model
+        tokens, batch = tokens_in(text), model.parameters.batch
+        if model.parameters.since_030 and not model.blob.embedder:
+            message = "This server does not support embeddings. Start it with `--embeddings`"
+            self._answer(501, {"error": {"code": 501, "message": message, "type": "not_supported_error"}})
+            return
+        if tokens > batch and model.blob.embedder:
             message = f"input ({tokens} tokens) is too large to process. increase the physical batch size "
             message += f"(current batch size: {batch})"
             self._answer(500, {"error": {"code": 500, "message": message, "type": "server_error"}})

@@ -26,6 +26,7 @@ from lab import MIB, Json
 from releases import Release
 from settings import human_bytes, log
 
+TOO_LONG = "the input length exceeds the context length"
 LONGEST_S = 292 * 365.25 * 86400  # what Go's durations hold; for ever is as long
 MINIMUM_BYTES = 457 * MIB  # what Ollama leaves of a CUDA device, for the context
 
@@ -147,7 +148,7 @@ class Runner:
             raise RuntimeError(": ".join([message + ", check ollama server logs for details", *self.message()]))
 
     def embed(self, text: str) -> tuple[list[float], int]:
-        """The vector of a text, and its tokens. Refused where it does not fit into a batch."""
+        """The vector of a text, and its tokens. Refused with 400 where it does not fit into a batch."""
         with self.turn:
             connection = http.client.HTTPConnection("127.0.0.1", self.port)
             try:
@@ -157,7 +158,9 @@ class Runner:
             finally:
                 connection.close()
         if response.status != 200:
-            raise Refused(400, "the input length exceeds the context length")
+            said = answer["error"]["message"]
+            too_long = "too large" in said
+            raise Refused(400 if too_long else response.status, TOO_LONG if too_long else said)
         return answer["data"][0]["embedding"], answer["usage"]["prompt_tokens"]
 
     def shortened(self, prompt: str) -> str | list[int]:

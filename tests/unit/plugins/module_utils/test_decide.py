@@ -439,6 +439,21 @@ def test_a_cloud_model_is_refused(tags):
     assert "take it out of gpu_memory_models" in problem
 
 
+def test_a_model_of_this_host_that_its_tag_sends_to_the_cloud_is_refused():
+    tags = [{"name": "own:8b-cloud", "digest": "d", "remote": False}]
+    (problem,) = decide(read(ollama__api__models=tags), declared(backend="none", models=["Own:8b-cloud"]))["problems"]
+    assert problem.startswith("Own:8b-cloud is on this host, but this Ollama sends whatever is asked of a tag")
+    assert "ollama cp own:8b-cloud NAME" in problem
+
+
+@pytest.mark.parametrize("name", [MODEL.upper(), f"registry.ollama.ai/library/{MODEL}", f"library/{MODEL}"])
+def test_a_model_is_found_by_any_of_its_names(name):
+    assert decide(declaration=declared(models=[name]))["problems"] == []
+    key = good(declaration=declared(models=[name]))["proof_key"]
+    other = read(ollama__api__models=[{"name": MODEL, "digest": "d2", "size": 1}])
+    assert good(other, declared(models=[name]))["proof_key"] != key
+
+
 @pytest.mark.parametrize("others, seconds", [(0, 240), (2, 480)])
 def test_load_timeout(others, seconds):
     assert _decide.load_timeout_s({"timeout": 120, "others": [{}] * others}) == seconds

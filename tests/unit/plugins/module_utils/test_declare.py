@@ -61,6 +61,22 @@ def test_absolute_env_files_stay_where_they_are():
     assert backend["env_files"] == [{"path": "/etc/x"}]
 
 
+@pytest.mark.parametrize(
+    "part, own, left",
+    [
+        ("keys", {"gpu_layers": "NGL"}, {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "NGL"}),
+        ("keys", {"gpu_layers": None}, {"num_ctx": "CHAT_NUM_CTX"}),
+        ("keys", {}, {}),
+        ("sends", {"num_ctx": 4096}, {"num_batch": 512, "num_ctx": 4096}),
+        ("sends", {"num_batch": None}, {}),
+        ("health", {"status": 204}, {"url": "http://127.0.0.1:8000/health", "status": 204}),
+    ],
+)
+def test_of_a_mapping_in_a_preset_what_is_not_said_stays(part, own, left):
+    backend, problems = _declare.resolve_backend({"extends": "guide", part: own}, presets())
+    assert (problems, backend[part]) == ([], left)
+
+
 def test_null_takes_a_part_of_the_preset_away():
     backend, problems = _declare.resolve_backend({"extends": "guide", "health": None, "env_files": None}, presets())
     assert problems == []

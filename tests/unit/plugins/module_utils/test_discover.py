@@ -108,6 +108,15 @@ def test_ollama_as_a_unit(host):
     }
 
 
+def test_what_runs_in_the_cloud_is_no_model_of_this_host(host):
+    processes, api = host
+    processes[NO_SUCH_PID] = (["ollama", "serve"], "ollama.service")
+    api["models"] += [{"name": "stub:latest", "remote": True}, {"name": "own:8b-cloud", "remote": False}]
+    assert _discover.discover()["models"] == ["a:7b"]
+    api["version"] = "0.17.5"
+    assert _discover.discover()["models"] == ["a:7b", "own:8b-cloud"]
+
+
 def test_nothing_runs(host):
     found = _discover.discover()
     assert (found["ollama"], found["models"], found["notes"]) == (None, [], ["no Ollama server runs here"])

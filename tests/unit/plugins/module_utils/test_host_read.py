@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -43,6 +44,22 @@ def test_a_control_group_that_systemd_gives_from_the_machines_root_on(name: str,
     cgroup = f"9:name=systemd:{below}{name}.service\n8:pids:/machine.slice/libpod-1\n"
     of_init = f"{CONTAINER}8:pids:/machine.slice/libpod-1\n"
     assert _host_read.in_control_group(cgroup, of_init, f"{below}selo-ai.service") is belongs
+
+
+def test_only_models_of_this_host_are_shown_and_by_the_name_that_ollama_lists(serve: Any) -> None:
+    """What is asked of a cloud's tag leaves the host, even a look at it."""
+    tags = [{"name": name} for name in ("qwen3:8b", "own:8b-cloud")] + [{"name": "stub:latest", "remote_host": "x"}]
+    asked: list[str] = []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        if handler.path.endswith("/api/show"):
+            asked.append(json.loads(body)["model"])
+        answers = {"/api/version": {"version": "0.32.15"}, "/api/tags": {"models": tags}, "/api/ps": {"models": []}}
+        return 200, json.dumps(answers.get(handler.path, {})).encode()
+
+    names = ["library/Qwen3:8B", "own:8b-cloud", "stub", "gone"]
+    facts = _host_read.read_ollama_api(serve(answer), names)
+    assert (facts["error"], asked, list(facts["show"])) == (None, ["qwen3:8b"], ["library/Qwen3:8B"])
 
 
 WANTED = {"A": "1", "B": "x y"}

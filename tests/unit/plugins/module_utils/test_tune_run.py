@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _tune_run
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _tune, _tune_run
 
+SERVER = _tune_run.Server("http://127.0.0.1:9", "u", 1, "f16")
 NO_FAILURES: dict[str, Any] = {"failures": []}
 
 
@@ -75,6 +77,27 @@ def test_unloading_waits_until_nothing_is_loaded(serve: Any) -> None:
         ("/api/generate", "embedder:latest", 0),
         ("/api/embed", "embedder:latest", 0),
     ]
+
+
+def test_two_runs_do_not_send_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that outlives the first would have them in its cache. Within a run all probes are compared with them."""
+    show = {"model_info": {"general.architecture": "llama"}}
+    answers = {"version": {"version": "0.32.15"}, "show": show}
+    monkeypatch.setattr(_tune_run, "_ask", lambda url, body=None: answers[url.rpartition("/")[2]])
+    monkeypatch.setattr(_tune_run, "_deployed", lambda wanted: (SERVER, {}))
+    monkeypatch.setattr(_tune_run._planner.Model, "from_show", lambda show: SimpleNamespace(embedder=False))
+    monkeypatch.setattr(_tune_run._secrets, "secrets_of_host", lambda units, files: {})
+    wanted: Any = SimpleNamespace(url=SERVER.url, unit="u", model="m", load_timeout=1.0)
+    setting = _tune.Setting(num_gpu=1, num_ctx=64, num_parallel=1, num_batch=512, kv_cache_type="f16")
+
+    def prompts() -> list[str]:
+        tuning = _tune_run.Tuning(wanted, {}, lambda figures: None)
+        loads = [tuning._chats(SERVER, setting, context) for context in (None, 64)]
+        first, again = ([load.body(index)["messages"][0]["content"] for index in range(2)] for load in loads)
+        assert first == again
+        return first
+
+    assert not set(prompts()) & set(prompts())
 
 
 def test_a_server_that_is_not_there_is_named() -> None:
