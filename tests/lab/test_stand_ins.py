@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal
 
 from tests.lab.lab_host import (
     DESKTOP_MIB,
@@ -350,6 +351,39 @@ def test_an_embedder_has_one_slot_no_cache_and_no_words(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
+    ("asked", "error"),
+    [
+        ({"think": True}, '"qwen2.5:3b" does not support thinking'),
+        ({"suffix": "b"}, "registry.ollama.ai/library/qwen2.5:3b does not support insert"),
+    ],
+)
+def test_what_a_model_cannot_is_refused_before_it_is_loaded(lab: Lab, asked: dict[str, Any], error: str) -> None:
+    ollama = lab.ollama()
+    status, answer = ollama.post("/api/generate", model="qwen2.5:3b", prompt="a", **asked)
+    assert (status, answer["error"], ollama.get("/api/ps")["models"]) == (400, error, [])
+
+
+def test_a_load_has_as_many_lines_as_a_real_one_and_they_tear(lab: Lab) -> None:
+    ollama = lab.ollama(OLLAMA_NUM_PARALLEL="2", OLLAMA_CONTEXT_LENGTH="4096")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        chat = pool.submit(ollama.chat)
+        while not chat.done():
+            ollama.get("/api/version")
+    eventually(lambda: "all slots are idle" in ollama.log)
+    lines = ollama.log.splitlines()
+    begin = next(number for number, line in enumerate(lines) if "starting llama-server" in line)
+    end = next(number for number, line in enumerate(lines) if "llama-server started in" in line)
+    of_load = [line for line in lines[begin:end] if not line.startswith("[GIN]")]
+    assert 150 < len(of_load) < 400
+    assert any("[GIN]" in line for line in of_load), "no line of the access log stands within a runner's"
+    facts = _journal.parse((float(number), line) for number, line in enumerate(lines))
+    (load,) = facts["loads"]
+    assert (load["started"], load["offloaded"], load["offloadable"]) == (True, 33, 33)
+    assert set(load["buffers_mib"]) == {"CUDA0 model", "CUDA0 KV", "CUDA0 compute"}
+    assert facts["failures"] == [] and len(facts["tokens_per_s"]) == 1
+
+
+@pytest.mark.parametrize(
     ("characters", "options", "tokens"),
     [
         (4 * 100, {}, 108),
@@ -364,7 +398,7 @@ def test_a_text_to_embed_is_cut_to_what_the_runner_reads_at_once(
     ollama = lab.ollama(OLLAMA_CONTEXT_LENGTH="4096")
     status, answer = ollama.post("/api/embed", model="nomic-embed-text", input="x" * characters, options=options)
     assert (status, answer["prompt_eval_count"], len(answer["embeddings"])) == (200, tokens, 1)
-    assert f"task.n_tokens = {tokens}" in ollama.log
+    eventually(lambda: f"task.n_tokens = {tokens}" in ollama.log)
 
 
 def test_what_is_listed_has_the_name_that_was_asked_for_and_expires_later_with_each_use(lab: Lab) -> None:

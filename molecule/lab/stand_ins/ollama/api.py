@@ -390,6 +390,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         name = body.get("model") or body.get("name")
         if model.blob.embedder:
             raise Refused(400, f'"{name}" does not support {self.path.rpartition("/")[2]}')
+        if body.get("think"):
+            raise Refused(400, f'"{name}" does not support thinking')
+        if body.get("suffix"):
+            raise Refused(400, f"registry.ollama.ai/library/{full_name(name)} does not support insert")
         if not prompt and body.get("keep_alive") in (0, "0", "0s"):
             self.ollama.scheduler.expire_now(model.blob)
             self.answer({"model": name, "created_at": now(), **piece(""), "done": True, "done_reason": "unload"})
@@ -517,7 +521,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
         took = time.monotonic() - start
         stamp = time.strftime("%Y/%m/%d - %H:%M:%S", time.gmtime())
-        settings.write(
+        settings.write_access(
             f'[GIN] {stamp} | {self.status} | {took:12.6f}s | {self.client_address[0]:>15} | {self.command:<8} "{path}"'
         )
 

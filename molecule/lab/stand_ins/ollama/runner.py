@@ -25,6 +25,7 @@ from typing import Any
 
 import lab
 import lab_models
+import llama_log
 import simulated_gpu
 from lab import MIB, Json
 
@@ -51,8 +52,8 @@ WORDS = (
 )
 
 
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def say(*lines: str) -> None:
+    print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 # --- arguments and environment ----------------------------------------------------------------------------------------
@@ -212,6 +213,7 @@ class Model:
             self._memory(wanted).projected,
         )
         fit = "common_params_fit_impl:"
+        say(*llama_log.before_the_fit(), *llama_log.breakdown(self._memory(wanted), free))
         say(f"{fit} projected to use {projected} MiB of device memory vs. {free} MiB of free device memory")
         if free - projected >= target:
             say(f"{fit} will leave {free - projected} >= {target} MiB of free device memory, no changes needed")
@@ -238,6 +240,7 @@ class Model:
             device = f"CUDA0 ({card.name}) ({card.pci.lower().removeprefix('0000')})"
             say(f"llama_model_load_from_file_impl: using device {device} - {simulated_gpu.free_mib()} MiB free")
             self.memory = self._memory(self._fit())
+        say(*llama_log.model_file(self.blob, parameters.model))
         m = self.memory
         if m.layers:
             unable = "llama_model_load: error loading model: unable to allocate CUDA0 buffer"
@@ -246,10 +249,8 @@ class Model:
         say(f"load_tensors: offloaded {m.layers}/{self.blob.offloadable_layers} layers to GPU")
         self._report("load_tensors", "model", m.weights, CPU_Mapped=m.host_weights)
         self._read_weights()
-        say(f"llama_context: n_seq_max     = {parameters.slots}")
-        say(f"llama_context: n_ctx         = {parameters.context}")
-        say(f"llama_context: n_ctx_seq     = {parameters.context // parameters.slots}")
-        say(f"llama_context: n_ubatch      = {parameters.batch}")
+        trained = self.blob.context_length
+        say(*llama_log.context(parameters.context, parameters.slots, parameters.batch, trained, parameters.flash))
         no_context = "llama_init_from_model: failed to initialize the context:"
         if m.kv:
             self._allocate(round(m.kv), m.kv, f"{no_context} failed to allocate buffer for kv cache")
@@ -258,7 +259,10 @@ class Model:
             # What is left of the projection, so that rounding does not add up.
             rest = lab_models.CUDA_CONTEXT_MIB + m.projected - self.held_mib
             self._allocate(rest, m.compute, f"{no_context} failed to allocate compute pp buffers")
-        self._report("llama_context", "compute", m.compute, CUDA_Host=m.host_compute)
+        component = "sched_reserve" if parameters.since_030 else "llama_context"
+        self._report(component, "compute", m.compute, CUDA_Host=m.host_compute)
+        if parameters.since_030:
+            say(*llama_log.ready(parameters.context, parameters.slots))
 
     def load_held(self) -> None:
         """Load into memory that this process has already got, in silence."""
@@ -390,8 +394,10 @@ class Slots:
         if self.model.parameters.since_030:
             about = f"slot   operator(): id  0 | task {task.number} |"
             room = self.model.parameters.context // self.model.parameters.slots
+            say(*llama_log.begun(task.number))
             say(f"{about} new prompt, n_ctx_slot = {room}, n_keep = 4, task.n_tokens = {task.prompt_tokens}")
-            say(f"{about} cached n_tokens = {task.cached}, memory_seq_rm [{task.cached}, end)")
+            for done in range(task.cached, task.prompt_tokens, self.model.parameters.batch):  # of each batch
+                say(f"{about} cached n_tokens = {done}, memory_seq_rm [{done}, end)")
 
     def _free(self) -> int:
         return self.model.parameters.slots - len(self.busy)
@@ -415,6 +421,7 @@ class Slots:
             say(f"{name} = {seconds * 1000:10.2f} ms / {tokens:5d} tokens ({speed})")
         total = task.prompt_s + task.reply_s
         say(f"      total time = {total * 1000:10.2f} ms / {evaluated + task.written:5d} tokens")
+        say(*llama_log.ended(task.number, task.prompt_tokens + task.written))
 
 
 def reply_to(prompt: str, limit: int) -> list[str]:
@@ -536,6 +543,7 @@ def main(arguments: list[str]) -> int:
         return 0
     server = Server(("127.0.0.1", parameters.port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    say(*llama_log.beginning(gpu_visible()))
     say(f"srv    load_model: loading model '{parameters.model}'")
     try:
         model = Model(parameters)
@@ -545,7 +553,7 @@ def main(arguments: list[str]) -> int:
         say("main: exiting due to model loading error")
         return 1
     server.slots = Slots(model)
-    say("main: model loaded")
-    say(f"main: server is listening on http://127.0.0.1:{parameters.port}")
+    say("srv  llama_server: model loaded")
+    say(f"srv  llama_server: server is listening on http://127.0.0.1:{parameters.port}")
     threading.Event().wait()
     return 0

@@ -97,7 +97,7 @@ class Runner:
         assert self.process.stdout
         for raw in self.process.stdout:
             line = raw.decode(errors="replace").rstrip()
-            settings.write(line)
+            settings.write_of_runner(line)
             self.read(line)
 
     def read(self, line: str) -> None:
@@ -294,7 +294,8 @@ class Scheduler:
                 self.unload(least_wanted(others))
             else:
                 try:
-                    runner = self.load(request, bool(others))
+                    with settings.loading():
+                        runner = self.load(request, bool(others))
                 except DoesNotFit:
                     self.unload(least_wanted(others))
                 except RuntimeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -9,6 +10,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 FOREVER = math.inf
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -19,6 +21,7 @@ PLAIN = (
     "OLLAMA_LLM_LIBRARY", "ROCR_VISIBLE_DEVICES", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip
 _log_lock = threading.Lock()
+_within: list[str] | None = None  # lines of the access log that wait for one of a runner that loads; None without one
 # Where this release says what 0.32.15 says elsewhere (releases.py).
 sources: dict[str, str] = {}
 
@@ -35,6 +38,46 @@ def log(level: str, source: str, message: str, **attributes: object) -> None:
 def write(line: str) -> None:
     with _log_lock:
         print(line, file=sys.stderr, flush=True)
+
+
+def write_access(line: str) -> None:
+    """A line of the access log. While a model loads it comes in the middle of the runner's next line.
+
+    With the real one that happens now and then, since both write into one pipe.
+    """
+    with _log_lock:
+        if _within is not None:
+            _within.append(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def write_of_runner(line: str) -> None:
+    with _log_lock:
+        print(_torn(line), file=sys.stderr, flush=True)
+
+
+def _torn(line: str) -> str:
+    if not _within:
+        return line
+    between = "".join(f"{one}\n" for one in _within)
+    _within.clear()
+    return line[: len(line) // 2] + between + line[len(line) // 2 :]
+
+
+@contextlib.contextmanager
+def loading() -> Iterator[None]:
+    """A model loads meanwhile."""
+    global _within
+    with _log_lock:
+        _within = []
+    try:
+        yield
+    finally:
+        with _log_lock:
+            for line in _within:
+                print(line, file=sys.stderr, flush=True)
+            _within = None
 
 
 def _quoted(text: str) -> str:

@@ -467,6 +467,17 @@ def test_flash_attention_of_a_runner(command, wanted):
     assert _journal.runner_flash_attention(command) == wanted
 
 
+def test_a_model_that_is_made_of_a_file_is_no_load():
+    lines = (
+        'level=INFO source=quantization.go:124 msg="quantizing model" type=COPY input=/a output=/b',
+        "llama_quantize: quantizing '/a' to '/b' as COPY",
+        "[   2/ 236] token_embd.weight                    - [   640, 262144,      1,      1], type =   q8_0, size = 170 MiB",
+        "llama_model_quantize_impl: model size  =   235.16 MiB (7.36 BPW)",
+    )
+    facts = parse(*lines)
+    assert (facts["loads"], facts["failures"]) == ([], [])
+
+
 @pytest.mark.parametrize("line", HARMLESS)
 def test_harmless(line):
     assert severities(line) == []
