@@ -25,6 +25,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _speed,
     _wanted,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts
 
 SCHEMA = 1
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
@@ -97,6 +98,7 @@ def compare(
     card_mib = gpu["total_mib"] - (gpu.get("reserved_mib") or 0)
     by_name, known = _speed.gpu_gb_per_s(gpu.get("name"))
     plan["gpu"] = {name: gpu.get(name) for name in ("index", "uuid", "name", "total_mib", "reserved_mib", "used_mib")}
+    plan["gpu"]["parts"] = parts.split(gpu["memory"], gpu["processes"], parts.known([read]))
     plan["others"] = held_by_others(read, gpu)
     plan["backend"] = backend_use(declared, read, gpu)
     plan["bandwidth_gb_per_s"] = {"gpu": gpu_gb_per_s or by_name, "host": host_gb_per_s or _speed.HOST_GB_PER_S}
@@ -133,16 +135,12 @@ def unread(*problems: str) -> dict[str, Any]:
 def held_by_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Who but Ollama and the backend holds memory of a GPU now, by name, the largest first: [{name, used_mib}].
 
-    What NVML calls used and gives no process stands as `not listed`, unless the driver keeps processes' figures back.
+    What cannot be attributed counts as theirs, unless the driver keeps back what this Ollama holds.
     """
-    used: dict[str, int] = {}
-    for process in _predict.processes_of_others(read, gpu):
-        name = process["name"] or f"process {process['pid']}"
-        used[name] = used.get(name, 0) + (process["used_mib"] or 0)
-    figures = [process["used_mib"] for process in gpu["processes"]]
-    if None not in figures:
-        used["not listed"] = max(0, gpu["used_mib"] - sum(figures))
-    rows = [{"name": name, "used_mib": mib} for name, mib in used.items() if mib]
+    kept_back = any(process["used_bytes"] is None for process in gpu["processes"]) or _predict.hides_runners(read)
+    theirs = (parts.OTHERS,) if kept_back else (parts.OTHERS, parts.UNKNOWN)
+    split = parts.split(gpu["memory"], gpu["processes"], parts.known([read]))
+    rows = [{"name": part["name"], "used_mib": part["mib"]} for part in split if part["what"] in theirs]
     return sorted(rows, key=lambda row: -int(row["used_mib"]))
 
 
@@ -562,7 +560,8 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
             f"{gpus} GPUs: planned as if all were on GPU {plan['gpu']['index']}, where others hold the most; "
             "Ollama may spread a model"
         )
-    if any(process["used_mib"] is None for gpu in host.read["nvml"]["gpus"] for process in gpu["processes"]):
+    figures = [process["used_mib"] for gpu in host.read["nvml"]["gpus"] for process in gpu["processes"]]
+    if None in figures or _predict.hides_runners(host.read):
         notes.append("the driver does not say how much each process holds: what others hold may be more")
     if not bandwidth_known:
         notes.append(

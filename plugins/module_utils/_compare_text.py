@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare, _text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts
 
 WIDTH = 120
 BLOCKS_UP_TO = 4  # hosts; more get a line each
@@ -77,6 +78,7 @@ def _head(plan: Mapping[str, Any]) -> Iterator[str]:
         f"  GPU {gpu['index']}: {gpu['name']}, {gpu['total_mib']} MiB, {gpu['used_mib']} used now"
         + (f", {gpu['reserved_mib']} reserved" if gpu["reserved_mib"] else "")
     )
+    yield from textwrap.wrap(f"  now: {parts.text(gpu['total_mib'], gpu['parts'])}", WIDTH, subsequent_indent="    ")
     yield "  All figures are predictions in MiB, by arithmetic; nothing was loaded or changed."
     yield ""
 

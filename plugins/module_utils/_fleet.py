@@ -77,7 +77,10 @@ def expected_mib(record: Mapping[str, Any]) -> int | None:
 
 
 def bars(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The budget as predicted and as measured: a `label` and `parts` (kind as in `_svg.KINDS`, name, MiB) each."""
+    """The budget as predicted and as measured, then each GPU as a whole: a `label` and `parts` (kind, name, MiB) each.
+
+    A kind is one of `_svg.KINDS` or `parts.KINDS`.
+    """
     predicted, memory = record["predicted"], record["memory"]
     found = []
     if predicted:
@@ -93,7 +96,10 @@ def bars(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         for other in memory["others"]:
             kind = "backend" if other["name"] == "backend" else "others"
             parts.append((kind, other["name"], other["peak_mib"]))
-        found.append(("measured", parts))
+        found.append(("measured, each at its most", parts))
+    for gpu in record["gpus"]:
+        whole = [(part["what"], part["name"], part["mib"]) for part in gpu.get("parts") or []]
+        found.append((f"GPU {gpu['index']} {_report.when(gpu)}", whole))
     return [
         {"label": label, "parts": [{"kind": kind, "name": name, "mib": mib} for kind, name, mib in parts if mib]}
         for label, parts in found

@@ -31,9 +31,10 @@ CURE_BINDINGS = (
 )
 
 GPU_FACTS = (
-    "uuid", "name", "pci_bus_id", "total_mib", "used_mib", "reserved_mib", "free_mib", "memory_api",
+    "uuid", "name", "pci_bus_id", "total_mib", "used_mib", "reserved_mib", "free_mib", "memory", "memory_api",
     "compute_capability", "mig", "accounting", "persistence", "error",
 )  # fmt: skip
+LISTINGS = 3  # tries to list the processes while memory stands still
 LIBRARY = "libnvidia-ml.so.1"
 # Where distributions put the driver's libraries without always telling the loader: Debian, Fedora and RHEL, Arch, old
 # Ubuntu, NixOS, WSL 2, and drivers that containers install (GKE, the GPU operator).
@@ -78,8 +79,9 @@ def snapshot(bindings_path: str | None = None, timeout_s: float = 20) -> dict[st
     `bindings_path`: a directory with `pynvml.py` for hosts that have no good bindings of their own.
     Returns status (ok, or bindings_missing, bindings_bad, driver_not_loaded, library_missing, version_mismatch,
     no_permission, gpu_lost, crashed, timeout, error), message (cause and cure), driver_version, bindings
-    {path, version, source}, gpus. Memory is in MiB, used and reserved rounded up. A GPU that cannot be read has an
-    `error` text and nulls; the status is not ok only when that is true of all of them.
+    {path, version, source}, gpus. Memory is in MiB, used and reserved rounded up; `memory` is the same in bytes, as it
+    was beside the listing of the `processes`. A GPU that cannot be read has an `error` text and nulls; the status is
+    not ok only when that is true of all of them.
     """
     nothing: dict[str, Any] = {"driver_version": None, "bindings": None, "gpus": []}
     try:
@@ -256,8 +258,26 @@ def memory_reader(nvml: ModuleType, handle: Any) -> tuple[str, Callable[[], Memo
     return "v1", read_v1
 
 
+def beside(before: Memory, after: Memory) -> Memory:
+    """Which of the reads before and after a listing stands for it: the higher one, so that what came or went fits."""
+    return before if before.used > after.used else after
+
+
+def held(nvml: ModuleType, handle: Any, read: Callable[[], Memory]) -> tuple[Memory, list[dict[str, Any]]]:
+    """Memory and `processes` of a GPU, of one moment where memory stands still for as long as a listing takes."""
+    after = read()
+    for _unused in range(LISTINGS):
+        before, rows, after = after, processes(nvml, handle), read()
+        if before.used == after.used:
+            break
+    return beside(before, after), rows
+
+
 def processes(nvml: ModuleType, handle: Any) -> list[dict[str, Any]]:
-    """Who holds memory of a GPU, each once: pid, name, used_mib (None where the driver does not say), kind."""
+    """Who holds memory of a GPU, each once: pid, name, used_bytes and used_mib, kind.
+
+    The figures are None where the driver has none, as under WSL 2; the name is None of a process that is not here.
+    """
     found: dict[int, dict[str, Any]] = {}
     for kind, listed in (
         ("compute", nvml.nvmlDeviceGetComputeRunningProcesses),
@@ -271,13 +291,16 @@ def processes(nvml: ModuleType, handle: Any) -> list[dict[str, Any]]:
                 raise
             continue
         for row in rows:
-            used = None if row.usedGpuMemory is None else mib_up(row.usedGpuMemory)
+            used = row.usedGpuMemory
             process = found.setdefault(
-                row.pid, {"pid": row.pid, "name": process_name(nvml, row.pid), "used_mib": used, "kind": kind}
+                row.pid, {"pid": row.pid, "name": process_name(nvml, row.pid), "used_bytes": used, "kind": kind}
             )
             if process["kind"] != kind:  # one process, two kinds of context: the same memory listed twice
                 process["kind"] = "mps" if "mps" in (kind, process["kind"]) else "both"
-                process["used_mib"] = max((mib for mib in (used, process["used_mib"]) if mib is not None), default=None)
+                both = [count for count in (used, process["used_bytes"]) if count is not None]
+                process["used_bytes"] = max(both, default=None)
+    for process in found.values():
+        process["used_mib"] = None if process["used_bytes"] is None else mib_up(process["used_bytes"])
     return sorted(found.values(), key=lambda process: int(process["pid"]))
 
 
@@ -362,9 +385,8 @@ def _read_gpu(nvml: ModuleType, index: int) -> tuple[dict[str, Any], NvmlProblem
         gpu["accounting"] = accounting_mode(nvml, handle)
         persistence = _optional(nvml, lambda: nvml.nvmlDeviceGetPersistenceMode(handle))
         gpu["persistence"] = None if persistence is None else bool(persistence)
-        gpu["processes"] = processes(nvml, handle)
         gpu["memory_api"], read = memory_reader(nvml, handle)
-        memory = read()
+        memory, gpu["processes"] = held(nvml, handle, read)
     except Exception as problem:
         found = explain(nvml, problem)
         gpu["error"] = str(found)
@@ -374,6 +396,7 @@ def _read_gpu(nvml: ModuleType, index: int) -> tuple[dict[str, Any], NvmlProblem
         used_mib=mib_up(memory.used),
         free_mib=memory.free // MIB,
         reserved_mib=None if memory.reserved is None else mib_up(memory.reserved),
+        memory=memory._asdict(),
     )
     return gpu, None
 

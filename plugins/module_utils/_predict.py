@@ -17,12 +17,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _wanted,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts, servers
 
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib", "total_mib", "host_mib")
 FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
 RESERVE_UNTIL_029_MIB = 457  # Ollama's own, for each CUDA GPU
-OLLAMA_PROCESSES = ("ollama", *servers.RUNNERS)
 
 
 def predict(
@@ -171,11 +170,8 @@ def others(read: Mapping[str, Any]) -> list[str]:
     gpus = [gpu for gpu in read["nvml"]["gpus"] if not gpu.get("error")]
     found = [process for gpu in gpus for process in processes_of_others(read, gpu) if process["used_mib"]]
     found.sort(key=lambda process: -process["used_mib"])
-    whose = {one["pid"]: servers.short(one) for one in read["ollama"].get("others") or []}
-    return [
-        f"{whose.get(process['pid']) or process['name'] or 'process ' + str(process['pid'])} {process['used_mib']}"
-        for process in found
-    ]
+    owners = parts.known([read])
+    return [f"{parts.name_of(process, owners)} {process['used_mib']}" for process in found]
 
 
 def crowded_out(predicted: Mapping[str, Any] | None, gpu_layers: int | None, read: Mapping[str, Any]) -> str | None:
@@ -203,15 +199,23 @@ def other_ollamas(read: Mapping[str, Any]) -> list[str]:
 
 
 def processes_of_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Those processes on a GPU that are neither Ollama's nor the backend's."""
-    ours = {runner["pid"] for runner in read["ollama"]["runners"]} | {read["ollama"]["unit"].get("main_pid")}
-    ours.update(read["backend"]["pids"])
-    strangers = {process["pid"] for process in read["ollama"].get("others") or []}
+    """Those processes on a GPU that are neither Ollama's nor the backend's.
+
+    Where this Ollama's own cannot be told from those that the host does not see, neither are these.
+    """
+    owners, hidden = parts.known([read]), hides_runners(read)
     return [
         process
         for process in gpu["processes"]
-        if process["pid"] in strangers or process["pid"] not in ours and process["name"] not in OLLAMA_PROCESSES
+        if parts.kind_of(process, owners) == parts.OTHERS and not (hidden and process["name"] is None)
     ]
+
+
+def hides_runners(read: Mapping[str, Any]) -> bool:
+    """Whether the driver lists processes of another pid namespace: runners are here, and it names none of them."""
+    runners = {runner["pid"] for runner in read["ollama"]["runners"]}
+    listed = {process["pid"] for gpu in read["nvml"]["gpus"] for process in gpu["processes"]}
+    return bool(runners) and runners.isdisjoint(listed)
 
 
 def cannot_fit(predicted: Mapping[str, Any] | None, max_used_mib: int | None) -> str | None:

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _calibration, _drift, _sampler, _text, _verdict
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, parts
 
 GOOD = ("pass",)
 STATES = (_drift.IN_FORCE, _drift.PARTIAL, _drift.INSTEAD, _drift.NO_EFFECT, _drift.VOID)
@@ -38,6 +38,7 @@ def record(
     reasons = [" ".join(str(reason).split()) for reason in reasons]
     profile = declared.get("profile") or {}
     journal = (after or {}).get("ollama", {}).get("journal")
+    nvml, owners = now.get("nvml") or {}, parts.known([before, after], load.get("processes") or [])
     result = {
         "schema": _verdict.SCHEMA,
         "host": host,
@@ -47,8 +48,8 @@ def record(
         "reasons": reasons,
         "max_used_mib": profile.get("max_used_mib"),
         "peak_used_mib": load.get("peak_used_mib"),
-        "gpus": _gpus(load, (now.get("nvml") or {}).get("gpus") or []),
-        "ignored": list((now.get("nvml") or {}).get("ignored") or []),
+        "gpus": _gpus(load, nvml.get("gpus") or [], owners),
+        "ignored": _gpus({}, nvml.get("ignored") or [], owners),
         "evidence": load.get("evidence"),
         "predicted": (decision or {}).get("predicted"),
         "settings": [],
@@ -56,7 +57,7 @@ def record(
         "sampling": {name: load.get(name) for name in ("samples", "interval_ms", "max_gap_ms")} if load else None,
         "versions": {
             "ollama": (now.get("ollama") or {}).get("api", {}).get("version"),
-            "driver": (now.get("nvml") or {}).get("driver_version"),
+            "driver": nvml.get("driver_version"),
         },
         "generation": generation,
         "wave": wave,
@@ -73,7 +74,7 @@ def record(
     if after and journal is not None and load:
         turns = int((load.get("load") or {}).get("requests") or 0)
         result["settings"] = _drift.drift(declared, after, load)
-        result["memory"] = _verdict.memory_split(load, after)
+        result["memory"] = _verdict.memory_split(load, after, before)
         result["speed"] = _verdict.speed_of(journal)
         result["calibration"] = _calibration.measure(load, after)
         result["effects"] = _drift.effects(load, after)
@@ -94,14 +95,33 @@ def record(
     return result
 
 
-def _gpus(load: Mapping[str, Any], known: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """As the load test saw them, which does not know their names; without one, as they were read."""
-    names = {gpu["uuid"]: gpu.get("name") for gpu in known}
+def _gpus(load: Mapping[str, Any], read: Sequence[Mapping[str, Any]], owners: parts.Known) -> list[dict[str, Any]]:
+    """As the load test saw them, which does not know their names; without one, as they were read.
+
+    `parts` are those of the listing nearest to the peak, at `parts_at_s`; without a load those of the read.
+    """
+    names = {gpu["uuid"]: gpu.get("name") for gpu in read}
     loaded = [
-        {**gpu, "name": names.get(gpu["uuid"]), "timeline": _sampler.without_levels(gpu.get("timeline") or [])}
+        {
+            **{name: value for name, value in gpu.items() if name != "at_most"},
+            "name": names.get(gpu["uuid"]),
+            "timeline": _sampler.without_levels(gpu.get("timeline") or []),
+            **_parts(gpu.get("at_most") or {}, owners),
+        }
         for gpu in load.get("gpus") or []
     ]
-    return loaded or [dict(gpu) for gpu in known]
+    return loaded or [
+        {**{name: value for name, value in gpu.items() if name != "memory"}, **_parts(gpu, owners)} for gpu in read
+    ]
+
+
+def _parts(moment: Mapping[str, Any], owners: parts.Known) -> dict[str, Any]:
+    """Of a listing with the memory beside it; null where there is none."""
+    memory = moment.get("memory")
+    return {
+        "parts": parts.split(memory, moment["processes"], owners) if memory else None,
+        "parts_at_s": moment.get("at_s"),
+    }
 
 
 def block(record: Mapping[str, Any], undo: str | None = None) -> str:
@@ -120,14 +140,15 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
 
 def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What was measured, as pairs of a label and a sentence."""
-    texts = {
-        "proof": _proof_text(record),
-        "load": _load_text(record),
-        "speed": _speed_text(record),
-        "memory": _memory_text(record),
-        "predicted": _predicted_text(record),
-    }
-    return [(label, text) for label, text in texts.items() if text]
+    texts = [
+        ("proof", _proof_text(record)),
+        ("load", _load_text(record)),
+        ("speed", _speed_text(record)),
+        ("memory", _memory_text(record)),
+        *(("memory", _parts_text(gpu)) for gpu in record["gpus"]),
+        ("predicted", _predicted_text(record)),
+    ]
+    return [(label, text) for label, text in texts if text]
 
 
 def notes(record: Mapping[str, Any]) -> list[str]:
@@ -307,3 +328,16 @@ def _memory_text(record: Mapping[str, Any]) -> str | None:
         + (f" ({terms})" if terms else "")
         + (f"; others: {others}" if others else "")
     )
+
+
+def _parts_text(gpu: Mapping[str, Any]) -> str | None:
+    """All of a GPU's memory at one moment, as a sum."""
+    if not gpu.get("parts"):
+        return None
+    return f"GPU {gpu['index']} {when(gpu)}: {parts.text(gpu['total_mib'], gpu['parts'])}"
+
+
+def when(gpu: Mapping[str, Any]) -> str:
+    """When the parts of a GPU were read."""
+    at = gpu.get("parts_at_s")
+    return "now" if at is None else f"at {at:.1f} s"

@@ -18,7 +18,7 @@ from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _nvml, _secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
@@ -28,6 +28,7 @@ LISTING_INTERVAL_S = 1.0
 UNSEEN_LIMIT_MS = 2000  # a GPU that went unread for longer than this may have done anything
 PROGRESS_INTERVAL_S = 0.5
 ENDED_PROCESSES_KEPT = 128  # the driver forgets older ones, whatever its buffer size says
+HOLDER = ("pid", "name", "used_bytes")  # what is told of a process at the moment of the listing
 EVIDENCE = ("none", "sampled", "bounded")  # weakest first
 
 
@@ -223,6 +224,24 @@ def is_runner(name: str, command: Sequence[str]) -> bool:
     return servers.is_runner(command)
 
 
+class Moment(NamedTuple):
+    """One listing of a GPU's processes, and the memory beside it.
+
+    `settled`: memory was the same before and after it. Where it was not, the higher read stands, so that what came or
+    went while the processes were listed is in no process's name; a listing that has even more than that counts for
+    nothing (`parts.split`).
+    """
+
+    at: float
+    memory: _nvml.Memory
+    settled: bool
+    processes: Sequence[Mapping[str, Any]]
+
+    def is_nearer_to_the_peak(self, other: Moment | None) -> bool:
+        """Higher than the one that is kept; of two as high the first settled one."""
+        return other is None or (self.memory.used, self.settled) > (other.memory.used, other.settled)
+
+
 class _Watch:
     """One GPU: its samples and who used it. Lives in the child."""
 
@@ -234,7 +253,7 @@ class _Watch:
         self._failing: str | None = None
         self._processes: dict[tuple[int, str | None], dict[str, Any]] = {}
         self._listed_used, self._listed_at, self._others_mib = -1.0, -math.inf, 0
-        self.last = 0.0
+        self._at_most: Moment | None = None
         self.uuid = _nvml.text(nvml.nvmlDeviceGetUUID, handle)
         self.memory_api, self._read = _nvml.memory_reader(nvml, handle)
         self._memory = self._read()
@@ -243,15 +262,19 @@ class _Watch:
     def sample(self, begin: float) -> float:
         """Read once; the time after it. This is the fast path."""
         try:
-            used = self._read().used
+            memory = self._read()
         except Exception as problem:
             self._failed(problem)
             return time.monotonic()
         end = time.monotonic()
-        self._samples.add(begin, end, used)
+        self._samples.add(begin, end, memory.used)
         self._failing = None
-        self.last = used
+        self._memory = memory
         return end
+
+    @property
+    def last(self) -> float:
+        return self._memory.used
 
     @property
     def peak(self) -> float:
@@ -262,13 +285,20 @@ class _Watch:
             self.list_processes(now)
 
     def list_processes(self, now: float) -> None:
+        """List them right after a sample and before another one, so that it is known what was used meanwhile."""
+        before, rows, listed = self._memory, [], True
         try:
             rows = _nvml.processes(self._nvml, self._handle)
         except Exception as problem:
+            listed = False
             self._failed(problem)
-            rows = []
         self.sample(time.monotonic())
-        self._listed_at, self._listed_used = now, max(self._listed_used, self.last)
+        moment = Moment(now, _nvml.beside(before, self._memory), before.used == self._memory.used, rows)
+        if listed and moment.is_nearer_to_the_peak(self._at_most):
+            self._at_most = moment
+        self._listed_at = now
+        if moment.settled:  # else it is listed again, if there is still as much
+            self._listed_used = max(self._listed_used, self.last)
         listed_mib = sum(row["used_mib"] or 0 for row in rows)
         self._others_mib = max(self._others_mib, _nvml.mib_up(int(self.last)) - listed_mib)
         for row in rows:
@@ -282,6 +312,7 @@ class _Watch:
     def result(self, started: float, ended: float, interval_s: float) -> dict[str, Any]:
         seen = self._samples
         processes, bound = self._account()
+        at_most = self._at_most or Moment(started, self._memory, False, [])
         return {
             "index": self.index,
             "uuid": self.uuid,
@@ -291,6 +322,11 @@ class _Watch:
             "baseline_mib": _nvml.mib_up(int(seen.first)) if seen.count else None,
             "peak_used_mib": _nvml.mib_up(int(seen.peak)) if seen.count else None,
             "peak_at_s": round((seen.peak_at if seen.peak else started) - started, 3) if seen.count else None,
+            "at_most": {
+                "at_s": round(at_most.at - started, 3),
+                "memory": at_most.memory._asdict(),
+                "processes": [{name: row[name] for name in HOLDER} for row in at_most.processes],
+            },
             "bound_mib": bound,
             "samples": seen.count,
             "interval_ms": round(1000 * interval_s, 2),

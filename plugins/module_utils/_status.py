@@ -17,18 +17,16 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _verdict,
     _wanted,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, parts
 
 # From the worst to the best. Whoever is woken looks at the first ones.
 UNREADABLE, HELD, DOWN, OUT_OF_MEMORY = "not readable", "in a run", "down", "out of memory"
 DRIFTED, OVER, UNPROVEN, WELL = "drift", "over", "not proven", "ok"
 STATES = (UNREADABLE, DOWN, OUT_OF_MEMORY, OVER, DRIFTED, HELD, UNPROVEN, WELL)
 NEEDS_SOMEONE = STATES[: STATES.index(HELD)]
-OLLAMA, BACKEND = "Ollama", "backend"
 HOSTS_SHOWN = 40
 LINES_SHOWN = 3
 WRONG_SHOWN = 4
-HOLDERS_SHOWN = 5
 LOG_UNREAD = "log not read as a whole"
 
 
@@ -41,7 +39,8 @@ def status(
     `command`: how a playbook is run, with C({host}) for the host.
     The facts: `profile`, `proof` {at, age_s, holds} or None, `failures` (fatal lines since the proof, {at, line}),
     `memory` (a GPU each: index, used_mib, total_mib, allowed_mib, `ignored` (whether it judges nothing), holders by
-    size), `notes` (what was not read, so that nobody takes its silence for a good sign), `problems` of the declaration.
+    size, `parts` as in `parts.split`), `notes` (what was not read, so that nobody takes its silence for a good sign),
+    `problems` of the declaration.
     """
     base: dict[str, Any] = {
         "host": host,
@@ -102,14 +101,14 @@ def status(
 def memory_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Who holds how much of each GPU that could be read, the largest first."""
     profile = declared.get("profile") or {}
-    runners = {runner["pid"] for runner in read["ollama"]["runners"]}
-    backend = set(read["backend"]["pids"])
+    owners = parts.known([read])
     gpus = []
     ignored = [gpu for gpu in read["nvml"].get("ignored") or [] if not gpu.get("error")]
     for gpu in [*_wanted.usable_gpus(read["nvml"]), *ignored]:
         holders = [
             {
-                "name": OLLAMA if one["pid"] in runners else BACKEND if one["pid"] in backend else one["name"],
+                "name": parts.name_of(one, owners),
+                "what": parts.kind_of(one, owners),
                 "pid": one["pid"],
                 "kind": one["kind"],
                 "used_mib": one["used_mib"],
@@ -124,6 +123,7 @@ def memory_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[dict
                 "allowed_mib": None if gpu in ignored else profile.get("max_used_mib"),
                 "ignored": gpu in ignored,
                 "holders": sorted(holders, key=lambda one: -(one["used_mib"] or 0)),
+                "parts": parts.split(gpu["memory"], gpu["processes"], owners),
             }
         )
     return gpus
@@ -242,7 +242,7 @@ def _stranger(memory: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     for gpu in (gpu for gpu in memory if not gpu["ignored"]):
         over = (gpu["used_mib"] or 0) - (gpu["allowed_mib"] or gpu["total_mib"])
         for holder in gpu["holders"]:
-            is_stranger = holder["kind"] == "compute" and holder["name"] not in (OLLAMA, BACKEND)
+            is_stranger = holder["kind"] == "compute" and holder["what"] == parts.OTHERS
             if is_stranger and 0 < over <= (holder["used_mib"] or 0):
                 return holder
     return None
@@ -300,11 +300,8 @@ def _block(one: Mapping[str, Any]) -> str:
     for failure in sorted(shown, key=lambda failure: failure["at"])[-LINES_SHOWN:]:
         lines.append(f"  {'journal':<8} {_state.moment(failure['at'])}  {failure['line'][:160]}")
     for gpu in one["memory"]:
-        holders = [f"{holder['name']} {holder['used_mib']}" for holder in gpu["holders"] if holder["used_mib"]]
-        more = f" and {len(holders) - HOLDERS_SHOWN} more" if len(holders) > HOLDERS_SHOWN else ""
-        who = f": {', '.join(holders[:HOLDERS_SHOWN])}{more}" if holders else ""
-        ignored = ", ignored" if gpu["ignored"] else ""
-        lines.append(f"  {'memory':<8} GPU {gpu['index']}: {gpu['used_mib']} of {gpu['total_mib']} MiB{ignored}{who}")
+        now = "now, ignored" if gpu["ignored"] else "now"
+        lines.append(f"  {'memory':<8} GPU {gpu['index']} {now}: {parts.text(gpu['total_mib'], gpu['parts'])}")
     lines += [f"  {'note':<8} {text}" for text in one["notes"]]
     lines.append(f"  {'next':<8} {one['next']}")
     return "\n" + "\n".join(_plain(line) for line in lines)

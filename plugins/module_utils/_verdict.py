@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _wanted
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, model_use, prompt_reuse
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, model_use, parts, prompt_reuse
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 
 SCHEMA = 1
@@ -197,13 +197,17 @@ def fully_on_gpu(after: Mapping[str, Any]) -> bool:
     return bool(loaded) and all(model["size"] and model["size"] == model["size_vram"] for model in loaded)
 
 
-def memory_split(load: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Who held the memory at its most, in MiB: Ollama by terms as its journal gives them, and the others by name.
+def memory_split(
+    load: Mapping[str, Any], after: Mapping[str, Any], before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Who held the memory, each at its most, in MiB: Ollama by terms as its journal gives them, and others by name.
 
     `loaded`: whether the largest runner came up; what one that failed held is no size of a model.
     """
-    ollama = [process for process in load.get("processes") or [] if process.get("command")]
-    others = [process for process in load.get("processes") or [] if not process.get("command")]
+    processes = load.get("processes") or []
+    owners = parts.known([before, after], processes)
+    others = [process for process in processes if parts.kind_of(process, owners) != parts.OLLAMA]
+    ollama = [process for process in processes if process.get("command") and process not in others]
     nobody: Mapping[str, Any] = {"pid": None, "command": []}
     largest = max(ollama, key=lambda process: process["peak_mib"] or 0, default=nobody)
     total = sum(process["peak_mib"] or 0 for process in ollama if process["pid"] == largest["pid"])  # over the GPUs
@@ -215,18 +219,11 @@ def memory_split(load: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str,
         terms[term] = terms.get(term, 0) + mib
     if total > sum(terms.values()) > 0:
         terms["runtime"] = total - sum(terms.values())
-    backend = after["backend"]["pids"]
     return {
         "ollama_mib": total,
         "loaded": not largest["command"] or not _drift.never_came_up(largest["command"], after["ollama"]["journal"]),
         "terms_mib": {name: round(mib) for name, mib in terms.items()},
-        "others": [
-            {
-                "name": "backend" if process["pid"] in backend else process["name"] or f"process {process['pid']}",
-                "peak_mib": process["peak_mib"],
-            }
-            for process in others
-        ],
+        "others": [{"name": parts.name_of(process, owners), "peak_mib": process["peak_mib"]} for process in others],
     }
 
 

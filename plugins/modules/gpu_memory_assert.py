@@ -297,6 +297,7 @@ gpus:
     - The same figures for each GPU, with what it is. C(baseline_mib) is the first sample, C(errors) counts NVML's
       errors by name, C(error) is what keeps it from being read, C(bound_mib) is the most it can have used as far as
       accounting tells, C(memory_api) is V(v1) on drivers that cannot tell used from reserved.
+    - C(at_most) is the list of processes with the most memory used beside it, in bytes, and when that was.
   returned: always, except in check mode
   type: list
   elements: dict
@@ -309,6 +310,10 @@ gpus:
       baseline_mib: 800
       peak_used_mib: 11690
       peak_at_s: 4.2
+      at_most:
+        at_s: 4.1
+        memory: {total: 17175674880, used: 12257853440, free: 4917821440, reserved: 0}
+        processes: [{pid: 4711, name: llama-server, used_bytes: 9493807104}]
       bound_mib: null
       samples: 842
       interval_ms: 50.01

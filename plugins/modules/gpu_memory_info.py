@@ -120,7 +120,10 @@ host:
   type: dict
   sample: {boot_id: 2f6f8f0e-5d3f-4f5b-9f6a-000000000000, machine: x86_64, systemd: 252}
 nvml:
-  description: The GPUs as NVML shows them; C(status) is V(ok) or names what is wrong, C(message) its cause and cure.
+  description:
+    - The GPUs as NVML shows them. C(status) is V(ok) or names what is wrong, C(message) its cause and cure.
+    - C(memory) is in bytes, as it was while the C(processes) were listed. The figures of a process are V(null) where
+      the driver has none (WSL 2), its name is V(null) where this host does not see it (another pid namespace).
   returned: success
   type: dict
   sample:
@@ -133,7 +136,8 @@ nvml:
         total_mib: 16380
         used_mib: 800
         reserved_mib: 0
-        processes: []
+        memory: {total: 17175674880, used: 838860800, free: 16336814080, reserved: 0}
+        processes: [{pid: 900, name: Xorg, kind: graphics, used_mib: 800, used_bytes: 838860800}]
 ollama:
   description: The server's unit, drop-ins, process, runners, API and journal.
   returned: success

@@ -18,10 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _fleet, _svg
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _chart
 
 # As in the pictures of plans; but there the others are those of now.
-KINDS = {**_svg.KINDS, "others": ("others", _svg.KINDS["others"][1])}
+KINDS = {
+    **_svg.KINDS,
+    parts.OLLAMA: (parts.NAMES[parts.OLLAMA], "#4f83e6"),
+    parts.OTHERS: ("others", _svg.KINDS["others"][1]),
+    parts.RESERVED: (parts.NAMES[parts.RESERVED], "#c3c7ce"),
+    parts.UNKNOWN: (parts.UNKNOWN, "#e08fd0"),
+    parts.FREE: (parts.NAMES[parts.FREE], "#dfe3e8"),
+}
 SOURCE = Path(__file__).with_name("page")
 
 

@@ -18,7 +18,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from tests import lab_script
+from tests import lab_script, records
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -126,7 +126,7 @@ def test_a_rollout_in_the_execution_environment(
         *(f"--container-option={option}" for option in options),
         CONTAINERS_CONF=containers_conf,
     )  # fmt: skip
-    record = json.loads((private / "artifacts" / "report" / "gpu01.json").read_text())
+    record = records.read(private / "artifacts" / "report" / "gpu01.json")
     assert (record["verdict"], record["peak_used_mib"]) == ("pass", 11690)
     page = (private / "artifacts" / "report" / "report.html").read_text()
     assert '"charts":true' in page

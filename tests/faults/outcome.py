@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import records
 from tests.faults.fault_lab import (
     ANSWERS,
     LEFT_BEHIND,
@@ -56,7 +56,7 @@ def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
         rival.communicate(timeout=RUN_S)
         assert rival.returncode == 0
     path = directory / f"{host.name}.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
+    record = records.read(path) if path.exists() else {}
     return look(host, record, output, before, SETTLE_S if fault.settles else 0)
 
 

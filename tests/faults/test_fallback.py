@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from tests import records
 from tests.faults.fault_lab import ANSWERS, BACKEND, PICTURE, SETTLED, Host, playbook
 from tests.faults.table import ON_NEW, POSTED, patched_backend
 
@@ -28,7 +28,7 @@ def apply(host: Host, directory: Path, **variables: Any) -> tuple[int, dict[str,
     run = playbook(host, directory, "playbooks/apply.yml", **variables)
     output, _ = run.communicate(timeout=600)
     print(output)
-    return run.returncode, json.loads((directory / f"{host.name}.json").read_text())
+    return run.returncode, records.read(directory / f"{host.name}.json")
 
 
 def hooks(directory: Path) -> dict[str, Any]:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import records
 from tests.faults.conftest import AT_ONCE
 from tests.faults.fault_lab import ANSWERS, LAB, Host, lab, playbook
 
@@ -47,7 +47,7 @@ def test_no_verdict_flips(healthy: list[Host], tmp_path: Path) -> None:
         )
         output, _ = run.communicate(timeout=900)
         for host in healthy:
-            record = json.loads((tmp_path / f"{host.name}.json").read_text())
+            record = records.read(tmp_path / f"{host.name}.json")
             verdicts[record["verdict"]] += 1
             peaks[record["peak_used_mib"]] += 1
             if record["verdict"] != "pass":

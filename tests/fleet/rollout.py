@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import records
 from tests.faults.fault_lab import KEPT, PICTURE, ROOT, Host, lab
 
 LAB = os.environ.get("FLEET_LAB_NAME", "fleet-test")
@@ -78,10 +79,10 @@ class Fleet:
             command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=3600
         )
         wall_s = time.monotonic() - began
-        records = {file.stem: json.loads(file.read_text()) for file in sorted(reports.glob("gpu*.json"))}
+        read = {file.stem: records.read(file) for file in sorted(reports.glob("gpu*.json"))}
         print(f"{playbook} {' '.join(arguments)}: exit {done.returncode}, {wall_s:.0f} s")
         print(done.stdout[-12000:], done.stderr[-3000:])
-        return Run(done.returncode, done.stdout, records, wall_s)
+        return Run(done.returncode, done.stdout, read, wall_s)
 
 
 def up() -> None:

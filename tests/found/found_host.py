@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import records
 from tests.faults.fault_lab import LEFT_BEHIND, PICTURE, SETTLED, Host, playbook
 from tests.found.condition import Found
 
@@ -38,7 +38,7 @@ def attempt(found: Found, host: Host, directory: Path) -> Outcome:
     path = directory / f"{host.name}.json"
     files = [file.read_text(errors="replace") for file in sorted(directory.rglob("*")) if file.is_file()]
     return Outcome(
-        record=json.loads(path.read_text()) if path.exists() else {},
+        record=records.read(path) if path.exists() else {},
         output=output,
         written="\n".join([output, *files]),
         status=run.returncode,

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.records import read
+
 ROOT = Path(__file__).parents[2]
 LAB = "inputs-test"
 STATE = ROOT / ".lab" / LAB
@@ -94,7 +96,7 @@ def aliases(directory: Path, variables: Mapping[str, Mapping[str, Any]]) -> Path
 
 def records(report: Path) -> dict[str, dict[str, Any]]:
     """What was recorded of each host; `all.json` is the same once more."""
-    return {path.stem: json.loads(path.read_text()) for path in report.glob("*.json") if path.name != "all.json"}
+    return {path.stem: read(path) for path in report.glob("*.json") if path.name != "all.json"}
 
 
 def record(report: Path) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import random
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml, _sampler
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts
 
 SPIKES = 200
 BASE_MIB = 1000
@@ -116,6 +118,66 @@ def test_processes_with_their_peaks(gpus: Any, sampler: _sampler.Sampler) -> Non
     (process,) = gpu["processes"]
     assert (process["pid"], process["kind"], process["peak_mib"]) == (os.getpid(), "both", 2000)
     assert process["command"] is None, "a command line may hold secrets"
+
+
+def split(moment: dict[str, Any]) -> Counter[str]:
+    owners = parts.Known(frozenset(), frozenset(), {})
+    found: Counter[str] = Counter()
+    for part in parts.split(moment["memory"], moment["processes"], owners):
+        found[part["what"]] += part["mib"]
+    assert found.total() == moment["memory"]["total"] // parts.MIB
+    return found
+
+
+def test_who_held_the_most_is_known_when_it_is_gone(gpus: Any, sampler: _sampler.Sampler) -> None:
+    gpus.create([gpus.Gpu(reserved=300)])
+    gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=800, kind="graphics", name="desktop"))
+    sampler.start()
+    time.sleep(_sampler.LISTING_INTERVAL_S)
+    gpus.reserve(5000)
+    progress_until(sampler, 5800)
+    gpus.release()
+    wait_until(gpus, 800)
+    (gpu,) = sampler.stop()
+    moment = gpu["at_most"]
+    assert [(row["pid"], row["used_bytes"] // parts.MIB) for row in moment["processes"]] == [
+        (os.getpid(), 5000), (gpus.GHOST_PID, 800),
+    ]  # fmt: skip
+    assert split(moment) == {"others": 5800, "reserved": 300, "free": 16380 - 6100}
+    assert moment["at_s"] >= gpu["peak_at_s"]
+
+
+def test_what_comes_and_goes_while_processes_are_listed_is_not_attributed(gpus: Any, sampler: _sampler.Sampler) -> None:
+    """Each listing takes long, and memory never stands still for as long: the sum holds at every moment."""
+    gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=800, name="desktop"))
+    at = time.time()
+    gpus.add(*(gpus.Spike(add=100 * (number % 7), at=at + number * 0.02, duration=0.02) for number in range(200)))
+    gpus.add(gpus.Fault(function="nvmlDeviceGet*RunningProcesses*", delay_ms=30))
+    sampler.start()
+    time.sleep(2.5)
+    (gpu,) = sampler.stop()
+    found = split(gpu["at_most"])
+    assert found["others"] == 800
+    assert found["not attributed"] in range(0, 601, 100)
+
+
+@pytest.mark.parametrize(
+    ("lists", "listed"),
+    [("", (True, 900)), ("no-figures", (True, None)), ("nothing", None), ("foreign-pids", (False, 900))],
+)
+def test_what_a_driver_keeps_back_is_still_in_the_sum(
+    gpus: Any, sampler: _sampler.Sampler, lists: str, listed: tuple[bool, int | None] | None
+) -> None:
+    """WSL 2 has no figure of a process; where the host is a container, processes are hidden or have other pids."""
+    gpus.create([gpus.Gpu(lists=lists)])
+    gpus.reserve(900)
+    (seen,) = _nvml.snapshot()["gpus"]
+    rows = [(row["name"] is not None, row["used_mib"]) for row in seen["processes"]]
+    assert rows == ([listed] if listed else [])
+    assert split(seen) == {"others" if lists == "" else "not attributed": 900, "free": 16380 - 900}
+    sampler.start()
+    (gpu,) = sampler.stop()
+    assert split(gpu["at_most"]) == split(seen)
 
 
 @pytest.mark.parametrize(

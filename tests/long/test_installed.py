@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests import records
 from tests.faults import fault_lab
 from tests.faults.fault_lab import ANSWERS, DROP_IN, KEPT, PICTURE, ROOT, Host
 
@@ -64,7 +64,7 @@ class User:
         )
 
     def record(self) -> dict[str, Any]:
-        return json.loads((self.directory / "gpu-memory-report" / "gpu01.json").read_text())
+        return records.read(self.directory / "gpu-memory-report" / "gpu01.json")
 
 
 @pytest.fixture(scope="module")

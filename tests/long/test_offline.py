@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import records
 from tests.faults import fault_lab
 from tests.faults.fault_lab import ANSWERS, ENGINE, Host, playbook
 
@@ -52,4 +52,4 @@ def test_a_host_without_a_network(host: Host, tmp_path: Path) -> None:
         output, _ = run.communicate(timeout=300)
         assert run.returncode == 0, output
         assert not host.holds(reach)
-    assert json.loads((tmp_path / f"{host.name}.json").read_text())["verdict"] == "pass"
+    assert records.read(tmp_path / f"{host.name}.json")["verdict"] == "pass"

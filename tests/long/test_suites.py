@@ -6,11 +6,11 @@ proven, unchanged by a second run, and after remove.yml as they were."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
+from tests import records
 from tests.faults import fault_lab
 from tests.faults.fault_lab import DROP_INS, PICTURE, Host, daemon_reloads, playbook
 
@@ -39,7 +39,7 @@ def test_a_stock_host_is_proven_then_unchanged_and_nothing_is_left_of_it(
         reloads = []
         for acted in (True, False):
             output, reloaded = run("apply-stable.yml")
-            record = json.loads((tmp_path / "gpu01.json").read_text())
+            record = records.read(tmp_path / "gpu01.json")
             assert (record["verdict"], record["acted"]) == ("pass", acted)
             reloads.append(reloaded)
         assert "changed=0" in output.rpartition("PLAY RECAP")[2].partition("gpu01")[2].splitlines()[0]

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests import records
 from tests.faults import fault_lab
 from tests.faults.fault_lab import DROP_IN, PICTURE, SETTLED, Host, playbook
 from tests.real import real_host
@@ -48,8 +49,7 @@ class Lab:
 
     @property
     def record(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.directory / "gpu01.json").read_text())
-        return found
+        return records.read(self.directory / "gpu01.json")
 
     def evaluated(self) -> list[int]:
         """Prompt tokens that the engine says it worked on, request by request."""

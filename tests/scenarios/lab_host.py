@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tests import records
+
 BACKEND = "/mnt/local/Projects/SELODSP/selo-ai/backend"
 DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
 LAB = Path(__file__).resolve().parents[2] / "molecule" / "lab"
@@ -48,9 +50,7 @@ def remembered_picture() -> Path:
 
 
 def report() -> dict[str, Any]:
-    path = scenario_directory() / "report" / "gpu01.json"
-    loaded: dict[str, Any] = json.loads(path.read_text())
-    return loaded
+    return records.read(scenario_directory() / "report" / "gpu01.json")
 
 
 def runs() -> list[dict[str, Any]]:

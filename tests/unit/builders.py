@@ -24,6 +24,7 @@ PROFILE_FILE = f"{DIRECTORY}/.env.stable-16gb"
 UNIT_PATH = "/etc/systemd/system/ollama.service"
 DROP_IN_PATH = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
 UUID = "GPU-38079876-a1c8-5fa0-92ea-8efc513d7869"
+MIB = 1024 * 1024
 NOW = 1_769_890_500.0
 RUNNER = ["/usr/lib/ollama/llama-server", "--model", "/blobs/a", "-c", "8192", "-np", "2", "-ngl", "40", "-b", "512"]
 
@@ -70,7 +71,20 @@ def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return result
 
 
+def memory(used_mib: int, total_mib: int = 16380, reserved_mib: int = 0) -> dict[str, Any]:
+    """One read of NVML's memory, in bytes."""
+    used, total, reserved = (MIB * mib for mib in (used_mib, total_mib, reserved_mib))
+    return {"total": total, "used": used, "free": total - used - reserved, "reserved": reserved}
+
+
+def holder(pid: int, name: str | None, used_mib: int | None, kind: str = "compute") -> dict[str, Any]:
+    """A process with GPU memory, as `_nvml.processes` has it."""
+    used_bytes = None if used_mib is None else MIB * used_mib
+    return {"pid": pid, "name": name, "kind": kind, "used_mib": used_mib, "used_bytes": used_bytes}
+
+
 def gpu(index: int = 0, **changes: Any) -> dict[str, Any]:
+    sizes = {"used_mib": 800, "total_mib": 16380, "reserved_mib": 0, **changes}
     return {
         "index": index,
         "uuid": UUID if index == 0 else f"GPU-{index}",
@@ -79,7 +93,8 @@ def gpu(index: int = 0, **changes: Any) -> dict[str, Any]:
         "used_mib": 800,
         "reserved_mib": 0,
         "mig": False,
-        "processes": [{"pid": 900, "name": "Xorg", "kind": "graphics", "used_mib": 800}],
+        "memory": memory(sizes["used_mib"], sizes["total_mib"], sizes["reserved_mib"]),
+        "processes": [holder(900, "Xorg", 800, "graphics")],
         "error": None,
         **changes,
     }
@@ -227,7 +242,24 @@ def load(**changes: Any) -> dict[str, Any]:
         "max_gap_ms": 61.2,
         "timeline": [[0.0, 800], [4.2, 11690]],
         "processes": [process(), process("python3", 1836), process("Xorg", 800)],
-        "gpus": [{"index": 0, "uuid": UUID, "peak_used_mib": 11690, "evidence": "sampled"}],
+        "gpus": [
+            {
+                "index": 0,
+                "uuid": UUID,
+                "total_mib": 16380,
+                "peak_used_mib": 11690,
+                "evidence": "sampled",
+                "at_most": {
+                    "at_s": 4.1,
+                    "memory": memory(11690),
+                    "processes": [
+                        holder(400, "llama-server", 9054),
+                        holder(500, "python3", 1836),
+                        holder(900, "Xorg", 800),
+                    ],
+                },
+            }
+        ],
         "load": {
             "requests": 3,
             "ok": 3,

@@ -57,7 +57,10 @@ class Driver:
 
 @dataclasses.dataclass
 class Gpu:
-    """A card; the n-th such record is GPU n. `mig`: -1 not supported, 0 off, 1 on."""
+    """A card; the n-th such record is GPU n. `mig`: -1 not supported, 0 off, 1 on.
+
+    `lists`: how NVML lists its processes where that is not as it should be, see README.md.
+    """
 
     total: int = 16380
     reserved: int = 0
@@ -67,6 +70,7 @@ class Gpu:
     uuid: str = ""
     pci: str = "00000000:01:00.0"
     capability: str = "8.9"
+    lists: str = ""
 
 
 @dataclasses.dataclass

@@ -50,6 +50,8 @@ _Static_assert(sizeof(nvmlEventData_t) == 32, "event");
 
 #define MEMORY_V2 (sizeof(nvmlMemory_v2_t) | (2U << 24))
 #define NOT_AVAILABLE 0xFFFFFFFFU
+#define VALUE_NOT_AVAILABLE 0xFFFFFFFFFFFFFFFFULL
+#define FOREIGN 5000000U /* beyond the kernel's largest pid: a process that this host does not see */
 #define EVENT_XID 0x8ULL
 #define BRAND_GEFORCE 5
 #define ACCOUNTING_BUFFER 4000
@@ -359,28 +361,30 @@ static bool is_listed(const Process *process, const char *kind)
     return strcmp(process->kind, kind) == 0 || (strcmp(process->kind, "both") == 0 && strcmp(kind, "mps") != 0);
 }
 
-static void fill_v1(void *infos, unsigned i, const Process *process)
+static void fill_v1(void *infos, unsigned i, unsigned pid, unsigned long long used)
 {
-    ((nvmlProcessInfo_v1_t *)infos)[i] =
-        (nvmlProcessInfo_v1_t){(unsigned)process->pid, (unsigned long long)process->mib * MIB};
+    ((nvmlProcessInfo_v1_t *)infos)[i] = (nvmlProcessInfo_v1_t){pid, used};
 }
 
-static void fill_v2(void *infos, unsigned i, const Process *process)
+static void fill_v2(void *infos, unsigned i, unsigned pid, unsigned long long used)
 {
-    ((nvmlProcessInfo_v2_t *)infos)[i] = (nvmlProcessInfo_v2_t){
-        (unsigned)process->pid, (unsigned long long)process->mib * MIB, NOT_AVAILABLE, NOT_AVAILABLE};
+    ((nvmlProcessInfo_v2_t *)infos)[i] = (nvmlProcessInfo_v2_t){pid, used, NOT_AVAILABLE, NOT_AVAILABLE};
 }
 
 static nvmlReturn_t list_processes(const State *state, int gpu, const char *kind, unsigned *count, void *infos,
-                                   void (*fill)(void *, unsigned, const Process *))
+                                   void (*fill)(void *, unsigned, unsigned, unsigned long long))
 {
+    const char *lists = state->gpus.items[gpu].lists;
+    const bool no_figures = strcmp(lists, "no-figures") == 0, foreign = strcmp(lists, "foreign-pids") == 0;
     unsigned found = 0, room = infos == NULL ? 0 : *count;
     for (size_t i = 0; i < state->processes.count; i++) {
         const Process *process = &state->processes.items[i];
-        if (process->gpu != gpu || !is_listed(process, kind) || !holds_now(state, process))
+        if (process->gpu != gpu || !is_listed(process, kind) || !holds_now(state, process)
+            || strcmp(lists, "nothing") == 0)
             continue;
         if (found < room)
-            fill(infos, found, process);
+            fill(infos, found, (unsigned)process->pid + (foreign ? FOREIGN : 0),
+                 no_figures ? VALUE_NOT_AVAILABLE : (unsigned long long)process->mib * MIB);
         found++;
     }
     *count = found;

@@ -58,7 +58,8 @@ typedef struct { const char *key; Type type; size_t offset, size; } Field;
 static const Field DRIVER[] = {FIELD(Driver, version, TEXT), FIELD(Driver, cuda, INTEGER)};
 static const Field GPU[] = {
     FIELD(Gpu, total, INTEGER), FIELD(Gpu, reserved, INTEGER), FIELD(Gpu, mig, INTEGER), FIELD(Gpu, pci_id, INTEGER),
-    FIELD(Gpu, name, TEXT), FIELD(Gpu, uuid, TEXT), FIELD(Gpu, pci, TEXT), FIELD(Gpu, capability, TEXT)};
+    FIELD(Gpu, name, TEXT), FIELD(Gpu, uuid, TEXT), FIELD(Gpu, pci, TEXT), FIELD(Gpu, capability, TEXT),
+    FIELD(Gpu, lists, TEXT)};
 static const Field PROCESS[] = {
     FIELD(Process, gpu, INTEGER), FIELD(Process, pid, INTEGER), FIELD(Process, mib, INTEGER),
     FIELD(Process, born, INTEGER), FIELD(Process, ghost, INTEGER), FIELD(Process, at, REAL),

@@ -27,7 +27,7 @@ typedef double real; /* seconds since the epoch, or a duration in seconds */
 typedef struct { char version[80]; integer cuda; } Driver;
 typedef struct {
     integer total, reserved, mig, pci_id;
-    char name[96], uuid[80], pci[32], capability[8];
+    char name[96], uuid[80], pci[32], capability[8], lists[16];
 } Gpu;
 typedef struct { integer gpu, pid, mib, born, ghost; real at, until; char kind[16], name[256]; } Process;
 typedef struct { integer gpu, peak; real settled; } Ledger; /* simulated_gpu.py's own; only its shape is checked here */

@@ -21,6 +21,7 @@ from ansible_collections.selo.gpu_memory.script.lib.gpu_check import checks
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check.helper import Helper, HelperProblem
 
 SCHEMA = 1
+NOT_TOLD = ("timeline", "processes", "at_most", "uuid")  # of a sampled GPU: long, or whose it is
 BUDGET_S = 200  # and what the sampler may take to end
 FREQUENCIES_HZ = (20, 100)
 WIDTH = 100  # of what the table says of a check that holds
@@ -257,7 +258,7 @@ def recorded(facts: Facts, took_s: float) -> dict[str, Any]:
         return record
     sampling = {
         hz: {
-            **{name: value for name, value in of["gpu"].items() if name not in ("timeline", "processes", "uuid")},
+            **{name: value for name, value in of["gpu"].items() if name not in NOT_TOLD},
             "spikes": checks.spikes_seen(of),
         }
         for hz, of in facts["sampling"].items()

@@ -217,21 +217,25 @@ def test_others_are_named_and_what_no_process_holds_is_not_lost() -> None:
     gpu = builders.gpu(
         used_mib=2000,
         processes=[
-            {"pid": 900, "name": "Xorg", "kind": "graphics", "used_mib": 500},
-            {"pid": 901, "name": "chrome", "kind": "graphics", "used_mib": 100},
-            {"pid": 902, "name": "chrome", "kind": "graphics", "used_mib": 100},
-            {"pid": 500, "name": "python3", "kind": "compute", "used_mib": 300},  # the backend
-            {"pid": 400, "name": "llama-server", "kind": "compute", "used_mib": 900},
+            builders.holder(900, "Xorg", 500, "graphics"),
+            builders.holder(901, "chrome", 100, "graphics"),
+            builders.holder(902, "chrome", 100, "graphics"),
+            builders.holder(500, "python3", 300),  # the backend
+            builders.holder(400, "llama-server", 900),
         ],
     )
     assert _compare.held_by_others(host(), gpu) == [
         {"name": "Xorg", "used_mib": 500},
         {"name": "chrome", "used_mib": 200},
-        {"name": "not listed", "used_mib": 100},
+        {"name": "not attributed", "used_mib": 100},
     ]
     # Where the driver keeps one figure back, the rest may be that process's.
-    gpu["processes"][0]["used_mib"] = None
+    gpu["processes"][0] = builders.holder(900, "Xorg", None)
     assert _compare.held_by_others(host(), gpu) == [{"name": "chrome", "used_mib": 200}]
+    # As where it lists the pids of another namespace, so that Ollama's own is not told from others'.
+    gpu["processes"] = [builders.holder(5000400, None, 900)]
+    runners = builders.read()["ollama"]["runners"]
+    assert _compare.held_by_others(host(nvml__gpus=[gpu], ollama__runners=runners), gpu) == []
 
 
 def test_several_models_count_as_far_as_they_stay_loaded_together() -> None:

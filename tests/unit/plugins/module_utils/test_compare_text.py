@@ -75,7 +75,7 @@ def test_it_fits_a_terminal_of_120_columns(planned: dict[str, Any]) -> None:
 
 def test_nothing_from_a_host_steers_the_terminal() -> None:
     hostile = "\x1b[2J\x1b]0;gone\x07\u202eevil\nname"
-    gpu = builders.gpu(processes=[{"pid": 7, "name": hostile, "kind": "compute", "used_mib": 800}])
+    gpu = builders.gpu(processes=[builders.holder(7, hostile, 800)])
     planned = plan(host(nvml__gpus=[gpu]))
     for line in lines(planned):
         assert line.isprintable()

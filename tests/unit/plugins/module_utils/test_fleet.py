@@ -99,21 +99,24 @@ def test_what_was_expected_of_the_gpu():
 
 
 def test_the_bars_add_up():
-    predicted, measured = _fleet.bars(of("pass"))
+    predicted, measured, gpu = _fleet.bars(of("pass"))
     assert predicted["label"] == "predicted, without the backend"
     assert sum(part["mib"] for part in predicted["parts"]) == 9054 + 800
     assert sum(part["mib"] for part in measured["parts"]) == 11690
     assert [part["name"] for part in measured["parts"]][-2:] == ["backend", "Xorg"]
+    assert gpu["label"] == "GPU 0 at 8.1 s"
+    assert sum(part["mib"] for part in gpu["parts"]) == 16380
+    assert [part["kind"] for part in gpu["parts"]] == ["ollama", "backend", "others", "free"]
 
 
 def test_memory_of_ollama_that_the_journal_does_not_tell_apart_is_in_the_bar():
-    (_unused, measured) = _fleet.bars(of("pass", memory__terms_mib={}))
+    measured = _fleet.bars(of("pass", memory__terms_mib={}))[1]
     assert measured["parts"][0] == {"kind": "runtime_mib", "name": "Ollama, not told apart", "mib": 9054}
 
 
 def test_a_record_without_measurements_has_no_bars():
-    assert _fleet.bars(of("pass", memory=None, predicted=None)) == []
-    assert [one["label"] for one in _fleet.bars(of("pass", memory=None))] == ["predicted"]
+    assert _fleet.bars(of("pass", memory=None, predicted=None, gpus__0__parts=None)) == []
+    assert [one["label"] for one in _fleet.bars(of("pass", memory=None))] == ["predicted", "GPU 0 at 8.1 s"]
 
 
 def test_the_moments_keep_the_peak():

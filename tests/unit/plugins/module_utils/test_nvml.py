@@ -294,3 +294,27 @@ def test_a_library_that_the_loader_does_not_know_is_found(tmp_path: Path, monkey
     (tmp_path / "x86_64-linux-gnu" / "libcuda.so.1").touch()
     known.append(f"{tmp_path}/x86_64-linux-gnu/libcuda.so.1")
     assert _nvml.find_library(places, "libcuda.so.1") == known[-1]
+
+
+def memory_of(used: int) -> _nvml.Memory:
+    return _nvml.Memory(100, used, 100 - used, 0)
+
+
+@pytest.mark.parametrize(
+    ("reads", "listings", "used"),
+    [
+        ([8, 8], 1, 8),
+        ([8, 9, 9], 2, 9),
+        ([9, 8, 8], 2, 8),
+        ([6, 7, 8, 9], 3, 9),  # it never stands still: the higher read of the last listing
+        ([9, 8, 7, 6], 3, 7),
+    ],
+)
+def test_processes_are_listed_while_memory_stands_still(
+    monkeypatch: pytest.MonkeyPatch, reads: list[int], listings: int, used: int
+) -> None:
+    listed: list[str] = []
+    monkeypatch.setattr(_nvml, "processes", lambda nvml, handle: listed.append(handle) or [len(listed)])
+    left = iter(map(memory_of, reads))
+    assert _nvml.held(fake_nvml(), "gpu", lambda: next(left)) == (memory_of(used), [listings])
+    assert next(left, None) is None

@@ -115,11 +115,11 @@ def test_a_profile_is_refused_only_where_even_the_low_end_is_too_much() -> None:
 
 def test_of_others_the_largest_stand_first_and_a_nameless_one_has_its_number() -> None:
     processes = [
-        {"pid": 900, "name": "Xorg", "kind": "graphics", "used_mib": 800},
-        {"pid": 77, "name": None, "kind": "compute", "used_mib": 2000},
-        {"pid": 78, "name": "idle", "kind": "compute", "used_mib": None},
-        {"pid": 400, "name": "llama-server", "kind": "compute", "used_mib": 9054},
-        {"pid": 500, "name": "python3", "kind": "compute", "used_mib": 1836},
+        builders.holder(900, "Xorg", 800, "graphics"),
+        builders.holder(77, None, 2000),
+        builders.holder(78, "idle", None),
+        builders.holder(400, "llama-server", 9054),
+        builders.holder(500, "python3", 1836),
     ]
     read = builders.read(nvml__gpus__0__processes=processes)
     assert _predict.others(read) == ["process 77 2000", "Xorg 800"]
@@ -156,6 +156,18 @@ def test_where_no_layers_are_asked_for_as_many_are_loaded_as_fitting_leaves_room
     assert 0 < layers(small) < 33
     assert layers(small, builders.gpu(1, total_mib=9000)) == 33  # a model may spread over two
     assert layers({**small, "error": "lost"}, small) == layers(small)
+
+
+def test_what_the_host_does_not_see_is_not_others_where_ollamas_own_may_be_among_it() -> None:
+    unseen = builders.holder(5000400, None, 9054)
+    read = builders.read(nvml__gpus=[builders.gpu(used_mib=9054, processes=[unseen])])
+    assert _predict.others_mib(builders.declared(), read) == 0
+    assert _predict.others(read) == []
+    idle = builders.changed(read, {"ollama.runners": []})
+    assert _predict.others(idle) == ["process 5000400 9054"]
+    second = builders.gpu(1, processes=[builders.holder(400, "llama-server", 9054)])
+    elsewhere = builders.changed(read, {"nvml.gpus": [read["nvml"]["gpus"][0], second]})
+    assert _predict.others(elsewhere) == ["process 5000400 9054"], "our runner is listed"
 
 
 def test_an_ollama_whose_server_is_gone_crowds_the_model_out():

@@ -8,6 +8,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     STABLE_ON_0_32,
     declared,
     env_file,
+    gpu,
     journal,
     load,
     process,
@@ -45,6 +46,7 @@ gpu01  stable  PASS   peak 11690 of 12288 MiB, headroom 598 (sampled 20 Hz, wors
   load       3 chats at once, 41 s: 0 errors, 0 fatal lines in the journal, 0 reloads beyond plan
   speed      31.2 tok/s (before: crashed), p95 6.2 s, downtime 9 s
   memory     Ollama 9054 MiB (weights 7605, kv 1024, compute 120, runtime 305); others: backend 1836, Xorg 800
+  memory     GPU 0 at 4.1 s: 16380 MiB = Ollama 9054 + backend 1836 + Xorg 800 + free 4690
   predicted  Ollama 9040 MiB (8900 to 9200), measured +14
   in force   CHAT_NUM_CTX=4096                      runner has -c 8192 (= 4096 x 2)
   in force   OLLAMA_NUM_PARALLEL=2                  runner has -np 2
@@ -181,7 +183,15 @@ def test_the_record_has_the_fields_that_others_rely_on():
     assert result["versions"] == {"ollama": "0.32.15", "driver": "550.163.01"}
     assert result["predicted"] == PREDICTED
     assert result["load"]["p95_s"] == 6.2
-    assert result["gpus"] == [{**load()["gpus"][0], "name": "NVIDIA GeForce RTX 4060 Ti", "timeline": []}]
+    (gpu,) = result["gpus"]
+    assert (gpu["name"], gpu["timeline"], gpu["parts_at_s"]) == ("NVIDIA GeForce RTX 4060 Ti", [], 4.1)
+    assert gpu["parts"] == [
+        {"what": "ollama", "name": "Ollama", "mib": 9054},
+        {"what": "backend", "name": "backend", "mib": 1836},
+        {"what": "others", "name": "Xorg", "mib": 800},
+        {"what": "free", "name": "free", "mib": 4690},
+    ]
+    assert "at_most" not in gpu
 
 
 @pytest.mark.parametrize("reasons, text", [([], None), (["a"], "a"), (["a", "b"], "a; b")])
@@ -208,8 +218,20 @@ def test_what_was_not_measured_is_null_and_does_not_appear():
         "generation",
     ):
         assert result[name] is None
-    assert result["gpus"] == read()["nvml"]["gpus"]  # as they were read
-    assert _report.block(result) == "a  stable  INCONCLUSIVE\n  reason     x"
+    (gpu,) = result["gpus"]  # as they were read
+    assert gpu["processes"] == read()["nvml"]["gpus"][0]["processes"] and gpu["parts_at_s"] is None
+    assert _report.block(result) == (
+        "a  stable  INCONCLUSIVE\n  memory     GPU 0 now: 16380 MiB = Xorg 800 + free 15580\n  reason     x"
+    )
+
+
+@pytest.mark.parametrize("at_most", [None, {}])
+def test_a_gpu_of_which_no_listing_is_known_has_no_parts(at_most):
+    the_load = load()
+    the_load["gpus"][0]["at_most"] = at_most
+    result = record(load=the_load)
+    assert result["gpus"][0]["parts"] is None
+    assert "GPU 0 at" not in _report.block(result)
 
 
 @pytest.mark.parametrize("gone", ["load", "speed", "memory", "predicted", "restarts", "sampling", "journal", "before"])
@@ -333,7 +355,8 @@ def test_what_a_runner_held_that_never_came_up_is_not_measured_against_the_plan(
 
 
 def test_a_gpu_that_is_ignored_is_in_the_record_beside_those_that_count():
-    ignored = [{"index": 1, "name": "T400", "uuid": "GPU-1", "total_mib": 3072}]
+    ignored = [gpu(1, name="T400", total_mib=3072)]
     found = record(load=None, decision=None, after=read(nvml__ignored=ignored))
-    assert found["ignored"] == ignored and ignored[0] not in found["gpus"]
+    assert [each["uuid"] for each in found["ignored"]] == ["GPU-1"] != [each["uuid"] for each in found["gpus"]]
+    assert sum(part["mib"] for part in found["ignored"][0]["parts"]) == 3072
     assert ("GPU 1", "T400, 3072 MiB, GPU-1, ignored") in _fleet.row(found)["facts"]

@@ -3,10 +3,11 @@ from __future__ import annotations
 import bisect
 import subprocess
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _sampler
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml, _sampler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -244,6 +245,101 @@ def test_summary_of_nothing() -> None:
 )
 def test_only_runners_show_their_command(name: str, command: list[str], expected: bool) -> None:
     assert _sampler.is_runner(name, command) == expected
+
+
+MIB = 1024 * 1024
+
+
+class FakeGpu:
+    """A GPU behind fake bindings: what each read and each listing says, and how often each was asked."""
+
+    def __init__(self, *used_mib: int, listed_mib: Sequence[int] = (), fails: Sequence[int] = ()) -> None:
+        self._used, self._listed, self._fails = list(used_mib), list(listed_mib), fails
+        self.reads = self.listings = 0
+
+    def read(self) -> _nvml.Memory:
+        used = MIB * (self._used.pop(0) if len(self._used) > 1 else self._used[0])
+        self.reads += 1
+        return _nvml.Memory(16380 * MIB, used, 16380 * MIB - used, 0)
+
+    def processes(self, nvml: Any, handle: Any) -> list[dict[str, Any]]:
+        self.listings += 1
+        if self.listings in self._fails:
+            raise RuntimeError("no list")
+        mib = self._listed.pop(0) if self._listed else 0
+        row = {"pid": 4194305, "name": "x", "kind": "compute", "used_bytes": mib * MIB, "used_mib": mib}
+        return [row] if mib else []
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> _sampler._Watch:
+        monkeypatch.setattr(_nvml, "text", lambda *about: "GPU-a")
+        monkeypatch.setattr(_nvml, "memory_reader", lambda *about: ("v2", self.read))
+        monkeypatch.setattr(_nvml, "accounting_mode", lambda *about: "disabled")
+        monkeypatch.setattr(_nvml, "processes", self.processes)
+        nvml: Any = ModuleType("pynvml")
+        nvml.nvmlDeviceGetUUID = None
+        return _sampler._Watch(nvml, 0, None)
+
+
+def at_most(watch: _sampler._Watch) -> tuple[float, int, list[int]]:
+    """When, how much of it used, and how much of it listed."""
+    kept = watch.result(0.0, 10.0, 0.05)["at_most"]
+    return kept["at_s"], kept["memory"]["used"] // MIB, [row["used_bytes"] // MIB for row in kept["processes"]]
+
+
+def test_a_sample_is_one_read_and_a_listing_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(800)
+    watch = gpu.watch(monkeypatch)
+    before = gpu.reads
+    for _unused in range(50):
+        watch.sample(0.0)
+    assert (gpu.reads - before, gpu.listings) == (50, 0)
+    watch.list_processes(1.0)
+    assert (gpu.reads - before, gpu.listings) == (51, 1)
+
+
+@pytest.mark.parametrize(
+    ("used", "listed", "kept"),
+    [
+        ([800, 9000, 9000, 800, 800], [800, 9000, 800], (1.0, 9000, [9000])),  # the highest, not the last
+        ([800, 9000, 9000, 9000, 9000], [800, 9000, 7000], (1.0, 9000, [9000])),  # the first of two as high
+        ([800, 8000, 9000, 9000, 9000], [800, 8000, 9000], (2.0, 9000, [9000])),  # one that stood still is better
+        ([800, 9000, 800, 800, 800], [800, 800, 800], (1.0, 9000, [800])),  # it ended meanwhile: in nobody's name
+        ([800, 800, 9000, 9000, 800], [800, 800, 9000], (1.0, 9000, [800])),  # it came meanwhile
+    ],
+)
+def test_the_listing_nearest_to_the_peak_is_kept_with_the_memory_beside_it(
+    monkeypatch: pytest.MonkeyPatch, used: list[int], listed: list[int], kept: tuple[float, int, list[int]]
+) -> None:
+    watch = FakeGpu(800, *used, listed_mib=listed).watch(monkeypatch)
+    for now in (0.0, 1.0, 2.0):
+        if now:
+            watch.sample(now)
+        watch.list_processes(now)
+    assert at_most(watch) == kept
+
+
+def test_what_did_not_stand_still_is_listed_again_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(800, 800, 8000, 9000, 9000, 9000)
+    watch = gpu.watch(monkeypatch)
+    watch.list_processes(0.0)
+    listings = []
+    for now in (1.0, 1.5, 2.0, 3.0, 4.0):
+        watch.sample(now)
+        watch.list_on_new_maximum(now)
+        listings.append(gpu.listings)
+    assert listings == [2, 2, 3, 3, 3]
+
+
+def test_a_listing_that_failed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(800, 800, 9000, listed_mib=[800], fails=[2, 3])
+    watch = gpu.watch(monkeypatch)
+    watch.list_processes(0.0)
+    watch.sample(1.0)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(watch, "_failed", lambda problem: None)
+        watch.list_processes(1.0)
+    assert at_most(watch) == (0.0, 800, [800])
+    assert at_most(FakeGpu(800).watch(monkeypatch)) == (0.0, 800, [])
 
 
 def test_command_of_a_real_process() -> None:

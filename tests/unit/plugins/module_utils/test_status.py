@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _status
 
-from tests.unit.builders import NOW, RUNNER, changed, declared, gpu, journal, read
+from tests.unit.builders import NOW, RUNNER, changed, declared, gpu, holder, journal, read
 
 OOM = {"severity": "fatal", "at": NOW - 60, "line": "cudaMalloc failed: out of memory"}
 
@@ -93,8 +93,8 @@ def test_a_run_in_progress_is_no_alarm_but_a_fault_besides_it_is():
 
 def test_who_holds_the_memory_by_name_and_size():
     processes = [
-        {"pid": 900, "name": "Xorg", "kind": "graphics", "used_mib": 800},
-        {"pid": 901, "name": "miner", "kind": "compute", "used_mib": 4000},
+        holder(900, "Xorg", 800, "graphics"),
+        holder(901, "miner", 4000),
     ]
     found = status(proven(**{"nvml.gpus": [gpu(used_mib=14000, processes=processes)]}))
     assert [holder["name"] for holder in found["memory"][0]["holders"]] == ["miner", "Xorg"]
@@ -102,14 +102,14 @@ def test_who_holds_the_memory_by_name_and_size():
 
 
 def test_a_gpu_that_is_ignored_is_shown_and_judges_nothing():
-    miner = {"pid": 901, "name": "miner", "kind": "compute", "used_mib": 16000}
+    miner = holder(901, "miner", 16000)
     host = proven(**{"nvml.ignored": [gpu(1, used_mib=16000, processes=[miner]), {"index": 2, "error": "lost"}]})
     found = status(host)
     assert (found["state"], found["next"]) == ("ok", "nothing")
     row = _status.table([found])[1][1]
     assert row.endswith("800 of 12288 MiB, 16000 of 16380 MiB ignored")
     full = status(changed(host, {"nvml.gpus.0.used_mib": 12289}))
-    assert "GPU 1: 16000 of 16380 MiB, ignored: miner 16000" in _status._block(full)
+    assert "GPU 1 now, ignored: 16380 MiB = miner 16000 + free 380" in _status._block(full)
     assert "miner" not in full["next"]
 
 
@@ -141,7 +141,7 @@ def test_of_a_large_fleet_only_what_is_not_well_has_a_line():
 
 
 def test_no_name_can_command_the_terminal():
-    processes = [{"pid": 901, "name": "\x1b[2Jmi\nner", "kind": "compute", "used_mib": 14000}]
+    processes = [holder(901, "\x1b[2Jmi\nner", 14000)]
     found = status(proven(**{"nvml.gpus": [gpu(used_mib=14000, processes=processes)]}))
     assert "\x1b" not in "".join(text for _unused, text in _status.table([found]))
 
@@ -187,7 +187,7 @@ def test_ages(seconds, words):
 
 def test_a_stranger_on_the_gpu_is_whom_to_end():
     host = proven(**{"nvml.gpus.0.used_mib": 13000})
-    stranger = {"pid": 77, "name": "blender", "kind": "compute", "used_mib": 2000}
+    stranger = holder(77, "blender", 2000)
     host["nvml"]["gpus"][0]["processes"].append(stranger)
     found = status(host)
     assert found["state"] == "over"
@@ -205,11 +205,9 @@ def test_a_block_is_short_and_says_how_much_it_leaves_out():
     host = proven(**{"ollama.unit.active_state": "failed", "ollama.journal.failures": [OOM] * 9})
     one = status(host)
     one["wrong"] = [f"reason {number}" for number in range(_status.WRONG_SHOWN + 3)]
-    holders = [{"name": f"p{n}", "kind": "compute", "used_mib": n + 1} for n in range(_status.HOLDERS_SHOWN + 2)]
-    one["memory"][0]["holders"] = holders
     lines = _status._block(one).splitlines()
     assert "           and 3 more" in lines
-    assert [line for line in lines if "  memory" in line][0].endswith(" and 2 more")
+    assert "  memory   GPU 0 now: 16380 MiB = Xorg 800 + free 15580" in lines
     assert len([line for line in lines if "  journal" in line]) <= _status.LINES_SHOWN
 
 

@@ -60,7 +60,7 @@ def test_the_backend_is_drawn_once_it_was_measured() -> None:
     "hostile", ["</text><script>alert(1)</script>", '"><x y="', "a\x00\x1b[31m\ud800b", "&amp;]]>"]
 )
 def test_hostile_names_stay_text(hostile: str) -> None:
-    gpu = builders.gpu(name=hostile, processes=[{"pid": 7, "name": hostile, "kind": "compute", "used_mib": 800}])
+    gpu = builders.gpu(name=hostile, processes=[builders.holder(7, hostile, 800)])
     planned = {**plan(host(nvml__gpus=[gpu])), "host": hostile}
     text = _svg.budget_svg(planned)
     picture = ElementTree.fromstring(text.encode("utf-8"))

@@ -583,6 +583,15 @@ def test_memory_split():
     }
 
 
+def test_memory_of_another_ollama_is_memory_of_others():
+    other = {"pid": 812, "command": "llama-server", "kind": "unit", "name": "b.service", "user": None, "alone": False}
+    both = load(processes=[process(peak_mib=12000, pid=812), process()])
+    for reads in ((read(ollama__others=[other]), None), (read(), read(ollama__others=[other]))):
+        split = _verdict.memory_split(both, *reads)
+        assert split["ollama_mib"] == 9054
+        assert split["others"] == [{"name": "llama-server 812 of b.service", "peak_mib": 12000}]
+
+
 def test_what_a_runner_held_that_never_came_up_is_no_models_size():
     failed = {**journal()["last_load"], "started": False}
     after = read(ollama__journal=journal(loads=[failed], last_load=failed))
