@@ -28,6 +28,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
     model_use,
     servers,
     unit_environment,
+    unit_states,
 )
 
 DROP_IN = "zz-gpu-memory.conf"
@@ -82,6 +83,10 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     if deploys and profile is not None and _drop_in_changes(read, environment):
         found = read["ollama"].get("gpu_containers") or []
         notes += [containers.reload_note(found)] if found else []
+    if deploys:
+        notes += filter(None, map(unit_states.start_note, _units(read)))
+        if declared["backend"]["kind"] == "command" and not read["backend"]["pids"]:
+            notes.append(f"the backend's command does not run: {unit_states.STARTS}")
     notes += _sizes.note(as_declared, declared)
     notes += _predict.other_ollamas(read)
     notes += read["nvml"].get("notes") or []
@@ -413,11 +418,16 @@ def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> li
             problems.append(f"{file['path']} cannot be read: {file['error']}")
         problems += [text for text in file["refusals"] if text not in problems]
     problems += read["ollama"]["drop_ins"].get("refusals") or []
-    for unit in filter(None, (read["ollama"]["unit"], read["backend"].get("unit"))):
+    for unit in _units(read):
         problems += _would_not_come_back(unit)
+        problems += filter(None, [unit_states.stopping_problem(unit)])
     if read["state"].get("error"):
         problems.append(f"what this collection keeps on the host cannot be read: {read['state']['error']}")
     return problems
+
+
+def _units(read: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [unit for unit in (read["ollama"]["unit"], read["backend"].get("unit")) if unit]
 
 
 def _would_not_come_back(unit: Mapping[str, Any]) -> list[str]:

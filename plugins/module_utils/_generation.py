@@ -92,7 +92,9 @@ class Generations:
             generation = lease["generation"] if lease else self._next_id()
             restarts = set(services["restart"]) | set(manifest["services"]["restart"] if manifest else ())
             if states or not lease:
-                plan = {**services, "restart": [name for name in _services.names(services) if name in restarts]}
+                found = manifest["services"].get("found") if manifest else _services.states(services, self.host)
+                restart = [name for name in _services.names(services) if name in restarts]
+                plan = {**services, "restart": restart, "found": found}
                 env = {**(manifest or {}).get("env", {}), **_env_of(files)}
                 about = {"run_id": run_id, "holder": holder, "kind": "kept", "env": env}
                 self._save(generation, about, [*kept, *states], copies, plan)
@@ -140,7 +142,8 @@ class Generations:
             states, copies = self._read_present([*(_paths(last) if last else []), *_paths(kept)])
             if last is None or last["files"] != states:
                 generation = self._next_id()
-                plan = {**kept["services"], "restart": _services.names(kept["services"])}
+                found = _services.states(kept["services"], self.host)
+                plan = {**kept["services"], "restart": _services.names(kept["services"]), "found": found}
                 env = _take_back.keys_of([*([last] if last else []), kept])
                 about = {"run_id": run_id, "holder": kept["holder"], "kind": "proven", "env": env}
                 self._save(generation, about, states, copies, plan)
@@ -317,10 +320,13 @@ class Generations:
         compared = [(state, _different(state)) for state in goals]
         different = [(state, what) for state, what in compared if what]
         resumed = read_json(self.paths.restoring) is not None
+        plan = manifest["services"]
+        started = _services.started_since(plan, self.host)  # since, be it without any change of a file
         result = {
-            "changed": bool(different) or resumed,
+            "changed": bool(different or started) or resumed,
             "generation": generation,
             "files": [{"path": state["path"], "what": what} for state, what in different],
+            "started": started,
             "services": {},
             "downtime_s": 0.0,
             "error": None,
@@ -344,7 +350,8 @@ class Generations:
                 result["error"] = f"generation {generation} is not back yet: {'; '.join(problems)}"
                 self._record(result)
                 raise StateError(f"{result['error']}; the host tries again by itself, see: gpu-memory status")
-            result.update(_services.restart(manifest["services"], self.host, insist=False))
+            restart = plan["restart"] if different or resumed else started
+            result.update(_services.restart({**plan, "restart": restart}, self.host, insist=False))
             result["at"] = self.host.unix_time()
         self._record(result)
         remove_file(self.paths.restoring)
@@ -397,6 +404,9 @@ class Generations:
             "env": env,
         }
         services = kept[-1]["services"]
+        # What is stopped now stays stopped. What has failed may have done so under our settings.
+        before, now = kept[0]["services"].get("found") or {}, _services.states(services, self.host)
+        found = {name: before.get(name) if now[name]["active_state"] == "failed" else now[name] for name in now}
         drop_ins = f"{(services.get('ollama') or {}).get('unit')}.d"
         changed = [state["path"] for state in self._goals(origin, contents)[0] if _different(state)]
         concerned = {
@@ -404,7 +414,7 @@ class Generations:
             "backend": any(path in env for path in changed),
         }
         restart = [name for name in _services.names(services) if concerned[name]]
-        return {**origin, "services": {**services, "restart": restart}}, contents
+        return {**origin, "services": {**services, "restart": restart, "found": found}}, contents
 
     def _record(self, result: Mapping[str, Any]) -> None:
         with contextlib.suppress(StateError):  # a full disk; the result is told to whoever asked, and to the journal
@@ -617,6 +627,7 @@ def _nothing_to_restore(reason: str) -> dict[str, Any]:
         "changed": False,
         "generation": None,
         "files": [],
+        "started": [],
         "services": {},
         "downtime_s": 0.0,
         "error": None,

@@ -16,7 +16,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import Cloc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files
 
 UNIT_PROPERTIES = (
-    "LoadState,ActiveState,SubState,Result,ExecMainStatus,MainPID,NRestarts,"
+    "LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,"
     "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic"
 )
 

@@ -19,6 +19,13 @@ from typing import Any, TextIO, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils._restore_timer import python
+from ansible_collections.selo.gpu_memory.plugins.module_utils._services import (
+    FAILED,
+    RESTARTED,
+    STARTING,
+    STOPPED,
+    ServiceError,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError, moment
 
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
@@ -54,8 +61,15 @@ PACKED = (
     "core.servers",
     "core.unit_environment",
     "host.proc_stat",
+    "core.unit_states",
     "host.unit_files",
 )
+BACK = {
+    RESTARTED: "restarted",
+    STOPPED: "stopped, as it was found",
+    STARTING: "starting, as it was found",
+    FAILED: "not running as it should",
+}
 MAIN = f"""\
 import sys
 
@@ -113,7 +127,7 @@ def main(arguments: Sequence[str] | None = None, generations: Generations | None
     store = generations or Generations()
     try:
         return _run(wanted, store)
-    except StateError as problem:
+    except (StateError, ServiceError) as problem:
         _say(problem, sys.stderr)
     except OSError as problem:
         _say(f"{problem.filename or 'this host'}: {problem.strerror}", sys.stderr)
@@ -177,10 +191,7 @@ def _tell_removed(result: Mapping[str, Any]) -> int:
 def _what(result: Mapping[str, Any]) -> list[str]:
     return [
         *(f"  {file['path']}: {', '.join(file['what'])}" for file in result["files"]),
-        *(
-            f"  {service['unit']}: {'restarted' if service['ready_at'] else 'not running as it should'}"
-            for service in result["services"].values()
-        ),
+        *(f"  {service['unit']}: {BACK[service['state']]}" for service in result["services"].values()),
     ]
 
 

@@ -5,7 +5,7 @@
 
 A service plan is `{"ollama": {unit, url, timeout_s} | None, "backend": {kind, unit, directory, command, user,
 process_match, health: {url, status} | None, timeout_s}, "restart": ["ollama", "backend"]}`. The same code serves an
-apply and a restore that has no controller any more.
+apply and a restore that has no controller any more; a restore's plan also has `found`, what `states` said before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import Host
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import unit_environment
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import unit_environment, unit_states
 
 Plan = Mapping[str, Any]
 
@@ -34,6 +34,8 @@ ERROR_LINE = re.compile(
     r"error|fatal|panic|fail|out of memory|cannot|unable|invalid|denied|no such|not found|203/EXEC|in use", re.I
 )
 ERROR_LINES = 5
+# What a restart has made of a service: it is ready; or it was put back as stopped, or as starting, which nobody awaits.
+RESTARTED, STOPPED, STARTING, FAILED = "restarted", "stopped", "starting", "failed"
 LINE_CHARACTERS = 300
 
 
@@ -106,6 +108,29 @@ def names(plan: Plan) -> list[str]:
     return ["ollama"] * bool(plan.get("ollama")) + ["backend"] * bool(backend_of(plan))
 
 
+def states(plan: Plan, host: Host) -> dict[str, dict[str, str]]:
+    """By service of a plan: whether it runs (`active_state`), and starts at boot (`unit_file_state`)."""
+    return {name: _service(plan, name, host).state() for name in names(plan)}
+
+
+def started_since(plan: Plan, host: Host) -> list[str]:
+    """What of `plan["restart"]` was found stopped and runs now; what cannot be told is left alone."""
+    started = []
+    for name in names(plan):
+        with contextlib.suppress(ServiceError):
+            if name in plan["restart"] and _goal(plan, name) == STOPPED and _service(plan, name, host).runs():
+                started.append(name)
+    return started
+
+
+def _goal(plan: Plan, name: str) -> str:
+    """How a service that restarts is to be left: RESTARTED, or as a restore's plan says that it was found."""
+    found = ((plan.get("found") or {}).get(name) or {}).get("active_state")
+    if unit_states.is_stopped(found):
+        return STOPPED
+    return STARTING if found == unit_states.STARTING else RESTARTED
+
+
 def _nobody_waits() -> None:
     pass
 
@@ -117,15 +142,16 @@ def restart(
 
     systemd reads its units again before, once, if what it has in memory of Ollama's is not what the files say.
     `insist`: where this collection's drop-in is not in its memory even then, or another file has the last word, nothing
-    is restarted. `alive` is called all the while, for whoever must know that this goes on.
+    is restarted. `alive` is called all the while, for whoever must know that this goes on. What the plan's `found` says
+    was stopped is stopped, and what was starting is started and not waited for.
 
-    Returns {services: {name: {unit, pid_before, pid_after, stopped_at, ready_at (Unix), active_enter_timestamp}},
-    downtime_s, error}; `error` is None or names each service that failed and why. A backend is started also after
-    Ollama failed, so as not to leave it stopped, but then it is not waited for.
+    Returns {services: {name: {unit, state, pid_before, pid_after, stopped_at, ready_at (Unix),
+    active_enter_timestamp}}, downtime_s, error}; `error` is None or names each service that failed and why. A backend
+    is started also after Ollama failed, so as not to leave it stopped, but then it is not waited for.
     """
-    wanted = [name for name in names(plan) if name in plan["restart"]]
-    ollama = _Unit(host, plan["ollama"]["unit"]) if "ollama" in wanted else None
-    backend = _backend(host, plan["backend"]) if "backend" in wanted else None
+    goals = {name: _goal(plan, name) for name in names(plan) if name in plan["restart"]}
+    ollama = _service(plan, "ollama", host) if "ollama" in goals else None
+    backend = _service(plan, "backend", host) if "backend" in goals else None
     services: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     began = host.monotonic()
@@ -142,23 +168,48 @@ def restart(
     if ollama:
         services["ollama"] = _stopping(host, ollama)
         with _collecting(problems):
-            ollama.restart()
-            url, timeout_s = f"{plan['ollama']['url']}/api/version", plan["ollama"]["timeout_s"]
-            _await_ready(host, ollama, url, 200, timeout_s, alive)
-            services["ollama"].update(_ready(host, ollama))
-    if backend:
+            if goals["ollama"] == STOPPED:
+                ollama.stop()
+            elif goals["ollama"] == STARTING:
+                ollama.restart(waits=False)
+                services["ollama"]["state"] = STARTING
+            else:
+                ollama.restart()
+                url, timeout_s = f"{plan['ollama']['url']}/api/version", plan["ollama"]["timeout_s"]
+                _await_ready(host, ollama, url, 200, timeout_s, alive)
+                services["ollama"].update(_ready(host, ollama))
+    if backend and goals["backend"] != STOPPED:
         health = plan["backend"].get("health") or {}
         with _collecting(problems):
-            backend.start()
-            if not problems:
+            backend.start(waits=goals["backend"] != STARTING)
+            if goals["backend"] == STARTING:
+                services["backend"]["state"] = STARTING
+            elif not problems:
                 status = health.get("status") or 200
                 _await_ready(host, backend, health.get("url"), status, plan["backend"]["timeout_s"], alive)
                 services["backend"].update(_ready(host, backend))
+    for name, goal in goals.items():
+        if goal == STOPPED:
+            with _collecting(problems):
+                _put_to_rest(_service(plan, name, host), plan["found"][name]["active_state"])
+                services[name]["state"] = STOPPED
+    serves = any(goal != STOPPED for goal in goals.values())
     return {
         "services": services,
-        "downtime_s": round(host.monotonic() - began, 1) if wanted else 0.0,
+        "downtime_s": round(host.monotonic() - began, 1) if serves else 0.0,
         "error": "; ".join(problems) or None,
     }
+
+
+def _put_to_rest(service: _Unit, found: str) -> None:
+    """Stop a service for good, also where the start of the other one has pulled it in."""
+    if service.runs():
+        service.stop()
+    if found == "inactive":
+        service.host.systemctl("reset-failed", service.unit)  # how it has ended under our settings is not its state
+    state = service.state()["active_state"]
+    if not unit_states.is_stopped(state):
+        raise ServiceError(f"{service.unit} was found {found} and does not stop: it is {state}")
 
 
 def _read_again(host: Host, unit: str) -> list[str]:
@@ -189,19 +240,30 @@ class _Unit:
     def pid(self) -> int:
         return int(self.host.show(self.unit).get("MainPID") or 0)
 
+    def state(self) -> dict[str, str]:
+        facts = self.host.show(self.unit)
+        return {
+            "active_state": facts.get("ActiveState") or "unknown",
+            "unit_file_state": facts.get("UnitFileState") or "",
+        }
+
+    def runs(self) -> bool:
+        return not unit_states.is_stopped(self.state()["active_state"])
+
     def stop(self) -> None:
         _check(self.host.systemctl("stop", self.unit, timeout_s=STOP_S))
 
-    def start(self) -> None:
-        self._control("start")
+    def start(self, waits: bool = True) -> None:
+        self._control("start", waits)
 
-    def restart(self) -> None:
-        self._control("restart")
+    def restart(self, waits: bool = True) -> None:
+        self._control("restart", waits)
 
-    def _control(self, verb: str) -> None:
+    def _control(self, verb: str, waits: bool) -> None:
         began = self.host.unix_time()
         self.host.systemctl("reset-failed", self.unit)  # a start limit that earlier crashes have used up
-        problem = self.host.systemctl(verb, self.unit, timeout_s=STOP_S)
+        words = [verb] if waits else [verb, "--no-block"]
+        problem = self.host.systemctl(*words, self.unit, timeout_s=STOP_S)
         if problem:
             raise ServiceError(f"{problem}. {self.explain(began)}")
 
@@ -246,6 +308,10 @@ class _Command(_Unit):
     def pid(self) -> int:
         return super().pid() or next(iter(self._processes()), 0)
 
+    def state(self) -> dict[str, str]:
+        """Whoever has started it. No unit file starts it at boot."""
+        return {"active_state": "active" if self.pid() else "inactive", "unit_file_state": ""}
+
     def stop(self) -> None:
         if self.host.show(self.unit).get("ActiveState") in ("active", "activating", "deactivating"):
             super().stop()
@@ -259,7 +325,7 @@ class _Command(_Unit):
                 return
         raise ServiceError(f"the backend's process {self._processes()[0]} does not end, not even by SIGKILL")
 
-    def start(self) -> None:
+    def start(self, waits: bool = True) -> None:
         self.host.systemctl("reset-failed", self.unit)
         directory = self.backend["directory"]
         words = shlex.split(self.backend["command"])
@@ -269,10 +335,13 @@ class _Command(_Unit):
             raise ServiceError(f"the backend's command {words[0]} did not start in {directory}: {problem}")
 
 
-def _backend(host: Host, backend: Mapping[str, Any]) -> _Unit:
-    if backend["kind"] == "command":
-        return _Command(host, backend)
-    return _Unit(host, backend["unit"], journal_is_private=True)
+def _service(plan: Plan, name: str, host: Host) -> _Unit:
+    service = plan[name]
+    if name == "ollama":
+        return _Unit(host, service["unit"])
+    if service["kind"] == "command":
+        return _Command(host, service)
+    return _Unit(host, service["unit"], journal_is_private=True)
 
 
 def _owner(directory: str) -> str:
@@ -289,6 +358,7 @@ def _owner(directory: str) -> str:
 def _stopping(host: Host, service: _Unit) -> dict[str, Any]:
     return {
         "unit": service.unit,
+        "state": FAILED,
         "pid_before": service.pid() or None,
         "pid_after": None,
         "stopped_at": round(host.unix_time(), 3),
@@ -299,6 +369,7 @@ def _stopping(host: Host, service: _Unit) -> dict[str, Any]:
 
 def _ready(host: Host, service: _Unit) -> dict[str, Any]:
     return {
+        "state": RESTARTED,
         "pid_after": service.pid() or None,
         "ready_at": round(host.unix_time(), 3),
         "active_enter_timestamp": host.show(service.unit).get("ActiveEnterTimestamp") or None,

@@ -16,6 +16,7 @@ SCHEMA = 1
 MODELS_A_GPU = 3  # what Ollama keeps loaded where nothing is said (server/sched.go)
 PROVING = ("sampled", "bounded")
 SETTLE_S = 0.5  # a runner's line may come after the answer
+AS_FOUND = ("stopped", "starting")
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 
 
@@ -313,6 +314,13 @@ def _would(decision: Mapping[str, Any]) -> str:
     return "check mode; a run would " + (", ".join(would) or "do nothing")
 
 
+def _services_back(services: Mapping[str, Any]) -> str:
+    """How a restore has left the services: those that did not serve before are as they were found."""
+    known = [service for service in services.values() if service.get("state") in AS_FOUND]
+    answers = [] if known and len(known) == len(services) else ["its services answer"]
+    return ", ".join(answers + [f"{service['unit']} is {service['state']}, as it was found" for service in known])
+
+
 def _conclude_failure(
     judged: Mapping[str, Any] | None,
     failure: Mapping[str, Any],
@@ -327,7 +335,8 @@ def _conclude_failure(
     if restored and not restored.get("failed"):
         if restored.get("by_itself"):
             what.insert(0, f"the host put itself back during the run: {restored['reason']}")
-        return "rolled_back", [*what, f"generation {restored.get('generation')} is back and its services answer"], False
+        back = f"generation {restored.get('generation')} is back"
+        return "rolled_back", [*what, f"{back} and {_services_back(restored.get('services') or {})}"], False
     if restored and restored.get("lost_connection"):
         return "fail", [*what, "the host cannot be reached and puts its kept generation back by itself"], False
     why = str((restored or {}).get("msg") or "no restore was tried")

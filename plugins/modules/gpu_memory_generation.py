@@ -12,7 +12,8 @@ short_description: Keep a host's settings of GPU memory, prove them, or go back 
 version_added: "1.0.0"
 description:
   - A generation is a kept state of files, with content, mode, owner, times and extended attributes, or their absence,
-    together with how the services that read them are restarted.
+    together with how the services that read them are restarted, and whether they ran. A service that was stopped is
+    stopped again when the files go back. Whether a unit starts at boot is never changed.
   - V(keep) also takes the host's lease, one run at a time, and arms a systemd timer on the host. Unless the run renews
     the lease, proves the new state or restores the old one, the timer puts the kept files back and restarts the
     services, without the controller, without a network, and also after a reboot.
@@ -25,9 +26,11 @@ options:
       - V(renew) puts the restore off by the time that the lease was taken for.
       - V(prove) keeps the present state of all kept files as proven, with O(proof), and ends the run.
       - V(release) ends the run without a proof.
-      - V(restore) puts files back, restarts services, and ends the run. Nothing restarts if nothing differs.
+      - V(restore) puts files back, restarts services, or stops those that were found stopped, and ends the run. Nothing
+        restarts if nothing differs.
       - V(remove) puts every file back to before the first V(keep), of an env file only the keys that were set since;
-        restarts what that concerns, and takes away all generations, the tool, and all else of this collection.
+        restarts what that concerns, unless it is stopped, and takes away all generations, the tool, and all else of
+        this collection.
       - V(list) only reads.
     type: str
     required: true
@@ -160,6 +163,12 @@ files:
   type: list
   elements: dict
   sample: [{path: /srv/chat/backend/.env, what: [content, time]}]
+started:
+  description: Which services were found stopped by V(keep) and ran all the same, so that they were stopped.
+  returned: for V(restore) and V(remove)
+  type: list
+  elements: str
+  sample: [backend]
 removed:
   description: What was on the host beside those files and is gone.
   returned: for V(remove)
@@ -289,9 +298,13 @@ def diff_of(result: dict[str, Any]) -> dict[str, str]:
         "after_header": f"generation {result['generation']}",
         "before": "".join(
             [f"{file['path']}: {', '.join(file['what'])}\n" for file in files]
+            + [f"the service {name}: running\n" for name in result.get("started", [])]
             + [f"{path}: there\n" for path in result.get("removed", [])]
         ),
-        "after": "".join(f"{file['path']}: as kept\n" for file in files),
+        "after": "".join(
+            [f"{file['path']}: as kept\n" for file in files]
+            + [f"the service {name}: stopped\n" for name in result.get("started", [])]
+        ),
     }
 
 

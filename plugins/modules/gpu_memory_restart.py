@@ -67,12 +67,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 services:
-  description: What was restarted, with the process before and after and the time in Unix seconds.
+  description:
+    - What was restarted, with the process before and after and the time in Unix seconds.
+    - C(state) is V(restarted), or V(failed). Of a restore it is also V(stopped) or V(starting), where the unit was
+      found like that.
   returned: always, empty in check mode
   type: dict
   sample:
     ollama:
       unit: ollama.service
+      state: restarted
       pid_before: 312
       pid_after: 911
       stopped_at: 1795492512.204

@@ -27,7 +27,7 @@ def row(fault: Fault) -> str:
     if not fault.settles:
         then = "on the new settings, unproven, until somebody mends it"
     elif not fault.runs:
-        then += ", the service still missing"
+        then += ", a service still missing or stopped"
     says = ", ".join(f"`{words}`" for words in fault.says) or "-"
     return f"| {name}{' (short)' if fault.short else ''} | {MOMENTS[fault.moment]} | {verdict} | {then} | {says} |\n"
 

@@ -21,6 +21,9 @@ from tests.faults.fault_lab import (
 from tests.faults.table import Fault
 
 RUN_S = 600
+# Of both services, whether they run and whether they start at boot.
+RUNS = "systemctl show ollama selo-backend --property Id,ActiveState"
+AT_BOOT = "systemctl show ollama selo-backend --property Id,UnitFileState"
 SETTLE_S = RESTORE_AFTER_S + 90  # 10 s for the timer to look, and a restart of both services
 
 
@@ -30,6 +33,10 @@ class Outcome:
     output: str
     before: str
     after: str
+    ran: str
+    runs: str
+    enabled_before: str
+    enabled_after: str
     settled: bool
     answers: bool
     new_runs: bool
@@ -41,7 +48,7 @@ def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
     host.read(fault.prepare)
     if fault.moment == "before":
         host.read(fault.script)
-    before = host.read(PICTURE)
+    before, ran, enabled = host.read(PICTURE), host.read(RUNS), host.read(AT_BOOT)
     rival = None
     if fault.rival:
         rival = playbook(host, directory / "rival")
@@ -57,13 +64,9 @@ def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
         assert rival.returncode == 0
     path = directory / f"{host.name}.json"
     record = records.read(path) if path.exists() else {}
-    return look(host, record, output, before, SETTLE_S if fault.settles else 0)
-
-
-def look(host: Host, record: dict[str, Any], output: str, before: str, settle_s: float) -> Outcome:
-    """The host once it is at rest, or after `settle_s`."""
+    # The host once it is at rest, or never.
     try:
-        host.wait_until(f"{SETTLED} && {ANSWERS}", settle_s)
+        host.wait_until(f"{SETTLED} && {ANSWERS if fault.runs else 'true'}", SETTLE_S if fault.settles else 0)
         settled = True
     except AssertionError:
         settled = host.holds(SETTLED)
@@ -72,6 +75,10 @@ def look(host: Host, record: dict[str, Any], output: str, before: str, settle_s:
         output=output,
         before=before,
         after=host.read(PICTURE),
+        ran=ran,
+        runs=host.read(RUNS),
+        enabled_before=enabled,
+        enabled_after=host.read(AT_BOOT),
         settled=settled,
         answers=host.holds(ANSWERS),
         new_runs=host.holds(NEW_RUNS),

@@ -176,6 +176,16 @@ FAULTS = [
         short=True,
     ),
     Fault(
+        "ollama_was_stopped_and_does_not_start_on_the_new_settings",
+        "before",
+        "systemctl disable --quiet --now ollama"
+        + on_new_settings("ollama", "ExecStartPre", 'echo "Error: cannot use this device" >&2; exit 3'),
+        "rolled_back",
+        ("cannot use this device", "its services answer", "ollama.service is stopped, as it was found"),
+        runs=False,
+        variables={"gpu_memory_ollama": {"version": "0.32.15"}},
+    ),
+    Fault(
         "ollama_does_not_start_any_more",
         "before",
         f"mkdir -p {DROP_INS} && printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/no-ollama serve\\n'"
@@ -326,6 +336,17 @@ FAULTS = [
         ),
         "rolled_back",
         ("3 of 3 requests failed", "500"),
+    ),
+    Fault(
+        "backend_was_stopped_and_fails_under_load",
+        "before",
+        patched_backend(
+            POSTED, f'if {ON_NEW}:\n            return 500, {{"detail": "no such table: chats"}}\n        {POSTED}'
+        )
+        + "systemctl disable --quiet --now selo-backend",
+        "rolled_back",
+        ("3 of 3 requests failed", "its services answer", "selo-backend.service is stopped, as it was found"),
+        runs=False,
     ),
     Fault(
         "backend_answers_with_an_error_inside",

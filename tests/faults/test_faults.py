@@ -27,8 +27,11 @@ def test_fault(fault: Fault, attempts: dict[str, Future[Outcome]]) -> None:
     assert (outcome.after != outcome.before) == (fault.ends == NEW), difference(outcome)
     assert outcome.new_runs == (fault.ends == NEW)
     assert outcome.proven == (fault.ends == NEW and fault.settles)
+    assert outcome.enabled_after == outcome.enabled_before
     if fault.runs:
         assert outcome.answers
+    elif fault.verdict != "fail":
+        assert outcome.runs == outcome.ran
 
 
 def difference(outcome: Outcome) -> str:

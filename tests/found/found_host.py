@@ -14,6 +14,7 @@ from tests.found.condition import Found
 RUN_S = 600
 # Which of the host's services run, and as which process.
 SERVICES = "systemctl show 'ollama*.service' 'selo*.service' --property Id,ActiveState,MainPID | grep -v '^$' || true"
+STARTS_AT_BOOT = "systemctl show ollama.service selo-backend.service selo-ai.service --property Id,UnitFileState"
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,15 @@ class Outcome:
     status: int
     before: str
     after: str
+    enabled_before: str
+    enabled_after: str
     settled: bool
     left_behind: str
 
 
 def attempt(found: Found, host: Host, directory: Path) -> Outcome:
     host.read(found.prepare)
-    before = host.read(PICTURE + SERVICES)
+    before, enabled = host.read(PICTURE + SERVICES), host.read(STARTS_AT_BOOT)
     run = playbook(host, directory, found.playbook, *found.arguments, **found.variables)
     output, _ = run.communicate(timeout=RUN_S)
     with contextlib.suppress(AssertionError):  # a background job takes a moment to tidy up after itself
@@ -44,6 +47,8 @@ def attempt(found: Found, host: Host, directory: Path) -> Outcome:
         status=run.returncode,
         before=before,
         after=host.read(PICTURE + SERVICES),
+        enabled_before=enabled,
+        enabled_after=host.read(STARTS_AT_BOOT),
         settled=host.holds(SETTLED),
         left_behind=host.read(LEFT_BEHIND),
     )

@@ -30,6 +30,7 @@ def test_found(found: Found, attempts: dict[str, Future[Outcome]]) -> None:
     assert "Traceback" not in outcome.output
     assert outcome.settled, "a lease, a restore or a timer is left"
     assert outcome.left_behind == ""
+    assert outcome.enabled_after == outcome.enabled_before
     if verdict in UNTOUCHED:
         assert outcome.after == outcome.before, difference(outcome)
 

@@ -43,6 +43,9 @@ systemctl restart ollama
 systemctl start selo-backend
 """
 HEALTHY = "curl -fs http://127.0.0.1:11434/api/version && curl -fs http://127.0.0.1:8000/health"
+# Of both services, whether they run and whether they start at boot.
+STATES = "systemctl show ollama selo-backend --property Id,ActiveState,SubState,UnitFileState,Job"
+RESTARTS = "systemctl show ollama --property NRestarts --value"
 # The process, not `systemctl show`: a unit that was read again says nothing of what runs.
 NEW_IN_FORCE = "grep -qz OLLAMA_CONTEXT_LENGTH /proc/$(systemctl show ollama --property MainPID --value)/environ"
 
@@ -96,7 +99,6 @@ class Host:
         )
         self.wait_until("! systemctl is-active gpu-memory-restore.service", 10)
         assert self.read(PICTURE) == picture
-        self.read(HEALTHY)
         assert self.run(NEW_IN_FORCE).returncode != 0
         record: dict[str, Any] = json.loads(self.read("cat /var/lib/gpu-memory/restored.json"))
         assert record["error"] is None
@@ -134,6 +136,7 @@ def test_a_run_that_falls_silent_after_its_restart(host: Host) -> None:
     host.read(CHANGE)
     host.read(NEW_IN_FORCE)
     record = host.came_back(picture, 60, "nothing was heard of the apply for 15 s")
+    host.read(HEALTHY)
     assert {service["unit"] for service in record["services"].values()} == {"ollama.service", "selo-backend.service"}
 
 
@@ -144,6 +147,7 @@ def test_a_host_that_is_restarted_during_a_run(host: Host) -> None:
     host.read(CHANGE)
     subprocess.run([ENGINE, "restart", CONTAINERS + host.name], check=True, capture_output=True, timeout=60)
     host.came_back(picture, 60, "the host was restarted during the apply")
+    host.read(HEALTHY)
 
 
 @pytest.mark.parametrize("host", ["gpu03"], indirect=True)
@@ -156,3 +160,22 @@ def test_a_restore_that_is_killed_between_the_files_and_the_services(host: Host)
     host.read("kill -KILL $(systemctl show --property MainPID --value gpu-memory-restore.service)")
     assert host.run(f"test -e {marker}").returncode == 0
     host.came_back(picture, 60, "nothing was heard of the apply for 5 s")
+    host.read(HEALTHY)
+
+
+@pytest.mark.parametrize("host", ["gpu03"], indirect=True)
+def test_units_that_were_stopped_are_put_back_as_stopped(host: Host) -> None:
+    # Another server has the port, so that systemd starts Ollama's unit again and again once somebody has started it.
+    host.read("systemctl stop selo-backend; systemctl disable --quiet --now ollama")
+    host.read("systemd-run --quiet --unit=other-ollama /usr/local/bin/ollama serve")
+    host.wait_until("curl -fs http://127.0.0.1:11434/api/version", 30)
+    picture, states = host.read(PICTURE), host.read(STATES)
+    assert states.count("ActiveState=inactive") == 2 and "UnitFileState=disabled" in states
+    host.keep(restore_after_s=15)
+    host.read(CHANGE)
+    host.wait_until(f"test $({RESTARTS}) -gt 0", 30)
+    record = host.came_back(picture, 60, "nothing was heard of the apply for 15 s")
+    assert {service["state"] for service in record["services"].values()} == {"stopped"}
+    assert host.read(STATES) == states
+    assert host.run("systemctl is-failed ollama selo-backend").returncode != 0
+    host.read("systemctl is-active other-ollama")

@@ -26,6 +26,20 @@ def loaded(port: int = 11434) -> str:
     return f"{ANSWERS} --output /dev/null --data '{body}' http://127.0.0.1:{port}/api/generate"
 
 
+START_LIMIT = ("[Unit]", "StartLimitIntervalSec=600", "StartLimitBurst=2")
+BACKENDS = "/etc/systemd/system/selo-backend.service.d"
+# systemd listens at Ollama's port and starts it with the first request, as the units of ollama/ollama#6185 do.
+PROXIED = f"""
+{drop_in("Environment=OLLAMA_HOST=127.0.0.1:11500")}
+printf '[Socket]\\nListenStream=127.0.0.1:11434\\n' > /etc/systemd/system/ollama-proxy.socket
+printf '[Unit]\\nRequires=ollama.service\\nAfter=ollama.service\\n[Service]\\n%s\\n' \\
+  ExecStart='/lib/systemd/systemd-socket-proxyd 127.0.0.1:11500' > /etc/systemd/system/ollama-proxy.service
+{RELOAD}
+systemctl stop ollama
+systemctl start ollama-proxy.socket
+until curl --silent --fail --output /dev/null http://127.0.0.1:11434/api/version; do sleep 0.5; done
+"""
+
 ROWS: list[Found] = [
     Found(
         "another_unit_answers",
@@ -84,5 +98,64 @@ ROWS: list[Found] = [
         "refused",
         ("server is gone", "planned layers", "kill "),
         "https://www.freedesktop.org/software/systemd/man/latest/systemd.kill.html",
+    ),
+    # --- units that do not run ----------------------------------------------------------------------------------------
+    Found(
+        "ollama_is_stopped",
+        "systemctl stop ollama",
+        "refused",
+        ("ollama.service is inactive", "start ollama.service"),
+        "ollama/ollama#1352",
+    ),
+    Found(
+        "ollama_is_disabled_but_runs",
+        "systemctl disable --quiet ollama",
+        "pass",
+        (),
+        "ollama/ollama#1352",
+    ),
+    Found(
+        "the_backend_is_disabled_and_stopped",
+        "systemctl disable --quiet --now selo-backend",
+        "pass",
+        ("selo-backend.service is inactive: an apply starts it",),
+        "ollama/ollama#1352",
+        backend="guide",
+    ),
+    Found(
+        "the_backend_has_used_up_its_start_limit",
+        f"{drop_in('ExecStartPre=/bin/false', *START_LIMIT, directory=BACKENDS)}\n{RELOAD}\n"
+        "for try in 1 2 3; do systemctl restart selo-backend || true; done\n"
+        f"{drop_in(*START_LIMIT, directory=BACKENDS)}; {RELOAD}\n"
+        "systemctl show selo-backend --property Result | grep start-limit-hit",
+        "pass",
+        ("selo-backend.service is failed: an apply starts it",),
+        "https://www.freedesktop.org/software/systemd/man/latest/systemd.unit.html",
+        backend="guide",
+    ),
+    Found(
+        "the_backend_starts_over_and_over",
+        f"{drop_in('ExecStartPre=/bin/false', 'RestartSec=30', directory=BACKENDS)}\n{RELOAD}\n"
+        "systemctl restart selo-backend || true\n"
+        "systemctl show selo-backend --property SubState | grep auto-restart",
+        "rolled_back",
+        ("selo-backend.service is starting, as it was found",),
+        "https://www.freedesktop.org/software/systemd/man/latest/systemd.service.html",
+        backend="guide",
+    ),
+    Found(
+        "systemd_listens_for_ollama",
+        PROXIED,
+        "refused",
+        ("ollama-proxy.service", "gpu_memory_ollama.url"),
+        "ollama/ollama#6185",
+    ),
+    Found(
+        "systemd_listens_for_ollama_which_is_declared_where_it_listens",
+        PROXIED,
+        "pass",
+        (),
+        "ollama/ollama#6185",
+        variables={"gpu_memory_ollama": {"url": "http://127.0.0.1:11500"}},
     ),
 ]

@@ -20,8 +20,8 @@ class FakeHost:
 
     `log`: every change that was asked for, in order. `broken`: units that fail when they start. `needs_reload`: units
     whose drop-in systemd has not read. `never_reads`: a variable that it lacks of a unit also after it has read it
-    again. `refuses`: what systemctl answers to a command. `answers`: status by URL. `pids`: processes of a command
-    backend.
+    again. `pulls_in`: a unit that the start of another one starts. `refuses`: what systemctl answers to a command.
+    `answers`: status by URL. `pids`: processes of a command backend.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,7 @@ class FakeHost:
         self.broken: set[str] = set()
         self.needs_reload: set[str] = set()
         self.never_reads: dict[str, tuple[str, str]] = {}
+        self.pulls_in: dict[str, str] = {}
         self.refuses: dict[str, str] = {}
         self.answers: dict[str, int | None] = {}
         self.pids: dict[int, str] = {}
@@ -59,6 +60,7 @@ class FakeHost:
             "LoadState": "loaded" if pid or not unit.startswith("gpu-memory-restore") else "not-found",
             "ActiveState": "active" if pid else self.states.get(unit, "inactive"),
             "SubState": "running" if pid else "dead",
+            "UnitFileState": "enabled",
             "Result": "success" if pid else "exit-code",
             "ExecMainStatus": "0" if pid else "7",
             "MainPID": str(pid),
@@ -85,7 +87,10 @@ class FakeHost:
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         verb, unit = arguments[0], arguments[-1]
-        if verb != "reset-failed":
+        if verb == "reset-failed":
+            if self.states.get(unit) == "failed":
+                del self.states[unit]
+        else:
             self.log.append(" ".join(arguments))
         if " ".join(arguments) in self.refuses:
             return self.refuses[" ".join(arguments)]
@@ -93,6 +98,8 @@ class FakeHost:
             self.needs_reload.clear()
         elif verb in ("stop", "disable"):
             self.active.pop(unit, None)
+            if self.states.get(unit) == "activating":
+                del self.states[unit]
         elif verb in ("start", "restart", "enable"):
             self._start(unit)
         return ""
@@ -104,6 +111,8 @@ class FakeHost:
         else:
             self.next_pid += 1
             self.active[unit] = self.next_pid
+            if unit in self.pulls_in:
+                self._start(self.pulls_in[unit])
 
     def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
         self.log.append(f"run {unit} as {user} in {directory}: {list(command)}")

@@ -241,6 +241,33 @@ def test_a_server_that_does_not_answer_is_restarted_where_its_version_is_declare
     assert good(host, declared(ollama={"version": "0.32.15"}))["restart"] == ["ollama"]
 
 
+STARTS = "an apply starts it, and a rollback of that stops it again"
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed"])
+def test_whoever_deploys_is_told_of_a_stopped_backend_that_an_apply_starts(state):
+    host = read(backend__unit__active_state=state, backend__pids=[], backend__started_s=None)
+    note = f"selo-backend.service is {state}: {STARTS}"
+    assert note in good(host)["notes"]
+    assert note not in decide(host, deploys=False)["notes"]
+    assert "is inactive" not in str(good(read())["notes"])
+
+
+def test_whoever_deploys_is_told_of_a_command_that_does_not_run():
+    backend = {"kind": "command", "directory": "/srv", "command": "./run", "process_match": "run"}
+    note = f"the backend's command does not run: {STARTS}"
+    assert note in good(read(backend__pids=[]), declared(backend={"extends": "guide", **backend}))["notes"]
+    assert note not in good(read(), declared(backend={"extends": "guide", **backend}))["notes"]
+
+
+def test_a_unit_that_is_just_being_stopped_is_refused_where_it_would_be_changed():
+    host = read(backend__unit__active_state="deactivating", backend__unit__sub_state="stop-sigterm")
+    assert decide(host)["problems"] == [
+        "selo-backend.service is stopping just now (stop-sigterm); run again when it has stopped"
+    ]
+    assert decide(host, deploys=False)["problems"] == []
+
+
 def test_a_missing_env_file_of_a_profile_that_writes_none_is_no_change():
     profiles = {"p": {"intent": {"num_ctx": 4096, "num_parallel": 2, "max_loaded_models": 1, "max_used_mib": 12288}}}
     missing = env_file(exists=False, sha256=None, values={})

@@ -629,3 +629,91 @@ def test_a_file_that_a_run_has_made_goes_with_its_header_unless_somebody_uses_it
     profile_file.write_bytes(b"# Managed\nCHAT_NUM_CTX=4096\nTHEIRS=1\n")
     managed.store.abort("test")
     assert profile_file.read_bytes() == b"# Managed\nTHEIRS=1\n"
+
+
+def stopped(managed: Managed, *units: str, state: str = "inactive") -> None:
+    for unit in units:
+        managed.host.active.pop(unit, None)
+        managed.host.states[unit] = state
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed"])
+def test_a_run_puts_what_was_stopped_back_as_stopped(managed: Managed, state: str) -> None:
+    stopped(managed, "backend.service", state=state)
+    managed.keep()
+    managed.write()
+    managed.host.systemctl("start", "backend.service")
+    result = managed.store.restore(run_id="run1", reason="test")
+    assert (result["error"], result["started"]) == (None, ["backend"])
+    assert {name: service["state"] for name, service in result["services"].items()} == {
+        "ollama": "restarted",
+        "backend": "stopped",
+    }
+    assert managed.host.show("backend.service")["ActiveState"] in ("inactive", state)
+    assert "ollama.service" in managed.host.active and managed.is_old()
+
+
+def test_the_restore_timer_stops_what_systemd_tries_again_and_again(managed: Managed) -> None:
+    stopped(managed, "ollama.service", "backend.service")
+    managed.keep()
+    managed.write()
+    stopped(managed, "ollama.service", state="activating")  # auto-restart
+    managed.host.now += 300
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["error"] is None
+    assert managed.host.show("ollama.service")["ActiveState"] == "inactive"
+    assert not {"ollama.service", "backend.service"} & set(managed.host.active)
+
+
+def test_what_a_run_has_only_started_is_stopped_and_nothing_else_restarts(managed: Managed) -> None:
+    stopped(managed, "backend.service")
+    managed.keep()
+    managed.host.systemctl("start", "backend.service")
+    would = managed.store.restore(run_id="run1", reason="test", check=True)
+    assert would["changed"] and would["started"] == ["backend"] and "backend.service" in managed.host.active
+    managed.host.log.clear()
+    assert managed.store.restore(run_id="run1", reason="test")["changed"]
+    assert managed.restarts() == ["stop backend.service"]
+    assert "backend.service" not in managed.host.active
+    assert not managed.store.restore(generation="0001", reason="again")["changed"]
+
+
+def test_a_second_keep_of_a_run_does_not_take_what_the_run_started_for_found(managed: Managed) -> None:
+    stopped(managed, "backend.service")
+    first, second = managed.files()
+    managed.keep(files=[first])
+    managed.host.systemctl("start", "backend.service")
+    managed.keep(files=[first, second])
+    managed.store.restore(run_id="run1", reason="test")
+    assert "backend.service" not in managed.host.active
+
+
+def test_the_proven_state_runs_what_ran_when_it_was_proven(managed: Managed) -> None:
+    stopped(managed, "backend.service")
+    managed.keep()
+    managed.write()
+    managed.host.systemctl("start", "backend.service")
+    managed.store.prove("run1", {})
+    managed.store.restore(generation="previous", reason="test")
+    assert "backend.service" not in managed.host.active
+    managed.store.restore(generation="proven", reason="test")
+    assert "backend.service" in managed.host.active
+
+
+def test_remove_leaves_stopped_what_is_stopped_and_running_what_runs(managed: Managed) -> None:
+    stopped(managed, "backend.service")
+    finished_run(managed)
+    managed.host.systemctl("start", "backend.service")  # since, by somebody
+    stopped(managed, "ollama.service")  # as well
+    assert managed.store.remove()["error"] is None and managed.is_old()
+    assert "backend.service" in managed.host.active and "ollama.service" not in managed.host.active
+
+
+@pytest.mark.parametrize(("before", "after"), [("active", "active"), ("failed", "inactive")])
+def test_remove_starts_what_has_failed_if_it_ran_before_us(managed: Managed, before: str, after: str) -> None:
+    if before != "active":
+        stopped(managed, "ollama.service", state=before)
+    finished_run(managed)
+    stopped(managed, "ollama.service", state="failed")
+    assert managed.store.remove()["error"] is None
+    assert managed.host.show("ollama.service")["ActiveState"] in (after, before)

@@ -96,6 +96,20 @@ def test_status_names_the_holder_and_then_the_last_restore(
     assert "nobody holds this host" in text and "generation 0001 (by hand on the host): done" in text
 
 
+def test_restore_tells_what_it_has_stopped(
+    store: Generations, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = store.host
+    assert isinstance(host, FakeHost)
+    host.systemctl("stop", "backend.service")
+    files = [{"path": str(tmp_path / "zz-gpu-memory.conf"), "sha256": None}]
+    services = {**SERVICES, "backend": {"kind": "unit", "unit": "backend.service"}, "restart": ["backend"]}
+    store.keep(run_id="run1", holder="alice", files=files, services=services, restore_after_s=60, tool=b"tool")
+    host.systemctl("start", "backend.service")
+    assert _host_tool.main(["restore"], store) == 0
+    assert "backend.service: stopped, as it was found" in capsys.readouterr().out
+
+
 def test_rollback_is_refused_while_a_run_holds_the_host(
     store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

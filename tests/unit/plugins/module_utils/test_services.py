@@ -256,3 +256,129 @@ def test_a_command_that_does_not_start_is_told_without_its_arguments() -> None:
     host.start_transient = lambda *_unused: "no such program"  # type: ignore[method-assign]
     error = _services.restart(command_plan(command="/srv/run --password=hunter2"), host)["error"]
     assert error == "the backend's command /srv/run did not start in /srv/chat: no such program"
+
+
+def found(**states: str) -> dict[str, Any]:
+    return {name: {"active_state": state, "unit_file_state": "enabled"} for name, state in states.items()}
+
+
+@pytest.mark.parametrize(
+    ("states", "log", "ends"),
+    [
+        (
+            {"ollama": "active", "backend": "active"},
+            ["stop backend.service", "restart ollama.service", "start backend.service"],
+            ("restarted", "restarted"),
+        ),
+        (
+            {"ollama": "active", "backend": "inactive"},
+            ["stop backend.service", "restart ollama.service"],
+            ("restarted", "stopped"),
+        ),
+        (
+            {"ollama": "failed", "backend": "inactive"},
+            ["stop backend.service", "stop ollama.service"],
+            ("stopped",) * 2,
+        ),
+        (
+            {"ollama": "inactive", "backend": "active"},
+            ["stop backend.service", "stop ollama.service", "start backend.service"],
+            ("stopped", "restarted"),
+        ),
+        (
+            {"ollama": "activating", "backend": "activating"},
+            ["stop backend.service", "restart --no-block ollama.service", "start --no-block backend.service"],
+            ("starting",) * 2,
+        ),
+        (
+            {"ollama": "reloading"},  # and a backend of a plan that was kept by a release that did not ask
+            ["stop backend.service", "restart ollama.service", "start backend.service"],
+            ("restarted", "restarted"),
+        ),
+    ],
+)
+def test_each_service_is_left_as_it_was_found(states: dict[str, str], log: list[str], ends: tuple[str, str]) -> None:
+    host = FakeHost()
+    result = _services.restart({**plan("ollama", "backend"), "found": found(**states)}, host)
+    assert result["error"] is None
+    assert host.log == log
+    assert tuple(result["services"][name]["state"] for name in ("ollama", "backend")) == ends
+    assert (result["downtime_s"] > 0) == ("restarted" in ends)
+
+
+def test_what_was_starting_is_not_waited_for() -> None:
+    host = FakeHost()
+    host.broken = {"ollama.service", "backend.service"}
+    states = found(ollama="activating", backend="activating")
+    assert _services.restart({**plan("ollama", "backend"), "found": states}, host)["error"] is None
+    assert host.now == 1000
+
+
+def test_a_unit_that_systemd_starts_again_and_again_is_put_back_as_stopped() -> None:
+    host = FakeHost()
+    del host.active["ollama.service"]
+    host.states = {"ollama.service": "activating"}  # auto-restart: no process, and no end
+    stopped = {**plan("ollama"), "found": found(ollama="inactive")}
+    assert _services.started_since(stopped, host) == ["ollama"]
+    assert _services.restart(stopped, host)["error"] is None
+    assert host.show("ollama.service")["ActiveState"] == "inactive"
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed"])
+def test_a_unit_that_fails_when_it_is_stopped_is_failed_only_if_it_was(state: str) -> None:
+    class FailsOnStop(FakeHost):
+        def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
+            problem = super().systemctl(*arguments, timeout_s=timeout_s)
+            if arguments[0] == "stop":
+                self.states[arguments[-1]] = "failed"
+            return problem
+
+    host = FailsOnStop()
+    assert _services.restart({**plan("ollama"), "found": found(ollama=state)}, host)["error"] is None
+    assert host.show("ollama.service")["ActiveState"] == state
+
+
+@pytest.mark.parametrize(
+    ("starts", "pulls_in", "stopped"),
+    [("ollama", "backend", "backend"), ("backend", "ollama", "ollama")],
+)
+def test_a_stopped_unit_stays_so_if_the_other_one_pulls_it_in(starts: str, pulls_in: str, stopped: str) -> None:
+    host = FakeHost()
+    host.pulls_in = {f"{starts}.service": f"{pulls_in}.service"}
+    states = found(**{starts: "active", stopped: "inactive"})
+    assert _services.restart({**plan("ollama", "backend"), "found": states}, host)["error"] is None
+    assert sorted(host.active) == [f"{starts}.service"]
+
+
+def test_a_stopped_unit_that_does_not_stop_is_told() -> None:
+    host = FakeHost()
+    host.systemctl = lambda *_unused, **_options: ""  # type: ignore[method-assign]
+    result = _services.restart({**plan("backend"), "found": found(backend="failed")}, host)
+    assert result["error"] == "backend.service was found failed and does not stop: it is active"
+    assert result["services"]["backend"]["state"] == "failed"
+
+
+def test_a_command_that_did_not_run_is_ended_whoever_started_it() -> None:
+    host = FakeHost()
+    assert _services.states(command_plan(), host)["backend"] == {"active_state": "inactive", "unit_file_state": ""}
+    host.pids = {50: "python3 main.py"}
+    stopped = {**command_plan(), "found": found(backend="inactive")}
+    assert _services.started_since(stopped, host) == ["backend"]
+    assert _services.restart(stopped, host)["error"] is None
+    assert host.pids == {} and host.log == ["signal 15 to 50"]
+    assert _services.started_since(stopped, host) == []
+
+
+def test_the_states_are_those_of_every_service_that_there_is() -> None:
+    host = FakeHost()
+    host.states = {"backend.service": "failed"}
+    del host.active["backend.service"]
+    both = found(ollama="active", backend="failed")
+    assert _services.states(plan("ollama"), host) == both
+    assert _services.states(plan("ollama", kind="none"), host) == {"ollama": both["ollama"]}
+
+
+def test_only_what_restarts_counts_as_started_since() -> None:
+    stopped = found(ollama="inactive", backend="inactive")
+    assert _services.started_since({**plan("ollama"), "found": stopped}, FakeHost()) == ["ollama"]
+    assert _services.started_since(plan("ollama"), FakeHost()) == []

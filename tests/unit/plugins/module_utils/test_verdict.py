@@ -664,6 +664,8 @@ LOST = {"task": "t", "message": "lost the connection", "lost_connection": True}
 BACK = {"generation": "g1", "failed": False}
 NOT_BACK = {"failed": True, "msg": "disk full"}
 NOT_REACHED = {"failed": True, "msg": "lost", "lost_connection": True}
+RESTARTED = {"ollama": {"unit": "ollama.service", "state": "restarted"}}
+STOPPED = {"backend": {"unit": "b.service", "state": "stopped"}}
 IS_BACK = "generation g1 is back and its services answer"
 
 
@@ -698,6 +700,18 @@ def conclude(gate=None, decision=None, judged=None, failure=None, restored=None,
         (
             {"failure": BROKEN, "judged": PASS, "kept": True, "restored": BACK},
             ("rolled_back", ["it broke", IS_BACK], False),
+        ),
+        (
+            {"failure": BROKEN, "kept": True, "restored": {**BACK, "services": RESTARTED}},
+            ("rolled_back", ["it broke", IS_BACK], False),
+        ),
+        (
+            {"failure": BROKEN, "kept": True, "restored": {**BACK, "services": RESTARTED | STOPPED}},
+            ("rolled_back", ["it broke", f"{IS_BACK}, b.service is stopped, as it was found"], False),
+        ),
+        (
+            {"failure": BROKEN, "kept": True, "restored": {**BACK, "services": STOPPED}},
+            ("rolled_back", ["it broke", "generation g1 is back and b.service is stopped, as it was found"], False),
         ),
         (
             {"failure": BROKEN, "kept": True, "restored": NOT_BACK},

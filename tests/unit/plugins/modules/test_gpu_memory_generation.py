@@ -155,6 +155,18 @@ def test_list_shows_what_is_kept_and_no_content(managed: Managed, module: Module
     assert "hunter2" not in str(answer)
 
 
+def test_the_diff_of_a_restore_names_services_that_are_stopped(managed: Managed, module: Module) -> None:
+    managed.host.systemctl("stop", "backend.service")
+    managed.keep()
+    managed.host.systemctl("start", "backend.service")
+    task = {"action": "restore", "run_id": "run1"}
+    for check_mode in (True, False):
+        answer = module(check_mode=check_mode, **task)
+        assert answer["changed"] and answer["started"] == ["backend"]
+        assert answer["diff"]["before"] == "the service backend: running\n"
+        assert answer["diff"]["after"] == "the service backend: stopped\n"
+
+
 def test_the_diff_of_a_restore_names_files_and_what_differs_and_no_content(managed: Managed, module: Module) -> None:
     applied(managed)
     diff = module(action="restore", run_id="run1")["diff"]

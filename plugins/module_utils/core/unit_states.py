@@ -1,0 +1,34 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What systemd's word for a unit's state means to whoever changes the unit and puts it back. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+STOPPED = ("inactive", "failed")
+STARTING = "activating"  # also what systemd tries again and again: `activating (auto-restart)`
+STOPPING = "deactivating"
+STARTS = "an apply starts it, and a rollback of that stops it again"
+
+
+def is_stopped(state: str | None) -> bool:
+    """Whether a unit is stopped, and stays so until somebody starts it."""
+    return state in STOPPED
+
+
+def start_note(unit: Mapping[str, Any]) -> str | None:
+    """What becomes of a stopped unit that an apply needs; None where the unit is not stopped."""
+    state = unit.get("active_state")
+    if unit.get("load_state") != "loaded" or not is_stopped(state):
+        return None
+    return f"{unit['name']} is {state}: {STARTS}"
+
+
+def stopping_problem(unit: Mapping[str, Any]) -> str | None:
+    """Why a unit cannot be changed just now: nobody can tell whether it will run or not; None where one can."""
+    if unit.get("active_state") != STOPPING:
+        return None
+    return f"{unit['name']} is stopping just now ({unit.get('sub_state')}); run again when it has stopped"
