@@ -574,4 +574,6 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
         for name, day in profile.get("measured", {}).items()
     ]
     notes += [_lint.text(finding) for finding in _lint.lint(host.declared, host.read)]
-    return notes + list(host.read["nvml"].get("notes") or [])
+    notes += host.read["nvml"].get("notes") or []
+    notes += _decide.start_notes(host.declared, host.read)
+    return notes + _decide.taken_over_notes(host.read["ollama"]["drop_ins"]["own"])

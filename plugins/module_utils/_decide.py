@@ -31,7 +31,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
     unit_states,
 )
 
-DROP_IN = "zz-gpu-memory.conf"
 OLDEST_DRIVER = 510
 DAY_S = 86400
 REQUEST_S = 300
@@ -56,6 +55,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     problems += ollama_problems(declared, read["ollama"])
     problems += _backend_problems(declared, read["backend"])
     problems += lease_problems(read["state"])
+    own = read["ollama"]["drop_ins"]["own"]
     environment: dict[str, str] = {}
     backend_env: dict[str, str] = {}
     notes: list[str] = []
@@ -68,6 +68,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
             notes += [f"Ollama {_wanted.version_text(declared, read)} has no setting for {name}" for name in unheard]
         backend_env = _wanted.backend_env(declared, read)
         if deploys:
+            problems += _taken_over(declared, own, environment)
             problems += _override_problems(environment, read["ollama"])
             problems += _backend_override_problems(backend_env, read["backend"])
             problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
@@ -84,9 +85,8 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         found = read["ollama"].get("gpu_containers") or []
         notes += [containers.reload_note(found)] if found else []
     if deploys:
-        notes += filter(None, map(unit_states.start_note, _units(read)))
-        if declared["backend"]["kind"] == "command" and not read["backend"]["pids"]:
-            notes.append(f"the backend's command does not run: {unit_states.STARTS}")
+        notes += start_notes(declared, read)
+        notes += [] if _taken_over(declared, own, environment) else taken_over_notes(own)
     notes += _sizes.note(as_declared, declared)
     notes += _predict.other_ollamas(read)
     notes += read["nvml"].get("notes") or []
@@ -96,7 +96,6 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     if problems:
         return {"problems": problems, "notes": notes, "acts": False, "load_needed": False}
 
-    drop_in = read["ollama"]["drop_ins"]["own"]
     drop_in_changed = _drop_in_changes(read, environment)
     env_files = read["backend"]["env_files"]
     env_changed = [
@@ -123,8 +122,8 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
             "sha256": file["sha256"],
             **({"env": ours[file["path"]]} if file["path"] in ours.keys() - whole else {}),
         }
-        for file in [*([drop_in] if drop_in_changed else []), *env_files, *([profile_file] if profile_file else [])]
-        if file is drop_in or file["path"] in ours
+        for file in [*([own] if drop_in_changed else []), *env_files, *([profile_file] if profile_file else [])]
+        if file is own or file["path"] in ours
     ]
     drifted = bool(files or restart)
     load = load_request(declared, read)
@@ -152,6 +151,35 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         "load_timeout_s": load_timeout_s(load),
         "load_needed": load_needed(declared["verify"], drifted, proof is not None),
     }
+
+
+def start_notes(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[str]:
+    """What an apply would start."""
+    notes = [*filter(None, map(unit_states.start_note, _units(read)))]
+    if declared["backend"]["kind"] == "command" and not read["backend"]["pids"]:
+        notes.append(f"the backend's command does not run: {unit_states.STARTS}")
+    return notes
+
+
+def taken_over_notes(own: Mapping[str, Any]) -> list[str]:
+    """Whose drop-in an apply would replace."""
+    if not own.get("writer"):
+        return []
+    return [f"{own['path']} was written by {own['writer']}: an apply replaces it, and remove brings it back"]
+
+
+def _taken_over(declared: Mapping[str, Any], own: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """Why another's drop-in is not replaced: it holds what nothing else does."""
+    lost = [name for name in own.get("alone") or [] if name not in environment]
+    if not own.get("writer") or not lost or declared["ollama"]["take_over"]:
+        return []
+    cure = "move it to a drop-in of another name"
+    if own["writer"] == "the role ollama":
+        cure = "give that role another ollama_drop_in and run it once more"
+    return [
+        f"{own['path']} was written by {own['writer']}, and {', '.join(lost)} in it would be lost: {cure}, or set "
+        "gpu_memory_ollama.take_over=true to replace it; remove brings it back"
+    ]
 
 
 def _drop_in_changes(read: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
@@ -456,7 +484,7 @@ def lease_problems(state: Mapping[str, Any]) -> list[str]:
 def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> list[str]:
     """Who would win over our drop-in: later drop-ins, and every EnvironmentFile (systemd.exec(5))."""
     problems = []
-    later = [drop_in for drop_in in ollama["drop_ins"]["others"] if posixpath.basename(drop_in["path"]) > DROP_IN]
+    later = [drop_in for drop_in in ollama["drop_ins"]["others"] if _is_later(drop_in["path"])]
     for kind, sources in (("drop-in", later), ("EnvironmentFile", ollama["unit"].get("environment_files") or [])):
         for source in sources:
             for name, value in source["environment"].items():
@@ -466,6 +494,11 @@ def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]
                         f"{name}={environment[name]}; take the line out there"
                     )
     return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
+
+
+def _is_later(path: str) -> bool:
+    """Whether systemd reads a drop-in after ours."""
+    return posixpath.basename(path) > _systemd.DROP_IN
 
 
 def _backend_override_problems(env: Mapping[str, str], backend: Mapping[str, Any]) -> list[str]:
@@ -484,7 +517,7 @@ def _taken_back(environment: Mapping[str, str], sources: Sequence[Mapping[str, A
     """Files of the unit that would take our variables away again, without setting any."""
     problems = []
     for source in sources:
-        if source["resets"] and source["kind"] == "drop-in" and posixpath.basename(source["path"]) > DROP_IN:
+        if source["resets"] and source["kind"] == "drop-in" and _is_later(source["path"]):
             problems.append(f"the drop-in {source['path']} takes every variable back; take its empty Environment= out")
         for word in source["unsets"]:
             name, equals, value = word.partition("=")

@@ -295,8 +295,14 @@ def _template_problems(where: str, load: Mapping[str, Any]) -> list[str]:
 
 
 def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
-    """Where Ollama is: {unit, url, timeout_s, version or None}; with the problems of what was declared."""
-    ollama = {"unit": "ollama.service", "url": "http://127.0.0.1:11434", "timeout_s": 60, "version": None}
+    """Where Ollama is: {unit, url, timeout_s, version or None, take_over}; with the problems of what was declared."""
+    ollama: dict[str, Any] = {
+        "unit": "ollama.service",
+        "url": "http://127.0.0.1:11434",
+        "timeout_s": 60,
+        "version": None,
+        "take_over": False,
+    }
     if not isinstance(declared, Mapping):
         return ollama, [f"gpu_memory_ollama = {declared!r} must be a mapping with unit and url"]
     problems = _unknown("gpu_memory_ollama", declared, set(ollama))
@@ -313,6 +319,9 @@ def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
     ollama["timeout_s"] = seconds
     if ollama["version"] is not None and _settings.parse_version(ollama["version"]) is None:
         problems.append(f"gpu_memory_ollama.version = {ollama['version']!r} must be a release, such as 0.32.15")
+    if boolean(ollama["take_over"]) is None:
+        problems.append(f"gpu_memory_ollama.take_over = {_shown(ollama['take_over'])} must be true or false")
+    ollama["take_over"] = boolean(ollama["take_over"])
     return ollama, problems
 
 

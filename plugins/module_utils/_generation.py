@@ -29,6 +29,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _lease,
     _restore_timer,
     _services,
+    _systemd,
     _take_back,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import Host, LinuxHost
@@ -228,25 +229,28 @@ class Generations:
     def remove(self, check: bool = False) -> dict[str, Any]:
         """Put every file back to before this collection first changed it, then take away all that is kept here.
 
-        Of an env file only this collection's keys go back. Returns what `restore` returns, and `removed`: the paths
-        that were taken away. The files go back as a generation of their own, so that this, too, is carried on if it is
-        cut off; if a service does not come back, `error` says so and what is kept stays.
+        Of an env file only this collection's keys go back, and a drop-in that somebody else has written since stays.
+        Returns what `restore` returns, and the paths that were `removed`, and `left` to whom has written them. The
+        files go back as a generation of their own, so that this, too, is carried on if it is cut off; if a service does
+        not come back, `error` says so and what is kept stays.
         """
         result = _nothing_to_restore("this collection is taken away")
         removed = [path for path in self._own_paths() if os.path.lexists(path)]
         if not removed:
-            return {**result, "removed": []}
+            return {**result, "removed": [], "left": []}
         with self._locked(check):
             _lease.refuse_others(self.paths, self.host, None)
             origin = self._origin()
+            left: list[str] = []
             if origin:
                 manifest, contents = origin
+                left = manifest["left"]
                 if not check:
                     self._save(manifest["id"], manifest, manifest["files"], contents, manifest["services"])
                 result = self._put_in_place(manifest, contents, result["reason"], None, check)
             if not check and not result["error"]:
                 self._vanish(removed)
-            return {**result, "removed": removed, "changed": True}
+            return {**result, "removed": removed, "left": left, "changed": True}
 
     # What is there.
 
@@ -394,13 +398,15 @@ class Generations:
             new = [state for state in manifest["files"] if state["path"] not in files]
             contents.update(self._copies_of({**manifest, "files": new}))
             files.update((state["path"], state) for state in new)
+        left = [path for path, state in files.items() if _taken_over(state) and _different(state)]
         env = _take_back.keys_of(kept)
         origin = {
             "id": self._next_id(),
             "run_id": None,
             "holder": "remove",
             "kind": "origin",
-            "files": list(files.values()),
+            "files": [state for path, state in files.items() if path not in left],
+            "left": left,
             "env": env,
         }
         services = kept[-1]["services"]
@@ -606,6 +612,17 @@ def _different(kept: Mapping[str, Any]) -> list[str]:
         return _file_state.differences(_file_state.read(kept["path"])[0], kept)
     except OSError as problem:
         return [problem.strerror or str(problem)]
+
+
+def _taken_over(kept: Mapping[str, Any]) -> bool:
+    """Whether a file that a generation has is a drop-in which another than the role gpu_memory has written since."""
+    if os.path.basename(kept["path"]) != _systemd.DROP_IN:
+        return False
+    try:
+        content = _file_state.read(kept["path"])[1]
+    except OSError:
+        return False
+    return bool(content) and _systemd.writer_of(content.decode(errors="replace")) is not None
 
 
 def _put_back(different: Iterable[tuple[Mapping[str, Any], Any]], contents: Mapping[str, bytes]) -> list[str]:

@@ -227,9 +227,12 @@ def _name(lookup: Any, number: int) -> str:
 
 
 def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
-    """Our drop-in's identity, and the others; of each those of its variables that may be shown."""
+    """Our drop-in's identity, who has written it and what it alone sets; and the others.
+
+    Of each those of its variables that may be shown; of what ours alone sets the names.
+    """
     own_path = f"/etc/systemd/system/{unit['name']}.d/{own_name}"
-    own = {**read_file(own_path), "environment": _unit_file(own_path, _settings.SHOWN)["environment"]}
+    own: dict[str, Any] = {**read_file(own_path), "environment": _unit_file(own_path, _settings.SHOWN)["environment"]}
     others = [
         {"path": path, "environment": _unit_file(path, _settings.SHOWN)["environment"]}
         for path in unit.get("drop_in_paths") or []
@@ -237,6 +240,9 @@ def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
     ]
     files = [path for path in (unit.get("fragment_path"), *(unit.get("drop_in_paths") or [])) if path]
     named = [file["path"] for file in unit.get("environment_files") or []]
+    if own["exists"]:
+        elsewhere = {name for path in files if path != own_path for name in unit_files.source("", path)["environment"]}
+        own.update(unit_files.written(own_path, elsewhere))
     return {
         "own": own,
         "others": others,

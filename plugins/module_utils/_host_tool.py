@@ -60,8 +60,8 @@ PACKED = (
     "core.prompt_reuse",
     "core.servers",
     "core.unit_environment",
-    "host.proc_stat",
     "core.unit_states",
+    "host.proc_stat",
     "host.unit_files",
 )
 BACK = {
@@ -183,7 +183,9 @@ def _tell(result: Mapping[str, Any]) -> int:
 
 
 def _tell_removed(result: Mapping[str, Any]) -> int:
-    lines = [*_what(result), *(f"  {path}: gone" for path in result["removed"] if not result["error"])]
+    gone = [] if result["error"] else result["removed"]
+    left = [f"  {path}: left to whom has written it since" for path in result["left"]]
+    lines = [*_what(result), *left, *(f"  {path}: gone" for path in gone)]
     _say("\n".join(lines) or "nothing of this collection is on this host")
     return _failed(result)
 

@@ -11,8 +11,12 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 MASK = "********"
+DROP_IN = "zz-gpu-memory.conf"  # sorts after `override.conf`
 HEADER = "# Managed by the Ansible collection selo.gpu_memory: changes are overwritten."
+WRITTEN_BY = "# Written by "  # the second line, where that is not the role gpu_memory
+SOMEBODY = "somebody else"
 
+WRITER = re.compile(r"[A-Za-z0-9_.-]+(?: [A-Za-z0-9_.-]+)*")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # src/basic/escape.c, cunescape_one.
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "s": " "}
@@ -23,12 +27,14 @@ class InvalidEnvironment(ValueError):
     """A variable that no unit file can carry; the text names it, the cause and what is allowed."""
 
 
-def render_dropin(environment: Mapping[str, str]) -> str:
+def render_dropin(environment: Mapping[str, str], writer: str | None = None) -> str:
     """The drop-in for a service that sets `environment`, in the order given; InvalidEnvironment if one cannot be set.
+
+    `writer`: who writes it, as `WRITER`, where that is not the role gpu_memory.
 
     Nothing in a name or value can end its line, so nothing can add a directive.
     """
-    lines = [HEADER, "[Service]"]
+    lines = [HEADER, *([f"{WRITTEN_BY}{writer}"] if writer else []), "[Service]"]
     for name, value in environment.items():
         if not _NAME.fullmatch(name):
             raise InvalidEnvironment(f"{name!r} is no name of a variable; allowed: letters, digits, _; no digit first")
@@ -39,10 +45,38 @@ def render_dropin(environment: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def writer_of(text: str) -> str | None:
+    """Who has written a drop-in of our name; None for the role gpu_memory."""
+    lines = text.splitlines()
+    if lines[:1] != [HEADER]:
+        return SOMEBODY
+    second = lines[1] if len(lines) > 1 else ""
+    if not second.startswith(WRITTEN_BY):
+        return None
+    return _named(second) or SOMEBODY
+
+
+def _named(line: str) -> str | None:
+    """The writer that a line names, if it is one of ours."""
+    writer = line[len(WRITTEN_BY) :]
+    return writer if line.startswith(WRITTEN_BY) and WRITER.fullmatch(writer) else None
+
+
+def directives(text: str) -> list[str]:
+    """What a drop-in sets: the names of its variables, and of all else `Directive=`."""
+    names = list(parse_service(text)["environment"])
+    for line in logical_lines(text):
+        name, equals, _unused = (part.strip() for part in line.partition("="))
+        if equals and name != "Environment":
+            names.append(f"{name}=")
+    return names
+
+
 def masked(text: str, own: Collection[str]) -> str:
     """A drop-in's text, but of what is no `Environment=` of one of the variables `own` only that there is something."""
+    frame = ("", HEADER, "[Service]")
     return "".join(
-        line if line.strip() in ("", HEADER, "[Service]") or _sets_only(line, own) else f"{MASK}\n"
+        line if line.strip() in frame or _named(line.strip()) or _sets_only(line, own) else f"{MASK}\n"
         for line in text.splitlines(keepends=True)
     )
 

@@ -30,7 +30,11 @@ options:
         restarts if nothing differs.
       - V(remove) puts every file back to before the first V(keep), of an env file only the keys that were set since;
         restarts what that concerns, unless it is stopped, and takes away all generations, the tool, and all else of
+<<<<<<< Updated upstream
         this collection.
+=======
+        this collection. A drop-in that another than the role C(gpu_memory) has written since is left to it.
+>>>>>>> Stashed changes
       - V(list) only reads.
     type: str
     required: true
@@ -175,6 +179,12 @@ removed:
   type: list
   elements: str
   sample: [/usr/local/sbin/gpu-memory, /var/lib/gpu-memory]
+left:
+  description: Drop-ins that stay, since another than the role C(gpu_memory) has written them since.
+  returned: for V(remove)
+  type: list
+  elements: str
+  sample: []
 services:
   description: What was restarted, as from M(selo.gpu_memory.gpu_memory_restart).
   returned: for V(restore) and V(remove)

@@ -46,6 +46,12 @@ options:
       - These values are shown in the result and in the diff. They are settings, not secrets.
     type: dict
     default: {}
+  written_by:
+    description:
+      - Who writes it, as its second line tells whoever reads the file. The role C(gpu_memory) leaves it empty, and asks
+        before it replaces a file of another writer.
+    type: str
+    default: a task
   state:
     description: Whether the drop-in is there. V(absent) also removes its directory if nothing else is in it.
     type: str
@@ -138,8 +144,11 @@ def wanted_text(params: dict[str, Any]) -> str:
             values[str(key)] = _dotenv.canonical(value)
         except ValueError as problem:
             problems.append(f"environment.{key}: {problem}")
+    writer = params["written_by"]
+    if writer and not _systemd.WRITER.fullmatch(writer):
+        problems.append(f"written_by: {writer!r}: allowed: words of letters, digits, _, . and -")
     try:
-        text = _systemd.render_dropin(values)
+        text = _systemd.render_dropin(values, writer)
     except _systemd.InvalidEnvironment as problem:
         problems.append(f"environment: {problem}")
     if problems:
@@ -242,6 +251,7 @@ def main() -> None:
             "unit": {"type": "str", "required": True},
             "name": {"type": "str", "default": "zz-gpu-memory.conf"},
             "environment": {"type": "dict", "default": {}},
+            "written_by": {"type": "str", "default": "a task"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "directory": {"type": "path", "default": "/etc/systemd/system"},
         },

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic, _command, _dotenv, _systemd
@@ -87,6 +87,19 @@ def source(kind: str, path: str) -> dict[str, Any]:
     except OSError:
         service = {"environment": {}, "resets": False, "unsets": []}
     return {"kind": kind, "path": path, **service}
+
+
+def written(path: str, elsewhere: Collection[str]) -> dict[str, Any]:
+    """`writer`: who has written a drop-in of our name, as `_systemd.writer_of`; `alone`: what only it sets, by name."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(_dotenv.MOST_BYTES)
+    except OSError:
+        return {"writer": None, "alone": []}
+    return {
+        "writer": _systemd.writer_of(text),
+        "alone": [name for name in _systemd.directives(text) if name not in elsewhere],
+    }
 
 
 def values_in(path: str, names: Iterable[str]) -> dict[str, str]:

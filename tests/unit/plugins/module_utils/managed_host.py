@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _systemd
 from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Paths
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.fake_host import (
@@ -62,7 +63,7 @@ class Managed:
     def write(self, content: bytes = NEW_ENV) -> None:
         self.env.write_bytes(content)
         self.drop_in.parent.mkdir(exist_ok=True)
-        self.drop_in.write_text("[Service]\n")
+        self.drop_in.write_text(_systemd.render_dropin({}))
 
     def is_old(self) -> bool:
         return (

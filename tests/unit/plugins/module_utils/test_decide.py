@@ -268,6 +268,34 @@ def test_a_unit_that_is_just_being_stopped_is_refused_where_it_would_be_changed(
     assert decide(host, deploys=False)["problems"] == []
 
 
+THE_ROLE = {**drop_in({"OLLAMA_NUM_PARALLEL": "4"}), "writer": "the role ollama"}
+
+
+def test_a_drop_in_of_the_role_ollama_is_not_replaced_where_something_would_be_lost():
+    alone = ["OLLAMA_NUM_PARALLEL", "OLLAMA_MODELS", "HTTPS_PROXY"]
+    host = read(ollama__drop_ins__own={**THE_ROLE, "alone": alone})
+    assert decide(host)["problems"] == [
+        f"{DROP_IN_PATH} was written by the role ollama, and OLLAMA_MODELS, HTTPS_PROXY in it would be lost: give that "
+        "role another ollama_drop_in and run it once more, or set gpu_memory_ollama.take_over=true to replace it; "
+        "remove brings it back"
+    ]
+    assert "an apply replaces it" not in str(decide(host)["notes"])
+    assert decide(host, deploys=False)["problems"] == []
+    assert good(host, declared(ollama={"take_over": True}))["drop_in_changed"]
+    by_hand = {**THE_ROLE, "writer": "somebody else", "alone": ["LimitNOFILE="]}
+    assert (
+        "LimitNOFILE= in it would be lost: move it to a drop-in"
+        in decide(read(ollama__drop_ins__own=by_hand))["problems"][0]
+    )
+
+
+def test_a_drop_in_of_the_role_ollama_with_nothing_but_our_variables_is_replaced_with_a_note():
+    note = f"{DROP_IN_PATH} was written by the role ollama: an apply replaces it, and remove brings it back"
+    decision = good(read(ollama__drop_ins__own={**THE_ROLE, "alone": ["OLLAMA_NUM_PARALLEL"]}))
+    assert note in decision["notes"] and decision["drop_in_changed"]
+    assert "was written by" not in str(good(read())["notes"])
+
+
 def test_a_missing_env_file_of_a_profile_that_writes_none_is_no_change():
     profiles = {"p": {"intent": {"num_ctx": 4096, "num_parallel": 2, "max_loaded_models": 1, "max_used_mib": 12288}}}
     missing = env_file(exists=False, sha256=None, values={})

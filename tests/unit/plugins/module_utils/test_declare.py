@@ -27,6 +27,7 @@ def test_the_roles_defaults_are_good():
         "url": "http://127.0.0.1:11434",
         "timeout_s": 60,
         "version": None,
+        "take_over": False,
     }
     assert [file["path"] for file in value["backend"]["env_files"]] == [ENV_PATH]
     assert value["profile_file"] == {"path": PROFILE_FILE, "read_by": ["python-dotenv"], "env": value["profile"]["env"]}
@@ -261,6 +262,7 @@ INVALID = {
     "ollama.url": ({"ollama": {"url": "0.0.0.0:11434"}}, ["gpu_memory_ollama.url", "'0.0.0.0:11434'", "http address"]),
     "ollama.url port": ({"ollama": {"url": "http://x:0x1"}}, ["gpu_memory_ollama.url", "'http://x:0x1'", "http"]),
     "ollama.timeout_s": ({"ollama": {"timeout_s": "x"}}, ["gpu_memory_ollama.timeout_s", "'x'", "from 1 to 3600"]),
+    "ollama.take_over": ({"ollama": {"take_over": "x"}}, ["gpu_memory_ollama.take_over", "'x'", "true or false"]),
     "ollama.version": ({"ollama": {"version": 0.32}}, ["gpu_memory_ollama.version", "0.32", "such as 0.32.15"]),
     **{
         f"{name} = {value!r}": ({name: value}, [f"gpu_memory_{name}", repr(value), allowed])

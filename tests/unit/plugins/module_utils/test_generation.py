@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _file_state, _generation, _state
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _file_state, _generation, _state, _systemd
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.fake_host import (
     OLLAMA_URL,
@@ -717,3 +717,24 @@ def test_remove_starts_what_has_failed_if_it_ran_before_us(managed: Managed, bef
     stopped(managed, "ollama.service", state="failed")
     assert managed.store.remove()["error"] is None
     assert managed.host.show("ollama.service")["ActiveState"] in (after, before)
+
+
+def test_remove_leaves_a_drop_in_that_another_has_written_since(managed: Managed) -> None:
+    finished_run(managed)
+    theirs = _systemd.render_dropin({"OLLAMA_MODELS": "/data"}, "the role ollama")
+    managed.drop_in.write_text(theirs)
+    managed.host.log.clear()
+    would = managed.store.remove(check=True)
+    done = managed.store.remove()
+    assert would["left"] == done["left"] == [str(managed.drop_in)]
+    assert managed.drop_in.read_text() == theirs and managed.env.read_bytes() == OLD_ENV
+    assert "restart ollama.service" not in managed.host.log
+
+
+def test_remove_brings_back_what_another_had_written_before(managed: Managed) -> None:
+    theirs = _systemd.render_dropin({"OLLAMA_MODELS": "/data"}, "the role ollama")
+    managed.drop_in.parent.mkdir()
+    managed.drop_in.write_text(theirs)
+    finished_run(managed)
+    assert managed.drop_in.read_text() != theirs
+    assert managed.store.remove()["left"] == [] and managed.drop_in.read_text() == theirs

@@ -114,3 +114,29 @@ def test_what_a_file_does_to_its_services_environment(
 ) -> None:
     found = _systemd.parse_service(text)
     assert found == {"environment": environment, "resets": resets, "unsets": unsets}
+
+
+@pytest.mark.parametrize(
+    ("text", "writer"),
+    [
+        (_systemd.render_dropin({"A": "1"}), None),
+        (_systemd.render_dropin({}, "the role ollama"), "the role ollama"),
+        ("[Service]\nEnvironment=A=1\n", _systemd.SOMEBODY),
+        ("", _systemd.SOMEBODY),
+        (f"{_systemd.HEADER}\n", None),
+        (f"{_systemd.HEADER}\n# Written by \x1b[31m\n", _systemd.SOMEBODY),
+    ],
+)
+def test_who_has_written_a_drop_in(text: str, writer: str | None) -> None:
+    assert _systemd.writer_of(text) == writer
+
+
+def test_what_a_drop_in_sets_is_named_without_values() -> None:
+    text = "[Unit]\nAfter=x\n[Service]\nEnvironment=A=1 B=2\n# C=3\nLimitNOFILE=1 \\\n2\nEnvironment=D=4\n"
+    assert _systemd.directives(text) == ["A", "B", "D", "After=", "LimitNOFILE="]
+
+
+def test_the_writer_of_a_drop_in_is_no_secret() -> None:
+    text = _systemd.render_dropin({"A": "1"}, "the role ollama")
+    assert _systemd.masked(text, ["A"]) == text
+    assert _systemd.masked("# Written by \x1b[31m\n", []) == f"{_systemd.MASK}\n"

@@ -39,8 +39,8 @@ def snapshot(directory: Path) -> dict[str, str | None]:
     return {str(path.relative_to(directory)): path.read_text() if path.is_file() else None for path in found}
 
 
-OLD = _systemd.render_dropin({"OLLAMA_NUM_PARALLEL": "0"})
-NEW = _systemd.render_dropin({"OLLAMA_NUM_PARALLEL": "1", "B": "x y"})
+OLD = _systemd.render_dropin({"OLLAMA_NUM_PARALLEL": "0"}, "a task")
+NEW = _systemd.render_dropin({"OLLAMA_NUM_PARALLEL": "1", "B": "x y"}, "a task")
 PRESENT: dict[str, Any] = {"environment": {"OLLAMA_NUM_PARALLEL": 1, "B": "x y"}}
 CASES: dict[str, tuple[str | None, dict[str, Any], str | None]] = {
     "create": (None, PRESENT, NEW),
@@ -129,7 +129,7 @@ def test_what_systemd_rejects_is_not_put_in_place(
     run(capsys, units, environment={"A": 0})
     untouched = snapshot(units)
     monkeypatch.setattr(
-        _systemd, "render_dropin", lambda _unused: "[Service]\nEnvironment=A\nFoo=1\n"
+        _systemd, "render_dropin", lambda *_unused: "[Service]\nEnvironment=A\nFoo=1\n"
     )  # were it ever wrong
     answer = run(capsys, units, **PRESENT)
     assert answer["failed"]
@@ -184,3 +184,10 @@ def test_a_masked_drop_in_is_not_written_through(units: Path, capsys: pytest.Cap
     (units / "try.service.d").mkdir()
     (units / FILE).symlink_to("/dev/null")
     assert "no regular file" in run(capsys, units, **PRESENT)["msg"]
+
+
+def test_who_writes_it_stands_in_its_second_line(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for writer, line in (("", "[Service]"), ("the role ollama", "# Written by the role ollama")):
+        assert run(capsys, units, written_by=writer)["changed"]
+        assert (units / FILE).read_text().splitlines()[1] == line
+    assert "written_by: 'a\\nb': allowed" in run(capsys, units, written_by="a\nb")["msg"]

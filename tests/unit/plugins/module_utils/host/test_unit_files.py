@@ -46,3 +46,10 @@ def test_a_drop_in_of_ours_is_known_by_its_first_line(
     assert [source["path"] for source in unit["sources"] if source["environment"]] == [str(others), str(ours)]
     assert unit_environment.must_be_read_again(unit) is not listed
     assert bool(unit_environment.not_in_memory(unit)) is not listed
+
+
+def test_what_only_a_drop_in_sets_is_told_with_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "zz-gpu-memory.conf"
+    path.write_text(_systemd.render_dropin({"A": "1", "B": "secret"}, "the role ollama"))
+    assert unit_files.written(str(path), {"A"}) == {"writer": "the role ollama", "alone": ["B"]}
+    assert unit_files.written(str(tmp_path / "gone"), set()) == {"writer": None, "alone": []}
