@@ -124,8 +124,8 @@ ROWS: list[Found] = [
     ),
     Found(
         "the_backend_has_used_up_its_start_limit",
-        f"{drop_in('ExecStartPre=/bin/false', *START_LIMIT, directory=BACKENDS)}\n{RELOAD}\n"
-        "for try in 1 2 3; do systemctl restart selo-backend || true; done\n"
+        f"{drop_in('ExecStartPre=/bin/false', 'Restart=no', *START_LIMIT, directory=BACKENDS)}\n{RELOAD}\n"
+        "systemctl stop selo-backend; for try in 1 2 3 4; do systemctl start selo-backend || true; done\n"
         f"{drop_in(*START_LIMIT, directory=BACKENDS)}; {RELOAD}\n"
         "systemctl show selo-backend --property Result | grep start-limit-hit",
         "pass",

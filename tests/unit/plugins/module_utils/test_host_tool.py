@@ -15,6 +15,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_tool,
 from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import SystemClock
 from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Paths
+from ansible_collections.selo.gpu_memory.plugins.module_utils._systemd import HEADER
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.fake_host import FakeHost
 
 SERVICES = {
@@ -64,7 +65,7 @@ def held(store: Generations, tmp_path: Path) -> Path:
     store.keep(
         run_id="run1", holder="alice applies stable", files=files, services=SERVICES, restore_after_s=60, tool=b"tool"
     )
-    path.write_text("[Service]\n")
+    path.write_text(f"{HEADER}\n[Service]\n")
     return path
 
 
