@@ -353,7 +353,9 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
     if unit.get("error"):
         return [f"{name}: {unit['error']}"]
     problems = []
-    stranger = servers.mismatch(name, declared["ollama"]["url"], ollama.get("server"))
+    listens, apart = ollama.get("listens") or [], bool(ollama.get("apart"))
+    url = declared["ollama"]["url"]
+    stranger = servers.mismatch(name, url, ollama.get("server"), [] if apart else listens)
     if unit["load_state"] == "masked":
         problems.append(
             f"the unit {name} is masked on this host, so that it would not start again; run: systemctl unmask {name}, "
@@ -377,7 +379,7 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
         problems.append(stranger)
     if declared["ollama"]["version"] is None and _settings.parse_version(api["version"]) is None:
         reason = api["error"] or f"it calls itself {api['version']!r}, which is no release"
-        cure = servers.elsewhere(name, declared["ollama"]["url"], ollama.get("listens") or [])
+        cure = servers.elsewhere(name, url, listens, apart)
         silent = f". {ollama['why_silent']}" if ollama.get("why_silent") and cure is None else ""
         problems.append(
             f"the version of Ollama at {declared['ollama']['url']} is unknown ({reason}), and with it what it honours; "

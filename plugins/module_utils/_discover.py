@@ -15,30 +15,30 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _host_read, _settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use, ollama_host
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers as _servers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server
 
 # By which a program is told where Ollama is, in its environment.
 CALLERS_NAMED = 10
 CALLER_KEYS = ("OLLAMA_API_BASE", "OLLAMA_BASE_URL", "OLLAMA_HOST")
 # Keys by which an env file shows that its owner talks to Ollama.
 BACKEND_KEYS = sorted({*_settings.SHOWN, "CHAT_NUM_CTX", *CALLER_KEYS})
-UNIT_OF_CGROUP = re.compile(r"(?:/system[^/]*\.slice)+/([A-Za-z0-9:_.\\@-]+\.service)(?:/|$)")
 
 
 def discover() -> dict[str, Any]:
-    """What runs here: `ollama` (unit, url, containerised), `models`, `backends` and `notes` on what needs a human."""
+    """What runs here: `ollama` (unit, url), `models`, `backends` and `notes` on what needs a human."""
     notes: list[str] = []
     servers = [_server(pid) for pid in _host_read.all_pids() if _servers.is_server(_host_read.command_line(pid))]
     ollama = next((server for server in servers if server["unit"]), None)
     if ollama is None:
-        notes.append(
-            "Ollama runs here, but not as a systemd unit of this host (a container?), so it cannot be managed"
-            if servers
-            else "no Ollama server runs here"
-        )
-    if len(servers) > 1:
-        notes.append(f"{len(servers)} Ollama servers run here; the first that is a unit was taken")
+        notes += [
+            f"Ollama runs here as {one['told']}, and only a unit of the system that is there for it can be managed"
+            for one in servers
+        ] or ["no Ollama server runs here"]
+    elif len(servers) > 1:
+        named = ", ".join(one["told"] for one in servers)
+        notes.append(f"{len(servers)} Ollama servers run here ({named}); the first that is a unit was taken")
     api = _host_read.read_ollama_api(ollama["url"], []) if ollama else {"models": [], "error": None}
     if api["error"]:
         notes.append(f"Ollama does not answer at {ollama['url'] if ollama else '?'}: {api['error']}")
@@ -52,7 +52,7 @@ def discover() -> dict[str, Any]:
     )
     names, version = [str(model["name"]) for model in api["models"]], _settings.parse_version(api.get("version"))
     return {
-        "ollama": ollama,
+        "ollama": ollama and {"unit": ollama["unit"], "url": ollama["url"]},
         "models": [name for name in names if not model_use.is_elsewhere(name, api["models"], version)],
         "backends": backends,
         "notes": notes,
@@ -88,49 +88,24 @@ def _caller_keys(pid: int) -> list[str]:
     return sorted(names.intersection(CALLER_KEYS))
 
 
-def unit_of(cgroup: str, of_init: str) -> str | None:
-    """The service unit of this host that a process belongs to; None for sessions and for what a container holds.
-
-    Both are texts of /proc/PID/cgroup, the second that of PID 1, since this host may itself be a container: what lies
-    below PID 1's own group is the host's.
-    """
-    roots = _host_read.roots(of_init)
-    for controllers, path in _host_read.control_groups(cgroup).items():
-        root = roots.get(controllers, "")
-        match = UNIT_OF_CGROUP.match(path[len(root) :]) if path.startswith(root) else None
-        if match:
-            return match.group(1)
-    return None
-
-
 def _unit_of_process(pid: int) -> str | None:
-    try:
-        with open(f"/proc/{pid}/cgroup", encoding="utf-8") as file, open("/proc/1/cgroup", encoding="utf-8") as init:
-            return unit_of(file.read(), init.read())
-    except OSError:
-        return None
+    """The service unit of this host that a process belongs to; None for sessions and for what a container holds."""
+    found = server.whose(pid)
+    return found["name"] if found["kind"] == "unit" else None
 
 
 def _server(pid: int) -> dict[str, Any]:
-    """One Ollama server; its address is what it was told to listen on, as seen from this host."""
+    """One Ollama server: its unit, its address as seen from this host, and `told`, who it is in words."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             host = next((item[12:] for item in file.read().split(b"\0") if item.startswith(b"OLLAMA_HOST=")), b"")
     except OSError:
         host = b""
-    return {"unit": _unit_of_process(pid), "url": url_of(host.decode(errors="replace"))}
-
-
-def url_of(ollama_host: str) -> str:
-    """OLLAMA_HOST as an address: `0.0.0.0` → 127.0.0.1, port 11434 where none is given (envconfig/config.go)."""
-    scheme, separator, rest = ollama_host.strip().strip("\"'").rpartition("://")
-    rest = rest.rpartition("@")[2]  # a user and a password are nobody's business
-    address = re.fullmatch(r"(\[.*\]|[^:]*)(?::([^:]*))?", rest.partition("/")[0])
-    host, port = (address.group(1), address.group(2) or "") if address else (f"[{rest.partition('/')[0]}]", "")
-    if host in ("", "0.0.0.0", "[::]", "*"):  # noqa: S104 - compared, not bound
-        host = "127.0.0.1"
-    default = {"http": "80", "https": "443"}.get(scheme, "11434") if separator else "11434"
-    return f"{scheme or 'http'}://{host}:{port if port.isdigit() else default}"
+    return {
+        "unit": _unit_of_process(pid),
+        "url": ollama_host.url_of_server(host.decode(errors="replace")),
+        "told": _servers.told(server.describe(pid)),
+    }
 
 
 def _backends(ollama_units: set[str | None]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_f
 
 UNIT_PROPERTIES = (
     "LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,"
-    "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic"
+    "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,InactiveExitTimestamp"
 )
 
 

@@ -19,6 +19,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _systemd
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import Host
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import unit_environment, unit_states
 
@@ -29,7 +30,7 @@ STABLE_S = 1.0  # an answer counts once the process behind it has lived that lon
 STOP_S = 100  # systemd kills after TimeoutStopSec, 90 s unless set otherwise
 TERMINATE_S = 10
 POLL_S = 0.5
-SILENT_S = 600  # of journal in which a server says why it does not answer
+SILENT_S = 600  # of journal, at least, in which a server says why it does not answer
 ERROR_LINE = re.compile(
     r"error|fatal|panic|fail|out of memory|cannot|unable|invalid|denied|no such|not found|203/EXEC|in use", re.I
 )
@@ -282,8 +283,10 @@ class _Unit:
 
 
 def why_silent(host: Host, unit: str) -> str:
-    """The state of a unit whose server does not answer, with the last errors of its journal, masked."""
-    return _Unit(host, unit).explain(host.unix_time() - SILENT_S)
+    """The state of a unit whose server does not answer, with the last errors since its last start, masked."""
+    recently = host.unix_time() - SILENT_S
+    began = _systemd.moment(host.show(unit).get("InactiveExitTimestamp", ""))
+    return _Unit(host, unit).explain(min(recently, recently if began is None else began))
 
 
 class _Command(_Unit):

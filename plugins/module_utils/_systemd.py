@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime, timezone
 from typing import Any
 
 MASK = "********"
@@ -114,6 +115,15 @@ def parse_show(text: str) -> dict[str, Any]:
 
 
 _IGNORES_ERRORS = re.compile(r" \(ignore_errors=(?:yes|no)\)\Z")
+
+
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")
+
+
+def moment(text: str) -> float | None:
+    """A time of `systemctl show` as Unix time; None where there is none."""
+    found = _MOMENT.search(text)
+    return datetime.fromisoformat(found[1]).replace(tzinfo=timezone.utc).timestamp() if found else None
 
 
 def parse_environment_directives(text: str) -> dict[str, str]:

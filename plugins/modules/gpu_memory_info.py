@@ -256,7 +256,8 @@ def main() -> None:
     mask = masking(wanted)
     unit = _host_read.read_unit(wanted["ollama"]["unit"])
     nvml = _nvml.snapshot(wanted["bindings_path"])
-    process = _host_read.read_process(unit["main_pid"], [gpus.ORDER]) if unit.get("main_pid") else None
+    serving = server.server_of(unit)
+    process = _host_read.read_process(serving, [gpus.ORDER]) if serving else None
     log = _log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask)
     environment = (process or unit).get("environment") or {}
     processes = [process for gpu in nvml["gpus"] for process in gpu.get("processes") or []]
@@ -277,6 +278,7 @@ def main() -> None:
             "runners": _host_read.read_runners(found["family"]),
             "server": found["server"],
             "listens": found["listens"],
+            "apart": found["apart"],
             "why_silent": silent,
             "others": server.others(found["family"], processes),
             "gpu_containers": gpu_containers.read(holders),

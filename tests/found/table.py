@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from tests.found.condition import Found
-from tests.found.rows import control, gpus, logs, models, servers, units
+from tests.found.rows import control, gpus, logs, models, servers, units, who_answers
 
 FOUND: list[Found] = [
     *units.ROWS,
     *servers.ROWS,
+    *who_answers.ROWS,
     *gpus.ROWS,
     *models.ROWS,
     *logs.ROWS,

@@ -21,7 +21,10 @@ BLOB = "/blobs/sha256-"
 LISTENS = "0A"  # st in /proc/net/tcp, TCP_LISTEN
 RUNNERS = ("llama-server", "ollama_llama_server", "ollama-runner")
 # What holds the published port of a container on the host.
-PORT_OF_A_CONTAINER = ("docker-proxy", "rootlessport", "pasta", "pasta.avx2", "slirp4netns", "conmon")
+PORT_OF_A_CONTAINER = (
+    "docker-proxy", "rootlesskit", "rootlesskit-docker-proxy", "rootlessport", "pasta", "pasta.avx2", "slirp4netns",
+    "conmon", "incusd", "lxd",
+)  # fmt: skip
 _UNIT = re.compile(r"/([^/]+\.service)(?=/|$)")
 _USER = re.compile(r"/user@(\d+)\.service/")
 _SESSION = re.compile(r"/session-[^/]+\.scope(?=/|$)")
@@ -41,11 +44,11 @@ def is_ollamas_runner(command: Sequence[str]) -> bool:
 
 
 def is_server(command: Sequence[str]) -> bool:
-    return _is(_without_interpreter(command), "serve")
+    return _is(_without_interpreter(command), "serve", "start")
 
 
-def _is(program: Sequence[str], verb: str) -> bool:
-    return len(program) > 1 and posixpath.basename(program[0]) == "ollama" and program[1] == verb
+def _is(program: Sequence[str], *verbs: str) -> bool:
+    return len(program) > 1 and posixpath.basename(program[0]) == "ollama" and program[1] in verbs
 
 
 def _without_interpreter(command: Sequence[str]) -> Sequence[str]:
@@ -63,6 +66,21 @@ def listening_at(table: Sequence[tuple[str, int, str]], peer: str, port: int) ->
     here = [(address.removeprefix("::ffff:"), inode) for address, at, inode in table if at == port]
     exact = {inode for address, inode in here if address == peer.removeprefix("::ffff:")}
     return exact or {inode for address, inode in here if address in ANY}
+
+
+def is_of_network(peer: str, trie: str, if_inet6: str) -> bool:
+    """Whether an address belongs to a network namespace, by the texts of its /proc/net/fib_trie and if_inet6."""
+    address = ipaddress.ip_address(peer.partition("%")[0])
+    if address.version == 6:
+        return any(line.startswith(address.exploded.replace(":", "")) for line in if_inet6.splitlines())
+    last = ""
+    for line in trie.splitlines():
+        word = line.split()
+        if word[:1] in (["|--"], ["+--"]):
+            last = word[1]
+        elif line.endswith("host LOCAL") and last == str(address):
+            return True
+    return False
 
 
 def place_of(url: str) -> tuple[str, int] | None:
@@ -126,49 +144,75 @@ def owner(paths: Sequence[str]) -> dict[str, str | None]:
     return {"kind": "process", "name": None}
 
 
+def is_for_ollama(unit: str, main_pid: int, exec_start: str, pid: int) -> bool:
+    """Whether a unit is there to run the server `pid`, unlike cron, a supervisor or sshd, which started one of many."""
+    return main_pid == pid or "ollama" in f"{unit} {exec_start}".lower()
+
+
 def told(server: Mapping[str, Any]) -> str:
     """Who a process is, in words."""
     process = f"process {server['pid']} ({server['command']}"
     process += f", user {server['user']})" if server.get("user") else ")"
     if server["command"] in PORT_OF_A_CONTAINER:
         return f"a container whose port {process} publishes"
+    if server["pid"] == 1:
+        return "a socket that systemd holds for another unit (systemctl list-sockets)"
     return {
         "unit": f"the unit {server['name']}",
         "user unit": f"the user unit {server['name']}",
         "container": f"the container {server['name']}",
+        "namespace": f"{process} in a PID namespace of its own, as a container has one",
+        "started": f"{process}, which {server['name']} started",
         "session": f"{process}, started by hand",
     }.get(server["kind"], f"{process}, which is of no unit")
 
 
-def mismatch(unit: str, url: str, server: Mapping[str, Any] | None) -> str | None:
+def mismatch(unit: str, url: str, server: Mapping[str, Any] | None, addresses: Sequence[str] = ()) -> str | None:
     """Why what answers at `url` is not the unit declared, and the cure; None where it is.
 
     `server`: what answers there, with `ours` (whether it is a process of the unit); `pid` None where nothing that this
-    host can see listens at the port; None where that was not looked for.
+    host can see listens at the port; None where that was not looked for. `addresses`: where the unit itself listens.
     """
     if server is None or server["ours"]:
         return None
+    to_the_unit = (
+        f"set gpu_memory_ollama.url{f'={addresses[0]}, where {unit} listens' if addresses else ' to where it listens'}"
+    )
     if server["pid"] is None:
         return (
             f"an Ollama answers at {url}, but no process of this host listens there: a container whose port is "
-            f"forwarded, or another machine. Give {unit} that address, or set gpu_memory_ollama.url to where it listens"
+            f"forwarded, or another machine. Give {unit} that address, or {to_the_unit}"
         )
-    cure = {
-        "unit": f"set gpu_memory_ollama.unit={server['name']}, or gpu_memory_ollama.url to where {unit} listens"
-        if server["serves"]
-        else f"it is no Ollama but may pass requests on to one; set gpu_memory_ollama.url to where {unit} listens",
-        "user unit": "only units of the system are served: move it there, or stop it and start " + unit,
-        "container": f"a container is not served yet: stop it and start {unit}",
-    }.get(server["kind"], f"stop it and start {unit}")
-    if server["command"] in PORT_OF_A_CONTAINER:
+    contained = server["kind"] in ("container", "namespace") or server["command"] in PORT_OF_A_CONTAINER
+    if contained:
         cure = f"a container is not served yet: stop it and start {unit}"
+    elif not server["serves"]:
+        cure = f"it is no Ollama but may pass requests on to one; {to_the_unit}"
+    else:
+        cure = {
+            "unit": f"set gpu_memory_ollama.unit={server['name']}, or {to_the_unit}",
+            "user unit": f"only units of the system are served: move it there, or stop it and start {unit}",
+            "started": (
+                f"have {unit} run it instead, or, if {server['name']} is there for Ollama alone, set "
+                f"gpu_memory_ollama.unit={server['name']}"
+            ),
+        }.get(server["kind"], f"stop it and start {unit}")
     return f"at {url} it is not {unit} that answers, but {told(server)}: {cure}"
 
 
-def elsewhere(unit: str, url: str, addresses: list[str]) -> str | None:
-    """The cure where `unit` runs but does not answer at `url`: the addresses where it listens."""
+def elsewhere(unit: str, url: str, addresses: list[str], apart: bool) -> str | None:
+    """The cure where `unit` runs but does not answer at `url`: the addresses where it listens.
+
+    `apart`: in a network namespace of its own.
+    """
     if not addresses:
         return None
+    if apart:
+        return (
+            f"{unit} listens at {', '.join(addresses)} in a network namespace of its own (PrivateNetwork=, "
+            f"NetworkNamespacePath= or JoinsNamespaceOf=), which does not answer at {url}: set gpu_memory_ollama.url "
+            "to an address of that namespace, or to the socket that passes requests on to it"
+        )
     return f"{unit} listens at {', '.join(addresses)} and not at {url}: set gpu_memory_ollama.url={addresses[0]}"
 
 

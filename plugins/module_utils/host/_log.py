@@ -12,7 +12,6 @@ import os
 import re
 import stat
 import time
-from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
@@ -22,16 +21,17 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _secrets,
     _systemd,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server
 
-PROPERTIES = "ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogRateLimitIntervalUSec,LogRateLimitBurst"
+PROPERTIES = (
+    "ActiveState,ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogRateLimitIntervalUSec,LogRateLimitBurst"
+)
 # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json")
 FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
 MOST_LINES = 50_000
 MOST_BYTES = 16 * 1024 * 1024
 JOURNAL = "the journal"
-MOMENT = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC")
 SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(us|ms|min|s|h)")
 SECONDS_IN = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -55,9 +55,17 @@ def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.withou
     """
     _status, text = _host_read.run(["systemctl", "show", unit, "--property", PROPERTIES])
     properties = {name: str(value) for name, value in _systemd.parse_show(text).items()}
-    began = _moment(properties.get("ExecMainStartTimestamp", ""))
+    main = properties.get("MainPID", "")
+    serving = server.server_of(
+        {
+            "main_pid": int(main) if main.isdigit() else 0,
+            "control_group": properties.get("ControlGroup"),
+            "active_state": properties.get("ActiveState"),
+        }
+    )
+    began = _systemd.moment(properties.get("ExecMainStartTimestamp", ""))
     begin = min(began, since or began) if began is not None else since
-    sink = sink_of(_server(properties))
+    sink = sink_of(serving)
     namespace = properties.get("LogNamespace")
     options = [f"--namespace=+{namespace}"] if namespace else []
     options += [f"--since=@{begin:.0f}"] if begin else ["--boot"]
@@ -123,23 +131,6 @@ def _nothing(where: str, unit: str) -> str:
         f"the journal holds no line of the server since {unit} was started: its output goes elsewhere, or journald "
         f"does not keep it (Storage=, MaxLevelStore=, LogLevelMax=)"
     )
-
-
-def _server(properties: dict[str, str]) -> int | None:
-    """The process that serves: the unit's main one may be a shell that has redirected it."""
-    main = properties.get("MainPID", "")
-    unit = {"main_pid": int(main) if main.isdigit() else 0, "control_group": properties.get("ControlGroup")}
-    if unit["main_pid"] == 0:
-        return None
-    for pid in _host_read.unit_pids(unit):
-        if servers.is_server(_host_read.command_line(pid)):
-            return pid
-    return int(main)
-
-
-def _moment(text: str) -> float | None:
-    found = MOMENT.search(text)
-    return datetime.fromisoformat(found[1]).replace(tzinfo=timezone.utc).timestamp() if found else None
 
 
 def _journal_lines(arguments: list[str], most: int | None = None) -> list[tuple[float, str]]:

@@ -576,6 +576,19 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
+    def __init__(self, host: str, port: int) -> None:
+        """Every address is one of IPv6, and takes IPv4 as well, as Go's net.Listen has it."""
+        if host in ("", "0.0.0.0", "::") and socket.has_dualstack_ipv6():
+            self.address_family, host = socket.AF_INET6, "::"
+        elif ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), Handler)
+
+    def server_bind(self) -> None:
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
 
 def serve() -> int:
     version = lab.option("LAB_OLLAMA_VERSION", "0.32.15")
@@ -584,9 +597,13 @@ def serve() -> int:
     config = settings.server_config(release.more_settings, release.more_switches)
     log("INFO", "routes.go:1951", "server config", env=config)
     log("INFO", "routes.go:1953", "Ollama cloud disabled: false")
-    host, port = settings.address()
-    server = Server((host, port), Handler)
-    log("INFO", "routes.go:2008", f"Listening on {host}:{port} (version {version})")
+    _scheme, host, port = settings.address()
+    server = Server(host, port)
+    host, port = server.server_address[:2]
+    log(
+        "INFO", "routes.go:2008",
+        f"Listening on {f'[{host}]' if ':' in host else host}:{port} (version {version})",
+    )  # fmt: skip
     Handler.ollama = Ollama(version, release, Path(sys.argv[0]))
 
     def stop(*_: object) -> None:
@@ -602,7 +619,7 @@ def serve() -> int:
 
 def main(arguments: list[str]) -> int:
     version = lab.option("LAB_OLLAMA_VERSION", "0.32.15")
-    if arguments == ["serve"]:
+    if arguments in (["serve"], ["start"]):
         return serve()
     if arguments[:1] == ["runner"] and release_of(version).engine == "runner":
         return runner_until_024.main(arguments[1:])

@@ -163,20 +163,24 @@ def models_directory() -> str:
     return text("OLLAMA_MODELS") or os.path.join(os.path.expanduser("~"), ".ollama", "models")
 
 
-def address() -> tuple[str, int]:
-    host = text("OLLAMA_HOST").rpartition("://")[2].partition("/")[0] or "127.0.0.1"
-    name, colon, port = host.rpartition(":")
-    if not colon:
-        name, port = host, "11434"
-    if not port.isdecimal() or int(port) > 65535:
-        log("WARN", "config.go:49", "invalid port, using default", port=port, default="11434")
-        port = "11434"
-    return name or "0.0.0.0", int(port)
+def address() -> tuple[str, str, int]:
+    """Scheme, host and port of OLLAMA_HOST."""
+    scheme, separator, rest = text("OLLAMA_HOST").strip().partition("://")
+    if not separator:
+        scheme, rest = "http", scheme
+    default = {"http": 80, "https": 443}.get(scheme, 11434) if separator else 11434
+    place = rest.partition("/")[0]
+    with_port = re.fullmatch(r"(\[[^\[\]]*\]|[^:\[\]]*):([^:\[\]]*)", place)
+    host, port = with_port.groups() if with_port else (place or "127.0.0.1", str(default))
+    if not re.fullmatch(r"\d+", port) or int(port) > 65535:
+        log("WARN", "config.go:49", "invalid port, using default", port=port, default=default)
+        port = str(default)
+    return scheme, host.strip("[]"), int(port)
 
 
 def server_config(more: tuple[str, ...], switches: tuple[tuple[str, bool], ...]) -> str:
     """The map in the "server config" line: what Ollama knows, and only that."""
-    host, port = address()
+    scheme, host, port = address()
     alive = keep_alive()
     values: dict[str, object] = {
         "OLLAMA_CONTEXT_LENGTH": context_length(),
@@ -184,7 +188,7 @@ def server_config(more: tuple[str, ...], switches: tuple[tuple[str, bool], ...])
         "OLLAMA_DEBUG_LOG_REQUESTS": boolean("OLLAMA_DEBUG_LOG_REQUESTS", False),
         "OLLAMA_FLASH_ATTENTION": boolean("OLLAMA_FLASH_ATTENTION", False),
         "OLLAMA_GPU_OVERHEAD": gpu_overhead(),
-        "OLLAMA_HOST": f"http://{host}:{port}",
+        "OLLAMA_HOST": f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}",
         "OLLAMA_KEEP_ALIVE": _go_duration(alive),
         "OLLAMA_LOAD_TIMEOUT": _go_duration(duration("OLLAMA_LOAD_TIMEOUT", 300) or FOREVER),
         "OLLAMA_MAX_LOADED_MODELS": max_loaded_models(),

@@ -7,66 +7,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import _discover
 
 
 @pytest.mark.parametrize(
-    "host, url",
-    [
-        ("", "http://127.0.0.1:11434"),
-        ("0.0.0.0", "http://127.0.0.1:11434"),
-        ("0.0.0.0:8080", "http://127.0.0.1:8080"),
-        (":8080", "http://127.0.0.1:8080"),
-        ("*:8080", "http://127.0.0.1:8080"),
-        ("10.0.0.5", "http://10.0.0.5:11434"),
-        ("gpu01.lan:1", "http://gpu01.lan:1"),
-        ("gpu01.lan:port", "http://gpu01.lan:11434"),
-        ("http://gpu01.lan", "http://gpu01.lan:80"),
-        ("https://gpu01.lan", "https://gpu01.lan:443"),
-        ("https://gpu01.lan:444/ollama", "https://gpu01.lan:444"),
-        ("http://0.0.0.0:11434/", "http://127.0.0.1:11434"),
-        (' "127.0.0.1:1" ', "http://127.0.0.1:1"),
-        ("[::]", "http://127.0.0.1:11434"),
-        ("::", "http://127.0.0.1:11434"),
-        ("[::]:8080", "http://127.0.0.1:8080"),
-        ("[::1]", "http://[::1]:11434"),
-        ("::1", "http://[::1]:11434"),
-        ("[::1]:8080", "http://[::1]:8080"),
-    ],
-)
-def test_the_address_of_a_server(host, url):
-    assert _discover.url_of(host) == url
-
-
-INIT = "0::/init.scope\n"
-
-
-@pytest.mark.parametrize(
-    "cgroup, of_init, unit",
-    [
-        ("0::/system.slice/ollama.service\n", INIT, "ollama.service"),
-        ("0::/system.slice/system-ollama.slice/ollama@a.service\n", INIT, "ollama@a.service"),
-        ("0::/system.slice/ollama.service/runner\n", INIT, "ollama.service"),
-        ("0::/user.slice/user-1000.slice/session-1.scope\n", INIT, None),
-        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/x.service\n", INIT, None),
-        ("0::/system.slice/docker-0123.scope\n", INIT, None),
-        ("0::/system.slice/docker-0123.scope/system.slice/ollama.service\n", INIT, None),
-        ("0::/docker/0123\n", INIT, None),
-        (
-            "0::/m.slice/libpod-1.scope/system.slice/ollama.service\n",
-            "0::/m.slice/libpod-1.scope/init.scope\n",
-            "ollama.service",
-        ),
-        (
-            "2:cpu:/\n1:name=systemd:/system.slice/ollama.service\n",
-            "2:cpu:/\n1:name=systemd:/init.scope\n",
-            "ollama.service",
-        ),
-        ("", "", None),
-        ("junk\n", "junk\n", None),
-    ],
-)
-def test_the_unit_of_a_process(cgroup, of_init, unit):
-    assert _discover.unit_of(cgroup, of_init) == unit
-
-
-@pytest.mark.parametrize(
     "command, is_server",
     [
         (["/usr/local/bin/ollama", "serve"], True),
@@ -91,7 +31,11 @@ def host(monkeypatch):
     monkeypatch.setattr(_discover._host_read, "all_pids", lambda: sorted(processes))
     monkeypatch.setattr(_discover._host_read, "command_line", lambda pid: processes[pid][0])
     monkeypatch.setattr(_discover._host_read, "read_ollama_api", lambda url, models: api)
-    monkeypatch.setattr(_discover, "_unit_of_process", lambda pid: processes[pid][1])
+    monkeypatch.setattr(
+        _discover.server,
+        "whose",
+        lambda pid: {"kind": "unit" if processes[pid][1] else "process", "name": processes[pid][1]},
+    )
     return processes, api
 
 
@@ -126,7 +70,7 @@ def test_ollama_in_a_container_cannot_be_managed(host):
     host[0][NO_SUCH_PID] = (["ollama", "serve"], None)
     found = _discover.discover()
     assert found["ollama"] is None
-    assert "cannot be managed" in found["notes"][0]
+    assert "which is of no unit, and only a unit" in found["notes"][0]
 
 
 def test_two_servers_and_one_that_does_not_answer(host):
@@ -190,7 +134,8 @@ def test_a_process_of_ones_own_is_of_no_unit_or_of_one():
     unit = _discover._unit_of_process(os.getpid())
     assert unit is None or unit.endswith(".service")
     assert _discover._unit_of_process(NO_SUCH_PID) is None
-    assert _discover._server(NO_SUCH_PID) == {"unit": None, "url": "http://127.0.0.1:11434"}
+    gone = _discover._server(NO_SUCH_PID)
+    assert (gone["unit"], gone["url"]) == (None, "http://127.0.0.1:11434")
 
 
 def test_who_calls_ollama_by_its_environment_is_named_without_any_value():

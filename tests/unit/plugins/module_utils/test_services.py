@@ -102,6 +102,30 @@ def test_ollama_that_ends_is_explained_by_its_errors_and_the_backend_is_not_left
     assert result["services"]["ollama"]["pid_after"] is None
 
 
+@pytest.mark.parametrize(
+    ("started", "since"),
+    [
+        ("Tue 2023-11-14 22:30:00 UTC", 1_700_001_000.0),  # an hour ago
+        ("Tue 2023-11-14 23:29:00 UTC", 1_700_004_000.0),  # a minute ago: what was said before may be why
+        ("", 1_700_004_000.0),
+    ],
+)
+def test_why_a_unit_is_silent_is_read_since_its_last_start(started: str, since: float) -> None:
+    class Silent(FakeHost):
+        def show(self, unit: str) -> dict[str, str]:
+            return {**super().show(unit), "InactiveExitTimestamp": started}
+
+        def journal(self, unit: str, since: float) -> list[str]:
+            asked.append(since)
+            return ["Error: mkdir /data: permission denied"]
+
+    asked: list[float] = []
+    host = Silent()
+    host.now = 4600.0
+    assert "permission denied" in _services.why_silent(host, "ollama.service")
+    assert asked == [since]
+
+
 def test_ollama_that_never_answers_is_given_its_time_and_no_more() -> None:
     host = FakeHost()
     host.answers[f"{OLLAMA_URL}/api/version"] = None

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _discover, _host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_discover
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.fake_ollama import FakeOllama, Model
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.modules.run_module import Run
@@ -23,7 +24,11 @@ def units(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
     """The unit of each process that this host has; only these are there."""
     found: dict[int, str] = {}
     monkeypatch.setattr(_host_read, "all_pids", lambda: list(found))
-    monkeypatch.setattr(_discover, "_unit_of_process", lambda pid: found[pid] or None)
+    monkeypatch.setattr(
+        server,
+        "whose",
+        lambda pid: {"kind": "unit" if found[pid] else "process", "name": found[pid] or None},
+    )
     return found
 
 
@@ -56,10 +61,10 @@ def ollama(directory: Path) -> list[str]:
 def test_a_host_with_one_server_and_its_backend(
     start: Start, serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server = FakeOllama()
-    server.models = {"llama3.1:8b": Model("weights")}
-    server.wrong = {"/api/ps": (200, b'{"models": []}')}
-    url = serve(server)
+    fake = FakeOllama()
+    fake.models = {"llama3.1:8b": Model("weights")}
+    fake.wrong = {"/api/ps": (200, b'{"models": []}')}
+    url = serve(fake)
     backend = tmp_path / "backend"
     backend.mkdir()
     (backend / ".env").write_text("CHAT_NUM_CTX=8192\nSECRET_KEY=hunter2\n")
@@ -107,11 +112,11 @@ def test_a_server_in_a_container_and_one_that_does_not_answer_are_noted(
 ) -> None:
     command = ollama(tmp_path)
     start(tmp_path, command, "")
-    assert "(a container?), so it cannot be managed" in Run(capsys)(gpu_memory_discover)["notes"][0]
+    assert "which is of no unit, and only a unit" in Run(capsys)(gpu_memory_discover)["notes"][0]
     start(tmp_path, command, "ollama.service", OLLAMA_HOST="127.0.0.1:9")
     answer = Run(capsys)(gpu_memory_discover)
     assert answer["ollama"] == {"unit": "ollama.service", "url": "http://127.0.0.1:9"}
-    assert answer["notes"][0] == "2 Ollama servers run here; the first that is a unit was taken"
+    assert answer["notes"][0].startswith("2 Ollama servers run here (process ")
     assert "Ollama does not answer at http://127.0.0.1:9: " in answer["notes"][1]
 
 

@@ -30,6 +30,10 @@ URL = "http://127.0.0.1:11434"
         ),
         ("/user.slice/user-1000.slice/session-3.scope", "session", None),
         ("/user.slice/user-1000.slice/user@1000.service/app.slice/term.scope", "session", None),
+        ("/system.slice/ollama.service/runner", "unit", "ollama.service"),
+        ("/lxc.payload.ai/system.slice/ollama.service", "container", "lxc ai"),
+        ("", "process", None),
+        ("junk", "process", None),
         ("/", "process", None),
     ],
 )
@@ -41,6 +45,10 @@ def test_a_host_that_is_itself_a_container():
     begin = {"": f"/machine.slice/libpod-{ID}.scope"}
     paths = servers.paths_here({"": f"{begin['']}/system.slice/ollama.service"}, begin)
     assert servers.owner(paths)["name"] == "ollama.service"
+    legacy = servers.paths_here(
+        {"cpu": "/", "name=systemd": "/system.slice/x.service"}, {"name=systemd": "/init.scope"}
+    )
+    assert servers.owner(legacy)["name"] == "x.service"
 
 
 @pytest.mark.skipif(sys.byteorder != "little", reason="the table is one of a little-endian machine")
@@ -129,6 +137,13 @@ def server(**changes):
         (server(kind="process", name=None, user=None), ["process 7 (ollama), which is of no unit", "stop it"]),
         (server(command="docker-proxy", name="docker.service"), ["a container whose port process 7", "not served yet"]),
         (server(command="nginx", serves=False), ["the unit x.service", "may pass requests on"]),
+        (server(command="nginx", serves=False, kind="session"), ["started by hand", "may pass requests on"]),
+        (
+            server(kind="namespace", name="x.service"),
+            ["in a PID namespace of its own", "a container is not served yet"],
+        ),
+        (server(kind="started", name="cron.service"), ["which cron.service started", "have ollama.service run it"]),
+        (server(pid=1, command="systemd", kind="process", serves=False), ["systemctl list-sockets", "set gpu_memory"]),
         (server(pid=None), ["no process of this host listens", "gpu_memory_ollama.url"]),
     ],
 )
@@ -144,9 +159,49 @@ def test_the_unit_itself_is_no_mismatch():
 
 
 def test_where_the_unit_listens_instead():
-    assert servers.elsewhere("ollama.service", URL, []) is None
-    text = servers.elsewhere("ollama.service", URL, ["http://127.0.0.1:1"])
-    assert "gpu_memory_ollama.url=http://127.0.0.1:1" in text
+    there = ["http://127.0.0.1:1"]
+    assert servers.elsewhere("ollama.service", URL, [], False) is None
+    assert "gpu_memory_ollama.url=http://127.0.0.1:1" in servers.elsewhere("ollama.service", URL, there, False)
+    apart = servers.elsewhere("ollama.service", URL, there, True)
+    assert "gpu_memory_ollama.url=" not in apart and "a network namespace of its own" in apart
+    passed_on = servers.mismatch("ollama.service", URL, server(command="nginx", serves=False), there)
+    assert "set gpu_memory_ollama.url=http://127.0.0.1:1, where ollama.service listens" in passed_on
+
+
+@pytest.mark.parametrize(
+    ("unit", "main", "exec_start", "so"),
+    [
+        ("llm.service", 7, "/opt/start", True),
+        ("ollama-gpu1.service", 6, "/bin/sh -c /opt/start", True),
+        ("llm.service", 6, "/bin/sh -c ollama serve | tee /var/log/x", True),
+        ("cron.service", 6, "/usr/sbin/cron -f", False),
+        ("supervisor.service", 6, "/usr/bin/supervisord -n -c /etc/supervisor/supervisord.conf", False),
+        ("ssh.service", 6, "", False),
+    ],
+)
+def test_whether_a_unit_is_there_for_ollama(unit, main, exec_start, so):
+    assert servers.is_for_ollama(unit, main, exec_start, 7) is so
+
+
+@pytest.mark.parametrize(
+    ("peer", "so"),
+    [("10.200.0.2", True), ("127.0.0.1", True), ("10.200.0.0", False), ("10.200.0.1", False), ("fe80::1", True)],
+)
+def test_whether_an_address_is_of_a_network_namespace(peer, so):
+    trie = """Main:
+  +-- 0.0.0.0/0 3 0 4
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 10.200.0.0/24 2 0 2
+        |-- 10.200.0.0
+           /24 link UNICAST
+        |-- 10.200.0.2
+           /32 host LOCAL
+     |-- 127.0.0.1
+        /32 host LOCAL
+"""
+    if_inet6 = "fe800000000000000000000000000001 02 40 20 80     eth0\n"
+    assert servers.is_of_network(peer, trie, if_inet6) is so
 
 
 @pytest.mark.parametrize(
@@ -158,6 +213,7 @@ def test_where_the_unit_listens_instead():
         (["/usr/bin/ollama", "runner", "--ollama-engine"], True, False),
         (["/usr/bin/ollama", "serve"], False, True),
         (["python3", "/usr/bin/ollama", "serve"], False, True),
+        (["ollama", "start"], False, True),
         (["ollama", "run", "x"], False, False),
         (["vim", "llama-server"], False, False),
         ([], False, False),
