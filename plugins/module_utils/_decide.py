@@ -329,14 +329,25 @@ def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[s
             f"install {OLDEST_DRIVER} or newer"
         )
     if not nvml["gpus"]:
-        problems.append("NVML: there is no NVIDIA GPU on this host")
+        problems.append(
+            "NVML: the driver is loaded but shows no GPU; see whether lspci lists one, and look for NVRM lines in the "
+            "kernel log (journalctl -k): it may have failed to start, or be given to a virtual machine (vfio-pci)"
+        )
     threshold = declared["profile"]["max_used_mib"] if declared["profile"] else None
     for gpu in nvml["gpus"]:
         name = f"GPU {gpu['index']} ({gpu.get('name') or gpu.get('uuid')})"
         if gpu.get("error"):
             problems.append(f"NVML: {name}: {gpu['error']}")
         elif gpu.get("mig"):
-            problems.append(f"NVML: {name} is split by MIG, which the memory figures here do not cover; switch MIG off")
+            problems.append(
+                f"NVML: {name} is split by MIG, which the memory figures here do not cover; switch MIG off "
+                f"(nvidia-smi -i {gpu['index']} -mig 0), or leave this host out"
+            )
+        elif gpu.get("compute_mode") == "prohibited":
+            problems.append(
+                f"NVML: {name} is in the compute mode Prohibited, so that no process can use it; "
+                f"nvidia-smi -i {gpu['index']} -c DEFAULT"
+            )
         elif _sizes.is_other(declared["profile"], gpu):
             problems.append(_sizes.problem(declared["profile"], gpu, name))
         elif threshold is not None and gpu["total_mib"] - (gpu.get("reserved_mib") or 0) < threshold:

@@ -32,18 +32,20 @@ CURE_BINDINGS = (
 
 GPU_FACTS = (
     "uuid", "name", "pci_bus_id", "total_mib", "used_mib", "reserved_mib", "free_mib", "memory", "memory_api",
-    "compute_capability", "mig", "accounting", "persistence", "error",
+    "compute_capability", "compute_mode", "mig", "accounting", "persistence", "error",
 )  # fmt: skip
 LISTINGS = 3  # tries to list the processes while memory stands still
 LIBRARY = "libnvidia-ml.so.1"
-# Where distributions put the driver's libraries without always telling the loader: Debian, Fedora and RHEL, Arch, old
-# Ubuntu, NixOS, WSL 2, and drivers that containers install (GKE, the GPU operator).
+# Where distributions put the driver's libraries without always telling the loader: Debian (also as tesla-470), Ubuntu,
+# Fedora and RHEL, RPM Fusion, Arch, old Ubuntu, NixOS, WSL 2, container toolkits, GKE, and the GPU operator.
 LIBRARY_PLACES = (
-    "/usr/lib/*-linux-gnu/nvidia/current", "/usr/lib/*-linux-gnu", "/usr/lib/*-linux-gnu/nvidia", "/usr/lib64",
-    "/usr/lib64/nvidia", "/usr/lib", "/usr/lib/nvidia", "/usr/lib/nvidia-[0-9]*", "/run/opengl-driver/lib",
-    "/usr/lib/wsl/lib", "/usr/local/nvidia/lib64", "/home/kubernetes/bin/nvidia/lib64",
+    "/usr/lib/*-linux-gnu/nvidia/*", "/usr/lib/*-linux-gnu", "/usr/lib64", "/usr/lib64/nvidia", "/usr/lib",
+    "/usr/lib/nvidia-[0-9]*", "/run/opengl-driver/lib", "/usr/lib/wsl/lib", "/usr/lib/wsl/drivers/*",
+    "/usr/local/nvidia/lib64", "/usr/local/nvidia/lib", "/home/kubernetes/bin/nvidia/lib64",
     "/run/nvidia/driver/usr/lib/*-linux-gnu", "/run/nvidia/driver/usr/lib64",
 )  # fmt: skip
+COMPUTE_MODES = ("default", "exclusive_thread", "prohibited", "exclusive_process")  # nvmlComputeMode_t
+MODULES_FILE = "/proc/modules"
 NOT_SUPPORTED, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH, GPU_IS_LOST = 3, 13, 25, 15
 UNKNOWN_ERROR = 999
 STATUS_OF_CODE = {
@@ -173,8 +175,16 @@ def explain(nvml: ModuleType, problem: Exception) -> NvmlProblem:
     code = code_of(problem)
     status = STATUS_OF_CODE.get(code or 0, "error")
     loaded = kernel_driver_version()
-    if status == "driver_not_loaded":
-        words = "the NVIDIA kernel driver is not loaded; load it (modprobe nvidia) or install it and reboot"
+    if status == "driver_not_loaded" and _is_loaded("nouveau"):
+        words = (
+            "the GPU is driven by nouveau instead of the NVIDIA kernel driver, which can then not be loaded; install "
+            "NVIDIA's, put `blacklist nouveau` into /etc/modprobe.d, rebuild the initramfs and reboot"
+        )
+    elif status == "driver_not_loaded":
+        words = (
+            "the NVIDIA kernel driver is not loaded; load it (modprobe nvidia) or install it and reboot. After an "
+            "upgrade of the kernel it must be built again (dkms autoinstall), and with Secure Boot be signed"
+        )
     elif status == "library_missing":
         words = (
             f"{LIBRARY} cannot be loaded, and is in none of the directories where distributions put it; install the "
@@ -230,6 +240,12 @@ def kernel_driver_version() -> str | None:
     return None
 
 
+def _is_loaded(module: str) -> bool:
+    with contextlib.suppress(OSError), open(MODULES_FILE, encoding="ascii", errors="replace") as file:
+        return any(line.startswith(f"{module} ") for line in file)
+    return False
+
+
 def memory_reader(nvml: ModuleType, handle: Any) -> tuple[str, Callable[[], Memory]]:
     """`v2` or, on drivers before R510, `v1`, and a function that reads the memory of one GPU."""
 
@@ -253,7 +269,10 @@ def memory_reader(nvml: ModuleType, handle: Any) -> tuple[str, Callable[[], Memo
     except nvml.NVMLError as problem:
         if code_of(problem) != NOT_SUPPORTED:
             raise
-        words = "NVML has no memory figures of this GPU: it shares the host's memory, or is split (MIG)"
+        words = (
+            "NVML has no memory figures of this GPU: it shares the host's memory (Jetson, GB10) or is split (MIG), and "
+            "cannot be judged here; leave this host out, or switch MIG off"
+        )
         raise NvmlProblem("error", words) from None
     return "v1", read_v1
 
@@ -381,6 +400,8 @@ def _read_gpu(nvml: ModuleType, index: int) -> tuple[dict[str, Any], NvmlProblem
         gpu["pci_bus_id"] = nvml.nvmlDeviceGetPciInfo(handle).busId
         capability = _optional(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
         gpu["compute_capability"] = capability and f"{capability[0]}.{capability[1]}"
+        mode = _optional(nvml, lambda: nvml.nvmlDeviceGetComputeMode(handle))
+        gpu["compute_mode"] = COMPUTE_MODES[mode] if mode in range(len(COMPUTE_MODES)) else None
         gpu["mig"] = bool(_optional(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle)[0]))
         gpu["accounting"] = accounting_mode(nvml, handle)
         persistence = _optional(nvml, lambda: nvml.nvmlDeviceGetPersistenceMode(handle))

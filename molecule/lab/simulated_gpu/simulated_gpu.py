@@ -51,19 +51,23 @@ class OutOfMemory(RuntimeError):
 
 @dataclasses.dataclass
 class Driver:
+    """`cuda_fails`: CUDA finds no device, as where nvidia_uvm is missing or broke in a suspend; NVML does not care."""
+
     version: str = "550.163.01"
     cuda: int = 12040
+    cuda_fails: int = 0
 
 
 @dataclasses.dataclass
 class Gpu:
-    """A card; the n-th such record is GPU n. `mig`: -1 not supported, 0 off, 1 on.
+    """A card; the n-th such record is GPU n. `mig`: -1 not supported, 0 off, 1 on. `compute_mode`: NVML's number.
 
     `lists`: how NVML lists its processes where that is not as it should be, see README.md.
     """
 
     total: int = 16380
     reserved: int = 0
+    compute_mode: int = 0
     mig: int = -1
     pci_id: int = 0x280510DE
     name: str = "NVIDIA GeForce RTX 4060 Ti"
@@ -237,7 +241,7 @@ class _State:
     @classmethod
     def read(cls) -> _State:
         """The state as it is now: settled, but nothing written."""
-        lines = _state_path().read_text().splitlines()
+        lines = _state_path().read_text(errors="surrogateescape").split("\n")
         state = cls([_parse(line) for line in lines if line.strip() and not line.lstrip().startswith("#")])
         state.settle(time.time())
         return state
@@ -247,7 +251,7 @@ class _State:
         text = "".join(_format(record) + "\n" for record in self.records)
         mode = path.stat().st_mode & 0o777 if path.exists() else 0o644
         fd, new = tempfile.mkstemp(prefix=path.name + ".", dir=path.parent)
-        with os.fdopen(fd, "w") as file:
+        with os.fdopen(fd, "w", errors="surrogateescape") as file:
             file.write(text)
             os.fchmod(fd, mode)
         os.replace(new, path)

@@ -297,6 +297,7 @@ API nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned *current, un
     }
 CONSTANT(nvmlDeviceGetIndex, gpu)
 CONSTANT(nvmlDeviceGetMinorNumber, gpu)
+CONSTANT(nvmlDeviceGetComputeMode, card->compute_mode)
 CONSTANT(nvmlDeviceGetBrand, BRAND_GEFORCE)
 CONSTANT(nvmlDeviceGetFanSpeed, 30)
 CONSTANT(nvmlDeviceGetPowerUsage, 32000)

@@ -55,9 +55,11 @@ typedef enum { INTEGER, REAL, TEXT, RETURN } Type;
 typedef struct { const char *key; Type type; size_t offset, size; } Field;
 #define FIELD(record, key, type) {#key, type, offsetof(record, key), sizeof(((record *)0)->key)}
 
-static const Field DRIVER[] = {FIELD(Driver, version, TEXT), FIELD(Driver, cuda, INTEGER)};
+static const Field DRIVER[] = {FIELD(Driver, version, TEXT), FIELD(Driver, cuda, INTEGER),
+                               FIELD(Driver, cuda_fails, INTEGER)};
 static const Field GPU[] = {
     FIELD(Gpu, total, INTEGER), FIELD(Gpu, reserved, INTEGER), FIELD(Gpu, mig, INTEGER), FIELD(Gpu, pci_id, INTEGER),
+    FIELD(Gpu, compute_mode, INTEGER),
     FIELD(Gpu, name, TEXT), FIELD(Gpu, uuid, TEXT), FIELD(Gpu, pci, TEXT), FIELD(Gpu, capability, TEXT),
     FIELD(Gpu, lists, TEXT)};
 static const Field PROCESS[] = {

@@ -24,9 +24,9 @@ extern const size_t N_RETURNS;
 typedef long long integer;
 typedef double real; /* seconds since the epoch, or a duration in seconds */
 
-typedef struct { char version[80]; integer cuda; } Driver;
+typedef struct { char version[80]; integer cuda, cuda_fails; } Driver; /* cuda_fails is the stand-ins' own */
 typedef struct {
-    integer total, reserved, mig, pci_id;
+    integer total, reserved, mig, pci_id, compute_mode;
     char name[96], uuid[80], pci[32], capability[8], lists[16];
 } Gpu;
 typedef struct { integer gpu, pid, mib, born, ghost; real at, until; char kind[16], name[256]; } Process;

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 USED = "used"
-VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+VISIBLE, ORDER, LIBRARY = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OLLAMA_LLM_LIBRARY"
 CURE = (
     "see whether nvidia-smi works and /dev/nvidia-uvm is there (after a suspend or a driver upgrade: rmmod nvidia_uvm; "
     "modprobe nvidia_uvm), whether CUDA_VISIBLE_DEVICES names a GPU of this host, and in a container whether it was "
@@ -51,9 +51,23 @@ def select(
             f"Ollama did not find {name_of(gpu)} when it started, though its environment allows it; {CURE}"
             for gpu in missed
         ]
+        notes += [
+            f"Ollama may also use a GPU that NVML does not show (its log says library={one.get('library')}), and then "
+            f"nothing here shows what it holds there; {LIBRARY}=cuda_v13, or cuda_v12, keeps it to NVIDIA's"
+            for one in discovered
+            if seen and _is_elsewhere(one) and not found_by_ollama(gpus, [one])
+        ]
     ignored = [gpu for gpu in gpus if gpu not in used]
     why = "gpu_memory_gpus does not name it" if wanted else "this Ollama does not use it"
-    notes += [f"{name_of(gpu)} is ignored, since {why}: it decides nothing" for gpu in ignored]
+    for gpu in ignored:
+        ill = f" ({gpu['error']})" if gpu.get("error") else ""
+        notes.append(f"{name_of(gpu)} is ignored, since {why}: it decides nothing{ill}")
+    notes += [
+        f"{name_of(gpu)} is in an exclusive compute mode, so that only one process can use it at a time, and neither a "
+        f"second model nor a backend's own; nvidia-smi -i {gpu['index']} -c DEFAULT"
+        for gpu in used
+        if str(gpu.get("compute_mode")).startswith("exclusive")
+    ]
     return {**nvml, "gpus": used, "ignored": ignored, "lost": lost, "problems": problems, "notes": notes}
 
 
@@ -109,6 +123,8 @@ def visible_gpus(gpus: Sequence[Gpu], environment: Mapping[str, str]) -> list[Gp
                 return None
             visible.append(ordered[int(word)])
             continue
+        if word.startswith("MIG-"):
+            return None  # a part of a GPU: which one that is, NVML's UUIDs do not say
         matching = [gpu for gpu in gpus if word.startswith("GPU-") and str(gpu.get("uuid")).startswith(word)]
         if len(matching) != 1:
             break
@@ -122,8 +138,9 @@ def lost_text(
     environment: Mapping[str, str],
     discovered: Sequence[Mapping[str, str]],
 ) -> str | None:
-    """That Ollama has no GPU, with the cause as far as it is known, and the cure; None where it has one."""
-    if not gpus or any(one.get("library", "").lower() != "cpu" for one in discovered):
+    """That Ollama has no NVIDIA GPU, with the cause as far as it is known, and the cure; None where it has one."""
+    others = [one for one in discovered if _is_elsewhere(one)]
+    if not gpus or found_by_ollama(gpus, discovered) or len(others) < len(discovered):
         return None
     if visible == []:
         return (
@@ -132,7 +149,17 @@ def lost_text(
         )
     if not discovered:
         return None
-    return f"Ollama found no GPU when it started (its log says library=cpu), though the driver shows one; {CURE}"
+    found = ", ".join(dict.fromkeys(f"library={one.get('library')}" for one in others))
+    told = f"Ollama found no NVIDIA GPU when it started (its log says {found}), though the driver shows one"
+    if environment.get(LIBRARY):
+        return f"{told}: {LIBRARY}={environment[LIBRARY]} leaves it no other library; take it out, and restart Ollama"
+    return f"{told}; {CURE}"
+
+
+def _is_elsewhere(found: Mapping[str, str]) -> bool:
+    """Whether a line of Ollama's that no NVIDIA GPU fits is of the CPU, or of a card of another make on the bus."""
+    library = found.get("library", "").lower()
+    return library in ("cpu", "rocm") or library != "cuda" and bool(found.get("pci_id"))
 
 
 def _address(pci: str) -> str:

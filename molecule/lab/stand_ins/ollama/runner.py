@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import http.server
+import itertools
 import json
 import os
 import queue
@@ -34,6 +35,7 @@ HOST_BYTES_PER_S = 60e9
 LOAD_BYTES_PER_S = 3e9
 FIT_TARGET_MIB = 1024
 REPLY_TOKENS = 48
+PROHIBITED = 2  # a compute mode of NVML
 WORDS = (
     "a",
     "model",
@@ -164,16 +166,21 @@ def parse(arguments: list[str]) -> Parameters:
 
 
 def gpu_visible() -> bool:
-    if os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip().startswith("-1"):
-        return False
+    """Whether CUDA lets this process have the host's first GPU."""
     try:
-        simulated_gpu.free_mib()
+        card, driver = lab.card(), lab.driver()
     except (OSError, ValueError):
         return False
-    return True
+    if driver.cuda_fails or card.compute_mode == PROHIBITED:
+        return False
+    words = (word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(","))
+    # It reads up to the first word that is no device's.
+    words = itertools.takewhile(lambda word: word.isdecimal() or word.startswith("GPU-"), words)
+    return any(word == "0" or card.uuid.startswith(word) for word in words)
 
 
 def list_devices() -> None:
+    sys.stdout.reconfigure(errors="surrogateescape")  # a name is bytes
     print("Available devices:")
     if gpu_visible():
         card = lab.card()

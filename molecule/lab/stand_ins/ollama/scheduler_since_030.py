@@ -142,8 +142,11 @@ class Scheduler(scheduler.Scheduler):
 
     def discover(self) -> bool:
         """Whether llama-server sees a GPU; it is asked with the environment that a runner would have."""
+        if settings.text("OLLAMA_LLM_LIBRARY") not in ("", "cuda_v12"):
+            scheduler.report_no_gpu()
+            return False
         command = [str(self.program), "--list-devices", "--offline", "--verbose"]
-        found = subprocess.run(command, capture_output=True, text=True)
+        found = subprocess.run(command, capture_output=True, text=True, errors="replace")
         free = re.search(r"CUDA0: .+, (\d+) MiB free\)", found.stdout)
         if free:
             scheduler.report_gpu(int(free[1]) * MIB)

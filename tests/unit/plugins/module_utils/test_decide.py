@@ -531,9 +531,14 @@ PROBLEMS = {
     ),
     "no NVML": ({"nvml": {"status": "library_missing", "message": "no library; install it"}}, {}, ["NVML: no library"]),
     "old driver": ({"nvml__driver_version": "470.256.02"}, {}, ["driver 470.256.02", "510"]),
-    "no GPU": ({"nvml__gpus": []}, {}, ["no NVIDIA GPU"]),
+    "no GPU": ({"nvml__gpus": []}, {}, ["shows no GPU", "lspci", "vfio-pci"]),
     "lost GPU": ({"nvml__gpus": [{"index": 0, "uuid": "GPU-1", "error": "is lost"}]}, {}, ["GPU 0 (GPU-1): is lost"]),
-    "MIG": ({"nvml__gpus": [gpu(mig=True)]}, {}, ["GPU 0", "MIG"]),
+    "MIG": ({"nvml__gpus": [gpu(mig=True)]}, {}, ["GPU 0", "MIG", "nvidia-smi -i 0 -mig 0"]),
+    "nobody may compute": (
+        {"nvml__gpus": [gpu(compute_mode="prohibited")]},
+        {},
+        ["GPU 0", "Prohibited", "nvidia-smi -i 0 -c DEFAULT"],
+    ),
     "another size of GPU": (
         {"nvml__gpus": [gpu(total_mib=12282)]},
         {},

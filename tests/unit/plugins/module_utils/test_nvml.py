@@ -148,6 +148,24 @@ def test_explain(problem: Exception, status: str, words: str) -> None:
     assert (found.status, words in str(found)) == (status, True), str(found)
 
 
+@pytest.mark.parametrize(
+    ("modules", "words"),
+    [
+        ("nouveau 2899968 1 - Live 0x0000000000000000\nmxm_wmi 12288 1 nouveau, Live 0x0\n", "blacklist nouveau"),
+        ("drm 741376 2 nouveau_like, Live 0x0000000000000000\n", "dkms autoinstall"),
+        (None, "modprobe nvidia"),
+    ],
+)
+def test_a_driver_that_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modules: str | None, words: str
+) -> None:
+    if modules is not None:
+        (tmp_path / "modules").write_text(modules)
+    monkeypatch.setattr(_nvml, "MODULES_FILE", str(tmp_path / "modules"))
+    found = _nvml.explain(fake_nvml(), FakeError(9))
+    assert found.status == "driver_not_loaded" and words in str(found)
+
+
 def row(pid: int, mib: int | None) -> SimpleNamespace:
     return SimpleNamespace(pid=pid, usedGpuMemory=None if mib is None else mib * _nvml.MIB)
 

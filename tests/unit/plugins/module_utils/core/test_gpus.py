@@ -45,6 +45,9 @@ def test_what_ollama_found_goes_before_its_environment(line: dict[str, str]) -> 
         ("-1", None, [SMALL, BIG], []),
         ("", None, [SMALL, BIG], []),
         ("NoDevFiles", None, [SMALL, BIG], []),
+        ("0, 1", "PCI_BUS_ID", [SMALL, BIG], [SMALL, BIG]),
+        ("MIG-c7384736-a75d-5afc-978f-d2f1294409fd", None, [SMALL, BIG], None),  # a part of one
+        ("MIG-GPU-aa11/1/0", None, [SMALL, BIG], None),
         (None, None, [SMALL, BIG], [SMALL, BIG]),
     ],
 )
@@ -67,6 +70,38 @@ def test_an_ollama_without_a_gpu_is_lost() -> None:
     assert "CUDA_VISIBLE_DEVICES=-1 hides" in hidden and "GPU-aa11" in hidden
     assert select([], [CPU])["lost"] is None
     assert select([BIG], [])["lost"] is None
+
+
+AMD = {"id": "0", "library": "ROCm", "pci_id": "0000:03:00.0"}
+OLD_AMD = {"id": "0", "library": "rocm", "pci_id": ""}
+BY_VULKAN = {"id": "01000000-0200-0000-0000-000000000000", "library": "Vulkan", "pci_id": "0000:02:00.0"}
+
+
+def test_an_ollama_that_has_only_a_card_of_another_make_is_lost() -> None:
+    for line in (AMD, OLD_AMD, {**BY_VULKAN, "pci_id": "0000:03:00.0"}):
+        assert f"library={line['library']}" in select([BIG], [line])["lost"]
+        both = select([BIG], [line, cuda()])
+        assert both["lost"] is None and f"library={line['library']}" in both["notes"][0]
+    assert select([BIG], [BY_VULKAN, cuda()])["notes"] == []
+    assert select([BIG], [BY_VULKAN])["lost"] is None
+    assert select([BIG], [cuda(id="MIG-1", pci_id="")])["lost"] is None
+
+
+def test_a_library_that_was_asked_for_is_the_cause() -> None:
+    lost = select([BIG], [CPU], OLLAMA_LLM_LIBRARY="cpu")["lost"]
+    assert "OLLAMA_LLM_LIBRARY=cpu leaves it no other library; take it out" in lost
+    assert "nvidia_uvm" not in lost
+
+
+def test_an_ill_gpu_that_ollama_does_not_use_is_told_with_its_illness() -> None:
+    (note,) = select([BIG, DEAD], [cuda()])["notes"]
+    assert note == "GPU 2 (unreadable) is ignored, since this Ollama does not use it: it decides nothing (lost)"
+
+
+def test_an_exclusive_compute_mode_is_noted() -> None:
+    (note,) = select([{**BIG, "compute_mode": "exclusive_process"}], [cuda()])["notes"]
+    assert "only one process" in note and "nvidia-smi -i 1 -c DEFAULT" in note
+    assert select([{**BIG, "compute_mode": "default"}], [cuda()])["notes"] == []
 
 
 def test_a_gpu_that_ollama_did_not_find_is_told() -> None:
