@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.found.condition import Found
 
 SUDOERS = "/etc/sudoers.d/operator"
-SUDO = "https://www.sudo.ws/docs/man/sudoers.man/"
-BECOME = "https://docs.ansible.com/ansible/latest/playbook_guide/playbooks_privilege_escalation.html"
+SUDO = "ansible/ansible#31131"
+BECOME = "https://docs.ansible.com/ansible/latest/user_guide/become.html"
 PASSWORD = f"echo 'operator ALL=(ALL:ALL) ALL' > {SUDOERS}; echo operator:secret-words | chpasswd"
 
 ROWS: list[Found] = [

@@ -7,6 +7,7 @@ from tests.found.rows.units import RELOAD, drop_in
 
 CONTAINER = "3f1c2ab90d5e" + "0" * 52
 MODEL = "llama3.2:3b-instruct-q8_0"
+FAQ = "https://raw.githubusercontent.com/ollama/ollama/main/docs/faq.mdx"
 ANSWERS = "curl --silent --fail --retry 30 --retry-delay 1 --retry-connrefused"
 OURS_STOPPED = "systemctl disable --quiet --now ollama"
 
@@ -64,7 +65,7 @@ ROWS: list[Found] = [
         f"{ANSWERS} --output /dev/null http://127.0.0.1:11500/api/version",
         "refused",
         ("listens at http://127.0.0.1:11500", "gpu_memory_ollama.url=http://127.0.0.1:11500"),
-        "https://docs.ollama.com/faq",
+        FAQ,
     ),
     Found(
         "the_unit_does_not_start",
@@ -73,7 +74,7 @@ ROWS: list[Found] = [
         "systemctl restart ollama || true",
         "refused",
         ("mkdir /data: permission denied", "start ollama.service"),
-        "https://docs.ollama.com/faq",
+        FAQ,
     ),
     Found(
         "a_unit_in_a_slice_of_its_own",
@@ -81,7 +82,7 @@ ROWS: list[Found] = [
         f"{ANSWERS} --output /dev/null http://127.0.0.1:11434/api/version",
         "pass",
         (),
-        "https://www.freedesktop.org/software/systemd/man/latest/systemd.resource-control.html",
+        "https://manpages.ubuntu.com/manpages/jammy/man5/systemd.slice.5.html",
     ),
     Found(
         "a_second_ollama_holds_memory",
@@ -97,7 +98,7 @@ ROWS: list[Found] = [
         f"{ANSWERS} --output /dev/null http://127.0.0.1:11434/api/version",
         "refused",
         ("server is gone", "planned layers", "kill "),
-        "https://www.freedesktop.org/software/systemd/man/latest/systemd.kill.html",
+        "https://manpages.ubuntu.com/manpages/xenial/man5/systemd.kill.5.html",
     ),
     # --- units that do not run ----------------------------------------------------------------------------------------
     Found(

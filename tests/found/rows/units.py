@@ -10,8 +10,8 @@ UNITS = "/etc/systemd/system"
 STOCK = "ollama/ollama#2423"  # drop-ins are what an owner adds; the script leaves none, and no directory for one
 
 SECRET = "correct-horse-battery"
-EXEC_PAGE = "https://www.freedesktop.org/software/systemd/man/latest/systemd.exec.html"
-UNIT_PAGE = "https://www.freedesktop.org/software/systemd/man/latest/systemd.unit.html"
+EXEC_PAGE = "https://man7.org/linux/man-pages/man5/systemd.exec.5.html"
+UNIT_PAGE = "https://man.archlinux.org/man/systemd.unit.5.en"
 RELOAD = "systemctl daemon-reload"
 
 
@@ -183,7 +183,7 @@ ROWS: list[Found] = [
         f"mv {UNITS}/ollama.service /usr/lib/systemd/system/; {RELOAD}",
         "pass",
         (),
-        "https://wiki.archlinux.org/title/Ollama",
+        "https://build.opensuse.org/projects/home:cabelo:jax/packages/ollama/files/ollama.service?expand=0",
         suite="trixie",
     ),
     Found(
@@ -240,7 +240,7 @@ ROWS: list[Found] = [
         f"printf '[Manager]\\nDefaultEnvironment={PARALLEL_1}\\n' > /etc/systemd/system.conf; {RELOAD}",
         "pass",
         (),
-        "https://www.freedesktop.org/software/systemd/man/latest/systemd-system.conf.html",
+        EXEC_PAGE,
     ),
     Found(
         "unset_environment_takes_it_away",
