@@ -59,9 +59,9 @@ def distribution(times: Sequence[float]) -> dict[str, Any]:
 def listed_pid(before: Facts, after: Facts, pid: int) -> int | None:
     """As what NVML lists our process: by its own pid, or as the one that came when it opened the GPU (a host's pid)."""
     old, new = ({row["pid"] for row in reading["processes"]} for reading in (before, after))
-    if pid in new:
-        return pid
     came = new - old
+    if pid in came:
+        return pid
     return came.pop() if len(came) == 1 else None
 
 
@@ -121,6 +121,8 @@ def _mig(facts: Facts) -> str:
 
 def _moved(facts: Facts) -> str:
     """Why the figures of the whole GPU may be off."""
+    if facts["place"]["wsl"]:
+        return "WSL 2: Windows decides what of it is in the GPU's memory"
     if facts["moved_mib"] > TOLERANCE_MIB // 2:
         return f"other processes' memory moved by {facts['moved_mib']} MiB meanwhile; try again on a quiet GPU"
     return _mig(facts)
@@ -130,6 +132,8 @@ def _no_figures(facts: Facts) -> str:
     """Why the figures of processes may be missing."""
     if facts["place"]["wsl"]:
         return "WSL 2: the driver gives no figures of processes"
+    if facts["gpu"]["memory_api"] == "v1":
+        return "a driver before R510: the bindings list no processes"
     if facts["place"]["own_pids"]:
         return "a container with pids of its own: NVML may list the host's, or hide this one"
     return _mig(facts)
@@ -234,13 +238,13 @@ def _pids(facts: Facts) -> Check:
 
 
 def _names(facts: Facts) -> Check:
-    holder, name = facts["holder"], facts["name"]
+    expected, holder, name = "NVML and the product name the program", facts["holder"], facts["name"]
+    if _listed(facts) != holder["pid"]:
+        return _check("names", expected, None, None, "it is not listed by its pid, which may be somebody else's there")
     measured = {"nvml": name["nvml"], "product": name["product"], "program": holder["program"]}
     known = (holder["program"], holder["called"], holder["comm"])  # the file, or a link to it
     good = name["product"] == holder["comm"] and (name["nvml"] in known or name["nvml"] is None)
-    return _check(
-        "names", "NVML and the product name the program", measured, good, name["error"] or "", _no_figures(facts)
-    )
+    return _check("names", expected, measured, good, name["error"] or "", _no_figures(facts))
 
 
 def _attributed(facts: Facts) -> Check:

@@ -15,6 +15,8 @@ def differences(simulated: Record, real: Record) -> list[str]:
     """
     if simulated["schema"] != real["schema"]:
         return [f"the records are of schema {simulated['schema']} and {real['schema']}; make both with one release"]
+    if "calls" not in real:
+        return [f"the real run broke off: {real['checks'][0]['why']}"]
     return [*_facts(simulated, real), *_calls(simulated, real), *_checks(simulated, real)]
 
 

@@ -138,7 +138,7 @@ class Cuda:
     def _text(self, name: str, device: int) -> str:
         into = ctypes.create_string_buffer(256)
         self._call(name, into, len(into), device)
-        return into.value.decode(errors="backslashreplace")
+        return _nvml.text(lambda: into.value)
 
     def open(self, device: int) -> None:
         """Make the GPU's primary context this thread's, and have CUDA load what it needs to touch memory."""

@@ -49,13 +49,13 @@ def main(program: str, arguments: Sequence[str] | None = None) -> int:
         _must_be_writable(wanted.out)
         facts = measure(program, wanted.gpu, wanted.bindings, began + BUDGET_S)
         record = recorded(facts, time.monotonic() - began)
+        print(table(record))
         _write(wanted.out, json.dumps(record, indent=1) + "\n")
     except CannotCheck as problem:
         print(f"gpu-check: {problem}", file=sys.stderr)
         return CANNOT_CHECK
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    print(table(record))
     print(f"written to {wanted.out}")
     return ALL_RIGHT if record["result"] == "ok" else A_CHECK_FAILED
 
@@ -73,9 +73,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _must_be_writable(path: str) -> None:
-    directory = os.path.dirname(os.path.abspath(path))
-    if not os.access(directory, os.W_OK):
-        raise CannotCheck(f"cannot write into {directory}; name a file elsewhere with --out")
+    """Told before anything is measured."""
+    there = path if os.path.exists(path) else os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path) or not os.access(there, os.W_OK):
+        raise CannotCheck(f"cannot write {path}; name another file with --out")
 
 
 def _write(path: str, text: str) -> None:
@@ -136,11 +137,13 @@ def measure(program: str, wanted: str | None, bindings: str | None, ends: float)
 
 def matched(gpus: Sequence[Facts], devices: Sequence[Facts], wanted: str | None) -> tuple[Facts, Facts]:
     """The GPU to check, as NVML and as CUDA show it. Their orders differ, and CUDA_VISIBLE_DEVICES hides some."""
-    readable = [gpu for gpu in gpus if not gpu["error"]]
-    chosen = [gpu for gpu in readable if wanted in (None, str(gpu["index"]), gpu["uuid"])]
+    chosen = [gpu for gpu in gpus if wanted in (None, str(gpu["index"]), gpu["uuid"])]
     if not chosen:
-        known = ", ".join(f"{gpu['index']} = {gpu['uuid']}" for gpu in readable)
+        known = ", ".join(f"{gpu['index']} = {gpu['uuid']}" for gpu in gpus)
         raise CannotCheck(f"--gpu {wanted}: no such GPU here; it must be one of: {known}")
+    if all(gpu["error"] for gpu in chosen):
+        raise CannotCheck(f"GPU {chosen[0]['index']}: {chosen[0]['error']}")
+    chosen = [gpu for gpu in chosen if not gpu["error"]]
     for device in devices:
         for gpu in chosen:
             if checks.is_same_gpu((device["uuid"], device["pci"]), (gpu["uuid"], gpu["pci_bus_id"])):
