@@ -18,6 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check import checks, compare, cuda, helper, run
 
 ROOT = Path(__file__).parents[2]
@@ -364,7 +365,7 @@ PLACES = {"wsl": False, "own_pids": False, "strangers": 0}
 )
 def test_a_container_s_pids_excuse_what_they_explain(name: str, place: Any, ok: bool | None, why: str) -> None:
     def reading(used: int, *rows: tuple[int, int | None]) -> dict[str, Any]:
-        memory = {"used": used * checks.MIB}
+        memory = {"used": used * _nvml.MIB}
         return {"memory": memory, "processes": [{"pid": pid, "used_mib": mib, "kind": "compute"} for pid, mib in rows]}
 
     facts = {
@@ -382,10 +383,32 @@ def test_a_container_s_pids_excuse_what_they_explain(name: str, place: Any, ok: 
     assert "bash" not in json.dumps(found), "what runs under that pid here is somebody else's"
 
 
+@pytest.mark.parametrize(
+    ("change", "ok"),
+    [
+        ({}, True),
+        ({"accounting": {"mode": "enabled", "peak_mib": 1200, "error": None}}, False),
+        ({"second": {"accounting": {"peak_mib": 812, "running": True}}}, False),
+        ({"second": {"accounting": {"peak_mib": 0, "running": False}}}, False),
+        ({"second": {"problem": "no"}}, True),
+        ({"accounting": {"mode": "disabled"}}, None),
+    ],
+)
+def test_accounting_is_held_to_what_was_held(change: Any, ok: bool | None) -> None:
+    opened = {"processes": [{"pid": 42, "used_mib": 300, "kind": "compute"}]}
+    facts = {
+        "place": PLACES, "gpu": {"mig": False, "memory_api": "v2"}, "holder": {"pid": 42},
+        "before": {"processes": []}, "opened": opened,
+        "accounting": {"mode": "enabled", "peak_mib": 1324, "error": None},
+        "second": {"accounting": {"peak_mib": 812, "running": False}},
+    }  # fmt: skip
+    assert checks._accounting({**facts, **change})["ok"] is ok
+
+
 def test_what_a_place_explains_is_not_told_and_anything_else_fails() -> None:
     facts: dict[str, Any] = {
         "place": PLACES, "moved_mib": 0, "gpu": {"mig": False, "memory_api": "v2"}, "opened": {"memory": {"used": 0}},
-        "after": {"memory": {"used": 500 * checks.MIB}}, "second": {"problem": "no", "code": cuda.DEVICE_UNAVAILABLE},
+        "after": {"memory": {"used": 500 * _nvml.MIB}}, "second": {"problem": "no", "code": cuda.DEVICE_UNAVAILABLE},
     }  # fmt: skip
     assert checks._freed(facts)["ok"] is False
     for excused in ({"place": {**PLACES, "wsl": True}}, {"moved_mib": 50}, {"gpu": {**facts["gpu"], "mig": True}}):

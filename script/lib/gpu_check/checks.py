@@ -9,9 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils._nvml import MIB
 from ansible_collections.selo.gpu_memory.plugins.module_utils._sampler import UNSEEN_LIMIT_MS
+from ansible_collections.selo.gpu_memory.script.lib.gpu_check.cuda import DEVICE_UNAVAILABLE
 
-MIB = 1024 * 1024
 TOLERANCE_MIB = 8  # what page tables and the driver's rounding may add
 STEPS_MIB = (64, 256, 1024, 512, 0)
 SPIKES_MS, REPEATS = (10, 20, 50, 100), 5
@@ -274,7 +275,7 @@ def _others(facts: Facts) -> Check:
 
 
 def _exclusive(part: Facts) -> str:
-    return "the GPU's compute mode lets one process use it" if part.get("code") == 46 else ""
+    return "the GPU's compute mode lets one process use it" if part.get("code") == DEVICE_UNAVAILABLE else ""
 
 
 def _two(facts: Facts) -> Check:
@@ -309,14 +310,17 @@ def _dies(facts: Facts) -> Check:
 
 
 def _accounting(facts: Facts) -> Check:
-    expected, row = "accounting's peak is no less than the most that the process held", facts["accounting"]
+    expected = "accounting's peak is no less than what a process held, and stays when it has been killed"
+    row, killed = facts["accounting"], facts["second"].get("accounting")
     if row["mode"] != "enabled":
         why = {"disabled": "accounting is off, and is not switched on here"}.get(row["mode"], "this GPU has none")
         return _check("accounting", expected, {"mode": row["mode"]}, None, why)
-    start = held_by(facts["opened"], _listed(facts))
-    most = max(STEPS_MIB) + (start or 0)
-    good = start is not None and row["peak_mib"] is not None and row["peak_mib"] >= most - TOLERANCE_MIB
-    measured = {"mode": row["mode"], "peak_mib": row["peak_mib"], "held_mib": most if start is not None else None}
+    held = (held_by(facts["opened"], _listed(facts)) or 0) + max(STEPS_MIB)
+    good = (row["peak_mib"] or 0) >= held - TOLERANCE_MIB
+    measured = {"held_mib": held, "peak_mib": row["peak_mib"]}
+    if killed:
+        good = good and (killed["peak_mib"] or 0) >= SECOND_MIB and killed["running"] is False
+        measured.update(killed_peak_mib=killed["peak_mib"], killed_is_running=killed["running"])
     return _check("accounting", expected, measured, good, row["error"] or "", _no_figures(facts))
 
 

@@ -11,9 +11,9 @@ import uuid
 from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml
+from ansible_collections.selo.gpu_memory.plugins.module_utils._nvml import MIB
 
 LIBRARY = "libcuda.so.1"
-MIB = 1024 * 1024
 
 _int, _uint, _size, _pointer = ctypes.c_int, ctypes.c_uint, ctypes.c_size_t, ctypes.POINTER
 _address = ctypes.c_uint64  # CUdeviceptr

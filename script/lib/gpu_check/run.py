@@ -191,12 +191,12 @@ def _steps(reader: Helper, holder: Helper, start: int) -> list[dict[str, Any]]:
     found = []
     for mib in checks.STEPS_MIB:
         took_ms = holder.ask("hold", mib=mib)["took_ms"]
-        found.append({"mib": mib, "took_ms": took_ms, **_until(reader, start + mib * checks.MIB, 2)})
+        found.append({"mib": mib, "took_ms": took_ms, **_until(reader, start + mib * _nvml.MIB, 2)})
     return found
 
 
 def _until(reader: Helper, used: int, within_s: float) -> dict[str, Any]:
-    return reader.ask("wait", within_s + 20, used=used, tolerance=checks.TOLERANCE_MIB * checks.MIB, seconds=within_s)
+    return reader.ask("wait", within_s + 20, used=used, tolerance=checks.TOLERANCE_MIB * _nvml.MIB, seconds=within_s)
 
 
 def _busy(reader: Helper, holder: Helper) -> dict[str, Any]:
@@ -216,13 +216,15 @@ def _second(start: Callable[[str], Helper], reader: Helper, ordinal: int, before
         found["opened"] = reader.ask("read")
         used = found["opened"]["memory"]["used"]
         other.ask("hold", mib=checks.SECOND_MIB)
-        found["held"] = _until(reader, used + checks.SECOND_MIB * checks.MIB, 2)
+        found["held"] = _until(reader, used + checks.SECOND_MIB * _nvml.MIB, 2)
     except HelperProblem as problem:
         return {**found, "problem": str(problem), "code": problem.code}
     if checks.has_mps(found["held"]):
         return {**found, "spared": True}
     other.kill()
     found["died"] = _until(reader, before["memory"]["used"], 10)
+    pid = checks.listed_pid(before, found["opened"], other.pid)
+    found["accounting"] = reader.ask("accounting", pid=pid or other.pid)
     return found
 
 
