@@ -30,7 +30,7 @@ FATAL = re.compile(
     r"|llama-server process has terminated|llama-server process no longer running"
     r"|llama-server reported out-of-memory|requires more system memory|model request too large for system"
     r"|memory layout cannot be allocated|failed to commit memory|model failed to load"
-    r"|model runner has unexpectedly stopped|timed out waiting for llama|failure during llama-server GPU discovery"
+    r"|model runner has unexpectedly stopped|timed out waiting for llama"
     r"|\Allama-server (?:completion|chat) error|\Apost predict\b"
     r"|Unsupported cache type|requires flash_attn",
     re.IGNORECASE,
@@ -80,9 +80,6 @@ LOAD_FAILED = "Load failed"
 END_OF_A_LOAD = (LOAD_FAILED, "error loading llama server")
 # What a server says that is no failure, whatever words stand in it.
 STARTING = re.compile(r"server config\Z|starting (llama[- ]server|runner)\Z")
-# Before it loads another model, Ollama asks for the free memory with the devices that it knows (discover/runner.go);
-# that this took longer than 3 s breaks nothing. When it starts, it has no such variables yet.
-REFRESH = re.compile(r' extra_envs="?map\[[^\]]')
 FOUND_GPU, NO_GPU = "inference compute", re.compile(r' library="?cpu\b', re.IGNORECASE)
 OF_A_GPU = ("id", "library", "pci_id")
 DISCOVERY = "failure during llama-server GPU discovery"
@@ -102,7 +99,7 @@ CACHE_TYPE_SENT = re.compile(r"\bKvCacheType:(\w{1,16})")
 STARTED = re.compile(r"(?:llama runner|llama-server) started in")
 OFFLOADED = re.compile(r"(?:\A|load_tensors: )offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
 BUFFER = re.compile(
-    r"(?<!\w)(?P<component>\w{1,64}): +(?P<device>[A-Za-z]\w{0,64}) +(?P<kind>model|KV|RS|compute|output) buffer size"
+    r"(?<!\w)(?P<component>\w{1,64}): +(?P<device>[A-Za-z]\S{0,64}) +(?P<kind>model|KV|RS|compute|output) buffer size"
     r"\s{0,16}=\s{0,16}(?P<mib>\d{1,12}(?:\.\d{1,6})?) MiB"
 )
 # A model with sliding windows has two caches on each device, the second one announced like this.
@@ -292,7 +289,9 @@ class _Reader:
             self._retried, self._starts_left, self._open = True, 1 if retry.group("anew") else 0, None
             self._note("warning", at, line)
         elif by == "server" and words.startswith(DISCOVERY):
-            if not REFRESH.search(line):
+            # Before it loads another model, Ollama looks for free memory in the same way (discover/runner.go). That
+            # this took longer than 3 s breaks nothing; by then it has said what it found when it started.
+            if self.facts["server_config"] is not None and not self.facts["discovered"]:
                 self._undiscovered.append(self._note("fatal", at, line))
         elif FATAL.search(said) and not GOES_ON.search(said):
             self._fail(at, line)
