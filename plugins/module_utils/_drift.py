@@ -79,7 +79,12 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     journal = after["ollama"]["journal"]
     last = journal["last_load"] or {}
     running: list[list[str]] = [runner["command"] for runner in after["ollama"]["runners"]]
-    seen = [process["command"] for process in (load or {}).get("processes") or [] if process.get("command")]
+    strangers = {other["pid"] for other in after["ollama"].get("others") or []}
+    seen = [
+        process["command"]
+        for process in (load or {}).get("processes") or []
+        if process.get("command") and process["pid"] not in strangers
+    ]
     seen = [command for command in seen if command in running or not never_came_up(command, journal)]
     seen += running
     if last.get("command") and (last["started"] or last["command"] in running):

@@ -39,6 +39,8 @@ def test_one_click_from_a_red_host_to_its_cause(show, fleet_page):
     expect(detail.get_by_role("img", name=re.compile("^GPU 0, peak"))).to_be_visible()
     expect(detail.get_by_role("img", name=re.compile("^predicted"))).to_be_visible()
     expect(detail.get_by_role("img", name=re.compile("^measured"))).to_be_visible()
+    whole = detail.get_by_role("img", name="GPU 0 at 1.1 s: Ollama 7910, backend 6444, Xorg 800, free 1226")
+    expect(whole).to_be_visible()
     watched.open_host(FIRST_RED)
     expect(detail).to_be_hidden()
 

@@ -194,6 +194,13 @@ def test_a_stranger_on_the_gpu_is_whom_to_end():
     assert found["next"] == "end blender (process 77, 2000 MiB), or move it elsewhere"
 
 
+def test_nobody_is_told_to_end_ollama_itself_or_its_backend():
+    ours = [holder(400, "llama-server", 9054), holder(500, "python3", 1836), holder(312, "ollama", 2000)]
+    found = status(proven(**{"nvml.gpus": [gpu(used_mib=12890, processes=ours)]}))
+    assert found["state"] == "over"
+    assert not found["next"].startswith("end ")
+
+
 def test_out_of_memory_on_an_own_profile_needs_a_smaller_one():
     host = proven(**{"ollama.journal.failures": [OOM]})
     found = status(host, profile="mine", profiles={"mine": {"extends": "stable"}})

@@ -298,6 +298,17 @@ def test_what_nobody_reads_says_so():
     assert "no release of Ollama reads it" in found["OLLAMA_GPU_LAYERS"]["effect"]
 
 
+def test_the_runner_of_another_ollama_says_nothing_of_this_one():
+    other = {"pid": 812, "command": "llama-server", "kind": "unit", "name": "b.service", "user": None, "alone": False}
+    both = load(
+        processes=[process(peak_mib=12000, pid=812, command=["llama-server", "-c", "512", "-np", "1"]), process()]
+    )
+    found = rows(after=read(ollama__others=[other]), the_load=both)
+    assert (found["OLLAMA_NUM_PARALLEL"]["state"], found["OLLAMA_NUM_PARALLEL"]["effect"]) == (
+        "in force", "runner has -np 2",
+    )  # fmt: skip
+
+
 def test_without_anything_read_back_nothing_is_claimed():
     after = read(ollama__runners=[], ollama__process=None, ollama__api__loaded=[], ollama__journal=journal(
         loads=[], last_load=None, server_config=None
