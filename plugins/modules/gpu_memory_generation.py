@@ -30,11 +30,7 @@ options:
         restarts if nothing differs.
       - V(remove) puts every file back to before the first V(keep), of an env file only the keys that were set since;
         restarts what that concerns, unless it is stopped, and takes away all generations, the tool, and all else of
-<<<<<<< Updated upstream
-        this collection.
-=======
         this collection. A drop-in that another than the role C(gpu_memory) has written since is left to it.
->>>>>>> Stashed changes
       - V(list) only reads.
     type: str
     required: true
