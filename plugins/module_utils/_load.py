@@ -251,14 +251,19 @@ class LoadOfModels:
     def result(self) -> dict[str, Any]:
         """The figures of the load, with `model`; `others`: those of each further model.
 
-        `loaded`: the models that answered for themselves, and those that the load made Ollama use; None where Ollama
-        did not tell.
+        `used`: the models that the load made Ollama use, as far as that was looked at; `loaded`: those and the models
+        that answered for themselves. Both are None where Ollama did not tell.
         """
         figures = {"model": self._model, **self._run.result()}
         others = [{"model": model, **run.result()} for model, run in self._more]
         loaded = {one["model"] for one in [figures, *others] if one["model"] and one["ok"]}
         used = set() if self._used is None else self._used.names
-        return {**figures, "others": others, "loaded": None if used is None else sorted(loaded | used)}
+        return {
+            **figures,
+            "others": others,
+            "used": None if used is None else sorted(used),
+            "loaded": None if used is None else sorted(loaded | used),
+        }
 
     def _runs(self) -> list[LoadRun]:
         return [self._run, *(run for _model, run in self._more)]

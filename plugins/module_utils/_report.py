@@ -83,7 +83,7 @@ def record(
             "loads": len(journal["loads"]),
             "reloads": _verdict.reloads(journal),
             "reloads_per_turn": round(_verdict.reloads(journal) / turns, 2) if turns else None,
-            "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, journal, turns),
+            "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, after, load.get("load") or {}),
             "longest_prompt": journal.get("longest_prompt"),
             "longest_sent": journal.get("longest_sent"),
             "most_reused": journal.get("most_reused"),

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,11 +48,12 @@ def judge_load(
         reasons.append(f"Ollama's journal: {plainest_failure(failures)}")
     lost = after["nvml"].get("lost")
     reasons += [lost] if lost else _layer_reasons(declared, effect, after)
-    for row in _drift.drift(declared, after, load):
+    missed = _missed(declared, figures, journal)
+    for row in [] if missed else _drift.drift(declared, after, load):  # else of whatever runner was seen
         if row["state"] == _drift.INSTEAD and row["name"] != declared["backend"]["keys"].get("gpu_layers"):
             found = [row["effect"], row["source"]] if row["effect"] != _drift.NOT_READ_BACK else [row["source"]]
             reasons.append(f"{row['name']}={row['wanted']} is not in force: {'; '.join(filter(None, found))}")
-    extra = reloads_beyond_plan(declared, journal, int(figures.get("requests") or 0))
+    extra = reloads_beyond_plan(declared, after, figures)
     if extra > 0:
         reasons.append(
             f"{extra} reloads of models beyond plan: something asks for other options, or models push each other out"
@@ -73,11 +75,22 @@ def judge_load(
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
     elif effect["offloaded"] is None and not fully_on_gpu(after):
         doubts.append("how many layers are on the GPU was not read back")
-    doubts += _unloaded(declared, figures)
+    doubts += missed + _unloaded(declared, figures)
     doubts += _unfilled(figures, journal)
     if declared["profile"]["max_used_mib"] is None:
         doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
     return ("inconclusive", doubts) if doubts else ("pass", [])
+
+
+def _missed(declared: Mapping[str, Any], figures: Mapping[str, Any], journal: Mapping[str, Any]) -> list[str]:
+    """Whether a backend's load went past this Ollama, of which the models that were asked for besides tell nothing."""
+    end = float(figures.get("finished_epoch") or 0)
+    if figures.get("model") or figures.get("used") != [] or any(load["at"] <= end for load in journal["loads"]):
+        return []
+    url = declared["ollama"]["url"]
+    return [
+        f"the backend's requests made Ollama at {url} use no model; see where it sends them, and whether it answers"
+    ]
 
 
 def _unloaded(declared: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
@@ -182,9 +195,20 @@ def planned_loads(declared: Mapping[str, Any], turns: int) -> int:
     return turns * models if declared["backend"]["load"].get("url") else models
 
 
-def reloads_beyond_plan(declared: Mapping[str, Any], journal: Mapping[str, Any], turns: int) -> int:
-    """Loads during the test that worked, less those that the plan implies."""
-    return max(0, sum(load["started"] for load in journal["loads"]) - planned_loads(declared, turns))
+def reloads_beyond_plan(declared: Mapping[str, Any], after: Mapping[str, Any], figures: Mapping[str, Any]) -> int:
+    """Loads during the test that worked, less those that the plan implies.
+
+    A model that is asked for itself may be of a file that a backend has had loaded already, with options of its own.
+    """
+    loads = Counter(
+        model_use.blob_of(load["command"]) for load in after["ollama"]["journal"]["loads"] if load["started"]
+    )
+    planned = planned_loads(declared, int(figures.get("requests") or 0))
+    if not figures.get("model"):
+        shows = after["ollama"]["api"]["show"]
+        blobs = Counter((shows.get(one["model"]) or {}).get("blob") for one in figures.get("others") or [])
+        planned += sum(min(times, max(loads[blob] - 1, 0)) for blob, times in blobs.items())
+    return max(0, sum(loads.values()) - planned)
 
 
 def reloads(journal: Mapping[str, Any]) -> int:

@@ -334,9 +334,9 @@ load:
     - C(first_token_p50_s) and C(first_token_p95_s) are there where answers come line by line; C(reply_tokens),
       C(longest_prompt_tokens) and C(tokens_per_s) (of an answer, on average) where Ollama's own answers tell them.
     - C(seed) is what the prompts were made of, C(longest_asked_tokens) is how long the longest was.
-    - C(others) are the same figures of each further model that was asked for, with its C(model). C(loaded) names the
-      models that answered for themselves, and with O(load.listed_at) those that Ollama used besides; V(null) where
-      Ollama did not tell.
+    - C(others) are the same figures of each further model that was asked for, with its C(model). C(used) names the
+      models that the load made Ollama use, as O(load.listed_at) tells, and C(loaded) those and the ones that answered
+      for themselves; V(null) where Ollama did not tell.
     - V(null) without O(load), or if NVML could not be read, because no load is sent then.
   returned: always, except in check mode
   type: dict
@@ -363,6 +363,7 @@ load:
     longest_asked_tokens: 3584
     model: null
     others: []
+    used: ["llama3.1:8b-instruct-q8_0"]
     loaded: ["llama3.1:8b-instruct-q8_0"]
 """
 

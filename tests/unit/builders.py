@@ -273,6 +273,7 @@ def load(**changes: Any) -> dict[str, Any]:
             "finished_epoch": NOW + 41.3,
             "model": None,
             "others": [],
+            "used": [MODEL],
             "loaded": [MODEL],
         },
     }

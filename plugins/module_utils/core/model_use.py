@@ -16,7 +16,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_
 TEXTS = ("Tell me a story", "What is AI?", "Explain how a GPU works")
 REPLY_TOKENS = 256  # some models never end by themselves
 EMBED_SINCE: _settings.Version = (0, 2, 6)  # /api/embed; /api/embeddings before
-EMBEDDER_BATCH = 2048  # what an embedder reads at once, unless told otherwise: no longer text is evaluated
+EMBEDDER_BATCH, EMBEDDER_BATCH_UNTIL_029 = (
+    2048,
+    512,
+)  # what an embedder reads at once; of a longer text it reads no more
 EMBEDDER_FAMILIES = {"bert", "nomic-bert", "nomic-bert-moe"}
 CLOUD_TAG = re.compile(r":([^:/]*-)?cloud\Z", re.IGNORECASE)
 CLOUD_BY_TAG_SINCE: _settings.Version = (0, 17, 6)  # before, a cloud model is one that was pulled as such
@@ -48,13 +51,14 @@ def request(
     context = min(num_ctx, trained_context(shown) or num_ctx)
     if embeds_only(shown):
         old = version is not None and version < EMBED_SINCE
+        engine = version is None or version >= _settings.ENGINE
         path, prompt_at = ("embeddings", "prompt") if old else ("embed", "input")
         return {
             "model": model,
             "url": f"{url}/api/{path}",
             "bodies": [{"model": model, prompt_at: TEXTS[0]}],
             "prompt_at": prompt_at,
-            "context_tokens": min(context, EMBEDDER_BATCH),
+            "context_tokens": min(context, EMBEDDER_BATCH if engine else EMBEDDER_BATCH_UNTIL_029),
             "requests": 1,
         }
     chats = "completion" in (shown.get("capabilities") or ["completion"])

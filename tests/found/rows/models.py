@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tests.faults.fault_lab import BACKEND
 from tests.found.condition import Found
+from tests.found.rows.servers import another
 
 CHAT, EMBEDDER, SMALL, CLOUD = "llama3.1:8b-instruct-q8_0", "nomic-embed-text", "qwen2.5:3b", "gpt-oss:120b-cloud"
 
@@ -70,6 +72,19 @@ ROWS: list[Found] = [
         "Tencent/WeKnora#3480",
         backend="guide",
         variables={"gpu_memory_models": [CHAT, SMALL, EMBEDDER]},
+    ),
+    Found(
+        "backend_that_asks_another_ollama",
+        another("second-ollama", port=11500)
+        + f"""
+sed -i 's|localhost:11434|localhost:11500|; s|^CHAT_MODEL=.*|CHAT_MODEL={SMALL}|' {BACKEND}/.env
+systemctl restart selo-backend
+""",
+        "rolled_back",
+        ("the backend's requests made Ollama at http://127.0.0.1:11434 use no model", "see where it sends them"),
+        "run-llama/llama_index#11321",
+        backend="guide",
+        variables={"gpu_memory_models": [EMBEDDER]},
     ),
     Found(
         "other_names_of_a_model",

@@ -233,12 +233,13 @@ def test_what_a_backend_has_used_is_not_asked_for(serve: Any, listed: list[Any],
     assert ollama.asked == ["backend"] * 2 + [name for name in asked for _unused in range(2)]
     assert found["requests"] == 2
     assert {name.lower().partition(":")[0] for name in found["loaded"]} == {"a", "b"}
+    assert (found["used"] == []) is ("a" in asked)
 
 
 def test_where_ollama_does_not_tell_what_it_has_loaded_nothing_is_asked(serve: Any) -> None:
     ollama = Ollama(serve, None)
     found = ollama.load(None, ["a"], listed=True)
-    assert (ollama.asked, found["loaded"]) == (["backend"] * 2, None)
+    assert (ollama.asked, found["loaded"], found["used"]) == (["backend"] * 2, None, None)
 
 
 def test_a_load_may_go_on_for_a_time(serve: Any) -> None:

@@ -398,6 +398,42 @@ def test_a_bounded_peak_passes():
 
 
 @pytest.mark.parametrize(
+    "blobs, others, beyond",
+    [
+        (["a", "b"], ["b"], 0),
+        (["a", "a"], ["a"], 0),  # with the backend's options, and then without
+        (["a", "a", "a"], ["a"], 1),
+        (["a", "a", "b"], ["b"], 1),
+    ],
+)
+def test_a_model_that_is_asked_for_besides_may_be_loaded_anew(blobs, others, beyond):
+    loads = [{**journal()["last_load"], "command": ["llama-server", "--model", blob]} for blob in blobs]
+    after = read(ollama__journal=journal(loads=loads), ollama__api__show={name: {"blob": name} for name in "ab"})
+    figures = {"requests": 3, "model": None, "others": [{"model": name} for name in others]}
+    declaration = declared(models=sorted(set(blobs)), overrides={"intent": {"max_loaded_models": 3}})
+    assert _verdict.reloads_beyond_plan(declaration, after, figures) == beyond
+
+
+@pytest.mark.parametrize(
+    "used, loads, verdict",
+    [
+        (["x:latest"], [], "pass"),
+        ([], [{**journal()["last_load"], "at": NOW + 9}], "inconclusive"),  # by what was asked for besides
+        ([], [], "inconclusive"),
+        ([], [journal()["last_load"]], "pass"),  # for so short a time that no look has seen it
+        (None, [], "pass"),  # nothing was declared, and so nothing looked at
+    ],
+)
+def test_a_backend_that_asks_another_ollama_proves_nothing_of_this_one(used, loads, verdict):
+    the_load = load(load__finished_epoch=NOW + 5, load__used=used)
+    if verdict == "inconclusive":  # a runner of the other one was seen, which has other settings
+        the_load["processes"][0]["command"] = runner("-np 1")
+    found, reasons = judge(the_load, read(ollama__journal__loads=loads))
+    assert found == verdict
+    assert all("requests made Ollama at http://127.0.0.1:11434 use no model" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize(
     "the_load, after, words",
     [
         pytest.param(
@@ -498,8 +534,8 @@ def test_no_effect_and_void_do_not_fail():
 )
 def test_reloads_beyond_plan(loads, models, beyond):
     of = {"loads": [{**journal()["last_load"], "started": started} for started in loads]}
-    assert _verdict.reloads_beyond_plan(declared(models=models), of, turns=3) == beyond
     after, the_load = read(ollama__journal__loads=of["loads"]), load(load__loaded=models)
+    assert _verdict.reloads_beyond_plan(declared(models=models), after, the_load["load"]) == beyond
     verdict, reasons = judge(the_load, after, declared(models=models))
     assert verdict == ("fail" if beyond else "pass")
     assert not beyond or f"{beyond} reloads" in reasons[0]

@@ -97,6 +97,11 @@ def test_what_fills_a_model(capability: str, trained: int | None, num_ctx: int, 
     assert ask({"capabilities": [capability], "model_info": info}, num_ctx)["context_tokens"] == tokens
 
 
+@pytest.mark.parametrize(("version", "tokens"), [((0, 24, 0), 512), ((0, 30, 0), 2048), (None, 2048)])
+def test_what_an_embedder_reads_at_once(version: Any, tokens: int) -> None:
+    assert ask({"capabilities": ["embedding"]}, 8192, version)["context_tokens"] == tokens
+
+
 def test_a_runner_of_an_embedder() -> None:
     shows = {"e": {"capabilities": ["embedding"], "blob": "/e"}, "c": {"blob": "/c"}, "gone": None}
     assert model_use.is_embedders(["llama-server", "--model", "/c", "--embedding"], {})
