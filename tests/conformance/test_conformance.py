@@ -172,6 +172,37 @@ def test_refusals_of_the_openai_api(server: Server) -> None:
     assert (status, answer["error"]["message"]) == (400, "[] is too short - 'messages'")
 
 
+@pytest.mark.parametrize("form", ["{}", "library/{}", "registry.ollama.ai/library/{}", "REGISTRY.ollama.ai/library/{}"])
+def test_a_model_has_many_names(server: Server, form: str) -> None:
+    name = form.format(server.subject)
+    for each in (name, name.upper(), f"{name}:local"):
+        assert server.post("/api/show", model=each)[0] == 200, each
+
+
+def test_a_tag_of_the_cloud_means_the_cloud_whatever_is_here(server: Server) -> None:
+    """Which is switched off, or wants somebody signed in."""
+    assert server.post("/api/copy", source=server.subject, destination="own:8b-cloud")[0] == 200
+    assert server.post("/api/copy", source=server.subject, destination="own-cloud")[0] == 200
+    assert {"own:8b-cloud", "own-cloud:latest"} <= set(tags(server))
+    for name in ("own:8b-cloud", "nope:cloud", "Nope:8B-Cloud"):
+        assert server.post("/api/chat", model=name, messages=[{"role": "user", "content": "a"}])[0] in (401, 403)
+        assert server.post("/api/show", model=name)[0] in (401, 403)
+    assert server.post("/api/show", model="own-cloud")[0] == 200
+    assert server.post("/api/show", model="nope-cloud")[0] == 404
+
+
+def test_a_model_of_the_cloud_is_listed_as_remote(server: Server) -> None:
+    stub = {"model": "stub", "from": "gpt-oss:120b", "remote_host": "https://ollama.com", "stream": False}
+    assert server.call("POST", "/api/create", stub)[0] == 200
+    listed = tags(server)
+    assert (listed["stub:latest"]["remote_model"], "ollama.com" in listed["stub:latest"]["remote_host"]) == (
+        "gpt-oss:120b",
+        True,
+    )
+    assert not {"remote_model", "remote_host"} & set(listed[server.subject])
+    assert server.post("/api/chat", model="stub", messages=[{"role": "user", "content": "a"}])[0] in (401, 403)
+
+
 @pytest.mark.parametrize("in_place", [False, True], ids=["derived", "in place"])
 def test_the_module_caps_a_model_and_takes_it_back(
     server: Server, capsys: pytest.CaptureFixture[str], in_place: bool
