@@ -113,6 +113,8 @@ def _unfilled(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> list[st
     """
     end = float(figures.get("finished_epoch") or 0) + SETTLE_S
     by_log = [tokens for at, tokens in journal.get("longest_prompts") or [] if at <= end]
+    if _evidence.incomplete(journal):  # the longest may be in what is missing
+        by_log = []
     told = [figures.get("longest_prompt_tokens"), *by_log[-1:]]
     evaluated = min((tokens for tokens in told if tokens), default=None)
     doubts = [prompt_reuse.doubt(figures.get("longest_asked_tokens"), evaluated, journal.get("most_reused"))]

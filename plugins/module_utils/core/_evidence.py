@@ -29,6 +29,8 @@ def incomplete(journal: Mapping[str, Any]) -> str | None:
     log = journal.get("log") or {}
     if log.get("dropped"):
         return "journald dropped messages of it, by a rate limit (LogRateLimitIntervalSec=0 keeps all)"
+    if log.get("filtered"):
+        return "LogFilterPatterns= of the unit leaves lines out"
     return "its beginning is gone" if log.get("cut") else None
 
 

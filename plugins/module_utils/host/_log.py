@@ -24,7 +24,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server
 
 PROPERTIES = (
-    "ActiveState,ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogRateLimitIntervalUSec,LogRateLimitBurst"
+    "ActiveState,ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogFilterPatterns,"
+    "LogRateLimitIntervalUSec,LogRateLimitBurst"
 )
 # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json")
@@ -32,6 +33,8 @@ FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
 MOST_LINES = 50_000
 MOST_BYTES = 16 * 1024 * 1024
 JOURNAL = "the journal"
+# What the owner has set for all units; journald's own default is far beyond what a load writes.
+LIMIT = re.compile(rb"^\s*RateLimit(Interval(?:Sec)?|Burst)\s*=\s*(\S{1,32})\s*$", re.MULTILINE)
 SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(us|ms|min|s|h)")
 SECONDS_IN = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
@@ -50,8 +53,8 @@ def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.withou
     Without `since`, since the unit's last start. `server_config`, `server_at`, `discovered` and `last_load` are always
     those of the server that runs, since what it does may be older than `since`. `log` says what was read: `where` (the
     journal, or a file's path), `problem` (why it could not be read, or None), `dropped` (messages that journald did not
-    keep; an estimate is at least 1), `cut` (whether lines are missing since the log begins later, or is too long) and
-    `lines`.
+    keep; an estimate is at least 1), `cut` (whether lines are missing since the log begins later, or is too long),
+    `filtered` (whether the unit leaves lines out) and `lines`.
     """
     _status, text = _host_read.run(["systemctl", "show", unit, "--property", PROPERTIES])
     properties = {name: str(value) for name, value in _systemd.parse_show(text).items()}
@@ -103,6 +106,7 @@ def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.withou
             "problem": sink.problem or (None if whole["lines"] else _nothing(sink.where, unit)),
             "dropped": dropped or _surely_limited(properties, [at for at, _text in own if at >= (since or 0)]),
             "cut": missing or begins_late,
+            "filtered": bool(properties.get("LogFilterPatterns")) and not sink.file,
             "lines": sum(at >= (since or 0) for at, text in own if not text.startswith(_journal.BY_SYSTEMD)),
         },
     }
@@ -140,14 +144,30 @@ def _journal_lines(arguments: list[str], most: int | None = None) -> list[tuple[
 
 
 def _surely_limited(properties: dict[str, str], times: list[float]) -> int:
-    """1 where as many lines came at once as the unit's own rate limit allows: journald tells only later of the rest."""
-    burst = properties.get("LogRateLimitBurst", "")
-    spans = SPAN.findall(properties.get("LogRateLimitIntervalUSec", ""))
-    interval_s = sum(float(number) * SECONDS_IN[unit] for number, unit in spans)
+    """1 where as many lines came at once as a rate limit allows: journald tells only later of the rest.
+
+    Of a unit without a limit of its own the one that the owner has set for all counts.
+    """
+    burst, interval_s = properties.get("LogRateLimitBurst", ""), _seconds(properties.get("LogRateLimitIntervalUSec"))
+    if not interval_s:
+        text = _command.run(["systemd-analyze", "cat-config", "systemd/journald.conf"]).stdout
+        limits = {name.decode(): value.decode() for name, value in LIMIT.findall(text)}
+        interval = limits.get("IntervalSec") or limits.get("Interval")
+        # Either of the two has a default.
+        burst, interval_s = limits.get("Burst", "10000"), _seconds(interval) if interval else 30.0
+        if not limits:
+            return 0
     most = int(burst) if burst.isdigit() else 0
     if not most or not interval_s:
         return 0
     return int(any(times[at + most - 1] - times[at] <= interval_s for at in range(len(times) - most + 1)))
+
+
+def _seconds(span: str | None) -> float:
+    """A time span as systemd writes it; a number alone is seconds."""
+    if span and span.isdigit():
+        return float(span)
+    return sum(float(number) * SECONDS_IN[unit] for number, unit in SPAN.findall(span or ""))
 
 
 def _file_lines(path: str, begin: float | None) -> tuple[list[tuple[float, str]], bool]:

@@ -33,6 +33,14 @@ def asked(path: str) -> str:
     return f"nohup sh -c 'while sleep 0.5; do curl -sm 2 \"http://127.0.0.1:11434{path}\"; done' >/dev/null 2>&1 &"
 
 
+MAN = "https://www.freedesktop.org/software/systemd/man/latest/"
+
+
+def while_it_loads(script: str) -> str:
+    """A script that runs again and again, every two seconds."""
+    return f"\nnohup sh -c 'while sleep 2; do {script}; done' >/dev/null 2>&1 &"
+
+
 ROWS: list[Found] = [
     Found(
         "log_in_a_file",
@@ -152,5 +160,77 @@ ROWS: list[Found] = [
         "pass",
         ("0 fatal lines in the journal",),
         "gin-gonic/gin#43",
+    ),
+    Found(
+        "log_of_standard_error_in_a_file",
+        drop_in(f"StandardError=append:{FILE}"),
+        "pass",
+        (f"0 fatal lines in {FILE}",),
+        "ollama/ollama#10136",
+    ),
+    Found(
+        "log_of_standard_output_nowhere",
+        drop_in("StandardOutput=null", "StandardError=journal"),
+        "pass",
+        ("0 fatal lines in the journal",),
+        "ollama/ollama#10136",
+    ),
+    Found(
+        "log_to_syslog",
+        drop_in("StandardOutput=syslog", "StandardError=syslog"),
+        "pass",
+        ("0 fatal lines in the journal",),
+        f"{MAN}systemd.exec.html",
+    ),
+    Found(
+        "log_in_the_kernels_buffer",
+        drop_in("StandardOutput=kmsg", "StandardError=kmsg"),
+        "pass",
+        ("0 fatal lines in the journal",),
+        f"{MAN}systemd.exec.html",
+    ),
+    Found(
+        "log_file_behind_a_link",
+        f"{OWN_DIRECTORY}; install -o ollama /dev/null /var/log/ollama/real.log; ln -s real.log {FILE}\n"
+        + drop_in(f"StandardOutput=append:{FILE}"),
+        "pass",
+        ("0 fatal lines in /var/log/ollama/real.log",),
+        "ollama/ollama#11316",
+    ),
+    Found(
+        "log_file_cut_while_it_loads",
+        drop_in(f"StandardOutput=append:{FILE}") + while_it_loads(f"cp {FILE} {FILE}.1; : > {FILE}"),
+        "pass",
+        ("not all was read", "its beginning is gone"),
+        "https://man7.org/linux/man-pages/man8/logrotate.8.html",
+    ),
+    Found(
+        "log_file_compressed_while_it_loads",
+        drop_in(f"StandardOutput=append:{FILE}") + while_it_loads(f"mv {FILE} {FILE}.1 && gzip -f {FILE}.1"),
+        "pass",
+        (f"0 fatal lines in {FILE}.1 (deleted)",),
+        "https://man7.org/linux/man-pages/man8/logrotate.8.html",
+    ),
+    Found(
+        "journald_keeps_it_in_memory",
+        journald("Storage=volatile"),
+        "pass",
+        ("0 fatal lines in the journal",),
+        f"{MAN}journald.conf.html",
+    ),
+    Found(
+        "journald_drops_what_is_too_much_of_anybody",
+        journald("RateLimitIntervalSec=60s", "RateLimitBurst=40"),
+        "pass",
+        ("not all was read", "LogRateLimitIntervalSec"),
+        "kubernetes/kubernetes#41435",
+    ),
+    Found(
+        "log_filtered_by_the_unit",
+        drop_in("LogFilterPatterns=~cudaMalloc"),
+        "pass",
+        ("not all was read", "LogFilterPatterns="),
+        f"{MAN}systemd.exec.html",
+        suite="trixie",
     ),
 ]

@@ -63,6 +63,11 @@ def test_a_context_that_was_not_filled_proves_nothing():
         assert judge(asked, read(ollama__journal=journal(longest_prompts=prompts, most_reused=3592)))[0] == verdict
 
 
+def test_the_longest_prompt_of_a_log_that_was_cut_is_not_that_of_the_load():
+    cut = journal(longest_prompts=[[NOW, 20]], log={"problem": None, "dropped": 0, "cut": True, "lines": 9})
+    assert judge(load(load__longest_asked_tokens=3584), read(ollama__journal=cut))[0] == "pass"
+
+
 def test_what_was_evaluated_for_another_model_does_not_count():
     asked = load(load__longest_asked_tokens=3584, load__finished_epoch=NOW + 5)
     after = read(ollama__journal=journal(longest_prompts=[[NOW + 4, 10], [NOW + 9, 3593]]))

@@ -35,7 +35,12 @@ def test_the_kernel_is_read_even_then():
 
 
 @pytest.mark.parametrize(
-    "changes, words", [({"dropped": 7}, "journald dropped messages"), ({"cut": True}, "beginning is gone")]
+    "changes, words",
+    [
+        ({"dropped": 7}, "journald dropped messages"),
+        ({"cut": True}, "beginning is gone"),
+        ({"filtered": True}, "LogFilterPatterns= of the unit leaves lines out"),
+    ],
 )
 def test_a_log_of_which_something_is_missing(changes, words):
     assert _evidence.fatal_text(log(**changes), True).endswith("of which not all was read")

@@ -38,9 +38,12 @@ class FakeHost:
         self.kernel: list[tuple[Any, ...]] = []
         self.properties = {"ExecMainStartTimestamp": "Thu 2026-11-30 00:53:20 UTC", "MainPID": "0"}
         self.asked: list[list[str]] = []
+        self.journald = b"# /etc/systemd/journald.conf\n#RateLimitIntervalSec=30s\n#RateLimitBurst=10000\n"
 
     def run(self, arguments: Sequence[str], *_unused: Any, **_unused_too: Any) -> _command.Done:
         self.asked.append(list(arguments))
+        if arguments[0] == "systemd-analyze":
+            return _command.Done(0, self.journald, b"")
         if arguments[0] == "systemctl":
             return _command.Done(0, "".join(f"{k}={v}\n" for k, v in self.properties.items()).encode(), b"")
         rows = self.kernel if "_TRANSPORT=kernel" in arguments else self.journal
@@ -89,7 +92,8 @@ def serving(host: FakeHost) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 def test_the_journal_of_a_server_that_runs(host):
     host.journal = [(BEGAN + 1, CONFIG), (BEGAN + 2, START), (BEGAN + 3, OFFLOADED), (BEGAN + 4, STARTED)]
     facts = _log.read(UNIT, None)
-    assert facts["log"] == {"where": "the journal", "problem": None, "dropped": 0, "cut": False, "lines": 4}
+    assert facts["log"] == {"where": "the journal", "problem": None, "dropped": 0, "cut": False,
+                            "filtered": False, "lines": 4}  # fmt: skip
     assert facts["server_config"] == {"OLLAMA_NUM_PARALLEL": "2"}
     assert facts["server_at"] == BEGAN + 1
     assert facts["last_load"]["started"]
@@ -146,6 +150,31 @@ def test_a_rate_limit_that_was_reached_dropped_something_before_journald_says_so
     assert _log.read(UNIT, None)["log"]["dropped"] == 1
     host.properties.update(LogRateLimitBurst="21")
     assert _log.read(UNIT, None)["log"]["dropped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "dropped"),
+    [
+        (b"", 0),
+        (b"RateLimitBurst=20", 1),
+        (b"RateLimitIntervalSec=1s\nRateLimitBurst=20", 0),
+        (b"RateLimitInterval=2\nRateLimitBurst=20", 1),
+        (b"RateLimitIntervalSec=0\nRateLimitBurst=20", 0),
+        (b"RateLimitIntervalSec=1s", 0),
+    ],
+)
+def test_a_rate_limit_for_all_units_counts_where_the_unit_has_none(host, config, dropped):
+    host.journal = [(BEGAN + second / 10, CONFIG) for second in range(20)]
+    host.journald += config
+    assert _log.read(UNIT, None)["log"]["dropped"] == dropped
+    host.properties.update(LogRateLimitIntervalUSec="30s", LogRateLimitBurst="21")
+    assert _log.read(UNIT, None)["log"]["dropped"] == 0
+
+
+def test_a_unit_that_leaves_lines_out_says_so(host):
+    host.journal = [(BEGAN + 1, CONFIG)]
+    host.properties["LogFilterPatterns"] = "~cudaMalloc"
+    assert _log.read(UNIT, None)["log"]["filtered"]
 
 
 def test_a_namespace_of_the_journal_is_read(host):
