@@ -83,6 +83,7 @@ def test_an_ollama_that_has_only_a_card_of_another_make_is_lost() -> None:
         both = select([BIG], [line, cuda()])
         assert both["lost"] is None and f"library={line['library']}" in both["notes"][0]
     assert select([BIG], [BY_VULKAN, cuda()])["notes"] == []
+    assert select([BIG], [cuda(), cuda(id="MIG-1", pci_id="")])["notes"] == []
     assert select([BIG], [BY_VULKAN])["lost"] is None
     assert select([BIG], [cuda(id="MIG-1", pci_id="")])["lost"] is None
 
