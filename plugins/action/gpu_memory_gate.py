@@ -27,6 +27,10 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         given, variables = self._task.args, task_vars or {}
         batch = list(variables.get("ansible_play_batch") or [])
+        declared = [variables["hostvars"][host].get("__gpu_memory_declared") or {} for host in batch]
+        left_out = _controller.begun_in_the_middle(any(declared))
+        if left_out:
+            raise AnsibleActionFail(left_out)
         earlier = takewhile(lambda host: host not in set(batch), variables.get("ansible_play_hosts_all") or [])
         finished = {host: variables["hostvars"][host].get("gpu_memory_result") for host in earlier}
         spoilt = []
@@ -42,7 +46,6 @@ class ActionModule(ActionBase):
         if bake_s and gate["open"] and not self._task.check_mode and _changed_last(finished):
             watchers = _gate.watchers(batch, [host for host, record in finished.items() if record and record["ok"]])
             _bake(gate["wave"], bake_s)
-        declared = [variables["hostvars"][host].get("__gpu_memory_declared") or {} for host in batch]
         return {
             **result,
             "changed": False,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _sizes, _verdict
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _records
@@ -22,6 +23,9 @@ class ActionModule(ActionBase):
         host = (task_vars or {})["inventory_hostname"]
         # A task that was skipped is registered as well; for the record it did not happen.
         self.given = {name: value for name, value in self._task.args.items() if not _skipped(value)}
+        problem = _controller.begun_in_the_middle(self.given.get("declared"), self.given.get("gate"))
+        if problem and self.given["at"] == "end":
+            raise AnsibleActionFail(problem)
         self.given["declared"] = _sizes.sized(self.given["declared"], _succeeded(self.given.get("read")))
         return {
             **result,
@@ -83,7 +87,8 @@ class ActionModule(ActionBase):
             reasons, ok = [*reasons, given["hook_failure"], "users may still be kept away"], False
         proof = (given.get("decision") or {}).get("proof")
         if verdict == "pass" and proof and not given.get("load"):
-            record = {**proof["record"], "acted": False, "restarts": None, "proven_at": proof["at"]}
+            # The proof is the host's own; what it is called is this inventory's.
+            record = {**proof["record"], "host": host, "acted": False, "restarts": None, "proven_at": proof["at"]}
             record["notes"] = given["decision"]["notes"]
         else:
             record = self._record(host, verdict, reasons)

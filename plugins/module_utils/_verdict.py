@@ -297,6 +297,8 @@ def conclude(
         return "refused", list(decision["problems"]), False
     if judged and "verdict" not in judged:  # the judging itself failed
         judged = None
+    if not failure and not check_mode and decision and _was_left_out(decision, judged, kept):
+        failure = {"message": "a part of the role was left out (--step, --start-at-task); run it as a whole"}
     if failure:
         return _conclude_failure(judged, failure, restored, kept)
     if judged:
@@ -306,6 +308,11 @@ def conclude(
     if check_mode:
         return "untouched", [_would(decision or {})], True
     return "inconclusive", ["not loaded, because gpu_memory_verify is " + str(declared.get("verify"))], True
+
+
+def _was_left_out(decision: Mapping[str, Any], judged: Mapping[str, Any] | None, kept: bool) -> bool:
+    """Whether what was decided was not done, though nothing has failed."""
+    return bool(decision.get("acts") and not kept or decision.get("load_needed") and not judged)
 
 
 def may_fall_back(verdict: str, declared: Mapping[str, Any], restored: Mapping[str, Any] | None) -> bool:

@@ -62,6 +62,13 @@ def _origin(value: Any) -> str | None:
     return f"{path}:{tag.line_num}" if tag.line_num else str(path)
 
 
+def begun_in_the_middle(*registered: Any) -> str | None:
+    """What to tell whoever left out the first tasks of the role, which have registered these; None where nobody has."""
+    if all(registered):
+        return None
+    return "the role was begun in the middle (--start-at-task, --step), and nothing was changed; run it as a whole"
+
+
 def absolute(declared: str) -> Path:
     """Relative to where the user stands."""
     return Path(os.path.expanduser(declared)).absolute()

@@ -120,3 +120,10 @@ def test_a_host_that_lasts_stays_as_it_was_recorded(act: Act, tmp_path: Path) ->
     variables["hostvars"]["gpu02"].update(watched())
     result = act("gpu_memory_gate", variables, watched=True, report_dir=str(tmp_path))
     assert (result["open"], result["spoilt"], list(tmp_path.iterdir())) == (True, [], [])
+
+
+def test_a_role_that_is_begun_in_the_middle_is_told_so(act: Act) -> None:
+    variables = play(batch=["canary"])
+    variables["hostvars"]["canary"] = {}
+    with pytest.raises(AnsibleActionFail, match="begun in the middle"):
+        act("gpu_memory_gate", variables)

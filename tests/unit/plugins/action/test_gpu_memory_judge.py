@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleActionFail
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _verdict
 from ansible_collections.selo.gpu_memory.tests.unit import builders
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
@@ -119,3 +120,16 @@ def test_a_proof_that_still_holds_is_recorded_again_with_its_date(act: Act, tmp_
     result = judge(act, given(tmp_path, "end", decision=decision, load=None, after=None, kept=None))
     assert (result["verdict"], result["acted"], result["proven_at"]) == ("pass", False, 1000.0)
     assert (result["notes"], result["peak_used_mib"]) == (["a note"], 11690)
+    # The proof is the host's, whatever an inventory called it then.
+    decision["proof"]["record"]["host"] = "old-name"
+    assert judge(act, given(tmp_path, "end", decision=decision, load=None, after=None, kept=None))["host"] == "gpu01"
+    assert [path.name for path in (tmp_path / "report").glob("*.json")] == ["gpu01.json"]
+
+
+@pytest.mark.parametrize("missing", ["declared", "gate"])
+def test_the_end_of_a_role_that_was_begun_in_the_middle_is_told_and_not_recorded(
+    act: Act, tmp_path: Path, missing: str
+) -> None:
+    with pytest.raises(AnsibleActionFail, match="begun in the middle"):
+        judge(act, given(tmp_path, "end", **{missing: None}))
+    assert not (tmp_path / "report").exists()

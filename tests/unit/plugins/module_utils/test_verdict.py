@@ -718,6 +718,7 @@ NOT_BACK = {"failed": True, "msg": "disk full"}
 NOT_REACHED = {"failed": True, "msg": "lost", "lost_connection": True}
 RESTARTED = {"ollama": {"unit": "ollama.service", "state": "restarted"}}
 STOPPED = {"backend": {"unit": "b.service", "state": "stopped"}}
+LEFT_OUT = "a part of the role was left out (--step, --start-at-task); run it as a whole"
 IS_BACK = "generation g1 is back and its services answer"
 
 
@@ -765,6 +766,9 @@ def conclude(gate=None, decision=None, judged=None, failure=None, restored=None,
             {"failure": BROKEN, "kept": True, "restored": {**BACK, "services": STOPPED}},
             ("rolled_back", ["it broke", "generation g1 is back and b.service is stopped, as it was found"], False),
         ),
+        ({"judged": PASS, "decision": {"problems": [], "acts": True}}, ("fail", [LEFT_OUT], False)),
+        ({"judged": PASS, "decision": {"problems": [], "acts": True}, "kept": True}, ("pass", [], True)),
+        ({"decision": {"problems": [], "load_needed": True}}, ("fail", [LEFT_OUT], False)),
         (
             {"failure": BROKEN, "kept": True, "restored": NOT_BACK},
             ("fail", ["it broke", "putting the kept generation back failed as well: disk full"], False),
