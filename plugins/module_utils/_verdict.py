@@ -101,7 +101,7 @@ def _unloaded(declared: Mapping[str, Any], figures: Mapping[str, Any]) -> list[s
     if loaded is None:
         url = declared["ollama"]["url"]
         return [f"Ollama at {url} did not tell which models it had loaded, so nothing is proven of {', '.join(models)}"]
-    missing = model_use.not_loaded(models, loaded)
+    missing = model_use.none_of(models, loaded)
     return [f"{model} was not loaded in the test, so nothing is proven of it" for model in missing]
 
 
@@ -185,13 +185,13 @@ def plainest_failure(failures: Sequence[Mapping[str, Any]]) -> str:
     return failures[0]["line"]
 
 
-def planned_loads(declared: Mapping[str, Any], turns: int) -> int:
-    """How many loads of models a test of so many turns may need.
+def planned_loads(declared: Mapping[str, Any], turns: int, undeclared: int = 0) -> int:
+    """How many loads of models a test of so many turns may need; `undeclared`: others that a backend used.
 
     One for each model that the host serves, since Ollama itself is asked for them one after another. Where fewer may be
     loaded at a time, those that a backend uses push each other out, and each of its turns loads them anew.
     """
-    models = max(1, len(declared["models"]))
+    models = max(1, len(declared["models"]) + undeclared)
     if (declared["profile"]["intent"].get("max_loaded_models") or MODELS_A_GPU) >= models:
         return models
     return turns * models if declared["backend"]["load"].get("url") else models
@@ -205,7 +205,8 @@ def reloads_beyond_plan(declared: Mapping[str, Any], after: Mapping[str, Any], f
     loads = Counter(
         model_use.blob_of(load["command"]) for load in after["ollama"]["journal"]["loads"] if load["started"]
     )
-    planned = planned_loads(declared, int(figures.get("requests") or 0))
+    undeclared = model_use.none_of(figures.get("used") or [], declared["models"]) if declared["models"] else []
+    planned = planned_loads(declared, int(figures.get("requests") or 0), len(undeclared))
     if not figures.get("model"):
         shows = after["ollama"]["api"]["show"]
         blobs = Counter((shows.get(one["model"]) or {}).get("blob") for one in figures.get("others") or [])

@@ -120,6 +120,6 @@ def blob_of(command: Sequence[str]) -> str | None:
     return next((value for name, value in zip(command, command[1:]) if name == "--model"), None)
 
 
-def not_loaded(models: Sequence[str], loaded: Sequence[str]) -> list[str]:
-    """The models that are none of those loaded."""
-    return [model for model in models if not model_name.listed(model, loaded)]
+def none_of(models: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The models that are none of the others, by whatever names."""
+    return [model for model in models if not model_name.listed(model, others)]

@@ -405,6 +405,8 @@ def test_a_bounded_peak_passes():
 @pytest.mark.parametrize(
     "blobs, others, beyond",
     [
+        (["c", "a", "b"], ["a", "b"], 0),  # the backend uses one that was not declared
+        (["c", "c", "a", "b"], ["a", "b"], 1),
         (["a", "b"], ["b"], 0),
         (["a", "a"], ["a"], 0),  # with the backend's options, and then without
         (["a", "a", "a"], ["a"], 1),
@@ -414,8 +416,9 @@ def test_a_bounded_peak_passes():
 def test_a_model_that_is_asked_for_besides_may_be_loaded_anew(blobs, others, beyond):
     loads = [{**journal()["last_load"], "command": ["llama-server", "--model", blob]} for blob in blobs]
     after = read(ollama__journal=journal(loads=loads), ollama__api__show={name: {"blob": name} for name in "ab"})
-    figures = {"requests": 3, "model": None, "others": [{"model": name} for name in others]}
-    declaration = declared(models=sorted(set(blobs)), overrides={"intent": {"max_loaded_models": 3}})
+    used = sorted(set(blobs) - set(others)) or ["a"]
+    figures = {"requests": 3, "model": None, "used": used, "others": [{"model": name} for name in others]}
+    declaration = declared(models=sorted({*blobs} - {"c"}), overrides={"intent": {"max_loaded_models": 3}})
     assert _verdict.reloads_beyond_plan(declaration, after, figures) == beyond
 
 
@@ -539,7 +542,7 @@ def test_no_effect_and_void_do_not_fail():
 )
 def test_reloads_beyond_plan(loads, models, beyond):
     of = {"loads": [{**journal()["last_load"], "started": started} for started in loads]}
-    after, the_load = read(ollama__journal__loads=of["loads"]), load(load__loaded=models)
+    after, the_load = read(ollama__journal__loads=of["loads"]), load(load__loaded=models, load__used=models or [MODEL])
     assert _verdict.reloads_beyond_plan(declared(models=models), after, the_load["load"]) == beyond
     verdict, reasons = judge(the_load, after, declared(models=models))
     assert verdict == ("fail" if beyond else "pass")

@@ -52,8 +52,8 @@ def test_is_elsewhere(model: str, version: Any, expected: bool) -> None:
     assert model_use.is_elsewhere(model, TAGS, version) is expected
 
 
-def test_not_loaded() -> None:
-    assert model_use.not_loaded(["a", "B", "c:1"], ["a:latest", "b:latest", "c:2"]) == ["c:1"]
+def test_none_of() -> None:
+    assert model_use.none_of(["a", "B", "c:1"], ["a:latest", "b:latest", "c:2"]) == ["c:1"]
 
 
 def ask(shown: Any, num_ctx: int = 4096, version: Any = (0, 32, 15)) -> dict[str, Any]:
