@@ -159,7 +159,8 @@ class _Journal:
         of_unit = [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
         matches = [*of_unit, "+", "_TRANSPORT=kernel", "+", _journal.DROPPED_ID]
         self._descriptor, theirs = os.pipe()
-        self._process = _command.follow([*JOURNALCTL, "--follow", "--lines=0", *matches], theirs)
+        now = f"--since=@{time.time():.6f}"
+        self._process = _command.follow([*JOURNALCTL, "--follow", now, *matches], theirs)
         os.close(theirs)
         self._unread, self._writer = b"", writer
         self.alive = True
@@ -181,6 +182,12 @@ class _Journal:
     def take(self) -> list[tuple[float, str]]:
         taken, self.lines = self.lines, []
         return taken
+
+    def rest(self) -> list[tuple[float, str]]:
+        """What has come and was not taken."""
+        while self.alive and select.select([self], [], [], 0)[0]:
+            self.read()
+        return self.take()
 
     def close(self) -> None:
         self._process.kill()
@@ -239,8 +246,9 @@ class Service:
                 self._follow_anew()
 
     def _follow_anew(self) -> None:
-        self._journal.close()
-        self._journal = _Journal(self._config["ollama"]["unit"], self._writer)
+        before, self._journal = self._journal, _Journal(self._config["ollama"]["unit"], self._writer)
+        self._journal.lines = before.rest()
+        before.close()
 
     def _start_reading(self) -> _child.Child:
         period_s = float(self._config["period_s"])
