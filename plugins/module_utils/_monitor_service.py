@@ -145,7 +145,8 @@ class _Writer:
         fields = _journal.fields_of(row)
         found = _journal.entry_of(fields)
         if found and _journal.is_servers(found[1]) and str(fields.get("_PID")).isdigit():
-            self._last = int(fields["_PID"]), found[0]
+            last = int(fields["_PID"]), found[0]
+            self._last = last if self._last is None or last[1] >= self._last[1] else self._last
         return found
 
     def runs(self) -> bool:
