@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _sampler, _svg, _text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts as memory_parts
 
 SCHEMA = 1
 # Bounds, so that the page of a thousand hosts stays a few MB. A host's own record has everything.
@@ -46,6 +47,7 @@ def row(record: Mapping[str, Any], undo: str | None = None) -> dict[str, Any]:
         "card": max((gpu["total_mib"] or 0 for gpu in record["gpus"]), default=0) or None,
         "peak_text": _report.peak_text(record),
         "facts": [*_report.facts(record), *_facts_of_the_host(record)],
+        "settings_when": _report.settings_when(record),
         "settings": [
             {name: each.get(name) for name in ("name", "wanted", "effect", "state", "read_by", "set_by", "source")}
             for state in _report.STATES
@@ -79,7 +81,8 @@ def expected_mib(record: Mapping[str, Any]) -> int | None:
 def bars(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The budget as predicted and as measured, then each GPU as a whole: a `label` and `parts` (kind, name, MiB) each.
 
-    A kind is one of `_svg.KINDS` or `parts.KINDS`.
+    A kind is one of `_svg.KINDS` or `parts.KINDS`. What is reserved stands last: it is not used, so
+    that it must not push what is used over the mark of the threshold.
     """
     predicted, memory = record["predicted"], record["memory"]
     found = []
@@ -98,7 +101,8 @@ def bars(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             parts.append((kind, other["name"], other["peak_mib"]))
         found.append(("measured, each at its most", parts))
     for gpu in record["gpus"]:
-        whole = [(part["what"], part["name"], part["mib"]) for part in gpu.get("parts") or []]
+        shown = sorted(gpu.get("parts") or [], key=lambda part: part["what"] == memory_parts.RESERVED)
+        whole = [(part["what"], part["name"], part["mib"]) for part in shown]
         found.append((f"GPU {gpu['index']} {_report.when(gpu)}", whole))
     return [
         {"label": label, "parts": [{"kind": kind, "name": name, "mib": mib} for kind, name, mib in parts if mib]}

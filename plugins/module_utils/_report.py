@@ -127,6 +127,7 @@ def _parts(moment: Mapping[str, Any], owners: parts.Known) -> dict[str, Any]:
 def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     """The lines for one host, the widest first line first; only what was measured or read back appears."""
     lines = [_headline(record), *(_line(label, text) for label, text in facts(record))]
+    lines += [_line("settings", text) for text in [settings_when(record)] if text]
     for state in STATES:
         for row in record["settings"]:
             if row["state"] == state:
@@ -146,6 +147,7 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("speed", _speed_text(record)),
         ("memory", _memory_text(record)),
         *(("memory", _parts_text(gpu)) for gpu in record["gpus"]),
+        *(("ignored", _ignored_text(gpu)) for gpu in record.get("ignored") or []),
         ("predicted", _predicted_text(record)),
     ]
     return [(label, text) for label, text in texts if text]
@@ -155,6 +157,12 @@ def notes(record: Mapping[str, Any]) -> list[str]:
     """What a load has shown by the rows of the settings needs no warning any more."""
     warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
     return [*record["notes"], *warnings]
+
+
+def settings_when(record: Mapping[str, Any]) -> str | None:
+    """When the settings were so, where they are not any more."""
+    undone = record["settings"] and record["verdict"] == "rolled_back"
+    return "as they were under load, before the host went back" if undone else None
 
 
 def can_be_undone(record: Mapping[str, Any]) -> bool:
@@ -281,7 +289,7 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
     if journal and not journal.get("not_read"):
         text += ", "
         if journal.get("reloads") or (journal.get("loads") or 0) > 1:
-            text += f"{journal['reloads']} reloads of models ({journal['reloads_per_turn']:.1f} a turn), "
+            text += f"{journal['reloads']} reloads of models ({journal['reloads_per_turn']:.1f} for each request), "
         text += f"{journal['reloads_beyond_plan']} reloads beyond plan"
         context = (record.get("effects") or {}).get("num_ctx")
         if journal.get("longest_prompt") and context:
@@ -335,6 +343,11 @@ def _parts_text(gpu: Mapping[str, Any]) -> str | None:
     if not gpu.get("parts"):
         return None
     return f"GPU {gpu['index']} {when(gpu)}: {parts.text(gpu['total_mib'], gpu['parts'])}"
+
+
+def _ignored_text(gpu: Mapping[str, Any]) -> str:
+    """A GPU that counts neither for the threshold nor for the verdict, as it was read beside the others."""
+    return _parts_text(gpu) or f"GPU {gpu['index']}: {gpu.get('error') or gpu.get('name') or 'not read'}"
 
 
 def when(gpu: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ def judge_load(
         reasons.append(str(load.get("msg") or "the load test failed"))
         threshold, peak = declared["profile"]["max_used_mib"], load.get("peak_used_mib")
         if threshold is not None and peak is not None and peak > threshold:
-            reasons += holders(load)
+            reasons += holders(load, parts.known([before, after], load.get("processes") or []))
     elif figures.get("failed"):
         reasons.append(f"{figures['failed']} of {figures['requests']} requests failed")
     if failures:
@@ -124,14 +124,10 @@ def _unfilled(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> list[st
     return [doubt for doubt in doubts if doubt]
 
 
-def holders(load: Mapping[str, Any]) -> list[str]:
-    """Who held memory during a load, each at its most."""
+def holders(load: Mapping[str, Any], owners: parts.Known) -> list[str]:
+    """Who held memory during a load, each at its most, by the names of the rows of memory."""
     found = sorted(load.get("processes") or [], key=lambda process: -(process["peak_mib"] or 0))
-    shown = [
-        f"{process['name'] or 'process ' + str(process['pid'])} {process['peak_mib']}"
-        for process in found
-        if process["peak_mib"]
-    ]
+    shown = [f"{parts.name_of(process, owners)} {process['peak_mib']}" for process in found if process["peak_mib"]]
     return [f"who held it, each at its most, in MiB: {', '.join(shown)}"] if shown else []
 
 

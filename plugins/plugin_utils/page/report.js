@@ -134,7 +134,10 @@ function article(host) {
     ...[
       section("Faults", host.faults.length && table(["Severity", "From", "", "Message"], host.faults.map(faultRow))),
       section(`Changed since ${moment(host.since) || "the last run"}`, host.changes.length && table(["What", "Before", "Now"], host.changes.map(changeRow))),
-      section("Settings", host.settings.length && table(["State", "Setting", "Effect", "Read by"], host.settings.map(settingRow))),
+      section(
+        ["Settings", ...(host.settings_when ? [host.settings_when] : [])].join(" "),
+        host.settings.length && table(["State", "Setting", "Effect", "Read by"], host.settings.map((setting) => settingRow(setting, host.settings_when))),
+      ),
       section("Notes", host.notes.length && element("ul", { class: "notes" }, ...host.notes.map((note) => element("li", {}, note)))),
       section("What was measured", list),
     ].filter(Boolean),
@@ -164,10 +167,11 @@ function changeRow(change) {
   return cells(change.what, change.before ?? element("span", { class: "quiet" }, "not set"), change.now ?? element("span", { class: "quiet" }, "not set any more"));
 }
 
-function settingRow(setting) {
+function settingRow(setting, past) {
+  const kind = past ? "idle" : STATES[setting.state] || "doubt";
   const readBy = setting.set_by === "collection" ? `${setting.read_by}; set by this collection, not by the profile` : setting.read_by;
   return cells(
-    element("span", { class: `state ${STATES[setting.state] || "doubt"}` }, setting.state),
+    element("span", { class: `state ${kind}` }, setting.state),
     element("code", {}, `${setting.name}=${setting.wanted}`),
     setting.source ? `${setting.effect}; ${setting.source}` : setting.effect,
     element("span", { class: "quiet" }, readBy),

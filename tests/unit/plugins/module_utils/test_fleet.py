@@ -64,6 +64,7 @@ def test_texts_from_hosts_are_cut_and_made_printable():
 def test_the_row_of_a_host_that_passed():
     row = _fleet.row(of("pass"), UNDO)
     assert (row["peak"], row["threshold"], row["headroom"], row["card"]) == (11690, 12288, 598, 16380)
+    assert row["settings_when"] is None
     assert row["undo"] == "ansible-playbook selo.gpu_memory.rollback --limit gpu01"
     assert row["faults"] == []
     assert dict(row["facts"])["ollama"] == "0.32.15"
@@ -73,6 +74,7 @@ def test_the_row_of_a_host_that_passed():
 def test_the_row_of_a_host_that_was_put_back():
     row = _fleet.row(of("rolled_back"), UNDO)
     assert row["undo"] is None
+    assert row["settings_when"] == "as they were under load, before the host went back"
     assert dict(row["facts"])["put back"] == "generation 0001"
     often = {fault["text"]: fault["count"] for fault in row["faults"]}
     assert often["alloc_tensor_range: failed to allocate CUDA0 buffer of size 2147483648"] == 3
@@ -107,6 +109,13 @@ def test_the_bars_add_up():
     assert gpu["label"] == "GPU 0 at 8.1 s"
     assert sum(part["mib"] for part in gpu["parts"]) == 16380
     assert [part["kind"] for part in gpu["parts"]] == ["ollama", "backend", "others", "free"]
+
+
+def test_what_is_reserved_is_drawn_last_so_that_only_what_is_used_reaches_the_threshold():
+    sizes = {"ollama": 9054, "reserved": 300, "not attributed": 100, "free": 6926}
+    whole = [{"what": what, "name": what, "mib": mib} for what, mib in sizes.items()]
+    bar = _fleet.bars(of("pass", gpus__0__parts=whole))[-1]
+    assert [part["kind"] for part in bar["parts"]] == ["ollama", "not attributed", "free", "reserved"]
 
 
 def test_memory_of_ollama_that_the_journal_does_not_tell_apart_is_in_the_bar():

@@ -9,6 +9,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     declared,
     env_file,
     gpu,
+    holder,
     journal,
     load,
     process,
@@ -75,7 +76,7 @@ def test_models_that_push_each_other_out_and_a_key_that_is_ours():
     said = _report.record("gpu01", declaration, "pass", [], load=the_load, after=after)
     assert (said["journal"]["reloads"], said["journal"]["reloads_per_turn"]) == (4, 1.33)
     text = _report.block(said)
-    assert "0 fatal lines in the journal, 4 reloads of models (1.3 a turn), 0 reloads beyond plan" in text
+    assert "0 fatal lines in the journal, 4 reloads of models (1.3 for each request), 0 reloads beyond plan" in text
     ours = "33 of 33 layers are on the GPU; set by this collection, not by the profile"
     assert f"in force   OLLAMA_NUM_GPU=40                      {ours}" in text
 
@@ -108,6 +109,15 @@ def test_the_block_of_a_host_that_was_put_back():
     assert text.startswith("gpu01  stable  ROLLED BACK   peak 13000 of 12288 MiB, headroom -712 (sampled")
     assert "  reason     GPU 0 used 13000 MiB\n" in text
     assert "undo" not in text  # it is undone
+    assert text.index("  settings   as they were under load, before the host went back\n") < text.index("  in force ")
+    assert "  settings  " not in _report.block(record())
+
+
+def test_a_gpu_that_is_ignored_has_a_row():
+    miner = holder(901, "miner", 500)
+    ignored = [gpu(1, used_mib=500, total_mib=8188, processes=[miner]), {**gpu(2), "memory": None, "error": "lost"}]
+    text = _report.block(record(after=read(nvml__ignored=ignored)))
+    assert "\n  ignored    GPU 1 now: 8188 MiB = miner 500 + free 7688\n  ignored    GPU 2: lost\n" in text
 
 
 def test_a_proof_that_holds_says_from_when_it_is():
@@ -301,7 +311,7 @@ def test_notes_of_a_host_that_is_as_it_was_are_counted():
 def test_reloads_are_told_also_where_there_were_none_of_several_models():
     one, other = ({**journal()["last_load"], "command": ["llama-server", "--model", name]} for name in "ab")
     said = _report.record("gpu01", declared(), "pass", [], load=load(), after=read(ollama__journal__loads=[one, other]))
-    assert "0 reloads of models (0.0 a turn)" in _report.block(said)
+    assert "0 reloads of models (0.0 for each request)" in _report.block(said)
 
 
 def test_names_from_a_host_do_not_steer_the_terminal():

@@ -881,10 +881,11 @@ def test_users_come_where_the_host_is_proven_or_as_it_was(verdict, kept, wanted)
 
 def test_a_breach_says_who_held_the_memory():
     processes = [process(), process("stranger", 4000), process("idle", None), process("Xorg", 800)]
+    processes.append(process("python3", 1836))  # the backend's pid
     over = load(breached=True, msg="15690 of at most 12288 MiB used", peak_used_mib=15690, processes=processes)
     verdict, reasons = judge(over)
     assert verdict == "fail"
-    assert "who held it, each at its most, in MiB: llama-server 9054, stranger 4000, Xorg 800" in reasons
+    assert "who held it, each at its most, in MiB: Ollama 9054, stranger 4000, backend 1836, Xorg 800" in reasons
     assert not any("who held it" in reason for reason in judge(load(breached=True, msg="3 requests failed"))[1])
 
 
