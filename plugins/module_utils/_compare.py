@@ -32,6 +32,7 @@ TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib"
 EVERYTHING = 999  # the guide's word for all layers
 CELLS = 256  # a context grows in steps of this
 LONGEST_CTX = 1 << 22  # where the model does not say
+NOTHING_FOR_BACKEND = "with nothing left for the backend, which is not measured yet"
 
 # The guide's comparison table in its own words, row by row.
 GUIDE_ROWS = (
@@ -485,7 +486,8 @@ def _fit_warnings(column: Mapping[str, Any]) -> list[str]:
                 cures.append(f"num_ctx {model['largest_num_ctx']}")
         cures = cures or ["lower num_ctx, num_parallel or max_loaded_models, serve less, or free what others hold"]
         refused = ", so apply refuses it" if column["refused"] and column["max_used_mib"] is not None else ""
-        return [f"{-column['headroom_mib']} MiB more than {of}{refused}; would fit: {' or '.join(cures)}"]
+        backend = f" {NOTHING_FOR_BACKEND}" if column["backend_mib"] is None else ""
+        return [f"{-column['headroom_mib']} MiB more than {of}{refused}; would fit{backend}: {' or '.join(cures)}"]
     low, high = column["ollama_band_mib"]
     if high - column["ollama_mib"] > column["headroom_mib"]:
         return [
@@ -521,6 +523,7 @@ def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, An
         return [
             f"only {asked} of {count} layers are on the GPU{found}{slower}; "
             f"{setting} {model['largest_num_gpu']} fits as well"
+            + (f", {NOTHING_FOR_BACKEND}" if column["backend_mib"] is None else "")
         ]
     if asked < count or asked == EVERYTHING:
         return []

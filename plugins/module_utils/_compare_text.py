@@ -116,23 +116,30 @@ def _comparison(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) 
 
 
 def _largest(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Each figure alone. Without the backend's share they are no settings to take, but what those are less than."""
+    unmeasured = [each["backend_mib"] is None for each in profiles]
     yield _row(
         "LARGEST THAT FITS",
-        [f"under {each['limit_mib']}{' - backend' if each['backend_mib'] is None else ''}" for each in profiles],
+        [f"under {each['limit_mib']}" + (", backend ?" if it else "") for each, it in zip(profiles, unmeasured)],
     )
-    models = [each["models"] for each in profiles]
-    of = "{largest_num_gpu} of {offloadable_layers}".format_map
-    yield from _by_model("num_gpu", plan["models"], [{one["name"]: of(one) for one in each} for each in models])
-    yield from _by_model(
-        "num_ctx", plan["models"], [{one["name"]: _largest_ctx(one) for one in each} for each in models]
-    )
+    for label, text in (("num_gpu", _largest_gpu), ("num_ctx", _largest_ctx)):
+        cells = [{one["name"]: text(one, it) for one in each["models"]} for each, it in zip(profiles, unmeasured)]
+        yield from _by_model(label, plan["models"], cells)
+    yield "  each figure alone: all else, and the other models that stay loaded, as the profile has them"
+    if any(unmeasured):
+        yield f"  backend ?: {_compare.NOTHING_FOR_BACKEND}, so what really fits is less"
 
 
-def _largest_ctx(model: Mapping[str, Any]) -> str:
+def _largest_gpu(model: Mapping[str, Any], at_most: bool) -> str:
+    return ("at most " if at_most else "") + f"{model['largest_num_gpu']} of {model['offloadable_layers']}"
+
+
+def _largest_ctx(model: Mapping[str, Any], at_most: bool) -> str:
     if model["largest_num_ctx"] is None:
         return "none fits"
     slots = model["num_parallel"]
-    return f"{model['largest_num_ctx']}" + (f" for each of {slots}" if slots > 1 else "")
+    found = ("at most " if at_most else "") + str(model["largest_num_ctx"])
+    return found + (f" for each of {slots}" if slots > 1 else "")
 
 
 def _layers(plan: Mapping[str, Any], name: str, profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal, _settings, _systemd
 from ansible_collections.selo.gpu_memory.plugins.module_utils._metrics import Metric, Sample
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus as gpu_choice
 
@@ -85,6 +85,8 @@ class Monitor:
         self._server_config: Mapping[str, str] | None = None
         self._load: Mapping[str, Any] | None = None
         self._layers: tuple[int, int] | None = None
+        self._held = self._in_run = False  # by a run; and whether the lines that come are of one
+        self._loaded_in_run = False
         self._samples: Counter[str] = Counter()
         self._breaches: Counter[str] = Counter()
         self.over: set[str] = set()  # the UUIDs of the GPUs that went over the threshold in this period
@@ -125,6 +127,11 @@ class Monitor:
         """The drop-in as it is on disk; None if there is none."""
         self._environment_on_disk = _systemd.parse_environment_directives(text or "")
 
+    def saw_lease(self, held: bool) -> None:
+        """Whether a run (apply, tune) holds the host now; to be said before the lines that have come since then."""
+        self._in_run = held or self._held
+        self._held = held
+
     def saw_past(self, lines: Iterable[tuple[float, str]]) -> None:
         """Lines from before the monitor ran: they tell what runs, and their failures are not counted."""
         self._learn(_journal.parse(lines))
@@ -158,12 +165,13 @@ class Monitor:
         for load in facts["loads"]:
             if load["command"]:
                 self._load, self._layers = load, None
+            self._loaded_in_run = self._in_run
             if load["offloaded"] is not None:
                 self._layers = load["offloaded"], load["offloadable"]
 
-    def acts(self, now: float, held: bool) -> bool:
-        """Whether the action is due: over the threshold for two periods, not too soon, and no apply holds the host."""
-        if self.config["action"] == "none" or held or self._breached_periods < BREACHED_PERIODS:
+    def acts(self, now: float) -> bool:
+        """Whether the action is due: over the threshold for two periods, not too soon, and no run holds the host."""
+        if self.config["action"] == "none" or self._held or self._breached_periods < BREACHED_PERIODS:
             return False
         since = None if self.last_action_at is None else now - self.last_action_at
         # An action in the future tells of a clock that was set back.
@@ -180,15 +188,25 @@ class Monitor:
         `NAME` of the drop-in: as it is on disk, and as the server says itself when it starts. `num_ctx`, `num_parallel`
         and `gpu_layers`: what the last load was sent, which may be less, as for an embedder, but not more; and of the
         layers to be on the GPU, all must be there. Only the log tells of loads: without it these are not there.
+
+        Nothing is judged while a run holds the host, nor afterwards what it has loaded: it tries what it likes, and has
+        judged it. A margin is void, and not judged, where the last load was sent its layers.
         """
+        if self._held:
+            return {}
         found = {}
+        sent = _journal.runner_settings(self._load["command"], self._load["sent"]) if self._load else {}
+        void = _settings.MARGINS if sent.get("num_gpu") is not None else frozenset()
         for name, wanted in self.config["environment"].items():
+            if name in void:
+                found[name] = False
+                continue
             effects = [(self._environment_on_disk or {}).get(name)]
             if self._server_config is not None and name in self._server_config:
                 effects.append(self._server_config[name])
             found[name] = any(effect != wanted for effect in effects)
         intent = self.config["intent"] if self._log_read else {}
-        sent = _journal.runner_settings(self._load["command"], self._load["sent"]) if self._load else {}
+        sent = {} if self._loaded_in_run else sent
         total, parallel = sent.get("num_ctx_total"), sent.get("num_parallel")
         if "num_ctx" in intent:
             found["num_ctx"] = total is not None and total > intent["num_ctx"] * intent.get("num_parallel", 1)
@@ -196,7 +214,7 @@ class Monitor:
             found["num_parallel"] = parallel is not None and parallel > intent["num_parallel"]
         if "gpu_layers" in intent:
             cap = sent.get("num_gpu")
-            on_gpu, layers = self._layers or (0, 0)
+            on_gpu, layers = (None if self._loaded_in_run else self._layers) or (0, 0)
             found["gpu_layers"] = (cap is not None and cap > intent["gpu_layers"]) or on_gpu < min(
                 layers, intent["gpu_layers"]
             )

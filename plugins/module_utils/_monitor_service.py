@@ -32,7 +32,7 @@ LONGEST_ROW = 1 << 20
 METRICS_FILE = "gpu_memory.prom"
 STATE_FILE = "last-action.json"
 RESTORE_REQUEST = "restore-wanted"
-RESTORE_TIMER = "/etc/systemd/system/gpu-memory-restore.timer"  # there while an apply holds the host
+RESTORE_TIMER = "/etc/systemd/system/gpu-memory-restore.timer"  # there while a run holds the host
 FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
 # A unit may have a journal of its own (LogNamespace=).
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--namespace=*", FIELDS)
@@ -265,6 +265,7 @@ class Service:
             if self._journal in ready:
                 self._journal.read()
                 if len(self._journal.lines) >= LINES_AT_ONCE:
+                    self._monitor.saw_lease(os.path.exists(RESTORE_TIMER))
                     self._monitor.saw_journal(self._journal.take(), self._journal.alive)
             if self._gpus and self._gpus in ready:
                 reading = self._receive(self._gpus)
@@ -296,13 +297,14 @@ class Service:
         self._monitor.saw_gpus(gpus)
         self._monitor.saw_drop_in(_text_of(self._config["drop_in"]))
         lines = self._journal.take()
+        self._monitor.saw_lease(os.path.exists(RESTORE_TIMER))
         self._monitor.saw_journal(lines, self._journal.alive)
         self._monitor.saw_writer(self._writer.runs())
         # journalctl does not see a namespace that began after it did.
         of_systemd = any(text.startswith(_journal.BY_SYSTEMD) for _unused, text in lines)
         self._looks_again = (self._looks_again or of_systemd) and not self._monitor.log_read
         self._say("log", "" if self._monitor.log_read else NOT_READ)
-        if self._monitor.acts(time.time(), held=os.path.exists(RESTORE_TIMER)):
+        if self._monitor.acts(time.time()):
             self._act()
         for gpu in gpus:
             self._say_of(gpu)
@@ -324,7 +326,7 @@ class Service:
         """Say what is new, and that it is over; the journal gets one line for a change, not one a period."""
         said = self._said.get(about, "")
         if bool(text) != bool(said):
-            _say(text or f"over: {said}")
+            _say(text or f"ended: {said}")
             self._said[about] = text
 
     def _act(self) -> None:

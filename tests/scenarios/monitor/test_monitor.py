@@ -191,7 +191,7 @@ def test_it_says_each_thing_once_in_its_journal(host: Any) -> None:
     said = host.check_output(f"journalctl --unit {monitor.UNIT} --output cat --no-pager --identifier python3")
     assert said.count("action on a breach: unload") == 1
     assert len(re.findall(r"^GPU 0: \d+ of at most 12288 MiB used$", said, re.MULTILINE)) == 2
-    assert len(re.findall(r"^over: GPU 0: ", said, re.MULTILINE)) == 2
+    assert len(re.findall(r"^ended: GPU 0: ", said, re.MULTILINE)) == 2
 
 
 def test_a_gpu_that_is_lost_is_told_and_comes_back(host: Any) -> None:

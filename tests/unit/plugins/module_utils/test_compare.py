@@ -137,7 +137,8 @@ def test_the_largest_settings_fit_and_the_next_ones_do_not() -> None:
     assert total(num_ctx=model["largest_num_ctx"]) <= room < total(num_ctx=model["largest_num_ctx"] + 256)
     assert stable["refused"]
     assert stable["warnings"][0] == (
-        "854 MiB more than max_used_mib 9000, so apply refuses it; would fit: "
+        "854 MiB more than max_used_mib 9000, so apply refuses it; would fit with nothing left for the backend, "
+        "which is not measured yet: "
         f"gpu_layers 29 (about {100 - model['layer_table'][29]['speed_percent']} % slower) or num_ctx "
         f"{model['largest_num_ctx']}"
     )
@@ -201,7 +202,8 @@ def test_a_key_that_the_profile_leaves_alone_is_named() -> None:
     assert row(planned, "GPU layers", "own")[1] == "1 of 33"
     assert (
         "only 1 of 33 layers are on the GPU, as OLLAMA_NUM_GPU=1 on this host says, which the profile does not set: "
-        "about 78 % slower; env.OLLAMA_NUM_GPU 33 fits as well"
+        "about 78 % slower; env.OLLAMA_NUM_GPU 33 fits as well, "
+        "with nothing left for the backend, which is not measured yet"
     ) in profile(planned, "own")["warnings"]
 
 

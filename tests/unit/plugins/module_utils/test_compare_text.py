@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare, _compare_text
 from ansible_collections.selo.gpu_memory.tests.unit import builders
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_compare import host, plan
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_compare import host, plan, proof
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_predict import MODEL, SMALL
 
 
@@ -34,6 +34,16 @@ def test_the_budget_adds_up_before_the_readers_eyes() -> None:
     assert cells(planned, "threshold") == ["16380 (none: the card)", "12288", "10240"]
     assert cells(planned, "headroom")[1] == "2434 left for the backend"
     assert cells(planned, "margin left by Ollama") == ["-", "4092 void", "6140 void"]
+
+
+def test_the_largest_that_fits_says_where_the_backend_has_no_room_in_it() -> None:
+    planned = plan(host(state__proof=proof(1836)))
+    text = "\n".join(lines(planned))
+    assert cells(planned, "LARGEST") == ["under 16380, backend ?", "under 12288", "under 10240, backend ?"]
+    assert [cell.startswith("at most ") for cell in cells(planned, "num_ctx")] == [True, False, True]
+    assert [cell.startswith("at most ") for cell in cells(planned, "num_gpu")] == [True, False, True]
+    assert "with nothing left for the backend, which is not measured yet, so what really fits is less" in text
+    assert "backend ?" not in "\n".join(lines(plan(backend="none")))
 
 
 def test_the_guides_table_has_its_words_and_the_truth() -> None:

@@ -75,21 +75,23 @@ def test_a_peak_within_a_period_is_a_breach_but_no_reason_to_act() -> None:
         watched.saw_gpus([gpu(9000, peak_mib=13000)])
     assert value(watched, "over_threshold") == 1
     assert value(watched, "breaches_total") == 1, "one breach that lasts is counted once"
-    assert not watched.acts(1000.0, held=False)
+    assert not watched.acts(1000.0)
 
 
 def test_it_acts_after_two_periods_over_the_threshold_and_not_again_within_the_interval() -> None:
     watched = monitor()
     watched.saw_gpus([gpu(13000)])
-    assert not watched.acts(1000.0, held=False)
+    assert not watched.acts(1000.0)
     watched.saw_gpus([gpu(13000)])
-    assert not watched.acts(1000.0, held=True), "an apply holds the host"
-    assert watched.acts(1000.0, held=False)
+    watched.saw_lease(held=True)
+    assert not watched.acts(1000.0), "a run holds the host"
+    watched.saw_lease(held=False)
+    assert watched.acts(1000.0)
     watched.acted(1000.0, worked=False)
     watched.saw_gpus([gpu(13000)])
-    assert not watched.acts(1000.0 + 3599, held=False)
-    assert watched.acts(1000.0 + 3600, held=False)
-    assert watched.acts(500.0, held=False), "a clock that was set back must not stop it for years"
+    assert not watched.acts(1000.0 + 3599)
+    assert watched.acts(1000.0 + 3600)
+    assert watched.acts(500.0), "a clock that was set back must not stop it for years"
     assert (value(watched, "actions_total"), value(watched, "action_failures_total")) == (1, 1)
     assert value(watched, "action_last_timestamp_seconds") == 1000.0
 
@@ -98,7 +100,7 @@ def test_what_was_done_before_a_restart_still_counts() -> None:
     watched = Monitor(CONFIG, last_action_at=990.0)
     for _unused in range(2):
         watched.saw_gpus([gpu(13000)])
-    assert not watched.acts(1000.0, held=False)
+    assert not watched.acts(1000.0)
 
 
 def test_without_action_or_threshold_it_never_acts() -> None:
@@ -106,7 +108,7 @@ def test_without_action_or_threshold_it_never_acts() -> None:
         watched = monitor(**config)
         for _unused in range(3):
             watched.saw_gpus([gpu(16000)])
-        assert not watched.acts(1000.0, held=False)
+        assert not watched.acts(1000.0)
     assert value(watched, "threshold_bytes") is None and value(watched, "over_threshold") is None
 
 
@@ -159,6 +161,33 @@ def test_a_drop_in_that_was_changed_or_lost_is_drift_before_any_restart() -> Non
     assert watched.drift()["OLLAMA_NUM_PARALLEL"] and not watched.drift()["LLAMA_ARG_FIT_TARGET"]
     watched.saw_drop_in(None)
     assert watched.drift()["LLAMA_ARG_FIT_TARGET"]
+
+
+def test_a_run_that_holds_the_host_tries_what_it_likes_and_is_no_drift() -> None:
+    watched = monitor()
+    watched.saw_lease(held=True)
+    watched.saw_drop_in(None)
+    see(watched, START.format(total=16384, parallel=2, cap=20), "offloaded 20/33 layers to GPU")
+    assert watched.drift() == {} and value(watched, "drift", setting="gpu_layers") is None
+    watched.saw_drop_in(_systemd.render_dropin(ENVIRONMENT))
+    watched.saw_lease(held=False)
+    # The last of what it loaded is logged with what comes when it has just let go.
+    see(watched, START.format(total=16384, parallel=2, cap=10), "offloaded 10/33 layers to GPU")
+    watched.saw_lease(held=False)
+    see(watched)
+    assert watched.drift() == dict.fromkeys([*ENVIRONMENT, "num_ctx", "num_parallel", "gpu_layers"], False)
+    assert value(watched, "model_gpu_layers") == 10
+    see(watched, START.format(total=16384, parallel=2, cap=20), "offloaded 20/33 layers to GPU")
+    assert {name for name, found in watched.drift().items() if found} == {"num_ctx", "gpu_layers"}
+
+
+def test_a_margin_that_requests_make_void_is_no_drift() -> None:
+    watched = monitor()
+    watched.saw_drop_in(_systemd.render_dropin({**ENVIRONMENT, "LLAMA_ARG_FIT_TARGET": "1"}))
+    see(watched, START.format(total=8192, parallel=2, cap=-1))
+    assert watched.drift()["LLAMA_ARG_FIT_TARGET"]
+    see(watched, START.format(total=8192, parallel=2, cap=40))
+    assert not any(watched.drift().values())
 
 
 def test_a_new_start_of_the_server_forgets_the_loads_before_it() -> None:
@@ -243,7 +272,7 @@ def test_a_gpu_that_does_not_count_moves_nothing_and_blinds_nobody() -> None:
     watched = monitor(gpus=["GPU-0"])
     for _unused in range(3):
         watched.saw_gpus([gpu(100), gpu(16000, **SECOND), {**SECOND, "uuid": None, "samples": 0, "error": "lost"}])
-    assert not watched.acts(1000.0, held=False) and value(watched, "nvml_up") == 1
+    assert not watched.acts(1000.0) and value(watched, "nvml_up") == 1
 
 
 def test_names_of_processes_make_no_series_without_end() -> None:
