@@ -75,7 +75,8 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         return {"name": name, "error": "systemctl show failed; is systemd the init system here?"}
     properties = _systemd.parse_show(text)
     environment = properties.get("Environment") or {}
-    files = [properties.get("FragmentPath") or "", *(properties.get("DropInPaths") or "").split()]
+    drop_ins = unit_files.drop_in_paths(name, properties)
+    files = [properties.get("FragmentPath") or "", *drop_ins]
     environment_files = unit_files.environment_files(properties)
     return {
         "name": name,
@@ -87,7 +88,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         "main_pid": int(properties.get("MainPID") or 0),
         "active_enter_timestamp": properties.get("ActiveEnterTimestamp") or None,
         "fragment_path": properties.get("FragmentPath") or None,
-        "drop_in_paths": (properties.get("DropInPaths") or "").split(),
+        "drop_in_paths": drop_ins,
         "environment_files": [
             {"path": path, "environment": unit_files.values_in(path, names)} for path in environment_files
         ],
@@ -231,7 +232,7 @@ def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
 
     Of each those of its variables that may be shown; of what ours alone sets the names.
     """
-    own_path = f"/etc/systemd/system/{unit['name']}.d/{own_name}"
+    own_path = f"{unit_files.UNITS}/{unit['name']}.d/{own_name}"
     own: dict[str, Any] = {**read_file(own_path), "environment": _unit_file(own_path, _settings.SHOWN)["environment"]}
     others = [
         {"path": path, "environment": _unit_file(path, _settings.SHOWN)["environment"]}

@@ -120,7 +120,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _settings,
     _systemd,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root, unit_files  # noqa: E402
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*\.conf")
@@ -212,6 +212,7 @@ def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     if changed and present:
         verified, output = verify(params["unit"], params["name"], text, params["directory"])
     if changed:
+        unit_files.check_links(directory)
         _atomic.check(path if os.path.isdir(directory) else directory)
         if not check_mode:
             _put(path, after)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Collection, Iterable
+import stat
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic, _command, _dotenv, _systemd
@@ -20,6 +21,18 @@ IMMUTABLE = (
     "services.ollama.environmentVariables). In /run/systemd/system they would be lost at the next boot"
 )
 MOST_FILES = 200  # that one pattern of EnvironmentFile= is followed to
+MOST_LINKS = 40
+
+
+def drop_in_paths(name: str, properties: Any, directory: str = UNITS) -> list[str]:
+    """The drop-ins that systemd has in memory of a unit, each where its owner has put it.
+
+    systemd names the directory that a link leads to (`/etc/systemd/system/ollama.service.d` of one's dotfiles).
+    """
+    own = os.path.join(directory, f"{name}.d")
+    leads_to = os.path.realpath(own)
+    found = map(os.path.split, (properties.get("DropInPaths") or "").split())
+    return [os.path.join(own if os.path.realpath(place) == leads_to else place, file) for place, file in found]
 
 
 def environment_files(properties: Any) -> list[str]:
@@ -43,10 +56,11 @@ def missing_files(properties: Any) -> list[str]:
 def refusals(drop_in: str) -> list[str]:
     """Why what an apply needs could not be written here: a drop-in, and the units of the restore timer."""
     units = os.path.dirname(os.path.dirname(drop_in))
-    places = [drop_in] if os.path.isdir(os.path.dirname(drop_in)) else []
+    places = [drop_in] if os.path.lexists(os.path.dirname(drop_in)) else []
     found = []
     for path in [*places, os.path.join(units, "gpu-memory-restore.timer")]:
         try:
+            check_links(os.path.dirname(path))
             _atomic.check(path)
         except _atomic.CannotWrite as problem:
             if os.path.isdir(units) and os.statvfs(units).f_flag & os.ST_RDONLY:
@@ -55,11 +69,51 @@ def refusals(drop_in: str) -> list[str]:
     return found
 
 
+def check_links(directory: str) -> None:
+    """CannotWrite where the links to a directory are of somebody who could lead root elsewhere, or lead nowhere."""
+    if os.path.realpath(directory) == directory:
+        return
+    for path in _on_the_way(directory):
+        try:
+            status = os.lstat(path)
+        except OSError as problem:
+            if not os.path.islink(directory):
+                return  # it is yet to be created
+            raise _atomic.CannotWrite(
+                f"{directory} is a link to a directory that is not there ({path}: {problem.strerror}); create that, or "
+                "take the link away"
+            ) from problem
+        linked = stat.S_ISLNK(status.st_mode)
+        free_for_all = not linked and status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in {0, os.geteuid()} or free_for_all:
+            who = "others than its owner may write to it" if free_for_all else f"it belongs to uid {status.st_uid}"
+            raise _atomic.CannotWrite(
+                f"{directory} leads through {path}, and {who}, who could lead root elsewhere; make {directory} a "
+                f"directory of root's with copies of its files, or give {path} to root alone (chown root, chmod go-w)"
+            )
+
+
+def _on_the_way(path: str) -> Iterator[str]:
+    """Every directory and link that a path leads through, links followed; the last one is where it ends."""
+    at, ahead, links = "/", path.split("/")[::-1], 0
+    yield at
+    while ahead and links <= MOST_LINKS:
+        name = ahead.pop()
+        if name in ("", "."):
+            continue
+        at = os.path.normpath(os.path.join(at, name))
+        yield at
+        if os.path.islink(at):
+            links += 1
+            ahead += os.readlink(at).split("/")[::-1]
+            at = "/" if os.readlink(at).startswith("/") else os.path.dirname(at)
+
+
 def read(name: str, directory: str = UNITS) -> dict[str, Any]:
     """A unit as `core.unit_environment` judges it. `directory`: where its own drop-ins are kept."""
     show = ["systemctl", "show", name, "--property", PROPERTIES]
     properties = _systemd.parse_show(_command.run(show).stdout.decode(errors="replace"))
-    drop_ins = (properties.get("DropInPaths") or "").split()
+    drop_ins = drop_in_paths(name, properties, directory)
     own = [path for path in _drop_ins_in(os.path.join(directory, f"{name}.d")) if _is_ours(path)]
     fragment = properties.get("FragmentPath") or None
     sources = [source("unit", fragment)] if fragment else []

@@ -220,6 +220,29 @@ ROWS: list[Found] = [
         (f"{DROP_INS}/zzz-site.conf", PARALLEL_1, TAKE_OUT),
         UNIT_PAGE,
     ),
+    *(
+        Found(
+            f"drop_ins_are_in_a_linked_directory{of}",
+            f"{drop_in('Environment=OLLAMA_DEBUG=1', directory='/opt/site/ollama.service.d')}; {own}\n"
+            f"ln -s /opt/site/ollama.service.d {DROP_INS}; {RELOAD}; systemctl restart ollama",
+            verdict,
+            says,
+            "https://www.gnu.org/software/stow/manual/stow.html",
+            suite=suite,
+        )
+        for of, own, verdict, says, suite in (
+            ("", ":", "pass", (), "bookworm"),
+            ("_of_debian_11", ":", "pass", (), "bullseye"),
+            ("_of_a_user", "chown ollama /opt/site", "refused", (DROP_INS, "/opt/site", "chown root"), "bookworm"),
+        )
+    ),
+    Found(
+        "directory_of_units_is_a_link",
+        f"mv {UNITS} /opt/units; ln -s /opt/units {UNITS}; {drop_in('Environment=OLLAMA_DEBUG=1')}; {RELOAD}",
+        "pass",
+        (),
+        UNIT_PAGE,
+    ),
     Found(
         "drop_in_for_all_services_wins",
         f"{drop_in(f'Environment={PARALLEL_1}', name='zzz-site.conf', directory=f'{UNITS}/service.d')}; {RELOAD}",

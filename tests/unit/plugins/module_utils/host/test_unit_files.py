@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic, _command, _systemd
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import unit_environment
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files
 
@@ -46,6 +48,72 @@ def test_a_drop_in_of_ours_is_known_by_its_first_line(
     assert [source["path"] for source in unit["sources"] if source["environment"]] == [str(others), str(ours)]
     assert unit_environment.must_be_read_again(unit) is not listed
     assert bool(unit_environment.not_in_memory(unit)) is not listed
+
+
+@pytest.mark.parametrize("linked", ["ollama.service.d", "."])
+def test_drop_ins_that_systemd_names_by_the_directory_a_link_leads_to(
+    linked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, units = tmp_path / "real", tmp_path / "units"
+    real.mkdir()
+    if linked == ".":
+        units.symlink_to(real)
+        (real / "ollama.service.d").mkdir()
+        leads_to = real / "ollama.service.d"
+    else:
+        units.mkdir()
+        (units / linked).symlink_to(real)
+        leads_to = real
+    ours = units / "ollama.service.d" / "zz-gpu-memory.conf"
+    ours.write_text(_systemd.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}))
+    text = f"LoadState=loaded\nDropInPaths={leads_to}/zz-gpu-memory.conf\nEnvironment=OLLAMA_NUM_PARALLEL=2\n"
+    monkeypatch.setattr(_command, "run", lambda *_rest: _command.Done(0, text.encode(), b""))
+    unit = unit_files.read("ollama.service", str(units))
+    assert unit["drop_in_paths"] == unit["own"] == [str(ours)]
+    assert not unit_environment.must_be_read_again(unit)
+    assert unit_environment.not_in_memory(unit) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("", ""),
+        ("absent", "not there"),
+        ("chmod", "others than its owner may write"),
+        ("chown", "belongs to uid 1234"),
+        ("lchown", "belongs to uid 1234"),
+        ("via", "belongs to uid 1234"),
+    ],
+)
+def test_root_follows_a_link_to_a_directory_only_where_nobody_else_can_move_it(
+    change: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, via, link = tmp_path / "site" / "ollama.service.d", tmp_path / "via", tmp_path / "ollama.service.d"
+    place.mkdir(parents=True)
+    via.symlink_to("site")
+    link.symlink_to("via/ollama.service.d")
+    if change == "absent":
+        place.rmdir()
+    if change == "chmod":
+        place.parent.chmod(0o775)
+    owned = {"chown": place.parent, "lchown": link, "via": via}.get(change)
+    lstat = os.lstat
+
+    def owned_by_a_user(path: str) -> os.stat_result:
+        status = lstat(path)
+        return os.stat_result((*status[:4], 1234, *status[5:10])) if str(path) == str(owned) else status
+
+    monkeypatch.setattr(unit_files.os, "lstat", owned_by_a_user)
+    refusals = unit_files.refusals(str(link / "zz-gpu-memory.conf"))
+    assert [says in text for text in refusals] == ([True] if says else [])
+    with pytest.raises(_atomic.CannotWrite, match=says) if says else contextlib.nullcontext():
+        unit_files.check_links(str(link))
+
+
+def test_a_drop_in_directory_that_is_yet_to_be_created_below_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "units").symlink_to("real")
+    unit_files.check_links(str(tmp_path / "units" / "ollama.service.d"))
 
 
 def test_what_only_a_drop_in_sets_is_told_with_its_writer(tmp_path: Path) -> None:
