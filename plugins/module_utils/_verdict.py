@@ -289,7 +289,7 @@ def conclude(
     `kept`: whether a generation was kept, that is whether writing may have begun.
     """
     if not gate["open"]:
-        return "untouched", [gate["reason"]], True
+        return "untouched", [gate["reason"]], False
     if decision and decision.get("problems"):
         return "refused", list(decision["problems"]), False
     if judged and "verdict" not in judged:  # the judging itself failed

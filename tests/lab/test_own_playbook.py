@@ -161,6 +161,15 @@ def test_a_bad_first_batch_leaves_the_next_one_untouched(fleet: Fleet, allowed: 
     done = fleet.run(batches, arguments=limit)
     assert done.status == 0  # ignored
     assert done.records[GOOD]["verdict"] == ("pass" if allowed else "untouched")
+    assert (done.recap(BAD, "ignored"), done.recap(GOOD, "ignored")) == (1, 0 if allowed else 1)
+
+
+def test_users_are_not_let_in_where_a_closed_gate_left_the_host_untouched(fleet: Fleet) -> None:
+    told = {"ansible.builtin.debug": {"msg": "rescued {{ inventory_hostname }}: {{ gpu_memory_result.reason }}"}}
+    block = {"name": "Try", "block": [role(), LET_IN], "rescue": [told]}
+    done = fleet.run(play(block, hosts=f"{BAD},{GOOD}", serial=1))
+    assert not done.let_in(BAD) and not done.let_in(GOOD)
+    assert f"rescued {GOOD}: wave 1 closed the gate: {BAD} refused" in done.output
 
 
 def test_rescue_around_the_role_has_the_result(fleet: Fleet) -> None:

@@ -70,10 +70,10 @@ def test_the_end_of_a_run_that_passed_is_recorded(act: Act, tmp_path: Path, chec
         assert again["previous"]["at"] == record["at"]
 
 
-def test_a_closed_gate_leaves_a_host_untouched_and_well(act: Act, tmp_path: Path) -> None:
+def test_a_host_that_a_closed_gate_left_untouched_is_not_well(act: Act, tmp_path: Path) -> None:
     gate = {"open": False, "wave": 2, "reason": "wave 1 closed the gate: gpu00 fail"}
     result = judge(act, given(tmp_path, "end", gate=gate, load={"skipped": True}, kept={"skipped": True}))
-    assert (result["verdict"], result["ok"], result["reason"]) == ("untouched", True, gate["reason"])
+    assert (result["verdict"], result["ok"], result["reason"]) == ("untouched", False, gate["reason"])
     assert result["peak_used_mib"] is None
 
 

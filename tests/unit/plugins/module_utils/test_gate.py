@@ -23,11 +23,9 @@ def test_a_bad_host_closes_the_gate_and_is_named():
     assert gate == {"open": False, "wave": 2, "reason": "wave 1 closed the gate: gpu01 rolled_back"}
 
 
-def test_a_closed_gate_stays_closed_though_untouched_hosts_are_ok():
-    untouched = {"wave": 2, "verdict": "untouched", "ok": True}
-    gate = _gate.judge({"a": ended(1, "fail"), "b": untouched}, 0)
-    assert not gate["open"]
-    assert gate["wave"] == 3
+def test_a_closed_gate_stays_closed_and_names_whom_it_was_closed_by():
+    gate = _gate.judge({"a": ended(1, "fail"), "b": ended(2, "untouched")}, 0)
+    assert gate == {"open": False, "wave": 3, "reason": "wave 1 closed the gate: a fail"}
 
 
 def test_many_bad_hosts_are_counted():

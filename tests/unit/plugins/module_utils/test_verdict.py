@@ -733,7 +733,7 @@ def conclude(gate=None, decision=None, judged=None, failure=None, restored=None,
 @pytest.mark.parametrize(
     "given, wanted",
     [
-        ({"gate": CLOSED}, ("untouched", ["wave 1 closed the gate: a fail"], True)),
+        ({"gate": CLOSED}, ("untouched", ["wave 1 closed the gate: a fail"], False)),
         ({"decision": {"problems": ["a", "b"]}, "failure": BROKEN}, ("refused", ["a", "b"], False)),
         ({"judged": PASS}, ("pass", [], True)),
         ({"judged": PASS, "kept": True}, ("pass", [], True)),
