@@ -85,7 +85,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         found = read["ollama"].get("gpu_containers") or []
         notes += [containers.reload_note(found)] if found else []
     if deploys:
-        notes += start_notes(declared, read)
+        notes += [] if problems else start_notes(declared, read)
         notes += [] if _taken_over(declared, own, environment) else taken_over_notes(own)
     notes += _sizes.note(as_declared, declared)
     notes += _predict.other_ollamas(read)

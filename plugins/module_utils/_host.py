@@ -16,7 +16,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import Cloc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files
 
 UNIT_PROPERTIES = (
-    "LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,"
+    "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,"
     "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,InactiveExitTimestamp"
 )
 
@@ -103,7 +103,8 @@ class LinuxHost(SystemClock):
         return status, f"answered {status}"
 
     def journal(self, unit: str, since: float) -> list[str]:
-        arguments = ["--unit", unit, "--since", f"@{since:.6f}", "--output=cat", "--lines=500"]
+        known_as = self.show(unit).get("Id") or unit  # the journal knows no alias
+        arguments = ["--unit", known_as, "--since", f"@{since:.6f}", "--output=cat", "--lines=500"]
         lines = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)[1].splitlines()
         if self._show_secrets:
             return lines

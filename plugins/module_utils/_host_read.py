@@ -67,12 +67,13 @@ def read_host() -> dict[str, Any]:
 def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
     """A unit as systemd has merged it, and what each of its files says: `sources`, in the order in which they apply.
 
+    `id`: what the journal knows it by, which is another name where `name` is an alias.
     Of all environments only what may be shown is read: settings of GPU memory, and `keys`.
     """
     names = _settings.SHOWN | set(keys)
     status, text = run(["systemctl", "show", name, "--property", UNIT_PROPERTIES])
     if status != 0:
-        return {"name": name, "error": "systemctl show failed; is systemd the init system here?"}
+        return {"name": name, "id": name, "error": "systemctl show failed; is systemd the init system here?"}
     properties = _systemd.parse_show(text)
     environment = properties.get("Environment") or {}
     drop_ins = unit_files.drop_in_paths(name, properties)
@@ -80,6 +81,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
     environment_files = unit_files.environment_files(properties)
     return {
         "name": name,
+        "id": properties.get("Id") or name,
         "error": None,
         "load_state": properties.get("LoadState"),
         "active_state": properties.get("ActiveState"),

@@ -206,8 +206,9 @@ def _next(
 ) -> str:
     if state == WELL:
         return "nothing"
-    if state == DOWN:
-        look = f"on the host: journalctl -u {declared['ollama']['unit']} -n 50"
+    unit = read["ollama"]["unit"]
+    if state == DOWN and unit.get("load_state", "loaded") == "loaded":
+        look = f"on the host: journalctl -u {unit.get('id', unit['name'])} -n 50"
         back = f"; or back to what ran before: {run('selo.gpu_memory.rollback')}"
         return look + (back if read["state"].get("previous") else "")
     if state == HELD:

@@ -192,10 +192,11 @@ def chosen_gpus(wanted: dict[str, Any], nvml: dict[str, Any]) -> dict[str, Any]:
 
 def configuration(wanted: dict[str, Any], units: str, counting: list[str]) -> dict[str, Any]:
     """The monitor's configuration, from the module's arguments and the UUIDs of the GPUs that count."""
+    unit = _host_read.read_unit(wanted["ollama"]["unit"])["id"]  # the journal knows no alias
     names = ("profile", "max_used_mib", "period_s", "action", "action_interval_s", "textfile_dir")
     return {
         **{name: wanted[name] for name in names},
-        "ollama": {"unit": wanted["ollama"]["unit"], "url": wanted["ollama"]["url"].rstrip("/")},
+        "ollama": {"unit": unit, "url": wanted["ollama"]["url"].rstrip("/")},
         "gpus": counting,
         "gpus_named": bool(wanted["gpus"]),
         "drop_in": f"{units}/{wanted['ollama']['unit']}.d/{wanted['drop_in']}",

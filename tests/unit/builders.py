@@ -170,6 +170,7 @@ def read(**changes: Any) -> dict[str, Any]:
         "ollama": {
             "unit": {
                 "name": "ollama.service",
+                "id": "ollama.service",
                 "error": None,
                 "load_state": "loaded",
                 "active_state": "active",

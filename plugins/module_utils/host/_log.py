@@ -24,7 +24,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server
 
 PROPERTIES = (
-    "ActiveState,ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogFilterPatterns,"
+    "Id,ActiveState,ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogFilterPatterns,"
     "LogRateLimitIntervalUSec,LogRateLimitBurst"
 )
 # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
@@ -58,6 +58,7 @@ def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.withou
     """
     _status, text = _host_read.run(["systemctl", "show", unit, "--property", PROPERTIES])
     properties = {name: str(value) for name, value in _systemd.parse_show(text).items()}
+    unit = properties.get("Id") or unit  # the journal knows no alias
     main = properties.get("MainPID", "")
     serving = server.server_of(
         {

@@ -194,6 +194,24 @@ ROWS: list[Found] = [
         UNIT_PAGE,
     ),
     Found(
+        "unit_is_named_by_its_alias",
+        f"systemctl disable --now ollama; mv {UNITS}/ollama.service {UNITS}/llm-server.service\n"
+        f"printf 'Alias=ollama.service\\n' >> {UNITS}/llm-server.service; {RELOAD}; systemctl enable --now llm-server\n"
+        "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
+        "pass",
+        ("0 fatal lines in the journal", "the server config says 1"),
+        UNIT_PAGE,
+    ),
+    Found(
+        "unit_has_failed",
+        f"{drop_in('Restart=no')}; {RELOAD}; systemctl kill --signal=KILL ollama\n"
+        "until systemctl is-failed ollama; do sleep 0.1; done",
+        "refused",
+        ("start ollama.service", "gpu_memory_ollama.version"),
+        UNIT_PAGE,
+        hidden=("an apply starts it",),
+    ),
+    Found(
         "unit_is_transient",
         f"systemctl disable --now ollama; mv {UNITS}/ollama.service /opt/; {RELOAD}\n"
         "systemd-run --quiet --unit=ollama --uid=ollama /usr/local/bin/ollama serve\n"

@@ -253,6 +253,15 @@ def test_whoever_deploys_is_told_of_a_stopped_backend_that_an_apply_starts(state
     assert "is inactive" not in str(good(read())["notes"])
 
 
+def test_a_refused_apply_is_not_said_to_start_what_is_stopped():
+    stopped = {"active_state": "failed", "load_state": "loaded"}
+    host = read(ollama__unit={**read()["ollama"]["unit"], **stopped})
+    host["ollama"]["api"].update(error="connection refused", version=None)
+    refused = decide(host)
+    assert "start ollama.service" in str(refused["problems"]) and STARTS not in str(refused["notes"])
+    assert STARTS in str(good(host, declared(ollama={"version": "0.32.15"}))["notes"])
+
+
 def test_whoever_deploys_is_told_of_a_command_that_does_not_run():
     backend = {"kind": "command", "directory": "/srv", "command": "./run", "process_match": "run"}
     note = f"the backend's command does not run: {STARTS}"

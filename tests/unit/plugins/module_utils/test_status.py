@@ -40,6 +40,13 @@ def test_a_host_that_cannot_be_read():
     "changes, state, wrong, what_next",
     [
         ({"ollama.unit.active_state": "failed"}, "down", "ollama.service is failed", "journalctl -u ollama.service"),
+        ({"ollama.unit.active_state": "failed", "ollama.unit.id": "llm.service"}, "down", "failed", "-u llm.service"),
+        (
+            {"ollama.unit.active_state": "inactive", "ollama.unit.load_state": "masked"},
+            "down",
+            "ollama.service is inactive",
+            "systemctl unmask ollama.service",
+        ),
         ({"ollama.api.error": "refused"}, "down", "Ollama does not answer: refused", "journalctl"),
         (
             {"backend.health": {"ok": False, "status": 503, "error": None}},

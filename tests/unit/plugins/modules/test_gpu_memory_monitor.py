@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _generation, _monitor_unit, _nvml
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _generation, _host_read, _monitor_unit, _nvml
 from ansible_collections.selo.gpu_memory.plugins.module_utils._monitor_unit import Places
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Paths
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_monitor
@@ -98,6 +98,16 @@ def test_the_drop_in_of_its_unit_is_watched_and_values_are_text(module: Module, 
     assert config["drop_in"] == f"{places.paths.units}/my-ollama.service.d/zz-gpu-memory.conf"
     assert config["ollama"] == {"unit": "my-ollama.service", "url": "http://127.0.0.1:1"}
     assert (config["environment"], config["intent"]) == ({"OLLAMA_NUM_PARALLEL": "2"}, {"num_ctx": 4096})
+
+
+def test_the_journal_is_followed_by_what_it_knows_the_unit_by(
+    module: Module, places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_host_read, "run", lambda *_rest: (0, "Id=llm-server.service\nMainPID=0\n"))
+    module(ollama={"unit": "ollama.service"})
+    config = json.loads(Path(places.config).read_text())
+    assert config["ollama"]["unit"] == "llm-server.service"
+    assert config["drop_in"] == f"{places.paths.units}/ollama.service.d/zz-gpu-memory.conf"
 
 
 def test_all_problems_come_at_once_and_nothing_is_written(module: Module, tmp_path: Path) -> None:

@@ -284,3 +284,10 @@ def test_a_file_that_cannot_be_read(host, serving, tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr(_log.os, "open", cannot_open)
     assert _log.read(UNIT, None)["log"]["problem"].endswith("ollama.log cannot be read: Input/output error")
+
+
+def test_the_journal_is_asked_for_the_unit_and_not_for_its_alias(host: FakeHost) -> None:
+    host.properties["Id"] = "llm-server.service"
+    _log.read("ollama.service", None)
+    units = [asked[asked.index("--unit") + 1] for asked in host.asked if "--unit" in asked]
+    assert units == ["llm-server.service"]
