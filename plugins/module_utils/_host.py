@@ -104,8 +104,9 @@ class LinuxHost(SystemClock):
 
     def journal(self, unit: str, since: float) -> list[str]:
         known_as = self.show(unit).get("Id") or unit  # the journal knows no alias
-        arguments = ["--unit", known_as, "--since", f"@{since:.6f}", "--output=cat", "--lines=500"]
-        lines = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)[1].splitlines()
+        # The newest: without --reverse, --since with --lines is the oldest.
+        arguments = ["--unit", known_as, "--since", f"@{since:.6f}", "--output=cat", "--lines=500", "--reverse"]
+        lines = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)[1].splitlines()[::-1]
         if self._show_secrets:
             return lines
         known = _secrets.secrets_of_host([unit], [])

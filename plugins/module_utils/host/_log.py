@@ -139,8 +139,9 @@ def _nothing(where: str, unit: str) -> str:
 
 
 def _journal_lines(arguments: list[str], most: int | None = None) -> list[tuple[float, str]]:
-    done = _command.run([*JOURNALCTL, FIELDS, f"--lines={most or MOST_LINES}", *arguments], timeout_s=60)
-    entries = (_journal.entry(row) for row in done.stdout.splitlines())
+    """The newest lines, in order. `--since` with `--lines` alone would be the oldest of them."""
+    done = _command.run([*JOURNALCTL, FIELDS, "--reverse", f"--lines={most or MOST_LINES}", *arguments], timeout_s=60)
+    entries = (_journal.entry(row) for row in reversed(done.stdout.splitlines()))
     return sorted((entry for entry in entries if entry is not None), key=lambda line: line[0])
 
 

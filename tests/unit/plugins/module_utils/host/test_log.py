@@ -52,7 +52,8 @@ class FakeHost:
             rows = [row for row in rows if "server config" in row[1]]
         said = [
             json.dumps({"__REALTIME_TIMESTAMP": str(int(at * 1e6)), "MESSAGE": text, **dict(*fields)})
-            for at, text, *fields in rows[-most:]
+            # As journalctl: --since with --lines is the oldest, unless the newest is to come first.
+            for at, text, *fields in (reversed(rows[-most:]) if "--reverse" in arguments else rows[:most])
         ]
         return _command.Done(0, "\n".join(said).encode(), b"")
 
