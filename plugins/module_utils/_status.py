@@ -78,7 +78,7 @@ def status(
             for gpu in memory
             if gpu["used_mib"] is not None and gpu["allowed_mib"] is not None and gpu["used_mib"] > gpu["allowed_mib"]
         ],
-        DRIFTED: [*decision["problems"], *drift(declared, read, decision)],
+        DRIFTED: [*decision["problems"], *_with_cause(drift(declared, read, decision), read["state"])],
         UNPROVEN: [] if proof and proof["holds"] else [_unproven(proof, failures)],
     }
     state = next((name for name in STATES if found.get(name)), WELL)
@@ -141,6 +141,21 @@ def drift(declared: Mapping[str, Any], read: Mapping[str, Any], decision: Mappin
     return [f"{path} is not as the profile wants it" for path in files] or [
         f"{units[name]} was not started with what is in its files" for name in decision["restart"]
     ]
+
+
+def _with_cause(differences: list[str], state: Mapping[str, Any]) -> list[str]:
+    """After a rollback a host differs from its profile because of that."""
+    undone = _undone(state) if differences else None
+    return [undone, *differences] if undone else differences
+
+
+def _undone(state: Mapping[str, Any]) -> str | None:
+    """That what the last run changed was put back, when and why; None where a run has begun since."""
+    last = state.get("last_restore")
+    if not last or not last["changed"] or any(kept["at"] > last["at"] for kept in state["generations"]):
+        return None
+    what = "the last apply" if last["run_id"] else "the host"
+    return f"{what} was rolled back on {_state.moment(last['at'])}: {last['reason']}"
 
 
 def _files_that_differ(declared: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
@@ -226,6 +241,12 @@ def _next(
     beyond = _beyond_an_apply(declared, read, decision)
     if beyond and state in (OUT_OF_MEMORY, OVER, DRIFTED):
         return f"change it where it comes from, which no apply reaches: {'; '.join(beyond)}"
+    if state != UNPROVEN and _undone(read["state"]):
+        tune = f"find what holds: {run('selo.gpu_memory.tune')}"
+        if (declared.get("profile") or {}).get("name") == "conservative":
+            return tune
+        stay = "or, if it is to stay so, set gpu_memory_profile to what runs"
+        return f"{run('selo.gpu_memory.apply_conservative')}; or {tune}; {stay}"
     return run("selo.gpu_memory.apply")
 
 
@@ -278,9 +299,12 @@ def table(statuses: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any]
 def _row(one: Mapping[str, Any], width: int) -> str:
     proof = one["proof"]
     proven = "never" if proof is None else _ago(proof["age_s"]) + ("" if proof["holds"] else " !")
-    memory = ", ".join(
-        f"{gpu['used_mib']} of {gpu['allowed_mib'] or gpu['total_mib']} MiB" + (" ignored" if gpu["ignored"] else "")
-        for gpu in one["memory"]
+    counted, ignored = ([gpu for gpu in one["memory"] if gpu["ignored"] is which] for which in (False, True))
+    memory = "; ".join(
+        [
+            *filter(None, [", ".join(map(_used, counted))]),
+            *(f"GPU {gpu['index']} (ignored) {_used(gpu)}" for gpu in ignored),
+        ]
     )
     if one["state"] == UNREADABLE:
         proven = memory = "-"
@@ -289,11 +313,15 @@ def _row(one: Mapping[str, Any], width: int) -> str:
     return text.rstrip()
 
 
+def _used(gpu: Mapping[str, Any]) -> str:
+    return f"{gpu['used_mib']} of {gpu['allowed_mib'] or gpu['total_mib']} MiB"
+
+
 def _block(one: Mapping[str, Any]) -> str:
     lines = [f"{one['host']}  {one['state'].upper()}"]
     lines += [f"  {'wrong':<8} {text}" for text in one["wrong"][:WRONG_SHOWN]]
     if len(one["wrong"]) > WRONG_SHOWN:
-        lines.append(f"  {'':<8} and {len(one['wrong']) - WRONG_SHOWN} more")
+        lines.append(f"  {'':<8} and {len(one['wrong']) - WRONG_SHOWN} more, in status.json")
     failures = one["failures"]
     plainest = _verdict.plainest_failure(failures) if failures else None
     shown = [failure for failure in failures if failure["line"] == plainest][-1:]

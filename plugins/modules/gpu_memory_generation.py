@@ -96,6 +96,10 @@ options:
         a change, V(proven), the state that was proven last, or the number of a generation.
     type: str
     default: previous
+  reason:
+    description: Why V(restore) puts files back, for people; C(gpu-memory status) on the host says it.
+    type: str
+    default: asked for by the controller
 attributes:
   check_mode:
     description: Answers as the real run would and writes nothing.
@@ -258,6 +262,7 @@ ARGUMENTS: dict[str, Any] = {
     "restore_after_s": {"type": "int", "default": 240},
     "proof": {"type": "dict", "default": {}},
     "generation": {"type": "str", "default": "previous"},
+    "reason": {"type": "str", "default": "asked for by the controller"},
 }
 
 
@@ -288,9 +293,7 @@ def act(wanted: dict[str, Any], store: Generations, check: bool) -> dict[str, An
     if action == "release":
         return store.release(run_id, check)
     if action == "restore":
-        return store.restore(
-            run_id=run_id, generation=wanted["generation"], reason="asked for by the controller", check=check
-        )
+        return store.restore(run_id=run_id, generation=wanted["generation"], reason=wanted["reason"], check=check)
     if action == "remove":
         return store.remove(check)
     return {"changed": False, "state": store.summary()}

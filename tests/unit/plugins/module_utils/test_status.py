@@ -82,6 +82,36 @@ def test_what_is_wrong_and_what_to_do(changes, state, wrong, what_next):
     assert what_next in found["next"]
 
 
+def rolled_back(run_id="r1", profile="stable", **last):
+    restore = {"changed": True, "generation": "0001", "run_id": run_id, "reason": "out of memory", "at": NOW - 60}
+    host = read(backend__env_files__0__values__CHAT_NUM_CTX="8192", state__last_restore={**restore, **last})
+    host["state"]["generations"] = [{"id": "0001", "at": NOW - 600}]
+    return host, status(host, profile=profile)
+
+
+def test_drift_after_a_rollback_says_so_and_does_not_ask_for_the_same_again():
+    host, found = rolled_back()
+    assert found["state"] == "drift"
+    assert found["wrong"][0].startswith("the last apply was rolled back on ")
+    assert found["wrong"][0].endswith(": out of memory")
+    assert "CHAT_NUM_CTX=4096 is wanted" in found["wrong"][1]
+    assert "selo.gpu_memory.apply_conservative --limit gpu01; or find what holds: " in found["next"]
+    assert "selo.gpu_memory.tune --limit gpu01; or, if it is to stay so, set gpu_memory_profile" in found["next"]
+    host["state"]["generations"].append({"id": "0002", "at": NOW - 30})  # a later run
+    assert not any("rolled back" in text for text in status(host)["wrong"])
+    assert status(host)["next"].endswith("selo.gpu_memory.apply --limit gpu01")
+
+
+def test_a_rollback_that_somebody_asked_for_is_no_apply_that_failed():
+    assert rolled_back(run_id=None)[1]["wrong"][0].startswith("the host was rolled back on ")
+    assert "rolled back" not in rolled_back(changed=False)[1]["wrong"][0]
+
+
+def test_after_conservative_was_rolled_back_only_tuning_is_left():
+    found = rolled_back(profile="conservative")[1]
+    assert found["next"] == "find what holds: ansible-playbook -i hosts.yml selo.gpu_memory.tune --limit gpu01"
+
+
 def test_a_failure_before_the_proof_is_history():
     assert status(proven(**{"ollama.journal.failures": [{**OOM, "at": NOW - 9000}]}))["state"] == "ok"
 
@@ -114,7 +144,7 @@ def test_a_gpu_that_is_ignored_is_shown_and_judges_nothing():
     found = status(host)
     assert (found["state"], found["next"]) == ("ok", "nothing")
     row = _status.table([found])[1][1]
-    assert row.endswith("800 of 12288 MiB, 16000 of 16380 MiB ignored")
+    assert row.endswith("  800 of 12288 MiB; GPU 1 (ignored) 16000 of 16380 MiB")
     full = status(changed(host, {"nvml.gpus.0.used_mib": 12289}))
     assert "GPU 1 now, ignored: 16380 MiB = miner 16000 + free 380" in _status._block(full)
     assert "miner" not in full["next"]
@@ -220,7 +250,7 @@ def test_a_block_is_short_and_says_how_much_it_leaves_out():
     one = status(host)
     one["wrong"] = [f"reason {number}" for number in range(_status.WRONG_SHOWN + 3)]
     lines = _status._block(one).splitlines()
-    assert "           and 3 more" in lines
+    assert "           and 3 more, in status.json" in lines
     assert "  memory   GPU 0 now: 16380 MiB = Xorg 800 + free 15580" in lines
     assert len([line for line in lines if "  journal" in line]) <= _status.LINES_SHOWN
 

@@ -78,8 +78,10 @@ CASES: dict[str, tuple[Callable[[Managed], None], Callable[[Managed], dict[str, 
     ),
     "delete: restore the previous": (
         proven,
-        lambda _unused: {"action": "restore"},
-        lambda managed: managed.is_old() and managed.store.summary()["last_restore"]["generation"] == "0001",
+        lambda _unused: {"action": "restore", "reason": "the load test failed"},
+        lambda managed: (
+            managed.is_old() and managed.store.summary()["last_restore"]["reason"] == "the load test failed"
+        ),
     ),
     "delete: remove": (
         proven,
