@@ -177,9 +177,9 @@ class Generations:
     ) -> dict[str, Any]:
         """Put back what `run_id` has kept or, where nobody holds the host, `previous`, `proven` or a number.
 
-        Returns {changed, generation, files: [{path, what}], services, error, reason, at, run_id}; `error` where the
-        files are back and a service is not; `by_itself` if the restore timer was first. If a file cannot be put back:
-        StateError, and the restore timer goes on.
+        Returns {changed, generation, files: [{path, what, removed}], services, error, reason, at, run_id}; `error` if
+        the files are back and a service is not; `by_itself` if the restore timer was first. If a file cannot be put
+        back: StateError, and the restore timer goes on.
         """
         with self._locked(check):
             lease = read_json(self.paths.lease)
@@ -329,7 +329,9 @@ class Generations:
         result = {
             "changed": bool(different or started) or resumed,
             "generation": generation,
-            "files": [{"path": state["path"], "what": what} for state, what in different],
+            "files": [
+                {"path": state["path"], "what": what, "removed": state["kind"] == "absent"} for state, what in different
+            ],
             "started": started,
             "services": {},
             "downtime_s": 0.0,

@@ -192,9 +192,16 @@ def _tell_removed(result: Mapping[str, Any]) -> int:
 
 def _what(result: Mapping[str, Any]) -> list[str]:
     return [
-        *(f"  {file['path']}: {', '.join(file['what'])}" for file in result["files"]),
+        *(f"  {file['path']}: {_went_back(file)}" for file in result["files"]),
         *(f"  {service['unit']}: {BACK[service['state']]}" for service in result["services"].values()),
     ]
+
+
+def _went_back(file: Mapping[str, Any]) -> str:
+    if file["removed"]:
+        return "removed"
+    words = ", ".join(file["what"])
+    return f"put back ({words if ' instead of ' in words else f'{words} differed'})"
 
 
 def _failed(result: Mapping[str, Any]) -> int:
@@ -212,7 +219,8 @@ def _status(facts: Mapping[str, Any]) -> str:
             f"since {lease['since']}, " + (f"until {lease['until']}" if lease["live"] else "expired"),
             f"kept          generation {lease['generation']}",
         ]
-    lines.append(f"restore timer {facts['timer']}")
+    idle = facts["timer"] == "inactive" and not lease
+    lines.append(f"restore timer {'not armed (only during a run)' if idle else facts['timer']}")
     if restoring:
         lines.append(f"going back    to generation {restoring['generation']} since {moment(restoring['since'])}")
     lines.append(f"proven        {_proof(proof)}")

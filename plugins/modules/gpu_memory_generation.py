@@ -162,11 +162,11 @@ until:
   type: str
   sample: 2026-11-24 03:59:12 UTC
 files:
-  description: The files that were put back, and what of them differed.
+  description: The files that were put back or removed, and what of them differed.
   returned: for V(restore) and V(remove)
   type: list
   elements: dict
-  sample: [{path: /srv/chat/backend/.env, what: [content, time]}]
+  sample: [{path: /srv/chat/backend/.env, what: [content, time], removed: false}]
 started:
   description: Which services were found stopped by V(keep) and ran all the same, so that they were stopped.
   returned: for V(restore) and V(remove)

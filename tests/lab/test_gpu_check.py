@@ -101,6 +101,9 @@ def test_without_a_driver_it_says_so(check: Run, state: Path) -> None:
     state.unlink()
     done = check()
     assert done.returncode == 2
+    assert done.stderr.startswith(
+        "gpu-check: No NVIDIA driver on this machine. If it has no NVIDIA GPU, there is nothing"
+    )
     assert "kernel driver is not loaded" in done.stderr and done.stdout == ""
 
 

@@ -29,6 +29,8 @@ PAUSE_MS = 250
 INITIAL_PIDS = 0xEFFFFFFC  # the inode of the kernel's first pid namespace
 ALL_RIGHT, A_CHECK_FAILED, CANNOT_CHECK = 0, 1, 2
 Facts = Mapping[str, Any]
+NO_DRIVER_HERE = ("driver_not_loaded", "library_missing")
+NO_DRIVER = "No NVIDIA driver on this machine. If it has no NVIDIA GPU, there is nothing to check here; else: "
 DESCRIPTION = """\
 Hold what the product reads of a real GPU against plain allocations: NVML through the product's own reader and sampler,
 CUDA's driver API through ctypes. Takes about a minute, holds at most 2 GiB of GPU memory, changes no setting.
@@ -97,7 +99,7 @@ def measure(program: str, wanted: str | None, bindings: str | None, ends: float)
     if snapshot["status"] != "ok":
         no_bindings = snapshot["status"].startswith("bindings_")
         hint = "; or give the directory of its one file, pynvml.py, with --bindings" if no_bindings else ""
-        raise CannotCheck(f"{snapshot['message']}{hint}")
+        raise CannotCheck(f"{NO_DRIVER if snapshot['status'] in NO_DRIVER_HERE else ''}{snapshot['message']}{hint}")
     facts: dict[str, Any] = {}
     with contextlib.ExitStack() as ending:
 

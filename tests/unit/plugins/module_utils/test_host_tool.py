@@ -90,11 +90,12 @@ def test_status_names_the_holder_and_then_the_last_restore(
     assert "alice applies stable, run run1" in text and "restore timer armed" in text
     assert _host_tool.main(["restore"], store) == 0
     text = capsys.readouterr().out
-    assert f"{held}: file instead of absent" in text and "ollama.service: restarted" in text
+    assert f"{held}: removed\n" in text and "ollama.service: restarted" in text
     assert not held.exists()
     assert _host_tool.main(["status"], store) == 0
     text = capsys.readouterr().out
-    assert "nobody holds this host" in text and "generation 0001 (by hand on the host): done" in text
+    assert "nobody holds this host" in text and "restore timer not armed (only during a run)" in text
+    assert "generation 0001 (by hand on the host): done" in text
 
 
 def test_restore_tells_what_it_has_stopped(
