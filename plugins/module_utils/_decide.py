@@ -27,6 +27,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
     model_name,
     model_use,
     servers,
+    start_script,
     unit_environment,
     unit_states,
 )
@@ -495,7 +496,7 @@ def lease_problems(state: Mapping[str, Any]) -> list[str]:
 
 
 def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> list[str]:
-    """Who would win over our drop-in: later drop-ins, and every EnvironmentFile (systemd.exec(5))."""
+    """Who would win over our drop-in: later drop-ins, every EnvironmentFile (systemd.exec(5)), and what starts it."""
     problems = []
     later = [drop_in for drop_in in ollama["drop_ins"]["others"] if _is_later(drop_in["path"])]
     for kind, sources in (("drop-in", later), ("EnvironmentFile", ollama["unit"].get("environment_files") or [])):
@@ -506,6 +507,8 @@ def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]
                         f"the {kind} {source['path']} sets {name}={value} and wins over this collection's "
                         f"{name}={environment[name]}; take the line out there"
                     )
+    running = (ollama["process"] or {}).get("environment") or {}
+    problems += start_script.problems(environment, ollama["unit"], running)
     return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
 
 

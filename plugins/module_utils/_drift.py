@@ -470,6 +470,9 @@ def server_override(ollama: Mapping[str, Any], name: str, wanted: str) -> str | 
     written, started = own.get("modified_s"), process.get("started_s")
     if written is not None and started is not None and written > started:
         return f"the server was started before {own['path']} was written; restart {unit['name']}"
+    scripts = [script["path"] for script in unit.get("start_scripts") or [] if name in script["environment"]]
+    if scripts:
+        return f"{' or '.join(scripts)} sets it, by which ExecStart of {unit['name']} starts the server"
     return f"the server was not started with what {unit['name']} says: a wrapper sets it, or it was started by hand"
 
 

@@ -101,6 +101,10 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         ],
         # A wrapper such as `env NAME=value ollama serve` has the last word.
         "exec_environment": _only(names, dict(ASSIGNMENT.findall(properties.get("ExecStart") or ""))),
+        "start_scripts": [
+            {**script, "environment": _only(names, script["environment"])}
+            for script in unit_files.start_scripts(properties.get("ExecStart") or "")
+        ],
         "missing_files": unit_files.missing_files(properties),
         "transient": properties.get("Transient") == "yes",
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",

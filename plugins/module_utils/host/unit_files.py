@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic, _command, _dotenv, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import start_script
 
 PROPERTIES = "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles"
 UNITS = "/etc/systemd/system"
@@ -22,6 +23,8 @@ IMMUTABLE = (
 )
 MOST_FILES = 200  # that one pattern of EnvironmentFile= is followed to
 MOST_LINKS = 40
+MOST_SCRIPTS = 10
+MOST_SCRIPT_BYTES = 64 * 1024
 
 
 def drop_in_paths(name: str, properties: Any, directory: str = UNITS) -> list[str]:
@@ -141,6 +144,30 @@ def source(kind: str, path: str) -> dict[str, Any]:
     except OSError:
         service = {"environment": {}, "resets": False, "unsets": []}
     return {"kind": kind, "path": path, **service}
+
+
+def start_scripts(exec_start: str) -> list[dict[str, Any]]:
+    """The shell scripts that an ExecStart names, and the files that those read: {path, environment}."""
+    scripts = [(path, _script(path)) for path in start_script.programs(exec_start)[:MOST_SCRIPTS]]
+    parts = [path for _unused, text in scripts for path in start_script.sourced(text)][:MOST_SCRIPTS]
+    scripts += [(path, _script(path)) for path in parts]
+    # A default in one file may be of a value that another one gives.
+    names = start_script.sets("\n".join(text for _unused, text in scripts))
+    found = [
+        {"path": path, "environment": {name: value for name, value in start_script.sets(text).items() if name in names}}
+        for path, text in dict(scripts).items()
+    ]
+    return [script for script in found if script["environment"]]
+
+
+def _script(path: str) -> str:
+    """A text file; nothing of a program or of what is no file."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            content = file.read(MOST_SCRIPT_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except OSError:
+        return ""
+    return "" if b"\0" in content else content.decode(errors="replace")
 
 
 def written(path: str, elsewhere: Collection[str]) -> dict[str, Any]:

@@ -211,6 +211,42 @@ ROWS: list[Found] = [
         UNIT_PAGE,
         hidden=("an apply starts it",),
     ),
+    *(
+        Found(
+            f"wrapper_{does}",
+            f"printf '%s\\n' '#!/bin/sh' '{line}' '{serves}' > /usr/local/bin/start-ollama; "
+            f"echo {PARALLEL_1} > /etc/default/ollama\n"
+            f"chmod 755 /usr/local/bin/start-ollama; {drop_in('ExecStart=', 'ExecStart=/usr/local/bin/start-ollama')}\n"
+            f"{RELOAD}; systemctl restart ollama\n"
+            "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
+            verdict,
+            says,
+            "ollama/ollama#5601",
+        )
+        for does, line, serves, verdict, says in (
+            (
+                "exports",
+                f"export {PARALLEL_1}",
+                "/usr/local/bin/ollama serve",
+                "refused",
+                ("/usr/local/bin/start-ollama", PARALLEL_1, TAKE_OUT),
+            ),
+            (
+                "sources",
+                "set -a; . /etc/default/ollama; set +a",
+                "exec /usr/local/bin/ollama serve",
+                "refused",
+                ("/etc/default/ollama", PARALLEL_1, TAKE_OUT),
+            ),
+            (
+                "has_a_default",
+                'export OLLAMA_NUM_PARALLEL="${OLLAMA_NUM_PARALLEL:-1}"',
+                "exec /usr/local/bin/ollama serve",
+                "pass",
+                (),
+            ),
+        )
+    ),
     Found(
         "unit_is_transient",
         f"systemctl disable --now ollama; mv {UNITS}/ollama.service /opt/; {RELOAD}\n"

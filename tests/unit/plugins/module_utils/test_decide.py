@@ -253,6 +253,16 @@ def test_whoever_deploys_is_told_of_a_stopped_backend_that_an_apply_starts(state
     assert "is inactive" not in str(good(read())["notes"])
 
 
+def test_a_script_that_starts_the_server_and_wins_is_refused():
+    script = {"path": "/opt/start.sh", "environment": {"OLLAMA_NUM_PARALLEL": "1"}}
+    host = read(ollama__unit={**read()["ollama"]["unit"], "start_scripts": [script]})
+    assert decide(host)["problems"] == []
+    host["ollama"]["process"] = {**host["ollama"]["process"], "environment": {"OLLAMA_NUM_PARALLEL": "1"}}
+    (problem,) = decide(host)["problems"]
+    assert "/opt/start.sh" in problem and "OLLAMA_NUM_PARALLEL=1" in problem
+    assert decide(host, deploys=False)["problems"] == []
+
+
 def test_a_refused_apply_is_not_said_to_start_what_is_stopped():
     stopped = {"active_state": "failed", "load_state": "loaded"}
     host = read(ollama__unit={**read()["ollama"]["unit"], **stopped})

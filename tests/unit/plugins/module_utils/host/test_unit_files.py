@@ -121,3 +121,15 @@ def test_what_only_a_drop_in_sets_is_told_with_its_writer(tmp_path: Path) -> Non
     path.write_text(_systemd.render_dropin({"A": "1", "B": "secret"}, "the role ollama"))
     assert unit_files.written(str(path), {"A"}) == {"writer": "the role ollama", "alone": ["B"]}
     assert unit_files.written(str(tmp_path / "gone"), set()) == {"writer": None, "alone": []}
+
+
+def test_scripts_are_read_with_what_they_read_and_programs_are_not(tmp_path: Path) -> None:
+    script, part, program = tmp_path / "start.sh", tmp_path / "part", tmp_path / "ollama"
+    script.write_text(f". {part}\nexport A=1\necho $C\n")
+    part.write_text("B=2\nC=3\n")
+    program.write_bytes(b"\0\nD=4\n")
+    exec_start = f"{{ path={script} ; argv[]={script} {program} {tmp_path}/absent {tmp_path} ; ignore_errors=no }}"
+    assert unit_files.start_scripts(exec_start) == [
+        {"path": str(script), "environment": {"A": "1"}},
+        {"path": str(part), "environment": {"B": "2"}},
+    ]
