@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _journal, _planner, _settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_name, model_use
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, model_name, model_use
 
 MIB = 1024 * 1024
 FLASH_ATTENTION: dict[str | None, str] = {"on": "1", "off": "0"}
@@ -22,39 +22,43 @@ Entry = dict[str, Any]
 
 
 def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
-    """One entry for each model that is loaded after a load test and whose figures all were read back.
+    """One entry for each model that a load test has loaded and whose figures all were read back.
 
+    That may be one that has made room for the next since; then the log tells what it had.
     An entry has `key` (see `key_of`), `model`, `compute_mib`, `runtime_mib` and `at` (the host's time).
     """
-    entries = []
+    entries: list[Entry] = []
     ollama = after["ollama"]
-    for loaded in ollama["api"]["loaded"]:
-        show = _show_of(ollama["api"]["show"], str(loaded["name"]))
-        runner = next(
-            (one for one in ollama["runners"] if show and model_use.blob_of(one["command"]) == show.get("blob")), None
-        )
-        if show is None or runner is None:
+    listed = {str(model["name"]): model for model in ollama["api"]["loaded"]}
+    names = [*listed, *((load.get("load") or {}).get("loaded") or [])]
+    shows = {name: _show_of(ollama["api"]["show"], name) or {} for name in names}
+    running = [runner["pid"] for runner in ollama["runners"]]
+    for pid, command in _drift.runners_seen(load, after):
+        blob = model_use.blob_of(command)
+        name = next((name for name in names if blob and shows[name].get("blob") == blob), None)
+        its_load = _drift.load_by(command, ollama["journal"])
+        if name is None or (pid not in running and its_load.get("command") != command):
             continue
-        its_load = _drift.load_by(runner["command"], ollama["journal"])
-        settings = _journal.runner_settings(runner["command"], its_load.get("sent"))
-        size = _allocated_mib(loaded, its_load, ollama["api"]["version"])
-        process = _process_mib(runner["pid"], load)
-        scenario = _as_loaded(runner["command"], settings, its_load, after)
+        show, loaded = shows[name], listed.get(name) if pid in running else None
+        settings = _journal.runner_settings(command, its_load.get("sent"))
+        size = _allocated_mib(loaded, its_load, ollama)
+        process = _process_mib(pid, command, load)
+        scenario = _as_loaded(command, settings, its_load, after)
         plan = None if scenario is None else _planned(show, scenario, ollama["api"]["version"])
         if size is None or process is None or scenario is None or plan is None or not plan.offloaded_layers:
             continue
         compute, runtime = size - plan.weights_mib - plan.kv_mib, process - size
         if compute < 0 or runtime < 0:  # figures that contradict each other teach nothing
             continue
-        entries.append(
-            {
-                "key": key_of(after, str(loaded["name"]), plan, scenario),
-                "model": str(loaded["name"]),
-                "compute_mib": round(compute, 1),
-                "runtime_mib": round(runtime, 1),
-                "at": after["host"]["time"],
-            }
-        )
+        entry = {
+            "key": key_of(after, name, plan, scenario),
+            "model": name,
+            "compute_mib": round(compute, 1),
+            "runtime_mib": round(runtime, 1),
+            "at": after["host"]["time"],
+        }
+        if entry["key"] not in [known["key"] for known in entries]:
+            entries.append(entry)
     return entries
 
 
@@ -95,20 +99,27 @@ def _show_of(shows: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
     return next((show for model, show in shows.items() if show and model_name.same(model, name)), None)
 
 
-def _allocated_mib(loaded: Mapping[str, Any], its_load: Mapping[str, Any], version: Any) -> float | None:
+def _allocated_mib(
+    loaded: Mapping[str, Any] | None, its_load: Mapping[str, Any], ollama: Mapping[str, Any]
+) -> float | None:
     """`size_vram` is the sum of llama.cpp's buffers since 0.30; before it is an estimate, and their lines count.
 
-    Of a model with sliding windows it lacks one of the two caches; their lines have both.
+    They count as well for a model that is loaded no more, and of one with sliding windows, where `size_vram` lacks one
+    of the two caches; not out of a log that lacks lines.
     """
-    release = _settings.parse_version(version)
-    if release is not None and release >= _settings.ENGINE and not its_load.get("windows"):
+    release = _settings.parse_version(ollama["api"]["version"])
+    if loaded and release is not None and release >= _settings.ENGINE and not its_load.get("windows"):
         return loaded["size_vram"] / MIB if loaded["size_vram"] else None
-    buffers = its_load.get("buffers_mib") or {}
+    buffers = {} if _evidence.incomplete(ollama["journal"]) else its_load.get("buffers_mib") or {}
     return sum(buffers.values()) or None
 
 
-def _process_mib(pid: int, load: Mapping[str, Any]) -> float | None:
-    peaks = [process["peak_mib"] for process in load.get("processes") or [] if process["pid"] == pid]
+def _process_mib(pid: int, command: list[str], load: Mapping[str, Any]) -> float | None:
+    peaks = [
+        process["peak_mib"]
+        for process in load.get("processes") or []
+        if process["pid"] == pid and process.get("command") == command
+    ]
     return None if not peaks or None in peaks else float(sum(peaks))
 
 

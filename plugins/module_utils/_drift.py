@@ -78,28 +78,22 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     """
     journal = after["ollama"]["journal"]
     last = journal["last_load"] or {}
-    running: list[list[str]] = [runner["command"] for runner in after["ollama"]["runners"]]
-    strangers = {other["pid"] for other in after["ollama"].get("others") or []}
-    seen = [
-        process["command"]
-        for process in (load or {}).get("processes") or []
-        if process.get("command") and process["pid"] not in strangers
-    ]
-    seen = [command for command in seen if command in running or not never_came_up(command, journal)]
-    seen += running
-    if last.get("command") and (last["started"] or last["command"] in running):
+    seen = [command for _pid, command in runners_seen(load, after)]
+    if last.get("command") and last["started"]:
         seen.append(last["command"])
     shows = after["ollama"]["api"]["show"]
-    command = next(iter(_that_count(seen, (load or {}).get("load") or {}, shows)), [])
-    its_load = load_by(command, journal) if seen or not last.get("command") else {}
+    commands = _that_count(seen, (load or {}).get("load") or {}, journal, shows)
+    command = next(iter(commands), [])
+    its_load = load_by(command, journal) if commands or not last.get("command") else {}
     sent = its_load.get("sent") or {}
     runner = _journal.runner_settings(command, sent)
     return {
         **runner,
         "kv_cache_type": its_load.get("cache_type") or _journal.runner_cache_type(command),
-        "num_ctx": context_per_slot(runner) or _listed_context(after["ollama"]["api"]["loaded"]),
+        "num_ctx": context_per_slot(runner)
+        or (_listed_context(after["ollama"]["api"]["loaded"]) if commands or not seen else None),
         "sent": sent,
-        "runner": bool(seen),
+        "runner": bool(commands),
         "offloaded": its_load.get("offloaded"),
         "offloadable": its_load.get("offloadable"),
         "embedder": model_use.is_embedders(command, shows),
@@ -107,12 +101,35 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     }
 
 
-def _that_count(commands: list[list[str]], figures: Mapping[str, Any], shows: Mapping[str, Any]) -> list[list[str]]:
-    """Those runners that the profile's settings are about, unless there are no others.
+def runners_seen(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[tuple[int, list[str]]]:
+    """Process and command line of this Ollama's runners: those of a load that came up, the largest first, and now's."""
+    journal, running = after["ollama"]["journal"], after["ollama"]["runners"]
+    commands = [runner["command"] for runner in running]
+    strangers = {other["pid"] for other in after["ollama"].get("others") or []}
+    seen = [
+        (process["pid"], process["command"])
+        for process in (load or {}).get("processes") or []
+        if process.get("command") and process["pid"] not in strangers
+    ]
+    return [
+        *((pid, command) for pid, command in seen if command in commands or not never_came_up(command, journal)),
+        *((runner["pid"], runner["command"]) for runner in running),
+    ]
 
-    Not of models that a backend did not use, so that they were asked for besides; and not of those that only embed.
+
+def _that_count(
+    commands: list[list[str]], figures: Mapping[str, Any], journal: Mapping[str, Any], shows: Mapping[str, Any]
+) -> list[list[str]]:
+    """Those runners that the profile's settings are about.
+
+    Never those that began after a backend's load, since Ollama itself was asked for them. Unless there are no others,
+    not of models that the backend did not use, and not of those that only embed.
     """
     besides = [] if figures.get("model") else [one["model"] for one in figures.get("others") or []]
+    if besides:
+        earlier = [load["command"] for load in journal["loads"] if load["at"] <= figures["finished_epoch"]]
+        later = [load["command"] for load in journal["loads"] if load["command"] not in earlier]
+        commands = [command for command in commands if command not in later]
     blobs = {(shows.get(model) or {}).get("blob") for model in besides} - {None}
     commands = [command for command in commands if model_use.blob_of(command) not in blobs] or commands
     return [command for command in commands if not model_use.is_embedders(command, shows)] or commands

@@ -232,9 +232,9 @@ def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secr
     it did so, too), started, offloaded, offloadable, buffers_mib by device and kind on GPUs, windows (whether there is
     a second cache, of sliding windows), tokens_per_s of the answers until the next load), `failures` ({severity, at,
     line}: one for each load that failed, however many lines tell of it, with the plainest of them; severity is fatal,
-    recovered or warning; of a line what `mask` leaves), `tokens_per_s` (of each answered request), `worked_at` (when a
-    load or an answer last worked), `longest_prompt` (tokens that a request made the model read; None without such
-    lines), `longest_prompts` ([at, tokens] of each that was longer than all before it), `longest_sent` and
+    recovered or warning; of a line what `mask` leaves), `tokens_per_s` ([at, tokens/s] of each answer), `worked_at`
+    (when a load or an answer last worked), `longest_prompt` (tokens that a request made the model read; None without
+    such lines), `longest_prompts` ([at, tokens] of each that was longer than all before it), `longest_sent` and
     `most_reused` (of a whole prompt, and of one from the cache; None likewise), `truncated` (how many prompts were too
     long for their slot and were shortened) and `lines` (how many are surely the server's or a runner's).
     """
@@ -360,7 +360,7 @@ class _Reader:
             self.facts["worked_at"] = at
         speed = EVAL.search(words)
         if speed:
-            self.facts["tokens_per_s"].append(float(speed.group("speed")))
+            self.facts["tokens_per_s"].append([at, float(speed.group("speed"))])
             self.facts["worked_at"] = at
         prompt = PROMPT_EVAL.search(words)
         if prompt:

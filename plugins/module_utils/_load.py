@@ -121,6 +121,10 @@ class Tally:
             self._reply_tokens += int(outcome.told.get("reply_tokens", 0))
             self._longest_prompt = max(self._longest_prompt, int(outcome.told.get("prompt_tokens", 0)))
 
+    @property
+    def failed(self) -> int:
+        return self.requests - len(self._elapsed_s)
+
     def summary(self, started: float, wall_s: float) -> dict[str, Any]:
         """Counts, latencies of the requests that succeeded (null without any), distinct errors, and when it was.
 
@@ -132,7 +136,7 @@ class Tally:
             return {
                 "requests": self.requests,
                 "ok": len(good),
-                "failed": self.requests - len(good),
+                "failed": self.failed,
                 "by_status": dict(self._by_status),
                 "errors": [error for error, _unused in self._errors.most_common(DISTINCT_ERRORS)],
                 "p50_s": percentile(good, 50),
@@ -173,6 +177,10 @@ class LoadRun:
     @property
     def done(self) -> int:
         return self._tally.requests
+
+    @property
+    def failed(self) -> int:
+        return self._tally.failed
 
     @property
     def running(self) -> bool:
@@ -222,7 +230,8 @@ class LoadOfModels:
 
     `model`: the one that the load itself asks Ollama for; None where a backend chooses. `others`: the further models,
     each with its load. `listed_at`: where Ollama lists what is loaded, of which those that the load made it use need no
-    further one; where it does not tell, none is sent.
+    further one; where it does not tell, none is sent. Nor is one after a load of which requests have failed: that host
+    fails, and what Ollama does when it is asked without the backend's options would only hide why.
     """
 
     def __init__(
@@ -278,7 +287,7 @@ class LoadOfModels:
             time.sleep(SETTLE_S)  # Ollama notes shortly after an answer that a model was used
             self._used.look()
             used = self._used.names
-        for model, load in self._others if used is not None else ():
+        for model, load in self._others if used is not None and not self._run.failed else ():
             if not model_name.listed(model, used or ()):
                 self._more.append((model, LoadRun(load)))
                 self._more[-1][1].wait()

@@ -58,8 +58,16 @@ def predict(
         "others": others(read),
         # When compute and runtime of each were measured here, Unix time; None: they are predicted.
         "measured_at": {name: measured_at[name] for name in loaded},
-        "warnings": together.warnings,
+        "warnings": _warnings({name: plans[name] for name in loaded}, of_several=len(plans) > 1),
     }, notes
+
+
+def _warnings(plans: Mapping[str, _planner.Plan], of_several: bool) -> list[str]:
+    """Each warning once; of one model among several it says of which."""
+    texts = list(dict.fromkeys(text for plan in plans.values() for text in plan.warnings))
+    if not of_several:
+        return texts
+    return [f"{', '.join(name for name, plan in plans.items() if text in plan.warnings)}: {text}" for text in texts]
 
 
 def readable_models(read: Mapping[str, Any]) -> tuple[dict[str, _planner.Model], list[str]]:

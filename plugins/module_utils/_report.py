@@ -63,7 +63,8 @@ def record(
         "wave": wave,
         "notes": list((decision or {}).get("notes") or []),
         "speed": None,
-        "before": _verdict.before_text(before, after) if before else None,
+        "speed_is_of": [],
+        "before": _verdict.before_text(before, after, load.get("load")) if before else None,
         "memory": None,
         "journal": None,
         "calibration": [],
@@ -72,10 +73,12 @@ def record(
         "acted": bool((decision or {}).get("acts")),
     }
     if after and journal is not None and load:
-        turns = int((load.get("load") or {}).get("requests") or 0)
+        figures = load.get("load") or {}
+        turns = int(figures.get("requests") or 0)
         result["settings"] = _drift.drift(declared, after, load)
         result["memory"] = _verdict.memory_split(load, after, before)
-        result["speed"] = _verdict.speed_of(journal)
+        result["speed"] = _verdict.speed_of(figures, journal)
+        result["speed_is_of"] = _verdict.speed_is_of(figures, after["ollama"]["api"]["show"])
         result["calibration"] = _calibration.measure(load, after)
         result["effects"] = _drift.effects(load, after)
         result["journal"] = {
@@ -83,7 +86,7 @@ def record(
             "loads": len(journal["loads"]),
             "reloads": _verdict.reloads(journal),
             "reloads_per_turn": round(_verdict.reloads(journal) / turns, 2) if turns else None,
-            "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, after, load.get("load") or {}),
+            "reloads_beyond_plan": _verdict.reloads_beyond_plan(declared, after, figures),
             "longest_prompt": journal.get("longest_prompt"),
             "longest_sent": journal.get("longest_sent"),
             "most_reused": journal.get("most_reused"),
@@ -313,16 +316,22 @@ def _up_to(figures: Mapping[str, Any]) -> str:
 
 
 def _speed_text(record: Mapping[str, Any]) -> str | None:
-    parts = []
+    """The load's own figures, and behind them the speed of each model that Ollama was asked for afterwards."""
+    parts, load = [], record["load"] or {}
+    others = [one for one in load.get("others") or [] if one.get("tokens_per_s")]
     if record["speed"] is not None:
-        compared = record["before"] and not record.get("proven_at")
-        parts.append(f"{record['speed']} tok/s" + (f" (before: {record['before']})" if compared else ""))
-    if record["load"] and record["load"].get("p95_s") is not None:
-        parts.append(f"p95 {record['load']['p95_s']:.1f} s")
+        models = record.get("speed_is_of") or []
+        about = [" and ".join(models)] if len(models) > 1 or models and others else []
+        if record["before"] and not record.get("proven_at"):
+            about.append(f"before: {record['before']}")
+        parts.append(f"{record['speed']} tok/s" + (f" ({'; '.join(about)})" if about else ""))
+    if load.get("p95_s") is not None:
+        parts.append(f"p95 {load['p95_s']:.1f} s")
     restarts = record.get("restarts") or {}
     if restarts.get("services") and restarts.get("downtime_s") is not None:
         parts.append(f"downtime {restarts['downtime_s']:.0f} s")
-    return ", ".join(parts) or None
+    further = [f"{one['model']} {one['tokens_per_s']:.1f} tok/s" for one in others]
+    return "; ".join(filter(None, [", ".join(parts), *further])) or None
 
 
 def _memory_text(record: Mapping[str, Any]) -> str | None:

@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift, _wanted
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, model_use, parts, prompt_reuse
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
+    _evidence,
+    model_name,
+    model_use,
+    parts,
+    prompt_reuse,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 
 SCHEMA = 1
@@ -71,9 +78,9 @@ def judge_load(
     unseen = [name_of(gpu) for gpu in after["nvml"]["gpus"] if sampled and gpu["uuid"] not in sampled]
     if unseen:
         doubts.append(f"Ollama has since found {', '.join(unseen)}, which was not sampled; apply again")
-    if not effect["runner"]:
+    if not effect["runner"] and not missed:
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
-    elif effect["offloaded"] is None and not fully_on_gpu(after):
+    elif effect["runner"] and effect["offloaded"] is None and not fully_on_gpu(after):
         doubts.append("how many layers are on the GPU was not read back")
     doubts += missed + _unloaded(declared, figures)
     doubts += _unfilled(figures, journal)
@@ -251,24 +258,57 @@ def memory_split(
     }
 
 
-def speed_of(journal: Mapping[str, Any]) -> float | None:
-    """Tokens per second of an answer on average, as llama.cpp's own timing lines say; None without such lines."""
-    speeds = journal["tokens_per_s"]
+def speed_of(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> float | None:
+    """Tokens per second of a load's answers on average; None where nothing tells.
+
+    As the answers say, else as llama.cpp's own timing lines do until the load's end: after it other models are asked.
+    """
+    told = figures.get("tokens_per_s")
+    if told:
+        return round(float(told), 1)
+    end = float(figures.get("finished_epoch") or 0) + SETTLE_S
+    return _mean([speed for at, speed in journal["tokens_per_s"] if at <= end])
+
+
+def speed_is_of(figures: Mapping[str, Any], shows: Mapping[str, Any]) -> list[str]:
+    """The models whose speed a load's is: the one that was asked for, or those that a backend used and that write."""
+    if figures.get("model"):
+        return [figures["model"]]
+    embedders = [name for name, show in shows.items() if model_use.embeds_only(show)]
+    return model_use.none_of(figures.get("used") or [], embedders)
+
+
+def _files_of(figures: Mapping[str, Any], after: Mapping[str, Any]) -> set[str | None]:
+    """The files of the models whose speed a load's is; where it is not known which, of those that it made come up."""
+    shows = after["ollama"]["api"]["show"]
+    names = speed_is_of(figures, shows)
+    files = {(show or {}).get("blob") for name, show in shows.items() if model_name.listed(name, names)} - {None}
+    end = figures.get("finished_epoch") or math.inf
+    return files or {
+        model_use.blob_of(load["command"]) for load in after["ollama"]["journal"]["loads"] if load["at"] <= end
+    }
+
+
+def _mean(speeds: Sequence[float]) -> float | None:
     return round(sum(speeds) / len(speeds), 1) if speeds else None
 
 
-def before_text(read: Mapping[str, Any], after: Mapping[str, Any] | None = None) -> str:
-    """How the host did before, from the journal since Ollama's last start; its speed with the models of `after`."""
+def before_text(
+    read: Mapping[str, Any], after: Mapping[str, Any] | None = None, figures: Mapping[str, Any] | None = None
+) -> str:
+    """How the host did before, from the journal since Ollama's last start; its speed with the models of a load.
+
+    `after`: what was read after that load; `figures`: its own, since what came after its end were other models.
+    """
     journal = read["ollama"]["journal"]
     if any(failure["severity"] == "fatal" for failure in journal["failures"]):
         return "crashed"
     if _evidence.not_read(journal):
         return "not read"
-    loads = after["ollama"]["journal"]["loads"] if after else []
-    models = {model_use.blob_of(load["command"]) for load in loads}
+    models = _files_of(figures or {}, after) if after else set()
     same = [load for load in journal["loads"] if model_use.blob_of(load["command"]) in models]
     speeds = [speed for load in same for speed in load["tokens_per_s"]]
-    speed = speed_of({"tokens_per_s": speeds} if models else journal)
+    speed = _mean(speeds if models else [speed for _at, speed in journal["tokens_per_s"]])
     others = "not with this model" if journal["tokens_per_s"] else "no requests seen"
     return f"{speed} tok/s" if speed else others
 

@@ -336,7 +336,7 @@ load:
     - C(seed) is what the prompts were made of, C(longest_asked_tokens) is how long the longest was.
     - C(others) are the same figures of each further model that was asked for, with its C(model). C(used) names the
       models that the load made Ollama use, as O(load.listed_at) tells, and C(loaded) those and the ones that answered
-      for themselves; V(null) where Ollama did not tell.
+      for themselves; V(null) where Ollama did not tell. After a load of which requests failed there are no C(others).
     - V(null) without O(load), or if NVML could not be read, because no load is sent then.
   returned: always, except in check mode
   type: dict

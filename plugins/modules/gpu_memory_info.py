@@ -179,7 +179,7 @@ ollama:
         server_config: {OLLAMA_NUM_PARALLEL: "2"}
         loads: []
         failures: []
-        tokens_per_s: []
+        tokens_per_s: [[1769890506.3, 33.8]]
         log: {where: the journal, problem: null, dropped: 0, cut: false, lines: 12}
 backend:
   description: The backend's unit or processes, its health, and its env files with the values of O(env_keys).

@@ -124,7 +124,7 @@ def journal(**changes: Any) -> dict[str, Any]:
         "loads": [one],
         "last_load": one,
         "failures": [],
-        "tokens_per_s": [31.0, 31.4],
+        "tokens_per_s": [[NOW, 31.0], [NOW, 31.4]],
         **changes,
     }
 

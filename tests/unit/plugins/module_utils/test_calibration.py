@@ -59,7 +59,6 @@ def test_compute_and_runtime_are_what_is_left():
     [
         pytest.param({"ollama__api__show": {}}, id="a model that /api/show does not tell"),
         pytest.param({"ollama__api__show": {MODEL: {**SHOW, "blob": "/blobs/b"}}}, id="a runner of another file"),
-        pytest.param({"ollama__runners": []}, id="no runner"),
         pytest.param({"ollama__journal": journal(loads=[], last_load=None)}, id="layers that were not read back"),
         pytest.param({"size_vram_mib": 0}, id="nothing on the GPU"),
         pytest.param({"size_vram_mib": 8000}, id="less allocated than weights and KV"),
@@ -69,6 +68,35 @@ def test_compute_and_runtime_are_what_is_left():
 )
 def test_without_every_figure_nothing_is_learnt(changes):
     assert measured(**changes) == []
+
+
+def gone(**changes: Any) -> list[dict[str, Any]]:
+    """What is learnt of a model that made room for the next, which only embeds and of which nothing else is known."""
+    one = {**journal()["last_load"], "buffers_mib": {"CUDA0 model": 7605.0, "CUDA0 KV": 1024.0, "CUDA0 compute": 171.0}}
+    last = {**one, "command": ["llama-server", "--model", "/blobs/e", "--embedding"], "buffers_mib": {}}
+    host = after(
+        **{
+            "ollama__runners": [{"pid": 401, "command": last["command"], "environment": {}}],
+            "ollama__api__loaded": [{"name": "e", "size": 9, "size_vram": 9, "context_length": 512}],
+            "ollama__journal": journal(loads=[one, last], last_load=last),
+            **changes,
+        }
+    )
+    processes = [process(peak_mib=9200), process(peak_mib=300, pid=401, command=last["command"])]
+    return _calibration.measure(load(processes=processes, load__loaded=[MODEL, "e"]), host)
+
+
+def test_a_model_that_is_loaded_no_more_is_learnt_of_by_the_log():
+    (entry,) = gone()
+    assert entry == {
+        **measured()[0],
+        "compute_mib": pytest.approx(171, abs=1),
+        "runtime_mib": pytest.approx(400, abs=1),
+    }
+    cut = {"problem": None, "dropped": 3, "cut": False, "lines": 9}
+    assert gone(ollama__journal=journal(log=cut)) == []
+    never = {**journal()["last_load"], "started": False}
+    assert gone(ollama__journal=journal(loads=[never], last_load=never)) == []
 
 
 def test_nothing_is_learnt_of_a_process_that_nvml_does_not_tell():

@@ -210,6 +210,14 @@ def test_models_are_asked_one_after_another(serve: Any) -> None:
     assert [(one["model"], one["ok"]) for one in found["others"]] == [("b", 2), ("c", 2)]
 
 
+@pytest.mark.parametrize(("model", "listed"), [(None, True), ("a", False)])
+def test_after_a_load_of_which_requests_failed_nothing_more_is_asked(serve: Any, model: Any, listed: bool) -> None:
+    ollama = Ollama(serve, [], failing=model or "backend")
+    found = ollama.load(model, ["b"], listed)
+    assert ollama.asked == [model or "backend"] * 2
+    assert (found["failed"], found["others"], found["loaded"]) == (2, [], [])
+
+
 def test_a_model_whose_requests_fail_is_not_loaded(serve: Any) -> None:
     found = Ollama(serve, None, failing="b").load("a", ["b", "c"], listed=False)
     assert found["failed"] == 0

@@ -40,6 +40,15 @@ def test_what_cannot_be_planned_is_named_and_the_rest_is_planned() -> None:
     assert notes == [f"{MODEL} cannot be planned: the /api/show answer has no model_info"]
 
 
+def test_a_warning_of_one_model_among_several_says_of_which() -> None:
+    shows = {MODEL: show("llama31-8b-q8_0"), SMALL: show("llama32-3b-q8_0")}
+    for declared_models, start in ((shows, f"{MODEL}: num_gpu 40"), ({MODEL: shows[MODEL]}, "num_gpu 40")):
+        read = builders.read(ollama__api__show=declared_models)
+        predicted, _unused = _predict.predict(builders.declared(), read, "0.32.15")
+        assert predicted is not None
+        assert predicted["warnings"][0].startswith(f"{start} caps nothing: the model has 33 layers")
+
+
 @pytest.mark.parametrize(
     ("total_mib", "together"),
     [

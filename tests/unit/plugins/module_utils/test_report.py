@@ -343,6 +343,19 @@ def test_each_model_that_was_asked_for_stands_in_the_load():
     assert "  load       embeddings of up to 1799 tokens, 41 s: 0 errors" in _report.block(whole)
 
 
+def test_the_speed_of_each_model_is_its_own():
+    whole = {**record(), "speed": 33.8, "speed_is_of": ["a:8b"]}
+    others = [{"model": "b", "ok": 3, "requests": 3, "tokens_per_s": 59.41}, {"model": "e", "ok": 1, "requests": 1}]
+    whole["load"] = {**whole["load"], "others": others}
+    assert "  speed      33.8 tok/s (a:8b; before: crashed), p95 6.2 s, downtime 9 s; b 59.4 tok/s\n" in _report.block(
+        whole
+    )
+    whole["speed_is_of"], whole["load"]["others"] = ["a:8b", "c"], []
+    assert "  speed      33.8 tok/s (a:8b and c; before: crashed), p95" in _report.block(whole)
+    whole["speed"], whole["speed_is_of"] = None, []
+    assert "  speed      p95 6.2 s, downtime 9 s\n" in _report.block(whole)
+
+
 def test_a_log_that_was_not_read_has_no_number_anywhere():
     log = {"where": "/dev/null", "problem": "it goes to /dev/null", "dropped": 0, "cut": False, "lines": 0}
     unread = record(after=read(ollama__journal=journal(log=log, loads=[], last_load=None)))

@@ -655,9 +655,9 @@ def test_what_a_runner_held_that_never_came_up_is_no_models_size():
 
 def test_before_has_the_speed_of_the_same_model_alone():
     other = {**journal()["last_load"], "command": ["x", "--model", "/blobs/b"], "tokens_per_s": [90.0]}
-    before = read(ollama__journal=journal(loads=[*journal()["loads"], other], tokens_per_s=[31.0, 31.4, 90.0]))
+    before = read(ollama__journal__loads=[*journal()["loads"], other])
     assert _verdict.before_text(before, read()) == "31.2 tok/s"
-    only_other = read(ollama__journal=journal(loads=[other], tokens_per_s=[90.0]))
+    only_other = read(ollama__journal=journal(loads=[other], tokens_per_s=[[NOW, 90.0]]))
     assert _verdict.before_text(only_other, read()) == "not with this model"
     assert _verdict.before_text(read(ollama__journal=journal(log={"problem": "gone"}))) == "not read"
 
@@ -687,9 +687,51 @@ def test_what_is_not_known_of_memory_is_left_out():
     assert "runtime" not in _verdict.memory_split(load(processes=[process(peak_mib=100)]), read())["terms_mib"]
 
 
-@pytest.mark.parametrize("speeds, wanted", [([31.0, 31.4], 31.2), ([], None)])
-def test_speed(speeds, wanted):
-    assert _verdict.speed_of(journal(tokens_per_s=speeds)) == wanted
+@pytest.mark.parametrize(
+    "figures, speeds, wanted",
+    [
+        ({}, [[NOW, 31.0], [NOW + 41.4, 31.4]], 31.2),
+        ({}, [[NOW, 31.0], [NOW + 50, 90.0]], 31.0),  # of a model that was asked for afterwards
+        ({"tokens_per_s": 33.84}, [[NOW, 31.0]], 33.8),
+        ({}, [], None),
+    ],
+)
+def test_speed_is_that_of_the_load_itself(figures, speeds, wanted):
+    assert _verdict.speed_of({**load()["load"], **figures}, journal(tokens_per_s=speeds)) == wanted
+
+
+def test_before_has_not_the_speed_of_what_was_asked_for_after_the_load():
+    further = {
+        **journal()["last_load"],
+        "at": NOW + 50,
+        "command": ["x", "--model", "/blobs/b"],
+        "tokens_per_s": [90.0],
+    }
+    both = read(ollama__journal__loads=[*journal()["loads"], further])
+    assert _verdict.before_text(both, both, load()["load"]) == "31.2 tok/s"
+    shows = {MODEL: {"blob": "/blobs/a"}, "b": {"blob": "/blobs/b"}}
+    nothing_loaded_anew = read(ollama__journal=journal(loads=[]), ollama__api__show=shows)
+    mixed = changed(both, {"ollama.journal.tokens_per_s": [[NOW, 31.0], [NOW, 90.0]]})
+    assert _verdict.before_text(mixed, nothing_loaded_anew, load()["load"]) == "31.2 tok/s"
+
+
+def test_the_models_whose_speed_a_load_tells():
+    shows = {"e": EMBEDS, "b": {"blob": "/blobs/b"}}
+    assert _verdict.speed_is_of({"model": "b", "used": []}, shows) == ["b"]
+    assert _verdict.speed_is_of({"model": None, "used": ["E:latest", "b:latest"]}, shows) == ["b:latest"]
+    assert _verdict.speed_is_of({"model": None, "used": None}, shows) == []
+
+
+def test_settings_are_judged_by_what_came_up_for_the_backend_also_where_the_same_model_was_asked_for_besides():
+    own = [*RUNNER[:-1], "256"]
+    later = {**journal()["last_load"], "at": NOW + 50, "command": own, "offloaded": 29}
+    after = read(ollama__runners=[], ollama__journal=journal(loads=[*journal()["loads"], later], last_load=later))
+    both = load(processes=[process(command=own, pid=401), process()], load__others=[{"model": "alias"}])
+    assert (_drift.effects(both, after)["num_batch"], _drift.effects(both, after)["offloaded"]) == (512, 33)
+    failed = {**journal()["last_load"], "started": False}
+    crashed = read(ollama__runners=[], ollama__journal=journal(loads=[failed, later], last_load=later))
+    effect = _drift.effects(both, crashed)
+    assert (effect["runner"], effect["num_ctx"], effect["offloaded"]) == (False, None, None)
 
 
 @pytest.mark.parametrize(
