@@ -3,16 +3,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What of a text that somebody else wrote (a journal's line, a server's answer, a command line) may be shown.
 
-Two nets, one under the other: the values that this host is known to keep in its env files and units are masked wherever
-they occur, and so is whatever has the look of a credential.
+Two nets, one under the other: the values that this host is known to keep in its env files, units and processes are
+masked wherever they occur, and so is whatever has the look of a credential.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import functools
+import glob
+import html
+import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from urllib.parse import unquote, urlsplit
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _command,
@@ -21,13 +27,16 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _systemd,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files
 
 MASK = _dotenv.MASK
 LEAST = 6  # shorter values are words such as `info`; to mask those would make every message unreadable
+LEAST_OF_A_CREDENTIAL = 4  # where the name says what it is; what is shorter still is masked after its name alone
+LONG = 65536  # what is longer is no password: it is masked as it is, and not searched
 
 _CREDENTIAL = (
-    r"token(?!s)|(?<!show_)secret|passw|passphrase|pwd|credential|api[_-]?key|(?:private|access|account|signing)[_-]?key"
+    r"token(?!s|i[sz])|(?<!show_)secret|passw|passphrase|pwd|credential|api[_-]?key|(?:private|access|account|signing)[_-]?key"
     r"|authorization|cookie|signature|dsn\b"
 )
 NAMES_A_CREDENTIAL = re.compile(_CREDENTIAL, re.I)
@@ -50,18 +59,66 @@ _MASKS = [(re.compile(look, re.I), masked) for look, masked in _LOOKS]
 # Variables whose values name places and things of the machine.
 _ORDINARY = {
     "HOME", "PATH", "PWD", "SHELL", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM", "TMPDIR", "INVOCATION_ID",
-    "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "OLLAMA_HOST", "OLLAMA_MODELS", "LD_LIBRARY_PATH", "PYTHONPATH",
+    "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "OLLAMA_HOST", "OLLAMA_MODELS", "LD_LIBRARY_PATH", "PYTHONPATH", "OLDPWD",
+    "LISTEN_FDNAMES", "MEMORY_PRESSURE_WRITE", "container",
 }  # fmt: skip
-_PLACE = re.compile(r"[/.~]\S*|(?:localhost|[\d.]+|\[[0-9a-fA-F:]*\])(?::\d+)?")
+_ORDINARY_WORDS = {"true", "false", "none", "null"}
+_PLACE = re.compile(r"[/.]\S*|~(?:[\w.-]*/\S*)?|(?:localhost|[\d.]+|\[[0-9a-fA-F:]*\])(?::\d+)?")
+_NAMES_A_PLACE = re.compile(r"(?:FILE|PATH|DIR|DIRECTORY|URL|URI|HOST)$", re.I)
+# A credential that is a part of a value: of JSON, or of a database's `host=db password=x`.
+_NAMED_INSIDE = re.compile(
+    rf"""(?:{_CREDENTIAL})[\w.-]{{0,64}}["']?\s{{0,8}}[=:]\s{{0,8}}(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"',;&)}}\]]+))""",
+    re.I,
+)
+_PASSWORD_OF_URL = re.compile(r"://[^\s/@:]{0,256}:([^\s/@]{1,1024})@")
 
 
 def without_secrets(text: str, known: Iterable[str] = ()) -> str:
     """`text` with every value of `known`, and all that looks like a credential, masked."""
-    for value in sorted(known, key=len, reverse=True):
-        text = text.replace(value, MASK)
+    known = frozenset(known)
+    for value in known:
+        if len(value) > LONG:
+            text = text.replace(value, MASK)
+    values = _any_of(known)
+    if values:
+        text = values.sub(MASK, text)
     for look, masked in _MASKS:
         text = look.sub(masked, text)
     return text
+
+
+@functools.lru_cache(maxsize=4)
+def _any_of(known: frozenset[str]) -> re.Pattern[str] | None:
+    """What finds these values, however they are printed; the longest first, since one may be a part of another."""
+    forms = {form for value in known if len(value) <= LONG for form in _as_printed(value) if form}
+    return re.compile("|".join(map(_alone, sorted(forms, key=len, reverse=True)))) if forms else None
+
+
+def _as_printed(value: str) -> Iterator[str]:
+    """A value as programs write it: as it is, escaped once or twice, quoted for a shell, in a URL, in HTML, encoded."""
+    content = value.encode("utf-8", "surrogatepass" if _has_lone_surrogates(value) else "surrogateescape")
+    yield value
+    yield content.decode(errors="replace")
+    for ascii_only in (False, True):
+        once = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        yield from (once, json.dumps(once)[1:-1])
+    yield from (repr(value)[1:-1], value.replace("'", r"'\''"), html.escape(value))
+    yield from (quote(content), quote(content, safe=""), quote_plus(content))
+    for encoded in (base64.b64encode(content), base64.urlsafe_b64encode(content)):
+        yield encoded.decode().rstrip("=")
+
+
+def _has_lone_surrogates(value: str) -> bool:
+    """Whether there are others than those for a byte that is no UTF-8."""
+    return any("\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff" for char in value)
+
+
+def _alone(form: str) -> str:
+    """A short value, or one of digits, is a whole word: it is no piece of a longer word or figure."""
+    found = re.escape(form)
+    if len(form) >= LEAST and not re.fullmatch(r"[\d.]+", form):
+        return found
+    return rf"(?<![A-Za-z0-9])(?<!\d\.){found}(?![A-Za-z0-9]|\.\d)"
 
 
 def shown_command(words: Sequence[str]) -> list[str]:
@@ -81,49 +138,93 @@ def secrets_in(variables: Mapping[str, str | None]) -> set[str]:
     """The values of an environment that must not be shown: of a URL its credentials and query, else the whole value."""
     found: set[str] = set()
     for name, value in variables.items():
-        if not value or name in _ORDINARY or name in _settings.SHOWN or "MODEL" in name:
-            continue
-        parts = _url_parts(value)
-        found.update([value] if parts is None else parts)
-    return {value for value in found if len(value) >= LEAST and not _PLACE.fullmatch(value)}
+        if value and name not in _ORDINARY and name not in _settings.SHOWN and not name.startswith("LC_"):
+            found.update(part for about, part in _parts(name, value) if _is_secret(about, part))
+    return found
 
 
-def _url_parts(value: str) -> list[str] | None:
-    """The user's password and the query of a URL; None where the value is none."""
+def _is_secret(name: str, value: str) -> bool:
+    if len(value) < LEAST_OF_A_CREDENTIAL or value.lower() in _ORDINARY_WORDS:
+        return False
+    place = _PLACE.fullmatch(value)
+    if NAMES_A_CREDENTIAL.search(name):
+        return not (place and _NAMES_A_PLACE.search(name))
+    return len(value) >= LEAST and not place and "MODEL" not in name
+
+
+def _parts(name: str, value: str) -> Iterator[tuple[str, str]]:
+    """A value and those parts of it that a program may print alone, each with the name that says what it is."""
+    url = _url_parts(value)
+    yield from url or ()
+    if url is None or NAMES_A_CREDENTIAL.search(name) and not _NAMES_A_PLACE.search(name):
+        yield name, value
+        # A line of a log is one line, and has no blanks at its end.
+        yield from ((name, line.strip()) for line in re.split(r"\r?\n|\\n", value))
+    yield from (("password", password) for password in _PASSWORD_OF_URL.findall(value[:LONG]))
+    for double, single, plain in _NAMED_INSIDE.findall(value[:LONG]):
+        yield "password", double or single or plain
+        with contextlib.suppress(ValueError):
+            yield "password", json.loads(f'"{double}"', strict=False)
+
+
+def _url_parts(value: str) -> list[tuple[str, str]] | None:
+    """The password and the query of a URL, each part with its name; None where the value is none."""
     if "://" not in value:
         return None
     try:
         url = urlsplit(value)
-        password = url.password
+        password = url.password or ""
     except ValueError:
         return None
     if not url.scheme or not url.netloc:
         return None
-    return [part for part in (password, unquote(password or ""), *re.split("[&=]", url.query)) if part]
+    pairs = [pair.partition("=") for pair in url.query.split("&")]
+    parts = [("password", password), *((name, part or name) for name, _equals, part in pairs)]
+    return [(name, form) for name, part in parts for form in (part, unquote(part))]
 
 
 def secrets_of_host(units: Iterable[str], files: Iterable[str]) -> set[str]:
-    """What the environment of these units and the env files of this host hold and must not be shown."""
-    found: set[str] = set()
+    """What must not be shown of the environments of these units, of their processes and of systemd, and of env files.
+
+    systemd's own has what `DefaultEnvironment=` and `systemctl set-environment` say; a unit may let it pass.
+    """
+    found = secrets_in(_systemd.parse_show(_show([])).get("Environment") or {})
     paths = list(files)
     for unit in units:
-        shown = _systemd.parse_show(_show(unit))
+        shown = _systemd.parse_show(_show([unit]))
         found |= secrets_in(shown.get("Environment") or {})
         paths += unit_files.environment_files(shown)
+        for environment in _environments(str(shown.get("MainPID") or "")):
+            found |= secrets_in(environment)
     for path in paths:
         found |= secrets_in_file(path)
     return found
 
 
+def _environments(main: str, proc: str = "/proc") -> Iterator[dict[str, str]]:
+    """Of a unit's main process, and of a server that it has started: the first may be a shell that exports more."""
+    if not main.isdigit() or main == "0":
+        return
+    children = [_read(path).decode(errors="replace").split() for path in glob.glob(f"{proc}/{main}/task/*/children")]
+    for pid in (main, *(pid for pids in children for pid in pids)):
+        command = _dotenv.decode(_read(f"{proc}/{pid}/cmdline")).split("\0")[:-1]
+        if pid == main or servers.is_server(command):
+            pairs = (item.partition("=") for item in _dotenv.decode(_read(f"{proc}/{pid}/environ")).split("\0"))
+            yield {name: value for name, equals, value in pairs if equals}
+
+
+def _read(path: str) -> bytes:
+    """At most what an env file may hold; nothing of what cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_dotenv.MOST_BYTES)
+    except OSError:
+        return b""
+
+
 def secrets_in_file(path: str) -> set[str]:
     """The values of an env file, as any reader would take them; nothing of a file that cannot be read."""
-    try:
-        if not os.path.isfile(path):
-            return set()
-        with open(path, "rb") as file:
-            text = _dotenv.decode(file.read(_dotenv.MOST_BYTES))
-    except OSError:
-        return set()
+    text = _dotenv.decode(_read(path)) if os.path.isfile(path) else ""
     found: set[str] = set()
     for reader in _dotenv_readers.READERS:
         for reading in _dotenv_readers.readings(text, reader):
@@ -132,6 +233,7 @@ def secrets_in_file(path: str) -> set[str]:
     return found
 
 
-def _show(unit: str) -> str:
-    done = _command.run(["systemctl", "show", unit, "--property", "Environment,EnvironmentFiles"])
+def _show(units: list[str]) -> str:
+    """Of a unit, or of systemd itself where none is named."""
+    done = _command.run(["systemctl", "show", *units, "--property", "Environment,EnvironmentFiles,MainPID"])
     return done.stdout.decode(errors="replace")

@@ -10,6 +10,14 @@ UNITS = "/etc/systemd/system"
 STOCK = "ollama/ollama#2423"  # drop-ins are what an owner adds; the script leaves none, and no directory for one
 
 SECRET = "correct-horse-battery"
+OF_FILES = {
+    "DB_PASSWORD": "~Tr0ub4dor",
+    "API_TOKEN": "/Xy+abcdefg",
+    "PIN_SECRET": "83471290",
+    "MODEL_STORE_PASSWORD": "hunterhunter",
+    "SHORT_PASSWORD": "xyzw",
+}
+OF_SYSTEMD = {"SET_BY_HAND": "set-by-hand-battery", "BY_DEFAULT": "by-default-battery"}
 EXEC_PAGE = "https://man7.org/linux/man-pages/man5/systemd.exec.5.html"
 UNIT_PAGE = "https://man.archlinux.org/man/systemd.unit.5.en"
 RELOAD = "systemctl daemon-reload"
@@ -122,6 +130,28 @@ ROWS: list[Found] = [
         EXEC_PAGE,
         hidden=(SECRET,),
         short=True,
+    ),
+    Found(
+        "secrets_of_every_look_are_printed_at_a_start",
+        with_files("/etc/site/a", a="\\n".join(f"{name}={value}" for name, value in OF_FILES.items())).replace(
+            "echo '", "printf '%b\\n' '"
+        )
+        + "\n"
+        + f"printf '[Manager]\\nDefaultEnvironment=BY_DEFAULT={OF_SYSTEMD['BY_DEFAULT']}\\n' "
+        "> /etc/systemd/system.conf\n"
+        f"systemctl daemon-reload; systemctl set-environment SET_BY_HAND={OF_SYSTEMD['SET_BY_HAND']}\n"
+        + drop_in(
+            "PassEnvironment=SET_BY_HAND BY_DEFAULT",
+            'ExecStartPre=/bin/sh -c \\047if test -n "$OLLAMA_CONTEXT_LENGTH"; then '
+            + " ".join(f"echo Error: failed with ${name};" for name in {**OF_FILES, **OF_SYSTEMD})
+            + " exit 3; fi\\047",
+            name="20-check.conf",
+        )
+        + f"\n{RELOAD}",
+        "rolled_back",
+        ("failed with ********",),
+        EXEC_PAGE,
+        hidden=(*OF_FILES.values(), *OF_SYSTEMD.values()),
     ),
     # --- what systemd does not read -----------------------------------------------------------------------------------
     Found(

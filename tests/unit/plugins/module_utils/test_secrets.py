@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,66 @@ def test_known_values_are_masked_wherever_they_occur() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("variable", "printed", "secret"),
+    [
+        ("DB_PASSWORD=~Tr0ub4dor", "denied for ~Tr0ub4dor", "~Tr0ub4dor"),
+        ("API_TOKEN=/Xy+abcdefg", "denied for /Xy+abcdefg", "/Xy+abcdefg"),
+        ("PIN_SECRET=83471290", "denied for 83471290.", "83471290"),
+        ("PIN_SECRET=8347", "denied for 8347", "8347"),
+        ("MODEL_STORE_PASSWORD=hunterhunter", "denied for hunterhunter", "hunterhunter"),
+        ("SHORT_PASSWORD=xyzw", "denied for xyzw", "xyzw"),
+        ("SHORT_PASSWORD=xyz", "SHORT_PASSWORD=xyz is denied, not ********", "xyz"),
+        ("FROM_VAULT=~Tr0ub4dor", "denied for ~Tr0ub4dor", "~Tr0ub4dor"),
+        ("URL=http://selo:p%C3%A9t@db", "denied for p%C3%A9t", "p%C3%A9t"),
+        ("URLS=http://a:word1@x,http://b:word2@y", "denied for word2", "word2"),
+        ("SENTRY_DSN=https://public@sentry/1", "denied for https://public@sentry/1", "public"),
+        ("DATABASE=host=db password=word user=selo", "denied for word", "word"),
+        (r'LOGIN={"db": {"password": "a\"word"}}', 'denied for a"word', 'a"word'),
+        ("AWS_SECRET_ACCESS_KEY=wJal/K7MD/bPxR", "denied for wJal/K7MD/bPxR", "wJal/K7MD/bPxR"),
+        ("A_KEY=-----BEGIN-----\nMIIabc/def\n-----END-----", "cannot parse MIIabc/def", "MIIabc/def"),
+        (r"A_KEY=-----BEGIN-----\nMIIabc/def\n-----END-----", "cannot parse MIIabc/def", "MIIabc/def"),
+        ("GREETING=open sesame ", "denied for open sesame", "open sesame"),
+        ('GREETING=open "sesame"', r'msg="denied for open \"sesame\""', "sesame"),
+        ('GREETING=open "sesame"', r'{"m": "denied for open \\\"sesame\\\""}', "sesame"),
+        (r"GREETING=open\sesame", r'msg="denied for open\\sesame"', "sesame"),
+        ("GREETING=open s\u00e9same", r'"denied for open s\u00e9same"', "same"),
+        ("GREETING=open 'sesame'", r"+ login 'open '\''sesame'\'' now'", "sesame"),
+        ("GREETING=open sesame", "GET /login/open%20sesame/open+sesame", "sesame"),
+        ("GREETING=open<sesame>", "denied for open&lt;sesame&gt;", "sesame"),
+        ("GREETING=open sesame", "denied for b3BlbiBzZXNhbWU=", "b3BlbiBz"),
+    ],
+)
+def test_a_known_secret_is_masked_whatever_it_looks_like(variable: str, printed: str, secret: str) -> None:
+    name, _equals, value = variable.partition("=")
+    shown = _secrets.without_secrets(printed, _secrets.secrets_in({name: value}))
+    assert secret in printed
+    assert secret not in shown
+    assert _secrets.MASK in shown
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "PIN_SECRET=8347",
+        "PIN_SECRET=10",
+        "SHOW_TOKEN=true",
+        "TOKENIZERS_PARALLELISM=only",
+        "API_TOKEN_FILE=/run/secrets/token",
+        "LOG_DIR=/var/log",
+        "CHAT_MODEL=llama3.1:8b",
+        "LC_ALL=en_US.UTF-8",
+        "LEVEL=info",
+        "OLDPWD=/var/log",
+    ],
+)
+def test_what_is_no_secret_and_every_figure_stay(variable: str) -> None:
+    name, _equals, value = variable.partition("=")
+    text = "info: 18347 MiB, 8347.25 MiB, 8347MiB and 0.8347 of 10 in /var/log, true only of llama3.1:8b, en_US.UTF-8"
+    text += " /run/secrets/token"
+    assert _secrets.without_secrets(text, _secrets.secrets_in({name: value})) == text
+
+
 def test_the_values_of_an_env_file_are_known_as_any_reader_takes_them(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text('export A=\'first value\'\nB="second \\"value\\""\nC=third\\ value # note\n')
@@ -112,9 +174,9 @@ def test_a_runners_command_line_keeps_its_settings_and_no_credential() -> None:
     ]  # fmt: skip
 
 
-@given(st.text(), st.sets(st.text(min_size=6), max_size=3))
+@given(st.text(), st.sets(st.text(min_size=6).filter(lambda value: value.strip("0123456789.") != ""), max_size=3))
 def test_no_text_breaks_it_and_no_known_value_survives(text: str, known: set[str]) -> None:
-    shown = _secrets.without_secrets(text, known)
+    shown = _secrets.without_secrets("".join([text, *known, text]), known)
     assert not [value for value in known if value in shown.replace(_secrets.MASK, "\0")]
 
 
@@ -129,18 +191,32 @@ def test_the_units_and_files_of_a_host_tell_what_must_not_be_shown(
     ours, theirs = tmp_path / ".env", tmp_path / "default"
     ours.write_text("API=of the backend\n")
     theirs.write_text("API=of the unit\n")
-    said = 'Environment="A=from the unit" OLLAMA_NUM_PARALLEL=2 HOME=/root\n'
-    said += f"EnvironmentFiles={theirs} (ignore_errors=no)\n"
+    said = {
+        "ollama.service": f'Environment="A=from the unit" HOME=/root\nEnvironmentFiles={theirs} (ignore_errors=no)\n',
+        "--property": 'Environment=LANG=C "A=from systemd"\n',
+    }
     asked = []
 
     def run(words: list[str]) -> _command.Done:
         asked.append(words[2])
-        return _command.Done(0, said.encode(), b"") if words[2] == "ollama.service" else _command.Done(1, b"", b"")
+        return _command.Done(0, said[words[2]].encode(), b"") if words[2] in said else _command.Done(1, b"", b"")
 
     monkeypatch.setattr(_command, "run", run)
-    known = _secrets.secrets_of_host(["ollama.service", "gone.service"], [str(ours), "/no/such/file"])
-    assert known == {"from the unit", "of the unit", "of the backend"}
-    assert asked == ["ollama.service", "gone.service"]
+    with subprocess.Popen(["cat"], env={**os.environ, "B": "of the process"}, stdin=subprocess.PIPE) as process:
+        said["ollama.service"] += f"MainPID={process.pid}\n"
+        known = _secrets.secrets_of_host(["ollama.service", "gone.service"], [str(ours), "/no/such/file"])
+    assert known >= {"from systemd", "from the unit", "of the process", "of the unit", "of the backend"}
+    assert asked == ["--property", "ollama.service", "gone.service"]
+
+
+def test_a_server_that_a_wrapper_has_started_tells_its_environment_too(tmp_path: Path) -> None:
+    for pid, command in (("7", "sh\0run\0"), ("8", "/usr/bin/ollama\0serve\0"), ("9", "logger\0")):
+        (tmp_path / pid / "task" / pid).mkdir(parents=True)
+        (tmp_path / pid / "cmdline").write_text(command)
+        (tmp_path / pid / "environ").write_text(f"A=of {pid}\0torn\0")
+    (tmp_path / "7" / "task" / "7" / "children").write_text("8 9 10 ")
+    assert list(_secrets._environments("7", str(tmp_path))) == [{"A": "of 7"}, {"A": "of 8"}]
+    assert list(_secrets._environments("0")) == list(_secrets._environments("")) == []
 
 
 def test_a_file_that_may_not_be_read_hides_nothing_and_breaks_nothing(
