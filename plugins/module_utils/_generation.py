@@ -45,6 +45,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import (
     write_file,
     write_json,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import unit_states
 
 LATEST = 5  # generations kept besides the previous, the proven, the held one, and the first of each file
 CALIBRATIONS = 50  # kept at most
@@ -177,6 +178,8 @@ class Generations:
     ) -> dict[str, Any]:
         """Put back what `run_id` has kept or, where nobody holds the host, `previous`, `proven` or a number.
 
+        The latter leaves stopped what is stopped now.
+
         Returns {changed, generation, files: [{path, what, removed}], services, error, reason, at, run_id}; `error` if
         the files are back and a service is not; `by_itself` if the restore timer was first. If a file cannot be put
         back: StateError, and the restore timer goes on.
@@ -185,7 +188,7 @@ class Generations:
             lease = read_json(self.paths.lease)
             if run_id is None:
                 _lease.refuse_others(self.paths, self.host, None)
-                return self._restore(self._id_of(generation or "previous"), reason, None, check)
+                return self._roll_back(self._id_of(generation or "previous"), reason, check)
             if lease is None and check:
                 return _nothing_to_restore(reason)  # check mode has kept nothing either
             restored = read_json(self.paths.restored)
@@ -215,7 +218,8 @@ class Generations:
             if lease is None:
                 rollback = read_json(self.paths.restoring)
                 if rollback:
-                    return self._restore(rollback["generation"], rollback["reason"], rollback["run_id"])
+                    found = rollback.get("found")  # none of an older release
+                    return self._restore(rollback["generation"], rollback["reason"], rollback["run_id"], found=found)
                 _restore_timer.disarm(self.paths, self.host)
                 return None
             now = self.host.boot_time()
@@ -307,9 +311,38 @@ class Generations:
         _restore_timer.disarm(self.paths, self.host)
         self._prune()
 
-    def _restore(self, generation: str, reason: str, run_id: str | None, check: bool = False) -> dict[str, Any]:
+    def _restore(
+        self,
+        generation: str,
+        reason: str,
+        run_id: str | None,
+        check: bool = False,
+        found: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """`found`: how the services are to be left, if not as the generation says."""
         manifest = self._manifest(generation)
-        return self._put_in_place(manifest, self._copies_of(manifest), reason, run_id, check)
+        services = {**manifest["services"], **({"found": found} if found else {})}
+        return self._put_in_place({**manifest, "services": services}, self._copies_of(manifest), reason, run_id, check)
+
+    def _roll_back(self, generation: str, reason: str, check: bool) -> dict[str, Any]:
+        """Go back by hand, perhaps long after the generation: by what runs now, unless that is being carried on."""
+        begun = read_json(self.paths.restoring) or {}
+        if begun.get("generation") == generation and begun.get("found"):
+            return self._restore(generation, reason, None, check, begun["found"])
+        return self._restore(generation, reason, None, check, self._found_now(self._manifest(generation)["services"]))
+
+    def _found_now(self, services: _services.Plan, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """How services are left by whoever goes by what runs now: what is stopped stays stopped.
+
+        What has failed, or does not come up, may do so under our settings: there `before` counts, how a generation has
+        found them.
+        """
+        before = before or services.get("found") or {}
+        now = _services.states(services, self.host)
+        return {
+            name: before.get(name) if unit_states.is_in_trouble(now[name]["active_state"]) else now[name]
+            for name in now
+        }
 
     def _put_in_place(
         self,
@@ -348,7 +381,7 @@ class Generations:
             with contextlib.suppress(StateError):
                 if not resumed:
                     about = {"generation": generation, "reason": reason, "run_id": run_id, "since": result["at"]}
-                    write_json(self.paths.restoring, about)
+                    write_json(self.paths.restoring, {**about, "found": plan.get("found")})
                 if read_json(self.paths.lease) is None:
                     _restore_timer.arm(self.paths, self.host)
             problems = _put_back(different, contents)
@@ -412,9 +445,7 @@ class Generations:
             "env": env,
         }
         services = kept[-1]["services"]
-        # What is stopped now stays stopped. What has failed may have done so under our settings.
-        before, now = kept[0]["services"].get("found") or {}, _services.states(services, self.host)
-        found = {name: before.get(name) if now[name]["active_state"] == "failed" else now[name] for name in now}
+        found = self._found_now(services, kept[0]["services"].get("found") or {})
         drop_ins = f"{(services.get('ollama') or {}).get('unit')}.d"
         changed = [state["path"] for state in self._goals(origin, contents)[0] if _different(state)]
         concerned = {

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _http, _secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import Clock, SystemClock
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server, unit_files
 
 UNIT_PROPERTIES = (
-    "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,"
+    "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,ControlGroup,"
     "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,InactiveExitTimestamp"
 )
 
@@ -41,6 +41,9 @@ class Host(Clock, Protocol):
 
     def http_status(self, url: str) -> tuple[int | None, str]:
         """The status that a URL answers with, or None and why there was no answer."""
+
+    def mismatch(self, unit: str, url: str) -> str | None:
+        """Why what answers at a URL is not this running unit, as `servers.mismatch` says it; None where it is."""
 
     def journal(self, unit: str, since: float) -> list[str]:
         """A unit's messages since a Unix time, oldest first, with secrets masked."""
@@ -101,6 +104,18 @@ class LinuxHost(SystemClock):
         except _http.HttpError as problem:
             return None, str(problem)
         return status, f"answered {status}"
+
+    def mismatch(self, unit: str, url: str) -> str | None:
+        facts = self.show(unit)
+        return server.mismatch(
+            {
+                "name": unit,
+                "active_state": facts.get("ActiveState"),
+                "main_pid": int(facts.get("MainPID") or 0),
+                "control_group": facts.get("ControlGroup"),
+            },
+            url,
+        )
 
     def journal(self, unit: str, since: float) -> list[str]:
         known_as = self.show(unit).get("Id") or unit  # the journal knows no alias

@@ -30,6 +30,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Stat
 
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
+    "_architectures",
     "_atomic",
     "_child",
     "_clock",
@@ -39,6 +40,7 @@ PACKED = (
     "_file_state",
     "_generation",
     "_host",
+    "_host_read",
     "_host_tool",
     "_http",
     "_journal",
@@ -57,12 +59,17 @@ PACKED = (
     "_take_back",
     "core.containers",
     "core.gpus",
+    "core.model_name",
+    "core.model_use",
     "core.prompt_reuse",
     "core.servers",
     "core.unit_environment",
+    "core.unit_oddities",
     "core.unit_states",
     "host.proc_stat",
+    "host.server",
     "host.unit_files",
+    "host.unit_oddities",
 )
 BACK = {
     RESTARTED: "restarted",

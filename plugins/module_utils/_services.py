@@ -136,6 +136,10 @@ def _nobody_waits() -> None:
     pass
 
 
+def _nobody_else() -> None:
+    pass
+
+
 def restart(
     plan: Plan, host: Host, *, insist: bool = True, alive: Callable[[], None] = _nobody_waits
 ) -> dict[str, Any]:
@@ -144,7 +148,8 @@ def restart(
     systemd reads its units again before, once, if what it has in memory of Ollama's is not what the files say.
     `insist`: where this collection's drop-in is not in its memory even then, or another file has the last word, nothing
     is restarted. `alive` is called all the while, for whoever must know that this goes on. What the plan's `found` says
-    was stopped is stopped, and what was starting is started and not waited for.
+    was stopped is stopped, and what was starting is started and not waited for. Ollama is ready once it is the unit
+    itself that answers. What was stopped before and does not get ready is stopped again.
 
     Returns {services: {name: {unit, state, pid_before, pid_after, stopped_at, ready_at (Unix),
     active_enter_timestamp}}, downtime_s, error}; `error` is None or names each service that failed and why. A backend
@@ -153,6 +158,7 @@ def restart(
     goals = {name: _goal(plan, name) for name in names(plan) if name in plan["restart"]}
     ollama = _service(plan, "ollama", host) if "ollama" in goals else None
     backend = _service(plan, "backend", host) if "backend" in goals else None
+    rested = [name for name in goals if not _service(plan, name, host).runs()]
     services: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
     began = host.monotonic()
@@ -176,8 +182,12 @@ def restart(
                 services["ollama"]["state"] = STARTING
             else:
                 ollama.restart()
-                url, timeout_s = f"{plan['ollama']['url']}/api/version", plan["ollama"]["timeout_s"]
-                _await_ready(host, ollama, url, 200, timeout_s, alive)
+                url, timeout_s = plan["ollama"]["url"], plan["ollama"]["timeout_s"]
+
+                def mismatch() -> str | None:
+                    return host.mismatch(ollama.unit, url)
+
+                _await_ready(host, ollama, f"{url}/api/version", 200, timeout_s, alive, mismatch)
                 services["ollama"].update(_ready(host, ollama))
     if backend and goals["backend"] != STOPPED:
         health = plan["backend"].get("health") or {}
@@ -194,6 +204,10 @@ def restart(
             with _collecting(problems):
                 _put_to_rest(_service(plan, name, host), plan["found"][name]["active_state"])
                 services[name]["state"] = STOPPED
+    for name in rested:  # what does not come up is not left to systemd, which would start it again and again
+        if goals[name] == RESTARTED and services[name]["state"] == FAILED:
+            with _collecting(problems):
+                _service(plan, name, host).stop()
     serves = any(goal != STOPPED for goal in goals.values())
     return {
         "services": services,
@@ -380,13 +394,23 @@ def _ready(host: Host, service: _Unit) -> dict[str, Any]:
 
 
 def _await_ready(
-    host: Host, service: _Unit, url: str | None, status: int, timeout_s: float, alive: Callable[[], None]
+    host: Host,
+    service: _Unit,
+    url: str | None,
+    status: int,
+    timeout_s: float,
+    alive: Callable[[], None],
+    mismatch: Callable[[], str | None] = _nobody_else,
 ) -> None:
-    """Wait until a unit is active with the same process for `STABLE_S` and its URL, if any, answers `status`."""
+    """Wait until a unit is active with the same process for `STABLE_S` and its URL, if any, answers `status`.
+
+    `mismatch` says why it is another one that answers there.
+    """
     began = host.unix_time()
     deadline = host.monotonic() + timeout_s
     seen: tuple[str, ...] | None = None
     seen_since = 0.0
+    stranger: str | None = None
     while True:
         alive()
         facts = host.show(service.unit)
@@ -397,7 +421,9 @@ def _await_ready(
         if state != "active" or current != seen:
             seen, seen_since = current, now
         elif now - seen_since >= STABLE_S and (url is None or answer == status):
-            return
+            stranger = mismatch()
+            if stranger is None:
+                return
         ended = state in ("failed", "inactive")  # for good: a unit that systemd tries again is `activating`
         if ended or now >= deadline:
             break
@@ -408,6 +434,8 @@ def _await_ready(
         awaited = f"it was not active within {timeout_s:g} s"
     elif url and answer != status:
         awaited = f"{url} did not answer {status} within {timeout_s:g} s ({cause})"
+    elif stranger:
+        awaited = f"it did not answer within {timeout_s:g} s: {stranger}"
     else:
         awaited = f"its process did not stay the same within {timeout_s:g} s"
     raise ServiceError(f"{service.unit}: {awaited}. {service.explain(began)}")

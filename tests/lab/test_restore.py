@@ -42,6 +42,10 @@ systemctl stop selo-backend
 systemctl restart ollama
 systemctl start selo-backend
 """
+OTHER_SERVER = """
+systemctl stop ollama
+systemctl is-active other-ollama || systemd-run --quiet --unit=other-ollama /usr/local/bin/ollama serve
+"""
 HEALTHY = "curl -fs http://127.0.0.1:11434/api/version && curl -fs http://127.0.0.1:8000/health"
 # Of both services, whether they run and whether they start at boot.
 STATES = "systemctl show ollama selo-backend --property Id,ActiveState,SubState,UnitFileState,Job"
@@ -86,11 +90,17 @@ class Host:
                 "restart": ["ollama", "backend"],
             },
         }
-        inventory = ROOT / ".lab" / LAB / "inventory" / "hosts.yml"
-        module = ["-m", "selo.gpu_memory.gpu_memory_generation", "-a", json.dumps(arguments)]
-        command = [str(Path(sys.executable).with_name("ansible")), "-i", str(inventory), self.name, "--become", *module]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        self.module(**arguments)
+
+    def module(self, **arguments: Any) -> None:
+        done = self.ansible("gpu_memory_generation", **arguments)
         assert done.returncode == 0, done.stdout + done.stderr
+
+    def ansible(self, module: str, **arguments: Any) -> subprocess.CompletedProcess[str]:
+        inventory = ROOT / ".lab" / LAB / "inventory" / "hosts.yml"
+        words = ["-m", f"selo.gpu_memory.{module}", "-a", json.dumps(arguments)]
+        command = [str(Path(sys.executable).with_name("ansible")), "-i", str(inventory), self.name, "--become", *words]
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
 
     def came_back(self, picture: str, timeout_s: float, reason: str) -> dict[str, Any]:
         """Wait for the restore, assert that it is complete, and return its record."""
@@ -179,3 +189,31 @@ def test_units_that_were_stopped_are_put_back_as_stopped(host: Host) -> None:
     assert host.read(STATES) == states
     assert host.run("systemctl is-failed ollama selo-backend").returncode != 0
     host.read("systemctl is-active other-ollama")
+
+
+@pytest.mark.parametrize("host", ["gpu01"], indirect=True)
+def test_a_rollback_by_hand_leaves_a_stopped_unit_stopped(host: Host) -> None:
+    host.read("systemctl disable --quiet ollama; systemctl start selo-backend")
+    picture = host.read(PICTURE)
+    host.keep(restore_after_s=3600)
+    host.read(CHANGE)
+    host.module(action="release", run_id="test")
+    # Since then somebody runs another server in its place.
+    host.read(OTHER_SERVER)
+    host.wait_until("curl -fs http://127.0.0.1:11434/api/version", 30)
+    states = host.read(STATES)
+    assert states.count("ActiveState=inactive") == 1
+    assert "ollama.service: stopped, as it was found" in host.read("gpu-memory rollback")
+    assert host.read(PICTURE) == picture and host.read(STATES) == states
+    host.read("systemctl is-active other-ollama")
+
+
+@pytest.mark.parametrize("host", ["gpu01"], indirect=True)
+def test_a_unit_is_not_ready_because_another_server_answers(host: Host) -> None:
+    host.read(OTHER_SERVER)
+    host.wait_until("curl -fs http://127.0.0.1:11434/api/version", 30)
+    silent = "[Service]\\nExecStart=\\nExecStart=/bin/sleep infinity\\n"  # it runs, and does not listen yet
+    host.read(f"mkdir -p {os.path.dirname(DROP_IN)} && printf '{silent}' > {os.path.dirname(DROP_IN)}/zzz-silent.conf")
+    done = host.ansible("gpu_memory_restart", restart=["ollama"], ollama={"timeout_s": 5})
+    assert done.returncode != 0 and "the unit other-ollama.service" in done.stdout
+    assert host.read("systemctl show ollama --property ActiveState") == "ActiveState=inactive\n"

@@ -11,12 +11,17 @@ from typing import Any
 STOPPED = ("inactive", "failed")
 STARTING = "activating"  # also what systemd tries again and again: `activating (auto-restart)`
 STOPPING = "deactivating"
-STARTS = "an apply starts it, and a rollback of that stops it again"
+STARTS = "an apply starts it, and stops it again if that does not hold"
 
 
 def is_stopped(state: str | None) -> bool:
     """Whether a unit is stopped, and stays so until somebody starts it."""
     return state in STOPPED
+
+
+def is_in_trouble(state: str | None) -> bool:
+    """Whether a unit does not run, though nobody has stopped it: it has failed, or systemd tries it again."""
+    return state in ("failed", STARTING)
 
 
 def start_note(unit: Mapping[str, Any]) -> str | None:

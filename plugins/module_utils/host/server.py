@@ -40,6 +40,12 @@ def read(unit: Mapping[str, Any], url: str, answers: bool) -> dict[str, Any]:
     return {"server": server, "listens": listens, "apart": network is not None, "family": family}
 
 
+def mismatch(unit: Mapping[str, Any], url: str) -> str | None:
+    """Why what answers at `url` is not the unit, in words; None where it is."""
+    found = read(unit, url, answers=True)
+    return servers.mismatch(unit["name"], url, found["server"], [] if found["apart"] else found["listens"])
+
+
 def server_of(unit: Mapping[str, Any]) -> int | None:
     """The process of an active unit that serves: its main one may be a shell, or a program, that started it."""
     serving = (pid for pid in _pids(unit) if servers.is_server(_host_read.command_line(pid)))

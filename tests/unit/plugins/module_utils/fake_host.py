@@ -21,7 +21,7 @@ class FakeHost:
     `log`: every change that was asked for, in order. `broken`: units that fail when they start. `needs_reload`: units
     whose drop-in systemd has not read. `never_reads`: a variable that it lacks of a unit also after it has read it
     again. `pulls_in`: a unit that the start of another one starts. `refuses`: what systemctl answers to a command.
-    `answers`: status by URL. `pids`: processes of a command backend.
+    `answers`: status by URL. `strangers`: by URL why another one answers there. `pids`: processes of a command backend.
     """
 
     def __init__(self) -> None:
@@ -36,6 +36,7 @@ class FakeHost:
         self.answers: dict[str, int | None] = {}
         self.pids: dict[int, str] = {}
         self.ignores_sigterm = False
+        self.strangers: dict[str, str] = {}
         self.lines: list[str] = []
         self.now = 1000.0
         self.wall_offset = 1_700_000_000.0
@@ -130,6 +131,9 @@ class FakeHost:
     def http_status(self, url: str) -> tuple[int | None, str]:
         status = self.answers.get(url, 200)
         return (status, f"answered {status}") if status else (None, f"{url}: connection refused")
+
+    def mismatch(self, unit: str, url: str) -> str | None:
+        return self.strangers.get(url)
 
     def journal(self, unit: str, since: float) -> list[str]:
         return self.lines

@@ -241,7 +241,7 @@ def test_a_server_that_does_not_answer_is_restarted_where_its_version_is_declare
     assert good(host, declared(ollama={"version": "0.32.15"}))["restart"] == ["ollama"]
 
 
-STARTS = "an apply starts it, and a rollback of that stops it again"
+STARTS = "an apply starts it, and stops it again if that does not hold"
 
 
 @pytest.mark.parametrize("state", ["inactive", "failed"])

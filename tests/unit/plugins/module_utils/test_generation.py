@@ -688,16 +688,41 @@ def test_a_second_keep_of_a_run_does_not_take_what_the_run_started_for_found(man
     assert "backend.service" not in managed.host.active
 
 
-def test_the_proven_state_runs_what_ran_when_it_was_proven(managed: Managed) -> None:
+def test_a_rollback_by_hand_goes_by_what_runs_now(managed: Managed) -> None:
     stopped(managed, "backend.service")
-    managed.keep()
-    managed.write()
+    finished_run(managed)
     managed.host.systemctl("start", "backend.service")
-    managed.store.prove("run1", {})
-    managed.store.restore(generation="previous", reason="test")
-    assert "backend.service" not in managed.host.active
-    managed.store.restore(generation="proven", reason="test")
-    assert "backend.service" in managed.host.active
+    stopped(managed, "ollama.service")
+    result = managed.store.restore(generation="previous", reason="test")
+    assert managed.is_old() and result["error"] is None
+    assert {name: service["state"] for name, service in result["services"].items()} == {
+        "ollama": "stopped",
+        "backend": "restarted",
+    }
+    assert "backend.service" in managed.host.active and "ollama.service" not in managed.host.active
+
+
+@pytest.mark.parametrize("state", ["failed", "activating"])
+def test_a_rollback_by_hand_starts_what_does_not_come_up_under_our_settings(managed: Managed, state: str) -> None:
+    finished_run(managed)
+    stopped(managed, "ollama.service", state=state)
+    result = managed.store.restore(generation="previous", reason="test")
+    assert (result["error"], result["services"]["ollama"]["state"]) == (None, "restarted")
+
+
+def test_a_rollback_by_hand_that_was_cut_off_still_leaves_stopped_what_was(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished_run(managed)
+    stopped(managed, "ollama.service")
+    with monkeypatch.context() as cut:
+        cut.setattr(_file_state, "put_back", lambda *a: (_unused for _unused in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            managed.store.restore(generation="previous", reason="test")
+    managed.host.boot = "second-boot"
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["services"]["ollama"]["state"] == "stopped"
+    assert managed.is_old() and "ollama.service" not in managed.host.active
 
 
 def test_remove_leaves_stopped_what_is_stopped_and_running_what_runs(managed: Managed) -> None:

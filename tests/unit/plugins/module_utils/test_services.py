@@ -135,6 +135,23 @@ def test_ollama_that_never_answers_is_given_its_time_and_no_more() -> None:
     assert 60 <= host.now - 1000 < 62
 
 
+def test_an_answer_of_another_server_does_not_make_a_unit_ready() -> None:
+    host = FakeHost()
+    host.strangers = {OLLAMA_URL: "it is not ollama.service that answers, but the unit other.service"}
+    result = _services.restart(plan("ollama"), host)
+    assert "it did not answer within 60 s: it is not ollama.service" in result["error"]
+    assert (result["services"]["ollama"]["state"], result["services"]["ollama"]["ready_at"]) == ("failed", None)
+    assert "ollama.service" in host.active  # it ran before
+
+
+def test_what_was_stopped_and_does_not_get_ready_is_stopped_again() -> None:
+    host = FakeHost()
+    del host.active["ollama.service"]
+    host.strangers = {OLLAMA_URL: "another one answers"}
+    assert "another one answers" in _services.restart(plan("ollama"), host)["error"]
+    assert host.log == ["restart ollama.service", "stop ollama.service"]
+
+
 def test_ollama_that_keeps_restarting_is_not_ready() -> None:
     class Restarting(FakeHost):
         def show(self, unit: str) -> dict[str, str]:

@@ -29,7 +29,7 @@ def test_what_is_stopped(state: str | None, stopped: bool) -> None:
 def test_a_stopped_unit_is_told_before_it_is_started(state: str) -> None:
     unit = {"name": "chat.service", "load_state": "loaded", "active_state": state}
     assert unit_states.start_note(unit) == (
-        f"chat.service is {state}: an apply starts it, and a rollback of that stops it again"
+        f"chat.service is {state}: an apply starts it, and stops it again if that does not hold"
     )
 
 
