@@ -81,7 +81,7 @@ class ActionModule(ActionBase):
         if first:
             verdict, reasons, ok = _verdict.with_first(first, given["declared"]["profile"]["label"], verdict, reasons)
         serves = _verdict.serves(verdict, kept)
-        if drained and not (serves or falls_back):
+        if drained and not (serves or falls_back) and _has_hook(given["declared"]):
             reasons = [*reasons, "users are still kept away: gpu_memory_after_proof was not done"]
         if given.get("hook_failure"):
             reasons, ok = [*reasons, given["hook_failure"], "users may still be kept away"], False
@@ -98,6 +98,12 @@ class ActionModule(ActionBase):
         if not self._task.check_mode:
             _records.write(directory, record)
         return {**record, "falls_back": falls_back, "drained": drained, "serves": serves}
+
+
+def _has_hook(declared: dict[str, Any]) -> bool:
+    """Whether the operator has said how users are kept away, or let in again."""
+    hooks = (declared[name] for name in ("before_restart", "after_proof"))
+    return any(hook["commands"] or hook["tasks"] for hook in hooks)
 
 
 def _succeeded(read: dict[str, Any] | None) -> dict[str, Any] | None:

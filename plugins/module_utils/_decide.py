@@ -367,7 +367,9 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
     problems = []
     listens, apart = ollama.get("listens") or [], bool(ollama.get("apart"))
     url = declared["ollama"]["url"]
-    stranger = servers.mismatch(name, url, ollama.get("server"), [] if apart else listens)
+    stranger = servers.mismatch(
+        name, url, ollama.get("server"), [] if apart else listens, not unit_states.is_stopped(unit.get("active_state"))
+    )
     if unit["load_state"] == "masked":
         problems.append(
             f"the unit {name} is masked on this host, so that it would not start again; run: systemctl unmask {name}, "
@@ -389,13 +391,17 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
         )
     if stranger and unit["load_state"] == "loaded":
         problems.append(stranger)
-    if declared["ollama"]["version"] is None and _settings.parse_version(api["version"]) is None:
+    elsewhere = servers.elsewhere(name, url, listens, apart)
+    silent = f". {ollama['why_silent']}" if ollama.get("why_silent") and elsewhere is None else ""
+    if api["error"] and unit["load_state"] == "loaded" and not elsewhere and unit_states.does_not_come_up(unit):
+        problems.append(
+            f"{name} does not come up; mend what its journal says, and run: systemctl restart {name}{silent}"
+        )
+    elif declared["ollama"]["version"] is None and _settings.parse_version(api["version"]) is None:
         reason = api["error"] or f"it calls itself {api['version']!r}, which is no release"
-        cure = servers.elsewhere(name, url, listens, apart)
-        silent = f". {ollama['why_silent']}" if ollama.get("why_silent") and cure is None else ""
         problems.append(
             f"the version of Ollama at {declared['ollama']['url']} is unknown ({reason}), and with it what it honours; "
-            f"{cure or f'start {name}, or set gpu_memory_ollama.version'}{silent}"
+            f"{elsewhere or _version_cure(name, unit, api)}{silent}"
         )
     told, found = (_settings.parse_version(text) for text in (declared["ollama"]["version"], api["version"]))
     if told and found and told != found:
@@ -413,6 +419,15 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
                 known = ", ".join(sorted(present)) or "none"
                 problems.append(f"the model {model} is not on this host (it has: {known}); run: ollama pull {model}")
     return problems
+
+
+def _version_cure(name: str, unit: Mapping[str, Any], api: Mapping[str, Any]) -> str:
+    """How the version becomes known. Declaring it does not make a silent server answer, but a stopped one startable."""
+    if not api["error"]:
+        return "set gpu_memory_ollama.version"
+    if unit_states.is_stopped(unit.get("active_state")):
+        return f"start {name}, or set gpu_memory_ollama.version"
+    return f"see why it does not answer, and restart {name}"
 
 
 def _leaves_the_host(model: str, listed: Mapping[str, Any] | None) -> str:

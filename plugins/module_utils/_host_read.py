@@ -34,7 +34,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import proc_stat, unit_files, unit_oddities
 
 UNIT_PROPERTIES = (
-    "Id,LoadState,ActiveState,SubState,Result,MainPID,ActiveEnterTimestamp,FragmentPath,"
+    "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,ActiveEnterTimestamp,FragmentPath,"
     "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart"
 )
 ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
@@ -88,6 +88,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         "sub_state": properties.get("SubState"),
         "result": properties.get("Result"),
         "main_pid": int(properties.get("MainPID") or 0),
+        "restarts": int(properties.get("NRestarts") or 0),
         "active_enter_timestamp": properties.get("ActiveEnterTimestamp") or None,
         "fragment_path": properties.get("FragmentPath") or None,
         "drop_in_paths": drop_ins,

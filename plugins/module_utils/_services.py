@@ -32,7 +32,8 @@ TERMINATE_S = 10
 POLL_S = 0.5
 SILENT_S = 600  # of journal, at least, in which a server says why it does not answer
 ERROR_LINE = re.compile(
-    r"error|fatal|panic|fail|out of memory|cannot|unable|invalid|denied|no such|not found|203/EXEC|in use", re.I
+    r"error|fatal|panic|fail|out of memory|cannot|unable|invalid|denied|no such|not found|203/EXEC|in use|status=[1-9]",
+    re.I,
 )
 ERROR_LINES = 5
 # What a restart has made of a service: it is ready; or it was put back as stopped, or as starting, which nobody awaits.
@@ -284,10 +285,9 @@ class _Unit:
 
     def explain(self, since: float) -> str:
         facts = self.host.show(self.unit)
-        text = (
-            f"{self.unit} is {facts.get('ActiveState')} ({facts.get('SubState')}), result {facts.get('Result')}, "
-            f"exit status {facts.get('ExecMainStatus')}"
-        )
+        text = f"{self.unit} is {facts.get('ActiveState')} ({facts.get('SubState')}), result {facts.get('Result')}"
+        if facts.get("ExecMainStatus") != "0":  # 0 also where it was ExecStartPre= that failed
+            text += f", exit status {facts.get('ExecMainStatus')}"
         if self.journal_is_private:
             return f"{text}; see on the host: journalctl -u {self.unit} -n 50"
         # The line with the whole configuration may hold a proxy's password.

@@ -167,17 +167,22 @@ def told(server: Mapping[str, Any]) -> str:
     }.get(server["kind"], f"{process}, which is of no unit")
 
 
-def mismatch(unit: str, url: str, server: Mapping[str, Any] | None, addresses: Sequence[str] = ()) -> str | None:
+def mismatch(
+    unit: str, url: str, server: Mapping[str, Any] | None, addresses: Sequence[str] = (), runs: bool = True
+) -> str | None:
     """Why what answers at `url` is not the unit declared, and the cure; None where it is.
 
     `server`: what answers there, with `ours` (whether it is a process of the unit); `pid` None where nothing that this
-    host can see listens at the port; None where that was not looked for. `addresses`: where the unit itself listens.
+    host can see listens at the port; None where that was not looked for. `addresses`: where the unit itself listens, if
+    it `runs`.
     """
     if server is None or server["ours"]:
         return None
     to_the_unit = (
         f"set gpu_memory_ollama.url{f'={addresses[0]}, where {unit} listens' if addresses else ' to where it listens'}"
     )
+    if not runs:
+        to_the_unit = f"stop it and start {unit}"
     if server["pid"] is None:
         return (
             f"an Ollama answers at {url}, but no process of this host listens there: a container whose port is "

@@ -10,6 +10,7 @@ from typing import Any
 
 STOPPED = ("inactive", "failed")
 STARTING = "activating"  # also what systemd tries again and again: `activating (auto-restart)`
+RETRIED = ("auto-restart", "auto-restart-queued")
 STOPPING = "deactivating"
 STARTS = "an apply starts it, and stops it again if that does not hold"
 
@@ -22,6 +23,14 @@ def is_stopped(state: str | None) -> bool:
 def is_in_trouble(state: str | None) -> bool:
     """Whether a unit does not run, though nobody has stopped it: it has failed, or systemd tries it again."""
     return state in ("failed", STARTING)
+
+
+def does_not_come_up(unit: Mapping[str, Any]) -> bool:
+    """Whether a unit whose server is silent has failed, or is started by systemd again and again.
+
+    Between two of its crashes it is active for a moment.
+    """
+    return unit.get("active_state") == "failed" or unit.get("sub_state") in RETRIED or bool(unit.get("restarts"))
 
 
 def start_note(unit: Mapping[str, Any]) -> str | None:

@@ -114,6 +114,15 @@ def test_users_that_are_still_kept_away_are_named(act: Act, tmp_path: Path) -> N
     assert (result["ok"], result["reasons"]) == (False, [hook, "users may still be kept away"])
 
 
+@pytest.mark.parametrize(("hook", "said"), [({}, False), ({"commands": ["/usr/local/bin/join"]}, True)])
+def test_users_are_kept_away_only_by_a_hook(act: Act, tmp_path: Path, hook: dict[str, Any], said: bool) -> None:
+    judged = {"verdict": "fail", "reasons": ["it broke"]}
+    declared = builders.declared(after_proof=hook)
+    result = judge(act, given(tmp_path, "end", judged=judged, declared=declared, drained=True))
+    assert not result["serves"]
+    assert ("users are still kept away" in str(result["reasons"])) is said
+
+
 def test_a_proof_that_still_holds_is_recorded_again_with_its_date(act: Act, tmp_path: Path) -> None:
     first = judge(act, given(tmp_path, "load"))["record"]
     decision = {"problems": [], "acts": False, "notes": ["a note"], "proof": {"record": first, "at": 1000.0}}

@@ -241,6 +241,39 @@ def test_a_server_that_does_not_answer_is_restarted_where_its_version_is_declare
     assert good(host, declared(ollama={"version": "0.32.15"}))["restart"] == ["ollama"]
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [
+        {"active_state": "failed"},
+        {"active_state": "activating", "sub_state": "auto-restart"},
+        {"active_state": "active", "restarts": 3},  # for a moment, between two crashes
+    ],
+    ids=str,
+)
+def test_a_unit_that_does_not_come_up_is_refused_whatever_version_is_declared(unit):
+    silent = "ollama.service is failed (failed); its journal: Error: mkdir /srv: permission denied"
+    changes = {f"ollama__unit__{name}": value for name, value in unit.items()}
+    host = read(
+        ollama__api__error="refused",
+        ollama__api__version=None,
+        ollama__why_silent=silent,
+        ollama__process=None,
+        **changes,
+    )
+    for declaration in (declared(), declared(ollama={"version": "0.32.15"})):
+        [problem] = decide(host, declaration)["problems"]
+        assert "ollama.service does not come up" in problem and "mkdir /srv: permission denied" in problem
+        assert "gpu_memory_ollama.version" not in problem
+
+
+def test_a_version_is_offered_for_a_stopped_unit_alone():
+    silent = {"ollama__api__error": "refused", "ollama__api__version": None}
+    [stopped] = decide(read(ollama__unit__active_state="inactive", **silent))["problems"]
+    [hung] = decide(read(**silent))["problems"]
+    assert "start ollama.service, or set gpu_memory_ollama.version" in stopped
+    assert "gpu_memory_ollama.version" not in hung and "restart ollama.service" in hung
+
+
 STARTS = "an apply starts it, and stops it again if that does not hold"
 
 
@@ -264,7 +297,7 @@ def test_a_script_that_starts_the_server_and_wins_is_refused():
 
 
 def test_a_refused_apply_is_not_said_to_start_what_is_stopped():
-    stopped = {"active_state": "failed", "load_state": "loaded"}
+    stopped = {"active_state": "inactive", "load_state": "loaded"}
     host = read(ollama__unit={**read()["ollama"]["unit"], **stopped})
     host["ollama"]["api"].update(error="connection refused", version=None)
     refused = decide(host)

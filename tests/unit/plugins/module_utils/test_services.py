@@ -102,6 +102,18 @@ def test_ollama_that_ends_is_explained_by_its_errors_and_the_backend_is_not_left
     assert result["services"]["ollama"]["pid_after"] is None
 
 
+def test_the_exit_status_of_the_main_process_is_not_told_where_another_one_failed() -> None:
+    class FailsBefore(FakeHost):
+        def show(self, unit: str) -> dict[str, str]:
+            return {**super().show(unit), "ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "0"}
+
+    host = FailsBefore()
+    control = "ollama.service: Control process exited, code=exited, status=3/NOTIMPLEMENTED"
+    host.lines = [control]
+    told = _services.why_silent(host, "ollama.service")
+    assert "exit status" not in told and told.endswith(f"its journal: {control}")
+
+
 @pytest.mark.parametrize(
     ("started", "since"),
     [

@@ -153,6 +153,11 @@ def test_another_server_is_named_with_the_cure(answers, says):
         assert words in text
 
 
+def test_a_unit_that_does_not_run_listens_nowhere():
+    text = servers.mismatch("ollama.service", URL, server(), runs=False)
+    assert text.endswith("set gpu_memory_ollama.unit=x.service, or stop it and start ollama.service")
+
+
 def test_the_unit_itself_is_no_mismatch():
     assert servers.mismatch("ollama.service", URL, server(ours=True)) is None
     assert servers.mismatch("ollama.service", URL, None) is None
