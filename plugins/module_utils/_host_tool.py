@@ -63,6 +63,7 @@ PACKED = (
     "core.model_use",
     "core.prompt_reuse",
     "core.servers",
+    "core.start_script",
     "core.unit_environment",
     "core.unit_oddities",
     "core.unit_states",
