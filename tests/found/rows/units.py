@@ -143,13 +143,13 @@ ROWS: list[Found] = [
         + drop_in(
             "PassEnvironment=SET_BY_HAND BY_DEFAULT",
             'ExecStartPre=/bin/sh -c \\047if test -n "$OLLAMA_CONTEXT_LENGTH"; then '
-            + " ".join(f"echo Error: failed with ${name};" for name in {**OF_FILES, **OF_SYSTEMD})
-            + " exit 3; fi\\047",
+            + " ".join(["echo Error: failed with", *(f"${name}" for name in {**OF_FILES, **OF_SYSTEMD})])
+            + "; exit 3; fi\\047",  # in one line: of a journal only the last few are quoted
             name="20-check.conf",
         )
         + f"\n{RELOAD}",
         "rolled_back",
-        ("failed with ********",),
+        (" ".join(["failed with", *["********"] * len({**OF_FILES, **OF_SYSTEMD})]),),
         EXEC_PAGE,
         hidden=(*OF_FILES.values(), *OF_SYSTEMD.values()),
     ),
