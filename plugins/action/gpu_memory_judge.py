@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _sizes, _verdict
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _report, _sizes, _verdict
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _records
 
 
@@ -57,7 +57,8 @@ class ActionModule(ActionBase):
         )
         judged: dict[str, Any] = {"verdict": verdict, "reasons": reasons}
         if verdict == "pass":
-            return {**judged, "record": self._record(host, verdict, reasons)}
+            key = _decide.key_of_proven(given["declared"], given["decision"], given["after"])
+            return {**judged, "record": self._record(host, verdict, reasons), "proof_key": key}
         if given.get("enforce"):
             judged.update(failed=True, msg="\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)]))
         return judged

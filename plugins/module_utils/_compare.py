@@ -25,7 +25,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _speed,
     _wanted,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import modelfile, parts
 
 SCHEMA = 1
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
@@ -207,13 +207,15 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         return column
     as_declared, declared = declared, _sizes.sized(declared, host.read)
     profile = declared["profile"]
-    for_this_size = _sizes.note(as_declared, declared)
+    beforehand = _sizes.note(as_declared, declared)
     if other_size := _sizes.is_other(profile, plan["gpu"]):
-        for_this_size.append(_sizes.problem(profile, plan["gpu"], f"GPU {plan['gpu']['index']}"))
+        beforehand.append(_sizes.problem(profile, plan["gpu"], f"GPU {plan['gpu']['index']}"))
     environment, unheard = _wanted.ollama_environment(declared, host.read)
     margins = _settings.margins_mib([plan["gpu"]], profile["max_used_mib"])
     carried = any(row.variable in environment for row in _settings.OLLAMA_READS if row.intent == "margin_mib")
-    asked = _predict.asked_layers(declared, host.read)
+    of_models, shows = {**declared, "models": named}, host.read["ollama"]["api"]["show"]
+    asked = {name: _predict.asked_layers(declared, host.read, name) for name in named}
+    void = any(layers is not None and layers >= 0 for layers in asked.values())
     limit = min(profile["max_used_mib"] or host.card_mib, host.card_mib)
     column.update(
         changed=profile["changed"],
@@ -221,14 +223,14 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         max_used_mib=profile["max_used_mib"],
         limit_mib=limit,
         margin_mib=margins[0] if margins else None,
-        margin="none" if not (margins and carried) else "given" if asked is None or asked < 0 else "void",
+        margin="none" if not (margins and carried) else "void" if void else "given",
     )
     backend = _backend_mib(plan["backend"], profile)
     taken = host.others_mib + (backend or 0)
     try:
         scenarios = {
             name: _all_by_name(
-                _predict.as_loaded(declared, host.read, host.models[name], host.version, taken), host.models[name]
+                _predict.as_loaded(declared, host.read, name, host.models[name], host.version, taken), host.models[name]
             )
             for name in named
         }
@@ -257,7 +259,10 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         fits=total + taken <= limit,
         fits_surely=high + taken <= limit and backend is not None,
         # As apply judges before it writes: what the backend takes is for the load to show.
-        refused=profile["max_used_mib"] is None or other_size or low + host.others_mib > profile["max_used_mib"],
+        refused=profile["max_used_mib"] is None
+        or other_size
+        or low + host.others_mib > profile["max_used_mib"]
+        or bool(modelfile.problems(of_models, shows)),
     )
     column["models"] = [
         _model(
@@ -265,7 +270,7 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
             name,
             scenarios[name],
             plans[name],
-            asked=asked,
+            asked=asked[name],
             room_mib=limit - taken - sum(plans[each].total_mib for each in loaded if each != name)
             if name in loaded
             else limit - taken,
@@ -274,7 +279,8 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
     ]
     column["measured"] = {name: _day(at) for name, (_plan, at) in measured.items() if at is not None}
     column["comparison"] = _comparison(host, plan, column)
-    column["warnings"] = for_this_size + _warnings(host, column, plans, environment, unheard)
+    beforehand += [*modelfile.problems(of_models, shows), *modelfile.notes(of_models, shows)]
+    column["warnings"] = beforehand + _warnings(host, column, plans, environment, unheard)
     return column
 
 
@@ -450,8 +456,8 @@ def _warnings(
     for model in column["models"]:
         name = f"{model['name']}: " if len(column["models"]) > 1 else ""
         warnings += [name + text for text in [*_cap_warnings(host, column, model), *plans[model["name"]].warnings]]
-    if column["margin"] == "void":
-        key = host.declared["backend"]["keys"]["gpu_layers"]
+    key = host.declared["backend"]["keys"].get("gpu_layers")
+    if column["margin"] == "void" and key:
         warnings.append(
             f"the backend sends {key} as num_gpu, which switches Ollama's fitting off: the margin is void, and what "
             "does not fit fails instead of moving to the CPU; stop the backend from sending it, or set a gpu_layers "
@@ -515,6 +521,8 @@ def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, An
             f"gpu_layers {wanted} {how}"
             + (f", and only {model['layers']} of {count} fit: apply fails unless gpu_layers is no more" if less else "")
         ]
+    if key is None:  # the Modelfile's, of which there is a warning already
+        return []
     if 2 * asked < model["largest_num_gpu"]:
         slower = _slower_text(model, model["layer_table"][model["layers"]], ": ", "")
         setting, found = "gpu_layers", ""

@@ -26,6 +26,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
     containers,
     model_name,
     model_use,
+    modelfile,
     servers,
     start_script,
     unit_environment,
@@ -68,12 +69,14 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         if _wanted.version_of(declared, read) is not None:
             notes += [f"Ollama {_wanted.version_text(declared, read)} has no setting for {name}" for name in unheard]
         backend_env = _wanted.backend_env(declared, read)
+        notes += modelfile.notes(declared, read["ollama"]["api"]["show"])
         if deploys:
             problems += _taken_over(declared, own, environment)
             problems += _override_problems(environment, read["ollama"])
             problems += _backend_override_problems(backend_env, read["backend"])
+            problems += modelfile.problems(declared, read["ollama"]["api"]["show"])
             problems += filter(None, [_predict.cannot_fit(predicted, profile["max_used_mib"])])
-            problems += filter(None, [_predict.crowded_out(predicted, profile["intent"].get("gpu_layers"), read)])
+            problems += filter(None, [_predict.crowded_out(predicted, declared, read)])
     if deploys:
         problems += _deploy_problems(declared, read)
     if declared["verify"] != "never" and not declared["backend"]["load"].get("url") and not declared["models"]:
@@ -276,6 +279,12 @@ def proof_key(
         "gpus": sorted(gpu["uuid"] for gpu in _wanted.usable_gpus(read["nvml"])),
     }
     return _sha256(json.dumps(made_of, sort_keys=True, default=str))
+
+
+def key_of_proven(declared: Mapping[str, Any], decision: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The key of what a load has proven. `after`: read after it, since before an apply Ollama may have been down."""
+    backend_env = _wanted.backend_env(declared, after)
+    return proof_key(declared, backend_env, decision["ollama_environment"], after)
 
 
 def valid_proof(proof: Mapping[str, Any] | None, key: str, max_age_s: float, now: float) -> Mapping[str, Any] | None:

@@ -18,7 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _wanted,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use, modelfile
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.unit_environment import last_word
 
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
@@ -370,6 +370,9 @@ def _server_state(
         )
     if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and slot == effect["trained_ctx"] and slot < int(wanted):
         return IN_FORCE, f"the context is {slot}, all that the model was trained for", None
+    by_model = modelfile.set_by_one(declared, ollama["api"]["show"], "num_ctx", slot)
+    if name == "OLLAMA_CONTEXT_LENGTH" and by_model and slot is not None and slot < int(wanted):
+        return PARTIAL, f"the context is {slot}, by {by_model}", None
     if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and str(slot) != wanted:
         return INSTEAD, f"requests carry their own num_ctx: {slot}", _sender(declared, read, "num_ctx", slot)
     if name in config:

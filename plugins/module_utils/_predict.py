@@ -17,7 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _wanted,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts, servers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import modelfile, parts, servers
 
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib", "total_mib", "host_mib")
 FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
@@ -39,7 +39,7 @@ def predict(
     measured_at: dict[str, float | None] = {}
     for name, model in models.items():
         try:
-            loaded_as = as_loaded(declared, read, model, version, others_mib(declared, read))
+            loaded_as = as_loaded(declared, read, name, model, version, others_mib(declared, read))
             plans[name], measured_at[name] = _calibration.planned(read, name, model, loaded_as, version)
         except _planner.ScenarioInvalid as problem:
             notes.append(f"{name} cannot be planned: {problem}")
@@ -82,30 +82,31 @@ def readable_models(read: Mapping[str, Any]) -> tuple[dict[str, _planner.Model],
     return models, problems
 
 
-def scenario(declared: Mapping[str, Any], read: Mapping[str, Any]) -> _planner.Scenario:
-    """The settings that Ollama will load with under the profile. Raises ScenarioInvalid."""
+def scenario(declared: Mapping[str, Any], read: Mapping[str, Any], name: str) -> _planner.Scenario:
+    """The settings that Ollama will load a model with under the profile. Raises ScenarioInvalid."""
     intent, backend = declared["profile"]["intent"], declared["backend"]
+    of_model = modelfile.parameters(declared, read["ollama"]["api"]["show"].get(name))
     environment = _drift.server_environment(declared, read)
     settings = {
-        "num_gpu": asked_layers(declared, read),
-        "num_ctx": intent["num_ctx"],
+        "num_gpu": asked_layers(declared, read, name),
+        "num_ctx": of_model.get("num_ctx", intent["num_ctx"]),
         "num_parallel": intent["num_parallel"],
-        # Nothing on the server pins the batch, so only what the backend is known to send counts.
-        "num_batch": backend.get("sends", {}).get("num_batch"),
+        # Nothing on the server pins the batch, so only what the backend is known to send and the Modelfile count.
+        "num_batch": backend.get("sends", {}).get("num_batch", of_model.get("num_batch")),
         "kv_cache_type": environment.get("OLLAMA_KV_CACHE_TYPE"),
         "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
     }
     return _planner.Scenario.from_dict(settings)
 
 
-def asked_layers(declared: Mapping[str, Any], read: Mapping[str, Any]) -> int | None:
-    """The num_gpu that the backend's requests will carry under the profile; None where they carry none.
+def asked_layers(declared: Mapping[str, Any], read: Mapping[str, Any], name: str) -> int | None:
+    """The num_gpu that the backend's requests will carry under the profile, or else the model's Modelfile; or None.
 
     What the profile does not set stays as the backend's files have it, the first of them winning.
     """
     variable = declared["backend"]["keys"].get("gpu_layers")
     if variable is None:
-        return None
+        return modelfile.parameters(declared, read["ollama"]["api"]["show"].get(name)).get("num_gpu")
     files = [
         _wanted.backend_env(declared, read),
         *((file.get("values") or {}) for file in read["backend"]["env_files"]),
@@ -114,14 +115,19 @@ def asked_layers(declared: Mapping[str, Any], read: Mapping[str, Any]) -> int | 
 
 
 def as_loaded(
-    declared: Mapping[str, Any], read: Mapping[str, Any], model: _planner.Model, version: str, taken_mib: float
+    declared: Mapping[str, Any],
+    read: Mapping[str, Any],
+    name: str,
+    model: _planner.Model,
+    version: str,
+    taken_mib: float,
 ) -> _planner.Scenario:
     """The settings with the layers that really go to the GPU. Raises ScenarioInvalid.
 
     As many as requests ask for; where they ask for none, as many as Ollama's fitting leaves on the only GPU, of which
     `taken_mib` are not Ollama's. On several GPUs a model may spread, so that there all are expected to fit.
     """
-    asked = scenario(declared, read)
+    asked = scenario(declared, read, name)
     if asked.num_gpu >= 0:
         return asked
     gpus = [gpu for gpu in read["nvml"]["gpus"] if not gpu.get("error")]
@@ -182,11 +188,15 @@ def others(read: Mapping[str, Any]) -> list[str]:
     return [f"{parts.name_of(process, owners)} {process['used_mib']}" for process in found]
 
 
-def crowded_out(predicted: Mapping[str, Any] | None, gpu_layers: int | None, read: Mapping[str, Any]) -> str | None:
+def crowded_out(
+    predicted: Mapping[str, Any] | None, declared: Mapping[str, Any], read: Mapping[str, Any]
+) -> str | None:
     """Why a profile is refused: what other Ollamas hold keeps planned layers from the GPU, so no proof could pass."""
-    strangers = other_ollamas(read)
+    strangers, gpu_layers = other_ollamas(read), declared["profile"]["intent"].get("gpu_layers")
     if predicted is None or not strangers:
         return None
+    if all((asked_layers(declared, read, name) or 0) > 0 for name in predicted["models"]):
+        return None  # not fitted into what is free
     layers, all_layers = predicted["offloaded_layers"], predicted["offloadable_layers"]
     planned = all_layers if gpu_layers is None else min(gpu_layers, all_layers)
     if layers >= planned:

@@ -15,6 +15,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
     _evidence,
     model_name,
     model_use,
+    modelfile,
     parts,
     prompt_reuse,
 )
@@ -153,7 +154,8 @@ def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], after
     for load in [effect, *(load for load in ollama["journal"]["loads"] if load["started"])]:
         if load["offloaded"] is not None:
             planned = load["offloadable"] if wanted is None else min(wanted, load["offloadable"])
-            if load["offloaded"] < planned:
+            by_model = modelfile.set_by_one(declared, ollama["api"]["show"], "num_gpu", load["offloaded"])
+            if load["offloaded"] < planned and not (by_model and load["offloaded"]):
                 reasons.append(
                     f"{load['offloaded']} of {load['offloadable']} layers are on the GPU, {planned} were planned"
                 )

@@ -95,6 +95,10 @@ reason:
   returned: success
   type: str
   sample: null
+proof_key:
+  description: What was proven, for gpu_memory_generation to keep with the proof.
+  returned: after a load that passed
+  type: str
 falls_back:
   description: Whether the fallback profile is to be tried now.
   returned: at the end

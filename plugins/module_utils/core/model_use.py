@@ -48,7 +48,8 @@ def request(
     No option that changes memory is sent: the server's own settings must hold for a client that says nothing.
     """
     shown = shown or {}
-    context = min(num_ctx, trained_context(shown) or num_ctx)
+    own_context = (shown.get("parameters") or {}).get("num_ctx") or num_ctx  # by the Modelfile
+    context = min(num_ctx, own_context, trained_context(shown) or num_ctx)
     if embeds_only(shown):
         old = version is not None and version < EMBED_SINCE
         engine = version is None or version >= _settings.ENGINE

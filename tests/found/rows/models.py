@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.faults.fault_lab import BACKEND
 from tests.found.condition import Found
 from tests.found.rows.servers import another
@@ -18,6 +20,13 @@ SIGN_IN = "touch /usr/share/ollama/.ollama/models/lab-signed-in\n"
 def copy_of(model: str, name: str) -> str:
     return f"""
 curl -sf localhost:11434/api/copy -d '{{"source": "{model}", "destination": "{name}"}}'
+"""
+
+
+def own_parameters(**parameters: int) -> str:
+    body = json.dumps({"model": "mychat", "from": CHAT, "parameters": parameters})
+    return f"""
+curl -sf localhost:11434/api/create -d '{body}'
 """
 
 
@@ -96,6 +105,40 @@ systemctl restart selo-backend
             "gpu_memory_backend": "none",
             "gpu_memory_models": ["Qwen2.5:3B", "registry.ollama.ai/library/nomic-embed-text"],
         },
+    ),
+    Found(
+        "modelfile_with_a_larger_context",
+        own_parameters(num_ctx=16384),
+        "refused",
+        ("PARAMETER num_ctx 16384 in the Modelfile of mychat wins", "create the model without it, or use a profile"),
+        "ollama/ollama#12927",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": ["mychat"]},
+    ),
+    Found(
+        "modelfile_with_less_than_the_profile",
+        own_parameters(num_ctx=2048, num_gpu=10),
+        "pass",
+        (
+            "PARAMETER num_ctx 2048 in the Modelfile of mychat",
+            "PARAMETER num_gpu 10 in the Modelfile of mychat",
+            "of 2048 tokens",
+            "requests carry num_gpu=10",
+        ),
+        "ollama/ollama#12927",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": ["mychat"]},
+    ),
+    Found(
+        "modelfile_whose_context_the_backend_overrides",
+        own_parameters(num_ctx=16384)
+        + f"""
+sed -i 's|^CHAT_MODEL=.*|CHAT_MODEL=mychat|' {BACKEND}/.env
+systemctl restart selo-backend
+""",
+        "pass",
+        ("of 4096 tokens",),
+        "ollama/ollama#12927",
+        backend="guide",
+        variables={"gpu_memory_models": ["mychat"]},
     ),
     Found(
         "cloud_model_declared",

@@ -126,7 +126,7 @@ def test_the_largest_settings_fit_and_the_next_ones_do_not() -> None:
     room = 9000 - 800
     declared = builders.declared(overrides={"intent": {"max_used_mib": 9000}})
     whole = _planner.Model.from_show(BOTH[MODEL])
-    wanted = _predict.scenario(declared, host())
+    wanted = _predict.scenario(declared, host(), MODEL)
 
     def total(**changes: int) -> float:
         scenario = _planner.Scenario(**{**vars(wanted), **changes})

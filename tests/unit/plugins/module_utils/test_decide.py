@@ -155,6 +155,19 @@ def test_digests_count_for_the_declared_models_alone_also_without_their_tag():
     assert key("d1", "d1") != key("d2", "d1")
 
 
+def test_a_proof_made_by_an_apply_that_found_ollama_stopped_holds_afterwards():
+    declaration = declared(ollama={"version": "0.32.15"}, models=[MODEL])
+    stopped = read(
+        ollama__unit__active_state="inactive",
+        ollama__process=None,
+        ollama__api={"error": "refused", "version": None, "models": [], "loaded": [], "show": {}},
+    )
+    decision = good(stopped, declaration)
+    after = read(ollama__api__show={MODEL: {"parameters": {"num_ctx": 2048}}})
+    assert decision["proof_key"] != good(after, declaration)["proof_key"]
+    assert _decide.key_of_proven(declaration, decision, after) == good(after, declaration)["proof_key"]
+
+
 def test_a_proof_of_stable_does_not_hold_while_the_drop_in_is_still_to_be_written_and_holds_after():
     before = read(ollama__unit__environment={}, ollama__drop_ins__own=drop_in(None), ollama__process__environment={})
     assert good(before)["proof_key"] == good()["proof_key"]

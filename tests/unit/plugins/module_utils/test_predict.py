@@ -50,6 +50,22 @@ def test_a_warning_of_one_model_among_several_says_of_which() -> None:
 
 
 @pytest.mark.parametrize(
+    ("backend", "parameters", "terms"),
+    [
+        ("none", {"num_ctx": 2048, "num_gpu": 10}, {"offloaded_layers": 10, "kv_mib": 144}),
+        ("guide", {"num_ctx": 2048, "num_gpu": 10}, {"offloaded_layers": 33, "kv_mib": 1024}),  # its requests win
+    ],
+)
+def test_a_modelfile_counts_where_no_request_carries_the_option(
+    backend: str, parameters: dict[str, int], terms: dict[str, int]
+) -> None:
+    read = builders.read(ollama__api__show={MODEL: {**show("llama31-8b-q8_0"), "parameters": parameters}})
+    predicted, _notes = _predict.predict(builders.declared(backend=backend), read, "0.32.15")
+    assert predicted is not None
+    assert {name: predicted[name] for name in terms} == terms
+
+
+@pytest.mark.parametrize(
     ("total_mib", "together"),
     [
         (32000, [MODEL, SMALL]),
@@ -182,10 +198,17 @@ def test_what_the_host_does_not_see_is_not_others_where_ollamas_own_may_be_among
 def test_an_ollama_whose_server_is_gone_crowds_the_model_out():
     gpu = {"index": 0, "processes": [{"pid": 7, "name": "llama-server", "used_mib": 9000}]}
     other = {"pid": 7, "command": "llama-server", "kind": "unit", "name": "x.service", "user": None, "alone": True}
-    read = {"nvml": {"gpus": [gpu]}, "ollama": {"others": [other]}}
+    read = {"nvml": {"gpus": [gpu]}, "ollama": {"others": [other], "api": {"show": {}}}}
     predicted = {"models": ["m"], "offloaded_layers": 26, "offloadable_layers": 33}
-    text = _predict.crowded_out(predicted, 40, read)
+
+    def crowded_out(predicted, gpu_layers, read):
+        intent = {"gpu_layers": gpu_layers}
+        return _predict.crowded_out(predicted, {"profile": {"intent": intent}, "backend": {"keys": {}}}, read)
+
+    text = crowded_out(predicted, 40, read)
     assert text and "only 26 of 33" in text and "9000 MiB" in text and "kill 7" in text
-    assert _predict.crowded_out(predicted, 26, read) is None
-    assert _predict.crowded_out(predicted, 40, {**read, "ollama": {"others": []}}) is None
-    assert _predict.crowded_out(None, 40, read) is None
+    assert crowded_out(predicted, 26, read) is None
+    assert crowded_out(predicted, 40, {**read, "ollama": {**read["ollama"], "others": []}}) is None
+    assert crowded_out(None, 40, read) is None
+    asked = {**read["ollama"], "api": {"show": {"m": {"parameters": {"num_gpu": 26}}}}}
+    assert crowded_out(predicted, 40, {**read, "ollama": asked}) is None, "the Modelfile's layers are not fitted"
