@@ -284,16 +284,39 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _secrets.wi
             listed = model_use.listed(name, facts["models"])
             if listed and not model_use.is_elsewhere(name, facts["models"], version):
                 asked = str(listed["name"])
-                answer = _http.post_json(f"{url}/api/show", {"model": asked, "name": asked}, timeout=20)
+                answer = _show(url, asked)
                 facts["show"][name] = {
                     **{part: answer.get(part) for part in ("details", "model_info", "tensors", "capabilities")},
                     # Of free text only what is of use here: options of memory, and which file it is.
                     "parameters": {key: int(value) for key, value in PARAMETER.findall(answer.get("parameters") or "")},
-                    "blob": next(iter(FROM_FILE.findall(answer.get("modelfile") or "")), None),
+                    "blob": _blob(answer),
                 }
     except _http.HttpError as problem:
         facts["error"] = mask(str(problem))
     return facts
+
+
+def _show(url: str, model: str) -> Any:
+    return _http.post_json(f"{url}/api/show", {"model": model, "name": model}, timeout=20)
+
+
+def _blob(show: Mapping[str, Any]) -> str | None:
+    """The file of a model, as /api/show tells it."""
+    return next(iter(FROM_FILE.findall(show.get("modelfile") or "")), None)
+
+
+def read_names(url: str, api: Mapping[str, Any], blobs: Collection[str]) -> dict[str, str]:
+    """Of these files the models that Ollama lists, without those that were read already; none where it is silent."""
+    names: dict[str, str] = {}
+    wanted = set(blobs) - {show["blob"] for show in api["show"].values()}
+    with contextlib.suppress(_http.HttpError):
+        for model in api["models"]:
+            if wanted <= set(names):
+                break
+            if not model["remote"]:
+                blob = _blob(_show(url, str(model["name"])))
+                names.update({blob: str(model["name"])} if blob in wanted else {})
+    return names
 
 
 def find_processes(match: str, directory: str) -> list[int]:

@@ -43,8 +43,8 @@ def judge_load(
     effect = _drift.effects(load, after)
     journal = after["ollama"]["journal"]
     failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
-    reasons = _upgrade_reasons(before or after, after)
     figures = load.get("load") or {}
+    reasons = _upgrade_reasons(before or after, after) + _restart_reasons(figures, after)
     if load.get("breached"):
         reasons.append(str(load.get("msg") or "the load test failed"))
         threshold, peak = declared["profile"]["max_used_mib"], load.get("peak_used_mib")
@@ -62,13 +62,14 @@ def judge_load(
             found = [row["effect"], row["source"]] if row["effect"] != _drift.NOT_READ_BACK else [row["source"]]
             reasons.append(f"{row['name']}={row['wanted']} is not in force: {'; '.join(filter(None, found))}")
     extra = reloads_beyond_plan(declared, after, figures)
-    if extra > 0:
+    strangers = _undeclared(declared, after, figures) if extra > 0 else []
+    if extra > 0 and not strangers:
         reasons.append(
             f"{extra} reloads of models beyond plan: something asks for other options, or models push each other out"
         )
     if reasons:
-        return "fail", reasons
-    doubts = []
+        return "fail", reasons + strangers
+    doubts = list(strangers)
     if load.get("evidence") not in PROVING:
         doubts.append("NVML gave no evidence")
     started = [after["ollama"]["unit"], after["ollama"]["process"] or {}, *after["ollama"]["runners"]]
@@ -145,6 +146,32 @@ def _upgrade_reasons(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
     if None in (was, is_now) or was == is_now:
         return []
     return [f"Ollama was {was} when this run decided what to do, and is {is_now} now; apply again"]
+
+
+def _restart_reasons(figures: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Whether the server that was asked is not the one that runs after the load. Who restarts one resets the count."""
+    unit, began = after["ollama"]["unit"], figures.get("started_epoch")
+    server_at = after["ollama"]["journal"].get("server_at")
+    if not server_at or not began or server_at <= began:
+        return []
+    crashed = bool(unit.get("restarts"))
+    who = "systemd did it, since it had crashed" if crashed else "somebody did it; apply again without that"
+    when = f"{server_at - began:.0f} s after the load began"
+    return [f"{unit['name']} was started anew {when}, as process {unit['main_pid']}: {who}"]
+
+
+def _undeclared(declared: Mapping[str, Any], after: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
+    """The models that somebody else had loaded during the test, with the cure; they say nothing against a profile."""
+    names: Mapping[str, str] = after["ollama"]["api"].get("names") or {}
+    blobs = [model_use.blob_of(load["command"]) for load in after["ollama"]["journal"]["loads"] if load["started"]]
+    found = dict.fromkeys(names[blob] for blob in blobs if blob and blob in names)
+    theirs = model_use.none_of(list(found), [*declared["models"], *(figures.get("used") or [])])
+    return [
+        f"{model} was loaded during the test, and nobody declared it: some client uses it; keep clients away "
+        "(gpu_memory_before_restart), or declare it in gpu_memory_models"
+        for model in theirs
+        if declared["models"]
+    ]
 
 
 def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -235,8 +262,10 @@ def memory_split(
 ) -> dict[str, Any]:
     """Who held the memory, each at its most, in MiB: Ollama by terms as its journal gives them, and others by name.
 
-    `loaded`: whether the largest runner came up; what one that failed held is no size of a model.
+    `loaded`: whether the largest runner came up and any request was answered; else what it held is no size of a model.
     """
+    figures = load.get("load") or {}
+    answered = any(one["ok"] for one in [figures, *(figures.get("others") or [])] if one)
     processes = load.get("processes") or []
     owners = parts.known([before, after], processes)
     others = [process for process in processes if parts.kind_of(process, owners) != parts.OLLAMA]
@@ -254,7 +283,7 @@ def memory_split(
         terms["runtime"] = total - sum(terms.values())
     return {
         "ollama_mib": total,
-        "loaded": not largest["command"] or not _drift.never_came_up(largest["command"], after["ollama"]["journal"]),
+        "loaded": answered and not _drift.never_came_up(largest["command"], after["ollama"]["journal"]),
         "terms_mib": {name: round(mib) for name, mib in terms.items()},
         "others": [{"name": parts.name_of(process, owners), "peak_mib": process["peak_mib"]} for process in others],
     }

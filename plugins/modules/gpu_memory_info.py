@@ -166,7 +166,9 @@ ollama:
       elements: str
       sample: [docker 3f1c2ab90d5e]
     api:
-      description: Version, models, loaded models, and C(show) for the O(models).
+      description: >-
+        Version, models, loaded models, and C(show) for the O(models). With O(journal_since) also C(names), those of
+        other models that were loaded, by their files.
       type: dict
       sample: {version: 0.32.15, models: [], loaded: []}
     journal:
@@ -205,7 +207,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _services,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus, model_use  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, gpu_containers, root, server  # noqa: E402
 
 
@@ -263,6 +265,9 @@ def main() -> None:
     processes = [process for gpu in nvml["gpus"] for process in gpu.get("processes") or []]
     holders = {process["pid"] for process in processes}
     api = _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask)
+    if wanted["journal_since"]:
+        blobs = set(filter(None, (model_use.blob_of(load["command"]) for load in log["loads"])))
+        api["names"] = _host_read.read_names(wanted["ollama"]["url"].rstrip("/"), api, blobs)
     found = server.read(unit, wanted["ollama"]["url"], api["version"] is not None)
     silent = None
     if api["error"] and unit.get("load_state") == "loaded":

@@ -302,3 +302,17 @@ def test_a_profile_for_16_gb_is_refused_on_another_size_or_scaled_as_apply_does(
     scaled = profile(plan(host(MODEL, nvml__gpus=[builders.gpu(total_mib=24564)]), other_sizes="scale"))
     assert (scaled["refused"], scaled["max_used_mib"], scaled["limit_mib"]) == (False, 18423, 18423)
     assert "max_used_mib is 18423 here" in scaled["warnings"][0]
+
+
+def test_the_plan_counts_a_modelfile_where_no_request_carries_the_option() -> None:
+    own = {MODEL: {**BOTH[MODEL], "parameters": {"num_ctx": 16384, "num_gpu": 10}}}
+    planned = plan(host(ollama__api__show=own), backend="none")
+    stable = profile(planned)
+    assert row(planned, "GPU layers")[1] == "10 of 33"
+    assert row(planned, "Context window")[1] == "16384 each, 32768 in all"
+    assert (stable["margin"], stable["refused"]) == ("void", True)
+    assert any("PARAMETER num_ctx 16384 in the Modelfile" in text for text in stable["warnings"])
+    assert not any("reaches nobody" in text for text in stable["warnings"])
+    with_backend = plan(host(ollama__api__show=own))
+    assert row(with_backend, "Context window")[1] == "4096 each, 8192 in all"
+    assert not profile(with_backend)["refused"]

@@ -62,6 +62,23 @@ def test_only_models_of_this_host_are_shown_and_by_the_name_that_ollama_lists(se
     assert (facts["error"], asked, list(facts["show"])) == (None, ["qwen3:8b"], ["library/Qwen3:8B"])
 
 
+def test_the_files_of_loads_are_named_by_the_models_that_ollama_lists(serve: Any) -> None:
+    asked: list[str] = []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        asked.append(json.loads(body)["model"])
+        return 200, json.dumps({"modelfile": f"FROM {file_of(asked[-1])}\n"}).encode()
+
+    def file_of(model: str) -> str:
+        return "/m/blobs/sha256-" + model[0] * 64
+
+    models = [{"name": name, "remote": name == "cloud"} for name in ("cloud", "a", "b", "c")]
+    api = {"models": models, "show": {"a:latest": {"blob": file_of("a")}}}
+    assert _host_read.read_names(serve(answer), api, [file_of("a"), file_of("b")]) == {file_of("b"): "b"}
+    assert asked == ["a", "b"], "no cloud model, and no more than needed"
+    assert _host_read.read_names("http://127.0.0.1:1", api, [file_of("b")]) == {}
+
+
 WANTED = {"A": "1", "B": "x y"}
 
 

@@ -398,6 +398,37 @@ def test_pass():
     assert judge() == ("pass", [])
 
 
+@pytest.mark.parametrize("restarts, who", [(0, "somebody did it; apply again without that"), (2, "systemd did it")])
+def test_a_server_that_was_started_anew_during_the_load_is_the_first_reason(restarts, who):
+    unit = {"ollama__unit__restarts": restarts, "ollama__unit__main_pid": 77}
+    after = read(**unit, ollama__journal=journal(server_at=NOW + 3))
+    verdict, reasons = judge(load(breached=True, load__ok=0, msg="3 of 3 requests failed"), after=after)
+    assert verdict == "fail"
+    assert reasons[0].startswith("ollama.service was started anew 3 s after the load began, as process 77: " + who)
+    assert judge(after=read(**unit, ollama__journal=journal(server_at=NOW - 3))) == ("pass", [])
+
+
+def test_what_answered_nothing_was_not_measured():
+    assert _verdict.memory_split(load(), read())["loaded"] is True
+    assert _verdict.memory_split(load(load__ok=0), read())["loaded"] is False
+    assert _verdict.memory_split(load(load__ok=0, load__others=[{"ok": 1}]), read())["loaded"] is True
+
+
+def test_a_model_that_a_client_had_loaded_is_named_and_says_nothing_against_the_profile():
+    loads = [{**journal()["last_load"], "command": ["llama-server", "--model", blob]} for blob in ("a", "b", "a")]
+    declaration = declared(models=[MODEL])
+    known = {"show": {MODEL: {"blob": "a"}}, "names": {"b": "qwen2.5:3b"}, "version": "0.32.15"}
+    after = read(ollama__journal=journal(loads=loads), ollama__api={**read()["ollama"]["api"], **known})
+    verdict, reasons = judge(after=after, declaration=declaration)
+    assert verdict == "inconclusive", reasons
+    assert [reason.split(" was loaded")[0] for reason in reasons] == ["qwen2.5:3b"]
+    verdict, reasons = judge(load(breached=True, msg="over"), after=after, declaration=declaration)
+    assert (verdict, reasons[-1].split(" was loaded")[0]) == ("fail", "qwen2.5:3b")
+    known["names"] = {}
+    after = read(ollama__journal=journal(loads=loads), ollama__api={**read()["ollama"]["api"], **known})
+    assert judge(after=after, declaration=declaration)[0] == "fail"
+
+
 def test_a_bounded_peak_passes():
     assert judge(load(evidence="bounded")) == ("pass", [])
 
