@@ -114,8 +114,8 @@ def test_the_bars_add_up():
 def test_what_is_reserved_is_drawn_last_so_that_only_what_is_used_reaches_the_threshold():
     sizes = {"ollama": 9054, "reserved": 300, "not attributed": 100, "free": 6926}
     whole = [{"what": what, "name": what, "mib": mib} for what, mib in sizes.items()]
-    bar = _fleet.bars(of("pass", gpus__0__parts=whole))[-1]
-    assert [part["kind"] for part in bar["parts"]] == ["ollama", "not attributed", "free", "reserved"]
+    gpu = _fleet.bars(of("pass", gpus__0__parts=whole))[-1]
+    assert [part["kind"] for part in gpu["parts"]] == ["ollama", "not attributed", "free", "reserved"]
 
 
 def test_memory_of_ollama_that_the_journal_does_not_tell_apart_is_in_the_bar():
