@@ -146,7 +146,6 @@ ROWS: list[Found] = [
         "pass",
         ("GPU 1 (unreadable)", "decides nothing", "Xid 79"),
         "wookayin/gpustat#125",
-        short=True,
     ),
     Found(
         "only_card_fell_off_the_bus",

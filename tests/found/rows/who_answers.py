@@ -143,7 +143,6 @@ ROWS: list[Found] = [
         "refused",
         ("the container podman 3f1c2ab90d5e", *REFUSED_CONTAINER),
         "ollama/ollama#10118",
-        short=True,
     ),
     Found(
         "a_rootless_container_answers",
@@ -181,7 +180,6 @@ ROWS: list[Found] = [
         "refused",
         ("in a PID namespace of its own, as a container has one", *REFUSED_CONTAINER),
         "ollama/ollama#17069",
-        short=True,
     ),
     Found(
         "a_published_port_of_a_container_answers",
@@ -216,7 +214,6 @@ ROWS: list[Found] = [
         (),
         EXEC_PAGE,
         variables={"gpu_memory_ollama": {"url": "http://10.200.0.2:11434"}},
-        short=True,
     ),
     Found(
         "the_unit_has_a_network_that_nothing_reaches",
