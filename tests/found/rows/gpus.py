@@ -235,7 +235,7 @@ ROWS: list[Found] = [
             (
                 "debian",
                 "/usr/lib/x86_64-linux-gnu/nvidia/current",
-                "https://packages.debian.org/trixie/amd64/libnvidia-ml1/filelist",
+                "CFSworks/nvml_fix#31",
             ),
             ("nixos", "/run/opengl-driver/lib", "NixOS/nixpkgs#83713"),
             ("wsl", "/usr/lib/wsl/lib", "ollama/ollama#1898"),
