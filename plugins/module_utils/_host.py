@@ -118,9 +118,8 @@ class LinuxHost(SystemClock):
         )
 
     def journal(self, unit: str, since: float) -> list[str]:
-        known_as = self.show(unit).get("Id") or unit  # the journal knows no alias
         # The newest: without --reverse, --since with --lines is the oldest.
-        arguments = ["--unit", known_as, "--since", f"@{since:.6f}", "--output=cat", "--lines=500", "--reverse"]
+        arguments = ["--unit", unit, "--since", f"@{since:.6f}", "--output=cat", "--lines=500", "--reverse"]
         lines = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)[1].splitlines()[::-1]
         if self._show_secrets:
             return lines

@@ -290,8 +290,9 @@ class _Unit:
             text += f", exit status {facts.get('ExecMainStatus')}"
         if self.journal_is_private:
             return f"{text}; see on the host: journalctl -u {self.unit} -n 50"
+        known_as = facts.get("Id") or self.unit  # the journal knows no alias
         # The line with the whole configuration may hold a proxy's password.
-        lines = [line for line in self.host.journal(self.unit, since) if "server config" not in line]
+        lines = [line for line in self.host.journal(known_as, since) if "server config" not in line]
         said = [line.strip()[:LINE_CHARACTERS] for line in lines if ERROR_LINE.search(line)][-ERROR_LINES:]
         return f"{text}; its journal: {' | '.join(said)}" if said else f"{text}; its journal has no error"
 

@@ -163,7 +163,7 @@ def _restart_reasons(figures: Mapping[str, Any], after: Mapping[str, Any]) -> li
 def _undeclared(declared: Mapping[str, Any], after: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
     """The models that somebody else had loaded during the test, with the cure; they say nothing against a profile."""
     names: Mapping[str, str] = after["ollama"]["api"].get("names") or {}
-    blobs = [model_use.blob_of(load["command"]) for load in after["ollama"]["journal"]["loads"] if load["started"]]
+    blobs = _files_loaded(after["ollama"]["journal"])
     found = dict.fromkeys(names[blob] for blob in blobs if blob and blob in names)
     theirs = model_use.none_of(list(found), [*declared["models"], *(figures.get("used") or [])])
     return [
@@ -234,9 +234,7 @@ def reloads_beyond_plan(declared: Mapping[str, Any], after: Mapping[str, Any], f
 
     A model that is asked for itself may be of a file that a backend has had loaded already, with options of its own.
     """
-    loads = Counter(
-        model_use.blob_of(load["command"]) for load in after["ollama"]["journal"]["loads"] if load["started"]
-    )
+    loads = Counter(_files_loaded(after["ollama"]["journal"]))
     undeclared = model_use.none_of(figures.get("used") or [], declared["models"]) if declared["models"] else []
     planned = planned_loads(declared, int(figures.get("requests") or 0), len(undeclared))
     if not figures.get("model"):
@@ -248,8 +246,13 @@ def reloads_beyond_plan(declared: Mapping[str, Any], after: Mapping[str, Any], f
 
 def reloads(journal: Mapping[str, Any]) -> int:
     """Loads that worked of a model that had been loaded before, during the test."""
-    loaded = [model_use.blob_of(load["command"]) for load in journal["loads"] if load["started"]]
+    loaded = _files_loaded(journal)
     return len(loaded) - len(set(loaded))
+
+
+def _files_loaded(journal: Mapping[str, Any]) -> list[str | None]:
+    """The model's file of each load that worked."""
+    return [model_use.blob_of(load["command"]) for load in journal["loads"] if load["started"]]
 
 
 def fully_on_gpu(after: Mapping[str, Any]) -> bool:
