@@ -127,7 +127,7 @@ def _as_loaded(
     command: list[str], settings: Mapping[str, Any], its_load: Mapping[str, Any], after: Mapping[str, Any]
 ) -> _planner.Scenario | None:
     """The settings of a load as it was, with the layers on the GPU; None if not all is known."""
-    slot, layers = _drift.context_per_slot(settings), its_load.get("offloaded")
+    slot, layers = _journal.context_per_slot(settings), its_load.get("offloaded")
     if slot is None or layers is None or settings["num_batch"] is None:
         return None
     environment = (after["ollama"]["process"] or {}).get("environment") or {}

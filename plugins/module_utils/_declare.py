@@ -13,13 +13,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
-    _http,
+    _masking,
     _profile,
     _prompts,
-    _secrets,
     _settings,
     _sizes,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import url
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.service\Z")
 URL = re.compile(r"https?://[^\s/]+(/\S*)?\Z")
@@ -139,8 +139,8 @@ def _shown(value: Any) -> str:
 def _url_problem(where: str, value: Any) -> list[str]:
     try:
         good = isinstance(value, str) and bool(URL.match(value)) and value.isprintable()
-        _http.check_url(value if good else "")
-    except _http.HttpError:
+        url.parse(value if good else "")
+    except ValueError:
         return [f"{where} = {_shown(value)} must be an http address"]
     if "@" in value.split("/")[2]:
         return [f"{where} must have no user and no password, since an address is shown; give the load a header instead"]
@@ -451,7 +451,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     for hook in ("before_restart", "after_proof"):
         hooks[hook], found = resolve_hook(f"gpu_memory_{hook}", variables[f"gpu_memory_{hook}"])
         problems += found
-    problems = [_secrets.without_secrets(problem) for problem in problems]
+    problems = [_masking.without_secrets(problem) for problem in problems]
     fallback, found = resolve_fallback(variables, profile, problems)
     return {
         "problems": [*problems, *found],

@@ -90,7 +90,7 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     return {
         **runner,
         "kv_cache_type": its_load.get("cache_type") or _journal.runner_cache_type(command),
-        "num_ctx": context_per_slot(runner)
+        "num_ctx": _journal.context_per_slot(runner)
         or (_listed_context(after["ollama"]["api"]["loaded"]) if commands or not seen else None),
         "sent": sent,
         "runner": bool(commands),
@@ -158,12 +158,6 @@ def never_came_up(command: list[str], journal: Mapping[str, Any]) -> bool:
     """Whether each load by this command failed, as far as the log tells."""
     loads = [load for load in journal["loads"] if load["command"] == command]
     return bool(loads) and not any(load["started"] for load in loads)
-
-
-def context_per_slot(runner: Mapping[str, int | None]) -> int | None:
-    """A runner has one context for all slots together."""
-    total, slots = runner["num_ctx_total"], runner["num_parallel"]
-    return total // slots if total and slots else None
 
 
 def _listed_context(loaded: Sequence[Mapping[str, Any]]) -> int | None:

@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _sampler, _svg, _text
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _svg, _text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts as memory_parts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import series
 
 SCHEMA = 1
 # Bounds, so that the page of a thousand hosts stays a few MB. A host's own record has everything.
@@ -167,7 +168,7 @@ def _thinned(record: Mapping[str, Any], points: int) -> dict[str, Any]:
 
 def _thin(points: Sequence[Sequence[float]], most: int) -> list[list[float]]:
     times, used = ([point[column] for point in points] for column in (0, 1))
-    return _sampler.without_levels(_sampler.timeline(times, used, most))
+    return series.without_levels(series.timeline(times, used, most))
 
 
 def _bounded(value: Any, name: str = "") -> Any:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _http, _secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _http, _masking, _secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import Clock, SystemClock
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server, unit_files
 
@@ -124,7 +124,7 @@ class LinuxHost(SystemClock):
         if self._show_secrets:
             return lines
         known = _secrets.secrets_of_host([unit], [])
-        return [_secrets.without_secrets(line, known) for line in lines]
+        return [_masking.without_secrets(line, known) for line in lines]
 
 
 def _run(arguments: list[str], timeout_s: float, directory: str | None = None) -> tuple[int, str, str]:

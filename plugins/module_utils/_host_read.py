@@ -26,7 +26,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _dotenv,
     _http,
     _journal,
-    _secrets,
+    _masking,
     _settings,
     _systemd,
 )
@@ -162,7 +162,7 @@ def read_runners(family: Collection[int] | None = None) -> list[dict[str, Any]]:
         command = command_line(pid)
         process = read_process(pid) if servers.is_runner(command) else None
         if process is not None:
-            shown = _secrets.shown_command(command)
+            shown = _masking.shown_command(command)
             runners.append({**process, "command": shown, "settings": _journal.runner_settings(command)})
     return runners
 
@@ -260,7 +260,7 @@ def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
     }
 
 
-def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _secrets.without_secrets) -> dict[str, Any]:
+def read_ollama_api(url: str, models: list[str] | None, mask: Mask = _masking.without_secrets) -> dict[str, Any]:
     """Version, models with digests, loaded models and, for `models` (None: the loaded ones), `/api/show`.
 
     `error` where it does not answer.

@@ -26,7 +26,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._services import (
     STOPPED,
     ServiceError,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError, moment
+from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import utc
 
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
@@ -45,6 +46,7 @@ PACKED = (
     "_http",
     "_journal",
     "_lease",
+    "_masking",
     "_metrics",
     "_monitor",
     "_monitor_service",
@@ -62,11 +64,14 @@ PACKED = (
     "core.model_name",
     "core.model_use",
     "core.prompt_reuse",
+    "core.series",
     "core.servers",
     "core.start_script",
     "core.unit_environment",
     "core.unit_oddities",
     "core.unit_states",
+    "core.url",
+    "core.utc",
     "host.proc_stat",
     "host.server",
     "host.unit_files",
@@ -230,19 +235,19 @@ def _status(facts: Mapping[str, Any]) -> str:
     idle = facts["timer"] == "inactive" and not lease
     lines.append(f"restore timer {'not armed (only during a run)' if idle else facts['timer']}")
     if restoring:
-        lines.append(f"going back    to generation {restoring['generation']} since {moment(restoring['since'])}")
+        lines.append(f"going back    to generation {restoring['generation']} since {utc.text(restoring['since'])}")
     lines.append(f"proven        {_proof(proof)}")
     lines.append(f"previous      {facts['previous'] or 'none'}")
     if last:
         outcome = last["error"] or "done"
         lines.append(
-            f"last restore  {moment(last['at'])}: generation {last['generation']} ({last['reason']}): {outcome}"
+            f"last restore  {utc.text(last['at'])}: generation {last['generation']} ({last['reason']}): {outcome}"
         )
     return "\n".join(lines)
 
 
 def _proof(proof: Mapping[str, Any] | None) -> str:
-    return f"generation {proof['generation']}, {moment(proof['at'])}" if proof else "nothing yet"
+    return f"generation {proof['generation']}, {utc.text(proof['at'])}" if proof else "nothing yet"
 
 
 def _list(facts: Mapping[str, Any]) -> str:
@@ -250,7 +255,7 @@ def _list(facts: Mapping[str, Any]) -> str:
     if facts["lease"]:
         marks[facts["lease"]["generation"]] = "held"
     lines = [
-        f"{kept['id']}  {moment(kept['at'])}  {kept['kind']:6}  {marks.get(kept['id'], ''):8}  "
+        f"{kept['id']}  {utc.text(kept['at'])}  {kept['kind']:6}  {marks.get(kept['id'], ''):8}  "
         f"{'before' if kept['kind'] == 'kept' else 'after'}: {kept['holder']}: "
         f"{', '.join(kept['paths']) or 'no file'}"
         for kept in facts["generations"]

@@ -14,7 +14,9 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.url import Url
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.url import parse as parse_url
 
 ERROR_CHARACTERS = 300
 CHUNK = 65536
@@ -49,10 +51,10 @@ def request(
     timeout: float = 10,
 ) -> Response:
     """Ask once and read the whole answer, whatever its status, within `timeout` seconds in all; else HttpError."""
-    target = _Target(url)
+    target = _target(url)
     started = time.monotonic()
     deadline = started + timeout
-    connection = target.connect(timeout)
+    connection = _connect(target, timeout)
     with contextlib.closing(connection):
         try:
             connection.request(method, target.path, body=body, headers=dict(headers or {}))
@@ -94,8 +96,8 @@ def post_for_lines(url: str, value: Any, *, silence_s: float = 300) -> Iterator[
     An answer may take as long as it likes, as long as it is never silent for `silence_s` seconds. One that is cut off
     between two chunks cannot be told from one that has ended: whoever asks must know the last line.
     """
-    target = _Target(url)
-    connection = target.connect(silence_s)
+    target = _target(url)
+    connection = _connect(target, silence_s)
     with contextlib.closing(connection):
         try:
             connection.request("POST", target.path, json.dumps(value).encode(), {"Content-Type": "application/json"})
@@ -113,11 +115,6 @@ def post_for_lines(url: str, value: Any, *, silence_s: float = 300) -> Iterator[
             raise HttpError(f"{target.shown}: {_cause(problem, silence_s)}") from None
 
 
-def check_url(url: str) -> None:
-    """HttpError if `url` is none that can be asked."""
-    _Target(url)
-
-
 def error_text(body: bytes) -> str:
     """What an answer says went wrong: its `error`, `detail` or `message`, else its first words; one line, short."""
     text = body[: 4 * CHUNK].decode(errors="replace")
@@ -129,27 +126,16 @@ def error_text(body: bytes) -> str:
     return " ".join(text.split())[:ERROR_CHARACTERS]
 
 
-class _Target:
-    """A URL taken apart: what to connect to, what to ask for, and what may be shown of it."""
+def _target(text: str) -> Url:
+    try:
+        return parse_url(text)
+    except ValueError as problem:
+        raise HttpError(str(problem)) from None
 
-    def __init__(self, url: str) -> None:
-        try:
-            parts = urlsplit(url)
-            self.port = parts.port
-        except ValueError as problem:
-            raise HttpError(f"not a URL: {problem}") from None
-        self.scheme, self.host = parts.scheme, parts.hostname or ""
-        if self.scheme not in ("http", "https") or not self.host:
-            raise HttpError("not a URL: it must start with http:// or https:// and name a host")
-        self.path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        port = f":{self.port}" if self.port else ""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        self.shown = f"{self.scheme}://{host}{port}{parts.path}"
 
-    def connect(self, timeout: float) -> http.client.HTTPConnection:
-        if self.scheme == "https":
-            return http.client.HTTPSConnection(self.host, self.port, timeout=timeout)
-        return http.client.HTTPConnection(self.host, self.port, timeout=timeout)
+def _connect(target: Url, timeout: float) -> http.client.HTTPConnection:
+    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+    return kind(target.host, target.port, timeout=timeout)
 
 
 def _cause(problem: Exception, timeout: float) -> str:
@@ -176,7 +162,7 @@ def _cause(problem: Exception, timeout: float) -> str:
 
 
 def _json_of(url: str, response: Response) -> Any:
-    shown = _Target(url).shown
+    shown = _target(url).shown
     if not 200 <= response.status < 300:
         raise HttpError(f"{shown}: answered {response.status}: {error_text(response.body)}", response.status)
     try:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _secrets, _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _masking, _settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.prompt_reuse import PromptReuse
 
 # A load that fails with one of these is dead, unless a retry right after it succeeds.
@@ -223,7 +223,7 @@ def entry_of(fields: Mapping[str, Any]) -> tuple[float, str] | None:
     return int(fields["__REALTIME_TIMESTAMP"]) / 1e6, text
 
 
-def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _secrets.without_secrets) -> dict[str, Any]:
+def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = _masking.without_secrets) -> dict[str, Any]:
     """Reduce the lines of a log, oldest first, as (Unix time, text), to facts.
 
     Returns `server_config` (of the last start, only variables that may be shown, or None) and `server_at` (when that
@@ -422,7 +422,7 @@ def plainness(line: str) -> int:
 def _new_load(at: float, command: str) -> dict[str, Any]:
     return {
         "at": at,
-        "command": _secrets.shown_command(_split(command)),
+        "command": _masking.shown_command(_split(command)),
         "sent": {},
         "cache_type": None,
         "started": False,
@@ -468,6 +468,12 @@ def runner_settings(command: list[str], sent: Mapping[str, int] | None = None) -
     if (result["num_gpu"] or 0) < 0:
         result["num_gpu"] = None
     return result
+
+
+def context_per_slot(runner: Mapping[str, int | None]) -> int | None:
+    """A runner has one context for all slots together."""
+    total, slots = runner["num_ctx_total"], runner["num_parallel"]
+    return total // slots if total and slots else None
 
 
 def runner_cache_type(command: list[str]) -> str | None:

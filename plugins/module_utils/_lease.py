@@ -17,11 +17,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils._state import (
     Paths,
     StateError,
     locked,
-    moment,
     read_json,
     refuse_while_restoring,
     write_json,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import utc
 
 Lease = Mapping[str, Any]
 RENEWALS = 4  # of a lease, in the time that it would take to expire
@@ -94,8 +94,8 @@ def described(lease: Lease, clock: Clock) -> dict[str, Any]:
         "run_id": lease["run_id"],
         "holder": lease["holder"],
         "generation": lease["generation"],
-        "since": moment(float(lease["since"])),
-        "until": moment(clock.unix_time() + left),
+        "since": utc.text(float(lease["since"])),
+        "until": utc.text(clock.unix_time() + left),
         "left_s": round(left, 1),
         "live": left > 0,
     }
@@ -109,7 +109,7 @@ def own(paths: Paths, clock: Clock, run_id: str) -> dict[str, Any]:
     restored = read_json(paths.restored)
     if restored is not None and restored["run_id"] == run_id:
         raise StateError(
-            f"this host was put back to generation {restored['generation']} at {moment(restored['at'])} "
+            f"this host was put back to generation {restored['generation']} at {utc.text(restored['at'])} "
             f"({restored['reason']}); start a new run"
         )
     raise StateError(f"run {run_id} does not hold this host: {_holder(lease, clock)}; start a new run")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _prompts, _secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _http, _masking, _prompts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_name
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.used_models import UsedModels
 
@@ -370,8 +370,8 @@ def _without_secrets(text: str, load: Load) -> str:
     for value in load.headers.values():
         for secret in (value, value.rpartition(" ")[2]):
             if secret:
-                text = text.replace(secret, _secrets.MASK)
-    return text if load.private is None else _secrets.without_secrets(text, load.private)
+                text = text.replace(secret, _masking.MASK)
+    return text if load.private is None else _masking.without_secrets(text, load.private)
 
 
 def _encode(body: Any) -> tuple[bytes | None, dict[str, str]]:

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _calibration, _drift, _sampler, _text, _verdict
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, parts
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _calibration, _drift, _text, _verdict
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, parts, series
 
 GOOD = ("pass",)
 STATES = (_drift.IN_FORCE, _drift.PARTIAL, _drift.INSTEAD, _drift.NO_EFFECT, _drift.VOID)
@@ -108,7 +108,7 @@ def _gpus(load: Mapping[str, Any], read: Sequence[Mapping[str, Any]], owners: pa
         {
             **{name: value for name, value in gpu.items() if name != "at_most"},
             "name": names.get(gpu["uuid"]),
-            "timeline": _sampler.without_levels(gpu.get("timeline") or []),
+            "timeline": series.without_levels(gpu.get("timeline") or []),
             **_parts(gpu.get("at_most") or {}, owners),
         }
         for gpu in load.get("gpus") or []

@@ -20,8 +20,8 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _nvml, _secrets
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import servers
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _masking, _nvml
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import series, servers
 
 TIMELINE_POINTS = 500
 LISTING_INTERVAL_S = 1.0
@@ -35,24 +35,6 @@ EVIDENCE = ("none", "sampled", "bounded")  # weakest first
 def next_tick(started: float, interval_s: float, now: float) -> float:
     """The next moment of the schedule after `now`; moments that were missed are not caught up."""
     return started + (math.floor((now - started) / interval_s) + 1) * interval_s
-
-
-def timeline(times: Sequence[float], used: Sequence[float], points: int) -> list[tuple[float, float]]:
-    """At most `points` pairs (time, used): the highest of each run of samples, so no peak is lost."""
-    run = math.ceil(len(times) / points)
-    return [
-        max(zip(times[first : first + run], used[first : first + run]), key=lambda pair: pair[1])
-        for first in range(0, len(times), max(1, run))
-    ]
-
-
-def without_levels(points: Sequence[Sequence[float]]) -> list[list[float]]:
-    """A timeline without the points that a level line goes straight through: most of them, and nothing is lost."""
-    return [
-        list(point)
-        for index, point in enumerate(points)
-        if not (0 < index < len(points) - 1 and points[index - 1][1] == point[1] == points[index + 1][1])
-    ]
 
 
 class Samples:
@@ -87,7 +69,7 @@ class Samples:
             self._times[-1], self._highest[-1] = end, used
         self._in_run = (self._in_run + 1) % self._run
         if self._in_run == 0 and len(self._times) == 2 * TIMELINE_POINTS:
-            halved = timeline(self._times, self._highest, TIMELINE_POINTS)
+            halved = series.timeline(self._times, self._highest, TIMELINE_POINTS)
             self._times, self._highest = (array("d", values) for values in zip(*halved))
             self._run *= 2
 
@@ -103,7 +85,7 @@ class Samples:
 
     def line(self) -> list[tuple[float, float]]:
         """At most `TIMELINE_POINTS` pairs (time, used), the peak among them."""
-        return timeline(self._times, self._highest, TIMELINE_POINTS)
+        return series.timeline(self._times, self._highest, TIMELINE_POINTS)
 
 
 def accounted_in_window(
@@ -214,7 +196,7 @@ def runner_command(pid: int) -> list[str] | None:
             command = [word.decode(errors="replace") for word in file.read().split(b"\0")[:-1]]
     except OSError:
         return None
-    return _secrets.shown_command(command) if is_runner(name, command) else None
+    return _masking.shown_command(command) if is_runner(name, command) else None
 
 
 def is_runner(name: str, command: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import utc
 
 SCHEMA = 1  # of every file below; what an older collection has written stays readable
 
@@ -145,11 +146,6 @@ def refuse_while_restoring(paths: Paths) -> None:
     restoring = read_json(paths.restoring)
     if restoring:
         raise StateError(
-            f"this host is going back to generation {restoring['generation']} since {moment(restoring['since'])} "
+            f"this host is going back to generation {restoring['generation']} since {utc.text(restoring['since'])} "
             f"({restoring['reason']}); see on the host: gpu-memory status"
         )
-
-
-def moment(unix_time: float) -> str:
-    """A Unix time as people read it, in UTC."""
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(unix_time))

@@ -12,12 +12,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _decide,
     _drift,
     _sizes,
-    _state,
     _text,
     _verdict,
     _wanted,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, parts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import _evidence, parts, utc
 
 # From the worst to the best. Whoever is woken looks at the first ones.
 UNREADABLE, HELD, DOWN, OUT_OF_MEMORY = "not readable", "in a run", "down", "out of memory"
@@ -155,7 +154,7 @@ def _undone(state: Mapping[str, Any]) -> str | None:
     if not last or not last["changed"] or any(kept["at"] > last["at"] for kept in state["generations"]):
         return None
     what = "the last apply" if last["run_id"] else "the host"
-    return f"{what} was rolled back on {_state.moment(last['at'])}: {last['reason']}"
+    return f"{what} was rolled back on {utc.text(last['at'])}: {last['reason']}"
 
 
 def _files_that_differ(declared: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
@@ -327,7 +326,7 @@ def _block(one: Mapping[str, Any]) -> str:
     shown = [failure for failure in failures if failure["line"] == plainest][-1:]
     shown += [failure for failure in failures[-LINES_SHOWN:] if failure not in shown]
     for failure in sorted(shown, key=lambda failure: failure["at"])[-LINES_SHOWN:]:
-        lines.append(f"  {'journal':<8} {_state.moment(failure['at'])}  {failure['line'][:160]}")
+        lines.append(f"  {'journal':<8} {utc.text(failure['at'])}  {failure['line'][:160]}")
     for gpu in one["memory"]:
         now = "now, ignored" if gpu["ignored"] else "now"
         lines.append(f"  {'memory':<8} GPU {gpu['index']} {now}: {parts.text(gpu['total_mib'], gpu['parts'])}")

@@ -17,7 +17,6 @@ from datetime import datetime
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (
-    _drift,
     _host_read,
     _http,
     _journal,
@@ -303,7 +302,7 @@ class Tuning:
         if load is None:
             return
         settings = _journal.runner_settings(load["command"], load["sent"])
-        context = _drift.context_per_slot(settings)
+        context = _journal.context_per_slot(settings)
         for name, asked, found in (
             ("num_gpu", min(setting.num_gpu, self.model.offloadable), load["offloaded"]),
             ("num_ctx", setting.num_ctx, context),
@@ -461,7 +460,7 @@ def loaded_models(wanted: Wanted) -> list[dict[str, Any]]:
         load = next((each for each in reversed(loads) if file and file[1] in each["command"]), None)
         known = _journal.runner_settings(load["command"], load["sent"]) if load else {}
         options = {key: known[key] for key in ("num_gpu", "num_batch") if known.get(key) is not None}
-        context = model.get("context_length") or _drift.context_per_slot({"num_ctx_total": None, **known})
+        context = model.get("context_length") or _journal.context_per_slot({"num_ctx_total": None, **known})
         options.update({"num_ctx": context} if context else {})
         found.append({"model": name, "options": options, "keep_alive": _left(model.get("expires_at"))})
     return found

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import url
+
 DOCUMENTATION = r"""
 module: gpu_memory_assert
 short_description: Fail if GPU memory exceeds a threshold while a load runs
@@ -374,9 +376,9 @@ from urllib.parse import urlsplit  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
-    _http,
     _lease,
     _load,
+    _masking,
     _nvml,
     _progress,
     _prompts,
@@ -413,9 +415,9 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
     if load:
         try:
             for request in (load, *load["others"]):
-                _http.check_url(request["url"])
-        except _http.HttpError as problem:
-            problems.append(f"load.url is {_secrets.without_secrets(load['url'])}: {problem}")
+                url.parse(request["url"])
+        except ValueError as problem:
+            problems.append(f"load.url is {_masking.without_secrets(load['url'])}: {problem}")
         problems += [problem for request in (load, *load["others"]) for problem in template_problems(request)]
     path_problem = _progress.problem_of(wanted["progress_path"])
     return [*problems, path_problem] if path_problem else problems

@@ -202,6 +202,7 @@ from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
     _generation,
     _host_read,
+    _masking,
     _nvml,
     _secrets,
     _services,
@@ -218,7 +219,7 @@ def masking(wanted: dict[str, Any]) -> _host_read.Mask:
     backend = wanted["backend"]
     units = [wanted["ollama"]["unit"], *([backend["unit"]] if backend["kind"] == "unit" else [])]
     known = _secrets.secrets_of_host(units, [file["path"] for file in backend.get("env_files") or []])
-    return functools.partial(_secrets.without_secrets, known=known)
+    return functools.partial(_masking.without_secrets, known=known)
 
 
 def main() -> None:

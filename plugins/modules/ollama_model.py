@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import url
+
 DOCUMENTATION = r"""
 module: ollama_model
 short_description: Pull, derive, restore and delete models of Ollama
@@ -179,7 +181,6 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
-    _http,
     _ollama_model,
     _progress,
 )
@@ -194,8 +195,8 @@ def wanted_of(params: dict[str, Any]) -> _ollama_model.Wanted:
     if params["timeout"] <= 0:
         problems.append(f"timeout is {params['timeout']}, it must be more than 0")
     try:
-        _http.check_url(params["url"])
-    except _http.HttpError as problem:
+        url.parse(params["url"])
+    except ValueError as problem:
         problems.append(f"url is {params['url']}: {problem}")
     try:
         wanted = _ollama_model.wanted(*(params[key] for key in ("name", "state", "from", "parameters", "pull")))

@@ -116,7 +116,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: 
     _atomic,
     _command,
     _dotenv,
-    _secrets,
+    _masking,
     _settings,
     _systemd,
 )
@@ -181,8 +181,8 @@ def verify(unit: str, name: str, text: str, directory: str) -> tuple[bool, list[
 
 def _shown(line: str) -> str:
     """systemd quotes what it does not understand, and that may be anything."""
-    line = re.sub(r"(?<!Unknown key )'[^']*'", f"'{_secrets.MASK}'", line)
-    return _secrets.without_secrets(re.sub(r"(ignoring: ).+", rf"\1{_secrets.MASK}", line))
+    line = re.sub(r"(?<!Unknown key )'[^']*'", f"'{_masking.MASK}'", line)
+    return _masking.without_secrets(re.sub(r"(ignoring: ).+", rf"\1{_masking.MASK}", line))
 
 
 def _analyze(unit: str, first: str, directory: str) -> list[str] | None:

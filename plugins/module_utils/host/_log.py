@@ -18,7 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _command,
     _host_read,
     _journal,
-    _secrets,
+    _masking,
     _systemd,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server
@@ -47,7 +47,7 @@ class Sink(NamedTuple):
     problem: str | None = None
 
 
-def read(unit: str, since: float | None, mask: _host_read.Mask = _secrets.without_secrets) -> dict[str, Any]:
+def read(unit: str, since: float | None, mask: _host_read.Mask = _masking.without_secrets) -> dict[str, Any]:
     """Facts (`_journal.parse`) of the log of a unit's server and of the kernel since `since` (Unix time).
 
     Without `since`, since the unit's last start. `server_config`, `server_at`, `discovered` and `last_load` are always

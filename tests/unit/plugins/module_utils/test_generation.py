@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _file_state, _generation, _state, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _file_state, _generation, _systemd
 from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import utc
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.fake_host import (
     OLLAMA_URL,
 )
@@ -203,7 +204,7 @@ def test_who_comes_after_the_restore_is_told_when_it_was(managed: Managed, late:
     restored = managed.store.summary()["last_restore"]
     with pytest.raises(StateError) as refused:
         managed.store.prove("run1", {}) if late == "prove" else getattr(managed.store, late)("run1")
-    assert f"put back to generation 0001 at {_state.moment(restored['at'])}" in str(refused.value)
+    assert f"put back to generation 0001 at {utc.text(restored['at'])}" in str(refused.value)
 
 
 def test_what_a_late_run_wrote_after_the_timer_went_back_goes_back_as_well(managed: Managed) -> None:

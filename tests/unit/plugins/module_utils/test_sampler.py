@@ -66,18 +66,6 @@ def test_whatever_lasts_longer_than_the_gap_is_seen(
         assert moments[seen] < spike[1]
 
 
-@given(st.lists(st.integers(0, 20_000), max_size=1200), st.integers(1, 500))
-def test_timeline_keeps_peaks_and_order(used: list[int], points: int) -> None:
-    times = [float(number) for number in range(len(used))]
-    line = _sampler.timeline(times, used, points)
-    assert len(line) <= points
-    assert max(used, default=None) == max((mib for _unused, mib in line), default=None)
-    assert [at for at, _unused in line] == sorted({at for at, _unused in line})
-    assert all(used[int(at)] == mib for at, mib in line)
-    if len(used) <= points:
-        assert line == list(zip(times, used))
-
-
 @pytest.mark.parametrize("number", [1, 499, 500, 999, 1000, 1001, 40_000])
 def test_samples_take_no_more_room_the_more_there_are(number: int) -> None:
     samples = _sampler.Samples()
