@@ -587,4 +587,5 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
     notes += [_lint.text(finding) for finding in _lint.lint(host.declared, host.read)]
     notes += host.read["nvml"].get("notes") or []
     notes += _decide.start_notes(host.declared, host.read)
+    notes += _decide.dependent_notes(host.read, ["ollama", "backend"])
     return notes + _decide.taken_over_notes(host.read["ollama"]["drop_ins"]["own"])

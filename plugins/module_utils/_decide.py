@@ -24,6 +24,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import (
     containers,
+    dependents,
     model_name,
     model_use,
     modelfile,
@@ -88,8 +89,16 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     if deploys and profile is not None and _drop_in_changes(read, environment):
         found = read["ollama"].get("gpu_containers") or []
         notes += [containers.reload_note(found)] if found else []
+    env_files = read["backend"]["env_files"]
+    env_changed = [
+        {"path": file["path"], "read_by": file["read_by"], "env": wanted, "owner": None, "group": None}
+        for file, wanted in ((file, wanted_in(file, backend_env)) for file in env_files)
+        if _differs(file, wanted)
+    ]
+    restart = [] if problems else _restarts(declared, read, environment, bool(env_changed))
     if deploys:
         notes += [] if problems else start_notes(declared, read)
+        notes += dependent_notes(read, restart)
         notes += [] if _taken_over(declared, own, environment) else taken_over_notes(own)
     notes += _sizes.note(as_declared, declared)
     notes += _predict.other_ollamas(read)
@@ -101,17 +110,6 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         return {"problems": problems, "notes": notes, "acts": False, "load_needed": False}
 
     drop_in_changed = _drop_in_changes(read, environment)
-    env_files = read["backend"]["env_files"]
-    env_changed = [
-        {"path": file["path"], "read_by": file["read_by"], "env": wanted, "owner": None, "group": None}
-        for file, wanted in ((file, wanted_in(file, backend_env)) for file in env_files)
-        if _differs(file, wanted)
-    ]
-    restart = []
-    if drop_in_changed or not _ollama_runs(environment, read["ollama"]):
-        restart.append("ollama")
-    if declared["backend"]["kind"] != "none" and (env_changed or not _backend_runs(read["backend"])):
-        restart.append("backend")
     profile_file = read["backend"]["profile_file"]
     # The profile's own file: nothing reads it, so nothing restarts. It belongs to whom the backend's belongs to.
     if profile_file and _differs(profile_file, declared["profile_file"]["env"]):
@@ -155,6 +153,32 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         "load_timeout_s": load_timeout_s(load),
         "load_needed": load_needed(declared["verify"], drifted, proof is not None),
     }
+
+
+def _restarts(
+    declared: Mapping[str, Any], read: Mapping[str, Any], environment: Mapping[str, str], env_changed: bool
+) -> list[str]:
+    """What has to restart. A backend that systemd restarts along with Ollama is restarted in order, and awaited."""
+    ollama, backend = read["ollama"], read["backend"]
+    restart = []
+    if _drop_in_changes(read, environment) or not _ollama_runs(environment, ollama):
+        restart.append("ollama")
+    along = {one["unit"] for one in ollama["unit"].get("dependents") or []} if restart else set()
+    goes_along = (backend.get("unit") or {}).get("id") in along
+    if declared["backend"]["kind"] != "none" and (env_changed or goes_along or not _backend_runs(backend)):
+        restart.append("backend")
+    return restart
+
+
+def dependent_notes(read: Mapping[str, Any], restart: Sequence[str]) -> list[str]:
+    """What else runs on the host that systemd restarts along with what is restarted here."""
+    units = {"ollama": read["ollama"]["unit"], "backend": read["backend"].get("unit") or {}}
+    own = {unit.get("id") for unit in units.values()}
+    notes: list[str] = []
+    for name in restart:
+        others = [one for one in units[name].get("dependents") or [] if one["unit"] not in own]
+        notes += filter(None, [dependents.note(str(units[name].get("name")), others)])
+    return notes
 
 
 def start_notes(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _http, _masking, _secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import Clock, SystemClock
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server, unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import dependents, server, unit_files
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,ControlGroup,"
@@ -27,6 +27,9 @@ class Host(Clock, Protocol):
 
     def unit_environment(self, unit: str) -> dict[str, Any]:
         """A unit in systemd's memory and on the disk, as `core.unit_environment` judges it."""
+
+    def dependents(self, unit: str) -> list[dict[str, str]]:
+        """The running units that systemd stops or restarts along with a unit, as `core.dependents` has them."""
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         """Run systemctl; what went wrong, or nothing."""
@@ -61,6 +64,9 @@ class LinuxHost(SystemClock):
 
     def unit_environment(self, unit: str) -> dict[str, Any]:
         return unit_files.read(unit)
+
+    def dependents(self, unit: str) -> list[dict[str, str]]:
+        return dependents.read(unit)
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         status, _unused, error = _run(["systemctl", *arguments], timeout_s)

@@ -31,7 +31,12 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _systemd,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use, servers
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import proc_stat, unit_files, unit_oddities
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host import (
+    dependents,
+    proc_stat,
+    unit_files,
+    unit_oddities,
+)
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,ActiveEnterTimestamp,FragmentPath,"
@@ -107,6 +112,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
             for script in unit_files.start_scripts(properties.get("ExecStart") or "")
         ],
         "missing_files": unit_files.missing_files(properties),
+        "dependents": dependents.read(properties.get("Id") or name),
         "transient": properties.get("Transient") == "yes",
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
         "user": properties.get("User") or None,

@@ -6,6 +6,9 @@
 A service plan is `{"ollama": {unit, url, timeout_s} | None, "backend": {kind, unit, directory, command, user,
 process_match, health: {url, status} | None, timeout_s}, "restart": ["ollama", "backend"]}`. The same code serves an
 apply and a restore that has no controller any more; a restore's plan also has `found`, what `states` said before.
+
+systemd stops or restarts other units along with these (`core.dependents`). It starts none of them again after a stop,
+nor where the restart has failed: those that ran before are started here.
 """
 
 from __future__ import annotations
@@ -110,9 +113,13 @@ def names(plan: Plan) -> list[str]:
     return ["ollama"] * bool(plan.get("ollama")) + ["backend"] * bool(backend_of(plan))
 
 
-def states(plan: Plan, host: Host) -> dict[str, dict[str, str]]:
-    """By service of a plan: whether it runs (`active_state`), and starts at boot (`unit_file_state`)."""
-    return {name: _service(plan, name, host).state() for name in names(plan)}
+def states(plan: Plan, host: Host) -> dict[str, dict[str, Any]]:
+    """By service of a plan: whether it runs (`active_state`), and starts at boot (`unit_file_state`).
+
+    `dependents`: the running units that go along with it.
+    """
+    services = {name: _service(plan, name, host) for name in names(plan)}
+    return {name: {**service.state(), "dependents": service.dependents()} for name, service in services.items()}
 
 
 def started_since(plan: Plan, host: Host) -> list[str]:
@@ -159,6 +166,7 @@ def restart(
     goals = {name: _goal(plan, name) for name in names(plan) if name in plan["restart"]}
     ollama = _service(plan, "ollama", host) if "ollama" in goals else None
     backend = _service(plan, "backend", host) if "backend" in goals else None
+    along = {name: _along(plan, name, host) for name, goal in goals.items() if goal != STOPPED}
     rested = [name for name in goals if not _service(plan, name, host).runs()]
     services: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
@@ -200,6 +208,12 @@ def restart(
                 status = health.get("status") or 200
                 _await_ready(host, backend, health.get("url"), status, plan["backend"]["timeout_s"], alive)
                 services["backend"].update(_ready(host, backend))
+    downtime_s = host.monotonic() - began
+    for name, dependents in along.items():
+        for one in dependents:
+            with _collecting(problems):
+                waits = not problems and goals[name] == RESTARTED
+                _bring_back(host, one, plan[name]["timeout_s"] if waits else None, alive)
     for name, goal in goals.items():
         if goal == STOPPED:
             with _collecting(problems):
@@ -212,9 +226,29 @@ def restart(
     serves = any(goal != STOPPED for goal in goals.values())
     return {
         "services": services,
-        "downtime_s": round(host.monotonic() - began, 1) if serves else 0.0,
+        "downtime_s": round(downtime_s, 1) if serves else 0.0,
         "error": "; ".join(problems) or None,
     }
+
+
+def _along(plan: Plan, name: str, host: Host) -> list[dict[str, str]]:
+    """The units that run now, or were found running, and go along with a service; none of the plan's own."""
+    found = ((plan.get("found") or {}).get(name) or {}).get("dependents") or []
+    own = {_service(plan, one, host).unit for one in names(plan)}
+    both = {one["unit"]: one for one in [*found, *_service(plan, name, host).dependents()]}
+    return [one for unit, one in both.items() if unit not in own]
+
+
+def _bring_back(host: Host, dependent: Mapping[str, str], timeout_s: float | None, alive: Callable[[], None]) -> None:
+    """Have a unit run again that went along with a service, and wait until it does; without a timeout do not wait."""
+    unit = _Unit(host, dependent["unit"], journal_is_private=True)
+    try:
+        if not unit.runs():
+            unit.start(waits=timeout_s is not None)
+        if timeout_s is not None:
+            _await_ready(host, unit, None, 0, timeout_s, alive)
+    except ServiceError as problem:
+        raise ServiceError(f"{unit.unit} ran before and has {dependent['why']}, but is not back: {problem}") from None
 
 
 def _put_to_rest(service: _Unit, found: str) -> None:
@@ -262,6 +296,9 @@ class _Unit:
             "active_state": facts.get("ActiveState") or "unknown",
             "unit_file_state": facts.get("UnitFileState") or "",
         }
+
+    def dependents(self) -> list[dict[str, str]]:
+        return self.host.dependents(self.unit)
 
     def runs(self) -> bool:
         return not unit_states.is_stopped(self.state()["active_state"])
@@ -329,6 +366,9 @@ class _Command(_Unit):
     def state(self) -> dict[str, str]:
         """Whoever has started it. No unit file starts it at boot."""
         return {"active_state": "active" if self.pid() else "inactive", "unit_file_state": ""}
+
+    def dependents(self) -> list[dict[str, str]]:
+        return []  # nobody's file names a transient unit of ours
 
     def stop(self) -> None:
         if self.host.show(self.unit).get("ActiveState") in ("active", "activating", "deactivating"):

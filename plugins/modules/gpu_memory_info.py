@@ -144,9 +144,15 @@ ollama:
   type: dict
   contains:
     unit:
-      description: The unit as systemd has merged it.
+      description: >-
+        The unit as systemd has merged it. C(dependents) are the running units that systemd stops or restarts along with
+        it, and what in their files makes it do so.
       type: dict
-      sample: {load_state: loaded, active_state: active, main_pid: 312}
+      sample:
+        load_state: loaded
+        active_state: active
+        main_pid: 312
+        dependents: [{unit: open-webui.service, why: PartOf=ollama.service}]
     drop_ins:
       description: This collection's drop-in, and the others with their settings of GPU memory.
       type: dict

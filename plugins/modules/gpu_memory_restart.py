@@ -14,6 +14,8 @@ description:
   - Stops the backend, restarts Ollama, waits until its API answers, starts the backend, and waits until it is healthy.
   - Only what is in O(restart) is touched. systemd reads its units again, once, if what it has in memory of Ollama's is
     not what the files say. If our drop-in is not in force even then, nothing restarts, and the error names what wins.
+  - Other units that ran, and that systemd stops or restarts along with these (C(PartOf=), C(Requires=) and the like in
+    their files), run again at the end, or it fails and names the one.
   - This is one module and not a list of tasks because under the C(linear) strategy a list would keep every backend of a
     wave stopped until the slowest host is done.
   - A failure names the service, what was awaited and the unit's state. Of Ollama's journal the lines with errors are

@@ -15,6 +15,12 @@ RUN_S = 600
 # Which of the host's services run, and as which process.
 SERVICES = "systemctl show 'ollama*.service' 'selo*.service' --property Id,ActiveState,MainPID | grep -v '^$' || true"
 STARTS_AT_BOOT = "systemctl show ollama.service selo-backend.service selo-ai.service --property Id,UnitFileState"
+# Those of the units in this host's own directory that run.
+RUNNING = """
+for unit in $(cd /etc/systemd/system && ls -- *.service); do
+  if systemctl is-active --quiet "$unit"; then echo "$unit"; fi
+done
+"""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class Outcome:
     after: str
     enabled_before: str
     enabled_after: str
+    running_before: str
+    running_after: str
     settled: bool
     left_behind: str
 
@@ -34,6 +42,7 @@ class Outcome:
 def attempt(found: Found, host: Host, directory: Path) -> Outcome:
     host.read(found.prepare)
     before, enabled = host.read(PICTURE + SERVICES), host.read(STARTS_AT_BOOT)
+    running = host.read(RUNNING)
     run = playbook(host, directory, found.playbook, *found.arguments, **found.variables)
     output, _ = run.communicate(timeout=RUN_S)
     with contextlib.suppress(AssertionError):  # a background job takes a moment to tidy up after itself
@@ -49,6 +58,8 @@ def attempt(found: Found, host: Host, directory: Path) -> Outcome:
         after=host.read(PICTURE + SERVICES),
         enabled_before=enabled,
         enabled_after=host.read(STARTS_AT_BOOT),
+        running_before=running,
+        running_after=host.read(RUNNING),
         settled=host.holds(SETTLED),
         left_behind=host.read(LEFT_BEHIND),
     )

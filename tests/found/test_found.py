@@ -31,6 +31,9 @@ def test_found(found: Found, attempts: dict[str, Future[Outcome]]) -> None:
     assert outcome.settled, "a lease, a restore or a timer is left"
     assert outcome.left_behind == ""
     assert outcome.enabled_after == outcome.enabled_before
+    if verdict != "fail":
+        stopped = set(outcome.running_before.split()) - set(outcome.running_after.split())
+        assert not stopped
     if verdict in UNTOUCHED:
         assert outcome.after == outcome.before, difference(outcome)
 

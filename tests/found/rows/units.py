@@ -35,6 +35,19 @@ def with_files(*named: str, **content: str) -> str:
     return f"mkdir -p /etc/site; {files or ':'}; {lines}; {RELOAD}"
 
 
+def going_along(**directives: str) -> str:
+    """Units `site-NAME.service` with this line in [Unit], which run."""
+    units = {f"site-{name.replace('_', '-')}": line for name, line in directives.items()}
+    texts = "; ".join(
+        f"printf '[Unit]\\n%s\\n[Service]\\nExecStart=/bin/sleep infinity\\n' '{line}' > {UNITS}/{name}.service"
+        for name, line in units.items()
+    )
+    return f"{texts}; {RELOAD}; systemctl start {' '.join(units)}"
+
+
+ALONG = going_along(part="PartOf=ollama.service", needs="Requires=ollama.service") + (
+    f"; sed -i '/^Requires=/aAfter=ollama.service' {UNITS}/site-needs.service; {RELOAD}"
+)
 TAKE_OUT = "take the line out"
 PARALLEL_1 = "OLLAMA_NUM_PARALLEL=1"
 
@@ -362,6 +375,42 @@ ROWS: list[Found] = [
         "pass",
         (),
         "ollama/ollama#4771",
+    ),
+    # --- units that systemd stops and restarts along with these -------------------------------------------------------
+    Found(
+        "other_units_restart_along",
+        f"{ALONG}; {going_along(of_backend='PartOf=selo-backend.service', second='PartOf=site-part.service')}",
+        "pass",
+        (
+            "restarting ollama.service also restarts",
+            "site-needs.service (Requires=ollama.service)",
+            "site-part.service (PartOf=ollama.service)",
+            "site-second.service (PartOf=site-part.service)",
+            "restarting selo-backend.service also restarts site-of-backend.service (PartOf=selo-backend.service)",
+        ),
+        UNIT_PAGE,
+        backend="guide",
+    ),
+    Found(
+        "other_units_stop_with_a_start_that_fails",
+        f"{ALONG}; "
+        + drop_in(
+            'ExecStartPre=/bin/sh -c \\047test -z "$OLLAMA_CONTEXT_LENGTH"\\047',
+            "Restart=no",
+            name="20-check.conf",
+        )
+        + f"; {RELOAD}",
+        "rolled_back",
+        ("systemctl restart: Job for ollama.service failed", "is back"),
+        UNIT_PAGE,
+    ),
+    Found(
+        "another_unit_does_not_restart_along",
+        f"{ALONG}; printf '%s\\n' 'ExecStartPre=/bin/mkdir /run/only-once' >> {UNITS}/site-part.service; "
+        f"{RELOAD}; systemctl restart site-part",
+        "fail",
+        ("site-part.service ran before and has PartOf=ollama.service, but is not back",),
+        UNIT_PAGE,
     ),
     Found(
         "containers_use_the_gpu",

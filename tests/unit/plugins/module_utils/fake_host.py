@@ -20,8 +20,9 @@ class FakeHost:
 
     `log`: every change that was asked for, in order. `broken`: units that fail when they start. `needs_reload`: units
     whose drop-in systemd has not read. `never_reads`: a variable that it lacks of a unit also after it has read it
-    again. `pulls_in`: a unit that the start of another one starts. `refuses`: what systemctl answers to a command.
-    `answers`: status by URL. `strangers`: by URL why another one answers there. `pids`: processes of a command backend.
+    again. `pulls_in`: a unit that the start of another one starts. `along`: the units that systemd restarts along with
+    another one, and stops with it. `refuses`: what systemctl answers to a command. `answers`: status by URL.
+    `strangers`: by URL why another one answers there. `pids`: processes of a command backend.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class FakeHost:
         self.needs_reload: set[str] = set()
         self.never_reads: dict[str, tuple[str, str]] = {}
         self.pulls_in: dict[str, str] = {}
+        self.along: dict[str, list[str]] = {}
         self.refuses: dict[str, str] = {}
         self.answers: dict[str, int | None] = {}
         self.pids: dict[int, str] = {}
@@ -69,6 +71,10 @@ class FakeHost:
             "ActiveEnterTimestampMonotonic": str(pid),
         }
 
+    def dependents(self, unit: str) -> list[dict[str, str]]:
+        running = (one for one in self.along.get(unit, []) if one in self.active)
+        return [{"unit": one, "why": f"PartOf={unit}"} for one in running]
+
     def unit_environment(self, unit: str) -> dict[str, Any]:
         path = f"/etc/systemd/system/{unit}.d/zz-gpu-memory.conf"
         name, value = self.never_reads.get(unit, ("", ""))
@@ -98,7 +104,8 @@ class FakeHost:
         if verb == "daemon-reload":
             self.needs_reload.clear()
         elif verb in ("stop", "disable"):
-            self.active.pop(unit, None)
+            for one in (unit, *self.along.get(unit, [])):
+                self.active.pop(one, None)
             if self.states.get(unit) == "activating":
                 del self.states[unit]
         elif verb in ("start", "restart", "enable"):
@@ -107,11 +114,14 @@ class FakeHost:
 
     def _start(self, unit: str) -> None:
         self.active.pop(unit, None)
+        along = [one for one in self.along.get(unit, []) if self.active.pop(one, None)]
         if unit in self.broken:
             self.states[unit] = "failed"
         else:
             self.next_pid += 1
             self.active[unit] = self.next_pid
+            for one in along:
+                self._start(one)
             if unit in self.pulls_in:
                 self._start(self.pulls_in[unit])
 

@@ -724,6 +724,27 @@ def test_a_reload_is_noted_where_containers_use_the_gpu_and_one_comes():
         assert any("docker 3f1c2ab90d5e uses the GPU here" in note for note in notes) is comes
 
 
+def test_what_restarts_along_is_noted_where_something_restarts():
+    along = {"ollama__unit__dependents": [{"unit": "site.service", "why": "PartOf=ollama.service"}]}
+    for host, comes in (
+        (read(**along, ollama__drop_ins__own__sha256="old"), True),
+        (read(**along), False),
+        (read(ollama__drop_ins__own__sha256="old"), False),
+    ):
+        notes = decide(host)["notes"]
+        assert any("also restarts site.service (PartOf=ollama.service)" in note for note in notes) is comes
+
+
+def test_a_backend_that_systemd_restarts_along_with_ollama_is_restarted_in_order():
+    along = {"ollama__unit__dependents": [{"unit": "selo-backend.service", "why": "Requires=ollama.service"}]}
+    known = {"backend__unit__id": "selo-backend.service"}
+    decision = decide(read(**along, **known, ollama__drop_ins__own__sha256="old"))
+    assert decision["restart"] == ["ollama", "backend"]
+    assert not [note for note in decision["notes"] if "also restarts" in note]
+    assert decide(read(**along, **known))["restart"] == []
+    assert decide(read(**known, ollama__drop_ins__own__sha256="old"))["restart"] == ["ollama"]
+
+
 @pytest.mark.parametrize("case", PROBLEMS)
 def test_every_problem_is_one_message_and_nothing_is_done(case):
     host, declaration, said = PROBLEMS[case]

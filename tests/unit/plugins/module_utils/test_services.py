@@ -312,7 +312,8 @@ def test_a_command_that_does_not_start_is_told_without_its_arguments() -> None:
 
 
 def found(**states: str) -> dict[str, Any]:
-    return {name: {"active_state": state, "unit_file_state": "enabled"} for name, state in states.items()}
+    facts = {"unit_file_state": "enabled", "dependents": []}
+    return {name: {"active_state": state, **facts} for name, state in states.items()}
 
 
 @pytest.mark.parametrize(
@@ -413,7 +414,7 @@ def test_a_stopped_unit_that_does_not_stop_is_told() -> None:
 
 def test_a_command_that_did_not_run_is_ended_whoever_started_it() -> None:
     host = FakeHost()
-    assert _services.states(command_plan(), host)["backend"] == {"active_state": "inactive", "unit_file_state": ""}
+    assert _services.states(command_plan(), host)["backend"]["active_state"] == "inactive"
     host.pids = {50: "python3 main.py"}
     stopped = {**command_plan(), "found": found(backend="inactive")}
     assert _services.started_since(stopped, host) == ["backend"]
@@ -435,3 +436,64 @@ def test_only_what_restarts_counts_as_started_since() -> None:
     stopped = found(ollama="inactive", backend="inactive")
     assert _services.started_since({**plan("ollama"), "found": stopped}, FakeHost()) == ["ollama"]
     assert _services.started_since(plan("ollama"), FakeHost()) == []
+
+
+SITE = {"unit": "site.service", "why": "PartOf=ollama.service"}
+
+
+def with_site(of: str = "ollama.service") -> FakeHost:
+    """A host with a unit that goes along with another one, and runs."""
+    host = FakeHost()
+    host.along = {of: ["site.service"]}
+    host.active["site.service"] = 13
+    return host
+
+
+def test_what_went_along_with_a_stopped_backend_is_started_again() -> None:
+    host = with_site("backend.service")
+    assert _services.states(plan(), host)["backend"]["dependents"] == [{**SITE, "why": "PartOf=backend.service"}]
+    result = _services.restart(plan("backend"), host)
+    assert result["error"] is None
+    assert host.log == ["stop backend.service", "start backend.service", "start site.service"]
+
+
+def test_what_systemd_restarts_itself_is_only_awaited_and_no_downtime() -> None:
+    host = with_site()
+    result = _services.restart(plan("ollama"), host)
+    assert (result["error"], host.log) == (None, ["restart ollama.service"])
+    assert host.active["site.service"] != 13
+    assert result["downtime_s"] == _services.restart(plan("ollama"), FakeHost())["downtime_s"]
+
+
+def test_what_a_failed_restart_took_along_is_back_with_what_is_restored() -> None:
+    host = with_site()
+    before = _services.states(plan("ollama"), host)
+    host.broken = {"ollama.service"}
+    assert "site" not in _services.restart(plan("ollama"), host)["error"]
+    host.active.pop("site.service", None)  # as systemd leaves one with Requires= and After=
+    host.broken = set()
+    host.log.clear()
+    assert _services.restart({**plan("ollama"), "found": before}, host)["error"] is None
+    assert host.log == ["restart ollama.service", "start site.service"]
+
+
+def test_what_does_not_come_back_is_told_with_what_takes_it_along() -> None:
+    host = with_site()
+    host.broken = {"site.service"}
+    error = _services.restart(plan("ollama"), host)["error"]
+    assert error.startswith("site.service ran before and has PartOf=ollama.service, but is not back: site.service: ")
+    assert error.endswith("journalctl -u site.service -n 50")
+
+
+def test_what_goes_along_with_a_unit_that_is_to_rest_is_not_started() -> None:
+    host = with_site()
+    stopped = {**plan("ollama"), "found": found(ollama="inactive")}
+    assert _services.restart(stopped, host)["error"] is None
+    assert "site.service" not in host.active
+
+
+def test_a_backend_that_goes_along_with_ollama_is_no_other_unit() -> None:
+    host = FakeHost()
+    host.along = {"ollama.service": ["backend.service"]}
+    assert _services.restart(plan("ollama", "backend"), host)["error"] is None
+    assert host.log == ["stop backend.service", "restart ollama.service", "start backend.service"]
