@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils._planner import Model, Plan, Scenario, plan
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import Model, Plan, Scenario, plan
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data" / "planner"
 VERSION = "0.32.13"

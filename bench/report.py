@@ -10,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _fleet
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _page
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import report_page
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import fleet_report
 from ansible_collections.selo.gpu_memory.tests.report.conftest import chromium
 from ansible_collections.selo.gpu_memory.tests.unit import recorded_fleet
 from playwright.sync_api import Browser
@@ -38,7 +38,7 @@ def main() -> None:
         for hosts in (0, 1, 200, 1000):
             records = recorded_fleet.records(hosts)
             started = time.process_time()
-            path.write_text(_page.page(_fleet.fleet(records, recorded_fleet.AT)), encoding="utf-8")
+            path.write_text(report_page.page(fleet_report.fleet(records, recorded_fleet.AT)), encoding="utf-8")
             written = time.process_time() - started
             opened = min(opening_s(browser, path) for _ in range(TRIES))
             empty = empty or opened

@@ -14,7 +14,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _child, _nvml, _sampler
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, sampling
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process
 
 LAB = Path(__file__).parents[1] / "molecule" / "lab" / "simulated_gpu"
 LIMIT = 0.05  # of a core, at 100 Hz
@@ -43,7 +44,7 @@ def share(pid: int, seconds: float) -> float:
 
 def sampler_share(interval_ms: int, seconds: float) -> tuple[float, float]:
     """Share of a core, and the worst gap in ms."""
-    sampler = _sampler.Sampler(["0"], interval_ms)
+    sampler = sampling.Sampler(["0"], interval_ms)
     sampler.start()
     assert sampler._child is not None
     used = share(sampler._child.pid, seconds)
@@ -53,15 +54,15 @@ def sampler_share(interval_ms: int, seconds: float) -> tuple[float, float]:
 
 
 def bare_share(interval_ms: int, seconds: float) -> float:
-    def loop(send: _child.Send, lifeline: int) -> None:
-        nvml, _ = _nvml.connect(None)
+    def loop(send: child_process.Send, lifeline: int) -> None:
+        nvml, _ = nvml_library.connect(None)
         handle = nvml.nvmlDeviceGetHandleByIndex(0)
         send({"ready": True})
         while True:
             nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2)
             time.sleep(interval_ms / 1000)
 
-    child = _child.Child(loop)
+    child = child_process.Child(loop)
     child.receive(20)
     used = share(child.pid, seconds)
     child.close()
@@ -71,7 +72,7 @@ def bare_share(interval_ms: int, seconds: float) -> float:
 def main() -> None:
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 10
     with tempfile.TemporaryDirectory() as directory:
-        simulated = _nvml.snapshot()["status"] != "ok"
+        simulated = nvml_library.snapshot()["status"] != "ok"
         if simulated:
             use_simulation(directory)
         print(f"{'simulated library' if simulated else 'real GPU'}, {seconds:g} s each, load {os.getloadavg()[0]:.1f}")

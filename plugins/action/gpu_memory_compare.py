@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare, _svg
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import side_by_side
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import budget_svg
 
 
 class ActionModule(ActionBase):
@@ -22,13 +23,13 @@ class ActionModule(ActionBase):
         read = given["read"]
         if "nvml" in read:
             bandwidths = [float(given.get(name) or 0) for name in ("gpu_gb_per_s", "host_gb_per_s")]
-            plan = _compare.compare(given["declared"], read, *bandwidths)
+            plan = side_by_side.compare(given["declared"], read, *bandwidths)
         else:
-            plan = _compare.unread(str(read.get("msg") or "the host could not be read"))
+            plan = side_by_side.unread(str(read.get("msg") or "the host could not be read"))
         plan = {"host": host, **plan}
         if not self._task.check_mode:
-            directory = _controller.report_directory(given["report_dir"])
-            _controller.write_json(directory / f"{host}.plan.json", plan)
-            _controller.write_text(directory / f"{host}.plan.svg", _svg.budget_svg(plan))
+            directory = controller.report_directory(given["report_dir"])
+            controller.write_json(directory / f"{host}.plan.json", plan)
+            controller.write_text(directory / f"{host}.plan.svg", budget_svg.budget_svg(plan))
             plan["files"] = [str(directory / f"{host}.plan.{kind}") for kind in ("json", "svg")]
         return {**result, "changed": False, **plan}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 
 
 class ActionModule(ActionBase):
@@ -18,7 +18,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         given = self._task.args
-        decision = _decide.decide(given["declared"], given["read"], given["deploys"])
+        decision = decisions.decide(given["declared"], given["read"], given["deploys"])
         if decision["problems"]:
             problems = decision["problems"]
             head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

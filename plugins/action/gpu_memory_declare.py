@@ -11,8 +11,8 @@ import uuid
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
 
 HOOKS = ("before_restart", "after_proof")
 
@@ -25,18 +25,18 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         task_vars = task_vars or {}
         play_vars = self._task.get_play().vars
-        misplaced = _controller.set_in_inventory(_declare.RUN_LEVEL, {*task_vars} - {*play_vars}, self._loader)
-        declared = _declare.resolve(self._task.args["variables"], misplaced)
-        declared["problems"] += _declare.misspelt(task_vars, self._known())
+        misplaced = controller.set_in_inventory(declaration.RUN_LEVEL, {*task_vars} - {*play_vars}, self._loader)
+        declared = declaration.resolve(self._task.args["variables"], misplaced)
+        declared["problems"] += declaration.misspelt(task_vars, self._known())
         fixed = self._task.args.get("fixed_profile")
-        if fixed and _controller.given_on_the_command_line("gpu_memory_profile", self._loader):
+        if fixed and controller.given_on_the_command_line("gpu_memory_profile", self._loader):
             declared["problems"].insert(
                 0,
                 f"this playbook applies the profile {fixed}; for another one use selo.gpu_memory.apply "
                 "with -e gpu_memory_profile=NAME",
             )
         declared["problems"] += [problem for hook in HOOKS for problem in _make_absolute(hook, declared[hook])]
-        declared["problems"] = [_controller.with_origin(text, task_vars) for text in declared["problems"]]
+        declared["problems"] = [controller.with_origin(text, task_vars) for text in declared["problems"]]
         for attempt in filter(None, [declared, declared["fallback"]]):
             # Headers may be secret, and the result of a task is shown at -v: load.yml takes them from the variable.
             attempt["backend"]["load"].pop("headers", None)
@@ -53,7 +53,7 @@ def _make_absolute(name: str, hook: dict[str, Any]) -> list[str]:
     """A tasks file relative to where the user stands; what is wrong if it is not there."""
     if not hook["tasks"]:
         return []
-    path = _controller.absolute(hook["tasks"])
+    path = controller.absolute(hook["tasks"])
     hook["tasks"] = str(path)
     return [] if path.is_file() else [f"gpu_memory_{name}.tasks: there is no file {path} on the controller"]
 

@@ -13,8 +13,8 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _gate
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import wave_gate
 
 Record = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ class ActionModule(ActionBase):
         given, variables = self._task.args, task_vars or {}
         batch = list(variables.get("ansible_play_batch") or [])
         declared = [variables["hostvars"][host].get("__gpu_memory_declared") or {} for host in batch]
-        left_out = _controller.begun_in_the_middle(any(declared))
+        left_out = controller.begun_in_the_middle(any(declared))
         if left_out:
             raise AnsibleActionFail(left_out)
         earlier = takewhile(lambda host: host not in set(batch), variables.get("ansible_play_hosts_all") or [])
@@ -38,19 +38,19 @@ class ActionModule(ActionBase):
             spoilt = self._spoilt(finished, batch, variables)
             finished.update({record["host"]: record for record in spoilt})
         try:
-            gate = _gate.judge(finished, given.get("max_fail_percentage"))
-            bake_s = 60 * _gate.minutes(given.get("bake_minutes"))
+            gate = wave_gate.judge(finished, given.get("max_fail_percentage"))
+            bake_s = 60 * wave_gate.minutes(given.get("bake_minutes"))
         except ValueError as problem:
             raise AnsibleActionFail(str(problem)) from problem
         watchers: dict[str, list[str]] = {}
         if bake_s and gate["open"] and not self._task.check_mode and _changed_last(finished):
-            watchers = _gate.watchers(batch, [host for host, record in finished.items() if record and record["ok"]])
+            watchers = wave_gate.watchers(batch, [host for host, record in finished.items() if record and record["ok"]])
             _bake(gate["wave"], bake_s)
         return {
             **result,
             "changed": False,
             **gate,
-            "restore_after": _gate.restore_after_s(
+            "restore_after": wave_gate.restore_after_s(
                 [one["restore_after"] for one in declared if one.get("restore_after")]
             ),
             "watchers": watchers,
@@ -65,13 +65,13 @@ class ActionModule(ActionBase):
         for watcher in batch:
             watched = variables["hostvars"][watcher].get("__gpu_memory_watched") or {}
             for read in watched.get("results") or []:
-                before, reasons = finished[read["item"]], _gate.spoilt(read)
+                before, reasons = finished[read["item"]], wave_gate.spoilt(read)
                 if before and reasons:
                     reasons = [f"it passed, but did not last: {reason}" for reason in reasons]
                     record = {**before, "verdict": "fail", "ok": False, "reasons": reasons}
                     record["reason"] = "; ".join(reasons)
-                    directory = _controller.report_directory(self._task.args["report_dir"])
-                    _controller.write_json(directory / f"{before['host']}.json", record)
+                    directory = controller.report_directory(self._task.args["report_dir"])
+                    controller.write_json(directory / f"{before['host']}.json", record)
                     found.append(record)
         return found
 

@@ -10,8 +10,11 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _report, _sizes, _verdict
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _records
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, record_files
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
 
 class ActionModule(ActionBase):
@@ -23,10 +26,10 @@ class ActionModule(ActionBase):
         host = (task_vars or {})["inventory_hostname"]
         # A task that was skipped is registered as well; for the record it did not happen.
         self.given = {name: value for name, value in self._task.args.items() if not _skipped(value)}
-        problem = _controller.begun_in_the_middle(self.given.get("declared"), self.given.get("gate"))
+        problem = controller.begun_in_the_middle(self.given.get("declared"), self.given.get("gate"))
         if problem and self.given["at"] == "end":
             raise AnsibleActionFail(problem)
-        self.given["declared"] = _sizes.sized(self.given["declared"], _succeeded(self.given.get("read")))
+        self.given["declared"] = sizes.sized(self.given["declared"], _succeeded(self.given.get("read")))
         return {
             **result,
             "changed": False,
@@ -35,7 +38,7 @@ class ActionModule(ActionBase):
 
     def _record(self, host: str, verdict: str, reasons: list[str]) -> dict[str, Any]:
         given = self.given
-        return _report.record(
+        return host_record.record(
             host,
             given["declared"],
             verdict,
@@ -52,12 +55,12 @@ class ActionModule(ActionBase):
     def _after_load(self, host: str) -> dict[str, Any]:
         """The judgement of a load. Where something was deployed, anything but a pass fails, so that it is put back."""
         given = self.given
-        verdict, reasons = _verdict.judge_load(
+        verdict, reasons = verdicts.judge_load(
             given["declared"], given["load"], given["after"], _succeeded(given.get("read"))
         )
         judged: dict[str, Any] = {"verdict": verdict, "reasons": reasons}
         if verdict == "pass":
-            key = _decide.key_of_proven(given["declared"], given["decision"], given["after"])
+            key = decisions.key_of_proven(given["declared"], given["decision"], given["after"])
             return {**judged, "record": self._record(host, verdict, reasons), "proof_key": key}
         if given.get("enforce"):
             judged.update(failed=True, msg="\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)]))
@@ -67,7 +70,7 @@ class ActionModule(ActionBase):
         given = self.given
         # A generation is kept also for a load alone; only with something to write is there something to put back.
         kept = bool((given.get("kept") or {}).get("generation") and given["decision"]["acts"])
-        verdict, reasons, ok = _verdict.conclude(
+        verdict, reasons, ok = verdicts.conclude(
             given["declared"],
             given["gate"],
             given.get("decision"),
@@ -78,10 +81,10 @@ class ActionModule(ActionBase):
             check_mode=self._task.check_mode,
         )
         first, drained = given.get("first"), bool(given.get("drained")) and not self._task.check_mode
-        falls_back = not first and _verdict.may_fall_back(verdict, given["declared"], given.get("restored"))
+        falls_back = not first and verdicts.may_fall_back(verdict, given["declared"], given.get("restored"))
         if first:
-            verdict, reasons, ok = _verdict.with_first(first, given["declared"]["profile"]["label"], verdict, reasons)
-        serves = _verdict.serves(verdict, kept)
+            verdict, reasons, ok = verdicts.with_first(first, given["declared"]["profile"]["label"], verdict, reasons)
+        serves = verdicts.serves(verdict, kept)
         if drained and not (serves or falls_back) and _has_hook(given["declared"]):
             reasons = [*reasons, "users are still kept away: gpu_memory_after_proof was not done"]
         if given.get("hook_failure"):
@@ -93,11 +96,11 @@ class ActionModule(ActionBase):
             record["notes"] = given["decision"]["notes"]
         else:
             record = self._record(host, verdict, reasons)
-        directory = _controller.report_directory(given["report_dir"])
+        directory = controller.report_directory(given["report_dir"])
         record = {**record, "wave": given["gate"]["wave"], "ok": ok, "first": first}
-        record = _records.dated(directory, record, time.time())
+        record = record_files.dated(directory, record, time.time())
         if not self._task.check_mode:
-            _records.write(directory, record)
+            record_files.write(directory, record)
         return {**record, "falls_back": falls_back, "drained": drained, "serves": serves}
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare, _compare_text
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import compare_text, side_by_side
 
 
 class ActionModule(ActionBase):
@@ -20,11 +20,11 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
-        if not _once.is_first(self._task, variables):
+        if not once.is_first(self._task, variables):
             return {**result, "changed": False, "shown": 0}
         hosts = variables.get("ansible_play_hosts_all") or []
-        lost = _compare.unread("no result: the host was lost during the run")
+        lost = side_by_side.unread("no result: the host was lost during the run")
         plans = [variables["hostvars"][host].get("gpu_memory_planned") or {"host": host, **lost} for host in hosts]
-        for plan, text in zip(plans, _compare_text.summary(plans)):
+        for plan, text in zip(plans, compare_text.summary(plans)):
             Display().display(text, color="red" if plan["problems"] else None)
         return {**result, "changed": False, "shown": len(plans)}

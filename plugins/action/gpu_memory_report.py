@@ -12,8 +12,14 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _fleet, _report
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _commands, _controller, _once, _page, _records
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import (
+    controller,
+    once,
+    record_files,
+    report_page,
+    suggested_commands,
+)
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import fleet_report, host_record
 
 COLORS = {"pass": "green", "fell_back": "yellow", "untouched": "cyan", "inconclusive": "yellow"}
 
@@ -25,19 +31,19 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         given, variables = self._task.args, task_vars or {}
-        if not _once.is_first(self._task, variables):
+        if not once.is_first(self._task, variables):
             return {**result, "changed": False, "shown": 0, "files": []}
-        directory = _controller.report_directory(given["report_dir"])
+        directory = controller.report_directory(given["report_dir"])
         hosts = variables.get("ansible_play_hosts_all") or []
         if given.get("of") == "recorded":
-            records = [record for record in (_records.read(directory, host) for host in hosts) if record]
+            records = [record for record in (record_files.read(directory, host) for host in hosts) if record]
             fleet = hosts
         else:
             records = [self._of_this_run(directory, host, variables["hostvars"]) for host in hosts]
             fleet = (variables.get("groups") or {}).get("all") or hosts  # a run with --limit is of a part of the fleet
-        undo = _commands.of_this_run(given["undo"]) if given.get("undo") else None
+        undo = suggested_commands.of_this_run(given["undo"]) if given.get("undo") else None
         display = Display()
-        for record, text in _report.summary(records, undo):
+        for record, text in host_record.summary(records, undo):
             display.display(text, color=COLORS.get(record["verdict"], "red") if record else None)
         files = [] if self._task.check_mode else _write(directory, fleet, undo)
         for path in files:
@@ -52,18 +58,18 @@ class ActionModule(ActionBase):
         found: dict[str, Any] | None = hostvars[host].get("gpu_memory_result")
         if found:
             return found
-        record = _records.dated(directory, _report.lost(host), time.time())
+        record = record_files.dated(directory, host_record.lost(host), time.time())
         if not self._task.check_mode:
-            _records.write(directory, record)
+            record_files.write(directory, record)
         return record
 
 
 def _write(directory: Path, hosts: Sequence[str], undo: str | None) -> list[Path]:
     """The fleet as JSON and as a page, from the records of those hosts that have one."""
-    records = (_records.read(directory, host) for host in hosts)
-    fleet = _fleet.fleet([record for record in records if record], time.time())
+    records = (record_files.read(directory, host) for host in hosts)
+    fleet = fleet_report.fleet([record for record in records if record], time.time())
     # No host can be named `all`, so that no record is ever lost to it.
     paths = [directory / "all.json", directory / "report.html"]
-    _controller.write_json(paths[0], fleet)
-    _controller.write_text(paths[1], _page.page(fleet, undo))
+    controller.write_json(paths[0], fleet)
+    controller.write_text(paths[1], report_page.page(fleet, undo))
     return paths

@@ -10,10 +10,10 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _status
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _commands, _controller, _once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, once, suggested_commands
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_status
 
-COLORS = {**dict.fromkeys(_status.NEEDS_SOMEONE, "red"), _status.WELL: "green"}
+COLORS = {**dict.fromkeys(host_status.NEEDS_SOMEONE, "red"), host_status.WELL: "green"}
 LOST = {"msg": "no answer in this run"}
 
 
@@ -26,18 +26,18 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         if self._task.args.get("of") == "host":
             own = _of(variables["inventory_hostname"], variables["hostvars"])
-            return {**result, "changed": False, **own, "alarm": own["state"] in _status.NEEDS_SOMEONE}
+            return {**result, "changed": False, **own, "alarm": own["state"] in host_status.NEEDS_SOMEONE}
         statuses = [_of(host, variables["hostvars"]) for host in variables.get("ansible_play_hosts_all") or []]
-        first = _once.is_first(self._task, variables)
-        for status, text in _status.table(statuses) if first else []:
+        first = once.is_first(self._task, variables)
+        for status, text in host_status.table(statuses) if first else []:
             Display().display(text, color=COLORS.get(status["state"], "yellow") if status else None)
         if first and not self._task.check_mode:
-            directory = _controller.report_directory(self._task.args["report_dir"])
-            _controller.write_json(directory / "status.json", {"hosts": statuses})
-        alarmed = [one["host"] for one in statuses if one["state"] in _status.NEEDS_SOMEONE]
+            directory = controller.report_directory(self._task.args["report_dir"])
+            controller.write_json(directory / "status.json", {"hosts": statuses})
+        alarmed = [one["host"] for one in statuses if one["state"] in host_status.NEEDS_SOMEONE]
         return {**result, "changed": False, "shown": len(statuses), "alarmed": alarmed}
 
 
 def _of(host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
     declared, read = (hostvars[host].get(f"__gpu_memory_{name}") or {} for name in ("declared", "read"))
-    return _status.status(host, declared, read if declared else LOST, _commands.of_this_run)
+    return host_status.status(host, declared, read if declared else LOST, suggested_commands.of_this_run)

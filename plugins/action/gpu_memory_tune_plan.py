@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _tune_declare
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import tune_declare
 
 
 class ActionModule(ActionBase):
@@ -22,12 +22,12 @@ class ActionModule(ActionBase):
             return {
                 **result,
                 "changed": False,
-                **_tune_declare.resolve(given["declared"], given["read"], given["tune"]),
+                **tune_declare.resolve(given["declared"], given["read"], given["tune"]),
             }
         host = variables["inventory_hostname"]
         keys = {
             name: (variables["hostvars"][name].get("__gpu_memory_tune") or {}).get("key")
             for name in variables["ansible_play_hosts_all"]
         }
-        hosts = _tune_declare.group_of(host, keys)
+        hosts = tune_declare.group_of(host, keys)
         return {**result, "changed": False, "hosts": hosts, "tunes": hosts[:1] == [host]}

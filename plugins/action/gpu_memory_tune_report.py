@@ -9,8 +9,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _tune_text
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import tune_text
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
 
 class ActionModule(ActionBase):
@@ -20,14 +21,14 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         variables = task_vars or {}
-        if not _once.is_first(self._task, variables):
+        if not once.is_first(self._task, variables):
             return {**result, "changed": False, "shown": 0}
         hosts = variables.get("ansible_play_hosts_all") or []
         lost = ["no result: the host was lost during the run; what it had loaded for a probe, it unloads by itself"]
         for host in hosts:
             found = variables["hostvars"][host].get("gpu_memory_tuned") or {"host": host, "problems": lost}
-            Display().display(_tune_text.block(found), color="red" if found["problems"] else None)
+            Display().display(tune_text.block(found), color="red" if found["problems"] else None)
             adopted = variables["hostvars"][host].get("gpu_memory_result")
             if adopted:
-                Display().display(_report.block(adopted))
+                Display().display(host_record.block(adopted))
         return {**result, "changed": False, "shown": len(hosts)}

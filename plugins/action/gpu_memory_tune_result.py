@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _tune, _tune_svg, _tune_text
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import tune_svg, tune_text
 
 
 class ActionModule(ActionBase):
@@ -29,28 +30,28 @@ class ActionModule(ActionBase):
             return {**base, "changed": False, **result, "because": f"{group['hosts'][0]} is tuned for it"}
         if "proposed" in tuned:
             first = tuned["proposed"]["first"]
-            text = f"check mode; first would be {_tune_text.setting_text(first)}: " if first else "check mode; "
+            text = f"check mode; first would be {tune_text.setting_text(first)}: " if first else "check mode; "
             return {**base, "changed": False, **result, "because": text + tuned["proposed"]["why"]}
         result.update({name: value for name, value in tuned.items() if name not in ("changed", "failed", "invocation")})
         result["note"] = planned["note"]
         if result["best"]:
-            setting = _tune.Setting(**result["best"])
-            result["profile"] = _tune.profile(
+            setting = tune_search.Setting(**result["best"])
+            result["profile"] = tune_search.profile(
                 setting,
                 planned["threshold_mib"],
                 result["model"],
                 planned["base_profile"],
                 result["deployed_cache_type"],
             )
-            result["profiles"] = {**(given.get("profiles") or {}), _tune_text.PROFILE: result["profile"]}
+            result["profiles"] = {**(given.get("profiles") or {}), tune_text.PROFILE: result["profile"]}
         return {**base, "changed": False, **result, "files": self._write(host, result)}
 
     def _write(self, host: str, result: dict[str, Any]) -> list[str]:
-        directory = _controller.report_directory(self._task.args["report_dir"])
-        _controller.write_json(directory / f"{host}.tune.json", result)
-        _controller.write_text(directory / f"{host}.tune.svg", _tune_svg.svg(result))
+        directory = controller.report_directory(self._task.args["report_dir"])
+        controller.write_json(directory / f"{host}.tune.json", result)
+        controller.write_text(directory / f"{host}.tune.svg", tune_svg.svg(result))
         kinds = ["json", "svg"]
         if result["best"]:
-            _controller.write_text(directory / f"{host}.tune.yml", _tune_text.profile_yaml(result))
+            controller.write_text(directory / f"{host}.tune.yml", tune_text.profile_yaml(result))
             kinds.append("yml")
         return [str(directory / f"{host}.tune.{kind}") for kind in kinds]

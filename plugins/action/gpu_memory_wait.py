@@ -20,7 +20,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _report
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
 POLL_S = 1.0
 COMMANDS_A_SECOND = 4  # to all hosts of a wave
@@ -65,7 +65,7 @@ class ActionModule(ActionBase):
                 }
             if progress and time.monotonic() - shown >= SHOWN_EVERY_S:
                 shown = time.monotonic()
-                Display().display(_report.progress_line(host, int(given.get("wave") or 1), progress))
+                Display().display(host_record.progress_line(host, int(given.get("wave") or 1), progress))
             time.sleep(max(0.0, asked + POLL_S - time.monotonic()))
         return {"failed": True, "msg": f"the load test did not end within {given['timeout_s']} s"}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 
 DOCUMENTATION = r"""
 name: dotenv_value
@@ -48,7 +48,7 @@ _value:
 
 def dotenv_value(value: Any, readers: Sequence[str] | None = None) -> str:
     try:
-        return _dotenv.encode(_dotenv.canonical(value), list(readers or _dotenv.DEFAULT_READERS))
+        return dotenv.encode(dotenv.canonical(value), list(readers or dotenv.DEFAULT_READERS))
     except ValueError as problem:
         raise AnsibleFilterError(f"dotenv_value: {problem}") from problem
 

@@ -43,17 +43,17 @@ from typing import Any  # noqa: E402
 
 from ansible.errors import AnsibleError  # noqa: E402
 from ansible.plugins.lookup import LookupBase  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _waves  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _fleet  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import wave_plan  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import fleet_hosts  # noqa: E402
 
 
 class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
         try:
-            hosts = _fleet.matching(terms[0], variables or {}, self._loader)
-            if _waves.check_canary(self.get_option("canary")) == "first" or not hosts:
+            hosts = fleet_hosts.matching(terms[0], variables or {}, self._loader)
+            if wave_plan.check_canary(self.get_option("canary")) == "first" or not hosts:
                 return [terms[0]]  # Ansible finds the same hosts again, and faster than by their names
-            return _waves.in_order(hosts, _fleet.kinds(hosts, variables or {}))
+            return wave_plan.in_order(hosts, fleet_hosts.kinds(hosts, variables or {}))
         except ValueError as problem:
             raise AnsibleError(str(problem)) from None

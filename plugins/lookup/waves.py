@@ -46,17 +46,17 @@ from typing import Any  # noqa: E402
 
 from ansible.errors import AnsibleError  # noqa: E402
 from ansible.plugins.lookup import LookupBase  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _waves  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _fleet  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import wave_plan  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import fleet_hosts  # noqa: E402
 
 
 class LookupModule(LookupBase):
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[int | str]:
         self.set_options(var_options=variables, direct=kwargs)
         try:
-            hosts = _fleet.matching(terms[0], variables or {}, self._loader)
-            per_hardware = _waves.check_canary(self.get_option("canary")) == "per_hardware"
-            first = len(_waves.canaries(hosts, _fleet.kinds(hosts, variables or {}))) if per_hardware else 1
-            return _waves.sizes(self.get_option("batches"), first, len(hosts))
+            hosts = fleet_hosts.matching(terms[0], variables or {}, self._loader)
+            per_hardware = wave_plan.check_canary(self.get_option("canary")) == "per_hardware"
+            first = len(wave_plan.canaries(hosts, fleet_hosts.kinds(hosts, variables or {}))) if per_hardware else 1
+            return wave_plan.sizes(self.get_option("batches"), first, len(hosts))
         except ValueError as problem:
             raise AnsibleError(str(problem)) from None

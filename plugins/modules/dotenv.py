@@ -137,14 +137,15 @@ notes:
   sample: ["CHAT_NUM_CTX: line 12 wins over line 3"]
 """
 
-import grp  # noqa: E402
-import hashlib  # noqa: E402
-import os  # noqa: E402
-import pwd  # noqa: E402
-from typing import Any  # noqa: E402
+import grp
+import hashlib
+import os
+import pwd
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _atomic, _dotenv  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 
 
 class Refused(Exception):
@@ -157,7 +158,7 @@ def wanted_values(env: dict[Any, Any]) -> dict[str, str]:
     problems = []
     for key, value in env.items():
         try:
-            values[str(key)] = _dotenv.canonical(value)
+            values[str(key)] = dotenv.canonical(value)
         except ValueError as problem:
             problems.append(f"env.{key}: {problem}")
     if problems:
@@ -165,7 +166,7 @@ def wanted_values(env: dict[Any, Any]) -> dict[str, str]:
     return values
 
 
-def ownership(path: str, mode: Any, owner: str | None, group: str | None) -> _atomic.Ownership:
+def ownership(path: str, mode: Any, owner: str | None, group: str | None) -> atomic_files.Ownership:
     """Mode and owner of a new file; who is not root cannot give a file away."""
     try:
         bits = mode if isinstance(mode, int) else int(str(mode), 8)
@@ -175,7 +176,7 @@ def ownership(path: str, mode: Any, owner: str | None, group: str | None) -> _at
         raise Refused(f'mode: {mode!r} is no mode of a file; allowed: octal digits in quotes, such as "0600"')
     directory = os.stat(os.path.dirname(path))
     is_root = os.geteuid() == 0
-    return _atomic.Ownership(
+    return atomic_files.Ownership(
         bits,
         _number("owner", owner, lambda name: pwd.getpwnam(name).pw_uid, directory.st_uid if is_root else os.geteuid()),
         _number("group", group, lambda name: grp.getgrnam(name).gr_gid, directory.st_gid if is_root else os.getegid()),
@@ -195,38 +196,38 @@ def edit(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what the options say, or in check mode predict it; the result without Ansible's own keys."""
     values = wanted_values(params["env"])
     keys = [*values, *params["remove"]]
-    path = _atomic.target_of(params["path"])
-    content = _atomic.read(path)
+    path = atomic_files.target_of(params["path"])
+    content = atomic_files.read(path)
     if content is None and values and not params["create"]:
         raise Refused(f"{path} is missing; create it, or allow create=true")
-    if len(content or b"") > _dotenv.MOST_BYTES:
-        raise Refused(f"{path}: {_dotenv.TOO_LARGE}")
-    before = _dotenv.decode(content or b"")
+    if len(content or b"") > dotenv.MOST_BYTES:
+        raise Refused(f"{path}: {dotenv.TOO_LARGE}")
+    before = dotenv.decode(content or b"")
     start = params["initial"] if content is None else before
-    result = _dotenv.set_keys(start, values, params["remove"], params["readers"])
+    result = dotenv.set_keys(start, values, params["remove"], params["readers"])
     if result.problems:
         raise Refused(f"{path}: {'; '.join(result.problems)}")
     changed = result.text != before
     if changed:
-        _atomic.check(path)
+        atomic_files.check(path)
         new = ownership(path, params["mode"], params["owner"], params["group"])
         if not check_mode:
-            _atomic.write(path, _dotenv.content_of(result.text), new)
+            atomic_files.write(path, dotenv.content_of(result.text), new)
     exists = changed or content is not None
     return {
         "changed": changed,
         "path": path,
         "changed_keys": result.changed_keys,
-        "before": _shown(_dotenv.get_keys(before, keys, params["readers"])),
-        "after": _shown(_dotenv.get_keys(result.text, keys, params["readers"])),
-        "sha256": hashlib.sha256(_dotenv.content_of(result.text)).hexdigest() if exists else None,
+        "before": _shown(dotenv.get_keys(before, keys, params["readers"])),
+        "after": _shown(dotenv.get_keys(result.text, keys, params["readers"])),
+        "sha256": hashlib.sha256(dotenv.content_of(result.text)).hexdigest() if exists else None,
         "notes": result.notes,
         "diff": {
             "before_header": path,
             "after_header": path,
-            "before": _printable(_dotenv.masked(before, keys)),
+            "before": _printable(dotenv.masked(before, keys)),
             # Nothing of a new file is anybody's secret.
-            "after": _printable(result.text if content is None else _dotenv.masked(result.text, keys)),
+            "after": _printable(result.text if content is None else dotenv.masked(result.text, keys)),
         },
     }
 
@@ -262,7 +263,7 @@ def main() -> None:
     )
     try:
         result = edit(module.params, module.check_mode)
-    except (Refused, _atomic.CannotWrite) as problem:
+    except (Refused, atomic_files.CannotWrite) as problem:
         module.fail_json(msg=str(problem))
     module.exit_json(**result)
 

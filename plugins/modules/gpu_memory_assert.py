@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import url
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import urls
 
 DOCUMENTATION = r"""
 module: gpu_memory_assert
@@ -369,23 +369,19 @@ load:
     loaded: ["llama3.1:8b-instruct-q8_0"]
 """
 
-import contextlib  # noqa: E402
-import time  # noqa: E402
-from typing import Any  # noqa: E402
-from urllib.parse import urlsplit  # noqa: E402
+import contextlib
+import time
+from typing import Any
+from urllib.parse import urlsplit
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
-    _lease,
-    _load,
-    _masking,
-    _nvml,
-    _progress,
-    _prompts,
-    _sampler,
-    _secrets,
-    _state,
-)
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import prompt_texts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, sampling
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
 
 SETTLE_S = 0.5
 OF_MODELS = ("model", "others", "listed_at")
@@ -415,24 +411,24 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
     if load:
         try:
             for request in (load, *load["others"]):
-                url.parse(request["url"])
+                urls.parse(request["url"])
         except ValueError as problem:
-            problems.append(f"load.url is {_masking.without_secrets(load['url'])}: {problem}")
+            problems.append(f"load.url is {masking.without_secrets(load['url'])}: {problem}")
         problems += [problem for request in (load, *load["others"]) for problem in template_problems(request)]
-    path_problem = _progress.problem_of(wanted["progress_path"])
+    path_problem = progress_file.problem_of(wanted["progress_path"])
     return [*problems, path_problem] if path_problem else problems
 
 
 def template_problems(load: dict[str, Any]) -> list[str]:
     """What keeps the bodies from being templates, where they are to be some."""
     missing = [key for key in ("bodies", "prompt_at", "context_tokens") if not load[key]]
-    if load["prompts"] == _prompts.GUIDE and not load["prompt_at"]:
+    if load["prompts"] == prompt_texts.GUIDE and not load["prompt_at"]:
         return []
-    if load["prompts"] != _prompts.GUIDE and missing:
+    if load["prompts"] != prompt_texts.GUIDE and missing:
         return [f"load.prompts is {load['prompts']}, so {', '.join(f'load.{key}' for key in missing)} must be set"]
     try:
         for body in load["bodies"]:
-            _prompts.with_prompt(body, load["prompt_at"], str)
+            prompt_texts.with_prompt(body, load["prompt_at"], str)
     except ValueError as problem:
         return [f"load.prompt_at is {load['prompt_at']}: {problem}"]
     return []
@@ -440,54 +436,58 @@ def template_problems(load: dict[str, Any]) -> list[str]:
 
 def measure(
     wanted: dict[str, Any],
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None, _nvml.NvmlProblem | None]:
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None, nvml_library.NvmlProblem | None]:
     """Sample while the load runs: the figures of each GPU, those of the load, and what kept NVML from being read."""
-    known = _secrets.secrets_of_host(wanted["private_units"], wanted["private_files"])
+    known = secrets.secrets_of_host(wanted["private_units"], wanted["private_files"])
     private = None if wanted["show_secrets"] else frozenset(known)
-    sampler = _sampler.Sampler(wanted["gpus"], wanted["interval_ms"], wanted["bindings_path"])
-    run: _load.LoadOfModels | None = None
+    sampler = sampling.Sampler(wanted["gpus"], wanted["interval_ms"], wanted["bindings_path"])
+    run: load_test.LoadOfModels | None = None
     with contextlib.closing(sampler):
         try:
             sampler.start()
             if wanted["load"]:
                 load = wanted["load"]
                 first, others = load_of(load, private), others_of(load, private)
-                run = _load.LoadOfModels(first, load["model"], others, load["listed_at"])
+                run = load_test.LoadOfModels(first, load["model"], others, load["listed_at"])
             until = time.monotonic() + (wanted["duration"] or 0)
-            renewal = _lease.Renewal(wanted["renew"])
+            renewal = leases.Renewal(wanted["renew"])
             while (run and run.running) or time.monotonic() < until:
                 keep_lease(renewal)
                 figures = sampler.progress(timeout_s=0.1)
                 if figures and wanted["progress_path"]:
                     figures["max_used_mib"] = wanted["max_used_mib"]
                     figures["requests_done"], figures["requests"] = (run.done, run.requests) if run else (0, 0)
-                    _progress.write(wanted["progress_path"], figures)
+                    progress_file.write(wanted["progress_path"], figures)
             if run:
                 time.sleep(SETTLE_S)
             gpus = sampler.stop()
             keep_lease(renewal, at_once=True)  # the wave's slower hosts may still take their time
             if not run:
                 return gpus, None, None
-            return gpus, {**run.result(), "not_forgotten": _load.not_forgotten(load_of(wanted["load"], private))}, None
-        except _nvml.NvmlProblem as problem:
+            return (
+                gpus,
+                {**run.result(), "not_forgotten": load_test.not_forgotten(load_of(wanted["load"], private))},
+                None,
+            )
+        except nvml_library.NvmlProblem as problem:
             return [], run.result() if run else None, problem
 
 
-def keep_lease(renewal: _lease.Renewal, at_once: bool = False) -> None:
+def keep_lease(renewal: leases.Renewal, at_once: bool = False) -> None:
     """Put the restore off. If that fails, the restore is the answer to it, and not this module's business."""
-    with contextlib.suppress(_state.StateError, OSError):
+    with contextlib.suppress(state.StateError, OSError):
         renewal(at_once)
 
 
-def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset()) -> _load.Load:
+def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset()) -> load_test.Load:
     given = {name: value for name, value in options.items() if name not in OF_MODELS}
     headers = {name: str(value) for name, value in options["headers"].items()}
     given.update(headers=headers, requests=options["requests"] or options["concurrency"], private=private)
-    given["seed"] = _prompts.drawn_seed() if options["seed"] is None else options["seed"]
-    return _load.Load(**{**given, "context_tokens": options["context_tokens"] or 0})
+    given["seed"] = prompt_texts.drawn_seed() if options["seed"] is None else options["seed"]
+    return load_test.Load(**{**given, "context_tokens": options["context_tokens"] or 0})
 
 
-def others_of(options: dict[str, Any], private: frozenset[str] | None) -> list[tuple[str, _load.Load]]:
+def others_of(options: dict[str, Any], private: frozenset[str] | None) -> list[tuple[str, load_test.Load]]:
     """The loads of further models; names of one model share a runner and its prompt cache, so each has its own seed."""
     place = urlsplit(options["url"]).netloc
     return [
@@ -511,10 +511,10 @@ def others_of(options: dict[str, Any], private: frozenset[str] | None) -> list[t
 def failures_of(
     gpus: list[dict[str, Any]],
     load: dict[str, Any] | None,
-    nvml_problem: _nvml.NvmlProblem | None,
+    nvml_problem: nvml_library.NvmlProblem | None,
     max_used_mib: int | None,
 ) -> list[str]:
-    failures = [str(nvml_problem)] if nvml_problem else _sampler.breaches(gpus, max_used_mib)
+    failures = [str(nvml_problem)] if nvml_problem else sampling.breaches(gpus, max_used_mib)
     for one in [load, *load["others"]] if load else []:
         if one["failed"]:
             more = f" (and {len(one['errors']) - 1} other errors)" if len(one["errors"]) > 1 else ""
@@ -541,7 +541,7 @@ def main() -> None:
                     "concurrency": {"type": "int", "default": 3},
                     "requests": {"type": "int"},
                     "timeout": {"type": "float", "default": 300},
-                    "prompts": {"type": "str", "choices": list(_prompts.KINDS), "default": _prompts.GUIDE},
+                    "prompts": {"type": "str", "choices": list(prompt_texts.KINDS), "default": prompt_texts.GUIDE},
                     "prompt_at": {"type": "str"},
                     "context_tokens": {"type": "int", "no_log": False},
                     "seed": {"type": "int"},
@@ -555,7 +555,11 @@ def main() -> None:
                             "url": {"type": "str", "required": True},
                             "bodies": {"type": "list", "elements": "dict", "required": True},
                             "prompt_at": {"type": "str", "required": True},
-                            "prompts": {"type": "str", "choices": list(_prompts.KINDS), "default": _prompts.GUIDE},
+                            "prompts": {
+                                "type": "str",
+                                "choices": list(prompt_texts.KINDS),
+                                "default": prompt_texts.GUIDE,
+                            },
                             "context_tokens": {"type": "int", "required": True, "no_log": False},
                             "requests": {"type": "int", "default": 1},
                         },
@@ -586,7 +590,7 @@ def main() -> None:
     gpus, load, nvml_problem = measure(module.params)
     result = {
         "max_used_mib": max_used_mib,
-        **_sampler.summary(gpus, max_used_mib),
+        **sampling.summary(gpus, max_used_mib),
         "load": load,
         "nvml": {"status": nvml_problem.status if nvml_problem else "ok"},
     }

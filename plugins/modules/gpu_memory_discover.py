@@ -67,15 +67,15 @@ notes:
   sample: []
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _discover  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import discovery
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
     root.required(module)
-    module.exit_json(changed=False, **_discover.discover())
+    module.exit_json(changed=False, **discovery.discover())
 
 
 if __name__ == "__main__":

@@ -223,14 +223,14 @@ state:
     error: null
 """
 
-from typing import Any  # noqa: E402
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.common.arg_spec import ArgumentSpecValidator  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_tool, _services  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils._generation import Generations  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, service_control
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 
 RESTORE_S = 180
 
@@ -268,7 +268,7 @@ ARGUMENTS: dict[str, Any] = {
 
 def service_plan(services: dict[str, Any]) -> dict[str, Any]:
     """The arguments of gpu_memory_restart, checked as that module checks them."""
-    checked = ArgumentSpecValidator(_services.ARGUMENTS).validate(services)
+    checked = ArgumentSpecValidator(service_control.ARGUMENTS).validate(services)
     if checked.error_messages:
         raise StateError(f"services: {'; '.join(checked.error_messages)}")
     return dict(checked.validated_parameters)
@@ -283,7 +283,7 @@ def act(wanted: dict[str, Any], store: Generations, check: bool) -> dict[str, An
             files=wanted["files"],
             services=service_plan(wanted["services"]),
             restore_after_s=wanted["restore_after_s"],
-            tool=_host_tool.archive(),
+            tool=host_tool.archive(),
             check=check,
         )
     if action == "renew":
@@ -328,7 +328,7 @@ def main() -> None:
         # A restore that the host has begun by itself is worth waiting for.
         store = Generations(wait_s=RESTORE_S) if module.params["action"] == "restore" else Generations()
         result = act(module.params, store, module.check_mode)
-    except (StateError, _services.ServiceError) as problem:
+    except (StateError, service_control.ServiceError) as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:
         module.fail_json(msg=f"{problem.filename or 'this host'}: {problem.strerror}")

@@ -201,31 +201,29 @@ state:
   sample: {lease: null, proof: null, generations: []}
 """
 
-import functools  # noqa: E402
-from typing import Any  # noqa: E402
+import functools
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
-    _generation,
-    _host_read,
-    _masking,
-    _nvml,
-    _secrets,
-    _services,
-)
-from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus, model_use  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, gpu_containers, root, server  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_use
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking as text_masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import gpu_containers, nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations, service_control
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log, server_process
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
 
-def masking(wanted: dict[str, Any]) -> _host_read.Mask:
+def masking(wanted: dict[str, Any]) -> host_read.Mask:
     """What is shown of a text by somebody else, such as a journal's line."""
     if wanted["show_secrets"]:
         return str
     backend = wanted["backend"]
     units = [wanted["ollama"]["unit"], *([backend["unit"]] if backend["kind"] == "unit" else [])]
-    known = _secrets.secrets_of_host(units, [file["path"] for file in backend.get("env_files") or []])
-    return functools.partial(_masking.without_secrets, known=known)
+    known = secrets.secrets_of_host(units, [file["path"] for file in backend.get("env_files") or []])
+    return functools.partial(text_masking.without_secrets, known=known)
 
 
 def main() -> None:
@@ -263,42 +261,42 @@ def main() -> None:
     root.required(module)
     wanted = module.params
     mask = masking(wanted)
-    unit = _host_read.read_unit(wanted["ollama"]["unit"])
-    nvml = _nvml.snapshot(wanted["bindings_path"])
-    serving = server.server_of(unit)
-    process = _host_read.read_process(serving, [gpus.ORDER]) if serving else None
-    log = _log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask)
+    unit = host_read.read_unit(wanted["ollama"]["unit"])
+    nvml = nvml_library.snapshot(wanted["bindings_path"])
+    serving = server_process.server_of(unit)
+    process = host_read.read_process(serving, [gpus.ORDER]) if serving else None
+    log = server_log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask)
     environment = (process or unit).get("environment") or {}
     processes = [process for gpu in nvml["gpus"] for process in gpu.get("processes") or []]
     holders = {process["pid"] for process in processes}
-    api = _host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask)
+    api = host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask)
     if wanted["journal_since"]:
         blobs = set(filter(None, (model_use.blob_of(load["command"]) for load in log["loads"])))
-        api["names"] = _host_read.read_names(wanted["ollama"]["url"].rstrip("/"), api, blobs)
-    found = server.read(unit, wanted["ollama"]["url"], api["version"] is not None)
+        api["names"] = host_read.read_names(wanted["ollama"]["url"].rstrip("/"), api, blobs)
+    found = server_process.read(unit, wanted["ollama"]["url"], api["version"] is not None)
     silent = None
     if api["error"] and unit.get("load_state") == "loaded":
-        silent = _services.why_silent(LinuxHost(wanted["show_secrets"]), unit["name"])
+        silent = service_control.why_silent(LinuxHost(wanted["show_secrets"]), unit["name"])
     module.exit_json(
         changed=False,
-        host=_host_read.read_host(),
+        host=host_read.read_host(),
         nvml=gpus.select(nvml, wanted["gpus"], environment, log["discovered"]),
         ollama={
             "unit": unit,
-            "drop_ins": _host_read.read_drop_ins(unit, wanted["drop_in"]),
+            "drop_ins": host_read.read_drop_ins(unit, wanted["drop_in"]),
             "process": process,
-            "runners": _host_read.read_runners(found["family"]),
+            "runners": host_read.read_runners(found["family"]),
             "server": found["server"],
             "listens": found["listens"],
             "apart": found["apart"],
             "why_silent": silent,
-            "others": server.others(found["family"], processes),
+            "others": server_process.others(found["family"], processes),
             "gpu_containers": gpu_containers.read(holders),
             "api": api,
             "journal": log,
         },
-        backend=_host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["env"], wanted["profile_file"]),
-        state=_generation.summary(),
+        backend=host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["env"], wanted["profile_file"]),
+        state=generations.summary(),
     )
 
 

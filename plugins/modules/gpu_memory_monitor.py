@@ -141,20 +141,18 @@ nvml:
   sample: {status: ok, message: NVML answers}
 """
 
-from typing import Any  # noqa: E402
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
-    _generation,
-    _host_read,
-    _host_tool,
-    _monitor_unit,
-    _nvml,
-)
-from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import _log, root  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations, host_tool
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import installation
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -184,15 +182,15 @@ INTENTS = ("num_ctx", "num_parallel", "gpu_layers")
 
 def chosen_gpus(wanted: dict[str, Any], nvml: dict[str, Any]) -> dict[str, Any]:
     """What NVML showed with its `gpus` parted, as `gpus.select` has it."""
-    unit = _host_read.read_unit(wanted["ollama"]["unit"])
-    process = _host_read.read_process(unit["main_pid"], [gpus.ORDER]) if unit.get("main_pid") else None
+    unit = host_read.read_unit(wanted["ollama"]["unit"])
+    process = host_read.read_process(unit["main_pid"], [gpus.ORDER]) if unit.get("main_pid") else None
     environment = (process or unit).get("environment") or {}
-    return gpus.select(nvml, wanted["gpus"], environment, _log.read(unit["name"], None)["discovered"])
+    return gpus.select(nvml, wanted["gpus"], environment, server_log.read(unit["name"], None)["discovered"])
 
 
 def configuration(wanted: dict[str, Any], units: str, counting: list[str]) -> dict[str, Any]:
     """The monitor's configuration, from the module's arguments and the UUIDs of the GPUs that count."""
-    unit = _host_read.read_unit(wanted["ollama"]["unit"])["id"]  # the journal knows no alias
+    unit = host_read.read_unit(wanted["ollama"]["unit"])["id"]  # the journal knows no alias
     names = ("profile", "max_used_mib", "period_s", "action", "action_interval_s", "textfile_dir")
     return {
         **{name: wanted[name] for name in names},
@@ -205,13 +203,13 @@ def configuration(wanted: dict[str, Any], units: str, counting: list[str]) -> di
     }
 
 
-def present(module: AnsibleModule, places: _monitor_unit.Places) -> dict[str, Any]:
-    nvml = chosen_gpus(module.params, _nvml.snapshot(module.params["bindings_path"]))
+def present(module: AnsibleModule, places: installation.Places) -> dict[str, Any]:
+    nvml = chosen_gpus(module.params, nvml_library.snapshot(module.params["bindings_path"]))
     config = configuration(
         module.params, places.paths.units, sorted(gpu["uuid"] for gpu in nvml["gpus"] if gpu.get("uuid"))
     )
-    problems = [*_monitor_unit.problems_of(config), *(nvml["problems"] if nvml["status"] == "ok" else [])]
-    if config["action"] == "restore" and not _generation.summary().get("proven"):
+    problems = [*installation.problems_of(config), *(nvml["problems"] if nvml["status"] == "ok" else [])]
+    if config["action"] == "restore" and not generations.summary().get("proven"):
         problems.append("action = 'restore' needs a proven generation, and nothing is proven on this host; apply first")
     if problems:
         raise StateError("\n".join(problems))
@@ -222,15 +220,15 @@ def present(module: AnsibleModule, places: _monitor_unit.Places) -> dict[str, An
     if nvml["bindings"] is None:
         return {**result, "failed": True, "msg": f"NVML: {nvml['message']}"}
     with open(nvml["bindings"]["path"], "rb") as file:
-        files = _monitor_unit.wanted_files(config, places, _host_tool.archive(), file.read())
+        files = installation.wanted_files(config, places, host_tool.archive(), file.read())
     result["diff"] = [
-        _monitor_unit.difference(path, files[path][0]) for path in (places.config, places.unit(_monitor_unit.SERVICE))
+        installation.difference(path, files[path][0]) for path in (places.config, places.unit(installation.SERVICE))
     ]
-    result["changed"] = _monitor_unit.install(config, places, LinuxHost(), files, module.check_mode)
-    if config["textfile_dir"] and not _monitor_unit.is_exported(config):
+    result["changed"] = installation.install(config, places, LinuxHost(), files, module.check_mode)
+    if config["textfile_dir"] and not installation.is_exported(config):
         module.warn(f"there is no {config['textfile_dir']}, so no node_exporter reads {places.metrics}")
-    if not module.check_mode and nvml["status"] == "ok" and not _monitor_unit.nvml_answers(places):
-        cure = f"see on the host: journalctl -u {_monitor_unit.SERVICE}"
+    if not module.check_mode and nvml["status"] == "ok" and not installation.nvml_answers(places):
+        cure = f"see on the host: journalctl -u {installation.SERVICE}"
         return {**result, "failed": True, "msg": f"NVML can be read here, but not in the monitor's sandbox; {cure}"}
     return result
 
@@ -238,10 +236,10 @@ def present(module: AnsibleModule, places: _monitor_unit.Places) -> dict[str, An
 def main() -> None:
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     root.required(module)
-    places = _monitor_unit.Places()
+    places = installation.Places()
     try:
         if module.params["state"] == "absent":
-            result = {"changed": _monitor_unit.remove(places, LinuxHost(), module.check_mode)}
+            result = {"changed": installation.remove(places, LinuxHost(), module.check_mode)}
         else:
             result = present(module, places)
     except StateError as problem:

@@ -213,10 +213,10 @@ max_num_gpu:
   sample: 33
 """
 
-from typing import Any  # noqa: E402
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils._planner import (  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import (
     Calibration,
     Model,
     ModelUnreadable,

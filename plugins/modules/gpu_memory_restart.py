@@ -91,31 +91,31 @@ downtime_s:
   sample: 5.4
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _lease, _services  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils._host import LinuxHost  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils._state import StateError  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, service_control
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
 SHOW_SECRETS = {"show_secrets": {"type": "bool", "default": False, "no_log": False}}
 
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={**_services.ARGUMENTS, **SHOW_SECRETS, "run_id": {"type": "str"}}, supports_check_mode=True
+        argument_spec={**service_control.ARGUMENTS, **SHOW_SECRETS, "run_id": {"type": "str"}}, supports_check_mode=True
     )
     root.required(module)
     plan = module.params
-    changed = any(name in plan["restart"] for name in _services.names(plan))
+    changed = any(name in plan["restart"] for name in service_control.names(plan))
     try:
-        _services.check(plan)
-    except _services.ServiceError as problem:
+        service_control.check(plan)
+    except service_control.ServiceError as problem:
         module.fail_json(msg=str(problem))
     if module.check_mode or not changed:
         module.exit_json(changed=changed, services={}, downtime_s=0.0)
     host = LinuxHost(plan["show_secrets"])
     try:
-        result = _services.restart(plan, host, alive=_lease.Renewal(plan["run_id"], clock=host))
+        result = service_control.restart(plan, host, alive=leases.Renewal(plan["run_id"], clock=host))
     except StateError as problem:
         module.fail_json(msg=str(problem), changed=True)
     error = result.pop("error")

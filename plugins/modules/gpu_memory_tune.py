@@ -163,25 +163,21 @@ nvml:
   sample: {status: ok}
 """
 
-from typing import Any  # noqa: E402
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
-    _lease,
-    _nvml,
-    _progress,
-    _state,
-    _tune,
-    _tune_run,
-)
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file, root
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import tune_run
 
 
-def wanted_of(given: dict[str, Any]) -> _tune_run.Wanted:
+def wanted_of(given: dict[str, Any]) -> tune_run.Wanted:
     names = ("model", "mode", "max_used_mib", "base", "over", "at_least", "objective", "profiles", "max_probes",
              "load_timeout", "gpu_gb_per_s", "host_gb_per_s", "bindings_path")  # fmt: skip
     ollama = given["ollama"]
-    return _tune_run.Wanted(unit=ollama["unit"], url=ollama["url"], **{name: given[name] for name in names})
+    return tune_run.Wanted(unit=ollama["unit"], url=ollama["url"], **{name: given[name] for name in names})
 
 
 def main() -> None:
@@ -213,26 +209,26 @@ def main() -> None:
     )
     root.required(module)
     given = module.params
-    problems = _tune.bounds(given["over"], given["at_least"], given["objective"])
-    problems += [problem for problem in [_progress.problem_of(given["progress_path"])] if problem]
+    problems = tune_search.bounds(given["over"], given["at_least"], given["objective"])
+    problems += [problem for problem in [progress_file.problem_of(given["progress_path"])] if problem]
     if problems:
         module.fail_json(msg="; ".join(problems))
 
-    renewal = _lease.Renewal(given["renew"])
+    renewal = leases.Renewal(given["renew"])
 
     def progress(figures: dict[str, Any]) -> None:
         renewal()
         if given["progress_path"]:
-            _progress.write(given["progress_path"], figures)
+            progress_file.write(given["progress_path"], figures)
 
     try:
         if module.check_mode:
-            proposed = _tune_run.propose(wanted_of(given), given["gpu"])
+            proposed = tune_run.propose(wanted_of(given), given["gpu"])
             module.exit_json(changed=False, proposed=proposed, nvml={"status": "ok"})
-        result = _tune_run.tune(wanted_of(given), given["gpu"], progress)
-    except _nvml.NvmlProblem as problem:
+        result = tune_run.tune(wanted_of(given), given["gpu"], progress)
+    except nvml_library.NvmlProblem as problem:
         module.fail_json(msg=str(problem), nvml={"status": problem.status})
-    except (_tune_run.CannotTune, _tune.Invalid, _state.StateError) as problem:
+    except (tune_run.CannotTune, tune_search.Invalid, state.StateError) as problem:
         module.fail_json(msg=str(problem), nvml={"status": "ok"})
     module.exit_json(changed=False, **result, nvml={"status": "ok"})
 

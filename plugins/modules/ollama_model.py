@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import url
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import urls
 
 DOCUMENTATION = r"""
 module: ollama_model
@@ -176,40 +176,38 @@ version:
   sample: 0.32.15
 """
 
-import time  # noqa: E402
-from typing import Any  # noqa: E402
+import time
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
-    _ollama_model,
-    _progress,
-)
-from ansible_collections.selo.gpu_memory.plugins.module_utils._ollama_api import Ollama, OllamaProblem  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import model_state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.api import Ollama, OllamaProblem
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
 
 PROGRESS_EVERY_S = 0.5
 
 
-def wanted_of(params: dict[str, Any]) -> _ollama_model.Wanted:
+def wanted_of(params: dict[str, Any]) -> model_state.Wanted:
     """What the options ask for; Invalid with all that is wrong with them."""
-    problems = [_progress.problem_of(params["progress_path"])]
+    problems = [progress_file.problem_of(params["progress_path"])]
     if params["timeout"] <= 0:
         problems.append(f"timeout is {params['timeout']}, it must be more than 0")
     try:
-        url.parse(params["url"])
+        urls.parse(params["url"])
     except ValueError as problem:
         problems.append(f"url is {params['url']}: {problem}")
     try:
-        wanted = _ollama_model.wanted(*(params[key] for key in ("name", "state", "from", "parameters", "pull")))
-    except _ollama_model.Invalid as problem:
+        wanted = model_state.wanted(*(params[key] for key in ("name", "state", "from", "parameters", "pull")))
+    except model_state.Invalid as problem:
         problems.append(str(problem))
     if any(problems):
-        raise _ollama_model.Invalid("; ".join(problem for problem in problems if problem))
+        raise model_state.Invalid("; ".join(problem for problem in problems if problem))
     return wanted
 
 
 def pull(ollama: Ollama, model: str, progress_path: str | None) -> dict[str, Any]:
     """Pull the model; the figures for the result."""
-    meter = _ollama_model.Meter(model)
+    meter = model_state.Meter(model)
     written = 0.0
 
     def on_line(line: dict[str, Any]) -> None:
@@ -217,26 +215,26 @@ def pull(ollama: Ollama, model: str, progress_path: str | None) -> dict[str, Any
         meter.add(line)
         if progress_path and (time.monotonic() - written >= PROGRESS_EVERY_S or line.get("status") == "success"):
             written = time.monotonic()
-            _progress.write(progress_path, meter.figures())
+            progress_file.write(progress_path, meter.figures())
 
     ollama.pull(model, on_line)
     return meter.result()
 
 
 def apply(
-    wanted: _ollama_model.Wanted, ollama: Ollama, progress_path: str | None, check_mode: bool, steps: list[str]
+    wanted: model_state.Wanted, ollama: Ollama, progress_path: str | None, check_mode: bool, steps: list[str]
 ) -> dict[str, Any]:
     """Do what is wanted, or in check mode predict it; the result. `steps` gets each step once it is done."""
     version_text = ollama.version()
-    version = _ollama_model.check_version(version_text)
+    version = model_state.check_version(version_text)
     digests = ollama.digests()
-    wanted = _ollama_model.as_listed(wanted, digests)
+    wanted = model_state.as_listed(wanted, digests)
     before = models = ollama.show_all(wanted.names)
     changed, pulled = False, None
-    to_pull = _ollama_model.model_to_pull(wanted, models)
+    to_pull = model_state.model_to_pull(wanted, models)
     if to_pull:
         if check_mode:
-            models = {**models, to_pull: models[to_pull] or _ollama_model.NOT_PULLED}
+            models = {**models, to_pull: models[to_pull] or model_state.NOT_PULLED}
         else:
             pulled = pull(ollama, to_pull, progress_path)
             models = ollama.show_all(wanted.names)
@@ -246,10 +244,10 @@ def apply(
                 )
         steps.append(f"pull {to_pull}")
         changed = check_mode or ollama.digests().get(to_pull) != digests.get(to_pull)
-    todo = _ollama_model.steps(wanted, models)
-    after = _ollama_model.after(wanted, models, todo)
+    todo = model_state.steps(wanted, models)
+    after = model_state.after(wanted, models, todo)
     # All bodies first: one that cannot be written must stop it before anything is done.
-    bodies = [_ollama_model.create_body(wanted, step.source, version) if step.verb == "create" else {} for step in todo]
+    bodies = [model_state.create_body(wanted, step.source, version) if step.verb == "create" else {} for step in todo]
     for step, body in zip(todo, bodies):
         if not check_mode:
             ollama.do(step, body)
@@ -266,18 +264,18 @@ def apply(
         "kept": wanted.kept if after[wanted.kept] else None,
         "pulled": pulled,
         "version": version_text,
-        "diff": {"before": _ollama_model.view(before), "after": _ollama_model.view(after)},
+        "diff": {"before": model_state.view(before), "after": model_state.view(after)},
     }
 
 
 def read_back(
-    wanted: _ollama_model.Wanted, ollama: Ollama, expected: _ollama_model.Models
-) -> dict[str, _ollama_model.Shown | None]:
+    wanted: model_state.Wanted, ollama: Ollama, expected: model_state.Models
+) -> dict[str, model_state.Shown | None]:
     """The models as they are now; OllamaProblem if one is not as expected."""
     found = ollama.show_all(wanted.names)
     for name, model in found.items():
-        if not _ollama_model.agrees(model, expected[name], wanted):
-            shown = _ollama_model.view({name: model}).get(name, "no such model")
+        if not model_state.agrees(model, expected[name], wanted):
+            shown = model_state.view({name: model}).get(name, "no such model")
             raise OllamaProblem(f"Ollama says that it is done, but of {name} it shows {shown}; is somebody else at it?")
     return found
 
@@ -298,13 +296,13 @@ def main() -> None:
     )
     try:
         wanted = wanted_of(module.params)
-    except _ollama_model.Invalid as problem:
+    except model_state.Invalid as problem:
         module.fail_json(msg=str(problem))
     steps: list[str] = []
     try:
         ollama = Ollama(module.params["url"], module.params["timeout"])
         result = apply(wanted, ollama, module.params["progress_path"], module.check_mode, steps)
-    except (OllamaProblem, _ollama_model.Invalid) as problem:
+    except (OllamaProblem, model_state.Invalid) as problem:
         module.fail_json(msg=str(problem), steps=steps, changed=bool(steps) and not module.check_mode)
     module.exit_json(**result)
 

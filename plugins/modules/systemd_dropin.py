@@ -103,24 +103,20 @@ verify_output:
   sample: []
 """
 
-import contextlib  # noqa: E402
-import hashlib  # noqa: E402
-import os  # noqa: E402
-import re  # noqa: E402
-import shutil  # noqa: E402
-import tempfile  # noqa: E402
-from typing import Any  # noqa: E402
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.selo.gpu_memory.plugins.module_utils import (  # noqa: E402
-    _atomic,
-    _command,
-    _dotenv,
-    _masking,
-    _settings,
-    _systemd,
-)
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root, unit_files  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands, root
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9:_.@-]*\.conf")
@@ -141,15 +137,15 @@ def wanted_text(params: dict[str, Any]) -> str:
         problems.append(f"name: {params['name']!r} is no name of a drop-in; allowed: such as zz-gpu-memory.conf")
     for key, value in params["environment"].items():
         try:
-            values[str(key)] = _dotenv.canonical(value)
+            values[str(key)] = dotenv.canonical(value)
         except ValueError as problem:
             problems.append(f"environment.{key}: {problem}")
     writer = params["written_by"]
-    if writer and not _systemd.WRITER.fullmatch(writer):
+    if writer and not unit_text.WRITER.fullmatch(writer):
         problems.append(f"written_by: {writer!r}: allowed: words of letters, digits, _, . and -")
     try:
-        text = _systemd.render_dropin(values, writer)
-    except _systemd.InvalidEnvironment as problem:
+        text = unit_text.render_dropin(values, writer)
+    except unit_text.InvalidEnvironment as problem:
         problems.append(f"environment: {problem}")
     if problems:
         raise Refused("; ".join(problems))
@@ -181,8 +177,8 @@ def verify(unit: str, name: str, text: str, directory: str) -> tuple[bool, list[
 
 def _shown(line: str) -> str:
     """systemd quotes what it does not understand, and that may be anything."""
-    line = re.sub(r"(?<!Unknown key )'[^']*'", f"'{_masking.MASK}'", line)
-    return _masking.without_secrets(re.sub(r"(ignoring: ).+", rf"\1{_masking.MASK}", line))
+    line = re.sub(r"(?<!Unknown key )'[^']*'", f"'{masking.MASK}'", line)
+    return masking.without_secrets(re.sub(r"(ignoring: ).+", rf"\1{masking.MASK}", line))
 
 
 def _analyze(unit: str, first: str, directory: str) -> list[str] | None:
@@ -192,8 +188,8 @@ def _analyze(unit: str, first: str, directory: str) -> list[str] | None:
         return None
     # The empty last entry stands for systemd's own search path.
     places = {"SYSTEMD_UNIT_PATH": f"{first}:{directory}:", "SYSTEMD_COLORS": "0"}
-    done = _command.run([command, "verify", "--man=no", unit], VERIFY_TIMEOUT_S, environment=places)
-    if done.status in (_command.NO_SUCH_COMMAND, _command.TIMED_OUT):
+    done = commands.run([command, "verify", "--man=no", unit], VERIFY_TIMEOUT_S, environment=places)
+    if done.status in (commands.NO_SUCH_COMMAND, commands.TIMED_OUT):
         return None
     return [line for line in (done.stdout + done.stderr).decode(errors="replace").splitlines() if line.strip()]
 
@@ -204,7 +200,7 @@ def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     present = params["state"] == "present"
     directory = os.path.join(params["directory"], f"{params['unit']}.d")
     path = os.path.join(directory, params["name"])
-    before = _atomic.read(path)
+    before = atomic_files.read(path)
     after = text.encode() if present else None
     changed = before != after
     verified = False
@@ -213,10 +209,10 @@ def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         verified, output = verify(params["unit"], params["name"], text, params["directory"])
     if changed:
         unit_files.check_links(directory)
-        _atomic.check(path if os.path.isdir(directory) else directory)
+        atomic_files.check(path if os.path.isdir(directory) else directory)
         if not check_mode:
             _put(path, after)
-    own = {*map(str, params["environment"]), *_settings.SHOWN}
+    own = {*map(str, params["environment"]), *settings.SHOWN}
     return {
         "changed": changed,
         "path": path,
@@ -226,8 +222,8 @@ def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         "diff": {
             "before_header": path,
             "after_header": path,
-            "before": _systemd.masked((before or b"").decode(errors="replace"), own),
-            "after": _systemd.masked((after or b"").decode(), own),
+            "before": unit_text.masked((before or b"").decode(errors="replace"), own),
+            "after": unit_text.masked((after or b"").decode(), own),
         },
     }
 
@@ -235,7 +231,7 @@ def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
 def _put(path: str, content: bytes | None) -> None:
     directory = os.path.dirname(path)
     if content is None:
-        _atomic.remove(path)
+        atomic_files.remove(path)
         # Only where nobody else has something in it.
         with contextlib.suppress(OSError):
             os.rmdir(directory)
@@ -243,7 +239,7 @@ def _put(path: str, content: bytes | None) -> None:
     if not os.path.isdir(directory):
         os.mkdir(directory)
         os.chmod(directory, 0o755)
-    _atomic.write(path, content, _atomic.Ownership(0o644, os.geteuid(), os.getegid()))
+    atomic_files.write(path, content, atomic_files.Ownership(0o644, os.geteuid(), os.getegid()))
 
 
 def main() -> None:
@@ -261,7 +257,7 @@ def main() -> None:
     root.required(module)
     try:
         result = apply(module.params, module.check_mode)
-    except (Refused, _atomic.CannotWrite) as problem:
+    except (Refused, atomic_files.CannotWrite) as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:
         module.fail_json(msg=f"{problem}; nothing was put in place")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 
 from tests.conformance import tiny_gguf
 from tests.lab.conftest import lab, module  # noqa: F401
@@ -45,7 +45,7 @@ class Server(Service):
 
     def journal(self) -> dict[str, Any]:
         """What the collection reads from this server's log."""
-        return _journal.parse((0.0, line) for line in self.log.splitlines())
+        return log_lines.parse((0.0, line) for line in self.log.splitlines())
 
     def loads(self) -> list[dict[str, Any]]:
         return [load for load in self.journal()["loads"] if load["started"]]

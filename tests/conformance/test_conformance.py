@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal, _planner
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
 from ansible_collections.selo.gpu_memory.plugins.modules import ollama_model
 
 from tests.conformance.conftest import Server, Start
@@ -65,10 +66,10 @@ def test_show(server: Server) -> None:
 
 
 def test_the_planner_reads_what_is_shown(server: Server) -> None:
-    model = _planner.Model.from_show(server.post("/api/show", model=server.subject)[1])
+    model = planner.Model.from_show(server.post("/api/show", model=server.subject)[1])
     assert model.offloadable == server.layers
     version = server.get("/api/version")["version"]
-    planned = _planner.plan(model, _planner.Scenario(num_ctx=1024, num_batch=512), ollama_version=version)
+    planned = planner.plan(model, planner.Scenario(num_ctx=1024, num_batch=512), ollama_version=version)
     assert planned.weights_mib > 0
     assert planned.kv_mib > 0
 
@@ -221,7 +222,7 @@ def test_the_module_caps_a_model_and_takes_it_back(
     assert not run(**capped)["changed"]
     assert server.say(name)[0] == 200
     load = server.loads()[-1]
-    assert _journal.runner_settings(load["command"], load["sent"])["num_gpu"] == 2
+    assert log_lines.runner_settings(load["command"], load["sent"])["num_gpu"] == 2
     back = {"name": name, "state": "restored" if in_place else "absent"}
     assert run(**back)["changed"]
     assert not run(**back)["changed"]
@@ -253,12 +254,12 @@ def test_what_the_runner_is_started_with(start: Start) -> None:
     server = start(OLLAMA_NUM_PARALLEL="2", OLLAMA_CONTEXT_LENGTH="2048")
     assert server.say()[0] == 200
     load = server.loads()[-1]
-    settings = _journal.runner_settings(load["command"], load["sent"])
+    settings = log_lines.runner_settings(load["command"], load["sent"])
     assert (settings["num_ctx_total"], settings["num_parallel"], settings["num_gpu"]) == (4096, 2, None)
     assert settings["num_batch"] == 512
     assert server.say(num_ctx=512, num_batch=128, num_gpu=2)[0] == 200
     load = server.loads()[-1]
-    settings = _journal.runner_settings(load["command"], load["sent"])
+    settings = log_lines.runner_settings(load["command"], load["sent"])
     assert settings == {"num_ctx_total": 1024, "num_parallel": 2, "num_gpu": 2, "num_batch": 128}
 
 

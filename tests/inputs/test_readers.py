@@ -7,8 +7,9 @@ import os
 import random
 import subprocess
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _dotenv, _systemd
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils import fuzz
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.text import fuzz
 
 from tests.inputs.real_lab import Host
 
@@ -25,7 +26,7 @@ def sent(host: Host, files: dict[str, str]) -> None:
     """Put files on the host, byte for byte."""
     for path, text in files.items():
         command = [*host.command, "-c", f"mkdir -p {os.path.dirname(path)} && cat > {path}"]
-        subprocess.run(command, input=_dotenv.content_of(text), check=True)
+        subprocess.run(command, input=dotenv.content_of(text), check=True)
 
 
 def started_with(host: Host) -> dict[str, str]:
@@ -46,15 +47,15 @@ def test_every_value_arrives_exactly_in_a_service_and_nothing_else_does(host: Ho
     drop_in: dict[str, str] = {}
     for name, value in values.items():
         try:
-            _systemd.render_dropin({name: value})
+            unit_text.render_dropin({name: value})
             drop_in[name] = value
-        except _systemd.InvalidEnvironment as problem:
+        except unit_text.InvalidEnvironment as problem:
             assert str(problem).startswith(f"{name}: ")
-    sent(host, {"/etc/systemd/system/values.service.d/values.conf": _systemd.render_dropin(drop_in)})
+    sent(host, {"/etc/systemd/system/values.service.d/values.conf": unit_text.render_dropin(drop_in)})
     found = started_with(host)
     assert {name: found.get(name) for name in drop_in} == drop_in
     assert set(found) - plain == set(drop_in)
-    shown = _systemd.parse_show(host.read("systemctl show values.service --property Environment,ExecStart"))
+    shown = unit_text.parse_show(host.read("systemctl show values.service --property Environment,ExecStart"))
     assert {name: shown["Environment"].get(name) for name in drop_in} == drop_in
     assert len(drop_in) > VALUES / 2
 
@@ -62,7 +63,7 @@ def test_every_value_arrives_exactly_in_a_service_and_nothing_else_does(host: Ho
     readers = ["systemd", "bash", "python-dotenv"]
     in_files: dict[str, str] = {}
     for name, value in values.items():
-        edit = _dotenv.set_keys("", {name: value}, readers=readers)
+        edit = dotenv.set_keys("", {name: value}, readers=readers)
         if edit.problems:
             assert [problem.startswith(f"{name}: ") for problem in edit.problems] == [True]
         else:
@@ -71,7 +72,7 @@ def test_every_value_arrives_exactly_in_a_service_and_nothing_else_does(host: Ho
     parts = [names[at : at + A_FILE] for at in range(0, len(names), A_FILE)]
     files = {}
     for number, part in enumerate(parts):
-        edit = _dotenv.set_keys("", {name: in_files[name] for name in part}, readers=readers)
+        edit = dotenv.set_keys("", {name: in_files[name] for name in part}, readers=readers)
         assert edit.problems == []
         files[f"{HERE}/{number}.env"] = edit.text
     lines = "".join(f"EnvironmentFile={path}\n" for path in files)

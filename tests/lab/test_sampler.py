@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml, _sampler
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import parts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, sampling
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
 
 SPIKES = 200
 BASE_MIB = 1000
@@ -30,8 +30,8 @@ def loaded(library: Path) -> None:
 
 
 @pytest.fixture
-def sampler() -> Iterator[_sampler.Sampler]:
-    sampler = _sampler.Sampler(interval_ms=10)
+def sampler() -> Iterator[sampling.Sampler]:
+    sampler = sampling.Sampler(interval_ms=10)
     with contextlib.closing(sampler):
         yield sampler
 
@@ -43,7 +43,7 @@ def wait_until(gpus: Any, used_mib: int) -> None:
         time.sleep(0.01)
 
 
-def progress_until(sampler: _sampler.Sampler, peak_mib: int) -> None:
+def progress_until(sampler: sampling.Sampler, peak_mib: int) -> None:
     deadline = time.monotonic() + 10
     while True:
         figures = sampler.progress(timeout_s=1)
@@ -57,7 +57,7 @@ def allowed(set_it: str) -> bool:
     return subprocess.run([sys.executable, "-c", f"import os; {set_it}"], capture_output=True).returncode == 0
 
 
-def test_the_sampler_comes_before_what_keeps_the_cores_busy(gpus: Any, sampler: _sampler.Sampler) -> None:
+def test_the_sampler_comes_before_what_keeps_the_cores_busy(gpus: Any, sampler: sampling.Sampler) -> None:
     sampler.start()
     assert sampler._child is not None
     pid = sampler._child.pid
@@ -69,9 +69,9 @@ def test_the_sampler_comes_before_what_keeps_the_cores_busy(gpus: Any, sampler: 
 
 
 def test_every_spike_longer_than_the_reported_gap_is_seen(
-    gpus: Any, sampler: _sampler.Sampler, monkeypatch: pytest.MonkeyPatch
+    gpus: Any, sampler: sampling.Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_sampler, "TIMELINE_POINTS", 10**6)  # all samples, to tell the spikes apart
+    monkeypatch.setattr(sampling, "TIMELINE_POINTS", 10**6)  # all samples, to tell the spikes apart
     chance = random.Random(20)
     gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=BASE_MIB, name="desktop"))
     first = at = time.time() + 1
@@ -96,7 +96,7 @@ def test_every_spike_longer_than_the_reported_gap_is_seen(
     assert gpu["peak_used_mib"] == max(seen)
 
 
-def test_peak_equals_the_ledger(gpus: Any, sampler: _sampler.Sampler) -> None:
+def test_peak_equals_the_ledger(gpus: Any, sampler: sampling.Sampler) -> None:
     gpus.create([gpus.Gpu(reserved=300)])
     sampler.start()
     gpus.reserve(5000)
@@ -109,7 +109,7 @@ def test_peak_equals_the_ledger(gpus: Any, sampler: _sampler.Sampler) -> None:
     assert gpu["timeline"][-1][1] == 0
 
 
-def test_processes_with_their_peaks(gpus: Any, sampler: _sampler.Sampler) -> None:
+def test_processes_with_their_peaks(gpus: Any, sampler: sampling.Sampler) -> None:
     gpus.reserve(700, kind="both")
     sampler.start()
     gpus.reserve(2000, kind="both")
@@ -121,33 +121,33 @@ def test_processes_with_their_peaks(gpus: Any, sampler: _sampler.Sampler) -> Non
 
 
 def split(moment: dict[str, Any]) -> Counter[str]:
-    owners = parts.Known(frozenset(), frozenset(), {})
+    owners = memory_parts.Known(frozenset(), frozenset(), {})
     found: Counter[str] = Counter()
-    for part in parts.split(moment["memory"], moment["processes"], owners):
+    for part in memory_parts.split(moment["memory"], moment["processes"], owners):
         found[part["what"]] += part["mib"]
-    assert found.total() == moment["memory"]["total"] // parts.MIB
+    assert found.total() == moment["memory"]["total"] // memory_parts.MIB
     return found
 
 
-def test_who_held_the_most_is_known_when_it_is_gone(gpus: Any, sampler: _sampler.Sampler) -> None:
+def test_who_held_the_most_is_known_when_it_is_gone(gpus: Any, sampler: sampling.Sampler) -> None:
     gpus.create([gpus.Gpu(reserved=300)])
     gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=800, kind="graphics", name="desktop"))
     sampler.start()
-    time.sleep(_sampler.LISTING_INTERVAL_S)
+    time.sleep(sampling.LISTING_INTERVAL_S)
     gpus.reserve(5000)
     progress_until(sampler, 5800)
     gpus.release()
     wait_until(gpus, 800)
     (gpu,) = sampler.stop()
     moment = gpu["at_most"]
-    assert [(row["pid"], row["used_bytes"] // parts.MIB) for row in moment["processes"]] == [
+    assert [(row["pid"], row["used_bytes"] // memory_parts.MIB) for row in moment["processes"]] == [
         (os.getpid(), 5000), (gpus.GHOST_PID, 800),
     ]  # fmt: skip
     assert split(moment) == {"others": 5800, "reserved": 300, "free": 16380 - 6100}
     assert moment["at_s"] >= gpu["peak_at_s"]
 
 
-def test_what_comes_and_goes_while_processes_are_listed_is_not_attributed(gpus: Any, sampler: _sampler.Sampler) -> None:
+def test_what_comes_and_goes_while_processes_are_listed_is_not_attributed(gpus: Any, sampler: sampling.Sampler) -> None:
     """Each listing takes long, and memory never stands still for as long: the sum holds at every moment."""
     gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=800, name="desktop"))
     at = time.time()
@@ -166,12 +166,12 @@ def test_what_comes_and_goes_while_processes_are_listed_is_not_attributed(gpus: 
     [("", (True, 900)), ("no-figures", (True, None)), ("nothing", None), ("foreign-pids", (False, 900))],
 )
 def test_what_a_driver_keeps_back_is_still_in_the_sum(
-    gpus: Any, sampler: _sampler.Sampler, lists: str, listed: tuple[bool, int | None] | None
+    gpus: Any, sampler: sampling.Sampler, lists: str, listed: tuple[bool, int | None] | None
 ) -> None:
     """WSL 2 has no figure of a process; where the host is a container, processes are hidden or have other pids."""
     gpus.create([gpus.Gpu(lists=lists)])
     gpus.reserve(900)
-    (seen,) = _nvml.snapshot()["gpus"]
+    (seen,) = nvml_library.snapshot()["gpus"]
     rows = [(row["name"] is not None, row["used_mib"]) for row in seen["processes"]]
     assert rows == ([listed] if listed else [])
     assert split(seen) == {"others" if lists == "" else "not attributed": 900, "free": 16380 - 900}
@@ -192,45 +192,45 @@ def test_what_a_driver_keeps_back_is_still_in_the_sum(
 )
 def test_snapshot_names_what_is_wrong(gpus: Any, code: str, status: str, words: str) -> None:
     gpus.add(gpus.Fault(function="nvmlInit*", code=code))
-    found = _nvml.snapshot()
+    found = nvml_library.snapshot()
     assert (found["status"], found["gpus"]) == (status, [])
     assert words in found["message"]
 
 
 def test_snapshot_survives_crash_and_hang(gpus: Any) -> None:
     gpus.add(gpus.Fault(function="nvmlDeviceGetMemoryInfo*", crash=1))
-    crashed = _nvml.snapshot()
+    crashed = nvml_library.snapshot()
     assert crashed["status"] == "crashed"
     assert "SIG" in crashed["message"]
     gpus.clear(gpus.Fault)
     gpus.add(gpus.Fault(function="nvmlInit*", delay_ms=60_000))
-    assert _nvml.snapshot(timeout_s=0.5)["status"] == "timeout"
+    assert nvml_library.snapshot(timeout_s=0.5)["status"] == "timeout"
 
 
 def test_a_lost_gpu_does_not_hide_the_other(gpus: Any) -> None:
     gpus.create([gpus.Gpu(), gpus.Gpu(total=8192)])
     gpus.add(gpus.Fault(gpu=0, code="GpuIsLost"))
-    found = _nvml.snapshot()
+    found = nvml_library.snapshot()
     assert found["status"] == "ok"
     lost, other = found["gpus"]
     assert "lost" in lost["error"]
     assert lost["used_mib"] is None
     assert (other["error"], other["total_mib"], other["used_mib"]) == (None, 8192, 0)
     gpus.add(gpus.Fault(gpu=1, code="GpuIsLost"))
-    assert _nvml.snapshot()["status"] == "gpu_lost"
+    assert nvml_library.snapshot()["status"] == "gpu_lost"
 
 
 def test_old_driver_is_read_and_named(gpus: Any) -> None:
     gpus.create([gpus.Gpu(reserved=300)], gpus.Driver(version="470.256.02"))
     gpus.add(gpus.Process(pid=gpus.GHOST_PID, ghost=1, mib=800, name="desktop"))
-    found = _nvml.snapshot()
+    found = nvml_library.snapshot()
     (gpu,) = found["gpus"]
     assert found["driver_version"] == "470.256.02"
     assert (gpu["memory_api"], gpu["used_mib"], gpu["reserved_mib"]) == ("v1", 1100, None)
 
 
 @pytest.mark.parametrize("fault", [{"code": "GpuIsLost"}, {"code": "Unknown"}])
-def test_a_gpu_that_fails_while_watched_proves_nothing(gpus: Any, sampler: _sampler.Sampler, fault: Any) -> None:
+def test_a_gpu_that_fails_while_watched_proves_nothing(gpus: Any, sampler: sampling.Sampler, fault: Any) -> None:
     sampler.start()
     gpus.add(gpus.Spike(add=100, duration=60))
     progress_until(sampler, 100)
@@ -239,30 +239,30 @@ def test_a_gpu_that_fails_while_watched_proves_nothing(gpus: Any, sampler: _samp
     found = sampler.stop()
     assert found[0]["peak_used_mib"] == 100
     assert found[0]["errors"]
-    assert _sampler.summary(found, 12288)["evidence"] == "none"
-    assert "no evidence" in _sampler.breaches(found, 12288)[0]
+    assert sampling.summary(found, 12288)["evidence"] == "none"
+    assert "no evidence" in sampling.breaches(found, 12288)[0]
 
 
-def test_a_gpu_that_was_lost_for_a_while_proves_nothing(gpus: Any, sampler: _sampler.Sampler) -> None:
+def test_a_gpu_that_was_lost_for_a_while_proves_nothing(gpus: Any, sampler: sampling.Sampler) -> None:
     gpus.add(gpus.Fault(gpu=0, function="nvmlDeviceGetMemoryInfo*", code="GpuIsLost", from_call=10, to_call=12))
     sampler.start()
     gpus.add(gpus.Spike(add=100, at=time.time() + 0.5, duration=60))
     progress_until(sampler, 100)
-    assert _sampler.evidence(sampler.stop()[0], 12288) == "none"
+    assert sampling.evidence(sampler.stop()[0], 12288) == "none"
 
 
-def test_a_crash_or_hang_while_watched_is_a_message(gpus: Any, sampler: _sampler.Sampler) -> None:
+def test_a_crash_or_hang_while_watched_is_a_message(gpus: Any, sampler: sampling.Sampler) -> None:
     sampler.start()
     gpus.add(gpus.Fault(function="nvmlDeviceGetMemoryInfo*", crash=1))
-    with pytest.raises(_nvml.NvmlProblem, match="crashed") as crashed:
+    with pytest.raises(nvml_library.NvmlProblem, match="crashed") as crashed:
         sampler.stop()
     assert crashed.value.status == "crashed"
     gpus.clear(gpus.Fault)
-    hanging = _sampler.Sampler()
+    hanging = sampling.Sampler()
     with contextlib.closing(hanging):
         hanging.start()
         gpus.add(gpus.Fault(function="nvmlDeviceGetMemoryInfo*", delay_ms=60_000))
-        with pytest.raises(_nvml.NvmlProblem) as hung:
+        with pytest.raises(nvml_library.NvmlProblem) as hung:
             hanging.stop(timeout_s=0.5)
     assert hung.value.status == "timeout"
 
@@ -270,15 +270,18 @@ def test_a_crash_or_hang_while_watched_is_a_message(gpus: Any, sampler: _sampler
 def test_gpus_are_chosen_by_index_or_uuid(gpus: Any) -> None:
     gpus.create([gpus.Gpu(), gpus.Gpu(total=8192, uuid="GPU-b")])
     for wanted, expected in (((), [0, 1]), (("1",), [1]), (("GPU-b", "1"), [1])):
-        with contextlib.closing(_sampler.Sampler(wanted)) as sampler:
+        with contextlib.closing(sampling.Sampler(wanted)) as sampler:
             sampler.start()
             assert [gpu["index"] for gpu in sampler.stop()] == expected
     for wanted in ("2", "GPU-x"):
-        with contextlib.closing(_sampler.Sampler([wanted])) as sampler, pytest.raises(_nvml.NvmlProblem, match=wanted):
+        with (
+            contextlib.closing(sampling.Sampler([wanted])) as sampler,
+            pytest.raises(nvml_library.NvmlProblem, match=wanted),
+        ):
             sampler.start()
 
 
-def test_accounting_bounds_what_sampling_may_have_missed(gpus: Any, sampler: _sampler.Sampler) -> None:
+def test_accounting_bounds_what_sampling_may_have_missed(gpus: Any, sampler: sampling.Sampler) -> None:
     set_accounting = "from pynvml import *; nvmlInit(); nvmlDeviceSetAccountingMode(nvmlDeviceGetHandleByIndex(0), 1)"
     if os.geteuid() != 0:
         pytest.skip("accounting is switched on by root")
@@ -291,9 +294,9 @@ def test_accounting_bounds_what_sampling_may_have_missed(gpus: Any, sampler: _sa
     (process,) = gpu["processes"]
     assert (process["accounting_peak_mib"], process["accounting_grew"]) == (6000, True)
     assert gpu["bound_mib"] == 6000
-    assert _sampler.evidence(gpu, 12288) == "bounded"
-    assert _sampler.evidence(gpu, 5999) == "sampled"
-    assert "accounting" in _sampler.breaches([gpu], 5999)[0]
+    assert sampling.evidence(gpu, 12288) == "bounded"
+    assert sampling.evidence(gpu, 5999) == "sampled"
+    assert "accounting" in sampling.breaches([gpu], 5999)[0]
 
 
 def test_runs_as_ansible_sends_it(gpus: Any) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 
 from tests.lab.lab_host import (
     DESKTOP_MIB,
@@ -376,7 +376,7 @@ def test_a_load_has_as_many_lines_as_a_real_one_and_they_tear(lab: Lab) -> None:
     of_load = [line for line in lines[begin:end] if not line.startswith("[GIN]")]
     assert 150 < len(of_load) < 400
     assert any("[GIN]" in line for line in of_load), "no line of the access log stands within a runner's"
-    facts = _journal.parse((float(number), line) for number, line in enumerate(lines))
+    facts = log_lines.parse((float(number), line) for number, line in enumerate(lines))
     (load,) = facts["loads"]
     assert (load["started"], load["offloaded"], load["offloadable"]) == (True, 33, 33)
     assert set(load["buffers_mib"]) == {"CUDA0 model", "CUDA0 KV", "CUDA0 compute"}

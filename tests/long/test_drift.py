@@ -1,6 +1,6 @@
 """Overrides planted on a lab host, over systemd's own merging: drift names each with its source.
 
-tests/unit/plugins/module_utils/test_drift.py has the same and more, on what a host would have said.
+tests/unit/plugins/plugin_utils/readback/test_drift.py has the same and more, on what a host would have said.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _drift
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
 from ansible_collections.selo.gpu_memory.tests.unit import builders
 
 ROOT = Path(__file__).parents[2]
@@ -189,7 +189,7 @@ def drift_after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
         on_host(script)
         module = ("gpu01", "--module-name=selo.gpu_memory.gpu_memory_info", f"--args={json.dumps(arguments)}")
         said = run("ansible", inventory, *module)
-        return _drift.drift(declared, json.loads(said.partition("=>")[2]))
+        return drift.drift(declared, json.loads(said.partition("=>")[2]))
 
     run(ROOT / "script" / "lab", "up", "1")
     try:
@@ -203,11 +203,11 @@ def drift_after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
 
 
 def test_a_host_on_its_profile_has_no_drift(drift_after: Read) -> None:
-    assert [row for row in drift_after("true") if _drift.drifted(row)] == []
+    assert [row for row in drift_after("true") if drift.drifted(row)] == []
 
 
 @pytest.mark.parametrize(("script", "name", "source"), [pytest.param(*case, id=what) for what, case in PLANTED.items()])
 def test_a_planted_override_is_named_with_its_source(drift_after: Read, script: str, name: str, source: str) -> None:
     (row,) = (row for row in drift_after(script) if row["name"] == name)
     assert source in (row["source"] or "")
-    assert _drift.drifted(row) or row["state"] == "void"
+    assert drift.drifted(row) or row["state"] == "void"

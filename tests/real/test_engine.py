@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _journal, _planner
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
 
 from tests.faults import fault_lab
 from tests.faults.fault_lab import Host
@@ -96,7 +97,7 @@ cat /opt/real/log
 
 
 def read(lines: list[str]) -> dict[str, Any]:
-    return _journal.parse((0.0, line) for line in lines)
+    return log_lines.parse((0.0, line) for line in lines)
 
 
 def on_device(found: dict[str, Any], device: str) -> dict[str, float]:
@@ -104,8 +105,8 @@ def on_device(found: dict[str, Any], device: str) -> dict[str, float]:
     return {kind: load["buffers_mib"].get(f"{device} {kind}", 0.0) for kind in ("model", "KV", "compute")}
 
 
-def planned(model: _planner.Model, load: Load) -> _planner.Plan:
-    return _planner.plan(model, _planner.Scenario.from_dict(load._asdict()), ollama_version=VERSION)
+def planned(model: planner.Model, load: Load) -> planner.Plan:
+    return planner.plan(model, planner.Scenario.from_dict(load._asdict()), ollama_version=VERSION)
 
 
 def summed_up(lines: list[str], device: str) -> dict[str, int]:
@@ -122,7 +123,7 @@ def test_what_is_predicted_of_a_load_is_what_the_engine_allocates(host: Host, do
     file = download.path
     worst = dict.fromkeys(("model", "KV", "compute"), 0.0)
     wrong = []
-    model = _planner.Model.from_show(gguf_file.show(file))
+    model = planner.Model.from_show(gguf_file.show(file))
     for load in LOADS:
         plan = planned(model, load)
         lines = started(host, file, load, RPC)
@@ -149,7 +150,7 @@ def test_what_is_predicted_of_a_load_is_what_the_engine_allocates(host: Host, do
 
 def test_a_software_gpu_keeps_a_large_output_on_the_host(host: Host) -> None:
     for file, load in [(GEMMA.path, Load(num_ctx=256)), (SMOLLM.path, Load(num_gpu=8))]:
-        model = _planner.Model.from_show(gguf_file.show(file))
+        model = planner.Model.from_show(gguf_file.show(file))
         plan = planned(model, load)
         lines = started(host, file, load, SOFTWARE_GPU)
         buffers = on_device(read(lines), SOFTWARE_GPU)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _fleet
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _page
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import report_page
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import fleet_report
 from ansible_collections.selo.gpu_memory.tests.unit import recorded_fleet
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -63,7 +63,7 @@ def browser() -> Iterator[Browser]:
 
 
 def write(path: Path, records: Sequence[Mapping[str, Any]]) -> Path:
-    path.write_text(_page.page(_fleet.fleet(records, recorded_fleet.AT), UNDO), encoding="utf-8")
+    path.write_text(report_page.page(fleet_report.fleet(records, recorded_fleet.AT), UNDO), encoding="utf-8")
     return path
 
 

@@ -158,9 +158,9 @@ def test_no_hosts(show, tmp_path):
 
 
 def test_without_pygal_the_figures_stand_open(show, tmp_path, monkeypatch):
-    from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _chart
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import chart
 
-    monkeypatch.setattr(_chart, "HAS_PYGAL", False)
+    monkeypatch.setattr(chart, "HAS_PYGAL", False)
     watched = show(write(tmp_path / "report.html", [recorded_fleet.recorded("pass")]))
     expect(watched.page.get_by_text("The curve is drawn where pygal is installed")).to_be_visible()
     expect(watched.page.get_by_role("cell", name="11690").first).to_be_visible()

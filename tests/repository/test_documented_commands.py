@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible.cli.playbook import PlaybookCLI
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
 from ansible_collections.selo.gpu_memory.tests.repository.documented import ROOT, Command, commands
 
 SHOWN = commands()
@@ -19,7 +19,7 @@ PLAYBOOKS = [command for command in SHOWN if command.words[0] == "ansible-playbo
 def known_variables() -> set[str]:
     specs = [yaml.safe_load(path.read_text()) for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
     entries = [entry for spec in specs for entry in spec["argument_specs"].values()]
-    return {*_declare.RUN_LEVEL, *_declare.OF_PLAYBOOKS}.union(*(entry.get("options") or {} for entry in entries))
+    return {*declaration.RUN_LEVEL, *declaration.OF_PLAYBOOKS}.union(*(entry.get("options") or {} for entry in entries))
 
 
 def playbook(name: str) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,7 +31,7 @@ def inventory() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def declared() -> dict[str, Any]:
     hosts = inventory()["_meta"]["hostvars"]
-    return {host: _declare.resolve({**role_variables(), **variables}, []) for host, variables in hosts.items()}
+    return {host: declaration.resolve({**role_variables(), **variables}, []) for host, variables in hosts.items()}
 
 
 def test_every_host_is_declared_well(declared: dict[str, Any]) -> None:

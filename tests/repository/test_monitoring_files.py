@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _metrics, _monitor
-from ansible_collections.selo.gpu_memory.plugins.module_utils._metrics import Sample
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import metrics
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.metrics import Sample
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import watch_rules
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "roles" / "monitor" / "files"
@@ -54,7 +55,7 @@ def expressions(panel: dict[str, Any]) -> Iterator[str]:
 @needs_promtool
 def test_promtool_finds_nothing_to_say_of_the_metrics() -> None:
     """`promtool check metrics` is silent for names, units, HELP and TYPE as Prometheus wants them."""
-    text = _metrics.render(Sample(metric, 1, {"process": 'x"\n\\'}) for metric in _monitor.METRICS)
+    text = metrics.render(Sample(metric, 1, {"process": 'x"\n\\'}) for metric in watch_rules.METRICS)
     done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -84,7 +85,7 @@ def test_every_alert_says_where_to_look() -> None:
 
 
 def test_rules_and_dashboard_speak_of_metrics_that_there_are() -> None:
-    known = {metric.name for metric in _monitor.METRICS} | NODE_EXPORTERS_OWN
+    known = {metric.name for metric in watch_rules.METRICS} | NODE_EXPORTERS_OWN
     for rule in rules():
         assert metrics_in(rule["expr"]) and metrics_in(rule["expr"]) <= known, rule["alert"]
     for panel in DASHBOARD["panels"]:

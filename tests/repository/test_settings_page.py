@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 FORMS = {
@@ -27,11 +27,11 @@ def dotted(version: tuple[int, int, int]) -> str:
 
 
 def span(first: tuple[int, int, int], last: tuple[int, int, int]) -> str:
-    return f"since {dotted(first)}" if last == _settings.NEWEST else f"{dotted(first)} to {dotted(last)}"
+    return f"since {dotted(first)}" if last == settings.NEWEST else f"{dotted(first)} to {dotted(last)}"
 
 
 def intents() -> Iterable[str]:
-    for row in _settings.OLLAMA_READS:
+    for row in settings.OLLAMA_READS:
         form = FORMS[row.intent]
         form = form if isinstance(form, str) else form[row.variable]
         name = "the margin" if row.intent == "margin_mib" else f"`{row.intent}`"
@@ -39,14 +39,14 @@ def intents() -> Iterable[str]:
 
 
 def variables() -> Iterable[str]:
-    for row in _settings.VARIABLES:
-        invalid = "" if row.form == _settings.TEXT and not row.overridden else row.invalid
+    for row in settings.VARIABLES:
+        invalid = "" if row.form == settings.TEXT and not row.overridden else row.invalid
         yield f"| `{row.name}` | {span(row.first, row.last)} | {row.form} | {row.what} | {invalid} |"
 
 
 def nobody() -> Iterable[str]:
-    for name, why in _settings.NOBODY_READS.items():
-        yield f"| `{name}` | {why} | {_settings.CURES[name]} |"
+    for name, why in settings.NOBODY_READS.items():
+        yield f"| `{name}` | {why} | {settings.CURES[name]} |"
 
 
 def with_tables(text: str) -> str:
@@ -70,4 +70,4 @@ def test_the_page_has_the_tables_of_the_data() -> None:
 
 def test_every_variable_that_may_be_shown_is_on_the_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert not [name for name in _settings.SHOWN - {"PYTORCH_CUDA_ALLOC_CONF"} if f"`{name}`" not in text]
+    assert not [name for name in settings.SHOWN - {"PYTORCH_CUDA_ALLOC_CONF"} if f"`{name}`" not in text]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import yaml
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
 from ansible_collections.selo.gpu_memory.tests.repository.documented import ROOT
 
 DEFAULTS = yaml.safe_load((ROOT / "roles" / "gpu_memory" / "defaults" / "main.yml").read_text())
@@ -19,10 +19,10 @@ def text_of(*directories: str) -> str:
 
 def test_what_a_run_takes_without_a_default_of_the_role_is_known() -> None:
     taken = set(re.findall(r"\b(gpu_memory_\w+) \| default\(", text_of("playbooks", "roles/gpu_memory/tasks")))
-    assert taken - INTERNAL - {*DEFAULTS} == {*_declare.RUN_LEVEL, *_declare.OF_PLAYBOOKS}
+    assert taken - INTERNAL - {*DEFAULTS} == {*declaration.RUN_LEVEL, *declaration.OF_PLAYBOOKS}
 
 
 def test_what_a_run_keeps_for_itself_is_never_taken_for_a_misspelt_variable() -> None:
     ours = set(re.findall(r"\b_*gpu_memory_\w+", text_of("playbooks", "roles")))
     assert INTERNAL | {"gpu_memory_result", "gpu_memory_fleet"} <= ours
-    assert _declare.misspelt(ours, DEFAULTS) == []
+    assert declaration.misspelt(ours, DEFAULTS) == []

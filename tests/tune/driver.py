@@ -10,20 +10,21 @@ import json
 import sys
 
 sys.path[:0] = ["/opt/tune-test", "/opt/tune-test/bindings"]
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _tune, _tune_run  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search  # noqa: E402
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import tune_run  # noqa: E402
 
 given = json.load(sys.stdin)
-right = _tune.candidates
+right = tune_search.candidates
 
 
-def wrong(*arguments: object, **options: object) -> list[_tune.Candidate]:
+def wrong(*arguments: object, **options: object) -> list[tune_search.Candidate]:
     found = right(*arguments, **options)  # type: ignore[arg-type]
     return [dataclasses.replace(each, terms=tuple(term * given["factor"] for term in each.terms)) for each in found]
 
 
-_tune.candidates = wrong  # type: ignore[assignment]
+tune_search.candidates = wrong  # type: ignore[assignment]
 try:
-    result = _tune_run.tune(_tune_run.Wanted(**given["wanted"]), given["gpu"], lambda _: None)
-except _tune_run.CannotTune as problem:
+    result = tune_run.tune(tune_run.Wanted(**given["wanted"]), given["gpu"], lambda _: None)
+except tune_run.CannotTune as problem:
     result = {"problem": str(problem)}
 print(json.dumps(result))

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _declare, _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
 
 ROLE = Path(__file__).resolve().parents[2] / "roles" / "gpu_memory"
 MODEL = "llama3.1:8b-instruct-q8_0"
@@ -56,7 +57,7 @@ def variables(**changes: Any) -> dict[str, Any]:
 
 
 def declared(**changes: Any) -> dict[str, Any]:
-    return _declare.resolve(variables(**changes), [])
+    return declaration.resolve(variables(**changes), [])
 
 
 def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def drop_in(environment: Mapping[str, str] | None) -> dict[str, Any]:
     """Our drop-in on the host; None: there is none."""
     if environment is None:
         return {"path": DROP_IN_PATH, "exists": False, "sha256": None, "error": None, "environment": {}}
-    digest = sha256(_systemd.render_dropin(environment))
+    digest = sha256(unit_text.render_dropin(environment))
     return {
         "path": DROP_IN_PATH,
         "exists": True,

@@ -9,8 +9,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils._nvml import MIB
-from ansible_collections.selo.gpu_memory.plugins.module_utils._sampler import UNSEEN_LIMIT_MS
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.nvml_library import MIB
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.sampling import UNSEEN_LIMIT_MS
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check.cuda import DEVICE_UNAVAILABLE
 
 TOLERANCE_MIB = 8  # what page tables and the driver's rounding may add

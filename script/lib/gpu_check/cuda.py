@@ -10,8 +10,8 @@ import ctypes
 import uuid
 from typing import Any, NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml
-from ansible_collections.selo.gpu_memory.plugins.module_utils._nvml import MIB
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.nvml_library import MIB
 
 LIBRARY = "libcuda.so.1"
 
@@ -80,7 +80,7 @@ class Cuda:
     """The driver, initialised. One context at a time, of `open`."""
 
     def __init__(self) -> None:
-        path = _nvml.find_library(library=LIBRARY)
+        path = nvml_library.find_library(library=LIBRARY)
         try:
             library = ctypes.CDLL(path or LIBRARY)
         except OSError:
@@ -138,7 +138,7 @@ class Cuda:
     def _text(self, name: str, device: int) -> str:
         into = ctypes.create_string_buffer(256)
         self._call(name, into, len(into), device)
-        return _nvml.text(lambda: into.value)
+        return nvml_library.text(lambda: into.value)
 
     def open(self, device: int) -> None:
         """Make the GPU's primary context this thread's, and have CUDA load what it needs to touch memory."""

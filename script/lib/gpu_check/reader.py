@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check import checks, helper
 
 CALLS, MOST_S = 300, 1.0  # how often a call is measured, and for how long at most
@@ -25,16 +25,16 @@ class Reader:
 
     def open(self, bindings: str | None, uuid: str) -> dict[str, Any]:
         began = time.monotonic()
-        self._nvml, source = _nvml.connect(bindings)
+        self._nvml, source = nvml_library.connect(bindings)
         took_ms = round(1000 * (time.monotonic() - began), 1)
         self._uuid = uuid
         self._handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
-        self.memory_api, self._read = _nvml.memory_reader(self._nvml, self._handle)
+        self.memory_api, self._read = nvml_library.memory_reader(self._nvml, self._handle)
         return {
-            "nvml_version": _nvml.text(self._nvml.nvmlSystemGetNVMLVersion),
+            "nvml_version": nvml_library.text(self._nvml.nvmlSystemGetNVMLVersion),
             "bindings": source,
             "init_ms": took_ms,
-            "simulated": hasattr(ctypes.CDLL(_nvml.LIBRARY), "simulated_nvml"),
+            "simulated": hasattr(ctypes.CDLL(nvml_library.LIBRARY), "simulated_nvml"),
         }
 
     def read(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Reader:
         return {
             "memory": memory,
             "v1_used": v1,
-            "processes": _nvml.processes(nvml, self._handle),
+            "processes": nvml_library.processes(nvml, self._handle),
         }
 
     def quiet(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Reader:
         while time.monotonic() < until:
             used.append(self._read().used)
             time.sleep(EVERY_S)
-        return {"moved_mib": _nvml.mib_up(max(used) - min(used))}
+        return {"moved_mib": nvml_library.mib_up(max(used) - min(used))}
 
     def wait(self, used: int, tolerance: int, seconds: float) -> dict[str, Any]:
         """Read until the used bytes are these: how long that took, in ms, or None; then all figures."""
@@ -73,23 +73,27 @@ class Reader:
         """What NVML and the product call a process. NVML's is shortened to the program, as the product does it."""
         nvml = self._opened()
         try:
-            full = _nvml.text(nvml.nvmlSystemGetProcessName, pid)
+            full = nvml_library.text(nvml.nvmlSystemGetProcessName, pid)
         except (nvml.NVMLError, nvml.NVMLLibraryMismatchError) as problem:
-            return {"nvml": None, "product": _nvml.process_name(nvml, pid), "error": _nvml.error_name(nvml, problem)}
+            return {
+                "nvml": None,
+                "product": nvml_library.process_name(nvml, pid),
+                "error": nvml_library.error_name(nvml, problem),
+            }
         short = full.partition(" ")[0].rpartition("/")[2]
-        return {"nvml": short, "product": _nvml.process_name(nvml, pid), "error": None}
+        return {"nvml": short, "product": nvml_library.process_name(nvml, pid), "error": None}
 
     def accounting(self, pid: int) -> dict[str, Any]:
         """What accounting holds of a process. Its mode is read and never set."""
         nvml = self._opened()
-        mode = _nvml.accounting_mode(nvml, self._handle)
+        mode = nvml_library.accounting_mode(nvml, self._handle)
         if mode != "enabled":
             return {"mode": mode, "peak_mib": None, "running": None, "error": None}
         try:
             stats = nvml.nvmlDeviceGetAccountingStats(self._handle, pid)
         except Exception as problem:  # also the bindings' own TypeError, for a peak that is not available
-            return {"mode": mode, "peak_mib": None, "running": None, "error": _nvml.error_name(nvml, problem)}
-        peak = _nvml.mib_up(stats.maxMemoryUsage)
+            return {"mode": mode, "peak_mib": None, "running": None, "error": nvml_library.error_name(nvml, problem)}
+        peak = nvml_library.mib_up(stats.maxMemoryUsage)
         return {"mode": mode, "peak_mib": peak, "running": bool(stats.isRunning), "error": None}
 
     def costs(self, pid: int) -> dict[str, Any]:
@@ -101,7 +105,7 @@ class Reader:
             "nvmlDeviceGetCount": nvml.nvmlDeviceGetCount,
             "nvmlDeviceGetHandleByIndex": lambda: nvml.nvmlDeviceGetHandleByIndex(index),
             "nvmlDeviceGetHandleByUUID": lambda: nvml.nvmlDeviceGetHandleByUUID(self._uuid),
-            "nvmlSystemGetProcessName": lambda: _nvml.text(nvml.nvmlSystemGetProcessName, pid),
+            "nvmlSystemGetProcessName": lambda: nvml_library.text(nvml.nvmlSystemGetProcessName, pid),
             "nvmlDeviceGetMemoryInfo v1": lambda: nvml.nvmlDeviceGetMemoryInfo(gpu),
             "nvmlDeviceGetMemoryInfo v2": lambda: nvml.nvmlDeviceGetMemoryInfo(gpu, version=nvml.nvmlMemory_v2),
             "nvmlDeviceGetAccountingStats": lambda: nvml.nvmlDeviceGetAccountingStats(gpu, pid),
@@ -121,11 +125,11 @@ class Reader:
         try:
             call()
         except Exception as problem:
-            return {"error": _nvml.error_name(self._opened(), problem)}
+            return {"error": nvml_library.error_name(self._opened(), problem)}
         try:
             return {"error": None, **checks.distribution(self._times(call, CALLS, MOST_S))}
         except Exception as problem:
-            return {"error": f"now and then {_nvml.error_name(self._opened(), problem)}"}
+            return {"error": f"now and then {nvml_library.error_name(self._opened(), problem)}"}
 
     @staticmethod
     def _times(call: Callable[[], Any], most: int, seconds: float) -> list[float]:
@@ -140,11 +144,11 @@ class Reader:
 
     def told(self, problem: Exception) -> str:
         """What is wrong, in the product's words."""
-        return str(problem) if self._nvml is None else str(_nvml.explain(self._nvml, problem))
+        return str(problem) if self._nvml is None else str(nvml_library.explain(self._nvml, problem))
 
     def _opened(self) -> ModuleType:
         if self._nvml is None:
-            raise _nvml.NvmlProblem("error", "NVML is not open")
+            raise nvml_library.NvmlProblem("error", "NVML is not open")
         return self._nvml
 
 

@@ -16,7 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml, _sampler
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sampling as gpu_sampling
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check import checks
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check.helper import Helper, HelperProblem
 
@@ -95,7 +96,7 @@ def measure(program: str, wanted: str | None, bindings: str | None, ends: float)
     Where the driver fails later on, `broken` says how, and the rest is missing.
     """
     bindings = bindings or _bindings_of(Path(program).resolve().parents[1])
-    snapshot = _nvml.snapshot(bindings, timeout_s=60)
+    snapshot = nvml_library.snapshot(bindings, timeout_s=60)
     if snapshot["status"] != "ok":
         no_bindings = snapshot["status"].startswith("bindings_")
         hint = "; or give the directory of its one file, pynvml.py, with --bindings" if no_bindings else ""
@@ -193,12 +194,14 @@ def _steps(reader: Helper, holder: Helper, start: int) -> list[dict[str, Any]]:
     found = []
     for mib in checks.STEPS_MIB:
         took_ms = holder.ask("hold", mib=mib)["took_ms"]
-        found.append({"mib": mib, "took_ms": took_ms, **_until(reader, start + mib * _nvml.MIB, 2)})
+        found.append({"mib": mib, "took_ms": took_ms, **_until(reader, start + mib * nvml_library.MIB, 2)})
     return found
 
 
 def _until(reader: Helper, used: int, within_s: float) -> dict[str, Any]:
-    return reader.ask("wait", within_s + 20, used=used, tolerance=checks.TOLERANCE_MIB * _nvml.MIB, seconds=within_s)
+    return reader.ask(
+        "wait", within_s + 20, used=used, tolerance=checks.TOLERANCE_MIB * nvml_library.MIB, seconds=within_s
+    )
 
 
 def _busy(reader: Helper, holder: Helper) -> dict[str, Any]:
@@ -218,7 +221,7 @@ def _second(start: Callable[[str], Helper], reader: Helper, ordinal: int, before
         found["opened"] = reader.ask("read")
         used = found["opened"]["memory"]["used"]
         other.ask("hold", mib=checks.SECOND_MIB)
-        found["held"] = _until(reader, used + checks.SECOND_MIB * _nvml.MIB, 2)
+        found["held"] = _until(reader, used + checks.SECOND_MIB * nvml_library.MIB, 2)
     except HelperProblem as problem:
         return {**found, "problem": str(problem), "code": problem.code}
     if checks.has_mps(found["held"]):
@@ -232,12 +235,12 @@ def _second(start: Callable[[str], Helper], reader: Helper, ordinal: int, before
 
 def _sampled(holder: Helper, hz: int, uuid: str, bindings: str | None) -> dict[str, Any]:
     """The product's sampler at work while memory comes and goes."""
-    with contextlib.closing(_sampler.Sampler([uuid], 1000 // hz, bindings)) as sampler:
+    with contextlib.closing(gpu_sampling.Sampler([uuid], 1000 // hz, bindings)) as sampler:
         try:
             sampler.start(timeout_s=60)
             held = holder.ask("spikes", 60, plan=checks.spike_plan(), pause_ms=PAUSE_MS)["held"]
             (gpu,) = sampler.stop(timeout_s=20)
-        except _nvml.NvmlProblem as problem:
+        except nvml_library.NvmlProblem as problem:
             return {"problem": str(problem)}
     if not gpu["samples"]:
         return {"problem": gpu["error"] or "its memory was never read"}
@@ -247,7 +250,7 @@ def _sampled(holder: Helper, hz: int, uuid: str, bindings: str | None) -> dict[s
 def recorded(facts: Facts, took_s: float) -> dict[str, Any]:
     """The record that is written: what was found, without anything that names a person or another's process."""
     found = [checks.broken(facts["broken"])] if "broken" in facts else checks.judge(facts)
-    gpu = {name: facts["gpu"][name] for name in ("index", *_nvml.GPU_FACTS)}
+    gpu = {name: facts["gpu"][name] for name in ("index", *nvml_library.GPU_FACTS)}
     record = {
         "schema": SCHEMA,
         "simulated": facts["reader"]["simulated"],

@@ -15,7 +15,7 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.plugins.shell.sh import ShellModule
 from ansible.template import Templar
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 
 COLLECTION = "selo.gpu_memory"
 
@@ -55,7 +55,7 @@ class Act:
         self.play_vars: dict[str, Any] = {}
         self.play_uuid = str(uuid.uuid4())
         monkeypatch.setattr(Display, "display", lambda _self, text, color=None: self.shown.append((text, color)))
-        monkeypatch.setattr(_controller, "load_extra_vars", lambda _loader: self.extra)
+        monkeypatch.setattr(controller, "load_extra_vars", lambda _loader: self.extra)
 
     def __call__(
         self, name: str, variables: Mapping[str, Any] | None = None, /, check_mode: bool = False, **arguments: Any

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.selo.gpu_memory.tests.unit import builders
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_compare import host
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_side_by_side import host
 
 VARIABLES = {"inventory_hostname": "gpu01"}
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleActionFail
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _decide, _verdict
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
 from ansible_collections.selo.gpu_memory.tests.unit import builders
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
 
@@ -26,7 +27,7 @@ def given(tmp_path: Path, at: str, **changes: Any) -> dict[str, Any]:
         "report_dir": str(tmp_path / "report"),
         "gate": OPEN,
         "read": read,
-        "decision": {**_decide.decide(declared, read, True)},
+        "decision": {**decisions.decide(declared, read, True)},
         "kept": {"generation": "0001"},
         "load": builders.load(),
         "after": builders.read(),
@@ -42,7 +43,7 @@ def test_a_load_that_went_well_passes_with_its_record(act: Act, tmp_path: Path) 
     result = judge(act, given(tmp_path, "load", enforce=True))
     assert (result["verdict"], result["reasons"], result["changed"]) == ("pass", [], False)
     record = result["record"]
-    assert (record["schema"], record["host"], record["verdict"]) == (_verdict.SCHEMA, "gpu01", "pass")
+    assert (record["schema"], record["host"], record["verdict"]) == (verdicts.SCHEMA, "gpu01", "pass")
     assert (record["peak_used_mib"], record["max_used_mib"], record["generation"]) == (11690, 12288, "0001")
     assert not (tmp_path / "report").exists()  # that is for the end
 

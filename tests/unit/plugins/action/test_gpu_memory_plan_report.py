@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ansible_collections.selo.gpu_memory.tests.unit import builders
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_compare import plan
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_side_by_side import plan
 
 
 def test_each_host_is_shown_and_what_is_wrong_is_red(act: Act) -> None:

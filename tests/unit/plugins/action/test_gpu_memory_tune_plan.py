@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ansible_collections.selo.gpu_memory.tests.unit import builders
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_tune_declare import GIVEN
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_tune_declare import GIVEN
 
 
 def test_of_a_host_the_run_or_every_reason_against_it(act: Act) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ansible_collections.selo.gpu_memory.tests.unit import recorded_fleet
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_tune_text import result
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_tune_text import result
 
 
 def test_each_host_is_shown_also_one_that_was_lost(act: Act) -> None:

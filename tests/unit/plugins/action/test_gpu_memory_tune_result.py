@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.test_tune_text import BEST, result
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_tune_text import BEST, result
 
 VARIABLES = {"inventory_hostname": "gpu01"}
 PLANNED = {"problems": [], "note": None, "threshold_mib": 9000, "base_profile": "stable"}

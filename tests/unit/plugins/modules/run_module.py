@@ -10,7 +10,7 @@ from unittest import mock
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import root
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 
 
 class Run:

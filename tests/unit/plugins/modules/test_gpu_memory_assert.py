@@ -13,11 +13,12 @@ from typing import Any
 
 import ansible
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _lease, _load, _state
-from ansible_collections.selo.gpu_memory.plugins.module_utils._clock import SystemClock
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
 
 # Where this Ansible and this collection are imported from.
-LIBRARIES = [str(Path(ansible.__file__).parents[1]), str(Path(_load.__file__).parents[5])]
+LIBRARIES = [str(Path(ansible.__file__).parents[1]), str(Path(load_test.__file__).parents[7])]
 # A fake GPU whose use is read from a file, in MiB. The host's own bindings are left out of sys.path by -S.
 FAKE_BINDINGS = """
 import ctypes, os, types
@@ -84,7 +85,7 @@ import threading
 from ansible.module_utils import basic
 basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
 basic._ANSIBLE_PROFILE = "legacy"
-from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Paths
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_assert
 Paths.__init__.__defaults__ = (sys.argv[1], *Paths.__init__.__defaults__[1:])
 gpu_memory_assert.main()
@@ -220,10 +221,10 @@ def test_the_lease_is_renewed_while_the_load_runs_and_when_it_has_ended(run: Any
     lease, clock, seen = bindings / "state" / "lease.json", SystemClock(), []
     lease.parent.mkdir()
     kept = {"run_id": "run1", "holder": "alice", "generation": "0001", "since": 0, "restore_after_s": 240}
-    _state.write_json(str(lease), {**kept, "boot": "another", "deadline_s": 0})
+    state.write_json(str(lease), {**kept, "boot": "another", "deadline_s": 0})
 
     def left_s() -> float:
-        return _lease.left_s(json.loads(lease.read_text()), clock.boot_time())
+        return leases.left_s(json.loads(lease.read_text()), clock.boot_time())
 
     def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
         while not left_s():

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _host_read
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host import server
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_discover
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.fake_ollama import FakeOllama, Model
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.modules.run_module import Run
@@ -23,9 +23,9 @@ Start = Callable[..., int]
 def units(monkeypatch: pytest.MonkeyPatch) -> dict[int, str]:
     """The unit of each process that this host has; only these are there."""
     found: dict[int, str] = {}
-    monkeypatch.setattr(_host_read, "all_pids", lambda: list(found))
+    monkeypatch.setattr(host_read, "all_pids", lambda: list(found))
     monkeypatch.setattr(
-        server,
+        server_process,
         "whose",
         lambda pid: {"kind": "unit" if found[pid] else "process", "name": found[pid] or None},
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_generation
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.managed_host import (
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import (
     OLD_ENV,
     SERVICES,
     Managed,

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _command, _generation, _nvml
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_info
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.fake_ollama import FakeOllama, Model
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.modules.run_module import Run, snapshot
@@ -30,10 +32,10 @@ class FakeSystem:
         self.journal: list[str] = []
         self.asked: list[list[str]] = []
 
-    def run(self, arguments: Sequence[str], *_unused: Any, **_unused_too: Any) -> _command.Done:
+    def run(self, arguments: Sequence[str], *_unused: Any, **_unused_too: Any) -> commands.Done:
         self.asked.append(list(arguments))
         if not self.units:
-            return _command.Done(_command.NO_SUCH_COMMAND, b"", b"")
+            return commands.Done(commands.NO_SUCH_COMMAND, b"", b"")
         said = ""
         if list(arguments[:2]) == ["systemctl", "--version"]:
             said = "systemd 252 (252.38)\n"
@@ -42,15 +44,15 @@ class FakeSystem:
         elif arguments[0] == "journalctl" and "--dmesg" not in arguments:
             rows = ({"__REALTIME_TIMESTAMP": str(10**15 + at), "MESSAGE": line} for at, line in enumerate(self.journal))
             said = "".join(json.dumps(row) + "\n" for row in rows)
-        return _command.Done(0, said.encode(), b"")
+        return commands.Done(0, said.encode(), b"")
 
 
 @pytest.fixture
 def system(monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
     fake = FakeSystem()
-    monkeypatch.setattr(_command, "run", fake.run)
-    monkeypatch.setattr(_nvml, "snapshot", lambda path: {**NVML, "asked_for": path})
-    monkeypatch.setattr(_generation, "summary", lambda: {"generations": [], "lease": None})
+    monkeypatch.setattr(commands, "run", fake.run)
+    monkeypatch.setattr(nvml_library, "snapshot", lambda path: {**NVML, "asked_for": path})
+    monkeypatch.setattr(generations, "summary", lambda: {"generations": [], "lease": None})
     return fake
 
 

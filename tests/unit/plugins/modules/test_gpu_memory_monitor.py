@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _generation, _host_read, _monitor_unit, _nvml
-from ansible_collections.selo.gpu_memory.plugins.module_utils._monitor_unit import Places
-from ansible_collections.selo.gpu_memory.plugins.module_utils._state import Paths
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import installation
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor.installation import Places
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_monitor
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.fake_host import FakeHost
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
 
 
 class Host(FakeHost):
@@ -50,9 +53,9 @@ class Module:
         self.host = Host(places, "1")
         self.nvml: dict[str, Any] = {"status": "ok", "message": "NVML answers", "bindings": {}}
         self.nvml["bindings"] = {"path": str(tmp_path / "pynvml.py")}
-        monkeypatch.setattr(_monitor_unit, "Places", lambda: places)
+        monkeypatch.setattr(installation, "Places", lambda: places)
         monkeypatch.setattr(gpu_memory_monitor, "LinuxHost", lambda: self.host)
-        monkeypatch.setattr(_nvml, "snapshot", lambda path: self.nvml)
+        monkeypatch.setattr(nvml_library, "snapshot", lambda path: self.nvml)
 
     def __call__(self, check_mode: bool = False, **options: Any) -> dict[str, Any]:
         arguments = {"max_used_mib": 12288, "textfile_dir": str(self.tmp_path / "textfiles"), **options}
@@ -103,7 +106,7 @@ def test_the_drop_in_of_its_unit_is_watched_and_values_are_text(module: Module, 
 def test_the_journal_is_followed_by_what_it_knows_the_unit_by(
     module: Module, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_host_read, "run", lambda *_rest: (0, "Id=llm-server.service\nMainPID=0\n"))
+    monkeypatch.setattr(host_read, "run", lambda *_rest: (0, "Id=llm-server.service\nMainPID=0\n"))
     module(ollama={"unit": "ollama.service"})
     config = json.loads(Path(places.config).read_text())
     assert config["ollama"]["unit"] == "llm-server.service"
@@ -118,9 +121,9 @@ def test_all_problems_come_at_once_and_nothing_is_written(module: Module, tmp_pa
 
 
 def test_restore_needs_something_proven(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_generation, "summary", lambda: {"proven": None})
+    monkeypatch.setattr(generations, "summary", lambda: {"proven": None})
     assert "apply first" in module(action="restore")["msg"]
-    monkeypatch.setattr(_generation, "summary", lambda: {"proven": "0002"})
+    monkeypatch.setattr(generations, "summary", lambda: {"proven": "0002"})
     assert module(action="restore")["changed"]
 
 

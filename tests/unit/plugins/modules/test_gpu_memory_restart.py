@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_restart
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.managed_host import SERVICES, Managed
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import SERVICES, Managed
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.modules.run_module import Run
 
 Module = Callable[..., dict[str, Any]]
@@ -19,7 +19,7 @@ BOTH = ["stop backend.service", "restart ollama.service", "start backend.service
 def managed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Managed:
     host = Managed(tmp_path)
     monkeypatch.setattr(gpu_memory_restart, "LinuxHost", lambda _show_secrets: host.host)
-    monkeypatch.setattr(gpu_memory_restart._lease, "Paths", lambda: host.paths)
+    monkeypatch.setattr(gpu_memory_restart.leases, "Paths", lambda: host.paths)
     return host
 
 

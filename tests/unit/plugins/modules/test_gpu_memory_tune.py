@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _nvml, _tune_run
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import tune_run
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_tune
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.managed_host import Managed
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import Managed
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.modules.run_module import Run
 
 GPU = {"index": 0, "uuid": "GPU-0", "name": "NVIDIA GeForce RTX 4060 Ti", "total_mib": 16380, "reserved_mib": 0}
@@ -29,19 +30,19 @@ class FakeTuning:
     """`asked`: what was handed over, as (function, what is wanted, GPU). `fails`: what the run ends with."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.asked: list[tuple[str, _tune_run.Wanted, Any]] = []
+        self.asked: list[tuple[str, tune_run.Wanted, Any]] = []
         self.fails: list[Exception] = []
-        monkeypatch.setattr(_tune_run, "tune", self.tune)
-        monkeypatch.setattr(_tune_run, "propose", self.propose)
+        monkeypatch.setattr(tune_run, "tune", self.tune)
+        monkeypatch.setattr(tune_run, "propose", self.propose)
 
-    def tune(self, wanted: _tune_run.Wanted, gpu: Any, progress: _tune_run.Progress) -> dict[str, Any]:
+    def tune(self, wanted: tune_run.Wanted, gpu: Any, progress: tune_run.Progress) -> dict[str, Any]:
         self.asked.append(("tune", wanted, gpu))
         progress({"probe": 1})
         for problem in self.fails:
             raise problem
         return dict(RESULT)
 
-    def propose(self, wanted: _tune_run.Wanted, gpu: Any) -> dict[str, Any]:
+    def propose(self, wanted: tune_run.Wanted, gpu: Any) -> dict[str, Any]:
         self.asked.append(("propose", wanted, gpu))
         for problem in self.fails:
             raise problem
@@ -76,8 +77,8 @@ def test_the_lease_is_renewed_while_it_probes_and_probing_ends_with_it(
     tuning: FakeTuning, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     managed = Managed(tmp_path)
-    monkeypatch.setattr(gpu_memory_tune._lease, "Paths", lambda: managed.paths)
-    monkeypatch.setattr(gpu_memory_tune._lease, "SystemClock", lambda: managed.host)
+    monkeypatch.setattr(gpu_memory_tune.leases, "Paths", lambda: managed.paths)
+    monkeypatch.setattr(gpu_memory_tune.leases, "SystemClock", lambda: managed.host)
     managed.keep()
     managed.host.now += 200
     assert module(renew="run1")["best"] == RESULT["best"]
@@ -124,8 +125,8 @@ def test_all_that_is_wrong_is_said_at_once(tuning: FakeTuning, module: Module) -
 @pytest.mark.parametrize(
     ("problem", "message", "status"),
     [
-        (_tune_run.CannotTune("llama3.1:8b makes vectors; name another"), "makes vectors; name another", "ok"),
-        (_nvml.NvmlProblem("bindings_missing", "no NVML bindings; the cure"), "the cure", "bindings_missing"),
+        (tune_run.CannotTune("llama3.1:8b makes vectors; name another"), "makes vectors; name another", "ok"),
+        (nvml_library.NvmlProblem("bindings_missing", "no NVML bindings; the cure"), "the cure", "bindings_missing"),
     ],
     ids=["cannot tune", "no NVML"],
 )

@@ -232,9 +232,9 @@ def test_a_stop_that_ollama_adds_is_no_change(ollama: FakeOllama, run: Run) -> N
 def test_progress_can_be_watched(ollama: FakeOllama, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "progress.json"
     written: list[Json] = []
-    write = ollama_model._progress.write
+    write = ollama_model.progress_file.write
     monkeypatch.setattr(ollama_model, "PROGRESS_EVERY_S", 0)
-    monkeypatch.setattr(ollama_model._progress, "write", lambda path, now: (written.append(now), write(path, now)))
+    monkeypatch.setattr(ollama_model.progress_file, "write", lambda path, now: (written.append(now), write(path, now)))
     pulled = run(progress_path=str(path))["pulled"]
     assert [each["completed_mib"] for each in written] == [0, 0, 2000, 4000, 4000, 4000, 4000]
     last = json.loads(path.read_text())

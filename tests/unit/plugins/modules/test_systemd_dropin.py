@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _systemd
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.modules import systemd_dropin
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
@@ -39,8 +39,8 @@ def snapshot(directory: Path) -> dict[str, str | None]:
     return {str(path.relative_to(directory)): path.read_text() if path.is_file() else None for path in found}
 
 
-OLD = _systemd.render_dropin({"OLLAMA_NUM_PARALLEL": "0"}, "a task")
-NEW = _systemd.render_dropin({"OLLAMA_NUM_PARALLEL": "1", "B": "x y"}, "a task")
+OLD = unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "0"}, "a task")
+NEW = unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "1", "B": "x y"}, "a task")
 PRESENT: dict[str, Any] = {"environment": {"OLLAMA_NUM_PARALLEL": 1, "B": "x y"}}
 CASES: dict[str, tuple[str | None, dict[str, Any], str | None]] = {
     "create": (None, PRESENT, NEW),
@@ -129,7 +129,7 @@ def test_what_systemd_rejects_is_not_put_in_place(
     run(capsys, units, environment={"A": 0})
     untouched = snapshot(units)
     monkeypatch.setattr(
-        _systemd, "render_dropin", lambda *_unused: "[Service]\nEnvironment=A\nFoo=1\n"
+        unit_text, "render_dropin", lambda *_unused: "[Service]\nEnvironment=A\nFoo=1\n"
     )  # were it ever wrong
     answer = run(capsys, units, **PRESENT)
     assert answer["failed"]

@@ -1,0 +1,125 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a model is used: chatted with, asked for embeddings, or somewhere else than on this host. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import SINGLE_SLOT_FAMILIES
+
+TEXTS = ("Tell me a story", "What is AI?", "Explain how a GPU works")
+REPLY_TOKENS = 256  # some models never end by themselves
+EMBED_SINCE: settings.Version = (0, 2, 6)  # /api/embed; /api/embeddings before
+EMBEDDER_BATCH, EMBEDDER_BATCH_UNTIL_029 = (
+    2048,
+    512,
+)  # what an embedder reads at once; of a longer text it reads no more
+EMBEDDER_FAMILIES = {"bert", "nomic-bert", "nomic-bert-moe"}
+CLOUD_TAG = re.compile(r":([^:/]*-)?cloud\Z", re.IGNORECASE)
+CLOUD_BY_TAG_SINCE: settings.Version = (0, 17, 6)  # before, a cloud model is one that was pulled as such
+
+
+def embeds_only(shown: Mapping[str, Any] | None) -> bool:
+    """Whether a model, by what /api/show says of it, gives embeddings and no text.
+
+    Ollama names capabilities since 0.6.4; before that an encoder shows by how it pools, or by its family.
+    """
+    shown = shown or {}
+    capabilities = shown.get("capabilities")
+    if capabilities:
+        return "embedding" in capabilities and "completion" not in capabilities
+    if any(str(key).endswith(".pooling_type") for key in shown.get("model_info") or {}):
+        return True
+    return str((shown.get("details") or {}).get("family")) in EMBEDDER_FAMILIES
+
+
+def request(
+    model: str, shown: Mapping[str, Any] | None, url: str, num_ctx: int, at_once: int, version: settings.Version | None
+) -> dict[str, Any]:
+    """How Ollama itself is asked for a model: `model` and the request of a load for gpu_memory_assert.
+
+    A model that writes gets `at_once` requests, one that only embeds has one slot whatever is declared, and gets one.
+    No option that changes memory is sent: the server's own settings must hold for a client that says nothing.
+    """
+    shown = shown or {}
+    own_context = (shown.get("parameters") or {}).get("num_ctx") or num_ctx  # by the Modelfile
+    context = min(num_ctx, own_context, trained_context(shown) or num_ctx)
+    if embeds_only(shown):
+        old = version is not None and version < EMBED_SINCE
+        engine = version is None or version >= settings.ENGINE
+        path, prompt_at = ("embeddings", "prompt") if old else ("embed", "input")
+        return {
+            "model": model,
+            "url": f"{url}/api/{path}",
+            "bodies": [{"model": model, prompt_at: TEXTS[0]}],
+            "prompt_at": prompt_at,
+            "context_tokens": min(context, EMBEDDER_BATCH if engine else EMBEDDER_BATCH_UNTIL_029),
+            "requests": 1,
+        }
+    chats = "completion" in (shown.get("capabilities") or ["completion"])
+    common = {"model": model, "options": {"num_predict": REPLY_TOKENS}}
+    return {
+        "model": model,
+        "url": f"{url}/api/{'chat' if chats else 'generate'}",
+        "bodies": [
+            {**common, **({"messages": [{"role": "user", "content": text}]} if chats else {"prompt": text})}
+            for text in TEXTS
+        ],
+        "prompt_at": "messages.0.content" if chats else "prompt",
+        "context_tokens": context,
+        "requests": at_once,
+    }
+
+
+def has_one_slot(shown: Mapping[str, Any]) -> bool:
+    """Whether Ollama starts a model with one slot, whatever is asked for (server/sched.go)."""
+    details, info = shown.get("details") or {}, shown.get("model_info") or {}
+    families = {details.get("family"), *(details.get("families") or ()), info.get("general.architecture")}
+    return bool(families & SINGLE_SLOT_FAMILIES) or embeds_only(shown)
+
+
+def trained_context(shown: Mapping[str, Any]) -> int | None:
+    """The longest context that a model was trained for; no runner gets more."""
+    info = shown.get("model_info") or {}
+    found = info.get(f"{info.get('general.architecture')}.context_length")
+    return found if isinstance(found, int) and found > 0 else None
+
+
+def listed(model: str, models: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The model in what /api/tags lists, by its name as Ollama reads it."""
+    return next((one for one in models if model_name.same(model, str(one["name"]))), None)
+
+
+def is_elsewhere(model: str, models: Sequence[Mapping[str, Any]], version: settings.Version | None) -> bool:
+    """Whether requests to a model leave the host: it is listed as remote, or its tag is that of Ollama's cloud.
+
+    Since such a tag needs no listing, a model of this host that has one cannot be asked for any more.
+    """
+    found = listed(model, models)
+    if found and found.get("remote"):
+        return True
+    by_tag = CLOUD_TAG.search(model) is not None
+    return by_tag and (found is None or version is None or version >= CLOUD_BY_TAG_SINCE)
+
+
+def is_embedders(command: Sequence[str], shows: Mapping[str, Any]) -> bool:
+    """Whether a runner was started for a model that only embeds; before 0.30 its command line has the file alone."""
+    if "--embedding" in command:
+        return True
+    blob = blob_of(command)
+    return any(blob and show and show.get("blob") == blob and embeds_only(show) for show in shows.values())
+
+
+def blob_of(command: Sequence[str]) -> str | None:
+    """The model's file on a runner's command line."""
+    return next((value for name, value in zip(command, command[1:]) if name == "--model"), None)
+
+
+def none_of(models: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The models that are none of the others, by whatever names."""
+    return [model for model in models if not model_name.listed(model, others)]

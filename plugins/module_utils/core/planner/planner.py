@@ -1,0 +1,540 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How much GPU memory an Ollama model takes: weights, cache, compute, CUDA's runtime. Pure logic.
+
+Everything is MiB at this module's border and bytes inside. docs/planner.md has every rule with its source.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from math import ceil
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama.settings import CACHE_TYPES
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.compute import (
+    Batch,
+    compute_bytes,
+    host_bytes,
+    offload_bytes,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf import (
+    MIB,
+    TYPES,
+    ModelUnreadable,
+    row_bytes,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.model_shape import Block, Model
+
+__all__ = [
+    "Calibration",
+    "Model",
+    "ModelUnreadable",
+    "Plan",
+    "Scenario",
+    "ScenarioInvalid",
+    "auto_num_batch",
+    "combined",
+    "effective_parallel",
+    "largest_set",
+    "max_num_gpu",
+    "mib_read_per_token",
+    "plan",
+]
+
+ALL_LAYERS = -1
+RUNTIME_MIB = 305  # CUDA context, cuBLAS and pools of one process, measured three times on a 16 GB card
+RUNTIME_BAND_MIB = (135, 457)  # a Tesla T4; what Ollama itself reserves
+_CELLS = 256  # llama.cpp pads a slot's cache to this
+_OFFLOAD_TOKENS = 32  # CUDA works for layers on the host from this batch on
+_PROJECTOR_HEADROOM_MIB = 1024  # what Ollama keeps free for a projector's own graph
+_BATCH_SURCHARGE_MIB = ((2048, 2048), (1024, 768))  # what Ollama reckons for a batch of so many tokens
+_PLAIN_CACHES = ("f32", "f16", "bf16")
+_LIMITS = {"num_gpu": (-1, 100_000), "num_ctx": (1, 1 << 24), "num_parallel": (1, 256), "num_batch": (1, 1 << 20)}
+
+
+class ScenarioInvalid(ValueError):
+    """A scenario (or the version) has a value that cannot be; the message names key, value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """How one Ollama release runs a model."""
+
+    output_first: bool  # num_gpu counts the output layer first; before, last
+    slot_logits: bool  # logits are kept for one token a slot, not for the whole batch
+    llama_server: bool
+
+    @classmethod
+    def of(cls, ollama_version: object) -> Engine:
+        """Raises ScenarioInvalid for what is no version."""
+        match = re.match(r"v?(\d+)\.(\d+)(?:\.\d+)?(?:[-+.].*)?$", str(ollama_version).strip())
+        if not match:
+            raise ScenarioInvalid(f"ollama_version is {ollama_version!r}; a release such as 0.32.13 is needed")
+        release = int(match[1]), int(match[2])
+        return cls(release >= (0, 30), release >= (0, 31), release >= (0, 30))
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Settings of one load. None: what Ollama chooses by itself."""
+
+    num_gpu: int = ALL_LAYERS
+    num_ctx: int = 4096
+    num_parallel: int = 1
+    num_batch: int | None = None
+    kv_cache_type: str = "f16"
+    flash_attention: bool | None = None
+
+    @classmethod
+    def from_dict(cls, values: object) -> Scenario:
+        """Raises ScenarioInvalid that names the key, its value and what is allowed."""
+        if not isinstance(values, Mapping):
+            raise ScenarioInvalid(f"a scenario is a dictionary, not {values!r}")
+        allowed = [each.name for each in fields(cls)]
+        given = {key: value for key, value in values.items() if value is not None}
+        for key in given:
+            if key not in allowed:
+                raise ScenarioInvalid(f"a scenario has no {key!r}; known are {', '.join(allowed)}")
+        for key, (low, high) in _LIMITS.items():
+            if key in given:
+                given[key] = _whole_number(key, given[key], low, high)
+        cache = str(given.get("kv_cache_type") or "f16").lower()
+        if cache not in CACHE_TYPES:
+            raise ScenarioInvalid(f"kv_cache_type is {cache!r}; allowed are {', '.join(CACHE_TYPES)}")
+        given["kv_cache_type"] = cache
+        if "flash_attention" in given:
+            given["flash_attention"] = _switch(given["flash_attention"])
+        return cls(**given)
+
+
+def _whole_number(key: str, value: object, low: int, high: int) -> int:
+    if isinstance(value, str) and re.fullmatch(r"-?\d{1,9}", value.strip()):
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ScenarioInvalid(f"{key} is {value!r}; a whole number from {low} to {high} is allowed")
+    return value
+
+
+def _switch(value: object) -> bool | None:
+    word = str(value).strip().lower()
+    if word in ("on", "true", "1", "yes", "enabled"):
+        return True
+    if word in ("off", "false", "0", "no", "disabled"):
+        return False
+    if word in ("auto", "-1", ""):
+        return None
+    raise ScenarioInvalid(f"flash_attention is {value!r}; allowed are on, off and auto")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a proven load of the same model and settings showed."""
+
+    compute_mib: float | None = None  # size_vram - weights - KV; holds the copies for host layers too
+    runtime_mib: float | None = None  # the process's memory by NVML - size_vram
+
+    @classmethod
+    def from_dict(cls, values: object) -> Calibration:
+        """Raises ScenarioInvalid that names the key and its value."""
+        if values is None:
+            return cls()
+        names = [each.name for each in fields(cls)]
+        if not isinstance(values, Mapping) or not set(values) <= set(names):
+            raise ScenarioInvalid(f"calibration is {values!r}; a dictionary with {' and '.join(names)} is needed")
+        for name, value in values.items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0):
+                raise ScenarioInvalid(f"calibration {name} is {value!r}; MiB from 0 on are allowed")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Predicted memory. `band_mib` has low and high of every term that is not exact, and of the total."""
+
+    weights_mib: float
+    kv_mib: float
+    compute_mib: float
+    op_offload_mib: float
+    runtime_mib: float
+    total_mib: float
+    host_mib: float
+    offloaded_layers: int
+    offloadable_layers: int
+    num_ctx: int
+    num_parallel: int
+    num_batch: int
+    band_mib: dict[str, list[float]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    # what Ollama predicts for itself before it lets a further model in
+    admission_mib: float = 0.0
+
+
+def effective_parallel(model: Model, num_parallel: int) -> int:
+    """The slots that Ollama really uses: embedders and some families get one."""
+    return 1 if model.single_slot else num_parallel
+
+
+def auto_num_batch(
+    total_ctx: int,
+    *,
+    flash_attention: bool = True,
+    embedding: bool = False,
+    predicted_mib: float = 0,
+    available_mib: float = 0,
+    gpu_mib: float = 0,
+) -> int:
+    """The batch that Ollama >= 0.30 takes where num_batch is unset (server/sched.go, automaticGenerationBatch).
+
+    `total_ctx` is num_ctx x num_parallel. 0 for a memory means unknown, which Ollama takes as enough.
+    """
+    if embedding:
+        return min(2048, total_ctx)
+    if not flash_attention:
+        return 256 if total_ctx > 4096 and 0 < gpu_mib <= 8192 else 512
+    wanted = 2048 if total_ctx > 32768 else 1024 if total_ctx > 4096 else 512
+    for (batch, surcharge_mib), headroom in zip(_BATCH_SURCHARGE_MIB, (0.60, 0.75)):
+        if batch > wanted:
+            continue
+        if not predicted_mib or not available_mib:
+            return batch
+        if predicted_mib <= headroom * available_mib and predicted_mib + surcharge_mib <= 0.80 * available_mib:
+            return batch
+    return 512
+
+
+def _pad(tokens: int) -> int:
+    return ceil(tokens / _CELLS) * _CELLS
+
+
+@dataclass(frozen=True)
+class _Load:
+    """A scenario with everything decided that Ollama would decide."""
+
+    batch: Batch
+    num_ctx: int
+    cache_type: str
+    warnings: tuple[str, ...]
+
+
+def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
+    warnings = list(model.notes)
+    slots = effective_parallel(model, scenario.num_parallel)
+    if slots != scenario.num_parallel:
+        warnings.append(f"num_parallel {scenario.num_parallel} has no effect: Ollama gives this model 1 slot")
+    ctx = scenario.num_ctx
+    if model.context_length and ctx > model.context_length:
+        warnings.append(f"num_ctx {ctx} is cut to the model's context_length {model.context_length}")
+        ctx = model.context_length
+    cache_type, flash = scenario.kv_cache_type, scenario.flash_attention
+    quantised = cache_type not in _PLAIN_CACHES
+    if not engine.llama_server:
+        if quantised and flash is not True:
+            warnings.append(f"kv_cache_type {cache_type} needs flash_attention on before Ollama 0.30: counted as f16")
+            cache_type = "f16"
+        elif cache_type in ("f32", "bf16", "q4_1", "iq4_nl", "q5_0", "q5_1"):
+            warnings.append(f"kv_cache_type {cache_type} is unknown before Ollama 0.30: counted as f16")
+            cache_type = "f16"
+    elif quantised and flash is False:
+        raise ScenarioInvalid(
+            f"kv_cache_type {cache_type} with flash_attention off: llama-server refuses to load this; "
+            "use f16 or switch flash attention on"
+        )
+    of_cache = TYPES[cache_type.upper()][0]  # elements of a block
+    uneven = next((head for each in model.blocks for head in (each.k_head, each.v_head) if head % of_cache), 0)
+    if engine.llama_server and quantised and uneven:
+        raise ScenarioInvalid(
+            f"kv_cache_type {cache_type} with heads of {uneven} elements, no multiple of its {of_cache}: "
+            "llama-server refuses to load this; use f16"
+        )
+    if model.traits.no_flash and flash is not False:
+        warnings.append(f"flash attention is not possible with architecture {model.architecture!r}: counted as off")
+        flash = False
+    flash = engine.llama_server if flash is None else flash
+    embedding = model.embedder
+    tokens = scenario.num_batch
+    if tokens is None:
+        tokens = auto_num_batch(ctx * slots, flash_attention=flash, embedding=embedding) if engine.llama_server else 512
+        if tokens > 512 and not embedding:
+            warnings.append(
+                f"num_batch is not set: {tokens} assumed for {ctx * slots} tokens of context, "
+                "less if Ollama finds too little memory free; set it to be sure"
+            )
+    if model.projector_bytes:
+        warnings.append(
+            "the model has a projector: its weights are counted with all layers on the GPU, "
+            f"its own compute (up to {_PROJECTOR_HEADROOM_MIB} MiB by Ollama's reckoning) is in the band only"
+        )
+    if engine.llama_server and not engine.slot_logits:
+        warnings.append(
+            "Ollama 0.30: from some build on logits are kept for the slots only; counted for the whole batch"
+        )
+    cells = _pad(ctx)
+    tokens = min(tokens, ctx * slots)
+    batch = Batch(
+        tokens=tokens,
+        slots=slots,
+        cells=cells,
+        cells_sliding=_pad(min(cells, model.window + tokens)) if model.window else cells,
+        outputs=slots if engine.slot_logits else tokens,
+        flash_attention=flash,
+        cache_type=cache_type,
+    )
+    return _Load(batch, ctx, cache_type, tuple(warnings))
+
+
+def _cache_bytes(model: Model, block: Block, batch: Batch, cache_type: str) -> float:
+    """Keys, values and recurrent state of one block for all slots."""
+    kept = 0
+    if block.k_width and block.cached:
+        # without flash attention V is kept transposed, every block's as wide as the widest
+        values = block.v_width if batch.flash_attention else max(each.v_width for each in model.blocks)
+        kept = sum(row_bytes(cache_type, width) for width in (block.k_width, values) if width)
+    return kept * batch.cells_of(block) * batch.slots + 4 * block.state_elements * batch.slots
+
+
+def _split(model: Model, num_gpu: int, engine: Engine) -> tuple[int, int, bool]:
+    """(layers on the GPU, first block on it, output layer on it)."""
+    count = len(model.blocks)
+    layers = model.offloadable if num_gpu < 0 else min(num_gpu, model.offloadable)
+    if engine.output_first:
+        return layers, count - max(layers - 1, 0), layers > 0
+    return layers, count - min(layers, count), layers > count
+
+
+def plan(
+    model: Model,
+    scenario: Scenario,
+    *,
+    ollama_version: str,
+    calibration: Calibration | None = None,
+) -> Plan:
+    """The memory of one load. Raises ScenarioInvalid for settings that Ollama refuses."""
+    engine = Engine.of(ollama_version)
+    load = _decide(model, scenario, engine)
+    warnings = list(load.warnings)
+    if scenario.num_gpu > model.offloadable:
+        warnings.append(
+            f"num_gpu {scenario.num_gpu} caps nothing: the model has {model.offloadable} layers, all are on the GPU"
+        )
+    if scenario.num_gpu >= model.offloadable and engine.llama_server:
+        warnings.append(
+            "an explicit num_gpu switches Ollama's fitting off: what does not fit fails, it is not moved to the CPU"
+        )
+    return _priced(model, scenario.num_gpu, engine, load, warnings, calibration or Calibration())
+
+
+def _priced(
+    model: Model, num_gpu: int, engine: Engine, load: _Load, warnings: Iterable[str], calibration: Calibration
+) -> Plan:
+    batch = load.batch
+    layers, first, has_output = _split(model, num_gpu, engine)
+    everything = layers == model.offloadable
+    on_gpu, on_host = model.blocks[first:], model.blocks[:first]
+    weights: float = sum(block.device_bytes for block in on_gpu)
+    weights += float(model.output_bytes) if has_output else 0
+    weights += model.projector_bytes if everything else 0
+    kv = sum(_cache_bytes(model, block, batch, load.cache_type) for block in on_gpu)
+    compute = float(compute_bytes(model, batch, first)) if layers else 0.0
+    borrowed = copies = 0.0
+    if on_host and batch.tokens >= _OFFLOAD_TOKENS:
+        borrowed = float(offload_bytes(model, batch, first))
+        # never less than the largest copy: how well the others fill the gaps differs from build to build
+        copies = max(borrowed - compute, *(block.largest_matrix_bytes for block in on_host)) if layers else 0.0
+    host: float = model.input_bytes + sum(block.host_bytes for block in on_host) + host_bytes(model, batch)
+    host += sum(_cache_bytes(model, block, batch, load.cache_type) for block in on_host)
+    host += 0 if has_output else model.host_output_bytes
+
+    bands: dict[str, list[float]] = {}
+    compute_mib, copies_mib = compute / MIB, copies / MIB
+    if layers:
+        if calibration.compute_mib is not None:
+            compute_mib, copies_mib = calibration.compute_mib, 0.0
+        else:
+            bands["compute_mib"] = _compute_band(model, engine, batch, first, compute_mib)
+            if on_host:
+                bands["op_offload_mib"] = [0.0, copies_mib * 1.25]
+    runtime: float = 0
+    if layers:
+        runtime = RUNTIME_MIB if calibration.runtime_mib is None else calibration.runtime_mib
+        if calibration.runtime_mib is None:
+            bands["runtime_mib"] = [float(value) for value in RUNTIME_BAND_MIB]
+    elif borrowed:
+        # llama.cpp still lends itself the GPU for long prompts where CUDA is loaded
+        bands["op_offload_mib"] = [0.0, borrowed / MIB]
+        bands["runtime_mib"] = [0.0, float(RUNTIME_BAND_MIB[1])]
+    if kv and not model.traits.measured and model.window:
+        # no window is known to be used by this architecture: every layer may have one
+        least = sum(_cache_bytes(model, replace(block, sliding=True), batch, load.cache_type) for block in on_gpu)
+        bands["kv_mib"] = [least / MIB, kv / MIB]
+    terms = {
+        "weights_mib": weights / MIB,
+        "kv_mib": kv / MIB,
+        "compute_mib": compute_mib,
+        "op_offload_mib": copies_mib,
+        "runtime_mib": runtime,
+    }
+    total = sum(terms.values())
+    low = sum(bands[name][0] if name in bands else value for name, value in terms.items())
+    high = sum(bands[name][1] if name in bands else value for name, value in terms.items())
+    if model.projector_bytes and everything:
+        high += _PROJECTOR_HEADROOM_MIB
+    if high > low:
+        bands["total_mib"] = [low, high]
+    return Plan(
+        **terms,
+        total_mib=total,
+        host_mib=host / MIB,
+        offloaded_layers=layers,
+        offloadable_layers=model.offloadable,
+        num_ctx=load.num_ctx,
+        num_parallel=batch.slots,
+        num_batch=batch.tokens,
+        band_mib=bands,
+        warnings=list(warnings),
+        admission_mib=_admission(model, load) / MIB,
+    )
+
+
+def _compute_band(model: Model, engine: Engine, batch: Batch, first: int, compute_mib: float) -> list[float]:
+    if not model.traits.measured:
+        return [compute_mib * 0.5, max(compute_mib * 2, compute_mib + 128)]
+    if engine.slot_logits and model.traits.recurrent:
+        return [max(min(compute_mib - 64, compute_mib * 0.75), 0), max(compute_mib + 64, compute_mib * 1.25)]
+    if engine.slot_logits:
+        return [max(min(compute_mib - 48, compute_mib * 0.8), 0), max(compute_mib + 48, compute_mib * 1.2)]
+    if engine.llama_server:
+        fewest = compute_bytes(model, replace(batch, outputs=batch.slots), first) / MIB
+        return [min(fewest, compute_mib * 0.9), compute_mib * 1.1]
+    return [compute_mib * 0.6, compute_mib * 1.4 + 40]
+
+
+def _admission(model: Model, load: _Load) -> float:
+    """Bytes that Ollama >= 0.30 predicts before a load: file, f16 cache, and more for a large batch.
+
+    llm/llama_server.go, PredictServerVRAM; server/sched.go, generationBatchSurcharge.
+    """
+    file = model.input_bytes + model.host_output_bytes + model.projector_bytes
+    file += sum(block.host_bytes for block in model.blocks)
+    if not model.embedder:
+        file += MIB * next((more for batch, more in _BATCH_SURCHARGE_MIB if load.batch.tokens >= batch), 0)
+    attending = [block for block in model.blocks if block.k_width and block.cached]
+    if not attending:
+        return file
+    # the fewest of all blocks, at least 1, so that a block without attention makes it 1
+    heads_kv = min(max(block.k_width // max(block.k_head, 1), 1) if block.k_width else 1 for block in model.blocks)
+    head = model.embedding // max(max(block.heads for block in attending), 1)
+    return file + 2 * len(model.blocks) * heads_kv * head * load.num_ctx * load.batch.slots * 2
+
+
+def max_num_gpu(
+    model: Model,
+    scenario: Scenario,
+    budget_mib: float,
+    *,
+    ollama_version: str,
+    calibration: Calibration | None = None,
+) -> int:
+    """The largest num_gpu whose total is within `budget_mib`, 0 if none is.
+
+    Every count is tried: the total is not monotone, the copies for host layers vanish with the last of them.
+    """
+    engine = Engine.of(ollama_version)
+    load = _decide(model, scenario, engine)
+    if calibration and calibration.compute_mib is not None:
+        calibration = replace(calibration, compute_mib=None)  # it holds for its own num_gpu only
+    for layers in range(model.offloadable, 0, -1):
+        if _priced(model, layers, engine, load, (), calibration or Calibration()).total_mib <= budget_mib:
+            return layers
+    return 0
+
+
+def mib_read_per_token(model: Model, scenario: Scenario, *, ollama_version: str) -> tuple[float, float]:
+    """MiB that one token of an answer reads from the GPU and from the host.
+
+    The weights of every block and of the output layer, of experts only those used, and one slot's whole cache.
+    """
+    engine = Engine.of(ollama_version)
+    load = _decide(model, scenario, engine)
+    one_slot = replace(load.batch, slots=1)
+    _unused, first, has_output = _split(model, scenario.num_gpu, engine)
+
+    def read(blocks: Sequence[Block]) -> float:
+        return sum(
+            _used_bytes(model, block) + _cache_bytes(model, block, one_slot, load.cache_type) for block in blocks
+        )
+
+    on_gpu, on_host = read(model.blocks[first:]), read(model.blocks[:first])
+    on_gpu, on_host = (on_gpu + model.output_bytes, on_host) if has_output else (on_gpu, on_host + model.output_bytes)
+    return on_gpu / MIB, on_host / MIB
+
+
+def _used_bytes(model: Model, block: Block) -> float:
+    """Weights of a block that one token reads; the last dimension of an expert tensor counts the experts."""
+    return sum(
+        tensor.bytes * (min(1.0, model.experts_used / tensor.shape[-1]) if "_exps" in name else 1.0)
+        for name, tensor in block.tensors.items()
+    )
+
+
+def combined(plans: Sequence[Plan]) -> Plan:
+    """Several models loaded together, as one plan: everything added up. `plans` is not empty."""
+    sums = {
+        each.name: sum(getattr(one, each.name) for one in plans)
+        for each in fields(Plan)
+        if each.name not in ("band_mib", "warnings")
+    }
+    bands = {
+        name: [sum(one.band_mib.get(name, [getattr(one, name)] * 2)[end] for one in plans) for end in (0, 1)]
+        for name in {name for one in plans for name in one.band_mib}
+    }
+    warnings = list(dict.fromkeys(warning for one in plans for warning in one.warnings))
+    return Plan(**sums, band_mib=bands, warnings=warnings)
+
+
+def largest_set(
+    plans: Mapping[str, Plan],
+    max_loaded_models: int,
+    *,
+    ollama_version: str,
+    gpu_total_mib: float | None = None,
+    other_used_mib: float = 0,
+) -> tuple[str, ...]:
+    """The names of the models that together take the most GPU memory Ollama would let them have at one time.
+
+    At most `max_loaded_models` stay loaded (0: three a GPU). Where the GPU's size is given, a further model joins only
+    if Ollama expects it to fit: since 0.30 its own prediction must be within 80 % of what is free
+    (server/sched.go), unless its num_gpu asks for a part of its layers; before, what it takes must be free.
+    """
+    engine = Engine.of(ollama_version)
+    limit = min(max_loaded_models or 3, len(plans))
+    if gpu_total_mib is None:
+        by_size = sorted(plans, key=lambda name: plans[name].total_mib, reverse=True)
+        return tuple(name for name in plans if name in by_size[:limit])
+    available_mib = gpu_total_mib - other_used_mib
+
+    def joined(names: frozenset[str]) -> set[frozenset[str]]:
+        """Sets that are `names` and one more that Ollama lets in."""
+        taken = sum(plans[name].total_mib for name in names)
+        return {
+            names | {name}
+            for name in plans
+            if name not in names and _admitted(plans[name], available_mib - taken, engine)
+        }
+
+    reached = {frozenset([name]) for name in plans}
+    possible = set(reached)
+    for _unused in range(limit - 1):
+        reached = {larger for names in reached for larger in joined(names)}
+        possible |= reached
+    largest = max(possible, key=lambda names: sum(plans[name].total_mib for name in names), default=frozenset())
+    return tuple(name for name in plans if name in largest)
+
+
+def _admitted(last: Plan, free: float, engine: Engine) -> bool:
+    if not engine.llama_server:
+        return last.total_mib <= free
+    partial = 0 < last.offloaded_layers < last.offloadable_layers
+    return partial or last.admission_mib <= 0.80 * free

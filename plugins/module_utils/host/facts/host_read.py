@@ -1,0 +1,439 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading a managed host: units, processes, files, Ollama's API and journal. Nothing here changes anything.
+
+Each function answers with plain data and puts what it could not read into an `error` text instead of raising: a host
+that lacks something is a finding, not a failure of the reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import grp
+import hashlib
+import os
+import pwd
+import re
+import stat
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, model_use, servers, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents, unit_files, unit_oddities
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
+    atomic_files,
+    commands,
+    http_client,
+    proc_stat,
+)
+
+UNIT_PROPERTIES = (
+    "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,ActiveEnterTimestamp,FragmentPath,"
+    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart"
+)
+ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
+PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
+FROM_FILE = re.compile(r"^FROM (/\S+/sha256-[0-9a-f]{64})$", re.MULTILINE)
+
+Mask = Callable[[str], str]
+
+
+def run(arguments: list[str], timeout_s: float = 30) -> tuple[int, str]:
+    """Exit status and standard output of a command, as `commands.run` has them."""
+    done = commands.run(arguments, timeout_s)
+    return done.status, done.stdout.decode(errors="replace")
+
+
+def read_host() -> dict[str, Any]:
+    """Boot id, the host's own time (Unix), architecture and systemd's version."""
+    status, text = run(["systemctl", "--version"])
+    version = re.match(r"systemd (\d+)", text)
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        boot_id = file.read().strip()
+    return {
+        "boot_id": boot_id,
+        "time": time.time(),
+        "machine": os.uname().machine,
+        "systemd": int(version.group(1)) if status == 0 and version else None,
+    }
+
+
+def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
+    """A unit as systemd has merged it, and what each of its files says: `sources`, in the order in which they apply.
+
+    `id`: what the journal knows it by, which is another name where `name` is an alias.
+    Of all environments only what may be shown is read: settings of GPU memory, and `keys`.
+    """
+    names = settings.SHOWN | set(keys)
+    status, text = run(["systemctl", "show", name, "--property", UNIT_PROPERTIES])
+    if status != 0:
+        return {"name": name, "id": name, "error": "systemctl show failed; is systemd the init system here?"}
+    properties = unit_text.parse_show(text)
+    environment = properties.get("Environment") or {}
+    drop_ins = unit_files.drop_in_paths(name, properties)
+    files = [properties.get("FragmentPath") or "", *drop_ins]
+    environment_files = unit_files.environment_files(properties)
+    return {
+        "name": name,
+        "id": properties.get("Id") or name,
+        "error": None,
+        "load_state": properties.get("LoadState"),
+        "active_state": properties.get("ActiveState"),
+        "sub_state": properties.get("SubState"),
+        "result": properties.get("Result"),
+        "main_pid": int(properties.get("MainPID") or 0),
+        "restarts": int(properties.get("NRestarts") or 0),
+        "active_enter_timestamp": properties.get("ActiveEnterTimestamp") or None,
+        "fragment_path": properties.get("FragmentPath") or None,
+        "drop_in_paths": drop_ins,
+        "environment_files": [
+            {"path": path, "environment": unit_files.values_in(path, names)} for path in environment_files
+        ],
+        "environment": _only(names, environment if isinstance(environment, dict) else {}),
+        "sources": [
+            *(_unit_file(path, names) for path in files if path),
+            *(_source("EnvironmentFile", path, unit_files.values_in(path, names)) for path in environment_files),
+        ],
+        # A wrapper such as `env NAME=value ollama serve` has the last word.
+        "exec_environment": _only(names, dict(ASSIGNMENT.findall(properties.get("ExecStart") or ""))),
+        "start_scripts": [
+            {**script, "environment": _only(names, script["environment"])}
+            for script in unit_files.start_scripts(properties.get("ExecStart") or "")
+        ],
+        "missing_files": unit_files.missing_files(properties),
+        "dependents": dependents.read(properties.get("Id") or name),
+        "transient": properties.get("Transient") == "yes",
+        "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
+        "user": properties.get("User") or None,
+        "control_group": properties.get("ControlGroup") or None,
+    }
+
+
+def _unit_file(path: str, names: Iterable[str]) -> dict[str, Any]:
+    """A unit file or drop-in as a source of its unit's environment."""
+    source = unit_files.source("drop-in" if path.endswith(".conf") else "unit", path)
+    unsets = [word for word in source["unsets"] if word.partition("=")[0] in names]
+    return {**source, "environment": _only(names, source["environment"]), "unsets": unsets}
+
+
+def _source(kind: str, path: str, environment: dict[str, str]) -> dict[str, Any]:
+    return {"kind": kind, "path": path, "environment": environment, "resets": False, "unsets": []}
+
+
+def _only(names: Iterable[str], environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name in names}
+
+
+def read_process(pid: int, keys: Iterable[str] = ()) -> dict[str, Any] | None:
+    """What a process was started with; None where there is none. Environment: what may be shown, and `keys`."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            pairs = (item.partition(b"=") for item in file.read().split(b"\0") if item)
+            environment = {
+                name.decode(errors="replace"): value.decode(errors="replace") for name, _unused, value in pairs
+            }
+        shown = _only(settings.SHOWN | set(keys), environment)
+        return {"pid": pid, "started_s": proc_stat.start_s(pid), "environment": shown}
+    except OSError:
+        return None
+
+
+def command_line(pid: int) -> list[str]:
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return [word.decode(errors="replace") for word in file.read().split(b"\0")[:-1]]
+    except OSError:
+        return []
+
+
+def all_pids() -> list[int]:
+    return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def read_runners(family: Collection[int] | None = None) -> list[dict[str, Any]]:
+    """The runner processes of an Ollama with what may be shown of their command lines; `family`: which may be its."""
+    runners = []
+    for pid in all_pids() if family is None else family:
+        command = command_line(pid)
+        process = read_process(pid) if servers.is_runner(command) else None
+        if process is not None:
+            shown = masking.shown_command(command)
+            runners.append({**process, "command": shown, "settings": log_lines.runner_settings(command)})
+    return runners
+
+
+def read_env_file(
+    path: str, keys: list[str], readers: list[str] | None, wanted: Mapping[str, str], add_keys: bool = True
+) -> dict[str, Any]:
+    """An env file as `read_file`, and `refusals`: what would keep `wanted` from being set in it, as far as can be seen.
+
+    Without `add_keys` only those of the keys are wanted that the file has.
+    """
+    facts: dict[str, Any] = {**read_file(path, sorted({*keys, *settings.SHOWN}), readers), "refusals": []}
+    try:
+        atomic_files.target_of(path)
+    except atomic_files.CannotWrite as problem:
+        return {**facts, "error": str(problem)}
+    has = facts.get("values") or {}
+    wanted = {name: value for name, value in wanted.items() if add_keys or has.get(name) is not None}
+    if wanted and not facts["error"] and (facts["exists"] or add_keys):
+        try:
+            text = dotenv.decode(atomic_files.read(path) or b"")
+            edit = dotenv.set_keys(text, wanted, readers=readers)
+            facts["refusals"] = [f"{path}: {problem}" for problem in edit.problems]
+            if edit.text != text:
+                atomic_files.check(path)
+        except atomic_files.CannotWrite as problem:
+            facts["refusals"].append(str(problem))
+    return facts
+
+
+def read_file(path: str, keys: list[str] | None = None, readers: list[str] | None = None) -> dict[str, Any]:
+    """A file's identity, and of a `.env` file the values of `keys` alone."""
+    facts: dict[str, Any] = {"path": path, "exists": False, "sha256": None, "error": None}
+    try:
+        status = os.stat(path)
+        facts.update(
+            exists=True,
+            regular=stat.S_ISREG(status.st_mode),
+            mode=f"{stat.S_IMODE(status.st_mode):04o}",
+            owner=_name(pwd.getpwuid, status.st_uid),
+            group=_name(grp.getgrgid, status.st_gid),
+            modified_s=_seconds_since_boot(status.st_mtime),
+        )
+        if keys is not None and status.st_size > dotenv.MOST_BYTES:
+            facts["error"] = dotenv.TOO_LARGE
+        elif facts["regular"]:
+            with open(path, "rb") as file:
+                content = file.read()
+            facts["sha256"] = hashlib.sha256(content).hexdigest()
+            if keys is not None:
+                facts["values"] = dotenv.get_keys(content, keys, readers=readers)
+    except FileNotFoundError:
+        facts["parent_exists"] = os.path.isdir(os.path.dirname(path))
+    except (OSError, ValueError) as problem:
+        facts["error"] = str(problem)
+    return facts
+
+
+def _seconds_since_boot(epoch: float) -> float | None:
+    """A wall-clock time on the clock of `proc_stat.start_s`, so that the two can be compared; None for the future."""
+    now = time.time()
+    return None if epoch > now else epoch - (now - time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def _name(lookup: Any, number: int) -> str:
+    try:
+        return lookup(number)[0]
+    except KeyError:
+        return str(number)
+
+
+def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
+    """Our drop-in's identity, who has written it and what it alone sets; and the others.
+
+    Of each those of its variables that may be shown; of what ours alone sets the names.
+    """
+    own_path = f"{unit_files.UNITS}/{unit['name']}.d/{own_name}"
+    own: dict[str, Any] = {**read_file(own_path), "environment": _unit_file(own_path, settings.SHOWN)["environment"]}
+    others = [
+        {"path": path, "environment": _unit_file(path, settings.SHOWN)["environment"]}
+        for path in unit.get("drop_in_paths") or []
+        if path != own_path
+    ]
+    files = [path for path in (unit.get("fragment_path"), *(unit.get("drop_in_paths") or [])) if path]
+    named = [file["path"] for file in unit.get("environment_files") or []]
+    if own["exists"]:
+        elsewhere = {name for path in files if path != own_path for name in unit_files.source("", path)["environment"]}
+        own.update(unit_files.written(own_path, elsewhere))
+    return {
+        "own": own,
+        "others": others,
+        "oddities": unit_oddities.read(unit["name"], files, named),
+        # Who is not root is told so by whatever fails first.
+        "refusals": unit_files.refusals(own_path) if os.geteuid() == 0 else [],
+    }
+
+
+def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.without_secrets) -> dict[str, Any]:
+    """Version, models with digests, loaded models and, for `models` (None: the loaded ones), `/api/show`.
+
+    `error` where it does not answer.
+    """
+    facts: dict[str, Any] = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
+    try:
+        facts["version"] = http_client.get_json(f"{url}/api/version", timeout=5).get("version")
+        facts["models"] = [
+            {
+                **{part: model.get(part) for part in ("name", "digest", "size")},
+                "remote": bool(model.get("remote_host") or model.get("remote_model")),
+            }
+            for model in http_client.get_json(f"{url}/api/tags", timeout=10).get("models") or []
+        ]
+        facts["loaded"] = [
+            {name: model.get(name) for name in ("name", "size", "size_vram", "context_length", "digest")}
+            for model in http_client.get_json(f"{url}/api/ps", timeout=5).get("models") or []
+        ]
+        version = settings.parse_version(facts["version"])
+        for name in [str(model["name"]) for model in facts["loaded"]] if models is None else models:
+            listed = model_use.listed(name, facts["models"])
+            if listed and not model_use.is_elsewhere(name, facts["models"], version):
+                asked = str(listed["name"])
+                answer = _show(url, asked)
+                facts["show"][name] = {
+                    **{part: answer.get(part) for part in ("details", "model_info", "tensors", "capabilities")},
+                    # Of free text only what is of use here: options of memory, and which file it is.
+                    "parameters": {key: int(value) for key, value in PARAMETER.findall(answer.get("parameters") or "")},
+                    "blob": _blob(answer),
+                }
+    except http_client.HttpError as problem:
+        facts["error"] = mask(str(problem))
+    return facts
+
+
+def _show(url: str, model: str) -> Any:
+    return http_client.post_json(f"{url}/api/show", {"model": model, "name": model}, timeout=20)
+
+
+def _blob(show: Mapping[str, Any]) -> str | None:
+    """The file of a model, as /api/show tells it."""
+    return next(iter(FROM_FILE.findall(show.get("modelfile") or "")), None)
+
+
+def read_names(url: str, api: Mapping[str, Any], blobs: Collection[str]) -> dict[str, str]:
+    """Of these files the models that Ollama lists, without those that were read already; none where it is silent."""
+    names: dict[str, str] = {}
+    wanted = set(blobs) - {show["blob"] for show in api["show"].values()}
+    with contextlib.suppress(http_client.HttpError):
+        for model in api["models"]:
+            if wanted <= set(names):
+                break
+            if not model["remote"]:
+                blob = _blob(_show(url, str(model["name"])))
+                names.update({blob: str(model["name"])} if blob in wanted else {})
+    return names
+
+
+def find_processes(match: str, directory: str) -> list[int]:
+    """Processes whose command line matches and whose working directory is the backend's."""
+    pattern = re.compile(match)
+    found = []
+    for pid in all_pids():
+        try:
+            if os.path.realpath(f"/proc/{pid}/cwd") == os.path.realpath(directory) and pattern.search(
+                " ".join(command_line(pid))
+            ):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def control_groups(text: str) -> dict[str, str]:
+    """/proc/PID/cgroup as {controllers: path}; `9:name=systemd:/system.slice` has the controllers `name=systemd`."""
+    lines = (line.partition(":")[2].partition(":") for line in text.splitlines())
+    return {controllers: path for controllers, _unused, path in lines}
+
+
+def groups_of(pid: int | str, proc: str = "/proc") -> dict[str, str]:
+    """A process' control groups, as `control_groups` has them; none of one that is gone."""
+    with contextlib.suppress(OSError), open(f"{proc}/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+        return control_groups(file.read())
+    return {}
+
+
+def roots(of_init: str) -> dict[str, str]:
+    """Where the control groups of this host begin, by controllers: it may itself be a container.
+
+    `of_init`: /proc/1/cgroup.
+    """
+    return {names: path.removesuffix("/init.scope").rstrip("/") for names, path in control_groups(of_init).items()}
+
+
+def in_control_group(cgroup: str, of_init: str, control_group: str) -> bool:
+    """Whether a process (`cgroup`: its /proc/PID/cgroup) is in a unit's control group or in one below it.
+
+    On a host that is a container, systemd gives the unit's group from the container's root on, or from the machine's.
+    """
+    begin = roots(of_init)
+    return any(
+        f"{path}/".startswith((f"{begin.get(names, '')}{control_group}/", f"{control_group}/"))
+        for names, path in control_groups(cgroup).items()
+    )
+
+
+def unit_pids(unit: dict[str, Any]) -> list[int]:
+    """The processes of an active unit: the main one, which may be a mere shell, and whatever it has started."""
+    pids = {unit["main_pid"]} - {0}
+    if unit.get("control_group"):
+        with open("/proc/1/cgroup", encoding="utf-8") as file:
+            of_init = file.read()
+        for pid in all_pids():
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
+                if in_control_group(file.read(), of_init, unit["control_group"]):
+                    pids.add(pid)
+    return sorted(pids)
+
+
+def parent(pid: int) -> int | None:
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        return int(proc_stat.fields(pid)[4 - 3])
+    return None
+
+
+def with_descendants(pids: list[int]) -> list[int]:
+    """Processes and all that they have started."""
+    parents = {pid: parent(pid) for pid in all_pids()}
+    family = set(pids)
+    while more := {pid for pid, its_parent in parents.items() if its_parent in family} - family:
+        family |= more
+    return sorted(family)
+
+
+def read_backend(
+    backend: dict[str, Any], keys: list[str], env: Mapping[str, str], profile_file: dict[str, Any] | None
+) -> dict[str, Any]:
+    """The backend's unit, all its processes, when the first of them started, its health and its files.
+
+    `env`: what is to be set in the env files; `profile_file`: {path, read_by, env} of the profile's own file.
+    `started_s` is in seconds since boot. It is the first process that counts: where it is a shell, that shell has read
+    the env files for the others.
+    """
+    facts: dict[str, Any] = {"kind": backend["kind"], "unit": None, "pids": [], "started_s": None, "health": None}
+    if backend["kind"] == "unit":
+        facts["unit"] = read_unit(backend["unit"], keys)
+        if facts["unit"].get("active_state") == "active":
+            facts["pids"] = unit_pids(facts["unit"])
+    elif backend["kind"] == "command":
+        facts["pids"] = with_descendants(find_processes(backend["process_match"], backend["directory"]))
+    started = []
+    for pid in facts["pids"]:
+        with contextlib.suppress(OSError):  # it ended while we looked
+            started.append(proc_stat.start_s(pid))
+    facts["started_s"] = min(started, default=None)
+    processes = filter(None, (read_process(pid, keys) for pid in facts["pids"]))
+    facts["processes"] = [{name: process[name] for name in ("pid", "environment")} for process in processes]
+    health = backend.get("health") or {}
+    if backend["kind"] != "none" and health.get("url"):
+        try:
+            answered = http_client.request(health["url"], timeout=5).status
+            facts["health"] = {"ok": answered == int(health.get("status") or 200), "status": answered, "error": None}
+        except http_client.HttpError as problem:
+            facts["health"] = {"ok": False, "status": None, "error": str(problem)}
+    facts["env_files"] = [
+        {
+            **read_env_file(file["path"], keys, file.get("read_by"), env, file.get("add_keys", True)),
+            "read_by": file.get("read_by"),
+            "add_keys": file.get("add_keys", True),
+        }
+        for file in backend.get("env_files") or []
+    ]
+    facts["profile_file"] = profile_file and read_env_file(
+        profile_file["path"], sorted(profile_file["env"]), profile_file["read_by"], profile_file["env"]
+    )
+    facts["directory_exists"] = os.path.isdir(backend["directory"]) if backend.get("directory") else None
+    return facts

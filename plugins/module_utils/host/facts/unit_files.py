@@ -1,0 +1,215 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A unit's environment on this host: what systemd has in memory of it, and what its files say. Changes nothing."""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands
+
+PROPERTIES = "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles"
+UNITS = "/etc/systemd/system"
+IMMUTABLE = (
+    "{units} is read-only, as on an immutable system or NixOS, and this collection's drop-in and restore timer belong "
+    "there; mount it read-write, or set the variables that plan.yml shows where the system's image is made (NixOS: "
+    "services.ollama.environmentVariables). In /run/systemd/system they would be lost at the next boot"
+)
+MOST_FILES = 200  # that one pattern of EnvironmentFile= is followed to
+MOST_LINKS = 40
+MOST_SCRIPTS = 10
+MOST_SCRIPT_BYTES = 64 * 1024
+
+
+def drop_in_paths(name: str, properties: Any, directory: str = UNITS) -> list[str]:
+    """The drop-ins that systemd has in memory of a unit, each where its owner has put it.
+
+    systemd names the directory that a link leads to (`/etc/systemd/system/ollama.service.d` of one's dotfiles).
+    """
+    own = os.path.join(directory, f"{name}.d")
+    leads_to = os.path.realpath(own)
+    found = map(os.path.split, (properties.get("DropInPaths") or "").split())
+    return [os.path.join(own if os.path.realpath(place) == leads_to else place, file) for place, file in found]
+
+
+def environment_files(properties: Any) -> list[str]:
+    """The files that a unit's `EnvironmentFiles` name, patterns resolved, in the order in which systemd reads them.
+
+    `properties`: as `unit_text.parse_show` gives them. A file that is not there yet is named all the same.
+    """
+    found: list[str] = []
+    for path in (named["path"] for named in properties.get("EnvironmentFiles") or []):
+        matching = sorted(glob.glob(path))[:MOST_FILES] if glob.has_magic(path) else [path]
+        found += matching or [path]
+    return found
+
+
+def missing_files(properties: Any) -> list[str]:
+    """The files without which systemd does not start the unit, and that are not there."""
+    named = (one["path"] for one in properties.get("EnvironmentFiles") or [] if not one["optional"])
+    return [path for path in named if not (glob.glob(path) if glob.has_magic(path) else os.path.isfile(path))]
+
+
+def refusals(drop_in: str) -> list[str]:
+    """Why what an apply needs could not be written here: a drop-in, and the units of the restore timer."""
+    units = os.path.dirname(os.path.dirname(drop_in))
+    places = [drop_in] if os.path.lexists(os.path.dirname(drop_in)) else []
+    found = []
+    for path in [*places, os.path.join(units, "gpu-memory-restore.timer")]:
+        try:
+            check_links(os.path.dirname(path))
+            atomic_files.check(path)
+        except atomic_files.CannotWrite as problem:
+            if os.path.isdir(units) and os.statvfs(units).f_flag & os.ST_RDONLY:
+                return [IMMUTABLE.format(units=units)]
+            found.append(str(problem))
+    return found
+
+
+def check_links(directory: str) -> None:
+    """CannotWrite where the links to a directory are of somebody who could lead root elsewhere, or lead nowhere."""
+    if os.path.realpath(directory) == directory:
+        return
+    for path in _on_the_way(directory):
+        try:
+            status = os.lstat(path)
+        except OSError as problem:
+            if not os.path.islink(directory):
+                return  # it is yet to be created
+            raise atomic_files.CannotWrite(
+                f"{directory} is a link to a directory that is not there ({path}: {problem.strerror}); create that, or "
+                "take the link away"
+            ) from problem
+        linked = stat.S_ISLNK(status.st_mode)
+        free_for_all = not linked and status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX
+        if status.st_uid not in {0, os.geteuid()} or free_for_all:
+            who = "others than its owner may write to it" if free_for_all else f"it belongs to uid {status.st_uid}"
+            raise atomic_files.CannotWrite(
+                f"{directory} leads through {path}, and {who}, who could lead root elsewhere; make {directory} a "
+                f"directory of root's with copies of its files, or give {path} to root alone (chown root, chmod go-w)"
+            )
+
+
+def _on_the_way(path: str) -> Iterator[str]:
+    """Every directory and link that a path leads through, links followed; the last one is where it ends."""
+    at, ahead, links = "/", path.split("/")[::-1], 0
+    yield at
+    while ahead and links <= MOST_LINKS:
+        name = ahead.pop()
+        if name in ("", "."):
+            continue
+        at = os.path.normpath(os.path.join(at, name))
+        yield at
+        if os.path.islink(at):
+            links += 1
+            ahead += os.readlink(at).split("/")[::-1]
+            at = "/" if os.readlink(at).startswith("/") else os.path.dirname(at)
+
+
+def read(name: str, directory: str = UNITS) -> dict[str, Any]:
+    """A unit as `core.unit_environment` judges it. `directory`: where its own drop-ins are kept."""
+    show = ["systemctl", "show", name, "--property", PROPERTIES]
+    properties = unit_text.parse_show(commands.run(show).stdout.decode(errors="replace"))
+    drop_ins = drop_in_paths(name, properties, directory)
+    own = [path for path in _drop_ins_in(os.path.join(directory, f"{name}.d")) if _is_ours(path)]
+    fragment = properties.get("FragmentPath") or None
+    sources = [source("unit", fragment)] if fragment else []
+    sources += [source("drop-in", path) for path in sorted({*drop_ins, *own}, key=os.path.basename)]
+    names = {variable for one in sources for variable in one["environment"]}
+    sources += [_environment_file(path, names) for path in environment_files(properties)]
+    return {
+        "name": name,
+        "load_state": properties.get("LoadState"),
+        "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
+        "fragment_path": fragment,
+        "drop_in_paths": drop_ins,
+        "environment": properties.get("Environment") or {},
+        "own": own,
+        "gone": [path for path in drop_ins if not os.path.exists(path)],
+        "sources": sources,
+    }
+
+
+def source(kind: str, path: str) -> dict[str, Any]:
+    """A unit file or drop-in as a source of its unit's environment; nothing of one that cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            service = unit_text.parse_service(file.read(dotenv.MOST_BYTES))
+    except OSError:
+        service = {"environment": {}, "resets": False, "unsets": []}
+    return {"kind": kind, "path": path, **service}
+
+
+def start_scripts(exec_start: str) -> list[dict[str, Any]]:
+    """The shell scripts that an ExecStart names, and the files that those read: {path, environment}."""
+    scripts = [(path, _script(path)) for path in start_script.programs(exec_start)[:MOST_SCRIPTS]]
+    parts = [path for _unused, text in scripts for path in start_script.sourced(text)][:MOST_SCRIPTS]
+    scripts += [(path, _script(path)) for path in parts]
+    # A default in one file may be of a value that another one gives.
+    names = start_script.sets("\n".join(text for _unused, text in scripts))
+    found = [
+        {"path": path, "environment": {name: value for name, value in start_script.sets(text).items() if name in names}}
+        for path, text in dict(scripts).items()
+    ]
+    return [script for script in found if script["environment"]]
+
+
+def _script(path: str) -> str:
+    """A text file; nothing of a program or of what is no file."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            content = file.read(MOST_SCRIPT_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
+    except OSError:
+        return ""
+    return "" if b"\0" in content else content.decode(errors="replace")
+
+
+def written(path: str, elsewhere: Collection[str]) -> dict[str, Any]:
+    """`writer`: who has written a drop-in of our name (`unit_text.writer_of`); `alone`: what only it sets, by name."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(dotenv.MOST_BYTES)
+    except OSError:
+        return {"writer": None, "alone": []}
+    return {
+        "writer": unit_text.writer_of(text),
+        "alone": [name for name in unit_text.directives(text) if name not in elsewhere],
+    }
+
+
+def values_in(path: str, names: Iterable[str]) -> dict[str, str]:
+    """Those `names` that an EnvironmentFile sets, as systemd reads it; nothing of one that cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            found = dotenv.get_keys(file.read(dotenv.MOST_BYTES), sorted(names), readers=["systemd"])
+    except OSError:
+        return {}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _environment_file(path: str, names: Iterable[str]) -> dict[str, Any]:
+    environment = values_in(path, names)
+    return {"kind": "EnvironmentFile", "path": path, "environment": environment, "resets": False, "unsets": []}
+
+
+def _drop_ins_in(directory: str) -> list[str]:
+    try:
+        names = sorted(name for name in os.listdir(directory) if name.endswith(".conf"))
+    except OSError:
+        return []
+    return [os.path.join(directory, name) for name in names]
+
+
+def _is_ours(path: str) -> bool:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.readline().rstrip("\n") == unit_text.HEADER
+    except OSError:
+        return False

@@ -1,0 +1,265 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`gpu-memory`, the tool on a managed host: status, restore and rollback without a controller and without a network.
+
+It is a zipapp of the module_utils it needs under their own names, put there by `Generations.keep`. The monitor's unit
+runs a copy of it (`monitor CONFIG`), so that its code does not change under it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import io
+import sys
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO, cast
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.restore_timer import python
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.service_control import (
+    FAILED,
+    RESTARTED,
+    STARTING,
+    STOPPED,
+    ServiceError,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+
+PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
+PACKED = (
+    "core.containers",
+    "core.gpus",
+    "core.ollama.log_lines",
+    "core.ollama.model_name",
+    "core.ollama.model_use",
+    "core.ollama.prompt_reuse",
+    "core.ollama.servers",
+    "core.ollama.settings",
+    "core.planner.architectures",
+    "core.systemd.dependents",
+    "core.systemd.start_script",
+    "core.systemd.unit_environment",
+    "core.systemd.unit_oddities",
+    "core.systemd.unit_states",
+    "core.systemd.unit_text",
+    "core.text.dotenv",
+    "core.text.dotenv_readers",
+    "core.text.masking",
+    "core.text.metrics",
+    "core.text.series",
+    "core.text.urls",
+    "core.text.utc",
+    "host.facts.dependents",
+    "host.facts.host_read",
+    "host.facts.secrets",
+    "host.facts.unit_files",
+    "host.facts.unit_oddities",
+    "host.gpu.nvml_library",
+    "host.gpu.sampling",
+    "host.keep.file_state",
+    "host.keep.generations",
+    "host.keep.host_tool",
+    "host.keep.leases",
+    "host.keep.restore_timer",
+    "host.keep.service_control",
+    "host.keep.state",
+    "host.keep.take_back",
+    "host.monitor.watch",
+    "host.monitor.watch_rules",
+    "host.ollama.server_process",
+    "host.port.atomic_files",
+    "host.port.child_process",
+    "host.port.clock",
+    "host.port.commands",
+    "host.port.http_client",
+    "host.port.proc_stat",
+    "host.port.systemd",
+)
+BACK = {
+    RESTARTED: "restarted",
+    STOPPED: "stopped, as it was found",
+    STARTING: "starting, as it was found",
+    FAILED: "not running as it should",
+}
+MAIN = f"""\
+import sys
+
+if sys.argv[1:2] == ["monitor"]:  # without what the other commands need: it runs as long as the host
+    from {PACKAGE}.host.monitor.watch import main
+
+    sys.exit(main(sys.argv[2]))
+
+if sys.argv[1:] == ["restore", "--if-expired"]:  # the restore timer, all through an apply
+    from {PACKAGE}.host.keep.leases import holds
+
+    if holds():
+        sys.exit(0)
+
+from {PACKAGE}.host.keep.host_tool import main
+
+sys.exit(main())
+"""
+
+
+def archive() -> bytes:
+    """The tool as one executable file. The same sources give the same bytes."""
+    # Ansible sends to the host only what something imports; here, so that no command of the tool has to load it.
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import watch  # noqa: F401
+
+    modules = {f"{PACKAGE}.{name}": _source(f"{PACKAGE}.{name}") for name in PACKED}
+    packages = {name.rpartition(".")[0] for name in modules}
+    parts = [name.split(".") for name in packages]
+    files = {"/".join([*names[:count], "__init__.py"]): "" for names in parts for count in range(1, len(names) + 1)}
+    files.update({f"{name.replace('.', '/')}.py": source for name, source in modules.items()})
+    files["__main__.py"] = MAIN
+    buffer = io.BytesIO()
+    buffer.write(f"#!{python()}\n".encode())
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in sorted(files):
+            packed.writestr(zipfile.ZipInfo(name), files[name], zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def _source(name: str) -> str:
+    """A module's source, also where Ansible runs it out of a zip file."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ImportError(name)
+    return cast(str, cast(Any, spec.loader).get_source(name))
+
+
+def _say(text: object, to: TextIO | None = None) -> None:
+    (to or sys.stdout).write(f"{text}\n")
+
+
+def main(arguments: Sequence[str] | None = None, generations: Generations | None = None) -> int:
+    """Exit status: 0 done, 1 not done (the reason is on standard error)."""
+    wanted = _parser().parse_args(arguments)
+    store = generations or Generations()
+    try:
+        return _run(wanted, store)
+    except (StateError, ServiceError) as problem:
+        _say(problem, sys.stderr)
+    except OSError as problem:
+        _say(f"{problem.filename or 'this host'}: {problem.strerror}", sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpu-memory", description="The GPU memory settings that are kept on this host."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("status", help="who holds this host, what was proven, what was put back last")
+    commands.add_parser("list", help="the generations that are kept here")
+    rollback = commands.add_parser("rollback", help="go back to a generation and restart what it concerns")
+    rollback.add_argument("generation", nargs="?", default="previous", help="previous (default), proven, or a number")
+    rollback.add_argument("--reason", default="by hand on the host", help="what status says of it afterwards")
+    restore = commands.add_parser("restore", help="end the apply that holds this host, and put its files back now")
+    restore.add_argument("--if-expired", action="store_true", help="only if nothing is heard of it any more")
+    commands.add_parser("remove", help="put every file back to before the first apply, and take all of this away")
+    commands.add_parser("release", help="let go of this host as it is, after it was mended by hand")
+    return parser
+
+
+def _run(wanted: argparse.Namespace, store: Generations) -> int:
+    if wanted.command == "status":
+        _say(_status(store.summary()))
+    elif wanted.command == "list":
+        _say(_list(store.summary()))
+    elif wanted.command == "release":
+        store.drop()
+        _say("nobody holds this host any more")
+    elif wanted.command == "remove":
+        return _tell_removed(store.remove())
+    elif wanted.command == "restore" and wanted.if_expired:
+        result = store.restore_if_expired()
+        return _tell(result) if result else 0
+    elif wanted.command == "restore":
+        return _tell(store.abort("by hand on the host"))
+    else:
+        return _tell(store.restore(generation=wanted.generation, reason=wanted.reason))
+    return 0
+
+
+def _tell(result: Mapping[str, Any]) -> int:
+    if result["generation"] is None:
+        _say("no apply holds this host; nothing to put back")
+    elif not result["changed"]:
+        _say(f"generation {result['generation']} is in place already; nothing was restarted")
+    else:
+        _say(f"generation {result['generation']} is back ({result['reason']})")
+        _say("\n".join([*_what(result), f"  downtime {result['downtime_s']} s"]))
+    return _failed(result)
+
+
+def _tell_removed(result: Mapping[str, Any]) -> int:
+    gone = [] if result["error"] else result["removed"]
+    left = [f"  {path}: left to whom has written it since" for path in result["left"]]
+    lines = [*_what(result), *left, *(f"  {path}: gone" for path in gone)]
+    _say("\n".join(lines) or "nothing of this collection is on this host")
+    return _failed(result)
+
+
+def _what(result: Mapping[str, Any]) -> list[str]:
+    return [
+        *(f"  {file['path']}: {_went_back(file)}" for file in result["files"]),
+        *(f"  {service['unit']}: {BACK[service['state']]}" for service in result["services"].values()),
+    ]
+
+
+def _went_back(file: Mapping[str, Any]) -> str:
+    if file["removed"]:
+        return "removed"
+    words = ", ".join(file["what"])
+    return f"put back ({words if ' instead of ' in words else f'{words} differed'})"
+
+
+def _failed(result: Mapping[str, Any]) -> int:
+    if result["error"]:
+        _say(result["error"], sys.stderr)
+    return 1 if result["error"] else 0
+
+
+def _status(facts: Mapping[str, Any]) -> str:
+    lease, proof, last, restoring = (facts[name] for name in ("lease", "proof", "last_restore", "restoring"))
+    lines = ["lease         nobody holds this host"]
+    if lease:
+        lines = [
+            f"lease         {lease['holder']}, run {lease['run_id']}, "
+            f"since {lease['since']}, " + (f"until {lease['until']}" if lease["live"] else "expired"),
+            f"kept          generation {lease['generation']}",
+        ]
+    idle = facts["timer"] == "inactive" and not lease
+    lines.append(f"restore timer {'not armed (only during a run)' if idle else facts['timer']}")
+    if restoring:
+        lines.append(f"going back    to generation {restoring['generation']} since {utc.text(restoring['since'])}")
+    lines.append(f"proven        {_proof(proof)}")
+    lines.append(f"previous      {facts['previous'] or 'none'}")
+    if last:
+        outcome = last["error"] or "done"
+        lines.append(
+            f"last restore  {utc.text(last['at'])}: generation {last['generation']} ({last['reason']}): {outcome}"
+        )
+    return "\n".join(lines)
+
+
+def _proof(proof: Mapping[str, Any] | None) -> str:
+    return f"generation {proof['generation']}, {utc.text(proof['at'])}" if proof else "nothing yet"
+
+
+def _list(facts: Mapping[str, Any]) -> str:
+    marks = {facts["previous"]: "previous", facts["proven"]: "proven"}
+    if facts["lease"]:
+        marks[facts["lease"]["generation"]] = "held"
+    lines = [
+        f"{kept['id']}  {utc.text(kept['at'])}  {kept['kind']:6}  {marks.get(kept['id'], ''):8}  "
+        f"{'before' if kept['kind'] == 'kept' else 'after'}: {kept['holder']}: "
+        f"{', '.join(kept['paths']) or 'no file'}"
+        for kept in facts["generations"]
+    ]
+    return "\n".join(lines) or "no generation is kept on this host"

@@ -1,0 +1,128 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The restore timer: unit files, so that they outlive a reboot, there only while an apply runs.
+
+It comes and goes without a daemon-reload, since one can take the GPU away from a host's containers. A unit that
+systemd does not know yet is read when it is started, and forgotten once it has stopped and nothing refers to it.
+`timers.target` would refer to it as soon as anybody reloads systemd: so the link that pulls it in at the next boot is
+masked, in /run, until then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
+    Paths,
+    StateError,
+    remove_file,
+    sync_directory,
+    write_file,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
+
+TIMER = "gpu-memory-restore.timer"
+SERVICE = "gpu-memory-restore.service"
+MOST_OFTEN_S = 10
+PULLED_IN_BY = "timers.target.wants"
+FORGOTTEN_S, LOOK_S = 2, 0.1
+TIMER_TEXT = """\
+[Unit]
+Description=Look whether an apply of GPU memory settings has ended without a verdict
+
+[Timer]
+OnActiveSec={every}s
+OnUnitInactiveSec={every}s
+AccuracySec=1s
+
+[Install]
+WantedBy=timers.target
+"""
+# Python by name: the file system of the tool may forbid to execute.
+SERVICE_TEXT = """\
+[Unit]
+Description=Put back the settings of GPU memory that an apply has left without a verdict
+
+[Service]
+Type=oneshot
+ExecStart={python} -I -S {tool} restore --if-expired
+"""
+
+
+def python() -> str:
+    """An interpreter that will still be there later: not a virtual environment's, and a name that survives upgrades."""
+    real = os.path.realpath(sys.executable)
+    system = "/usr/bin/python3"
+    return system if os.path.realpath(system) == real else real
+
+
+def period_s(restore_after_s: float) -> int:
+    """How often to look for a lease of this length: a look takes processor time from what is being proven."""
+    return int(min(max(MOST_OFTEN_S, restore_after_s / 8), 3 * MOST_OFTEN_S))
+
+
+def arm(paths: Paths, host: Host, every_s: int = MOST_OFTEN_S) -> None:
+    """Have the host look every so many seconds, also after a reboot, whether its lease has expired."""
+    service = SERVICE_TEXT.format(python=python(), tool=paths.tool)
+    for unit, text in ((SERVICE, service), (TIMER, TIMER_TEXT.format(every=every_s))):
+        write_file(os.path.join(paths.units, unit), text.encode(), 0o644)
+    mask, link = _links(paths)
+    for path, target in ((mask, os.devnull), (link, os.path.join(paths.units, TIMER))):
+        _put_link(path, target)
+    problem = host.systemctl("start", TIMER)
+    if problem or state(host) != "armed":
+        disarm(paths, host)
+        raise StateError(
+            f"the restore timer did not start, so nothing was changed: {problem or 'systemd does not say why'}"
+        )
+
+
+def disarm(paths: Paths, host: Host) -> None:
+    """Take the timer away; nothing is left of it. A restore that it has started runs to its end."""
+    mask, link = _links(paths)
+    ours = (link, *(os.path.join(paths.units, unit) for unit in (TIMER, SERVICE)), mask)
+    there = [path for path in ours if os.path.lexists(path)]
+    host.systemctl("stop", TIMER)
+    for path in there:
+        remove_file(path)
+    for directory in (os.path.dirname(mask), os.path.dirname(os.path.dirname(mask))):
+        with contextlib.suppress(OSError):  # not empty, or never there
+            os.rmdir(directory)
+    if there and not _forgotten(host):  # as after a reboot in the middle of an apply
+        host.systemctl("daemon-reload")
+
+
+def _links(paths: Paths) -> tuple[str, str]:
+    """What has the timer started at the next boot, and what hides that from systemd until then: (mask, link)."""
+    return (
+        os.path.join(paths.run, "systemd", "system.control", PULLED_IN_BY, TIMER),
+        os.path.join(paths.units, PULLED_IN_BY, TIMER),
+    )
+
+
+def _put_link(path: str, target: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.symlink(target, path)
+        sync_directory(os.path.dirname(path))
+    except OSError as problem:
+        raise StateError(f"{path} cannot be made: {problem.strerror}; the restore timer needs it") from None
+
+
+def _forgotten(host: Host) -> bool:
+    deadline = host.monotonic() + FORGOTTEN_S
+    while host.show(TIMER).get("LoadState") != "not-found":
+        if host.monotonic() >= deadline:
+            return False
+        host.sleep(LOOK_S)
+    return True
+
+
+def state(host: Host) -> str:
+    """`armed` while it looks, else what systemd says."""
+    active = host.show(TIMER).get("ActiveState") or "unknown"
+    return "armed" if active == "active" else active

@@ -1,0 +1,490 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restarting Ollama and its backend in order: the backend stops, Ollama restarts and answers, the backend starts.
+
+A service plan is `{"ollama": {unit, url, timeout_s} | None, "backend": {kind, unit, directory, command, user,
+process_match, health: {url, status} | None, timeout_s}, "restart": ["ollama", "backend"]}`. The same code serves an
+apply and a restore that has no controller any more; a restore's plan also has `found`, what `states` said before.
+
+systemd stops or restarts other units along with these (`core.dependents`). It starts none of them again after a stop,
+nor where the restart has failed: those that ran before are started here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
+    unit_environment,
+    unit_states,
+    unit_text,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
+
+Plan = Mapping[str, Any]
+
+TRANSIENT_UNIT = "gpu-memory-backend.service"
+STABLE_S = 1.0  # an answer counts once the process behind it has lived that long
+STOP_S = 100  # systemd kills after TimeoutStopSec, 90 s unless set otherwise
+TERMINATE_S = 10
+POLL_S = 0.5
+SILENT_S = 600  # of journal, at least, in which a server says why it does not answer
+ERROR_LINE = re.compile(
+    r"error|fatal|panic|fail|out of memory|cannot|unable|invalid|denied|no such|not found|203/EXEC|in use|status=[1-9]",
+    re.I,
+)
+ERROR_LINES = 5
+# What a restart has made of a service: it is ready; or it was put back as stopped, or as starting, which nobody awaits.
+RESTARTED, STOPPED, STARTING, FAILED = "restarted", "stopped", "starting", "failed"
+LINE_CHARACTERS = 300
+
+
+class ServiceError(Exception):
+    """A service that did not do what was awaited; the text names it, what was awaited, and its state."""
+
+
+# For AnsibleModule; documented once, in the fragment selo.gpu_memory.services.
+ARGUMENTS: dict[str, Any] = {
+    "ollama": {
+        "type": "dict",
+        "apply_defaults": True,
+        "options": {
+            "unit": {"type": "str", "default": "ollama.service"},
+            "url": {"type": "str", "default": "http://127.0.0.1:11434"},
+            "timeout_s": {"type": "int", "default": 60},
+        },
+    },
+    "backend": {
+        "type": "dict",
+        "apply_defaults": True,
+        "options": {
+            "kind": {"type": "str", "default": "none", "choices": ["none", "unit", "command"]},
+            "unit": {"type": "str"},
+            "directory": {"type": "path"},
+            "command": {"type": "str"},
+            "user": {"type": "str"},
+            "process_match": {"type": "str"},
+            "health": {
+                "type": "dict",
+                "options": {"url": {"type": "str"}, "status": {"type": "int", "default": 200}},
+            },
+            "timeout_s": {"type": "int", "default": 180},
+        },
+        "required_if": [
+            ("kind", "unit", ["unit"]),
+            ("kind", "command", ["directory", "command", "process_match"]),
+        ],
+    },
+    "restart": {"type": "list", "elements": "str", "choices": ["ollama", "backend"], "default": []},
+}
+
+
+def check(plan: Plan) -> None:
+    """ServiceError if a plan could not be carried out for what it says itself."""
+    backend = backend_of(plan)
+    if backend is None or backend["kind"] != "command":
+        return
+    try:
+        re.compile(backend["process_match"])
+        words = shlex.split(backend["command"])
+    except re.error as problem:
+        raise ServiceError(
+            f"backend.process_match = {backend['process_match']!r}: no regular expression: {problem}"
+        ) from None
+    except ValueError as problem:
+        raise ServiceError(f"backend.command = {backend['command']!r}: {problem}") from None
+    if not words:
+        raise ServiceError("backend.command is empty; it must be a program with its arguments")
+
+
+def backend_of(plan: Plan) -> Mapping[str, Any] | None:
+    """The plan's backend, or None where there is none."""
+    backend = plan.get("backend")
+    return backend if backend and backend["kind"] != "none" else None
+
+
+def names(plan: Plan) -> list[str]:
+    """The services that a plan knows, in the order of `restart`."""
+    return ["ollama"] * bool(plan.get("ollama")) + ["backend"] * bool(backend_of(plan))
+
+
+def states(plan: Plan, host: Host) -> dict[str, dict[str, Any]]:
+    """By service of a plan: whether it runs (`active_state`), and starts at boot (`unit_file_state`).
+
+    `dependents`: the running units that go along with it.
+    """
+    services = {name: _service(plan, name, host) for name in names(plan)}
+    return {name: {**service.state(), "dependents": service.dependents()} for name, service in services.items()}
+
+
+def started_since(plan: Plan, host: Host) -> list[str]:
+    """What of `plan["restart"]` was found stopped and runs now; what cannot be told is left alone."""
+    started = []
+    for name in names(plan):
+        with contextlib.suppress(ServiceError):
+            if name in plan["restart"] and _goal(plan, name) == STOPPED and _service(plan, name, host).runs():
+                started.append(name)
+    return started
+
+
+def _goal(plan: Plan, name: str) -> str:
+    """How a service that restarts is to be left: RESTARTED, or as a restore's plan says that it was found."""
+    found = ((plan.get("found") or {}).get(name) or {}).get("active_state")
+    if unit_states.is_stopped(found):
+        return STOPPED
+    return STARTING if found == unit_states.STARTING else RESTARTED
+
+
+def _nobody_waits() -> None:
+    pass
+
+
+def _nobody_else() -> None:
+    pass
+
+
+def restart(
+    plan: Plan, host: Host, *, insist: bool = True, alive: Callable[[], None] = _nobody_waits
+) -> dict[str, Any]:
+    """Restart what `plan["restart"]` names, each once, and wait until it answers.
+
+    systemd reads its units again before, once, if what it has in memory of Ollama's is not what the files say.
+    `insist`: where this collection's drop-in is not in its memory even then, or another file has the last word, nothing
+    is restarted. `alive` is called all the while, for whoever must know that this goes on. What the plan's `found` says
+    was stopped is stopped, and what was starting is started and not waited for. Ollama is ready once it is the unit
+    itself that answers. What was stopped before and does not get ready is stopped again.
+
+    Returns {services: {name: {unit, state, pid_before, pid_after, stopped_at, ready_at (Unix),
+    active_enter_timestamp}}, downtime_s, error}; `error` is None or names each service that failed and why. A backend
+    is started also after Ollama failed, so as not to leave it stopped, but then it is not waited for.
+    """
+    goals = {name: _goal(plan, name) for name in names(plan) if name in plan["restart"]}
+    ollama = _service(plan, "ollama", host) if "ollama" in goals else None
+    backend = _service(plan, "backend", host) if "backend" in goals else None
+    along = {name: _along(plan, name, host) for name, goal in goals.items() if goal != STOPPED}
+    rested = [name for name in goals if not _service(plan, name, host).runs()]
+    services: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    began = host.monotonic()
+    alive()
+    if plan.get("ollama"):
+        with _collecting(problems):
+            not_read = _read_again(host, plan["ollama"]["unit"])
+            if not_read and ollama and insist:
+                return {"services": {}, "downtime_s": 0.0, "error": "; ".join(not_read)}
+    if backend:
+        services["backend"] = _stopping(host, backend)
+        with _collecting(problems):
+            backend.stop()
+    if ollama:
+        services["ollama"] = _stopping(host, ollama)
+        with _collecting(problems):
+            if goals["ollama"] == STOPPED:
+                ollama.stop()
+            elif goals["ollama"] == STARTING:
+                ollama.restart(waits=False)
+                services["ollama"]["state"] = STARTING
+            else:
+                ollama.restart()
+                url, timeout_s = plan["ollama"]["url"], plan["ollama"]["timeout_s"]
+
+                def mismatch() -> str | None:
+                    return host.mismatch(ollama.unit, url)
+
+                _await_ready(host, ollama, f"{url}/api/version", 200, timeout_s, alive, mismatch)
+                services["ollama"].update(_ready(host, ollama))
+    if backend and goals["backend"] != STOPPED:
+        health = plan["backend"].get("health") or {}
+        with _collecting(problems):
+            backend.start(waits=goals["backend"] != STARTING)
+            if goals["backend"] == STARTING:
+                services["backend"]["state"] = STARTING
+            elif not problems:
+                status = health.get("status") or 200
+                _await_ready(host, backend, health.get("url"), status, plan["backend"]["timeout_s"], alive)
+                services["backend"].update(_ready(host, backend))
+    downtime_s = host.monotonic() - began
+    for name, dependents in along.items():
+        for one in dependents:
+            with _collecting(problems):
+                waits = not problems and goals[name] == RESTARTED
+                _bring_back(host, one, plan[name]["timeout_s"] if waits else None, alive)
+    for name, goal in goals.items():
+        if goal == STOPPED:
+            with _collecting(problems):
+                _put_to_rest(_service(plan, name, host), plan["found"][name]["active_state"])
+                services[name]["state"] = STOPPED
+    for name in rested:  # what does not come up is not left to systemd, which would start it again and again
+        if goals[name] == RESTARTED and services[name]["state"] == FAILED:
+            with _collecting(problems):
+                _service(plan, name, host).stop()
+    serves = any(goal != STOPPED for goal in goals.values())
+    return {
+        "services": services,
+        "downtime_s": round(downtime_s, 1) if serves else 0.0,
+        "error": "; ".join(problems) or None,
+    }
+
+
+def _along(plan: Plan, name: str, host: Host) -> list[dict[str, str]]:
+    """The units that run now, or were found running, and go along with a service; none of the plan's own."""
+    found = ((plan.get("found") or {}).get(name) or {}).get("dependents") or []
+    own = {_service(plan, one, host).unit for one in names(plan)}
+    both = {one["unit"]: one for one in [*found, *_service(plan, name, host).dependents()]}
+    return [one for unit, one in both.items() if unit not in own]
+
+
+def _bring_back(host: Host, dependent: Mapping[str, str], timeout_s: float | None, alive: Callable[[], None]) -> None:
+    """Have a unit run again that went along with a service, and wait until it does; without a timeout do not wait."""
+    unit = _Unit(host, dependent["unit"], journal_is_private=True)
+    try:
+        if not unit.runs():
+            unit.start(waits=timeout_s is not None)
+        if timeout_s is not None:
+            _await_ready(host, unit, None, 0, timeout_s, alive)
+    except ServiceError as problem:
+        raise ServiceError(f"{unit.unit} ran before and has {dependent['why']}, but is not back: {problem}") from None
+
+
+def _put_to_rest(service: _Unit, found: str) -> None:
+    """Stop a service for good, also where the start of the other one has pulled it in."""
+    if service.runs():
+        service.stop()
+    if found == "inactive":
+        service.host.systemctl("reset-failed", service.unit)  # how it has ended under our settings is not its state
+    state = service.state()["active_state"]
+    if not unit_states.is_stopped(state):
+        raise ServiceError(f"{service.unit} was found {found} and does not stop: it is {state}")
+
+
+def _read_again(host: Host, unit: str) -> list[str]:
+    """Have systemd read its units again where its memory of this one is stale; what of our drop-in it lacks then."""
+    found = host.unit_environment(unit)
+    if unit_environment.must_be_read_again(found):
+        _check(host.systemctl("daemon-reload"))
+        found = host.unit_environment(unit)
+    return unit_environment.not_in_memory(found)
+
+
+@contextlib.contextmanager
+def _collecting(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except ServiceError as problem:
+        problems.append(str(problem))
+
+
+class _Unit:
+    """Ollama, or a backend, that systemd knows by a unit. A backend's journal may hold anything: it is not shown."""
+
+    def __init__(self, host: Host, unit: str, journal_is_private: bool = False) -> None:
+        self.host = host
+        self.unit = unit
+        self.journal_is_private = journal_is_private
+
+    def pid(self) -> int:
+        return int(self.host.show(self.unit).get("MainPID") or 0)
+
+    def state(self) -> dict[str, str]:
+        facts = self.host.show(self.unit)
+        return {
+            "active_state": facts.get("ActiveState") or "unknown",
+            "unit_file_state": facts.get("UnitFileState") or "",
+        }
+
+    def dependents(self) -> list[dict[str, str]]:
+        return self.host.dependents(self.unit)
+
+    def runs(self) -> bool:
+        return not unit_states.is_stopped(self.state()["active_state"])
+
+    def stop(self) -> None:
+        _check(self.host.systemctl("stop", self.unit, timeout_s=STOP_S))
+
+    def start(self, waits: bool = True) -> None:
+        self._control("start", waits)
+
+    def restart(self, waits: bool = True) -> None:
+        self._control("restart", waits)
+
+    def _control(self, verb: str, waits: bool) -> None:
+        began = self.host.unix_time()
+        self.host.systemctl("reset-failed", self.unit)  # a start limit that earlier crashes have used up
+        words = [verb] if waits else [verb, "--no-block"]
+        problem = self.host.systemctl(*words, self.unit, timeout_s=STOP_S)
+        if problem:
+            raise ServiceError(f"{problem}. {self.explain(began)}")
+
+    def explain(self, since: float) -> str:
+        facts = self.host.show(self.unit)
+        text = f"{self.unit} is {facts.get('ActiveState')} ({facts.get('SubState')}), result {facts.get('Result')}"
+        if facts.get("ExecMainStatus") != "0":  # 0 also where it was ExecStartPre= that failed
+            text += f", exit status {facts.get('ExecMainStatus')}"
+        if self.journal_is_private:
+            return f"{text}; see on the host: journalctl -u {self.unit} -n 50"
+        known_as = facts.get("Id") or self.unit  # the journal knows no alias
+        # The line with the whole configuration may hold a proxy's password.
+        lines = [line for line in self.host.journal(known_as, since) if "server config" not in line]
+        said = [line.strip()[:LINE_CHARACTERS] for line in lines if ERROR_LINE.search(line)][-ERROR_LINES:]
+        return f"{text}; its journal: {' | '.join(said)}" if said else f"{text}; its journal has no error"
+
+
+def why_silent(host: Host, unit: str) -> str:
+    """The state of a unit whose server does not answer, with the last errors since its last start, masked."""
+    recently = host.unix_time() - SILENT_S
+    began = unit_text.moment(host.show(unit).get("InactiveExitTimestamp", ""))
+    return _Unit(host, unit).explain(min(recently, recently if began is None else began))
+
+
+class _Command(_Unit):
+    """A backend that is a command, as in `python main.py`.
+
+    Whoever started it, it is found by its command line and its working directory. We start it as a transient unit: it
+    outlives our session, but not a reboot, just as the command itself.
+    """
+
+    def __init__(self, host: Host, backend: Mapping[str, Any]) -> None:
+        super().__init__(host, TRANSIENT_UNIT, journal_is_private=True)
+        self.backend = backend
+
+    def _processes(self) -> list[int]:
+        try:
+            return self.host.find_processes(self.backend["process_match"], self.backend["directory"])
+        except OSError as problem:
+            raise ServiceError(
+                f"the backend's processes cannot be told: {problem.filename}: {problem.strerror}"
+            ) from None
+
+    def pid(self) -> int:
+        return super().pid() or next(iter(self._processes()), 0)
+
+    def state(self) -> dict[str, str]:
+        """Whoever has started it. No unit file starts it at boot."""
+        return {"active_state": "active" if self.pid() else "inactive", "unit_file_state": ""}
+
+    def dependents(self) -> list[dict[str, str]]:
+        return []  # nobody's file names a transient unit of ours
+
+    def stop(self) -> None:
+        if self.host.show(self.unit).get("ActiveState") in ("active", "activating", "deactivating"):
+            super().stop()
+        for number, patience_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, TERMINATE_S)):
+            for pid in self._processes():
+                self.host.signal(pid, number)
+            deadline = self.host.monotonic() + patience_s
+            while self._processes() and self.host.monotonic() < deadline:
+                self.host.sleep(POLL_S)
+            if not self._processes():
+                return
+        raise ServiceError(f"the backend's process {self._processes()[0]} does not end, not even by SIGKILL")
+
+    def start(self, waits: bool = True) -> None:
+        self.host.systemctl("reset-failed", self.unit)
+        directory = self.backend["directory"]
+        words = shlex.split(self.backend["command"])
+        user = self.backend.get("user") or _owner(directory)
+        problem = self.host.start_transient(self.unit, words, directory, user)
+        if problem:
+            raise ServiceError(f"the backend's command {words[0]} did not start in {directory}: {problem}")
+
+
+def _service(plan: Plan, name: str, host: Host) -> _Unit:
+    service = plan[name]
+    if name == "ollama":
+        return _Unit(host, service["unit"])
+    if service["kind"] == "command":
+        return _Command(host, service)
+    return _Unit(host, service["unit"], journal_is_private=True)
+
+
+def _owner(directory: str) -> str:
+    try:
+        number = os.stat(directory).st_uid
+    except OSError as problem:
+        raise ServiceError(f"the backend's directory {directory}: {problem.strerror}") from None
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _stopping(host: Host, service: _Unit) -> dict[str, Any]:
+    return {
+        "unit": service.unit,
+        "state": FAILED,
+        "pid_before": service.pid() or None,
+        "pid_after": None,
+        "stopped_at": round(host.unix_time(), 3),
+        "ready_at": None,
+        "active_enter_timestamp": None,
+    }
+
+
+def _ready(host: Host, service: _Unit) -> dict[str, Any]:
+    return {
+        "state": RESTARTED,
+        "pid_after": service.pid() or None,
+        "ready_at": round(host.unix_time(), 3),
+        "active_enter_timestamp": host.show(service.unit).get("ActiveEnterTimestamp") or None,
+    }
+
+
+def _await_ready(
+    host: Host,
+    service: _Unit,
+    url: str | None,
+    status: int,
+    timeout_s: float,
+    alive: Callable[[], None],
+    mismatch: Callable[[], str | None] = _nobody_else,
+) -> None:
+    """Wait until a unit is active with the same process for `STABLE_S` and its URL, if any, answers `status`.
+
+    `mismatch` says why it is another one that answers there.
+    """
+    began = host.unix_time()
+    deadline = host.monotonic() + timeout_s
+    seen: tuple[str, ...] | None = None
+    seen_since = 0.0
+    stranger: str | None = None
+    while True:
+        alive()
+        facts = host.show(service.unit)
+        state = facts.get("ActiveState")
+        current = tuple(facts.get(name, "") for name in ("MainPID", "ActiveEnterTimestampMonotonic"))
+        answer, cause = host.http_status(url) if url and state == "active" else (None, "")
+        now = host.monotonic()
+        if state != "active" or current != seen:
+            seen, seen_since = current, now
+        elif now - seen_since >= STABLE_S and (url is None or answer == status):
+            stranger = mismatch()
+            if stranger is None:
+                return
+        ended = state in ("failed", "inactive")  # for good: a unit that systemd tries again is `activating`
+        if ended or now >= deadline:
+            break
+        host.sleep(POLL_S)
+    if ended:
+        awaited = "it started, but has ended"
+    elif state != "active":
+        awaited = f"it was not active within {timeout_s:g} s"
+    elif url and answer != status:
+        awaited = f"{url} did not answer {status} within {timeout_s:g} s ({cause})"
+    elif stranger:
+        awaited = f"it did not answer within {timeout_s:g} s: {stranger}"
+    else:
+        awaited = f"its process did not stay the same within {timeout_s:g} s"
+    raise ServiceError(f"{service.unit}: {awaited}. {service.explain(began)}")
+
+
+def _check(problem: str) -> None:
+    if problem:
+        raise ServiceError(problem)

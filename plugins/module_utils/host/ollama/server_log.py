@@ -1,0 +1,203 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading Ollama's log where it goes: the journal, a file that its standard error is, or nowhere.
+
+Where it goes is read from the server's process, not from its unit: a wrapper may have redirected it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import time
+from typing import Any, NamedTuple
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+
+PROPERTIES = (
+    "Id,ActiveState,ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogFilterPatterns,"
+    "LogRateLimitIntervalUSec,LogRateLimitBurst"
+)
+# --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
+JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json")
+FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
+MOST_LINES = 50_000
+MOST_BYTES = 16 * 1024 * 1024
+JOURNAL = "the journal"
+# What the owner has set for all units; journald's own default is far beyond what a load writes.
+LIMIT = re.compile(rb"^\s*RateLimit(Interval(?:Sec)?|Burst)\s*=\s*(\S{1,32})\s*$", re.MULTILINE)
+SPAN = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)(us|ms|min|s|h)")
+SECONDS_IN = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
+
+
+class Sink(NamedTuple):
+    """Where a server's standard error goes: `file` is a path to open it by; `problem` says why it cannot be read."""
+
+    where: str = JOURNAL
+    file: str | None = None
+    problem: str | None = None
+
+
+def read(unit: str, since: float | None, mask: host_read.Mask = masking.without_secrets) -> dict[str, Any]:
+    """Facts (`log_lines.parse`) of the log of a unit's server and of the kernel since `since` (Unix time).
+
+    Without `since`, since the unit's last start. `server_config`, `server_at`, `discovered` and `last_load` are always
+    those of the server that runs, since what it does may be older than `since`. `log` says what was read: `where` (the
+    journal, or a file's path), `problem` (why it could not be read, or None), `dropped` (messages that journald did not
+    keep; an estimate is at least 1), `cut` (whether lines are missing since the log begins later, or is too long),
+    `filtered` (whether the unit leaves lines out) and `lines`.
+    """
+    _status, text = host_read.run(["systemctl", "show", unit, "--property", PROPERTIES])
+    properties = {name: str(value) for name, value in unit_text.parse_show(text).items()}
+    unit = properties.get("Id") or unit  # the journal knows no alias
+    main = properties.get("MainPID", "")
+    serving = server_process.server_of(
+        {
+            "main_pid": int(main) if main.isdigit() else 0,
+            "control_group": properties.get("ControlGroup"),
+            "active_state": properties.get("ActiveState"),
+        }
+    )
+    began = unit_text.moment(properties.get("ExecMainStartTimestamp", ""))
+    begin = min(began, since or began) if began is not None else since
+    sink = sink_of(serving)
+    namespace = properties.get("LogNamespace")
+    options = [f"--namespace=+{namespace}"] if namespace else []
+    options += [f"--since=@{begin:.0f}"] if begin else ["--boot"]
+    about = _journal_lines(
+        ["--grep", f"{log_lines.KERNEL.pattern}|Suppressed", *options, "_TRANSPORT=kernel", "+", log_lines.DROPPED_ID]
+    )
+    kernel = [line for line in about if line[1].startswith(log_lines.BY_KERNEL)]
+    if sink.file:
+        try:
+            own, long = _file_lines(sink.file, begin)
+        except OSError as problem:
+            own, long, sink = [], False, sink._replace(problem=f"{sink.where} cannot be read: {problem.strerror}")
+    else:
+        own = _journal_lines(["--unit", unit, *options])
+        long = len(own) >= MOST_LINES
+    lines = sorted([*own, *kernel], key=lambda line: line[0])
+    whole = log_lines.parse((line for line in lines if line[0] >= (began or 0)), mask)
+    if long and not sink.file and whole["server_config"] is None:
+        start = log_lines.parse(_journal_lines(["--unit", unit, *options, "--grep", 'msg="server config"'], most=1))
+        whole.update(server_config=start["server_config"], server_at=start["server_at"])
+    server_at = whole["server_at"] or began
+    window = log_lines.parse((line for line in lines if line[0] >= since), mask) if since else whole
+    first = min((at for at, _text in own), default=None)
+    begins_late = first is not None and first > (since or 0) and whole["server_config"] is None
+    missing = first is not None and long and first > (since or 0)
+    dropped = sum(log_lines.dropped(text, unit) for at, text in about if at >= (since or 0))
+    return {
+        **window,
+        "server_config": whole["server_config"],
+        "server_at": server_at,
+        "discovered": whole["discovered"],
+        "last_load": next((load for load in reversed(whole["loads"]) if load["at"] >= (server_at or 0)), None),
+        "log": {
+            "where": sink.where,
+            "problem": sink.problem or (None if whole["lines"] else _nothing(sink.where, unit)),
+            "dropped": dropped or _surely_limited(properties, [at for at, _text in own if at >= (since or 0)]),
+            "cut": missing or begins_late,
+            "filtered": bool(properties.get("LogFilterPatterns")) and not sink.file,
+            "lines": sum(at >= (since or 0) for at, text in own if not text.startswith(log_lines.BY_SYSTEMD)),
+        },
+    }
+
+
+def sink_of(pid: int | None) -> Sink:
+    """Where a process' standard error goes. Without a process, the journal is all there is to look at."""
+    if not pid:
+        return Sink()
+    path = f"/proc/{pid}/fd/2"
+    try:
+        mode, name = os.stat(path).st_mode, os.readlink(path)
+    except OSError as problem:
+        return Sink(problem=f"where process {pid} writes it to cannot be read: {problem.strerror}")
+    if stat.S_ISREG(mode):
+        return Sink(name, file=path)
+    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):  # the journal's, or a program's that may log what it is given
+        return Sink()
+    return Sink(name, problem=f"the server's standard error goes to {name}; StandardError=journal keeps it")
+
+
+def _nothing(where: str, unit: str) -> str:
+    if where != JOURNAL:
+        return f"{where} holds no line of the server since its start"
+    return (
+        f"the journal holds no line of the server since {unit} was started: its output goes elsewhere, or journald "
+        f"does not keep it (Storage=, MaxLevelStore=, LogLevelMax=)"
+    )
+
+
+def _journal_lines(arguments: list[str], most: int | None = None) -> list[tuple[float, str]]:
+    """The newest lines, in order. `--since` with `--lines` alone would be the oldest of them."""
+    done = commands.run([*JOURNALCTL, FIELDS, "--reverse", f"--lines={most or MOST_LINES}", *arguments], timeout_s=60)
+    entries = (log_lines.entry(row) for row in reversed(done.stdout.splitlines()))
+    return sorted((entry for entry in entries if entry is not None), key=lambda line: line[0])
+
+
+def _surely_limited(properties: dict[str, str], times: list[float]) -> int:
+    """1 where as many lines came at once as a rate limit allows: journald tells only later of the rest.
+
+    Of a unit without a limit of its own the one that the owner has set for all counts.
+    """
+    burst, interval_s = properties.get("LogRateLimitBurst", ""), _seconds(properties.get("LogRateLimitIntervalUSec"))
+    if not interval_s:
+        text = commands.run(["systemd-analyze", "cat-config", "systemd/journald.conf"]).stdout
+        limits = {name.decode(): value.decode() for name, value in LIMIT.findall(text)}
+        interval = limits.get("IntervalSec") or limits.get("Interval")
+        # Either of the two has a default.
+        burst, interval_s = limits.get("Burst", "10000"), _seconds(interval) if interval else 30.0
+        if not limits:
+            return 0
+    most = int(burst) if burst.isdigit() else 0
+    if not most or not interval_s:
+        return 0
+    return int(any(times[at + most - 1] - times[at] <= interval_s for at in range(len(times) - most + 1)))
+
+
+def _seconds(span: str | None) -> float:
+    """A time span as systemd writes it; a number alone is seconds."""
+    if span and span.isdigit():
+        return float(span)
+    return sum(float(number) * SECONDS_IN[unit] for number, unit in SPAN.findall(span or ""))
+
+
+def _file_lines(path: str, begin: float | None) -> tuple[list[tuple[float, str]], bool]:
+    """The lines of a process' open file since `begin`, at most its last 16 MiB, and whether it has more.
+
+    A runner's line has no time: it gets that of the server's next line, which is never too early. It is read up to
+    where the process writes now: StandardOutput=file: does not empty what it writes over.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # the very file, whatever its name is now
+    try:
+        end = min(os.fstat(descriptor).st_size, _position(path))
+        first = max(0, end - MOST_BYTES)
+        content = b""
+        while len(content) < end - first:
+            block = os.pread(descriptor, end - first - len(content), first + len(content))
+            if not block:
+                break
+            content += block
+    finally:
+        os.close(descriptor)
+    at, lines = time.time(), []
+    for row in reversed(content.split(b"\n")[1 if first else 0 :]):
+        text = row.strip(b"\0\r ").decode(errors="replace")
+        if text:
+            at = log_lines.moment(text) or at
+            lines.append((at, text))
+    return [line for line in reversed(lines) if line[0] >= (begin or 0)], first > 0
+
+
+def _position(path: str) -> int:
+    """Where a process writes next, of an open file `/proc/PID/fd/N`."""
+    with open(path.replace("/fd/", "/fdinfo/"), encoding="ascii") as file:
+        return int(file.readline().split()[1])

@@ -1,0 +1,195 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who answers at Ollama's address, and which other Ollamas run here. Changes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import socket
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+
+CONNECT_S = 5
+MOST_FILES = 65536  # of one process that are looked at
+MOST_BYTES = 16 * 1024 * 1024  # of /proc/net/tcp
+
+
+def read(unit: Mapping[str, Any], url: str, answers: bool) -> dict[str, Any]:
+    """`server`: who answers at `url`, as `servers.mismatch` takes it; None where nothing does.
+
+    `listens`: where the unit's own server listens instead, as addresses; `apart`: whether that is in a network
+    namespace of its own; `family`: the pids of that server and of its runners.
+    """
+    main = unit.get("main_pid")
+    family = host_read.with_descendants([main]) if main else []
+    pids = _pids(unit)
+    serving = server_of(unit)
+    network = _apart(serving, "net") if serving else None
+    server = _who_answers(url, pids, network) if answers else None
+    listens: list[str] = []
+    if server is None or not server["ours"]:  # a runner listens too, at a port of its own
+        held = _sockets(pid for pid in pids if _program(pid) not in servers.RUNNERS)
+        table = _listeners(serving if network else None)
+        listens = sorted({servers.url_of(address, at) for address, at, inode in table if inode in held})
+    return {"server": server, "listens": listens, "apart": network is not None, "family": family}
+
+
+def mismatch(unit: Mapping[str, Any], url: str) -> str | None:
+    """Why what answers at `url` is not the unit, in words; None where it is."""
+    found = read(unit, url, answers=True)
+    return servers.mismatch(unit["name"], url, found["server"], [] if found["apart"] else found["listens"])
+
+
+def server_of(unit: Mapping[str, Any]) -> int | None:
+    """The process of an active unit that serves: its main one may be a shell, or a program, that started it."""
+    serving = (pid for pid in _pids(unit) if servers.is_server(host_read.command_line(pid)))
+    return next(serving, unit.get("main_pid") or None)
+
+
+def _pids(unit: Mapping[str, Any]) -> list[int]:
+    if not unit.get("main_pid") and unit.get("active_state") != "active":
+        return []
+    with contextlib.suppress(OSError):
+        return host_read.unit_pids(dict(unit))
+    return [unit["main_pid"]]
+
+
+def _who_answers(url: str, unit_pids: Collection[int], network: str | None) -> dict[str, Any]:
+    """`network`: the unit's own network namespace, if it has one. What listens for it from in there is the unit's."""
+    inodes = _sockets_of(url, unit_pids)
+    holders = _holders(inodes, unit_pids) or _holders(inodes, host_read.all_pids())
+    holders = [pid for pid in holders if pid != 1] or holders  # systemd holds the socket that it activated
+    found = []
+    for pid in holders:
+        one = describe(pid)
+        passes_on = network is not None and not one["serves"] and _apart(pid, "net") == network
+        found.append({**one, "ours": one["kind"] != "container" and (pid in unit_pids or passes_on)})
+    nobody = {"pid": None, "command": "", "kind": "process", "name": None, "serves": False, "ours": False}
+    return next((one for one in found if one["ours"]), next(iter(found), nobody))
+
+
+def others(family: Collection[int], processes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Ollama's processes among those with GPU memory (`processes`, as NVML has them) that are not of this server.
+
+    Each is {pid, command, kind, name, user, alone}; `alone`: a runner whose server is gone.
+    """
+    found = {}
+    for process in processes:
+        pid = process["pid"]
+        if pid in family or pid in found or not _is_ollama(pid):
+            continue
+        found[pid] = {**describe(pid), "alone": _is_alone(pid)}
+    return list(found.values())
+
+
+def _sockets_of(url: str, unit_pids: Collection[int]) -> set[str]:
+    """The sockets of this machine that take a connection to `url`: of this host, or of another network on it."""
+    place = servers.place_of(url)
+    found: set[str] = set()
+    with contextlib.suppress(OSError, ValueError):
+        if place:
+            with socket.create_connection(place, CONNECT_S) as connection:
+                peer, source = connection.getpeername()[0], connection.getsockname()[0]
+            if servers.stays_here(source, peer):
+                return servers.listening_at(_listeners(), peer, place[1])
+            for pid in _other_networks(unit_pids):
+                if servers.is_of_network(peer, _net(pid, "fib_trie"), _net(pid, "if_inet6")):
+                    found |= servers.listening_at(_listeners(pid), peer, place[1])
+    return found
+
+
+def _other_networks(unit_pids: Collection[int]) -> list[int]:
+    """One process of each network namespace, other than this one, in which the unit or an Ollama runs."""
+    those = [pid for pid in host_read.all_pids() if pid in unit_pids or _is_ollama(pid)]
+    found = {_apart(pid, "net"): pid for pid in those}
+    return [pid for network, pid in found.items() if network]
+
+
+def _apart(pid: int | None, kind: str) -> str | None:
+    """The namespace (`net`, `pid`) of a process, where it is another than that of this host."""
+    with contextlib.suppress(OSError):
+        its, ours = (os.readlink(f"/proc/{one}/ns/{kind}") for one in (pid, "self"))
+        return its if its != ours else None
+    return None
+
+
+def _is_alone(pid: int) -> bool:
+    """Whether it is an Ollama's runner whose server is gone: systemd has taken it over."""
+    parent = host_read.parent(pid)
+    orphan = parent == 1 or parent is not None and _program(parent) == "systemd"
+    return orphan and servers.is_ollamas_runner(host_read.command_line(pid))
+
+
+def _is_ollama(pid: int) -> bool:
+    command = host_read.command_line(pid)
+    return servers.is_server(command) or servers.is_runner(command)
+
+
+def describe(pid: int) -> dict[str, Any]:
+    """{pid, command, user, serves (whether it is `ollama serve`)} of a process, and `whose` it is."""
+    user = None
+    with contextlib.suppress(OSError, KeyError):
+        user = pwd.getpwuid(os.stat(f"/proc/{pid}").st_uid).pw_name
+    serves = servers.is_server(host_read.command_line(pid))
+    return {"pid": pid, "command": _program(pid), "user": user, "serves": serves, **whose(pid)}
+
+
+def whose(pid: int) -> dict[str, Any]:
+    """{kind, name} of a process, by its control groups (`servers.owner`), and two kinds more.
+
+    `namespace`: in a container that no control group tells. `started`: an Ollama that a unit started which is there for
+    something else. A unit that is there for Ollama may have a PID namespace (PrivatePIDs=).
+    """
+    found = servers.owner(servers.paths_here(host_read.groups_of(pid), host_read.groups_of(1)))
+    serves = servers.is_server(host_read.command_line(pid))
+    if found["kind"] == "container" or found["kind"] == "unit" and serves and _is_for_ollama(str(found["name"]), pid):
+        return {**found}
+    if _apart(pid, "pid"):
+        return {**found, "kind": "namespace"}
+    return {**found, "kind": "started" if found["kind"] == "unit" and serves else found["kind"]}
+
+
+def _is_for_ollama(unit: str, pid: int) -> bool:
+    _status, text = host_read.run(["systemctl", "show", unit, "--property", "MainPID,ExecStart"])
+    properties = unit_text.parse_show(text)
+    main = str(properties.get("MainPID") or "")
+    return servers.is_for_ollama(unit, int(main) if main.isdigit() else 0, str(properties.get("ExecStart")), pid)
+
+
+def _program(pid: int) -> str:
+    return os.path.basename(next(iter(host_read.command_line(pid)), "")) or "no command line"
+
+
+def _listeners(pid: int | None = None) -> list[tuple[str, int, str]]:
+    """What listens in the network of a process, or in this one."""
+    return [one for name in ("tcp", "tcp6") for one in servers.listeners(_net(pid, name))]
+
+
+def _net(pid: int | None, name: str) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/{pid or 'self'}/net/{name}", encoding="ascii") as file:
+        return file.read(MOST_BYTES)
+    return ""
+
+
+def _holders(inodes: set[str], pids: Iterable[int]) -> list[int]:
+    return [pid for pid in pids if inodes and not inodes.isdisjoint(_sockets([pid]))]
+
+
+def _sockets(pids: Iterable[int]) -> set[str]:
+    """The inodes of the sockets that processes have open."""
+    found = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for number in os.listdir(f"/proc/{pid}/fd")[:MOST_FILES]:
+                with contextlib.suppress(OSError):
+                    target = os.readlink(f"/proc/{pid}/fd/{number}")
+                    if target.startswith("socket:["):
+                        found.add(target[8:-1])
+    return found

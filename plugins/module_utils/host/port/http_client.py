@@ -1,0 +1,171 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A small HTTP client: one request, one answer, one exception. No proxies, no redirects, no dependencies."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls import Url
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls import parse as parse_url
+
+ERROR_CHARACTERS = 300
+CHUNK = 65536
+LINE_BY_LINE = ("application/x-ndjson", "text/event-stream")
+
+
+class HttpError(Exception):
+    """No usable answer. The text names scheme, host, port, path and cause; never a query, a password or a header.
+
+    `status` is the answer's status where there was an answer.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: bytes
+    elapsed_s: float
+    first_s: float | None = None  # until the first bytes of the body of an answer that comes line by line
+
+
+def request(
+    url: str,
+    *,
+    method: str = "GET",
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 10,
+) -> Response:
+    """Ask once and read the whole answer, whatever its status, within `timeout` seconds in all; else HttpError."""
+    target = _target(url)
+    started = time.monotonic()
+    deadline = started + timeout
+    connection = _connect(target, timeout)
+    with contextlib.closing(connection):
+        try:
+            connection.request(method, target.path, body=body, headers=dict(headers or {}))
+            channel = connection.sock  # http.client forgets it once it has seen `Connection: close`
+            answer = connection.getresponse()
+            chunks: list[bytes] = []
+            first_s = None
+            while not answer.isclosed():
+                channel.settimeout(max(0.001, deadline - time.monotonic()))
+                chunk = answer.read1(CHUNK)
+                if not chunk:
+                    break
+                if not chunks and answer.headers.get_content_type() in LINE_BY_LINE:
+                    first_s = time.monotonic() - started
+                chunks.append(chunk)
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+            if answer.length:  # read1 takes an early end for the end
+                raise http.client.IncompleteRead(b"", answer.length)
+        except Exception as problem:
+            raise HttpError(f"{target.shown}: {_cause(problem, timeout)}") from None
+    return Response(answer.status, b"".join(chunks), time.monotonic() - started, first_s)
+
+
+def get_json(url: str, *, headers: Mapping[str, str] | None = None, timeout: float = 10) -> Any:
+    """The JSON of a 2xx answer to GET."""
+    return _json_of(url, request(url, headers=headers, timeout=timeout))
+
+
+def post_json(url: str, value: Any, *, headers: Mapping[str, str] | None = None, timeout: float = 10) -> Any:
+    """The JSON of a 2xx answer to POST of `value` as JSON."""
+    sent = {"Content-Type": "application/json", **(headers or {})}
+    return _json_of(url, request(url, method="POST", body=json.dumps(value).encode(), headers=sent, timeout=timeout))
+
+
+def post_for_lines(url: str, value: Any, *, silence_s: float = 300) -> Iterator[Any]:
+    """The JSON of each line of a 2xx answer to POST of `value`, as it comes; else HttpError.
+
+    An answer may take as long as it likes, as long as it is never silent for `silence_s` seconds. One that is cut off
+    between two chunks cannot be told from one that has ended: whoever asks must know the last line.
+    """
+    target = _target(url)
+    connection = _connect(target, silence_s)
+    with contextlib.closing(connection):
+        try:
+            connection.request("POST", target.path, json.dumps(value).encode(), {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            if not 200 <= answer.status < 300:
+                _json_of(url, Response(answer.status, answer.read(), 0))
+            for line in answer:
+                if line.strip():
+                    yield _json_of(url, Response(answer.status, line, 0))
+            if answer.length:  # readline takes an early end for the end
+                raise http.client.IncompleteRead(b"", answer.length)
+        except HttpError:
+            raise
+        except Exception as problem:
+            raise HttpError(f"{target.shown}: {_cause(problem, silence_s)}") from None
+
+
+def error_text(body: bytes) -> str:
+    """What an answer says went wrong: its `error`, `detail` or `message`, else its first words; one line, short."""
+    text = body[: 4 * CHUNK].decode(errors="replace")
+    with contextlib.suppress(ValueError):
+        value = json.loads(text)
+        while isinstance(value, dict):
+            value = next((value[key] for key in ("error", "detail", "message") if value.get(key)), "")
+        text = value if isinstance(value, str) else json.dumps(value)
+    return " ".join(text.split())[:ERROR_CHARACTERS]
+
+
+def _target(text: str) -> Url:
+    try:
+        return parse_url(text)
+    except ValueError as problem:
+        raise HttpError(str(problem)) from None
+
+
+def _connect(target: Url, timeout: float) -> http.client.HTTPConnection:
+    kind = http.client.HTTPSConnection if target.scheme == "https" else http.client.HTTPConnection
+    return kind(target.host, target.port, timeout=timeout)
+
+
+def _cause(problem: Exception, timeout: float) -> str:
+    """An exception in plain words. Never its own text: http.client quotes header values and whole URLs."""
+    if isinstance(problem, (socket.timeout, TimeoutError)):
+        return f"no complete answer within {timeout:g} s"
+    if isinstance(problem, ConnectionRefusedError):
+        return "connection refused, so nothing listens there"
+    if isinstance(problem, socket.gaierror):
+        return f"host name not found: {problem.strerror}"
+    if isinstance(problem, ssl.SSLCertVerificationError):
+        return f"certificate not accepted: {problem.verify_message}"
+    if isinstance(problem, ssl.SSLError):
+        return f"no TLS connection: {problem.reason or 'the other side does not speak it'}"
+    if isinstance(problem, (ConnectionError, http.client.RemoteDisconnected, http.client.IncompleteRead)):
+        return "the connection was closed before the answer was complete"
+    if isinstance(problem, http.client.InvalidURL):
+        return "not a URL: it has spaces or control characters"
+    if isinstance(problem, http.client.HTTPException):
+        return f"the answer is not HTTP ({type(problem).__name__})"
+    if isinstance(problem, ValueError):
+        return "a header or the URL has characters that HTTP does not allow"
+    return (problem.strerror if isinstance(problem, OSError) else None) or type(problem).__name__
+
+
+def _json_of(url: str, response: Response) -> Any:
+    shown = _target(url).shown
+    if not 200 <= response.status < 300:
+        raise HttpError(f"{shown}: answered {response.status}: {error_text(response.body)}", response.status)
+    try:
+        return json.loads(response.body)
+    except ValueError:
+        raise HttpError(f"{shown}: the answer is not JSON: {error_text(response.body)}", response.status) from None

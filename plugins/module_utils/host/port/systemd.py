@@ -1,0 +1,146 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The port to a managed host's systemd and processes, with its clocks: what tests replace. It decides nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents as facts_dependents
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets, unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, http_client
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock, SystemClock
+
+UNIT_PROPERTIES = (
+    "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,ControlGroup,"
+    "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,InactiveExitTimestamp"
+)
+
+
+class Host(Clock, Protocol):
+    def show(self, unit: str) -> dict[str, str]:
+        """`UNIT_PROPERTIES` of a unit as systemd knows it now."""
+
+    def unit_environment(self, unit: str) -> dict[str, Any]:
+        """A unit in systemd's memory and on the disk, as `core.unit_environment` judges it."""
+
+    def dependents(self, unit: str) -> list[dict[str, str]]:
+        """The running units that systemd stops or restarts along with a unit, as `core.dependents` has them."""
+
+    def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
+        """Run systemctl; what went wrong, or nothing."""
+
+    def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
+        """Start a command as a transient unit; what went wrong, or nothing."""
+
+    def find_processes(self, match: str, directory: str) -> list[int]:
+        """Processes whose command line matches and whose working directory is `directory`; OSError if not readable."""
+
+    def signal(self, pid: int, number: int) -> None: ...
+
+    def http_status(self, url: str) -> tuple[int | None, str]:
+        """The status that a URL answers with, or None and why there was no answer."""
+
+    def mismatch(self, unit: str, url: str) -> str | None:
+        """Why what answers at a URL is not this running unit, as `servers.mismatch` says it; None where it is."""
+
+    def journal(self, unit: str, since: float) -> list[str]:
+        """A unit's messages since a Unix time, oldest first, with secrets masked."""
+
+
+class LinuxHost(SystemClock):
+    """The host this code runs on. `show_secrets`: leave what it says as it is, for debugging."""
+
+    def __init__(self, show_secrets: bool = False) -> None:
+        self._show_secrets = show_secrets
+
+    def show(self, unit: str) -> dict[str, str]:
+        text = _run(["systemctl", "show", unit, "--property", UNIT_PROPERTIES], 30)[1]
+        return dict(line.partition("=")[::2] for line in text.splitlines())
+
+    def unit_environment(self, unit: str) -> dict[str, Any]:
+        return unit_files.read(unit)
+
+    def dependents(self, unit: str) -> list[dict[str, str]]:
+        return facts_dependents.read(unit)
+
+    def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
+        status, _unused, error = _run(["systemctl", *arguments], timeout_s)
+        return "" if status == 0 else _failure("systemctl", arguments[0], status, error)
+
+    def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
+        arguments = [
+            "systemd-run",
+            f"--unit={unit}",
+            "--quiet",
+            f"--property=WorkingDirectory={directory}",
+            f"--property=User={user}",
+            "--",
+            *(word.replace("$", "$$") for word in command),  # or systemd would put variables in
+        ]
+        # systemd-run looks for a relative program from where it stands itself.
+        status, _unused, error = _run(arguments, 30, directory)
+        return "" if status == 0 else _failure("systemd-run", unit, status, error)
+
+    def find_processes(self, match: str, directory: str) -> list[int]:
+        pattern = re.compile(match)
+        wanted = os.path.realpath(directory)
+        found = []
+        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as file:
+                    command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+                if pattern.search(command) and os.readlink(f"/proc/{pid}/cwd") == wanted and pid != os.getpid():
+                    found.append(pid)
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it ended while we looked
+        return found
+
+    def signal(self, pid: int, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def http_status(self, url: str) -> tuple[int | None, str]:
+        try:
+            status = http_client.request(url, timeout=5).status
+        except http_client.HttpError as problem:
+            return None, str(problem)
+        return status, f"answered {status}"
+
+    def mismatch(self, unit: str, url: str) -> str | None:
+        facts = self.show(unit)
+        return server_process.mismatch(
+            {
+                "name": unit,
+                "active_state": facts.get("ActiveState"),
+                "main_pid": int(facts.get("MainPID") or 0),
+                "control_group": facts.get("ControlGroup"),
+            },
+            url,
+        )
+
+    def journal(self, unit: str, since: float) -> list[str]:
+        # The newest: without --reverse, --since with --lines is the oldest.
+        arguments = ["--unit", unit, "--since", f"@{since:.6f}", "--output=cat", "--lines=500", "--reverse"]
+        lines = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)[1].splitlines()[::-1]
+        if self._show_secrets:
+            return lines
+        known = secrets.secrets_of_host([unit], [])
+        return [masking.without_secrets(line, known) for line in lines]
+
+
+def _run(arguments: list[str], timeout_s: float, directory: str | None = None) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error, as `commands.run` has them."""
+    done = commands.run(arguments, timeout_s, directory=directory)
+    return done.status, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+
+
+def _failure(program: str, what: str, status: int, error: str) -> str:
+    return f"{program} {what}: {' '.join(error.split()).rstrip('.') or f'exit status {status}'}"

@@ -1,0 +1,500 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The probes of a tuning run on its host: load a setting through Ollama's API, load-test it, measure, unload.
+
+What was loaded before is loaded again at the end, whatever happens. `tune_search` decides what is probed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, prompt_texts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput, tune_search
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sampling
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test, second_server
+
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|out-of-memory|cudaMalloc|failed to allocate|unable to allocate|allocation failed|not enough memory"
+    r"|insufficient memory|memory layout cannot be allocated|failed to commit memory|resource limitations",
+    re.IGNORECASE,
+)
+UNLOAD_S = 60
+SETTLE_S = 0.5
+REPLY_TOKENS = 64
+FOR_EVER_S = 365 * 86400
+
+
+class CannotTune(Exception):
+    """The run cannot go on; the text names the cause and the cure."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to tune. `base`: what the profile says of num_ctx, num_parallel, num_batch and kv_cache_type; `profiles`:
+    intents by name.
+    """
+
+    unit: str
+    url: str
+    model: str
+    mode: str
+    max_used_mib: int
+    base: Mapping[str, Any]
+    over: Mapping[str, Any]
+    at_least: Mapping[str, Any]
+    objective: Sequence[str]
+    profiles: Mapping[str, Mapping[str, Any]]
+    max_probes: int
+    load_timeout: float
+    gpu_gb_per_s: float
+    host_gb_per_s: float
+    bindings_path: str | None = None
+
+
+@dataclass(frozen=True)
+class Server:
+    """An Ollama, and what its environment fixes for every load."""
+
+    url: str
+    unit: str
+    num_parallel: int
+    kv_cache_type: str
+
+    def serves(self, setting: tune_search.Setting) -> bool:
+        return (self.num_parallel, self.kv_cache_type) == (setting.num_parallel, setting.kv_cache_type)
+
+
+Progress = Callable[[dict[str, Any]], None]
+
+
+class Tuning:
+    """One run. `progress` gets the figures of the moment."""
+
+    def __init__(self, wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> None:
+        self.wanted, self.gpu, self._progress = wanted, gpu, progress
+        self.deployed, environment = _deployed(wanted)
+        self.version = _ask(f"{wanted.url}/api/version")["version"]
+        show = _ask(f"{wanted.url}/api/show", {"model": wanted.model, "name": wanted.model})
+        try:
+            self.model = planner.Model.from_show(show)
+        except planner.ModelUnreadable as problem:
+            raise CannotTune(f"{wanted.model} cannot be planned, so that nothing can be proposed: {problem}") from None
+        if self.model.embedder:
+            raise CannotTune(f"{wanted.model} makes vectors and writes nothing; name a model that chats")
+        flash = environment.get("OLLAMA_FLASH_ATTENTION")
+        self._flash = planner.Scenario.from_dict({"flash_attention": flash}).flash_attention
+        self._private = frozenset(secrets.secrets_of_host([wanted.unit], []))  # never in an error
+        self._seed = prompt_texts.drawn_seed()
+        self.probes: list[tune_search.Probe] = []
+        self.candidates: list[tune_search.Candidate] = []
+        self._others_mib = 0
+
+    # What is decided
+
+    @property
+    def limit_mib(self) -> int:
+        return self.wanted.max_used_mib - self._others_mib
+
+    @property
+    def card_mib(self) -> int:
+        return int(self.gpu["total_mib"]) - int(self.gpu.get("reserved_mib") or 0) - self._others_mib
+
+    def plan(self) -> None:
+        """Predict every setting in bounds (of a ladder: of its first step's), the best first."""
+        wanted = self.wanted
+        base = {"num_batch": tune_search.NUM_BATCH, "kv_cache_type": self.deployed.kv_cache_type, **wanted.base}
+        over, at_least = wanted.over, wanted.at_least
+        if wanted.mode != "search":
+            over = at_least = {}
+        named, known = throughput.gpu_gb_per_s(self.gpu.get("name"))
+        self.candidates = tune_search.candidates(
+            self.model,
+            tune_search.settings(base, over, at_least, self.model.offloadable),
+            wanted.objective,
+            ollama_version=self.version,
+            gpu_gb=wanted.gpu_gb_per_s or named,
+            host_gb=wanted.host_gb_per_s or throughput.HOST_GB_PER_S,
+            flash_attention=self._flash,
+        )
+        if not self.candidates:
+            raise CannotTune("Ollama would refuse every setting in bounds; see gpu_memory_tune_over")
+
+    def search(self) -> dict[str, Any]:
+        """Probe until `tune_search.next_step` has a result."""
+        while True:
+            step = tune_search.next_step(
+                self.candidates, self.probes, self.limit_mib, self.card_mib, self.wanted.max_probes
+            )
+            if isinstance(step, tune_search.Result):
+                best = step.best and step.best.setting
+                return {"best": best, "proven": step.proven, "why": step.why}
+            self.probe(step.candidate.setting, step.why)
+
+    def climb(self) -> dict[str, Any]:
+        """One of the guide's ladders. A step that changes nothing for this model is not loaded again."""
+        mode = self.wanted.mode
+        steps = tune_search.ladder(mode, self.wanted.profiles, self.deployed.kv_cache_type)
+        context = min(step.setting.num_ctx for step in steps) if mode == "profiles" else None
+        taken: list[tune_search.Probe] = []
+        while (index := tune_search.climb(mode, steps, [probe.outcome for probe in taken])) is not None:
+            setting = tune_search.effective(steps[index].setting, self.model.offloadable)
+            same = next((probe for probe in taken if probe.setting == setting), None)
+            if same:
+                layers = f"this model has {self.model.offloadable} layers"
+                taken.append(
+                    replace(same, why=f"{steps[index].words}: changes nothing here ({layers}), so not loaded again")
+                )
+                self.probes.append(taken[-1])
+            else:
+                taken.append(self.probe(setting, steps[index].words, context))
+        end = tune_search.climbed(mode, [probe.outcome for probe in taken])
+        best = None if end is None else taken[end].setting
+        return {"best": best, "proven": best is not None, "why": _ladder_ends(mode, end, steps)}
+
+    # What is measured
+
+    def probe(self, setting: tune_search.Setting, why: str, context_tokens: int | None = None) -> tune_search.Probe:
+        """Load, test, unload. `context_tokens`: as long as the prompts are, by default as the setting's context."""
+        with self._server_for(setting) as server:
+            try:
+                probe = self._probe(server, setting, why, context_tokens)
+            except _Disturbed:
+                try:
+                    probe = self._probe(server, setting, why, context_tokens)
+                except _Disturbed as problem:
+                    raise CannotTune(f"{problem}; stop what uses this Ollama, or tune at a quiet hour") from None
+        self.probes.append(probe)
+        return probe
+
+    @contextlib.contextmanager
+    def _server_for(self, setting: tune_search.Setting) -> Iterator[Server]:
+        if self.deployed.serves(setting):
+            yield self.deployed
+            return
+        unload_all(self.deployed.url)
+        intent: dict[str, Any] = {"num_parallel": setting.num_parallel}
+        if setting.kv_cache_type != self.deployed.kv_cache_type:
+            intent["kv_cache_type"] = setting.kv_cache_type
+        changes, unheard = ollama_settings.ollama_environment(intent, [], ollama_settings.parse_version(self.version))
+        if unheard:
+            raise CannotTune(f"Ollama {self.version} has no setting for {', '.join(unheard)} of {setting}")
+        lives_s = int(4 * self.wanted.load_timeout) + 300
+        try:
+            with second_server.running(self.deployed.unit, changes, lives_s) as url:
+                yield Server(url, second_server.UNIT, setting.num_parallel, setting.kv_cache_type)
+        except second_server.CannotStart as problem:
+            raise CannotTune(
+                f"{setting} needs a second Ollama server, since num_parallel and the type of the cache belong to the "
+                f"server's environment: {problem}; search without them"
+            ) from None
+
+    def _probe(
+        self, server: Server, setting: tune_search.Setting, why: str, context_tokens: int | None
+    ) -> tune_search.Probe:
+        unload_all(server.url)
+        started = time.time()
+        sampler = sampling.Sampler((str(self.gpu["uuid"]),), bindings_path=self.wanted.bindings_path)
+        error, load = None, None
+        with contextlib.closing(sampler):
+            sampler.start()
+            error = self._load_model(server, setting, sampler)
+            if error is None:
+                load = self._run(self._chats(server, setting, context_tokens), setting, sampler)
+                time.sleep(SETTLE_S)
+            gpus = sampler.stop()
+        loaded = _ask(f"{server.url}/api/ps").get("models") or []
+        unload_all(server.url)
+        journal = server_log.read(server.unit, started)
+        measured = sampling.summary(gpus, self.wanted.max_used_mib)
+        if measured["evidence"] == "none":
+            raise CannotTune("NVML gave no evidence: " + "; ".join(sampling.breaches(gpus, None)))
+        error = error or (load["errors"][0] if load and load["failed"] else None)
+        if error is not None and not _is_out_of_memory(error, journal):
+            raise CannotTune(f"{setting}: {error}; Ollama's own journal says more")
+        peak, others = int(measured["peak_used_mib"]), int(gpus[0]["baseline_mib"])
+        self._others_mib = max(self._others_mib, others)
+        detail = {
+            "evidence": measured["evidence"],
+            "max_gap_ms": measured["max_gap_ms"],
+            "second_server": server is not self.deployed,
+            "error": error,
+            "load": load,
+            "truncated": journal["truncated"],
+        }
+        if error is not None:
+            return tune_search.Probe(setting, tune_search.OUT_OF_MEMORY, None, why, peak, others, None, detail)
+        self._check(server, setting, journal, loaded)
+        outcome = tune_search.HELD if peak <= self.wanted.max_used_mib else tune_search.OVER
+        speed = load["tokens_per_s"] if load else None
+        return tune_search.Probe(setting, outcome, peak - others, why, peak, others, speed, detail)
+
+    def _body(self, setting: tune_search.Setting) -> dict[str, Any]:
+        options = {name: getattr(setting, name) for name in ("num_gpu", "num_ctx", "num_batch")}
+        return {"model": self.wanted.model, "options": options, "keep_alive": "10m"}
+
+    def _load_model(self, server: Server, setting: tune_search.Setting, sampler: sampling.Sampler) -> str | None:
+        """Load the model alone; what went wrong if anything did."""
+        body = {**self._body(setting), "stream": False}
+        timeout = self.wanted.load_timeout
+        load = load_test.Load(
+            f"{server.url}/api/generate",
+            bodies=[body],
+            requests=1,
+            concurrency=1,
+            timeout=timeout,
+            private=self._private,
+        )
+        errors = self._run(load, setting, sampler)["errors"]
+        return errors[0] if errors else None
+
+    def _chats(self, server: Server, setting: tune_search.Setting, context_tokens: int | None) -> load_test.Load:
+        """One chat more than run at once, with prompts that fill the context, the same in all probes of a run."""
+        body = self._body(setting)
+        body["options"] = {**body["options"], "num_predict": REPLY_TOKENS, "temperature": 0, "seed": 1}
+        body["messages"] = [{"role": "user", "content": ""}]
+        many = setting.num_parallel + 1
+        return load_test.Load(
+            f"{server.url}/api/chat",
+            bodies=[body],
+            concurrency=many,
+            requests=many,
+            timeout=self.wanted.load_timeout,
+            prompts=prompt_texts.FILL,
+            prompt_at="messages.0.content",
+            context_tokens=context_tokens or setting.num_ctx,
+            seed=self._seed,
+            private=self._private,
+        )
+
+    def _run(self, load: load_test.Load, setting: tune_search.Setting, sampler: sampling.Sampler) -> dict[str, Any]:
+        """The figures of a load, after telling those of the moment."""
+        run = load_test.LoadRun(load)
+        while run.running:
+            figures = sampler.progress(timeout_s=0.1)
+            if figures:
+                what = f"probe {len(self.probes) + 1} ({setting})"
+                counts = {"requests_done": run.done, "requests": run.requests, "max_used_mib": self.wanted.max_used_mib}
+                self._progress({"what": what, **counts, **figures})
+        return run.result()
+
+    def _check(
+        self,
+        server: Server,
+        setting: tune_search.Setting,
+        journal: Mapping[str, Any],
+        loaded: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Whether the server did what was asked, and for nobody else; what it does not say is not held against it."""
+        if len([load for load in journal["loads"] if load["started"]]) > 1 or len(loaded) > 1:
+            raise _Disturbed("another model, or this one with other options, was loaded during a probe")
+        load = next(reversed(journal["loads"]), None)
+        if load is None:
+            return
+        settings = log_lines.runner_settings(load["command"], load["sent"])
+        context = log_lines.context_per_slot(settings)
+        for name, asked, found in (
+            ("num_gpu", min(setting.num_gpu, self.model.offloadable), load["offloaded"]),
+            ("num_ctx", setting.num_ctx, context),
+            ("num_parallel", setting.num_parallel, settings["num_parallel"]),
+        ):
+            if found is not None and found != asked:
+                raise CannotTune(f"{name} {asked} was asked for, and Ollama did {found}; leave it out of the search")
+
+    # What comes out
+
+    def curve(self, setting: tune_search.Setting) -> list[dict[str, Any]]:
+        """Peak (with the others) and speed over num_gpu beside a setting, from the planner and all measurements."""
+        expected = tune_search.calibrated(self.candidates, self.probes, self.card_mib)
+        return [
+            {
+                "num_gpu": each.setting.num_gpu,
+                "peak_mib": round(expected(each)) + self._others_mib,
+                "tokens_per_s": round(each.tokens_per_s, 1),
+            }
+            for each in tune_search.along_num_gpu(self.candidates, setting)
+        ]
+
+    def guide_walk(self, curve: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+        """How the guide's walk by 5 layers would go on this curve; not loaded."""
+        peaks = {row["num_gpu"]: row["peak_mib"] for row in curve}
+        if set(peaks) != set(range(self.model.offloadable + 1)):
+            return None
+        tried, end = tune_search.guide_walk(
+            lambda layers: peaks[layers] <= self.wanted.max_used_mib, self.model.offloadable
+        )
+        return {"layers": tried, "load_tests": len(tried), "ends_at": end}
+
+
+class _Disturbed(Exception):
+    """Somebody else used the server during a probe."""
+
+
+def tune(wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+    """The whole run; CannotTune, NvmlProblem. The host's models are in the end as they were.
+
+    `gpu`: uuid, name, total_mib and reserved_mib. Returns mode, model, max_used_mib, ollama, gpu, offloadable_layers,
+    others_mib, probes, best, proven, why, curve, guide_walk, and `loaded_again`.
+    """
+    tuning = Tuning(wanted, gpu, progress)
+    tuning.plan()
+    before = loaded_models(wanted)
+    again: list[str] = []
+    try:
+        unload_all(wanted.url)
+        tuning._others_mib = _used_alone(tuning)
+        result = tuning.search() if wanted.mode == "search" else tuning.climb()
+    finally:
+        with contextlib.suppress(CannotTune):
+            unload_all(wanted.url)
+        again = load_again(wanted, before)
+    best: tune_search.Setting | None = result["best"]
+    shown = best or (tuning.probes[0].setting if tuning.probes else tuning.candidates[0].setting)
+    curve = tuning.curve(shown)
+    return {
+        "mode": wanted.mode,
+        "model": wanted.model,
+        "max_used_mib": wanted.max_used_mib,
+        "ollama": tuning.version,
+        "gpu": dict(gpu),
+        "deployed_cache_type": tuning.deployed.kv_cache_type,
+        "offloadable_layers": tuning.model.offloadable,
+        "others_mib": tuning._others_mib,
+        "candidates": len(tuning.candidates),
+        "objective": list(wanted.objective),
+        "probes": [{**asdict(probe), "setting": asdict(probe.setting)} for probe in tuning.probes],
+        "best": best and asdict(best),
+        "proven": result["proven"],
+        "why": result["why"],
+        "curve": curve,
+        "guide_walk": tuning.guide_walk(curve) if wanted.mode == "search" else None,
+        "loaded_before": [model["model"] for model in before],
+        "loaded_again": again,
+    }
+
+
+def propose(wanted: Wanted, gpu: Mapping[str, Any]) -> dict[str, Any]:
+    """What would be probed first, without loading or unloading anything; so what is loaded now counts for others."""
+    tuning = Tuning(wanted, gpu, lambda _unused: None)
+    tuning.plan()
+    if wanted.mode != "search":
+        steps = tune_search.ladder(wanted.mode, wanted.profiles, tuning.deployed.kv_cache_type)
+        return {"first": asdict(steps[0].setting), "why": steps[0].words, "candidates": len(steps)}
+    loaded = sum(int(model.get("size_vram") or 0) for model in _ask(f"{wanted.url}/api/ps").get("models") or [])
+    tuning._others_mib = max(0, _used_alone(tuning) - loaded // (1024 * 1024))
+    step = tune_search.next_step(tuning.candidates, [], tuning.limit_mib, tuning.card_mib, wanted.max_probes)
+    first = asdict(step.candidate.setting) if isinstance(step, tune_search.Next) else None
+    return {"first": first, "why": step.why, "candidates": len(tuning.candidates)}
+
+
+def _used_alone(tuning: Tuning) -> int:
+    """What the GPU holds with nothing of Ollama's on it. NvmlProblem."""
+    sampler = sampling.Sampler((str(tuning.gpu["uuid"]),), bindings_path=tuning.wanted.bindings_path)
+    with contextlib.closing(sampler):
+        sampler.start()
+        return int(sampler.stop()[0]["baseline_mib"])
+
+
+def _ladder_ends(mode: str, end: int | None, steps: Sequence[tune_search.Step]) -> str:
+    if mode == "profiles":
+        return "each profile straight with Ollama, with the same prompts; a backend's own memory is not in it"
+    if end is None:
+        return "no step of the ladder stays within the threshold"
+    return f"step {end + 1} of {len(steps)}: {steps[end].words}"
+
+
+def _is_out_of_memory(error: str, journal: Mapping[str, Any]) -> bool:
+    fatal = [failure["line"] for failure in journal["failures"] if failure["severity"] == "fatal"]
+    return any(OUT_OF_MEMORY.search(text) for text in [error, *fatal])
+
+
+def _deployed(wanted: Wanted) -> tuple[Server, Mapping[str, str]]:
+    """The deployed server as it says it was started, else as its environment has it."""
+    unit = host_read.read_unit(wanted.unit)
+    process = host_read.read_process(unit.get("main_pid") or 0) if unit.get("main_pid") else None
+    environment = (process or unit).get("environment") or {}
+    config = server_log.read(wanted.unit, None)["server_config"] or {}
+    parallel = str(config.get("OLLAMA_NUM_PARALLEL") or environment.get("OLLAMA_NUM_PARALLEL") or "1")
+    kind = str(environment.get("OLLAMA_KV_CACHE_TYPE") or "f16").lower()
+    number = int(parallel) if parallel.isdigit() and int(parallel) else 1
+    return Server(wanted.url, wanted.unit, number, kind), environment
+
+
+# What is loaded ---------------------------------------------------------------------------------------------------
+
+
+def unload_all(url: str) -> None:
+    """Unload whatever a server has loaded, and wait until it is gone."""
+    deadline = time.monotonic() + UNLOAD_S
+    while True:
+        loaded = [str(model["name"]) for model in _ask(f"{url}/api/ps").get("models") or []]
+        if not loaded:
+            return
+        if time.monotonic() > deadline:
+            raise CannotTune(f"{', '.join(loaded)} did not unload within {UNLOAD_S} s; is somebody using it?")
+        for name in loaded:
+            with contextlib.suppress(http_client.HttpError):  # an embedder has no such route
+                http_client.post_json(f"{url}/api/generate", {"model": name, "keep_alive": 0}, timeout=30)
+                continue
+            with contextlib.suppress(http_client.HttpError):
+                http_client.post_json(f"{url}/api/embed", {"model": name, "input": "", "keep_alive": 0}, timeout=30)
+        time.sleep(0.2)
+
+
+def loaded_models(wanted: Wanted) -> list[dict[str, Any]]:
+    """What is loaded now, as the requests that load it again as it is: model, options, keep_alive."""
+    loads = server_log.read(wanted.unit, None)["loads"]
+    found = []
+    for model in _ask(f"{wanted.url}/api/ps").get("models") or []:
+        name = str(model["name"])
+        shown = _ask(f"{wanted.url}/api/show", {"model": name, "name": name})
+        file = re.search(r"^FROM (\S+)$", str(shown.get("modelfile") or ""), re.MULTILINE)
+        load = next((each for each in reversed(loads) if file and file[1] in each["command"]), None)
+        known = log_lines.runner_settings(load["command"], load["sent"]) if load else {}
+        options = {key: known[key] for key in ("num_gpu", "num_batch") if known.get(key) is not None}
+        context = model.get("context_length") or log_lines.context_per_slot({"num_ctx_total": None, **known})
+        options.update({"num_ctx": context} if context else {})
+        found.append({"model": name, "options": options, "keep_alive": _left(model.get("expires_at"))})
+    return found
+
+
+def load_again(wanted: Wanted, before: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Load what was loaded; the names that are."""
+    done = []
+    for model in before:
+        for path, more in (("generate", {"stream": False}), ("embed", {"input": ""})):
+            with contextlib.suppress(http_client.HttpError):
+                http_client.post_json(f"{wanted.url}/api/{path}", {**model, **more}, timeout=wanted.load_timeout)
+                done.append(str(model["model"]))
+                break
+    return done
+
+
+def _left(expires_at: Any) -> int:
+    """Seconds that a model has left, at least one; below 0 is for ever (RFC 3339, as Go writes it)."""
+    match = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", str(expires_at or ""))
+    if not match:
+        return 300
+    if int(match[1]) > 2200:
+        return -1
+    text = "-".join(match.group(1, 2, 3)) + "T" + ":".join(match.group(4, 5, 6)) + match[7].replace("Z", "+00:00")
+    left = datetime.fromisoformat(text).timestamp() - time.time()
+    return -1 if left > FOR_EVER_S else max(1, round(left))
+
+
+def _ask(url: str, body: Mapping[str, Any] | None = None) -> Any:
+    try:
+        return http_client.get_json(url, timeout=20) if body is None else http_client.post_json(url, body, timeout=20)
+    except http_client.HttpError as problem:
+        raise CannotTune(f"{problem}; start Ollama, or correct gpu_memory_ollama.url") from None

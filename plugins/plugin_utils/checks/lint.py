@@ -1,0 +1,175 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Settings on a host that do not do what whoever copied them thought: no-op, malformed or dangerous. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
+
+UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
+QUANTISED = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+
+Finding = dict[str, Any]
+
+
+def lint(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[Finding]:
+    """What a host has of variables that nobody reads, that are malformed, or that defeat the profile.
+
+    Looks at the files of Ollama's unit, at what its server was started with, and at the backend's env files. Returns
+    for each {name, value, where (paths), read_by (who reads it, or `nobody`), problem, cure}. What the profile itself
+    sets is told by the settings' rows, and not here. Without a known release of Ollama only what holds for all.
+    """
+    version = wanted_settings.version_of(declared, read)
+    findings: dict[tuple[str, str, str], Finding] = {}
+
+    def add(name: str, value: str, where: str, told: tuple[str, str, str] | None) -> None:
+        if told:
+            read_by, problem, cure = told
+            finding = {"name": name, "value": value, "where": [], "read_by": read_by, "problem": problem, "cure": cure}
+            findings.setdefault((name, value, problem), finding)["where"].append(where)
+
+    found = _of_server(read["ollama"])
+    present = {name: value for name, value, _where in found}
+    for name, value, where in found:
+        add(name, value, where, _in_server(name, value, present, version))
+    for name, value, where in _of_backend(declared, read):
+        add(name, value, where, _in_backend(name))
+    for name, value, where, told in _few_layers(declared, read):
+        add(name, value, where, told)
+    return list(findings.values())
+
+
+def text(finding: Mapping[str, Any]) -> str:
+    """One line: the setting, where it stands, what is wrong, who reads it, and the cure."""
+    where = " and ".join(finding["where"])
+    return f"{finding['name']}={finding['value']} in {where}: {finding['problem']}; {finding['cure']}"
+
+
+def _of_server(ollama: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(name, value, where) of every setting that others give the server: files first, then what none of them has."""
+    own = ollama["drop_ins"]["own"]["path"]
+    sources = ollama["unit"].get("sources") or []
+    found = [
+        (name, value, source["path"])
+        for source in sources
+        if source["path"] != own
+        for name, value in source["environment"].items()
+    ]
+    in_files = {name for source in sources for name in source["environment"]}
+    in_files |= set(ollama["drop_ins"]["own"]["environment"])
+    started = {**(ollama["unit"].get("environment") or {}), **((ollama["process"] or {}).get("environment") or {})}
+    found += [
+        (name, value, f"what {ollama['unit']['name']} was started with")
+        for name, value in started.items()
+        if name not in in_files
+    ]
+    return found
+
+
+def _of_backend(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    backend, profile = declared["backend"], declared["profile"] or {"env": {}}
+    ours = {*backend["keys"].values(), *backend["reads"], *profile["env"]}
+    for file in read["backend"]["env_files"]:
+        for name, value in (file.get("values") or {}).items():
+            if value is not None and name in settings.SHOWN and name not in ours:
+                yield name, value, file["path"]
+
+
+def _few_layers(
+    declared: Mapping[str, Any], read: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str, tuple[str, str, str]]]:
+    """A backend's key that keeps a model on the CPU, and is not what the profile wants: memory looks fine with it."""
+    key = declared["backend"]["keys"].get("gpu_layers")
+    if not key or declared["profile"] is None:
+        return
+    wanted = wanted_settings.backend_env(declared, read).get(key)
+    for file in read["backend"]["env_files"]:
+        value = (file.get("values") or {}).get(key)
+        layers = profiles.canonical_int(value)
+        if layers is None or layers < 0 or value == wanted:
+            continue
+        models = [
+            model.offloadable
+            for model in wanted_settings.served(declared, read)
+            if model and layers < model.offloadable
+        ]
+        if models:
+            sent = f"the backend sends it as num_gpu, so that {layers} of {models[0]} layers are on the GPU"
+            ours = "" if key in declared["profile"]["env"] else " (this collection's cure, not the profile's)"
+            yield key, str(value), file["path"], ("backend", sent, f"apply makes it {wanted}{ours}")
+
+
+def _in_backend(name: str) -> tuple[str, str, str] | None:
+    """A setting of Ollama's in a file that only the backend reads."""
+    if name in settings.NOBODY_READS:
+        return "nobody", settings.NOBODY_READS[name], f"take it out; {settings.CURES[name]}"
+    if not name.startswith(("OLLAMA_", "LLAMA_ARG_", "GGML_")):
+        return None
+    return "nobody", "Ollama's service does not read the backend's file", "set it in a drop-in of Ollama's unit"
+
+
+def _in_server(
+    name: str, value: str, present: Mapping[str, str], version: settings.Version | None
+) -> tuple[str, str, str] | None:
+    """(who reads it, what is wrong, the cure) of a variable in the server's environment; None where all is well."""
+    rows = [row for row in settings.VARIABLES if row.name == name]
+    row = settings.known(name, version) if version else None
+    if row is None and name in settings.NOBODY_READS:
+        return "nobody", settings.NOBODY_READS[name], f"take it out; {settings.CURES[name]}"
+    if version is None or not rows:
+        return None
+    if row is None:
+        first, last = rows[0].first, rows[-1].last
+        since = f"Ollama reads it since {_dotted(first)} only" if version < first else _dead_since(last)
+        successor = "; LLAMA_ARG_FIT_TARGET is its successor" if name == "OLLAMA_GPU_OVERHEAD" else ""
+        return "nobody", f"{since}, and {_dotted(version)} runs", f"take it out{successor}"
+    reader = "llama-server" if name.startswith(("LLAMA_ARG_", "GGML_")) else "Ollama"
+    allowed = settings.malformed(row, value)
+    if allowed:
+        if row.form == settings.SWITCH and version < (0, 3, 2):
+            return reader, "Ollama cannot read the value: it is ignored", f"write {allowed}"
+        return reader, f"{reader} cannot read the value: {row.invalid}", f"write {allowed}"
+    if row.overridden:
+        return "nobody", "Ollama's own flag always wins over it", "take it out"
+    return _dangerous(name, value, present, version, reader)
+
+
+def _dangerous(
+    name: str, value: str, present: Mapping[str, str], version: settings.Version, reader: str
+) -> tuple[str, str, str] | None:
+    """What is well-formed, read, and defeats the profile all the same."""
+    plain = value.strip().strip("\"'").strip().lower()
+    if name == UNIFIED_MEMORY:
+        return reader, "memory spills where NVML does not count it, so that no load proves anything", "take it out"
+    if name == drift.LAYERS_FOR_ALL and plain not in ("auto", "-1"):
+        return (
+            reader,
+            "it sets the layers of every model and switches Ollama's fitting off: a margin is void",
+            "take it out, and cap a model by num_gpu",
+        )
+    if name == drift.FIT and plain in drift.OFF:
+        return reader, "it switches Ollama's fitting off: what does not fit fails, and a margin is void", "take it out"
+    if name == "OLLAMA_KV_CACHE_TYPE" and plain in QUANTISED:
+        flash = present.get("OLLAMA_FLASH_ATTENTION", "").strip().strip("\"'").lower()
+        off = flash in ("0", "f", "false")
+        if version >= settings.ENGINE and off:
+            return reader, "with OLLAMA_FLASH_ATTENTION off every load fails", "switch flash attention on, or use f16"
+        if version < settings.ENGINE and (off or not flash):
+            return reader, "without OLLAMA_FLASH_ATTENTION=1 f16 is used", "set OLLAMA_FLASH_ATTENTION=1"
+    return None
+
+
+def _dotted(version: settings.Version) -> str:
+    return ".".join(map(str, version))
+
+
+def _dead_since(last: settings.Version) -> str:
+    major, minor, patch = last
+    after = {(0, 24, 999): "0.30.0", settings.LAST_OWN_ENGINE: "0.30.0"}.get(last, f"{major}.{minor}.{patch + 1}")
+    return f"no Ollama has heeded it since {after}"

@@ -1,0 +1,590 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what was declared and what was read to what is to be done. Pure: no host, no clock, no Ansible."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import posixpath
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
+    model_name,
+    model_use,
+    modelfile,
+    prompt_texts,
+    servers,
+    settings,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
+    dependents,
+    start_script,
+    unit_environment,
+    unit_states,
+    unit_text,
+)
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import prediction
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, sizes, wanted_settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
+
+OLDEST_DRIVER = 510
+DAY_S = 86400
+REQUEST_S = 300
+
+
+def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) -> dict[str, Any]:
+    """What to do on one host.
+
+    `declared`: `declaration.resolve`. `read`: the result of `gpu_memory_info`. `deploys`: false where nothing will be
+    written (verify), so that only what hinders a proof is a problem.
+
+    Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
+    with their present SHA-256, the threshold `max_used_mib` that holds here, `drop_in_changed`, `env_changed` (the env
+    files to write, as {path, read_by, env, owner, group}; the profile's own among them, with its `profile`), the
+    `restart` list, the `services` for gpu_memory_restart, `acts` (whether any of it will be done), the `load` for
+    gpu_memory_assert with its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds,
+    or None).
+    """
+    as_declared, declared = declared, sizes.sized(declared, read)
+    problems = list(declared["problems"])
+    problems += gpu_problems(declared, read["nvml"])
+    problems += ollama_problems(declared, read["ollama"])
+    problems += _backend_problems(declared, read["backend"])
+    problems += lease_problems(read["state"])
+    own = read["ollama"]["drop_ins"]["own"]
+    environment: dict[str, str] = {}
+    backend_env: dict[str, str] = {}
+    notes: list[str] = []
+    predicted = None
+    profile = declared["profile"]
+    if profile is not None:
+        predicted, notes = prediction.predict(declared, read, wanted_settings.version_text(declared, read))
+        environment, unheard = wanted_settings.ollama_environment(declared, read)
+        if wanted_settings.version_of(declared, read) is not None:
+            notes += [
+                f"Ollama {wanted_settings.version_text(declared, read)} has no setting for {name}" for name in unheard
+            ]
+        backend_env = wanted_settings.backend_env(declared, read)
+        notes += modelfile.notes(declared, read["ollama"]["api"]["show"])
+        if deploys:
+            problems += _taken_over(declared, own, environment)
+            problems += _override_problems(environment, read["ollama"])
+            problems += _backend_override_problems(backend_env, read["backend"])
+            problems += modelfile.problems(declared, read["ollama"]["api"]["show"])
+            problems += filter(None, [prediction.cannot_fit(predicted, profile["max_used_mib"])])
+            problems += filter(None, [prediction.crowded_out(predicted, declared, read)])
+    if deploys:
+        problems += _deploy_problems(declared, read)
+    if declared["verify"] != "never" and not declared["backend"]["load"].get("url") and not declared["models"]:
+        problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
+    notes += [lint.text(finding) for finding in lint.lint(declared, read)]
+    notes += [
+        f"{odd['path']}: {odd['problem']}; {odd['cure']}" for odd in read["ollama"]["drop_ins"].get("oddities", [])
+    ]
+    if deploys and profile is not None and _drop_in_changes(read, environment):
+        found = read["ollama"].get("gpu_containers") or []
+        notes += [containers.reload_note(found)] if found else []
+    env_files = read["backend"]["env_files"]
+    env_changed = [
+        {"path": file["path"], "read_by": file["read_by"], "env": wanted, "owner": None, "group": None}
+        for file, wanted in ((file, wanted_in(file, backend_env)) for file in env_files)
+        if _differs(file, wanted)
+    ]
+    restart = [] if problems else _restarts(declared, read, environment, bool(env_changed))
+    if deploys:
+        notes += [] if problems else start_notes(declared, read)
+        notes += dependent_notes(read, restart)
+        notes += [] if _taken_over(declared, own, environment) else taken_over_notes(own)
+    notes += sizes.note(as_declared, declared)
+    notes += prediction.other_ollamas(read)
+    notes += read["nvml"].get("notes") or []
+    notes = [note for note in notes if not any(words in note for words in declared["accepted_notes"])]
+    if declared["strict"]:
+        problems += notes
+    if problems:
+        return {"problems": problems, "notes": notes, "acts": False, "load_needed": False}
+
+    drop_in_changed = _drop_in_changes(read, environment)
+    profile_file = read["backend"]["profile_file"]
+    # The profile's own file: nothing reads it, so nothing restarts. It belongs to whom the backend's belongs to.
+    if profile_file and _differs(profile_file, declared["profile_file"]["env"]):
+        owner = {name: env_files[0].get(name) for name in ("owner", "group")}
+        env_changed.append({**declared["profile_file"], **owner, "profile": profile["name"]})
+    ours = {file["path"]: {"keys": list(file["env"]), "readers": file["read_by"]} for file in env_changed}
+    # A profile's own file that is not there yet becomes ours with every line, and so goes as a whole.
+    whole = {profile_file["path"]} if profile_file and not profile_file["exists"] else set()
+    files = [
+        {
+            "path": file["path"],
+            "sha256": file["sha256"],
+            **({"env": ours[file["path"]]} if file["path"] in ours.keys() - whole else {}),
+        }
+        for file in [*([own] if drop_in_changed else []), *env_files, *([profile_file] if profile_file else [])]
+        if file is own or file["path"] in ours
+    ]
+    drifted = bool(files or restart)
+    load = load_request(declared, read)
+    key = proof_key(declared, backend_env, environment, read)
+    proof = (
+        None
+        if refuted(read)
+        else valid_proof(read["state"].get("proof"), key, declared["proof_max_age"] * DAY_S, read["host"]["time"])
+    )
+    return {
+        "problems": [],
+        "notes": notes,
+        "predicted": predicted,
+        "ollama_environment": environment,
+        "files": files,
+        "drop_in_changed": drop_in_changed,
+        "env_changed": env_changed,
+        "max_used_mib": profile["max_used_mib"],
+        "restart": restart,
+        "services": services(declared, restart),
+        "acts": deploys and drifted,
+        "proof_key": key,
+        "proof": None if drifted else proof,
+        "load": load,
+        "load_timeout_s": load_timeout_s(load),
+        "load_needed": load_needed(declared["verify"], drifted, proof is not None),
+    }
+
+
+def _restarts(
+    declared: Mapping[str, Any], read: Mapping[str, Any], environment: Mapping[str, str], env_changed: bool
+) -> list[str]:
+    """What has to restart. A backend that systemd restarts along with Ollama is restarted in order, and awaited."""
+    ollama, backend = read["ollama"], read["backend"]
+    restart = []
+    if _drop_in_changes(read, environment) or not _ollama_runs(environment, ollama):
+        restart.append("ollama")
+    along = {one["unit"] for one in ollama["unit"].get("dependents") or []} if restart else set()
+    goes_along = (backend.get("unit") or {}).get("id") in along
+    if declared["backend"]["kind"] != "none" and (env_changed or goes_along or not _backend_runs(backend)):
+        restart.append("backend")
+    return restart
+
+
+def dependent_notes(read: Mapping[str, Any], restart: Sequence[str]) -> list[str]:
+    """What else runs on the host that systemd restarts along with what is restarted here."""
+    units = {"ollama": read["ollama"]["unit"], "backend": read["backend"].get("unit") or {}}
+    own = {unit.get("id") for unit in units.values()}
+    notes: list[str] = []
+    for name in restart:
+        others = [one for one in units[name].get("dependents") or [] if one["unit"] not in own]
+        notes += filter(None, [dependents.note(str(units[name].get("name")), others)])
+    return notes
+
+
+def start_notes(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[str]:
+    """What an apply would start."""
+    notes = [*filter(None, map(unit_states.start_note, _units(read)))]
+    if declared["backend"]["kind"] == "command" and not read["backend"]["pids"]:
+        notes.append(f"the backend's command does not run: {unit_states.STARTS}")
+    return notes
+
+
+def taken_over_notes(own: Mapping[str, Any]) -> list[str]:
+    """Whose drop-in an apply would replace."""
+    if not own.get("writer"):
+        return []
+    return [f"{own['path']} was written by {own['writer']}: an apply replaces it, and remove brings it back"]
+
+
+def _taken_over(declared: Mapping[str, Any], own: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """Why another's drop-in is not replaced: it holds what nothing else does."""
+    lost = [name for name in own.get("alone") or [] if name not in environment]
+    if not own.get("writer") or not lost or declared["ollama"]["take_over"]:
+        return []
+    cure = "move it to a drop-in of another name"
+    if own["writer"] == "the role ollama":
+        cure = "give that role another ollama_drop_in and run it once more"
+    return [
+        f"{own['path']} was written by {own['writer']}, and {', '.join(lost)} in it would be lost: {cure}, or set "
+        "gpu_memory_ollama.take_over=true to replace it; remove brings it back"
+    ]
+
+
+def _drop_in_changes(read: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    return read["ollama"]["drop_ins"]["own"]["sha256"] != _sha256(unit_text.render_dropin(environment))
+
+
+def wanted_in(file: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, str]:
+    """What an env file must say: all of `env`, or of a file without `add_keys` the keys that it has already."""
+    if file.get("add_keys", True):
+        return dict(env)
+    return {name: value for name, value in env.items() if _values(file).get(name) is not None}
+
+
+def _values(file: Mapping[str, Any]) -> Mapping[str, Any]:
+    return file.get("values") or {}
+
+
+def _differs(file: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+    return any(_values(file).get(name) != value for name, value in wanted.items())
+
+
+def services(declared: Mapping[str, Any], restart: list[str]) -> dict[str, Any]:
+    """What gpu_memory_restart, and a restore without a controller, need to know of the two services."""
+    ollama = {name: declared["ollama"][name] for name in ("unit", "url", "timeout_s")}
+    names = ("kind", "unit", "directory", "command", "user", "process_match", "health", "timeout_s")
+    backend = {name: declared["backend"][name] for name in names if name in declared["backend"]}
+    return {"ollama": ollama, "backend": backend, "restart": restart}
+
+
+def load_request(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+    """The load test: one chat more than can run at once, through the backend, or without one straight to Ollama.
+
+    Then each other declared model is asked for at Ollama itself, the way it is used, one after another: those that the
+    backend has not used, or without one all but the first that writes.
+
+    What a backend gets stays within the profile's context; where its preset does not say where a prompt goes, its own
+    bodies are sent.
+    """
+    intent, url, shown = declared["profile"]["intent"], declared["ollama"]["url"], read["ollama"]["api"]["show"]
+    at_once = declared["load_requests"] or intent["num_parallel"] + 1
+    version = wanted_settings.version_of(declared, read)
+    requests = [
+        {
+            **model_use.request(model, shown.get(model), url, intent["num_ctx"], at_once, version),
+            "prompts": declared["load"],
+        }
+        for model in declared["models"]
+    ]
+    requests.sort(key=lambda request: model_use.embeds_only(shown.get(request["model"])))
+    own = dict(declared["backend"]["load"])
+    if own.get("url") or own.get("bodies"):
+        prompts = declared["load"] if own.get("prompt_at") else prompt_texts.GUIDE
+        first = {"url": f"{url}/api/chat", "requests": at_once, "prompts": prompts, "context_tokens": intent["num_ctx"]}
+        others, listed_at = requests, f"{url}/api/ps" if requests else None
+    else:
+        first = requests[0] if requests else {"url": f"{url}/api/chat", "requests": 1}
+        others, listed_at = requests[1:], None
+    load = {"timeout": REQUEST_S, **first, **own, "others": others, "listed_at": listed_at}
+    return {**load, "concurrency": load["requests"]}
+
+
+def load_timeout_s(load: Mapping[str, Any]) -> int:
+    """How long a load test may take in all: every request at its own limit; those of one model go at once."""
+    return int((1 + len(load["others"])) * float(load["timeout"])) + declaration.LOAD_EXTRA_S
+
+
+def load_needed(verify: str, changed: bool, proven: bool) -> bool:
+    """`always`, `never`, or (`changed`) where something changed or no valid proof stands."""
+    return verify == "always" or (verify == "changed" and (changed or not proven))
+
+
+def proof_key(
+    declared: Mapping[str, Any],
+    backend_env: Mapping[str, str],
+    environment: Mapping[str, str],
+    read: Mapping[str, Any],
+) -> str:
+    """What a proof was made of; a proof with another key proves nothing about now."""
+    models = [model_name.full(model).lower() for model in declared["models"]]
+    made_of = {
+        "profile": [backend_env, declared["profile"]["intent"]],
+        "ollama_environment": {**drift.others_environment(read["ollama"]), **environment},
+        "backend": {name: declared["backend"].get(name) for name in ("kind", "unit", "directory", "command")},
+        "load": load_request(declared, read),
+        "ollama": wanted_settings.version_text(declared, read),
+        # Without a declared model it is not known which one is served, so any may be.
+        "models": sorted(
+            [str(model["name"]), str(model["digest"])]
+            for model in read["ollama"]["api"]["models"]
+            if not models or model_name.full(str(model["name"])).lower() in models
+        ),
+        "driver": read["nvml"]["driver_version"],
+        "gpus": sorted(gpu["uuid"] for gpu in wanted_settings.usable_gpus(read["nvml"])),
+    }
+    return _sha256(json.dumps(made_of, sort_keys=True, default=str))
+
+
+def key_of_proven(declared: Mapping[str, Any], decision: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """The key of what a load has proven. `after`: read after it, since before an apply Ollama may have been down."""
+    backend_env = wanted_settings.backend_env(declared, after)
+    return proof_key(declared, backend_env, decision["ollama_environment"], after)
+
+
+def valid_proof(proof: Mapping[str, Any] | None, key: str, max_age_s: float, now: float) -> Mapping[str, Any] | None:
+    """The kept proof, if it was made of the same things, passed, and is neither too old nor from the future."""
+    if not proof or proof.get("key") != key or proof.get("verdict") != "pass":
+        return None
+    age = now - float(proof.get("at") or 0)
+    return proof if -DAY_S < age <= max_age_s else None
+
+
+def refuted(read: Mapping[str, Any]) -> bool:
+    """Whether Ollama ran out of memory, or died, after the kept proof: what has failed since proves nothing."""
+    since = float((read["state"].get("proof") or {}).get("at") or 0)
+    failures = read["ollama"]["journal"]["failures"]
+    return any(failure["severity"] == "fatal" and failure["at"] > since for failure in failures)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _ollama_runs(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> bool:
+    """Whether a running server was started with what we want; a file that no server has read is not in force."""
+    if ollama["unit"]["active_state"] != "active" or ollama["api"]["error"]:
+        return False
+    # Where even root may not look into the process (a container without CAP_SYS_PTRACE), what systemd would start it
+    # with has to do; to restart at every run would be worse.
+    source = ollama["process"] or ollama["unit"]
+    return all(source["environment"].get(name) == value for name, value in environment.items())
+
+
+def _backend_runs(backend: Mapping[str, Any]) -> bool:
+    """Whether the backend runs, is healthy, and was started after its env files were last written."""
+    if not backend["pids"] or (backend["health"] is not None and not backend["health"]["ok"]):
+        return False
+    started = backend["started_s"]
+    if started is None:
+        return False
+    # A file from the future tells of a clock that was set back, and not when it was written.
+    written = [file["modified_s"] for file in backend["env_files"] if file["exists"]]
+    return all(modified is None or modified <= started for modified in written)
+
+
+def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[str]:
+    if nvml["status"] != "ok":
+        return [f"NVML: {nvml['message']}"]
+    problems = [*(nvml.get("problems") or []), *filter(None, [nvml.get("lost")])]
+    driver = str(nvml.get("driver_version") or "").split(".", maxsplit=1)[0]
+    if driver.isdigit() and int(driver) < OLDEST_DRIVER:
+        problems.append(
+            f"NVML: driver {nvml['driver_version']} is too old to tell used from reserved memory; "
+            f"install {OLDEST_DRIVER} or newer"
+        )
+    if not nvml["gpus"]:
+        problems.append(
+            "NVML: the driver is loaded but shows no GPU; see whether lspci lists one, and look for NVRM lines in the "
+            "kernel log (journalctl -k): it may have failed to start, or be given to a virtual machine (vfio-pci)"
+        )
+    threshold = declared["profile"]["max_used_mib"] if declared["profile"] else None
+    for gpu in nvml["gpus"]:
+        name = f"GPU {gpu['index']} ({gpu.get('name') or gpu.get('uuid')})"
+        if gpu.get("error"):
+            problems.append(f"NVML: {name}: {gpu['error']}")
+        elif gpu.get("mig"):
+            problems.append(
+                f"NVML: {name} is split by MIG, which the memory figures here do not cover; switch MIG off "
+                f"(nvidia-smi -i {gpu['index']} -mig 0), or leave this host out"
+            )
+        elif gpu.get("compute_mode") == "prohibited":
+            problems.append(
+                f"NVML: {name} is in the compute mode Prohibited, so that no process can use it; "
+                f"nvidia-smi -i {gpu['index']} -c DEFAULT"
+            )
+        elif sizes.is_other(declared["profile"], gpu):
+            problems.append(sizes.problem(declared["profile"], gpu, name))
+        elif threshold is not None and gpu["total_mib"] - (gpu.get("reserved_mib") or 0) < threshold:
+            problems.append(
+                f"max_used_mib = {threshold} is more than {name} has: {gpu['total_mib']} MiB, of which "
+                f"{gpu.get('reserved_mib') or 0} are reserved; choose a profile for this size"
+            )
+    return problems
+
+
+def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> list[str]:
+    unit, api = ollama["unit"], ollama["api"]
+    name = declared["ollama"]["unit"]
+    if unit.get("error"):
+        return [f"{name}: {unit['error']}"]
+    problems = []
+    listens, apart = ollama.get("listens") or [], bool(ollama.get("apart"))
+    url = declared["ollama"]["url"]
+    stranger = servers.mismatch(
+        name, url, ollama.get("server"), [] if apart else listens, not unit_states.is_stopped(unit.get("active_state"))
+    )
+    if unit["load_state"] == "masked":
+        problems.append(
+            f"the unit {name} is masked on this host, so that it would not start again; run: systemctl unmask {name}, "
+            "or set gpu_memory_ollama.unit to the unit that runs Ollama"
+        )
+    elif unit["load_state"] != "loaded" and api["version"]:
+        problems.append(
+            f"the unit {name} is {unit['load_state']} on this host, but "
+            + (
+                stranger
+                or f"an Ollama answers at {declared['ollama']['url']}: set gpu_memory_ollama.unit to its unit. One "
+                "that runs in a container has none that sets its environment, and cannot be served"
+            )
+        )
+    elif unit["load_state"] != "loaded":
+        problems.append(
+            f"the unit {name} is {unit['load_state']} on this host; set gpu_memory_ollama.unit, "
+            "or run selo.gpu_memory.discover to find it"
+        )
+    if stranger and unit["load_state"] == "loaded":
+        problems.append(stranger)
+    elsewhere = servers.elsewhere(name, url, listens, apart)
+    silent = f". {ollama['why_silent']}" if ollama.get("why_silent") and elsewhere is None else ""
+    if api["error"] and unit["load_state"] == "loaded" and not elsewhere and unit_states.does_not_come_up(unit):
+        problems.append(
+            f"{name} does not come up; mend what its journal says, and run: systemctl restart {name}{silent}"
+        )
+    elif declared["ollama"]["version"] is None and settings.parse_version(api["version"]) is None:
+        reason = api["error"] or f"it calls itself {api['version']!r}, which is no release"
+        problems.append(
+            f"the version of Ollama at {declared['ollama']['url']} is unknown ({reason}), and with it what it honours; "
+            f"{elsewhere or _version_cure(name, unit, api)}{silent}"
+        )
+    told, found = (settings.parse_version(text) for text in (declared["ollama"]["version"], api["version"]))
+    if told and found and told != found:
+        problems.append(
+            f"gpu_memory_ollama.version = {declared['ollama']['version']} but the server says {api['version']}; "
+            "take the variable away"
+        )
+    if not api["error"]:
+        present = {str(model["name"]) for model in api["models"]}
+        for model in declared["models"]:
+            listed = model_use.listed(model, api["models"])
+            if model_use.is_elsewhere(model, api["models"], wanted_settings.version_of(declared, {"ollama": ollama})):
+                problems.append(_leaves_the_host(model, listed))
+            elif listed is None:
+                known = ", ".join(sorted(present)) or "none"
+                problems.append(f"the model {model} is not on this host (it has: {known}); run: ollama pull {model}")
+    return problems
+
+
+def _version_cure(name: str, unit: Mapping[str, Any], api: Mapping[str, Any]) -> str:
+    """How the version becomes known. Declaring it does not make a silent server answer, but a stopped one startable."""
+    if not api["error"]:
+        return "set gpu_memory_ollama.version"
+    if unit_states.is_stopped(unit.get("active_state")):
+        return f"start {name}, or set gpu_memory_ollama.version"
+    return f"see why it does not answer, and restart {name}"
+
+
+def _leaves_the_host(model: str, listed: Mapping[str, Any] | None) -> str:
+    """What is wrong with a model that Ollama asks its cloud for, and how to go on."""
+    if listed and not listed.get("remote"):
+        return (
+            f"{model} is on this host, but this Ollama sends whatever is asked of a tag like that to its cloud; give "
+            f"it another name (ollama cp {listed['name']} NAME) and declare that in gpu_memory_models"
+        )
+    return (
+        f"{model} is a cloud model, which runs elsewhere and would be sent the prompts of the load test; take it out "
+        "of gpu_memory_models, which names the models that this host's GPU serves"
+    )
+
+
+def _backend_problems(declared: Mapping[str, Any], backend: Mapping[str, Any]) -> list[str]:
+    problems = []
+    unit = backend.get("unit")
+    if unit is not None and unit.get("error"):
+        problems.append(f"{unit['name']}: {unit['error']}")
+    elif unit is not None and unit["load_state"] != "loaded":
+        problems.append(
+            f"the backend's unit {unit['name']} is {unit['load_state']} on this host; set "
+            "gpu_memory_backend.unit, or gpu_memory_backend: none if only Ollama runs here"
+        )
+    if backend.get("directory_exists") is False:
+        problems.append(
+            f"the backend's directory {declared['backend']['directory']} is missing on this host; "
+            "set gpu_memory_backend.directory"
+        )
+    return problems
+
+
+def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[str]:
+    problems = []
+    profile = declared["profile"]
+    if profile is not None and profile["max_used_mib"] is None and not declared["allow_unsafe"]:
+        problems.append(
+            f"the profile {profile['name']} has no threshold (max_used_mib), so nothing could prove it; "
+            "set gpu_memory_allow_unsafe=true to deploy it all the same"
+        )
+    profile_file = read["backend"]["profile_file"]
+    for file in [*read["backend"]["env_files"], *([profile_file] if profile_file else [])]:
+        if file.get("error"):
+            problems.append(f"{file['path']} cannot be read: {file['error']}")
+        problems += [text for text in file["refusals"] if text not in problems]
+    problems += read["ollama"]["drop_ins"].get("refusals") or []
+    for unit in _units(read):
+        problems += _would_not_come_back(unit)
+        problems += filter(None, [unit_states.stopping_problem(unit)])
+    if read["state"].get("error"):
+        problems.append(f"what this collection keeps on the host cannot be read: {read['state']['error']}")
+    return problems
+
+
+def _units(read: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [unit for unit in (read["ollama"]["unit"], read["backend"].get("unit")) if unit]
+
+
+def _would_not_come_back(unit: Mapping[str, Any]) -> list[str]:
+    """Why a unit that runs now would not start again after a stop."""
+    problems = [
+        f"{unit['name']} names EnvironmentFile={path}, which is not there, so that it would not start again; create "
+        f"it, or write EnvironmentFile=-{path}"
+        for path in unit.get("missing_files") or []
+    ]
+    if unit.get("transient"):
+        problems.append(
+            f"{unit['name']} is a transient unit, as systemd-run makes one, and gone with the next stop or boot; give "
+            "it a unit file in /etc/systemd/system"
+        )
+    return problems
+
+
+def lease_problems(state: Mapping[str, Any]) -> list[str]:
+    """A host in the middle of another run is neither to be changed nor to be judged."""
+    lease = state.get("lease")
+    if not lease or not lease.get("live"):
+        return []
+    return [f"another run holds this host until {lease.get('until')}: {lease.get('holder')}; wait, or see its outcome"]
+
+
+def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> list[str]:
+    """Who would win over our drop-in: later drop-ins, every EnvironmentFile (systemd.exec(5)), and what starts it."""
+    problems = []
+    later = [drop_in for drop_in in ollama["drop_ins"]["others"] if _is_later(drop_in["path"])]
+    for kind, sources in (("drop-in", later), ("EnvironmentFile", ollama["unit"].get("environment_files") or [])):
+        for source in sources:
+            for name, value in source["environment"].items():
+                if name in environment and value != environment[name]:
+                    problems.append(
+                        f"the {kind} {source['path']} sets {name}={value} and wins over this collection's "
+                        f"{name}={environment[name]}; take the line out there"
+                    )
+    running = (ollama["process"] or {}).get("environment") or {}
+    problems += start_script.problems(environment, ollama["unit"], running)
+    return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
+
+
+def _is_later(path: str) -> bool:
+    """Whether systemd reads a drop-in after ours."""
+    return posixpath.basename(path) > unit_text.DROP_IN
+
+
+def _backend_override_problems(env: Mapping[str, str], backend: Mapping[str, Any]) -> list[str]:
+    """Files of the backend's unit that give it a value which its env file cannot change."""
+    unit = backend.get("unit") or {}
+    problems = []
+    for name, value in env.items():
+        setter = unit_environment.last_word(name, unit.get("sources") or [])
+        told = drift.backend_override(backend, name, value) or ""
+        if setter and setter[1] not in (None, value) and "load_dotenv() overrides nothing" in told:
+            problems.append(f"{told}, so {name}={value} in its env file would have no effect; take the line out there")
+    return problems
+
+
+def _taken_back(environment: Mapping[str, str], sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Files of the unit that would take our variables away again, without setting any."""
+    problems = []
+    for source in sources:
+        if source["resets"] and source["kind"] == "drop-in" and _is_later(source["path"]):
+            problems.append(f"the drop-in {source['path']} takes every variable back; take its empty Environment= out")
+        for word in source["unsets"]:
+            name, equals, value = word.partition("=")
+            if name in environment and (not equals or value == environment[name]):
+                problems.append(f"{source['path']} takes {name} away; take the UnsetEnvironment= out there")
+    return problems

@@ -1,0 +1,451 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From what was measured and read back to a verdict and the record of a host. Pure: no host, no clock, no Ansible."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
+    model_name,
+    model_use,
+    modelfile,
+    prompt_reuse,
+)
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import wanted_settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, evidence
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
+
+SCHEMA = 1
+MODELS_A_GPU = 3  # what Ollama keeps loaded where nothing is said (server/sched.go)
+PROVING = ("sampled", "bounded")
+SETTLE_S = 0.5  # a runner's line may come after the answer
+AS_FOUND = ("stopped", "starting")
+UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
+
+
+def judge_load(
+    declared: Mapping[str, Any],
+    load: Mapping[str, Any],
+    after: Mapping[str, Any],
+    before: Mapping[str, Any] | None = None,
+) -> tuple[str, list[str]]:
+    """`pass`, `fail` or `inconclusive`, with every reason.
+
+    `load`: the result of gpu_memory_assert; `after`: gpu_memory_info read after it, its journal since the load began;
+    `before`: the same from when it was decided what to do.
+    """
+    effect = drift.effects(load, after)
+    journal = after["ollama"]["journal"]
+    failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
+    figures = load.get("load") or {}
+    reasons = _upgrade_reasons(before or after, after) + _restart_reasons(figures, after)
+    if load.get("breached"):
+        reasons.append(str(load.get("msg") or "the load test failed"))
+        threshold, peak = declared["profile"]["max_used_mib"], load.get("peak_used_mib")
+        if threshold is not None and peak is not None and peak > threshold:
+            reasons += holders(load, memory_parts.known([before, after], load.get("processes") or []))
+    elif figures.get("failed"):
+        reasons.append(f"{figures['failed']} of {figures['requests']} requests failed")
+    if failures:
+        reasons.append(f"Ollama's journal: {plainest_failure(failures)}")
+    lost = after["nvml"].get("lost")
+    reasons += [lost] if lost else _layer_reasons(declared, effect, after)
+    missed = _missed(declared, figures, journal)
+    for row in [] if missed else drift.drift(declared, after, load):  # else of whatever runner was seen
+        if row["state"] == drift.INSTEAD and row["name"] != declared["backend"]["keys"].get("gpu_layers"):
+            found = [row["effect"], row["source"]] if row["effect"] != drift.NOT_READ_BACK else [row["source"]]
+            reasons.append(f"{row['name']}={row['wanted']} is not in force: {'; '.join(filter(None, found))}")
+    extra = reloads_beyond_plan(declared, after, figures)
+    strangers = _undeclared(declared, after, figures) if extra > 0 else []
+    if extra > 0 and not strangers:
+        reasons.append(
+            f"{extra} reloads of models beyond plan: something asks for other options, or models push each other out"
+        )
+    if reasons:
+        return "fail", reasons + strangers
+    doubts = list(strangers)
+    if load.get("evidence") not in PROVING:
+        doubts.append("NVML gave no evidence")
+    started = [after["ollama"]["unit"], after["ollama"]["process"] or {}, *after["ollama"]["runners"]]
+    if any(UNIFIED_MEMORY in (one.get("environment") or {}) for one in started):
+        who = drift.who_sets(after["ollama"], UNIFIED_MEMORY)
+        doubts.append(f"{UNIFIED_MEMORY} is set, so that memory spills where NVML does not count it; {who}")
+    sampled = {gpu["uuid"] for gpu in load.get("gpus") or []}
+    unseen = [name_of(gpu) for gpu in after["nvml"]["gpus"] if sampled and gpu["uuid"] not in sampled]
+    if unseen:
+        doubts.append(f"Ollama has since found {', '.join(unseen)}, which was not sampled; apply again")
+    if not effect["runner"] and not missed:
+        doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
+    elif effect["runner"] and effect["offloaded"] is None and not fully_on_gpu(after):
+        doubts.append("how many layers are on the GPU was not read back")
+    doubts += missed + _unloaded(declared, figures)
+    doubts += _unfilled(figures, journal)
+    if declared["profile"]["max_used_mib"] is None:
+        doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
+    return ("inconclusive", doubts) if doubts else ("pass", [])
+
+
+def _missed(declared: Mapping[str, Any], figures: Mapping[str, Any], journal: Mapping[str, Any]) -> list[str]:
+    """Whether a backend's load went past this Ollama, of which the models that were asked for besides tell nothing."""
+    end = float(figures.get("finished_epoch") or 0)
+    if figures.get("model") or figures.get("used") != [] or any(load["at"] <= end for load in journal["loads"]):
+        return []
+    url = declared["ollama"]["url"]
+    return [
+        f"the backend's requests made Ollama at {url} use no model; see where it sends them, and whether it answers"
+    ]
+
+
+def _unloaded(declared: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
+    """The declared models that were not loaded for a load test, or of which this is not known."""
+    models, loaded = declared["models"], figures.get("loaded")
+    if not figures or not models:
+        return []
+    if loaded is None:
+        url = declared["ollama"]["url"]
+        return [f"Ollama at {url} did not tell which models it had loaded, so nothing is proven of {', '.join(models)}"]
+    missing = model_use.none_of(models, loaded)
+    return [f"{model} was not loaded in the test, so nothing is proven of it" for model in missing]
+
+
+def _unfilled(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> list[str]:
+    """What was asked of with prompts that did not fill its context: the load, and each further model.
+
+    The log tells what was evaluated, but not for whom: of the load counts what came before its end. Of a model that was
+    asked for itself the answers tell how long the prompts were.
+    """
+    end = float(figures.get("finished_epoch") or 0) + SETTLE_S
+    by_log = [tokens for at, tokens in journal.get("longest_prompts") or [] if at <= end]
+    if evidence.incomplete(journal):  # the longest may be in what is missing
+        by_log = []
+    told = [figures.get("longest_prompt_tokens"), *by_log[-1:]]
+    evaluated = min((tokens for tokens in told if tokens), default=None)
+    doubts = [prompt_reuse.doubt(figures.get("longest_asked_tokens"), evaluated, journal.get("most_reused"))]
+    for one in figures.get("others") or []:
+        doubt = prompt_reuse.doubt(one.get("longest_asked_tokens"), one.get("longest_prompt_tokens"), None)
+        doubts.append(doubt and f"{one['model']}: {doubt}")
+    return [doubt for doubt in doubts if doubt]
+
+
+def holders(load: Mapping[str, Any], owners: memory_parts.Known) -> list[str]:
+    """Who held memory during a load, each at its most, by the names of the rows of memory."""
+    found = sorted(load.get("processes") or [], key=lambda process: -(process["peak_mib"] or 0))
+    shown = [
+        f"{memory_parts.name_of(process, owners)} {process['peak_mib']}" for process in found if process["peak_mib"]
+    ]
+    return [f"who held it, each at its most, in MiB: {', '.join(shown)}"] if shown else []
+
+
+def _upgrade_reasons(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What was decided for one release of Ollama says nothing of another."""
+    was, is_now = (read["ollama"]["api"]["version"] for read in (before, after))
+    if None in (was, is_now) or was == is_now:
+        return []
+    return [f"Ollama was {was} when this run decided what to do, and is {is_now} now; apply again"]
+
+
+def _restart_reasons(figures: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """Whether the server that was asked is not the one that runs after the load. Who restarts one resets the count."""
+    unit, began = after["ollama"]["unit"], figures.get("started_epoch")
+    server_at = after["ollama"]["journal"].get("server_at")
+    if not server_at or not began or server_at <= began:
+        return []
+    crashed = bool(unit.get("restarts"))
+    who = "systemd did it, since it had crashed" if crashed else "somebody did it; apply again without that"
+    when = f"{server_at - began:.0f} s after the load began"
+    return [f"{unit['name']} was started anew {when}, as process {unit['main_pid']}: {who}"]
+
+
+def _undeclared(declared: Mapping[str, Any], after: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
+    """The models that somebody else had loaded during the test, with the cure; they say nothing against a profile."""
+    names: Mapping[str, str] = after["ollama"]["api"].get("names") or {}
+    blobs = _files_loaded(after["ollama"]["journal"])
+    found = dict.fromkeys(names[blob] for blob in blobs if blob and blob in names)
+    theirs = model_use.none_of(list(found), [*declared["models"], *(figures.get("used") or [])])
+    return [
+        f"{model} was loaded during the test, and nobody declared it: some client uses it; keep clients away "
+        "(gpu_memory_before_restart), or declare it in gpu_memory_models"
+        for model in theirs
+        if declared["models"]
+    ]
+
+
+def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """A model on the CPU stays under every threshold and proves nothing; this holds for each that was loaded."""
+    wanted, ollama = declared["profile"]["intent"].get("gpu_layers"), after["ollama"]
+    reasons = []
+    for load in [effect, *(load for load in ollama["journal"]["loads"] if load["started"])]:
+        if load["offloaded"] is not None:
+            planned = load["offloadable"] if wanted is None else min(wanted, load["offloadable"])
+            by_model = modelfile.set_by_one(declared, ollama["api"]["show"], "num_gpu", load["offloaded"])
+            if load["offloaded"] < planned and not (by_model and load["offloaded"]):
+                reasons.append(
+                    f"{load['offloaded']} of {load['offloadable']} layers are on the GPU, {planned} were planned"
+                )
+    if reasons and effect["num_gpu"] is not None:
+        reasons.append(_why_so_few(declared, after, effect["num_gpu"]))
+    if wanted != 0:
+        on_cpu = [str(model["name"]) for model in ollama["api"]["loaded"] if model["size"] and model["size_vram"] == 0]
+        reasons += [f"{name} runs on the CPU alone, as /api/ps says" for name in on_cpu]
+    return list(dict.fromkeys(reasons))
+
+
+def _why_so_few(declared: Mapping[str, Any], after: Mapping[str, Any], num_gpu: int) -> str:
+    """Who asks for these layers, and what to change: the key that the backend sends, with its file."""
+    key = declared["backend"]["keys"].get("gpu_layers")
+    why = f"requests carry num_gpu={num_gpu}"
+    if not key:
+        return why
+    why += f", which the backend takes from {drift.key_place(declared, after, 'gpu_layers', num_gpu) or key}"
+    should_be = wanted_settings.backend_env(declared, after).get(key)
+    if should_be in (None, str(num_gpu)):
+        return why
+    fitted = " (Ollama then fits the layers)" if should_be == wanted_settings.FITTED_BY_OLLAMA else ""
+    return f"{why}; it should be {should_be}{fitted}"
+
+
+def plainest_failure(failures: Sequence[Mapping[str, Any]]) -> str:
+    """The line that says most: an allocation that failed before what followed from it."""
+    for words in ("out of memory", "allocat", "memory"):
+        for failure in failures:
+            if words in failure["line"]:
+                return failure["line"]
+    return failures[0]["line"]
+
+
+def planned_loads(declared: Mapping[str, Any], turns: int, undeclared: int = 0) -> int:
+    """How many loads of models a test of so many turns may need; `undeclared`: others that a backend used.
+
+    One for each model that the host serves, since Ollama itself is asked for them one after another. Where fewer may be
+    loaded at a time, those that a backend uses push each other out, and each of its turns loads them anew.
+    """
+    models = max(1, len(declared["models"]) + undeclared)
+    if (declared["profile"]["intent"].get("max_loaded_models") or MODELS_A_GPU) >= models:
+        return models
+    return turns * models if declared["backend"]["load"].get("url") else models
+
+
+def reloads_beyond_plan(declared: Mapping[str, Any], after: Mapping[str, Any], figures: Mapping[str, Any]) -> int:
+    """Loads during the test that worked, less those that the plan implies.
+
+    A model that is asked for itself may be of a file that a backend has had loaded already, with options of its own.
+    """
+    loads = Counter(_files_loaded(after["ollama"]["journal"]))
+    undeclared = model_use.none_of(figures.get("used") or [], declared["models"]) if declared["models"] else []
+    planned = planned_loads(declared, int(figures.get("requests") or 0), len(undeclared))
+    if not figures.get("model"):
+        shows = after["ollama"]["api"]["show"]
+        blobs = Counter((shows.get(one["model"]) or {}).get("blob") for one in figures.get("others") or [])
+        planned += sum(min(times, max(loads[blob] - 1, 0)) for blob, times in blobs.items())
+    return max(0, sum(loads.values()) - planned)
+
+
+def reloads(journal: Mapping[str, Any]) -> int:
+    """Loads that worked of a model that had been loaded before, during the test."""
+    loaded = _files_loaded(journal)
+    return len(loaded) - len(set(loaded))
+
+
+def _files_loaded(journal: Mapping[str, Any]) -> list[str | None]:
+    """The model's file of each load that worked."""
+    return [model_use.blob_of(load["command"]) for load in journal["loads"] if load["started"]]
+
+
+def fully_on_gpu(after: Mapping[str, Any]) -> bool:
+    loaded = after["ollama"]["api"]["loaded"]
+    return bool(loaded) and all(model["size"] and model["size"] == model["size_vram"] for model in loaded)
+
+
+def memory_split(
+    load: Mapping[str, Any], after: Mapping[str, Any], before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Who held the memory, each at its most, in MiB: Ollama by terms as its journal gives them, and others by name.
+
+    `loaded`: whether the largest runner came up and any request was answered; else what it held is no size of a model.
+    """
+    figures = load.get("load") or {}
+    answered = any(one["ok"] for one in [figures, *(figures.get("others") or [])] if one)
+    processes = load.get("processes") or []
+    owners = memory_parts.known([before, after], processes)
+    others = [process for process in processes if memory_parts.kind_of(process, owners) != memory_parts.OLLAMA]
+    ollama = [process for process in processes if process.get("command") and process not in others]
+    nobody: Mapping[str, Any] = {"pid": None, "command": []}
+    largest = max(ollama, key=lambda process: process["peak_mib"] or 0, default=nobody)
+    total = sum(process["peak_mib"] or 0 for process in ollama if process["pid"] == largest["pid"])  # over the GPUs
+    buffers = drift.load_by(largest["command"], after["ollama"]["journal"]).get("buffers_mib") or {}
+    terms: dict[str, float] = {}
+    for name, mib in buffers.items():
+        kind = name.rpartition(" ")[2]
+        term = {"model": "weights", "KV": "kv", "RS": "kv"}.get(kind, "compute")
+        terms[term] = terms.get(term, 0) + mib
+    if total > sum(terms.values()) > 0:
+        terms["runtime"] = total - sum(terms.values())
+    return {
+        "ollama_mib": total,
+        "loaded": answered and not drift.never_came_up(largest["command"], after["ollama"]["journal"]),
+        "terms_mib": {name: round(mib) for name, mib in terms.items()},
+        "others": [
+            {"name": memory_parts.name_of(process, owners), "peak_mib": process["peak_mib"]} for process in others
+        ],
+    }
+
+
+def speed_of(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> float | None:
+    """Tokens per second of a load's answers on average; None where nothing tells.
+
+    As the answers say, else as llama.cpp's own timing lines do until the load's end: after it other models are asked.
+    """
+    told = figures.get("tokens_per_s")
+    if told:
+        return round(float(told), 1)
+    end = float(figures.get("finished_epoch") or 0) + SETTLE_S
+    return _mean([speed for at, speed in journal["tokens_per_s"] if at <= end])
+
+
+def speed_is_of(figures: Mapping[str, Any], shows: Mapping[str, Any]) -> list[str]:
+    """The models whose speed a load's is: the one that was asked for, or those that a backend used and that write."""
+    if figures.get("model"):
+        return [figures["model"]]
+    embedders = [name for name, show in shows.items() if model_use.embeds_only(show)]
+    return model_use.none_of(figures.get("used") or [], embedders)
+
+
+def _files_of(figures: Mapping[str, Any], after: Mapping[str, Any]) -> set[str | None]:
+    """The files of the models whose speed a load's is; where it is not known which, of those that it made come up."""
+    shows = after["ollama"]["api"]["show"]
+    names = speed_is_of(figures, shows)
+    files = {(show or {}).get("blob") for name, show in shows.items() if model_name.listed(name, names)} - {None}
+    end = figures.get("finished_epoch") or math.inf
+    return files or {
+        model_use.blob_of(load["command"]) for load in after["ollama"]["journal"]["loads"] if load["at"] <= end
+    }
+
+
+def _mean(speeds: Sequence[float]) -> float | None:
+    return round(sum(speeds) / len(speeds), 1) if speeds else None
+
+
+def before_text(
+    read: Mapping[str, Any], after: Mapping[str, Any] | None = None, figures: Mapping[str, Any] | None = None
+) -> str:
+    """How the host did before, from the journal since Ollama's last start; its speed with the models of a load.
+
+    `after`: what was read after that load; `figures`: its own, since what came after its end were other models.
+    """
+    journal = read["ollama"]["journal"]
+    if any(failure["severity"] == "fatal" for failure in journal["failures"]):
+        return "crashed"
+    if evidence.not_read(journal):
+        return "not read"
+    models = _files_of(figures or {}, after) if after else set()
+    same = [load for load in journal["loads"] if model_use.blob_of(load["command"]) in models]
+    speeds = [speed for load in same for speed in load["tokens_per_s"]]
+    speed = _mean(speeds if models else [speed for _at, speed in journal["tokens_per_s"]])
+    others = "not with this model" if journal["tokens_per_s"] else "no requests seen"
+    return f"{speed} tok/s" if speed else others
+
+
+def conclude(
+    declared: Mapping[str, Any],
+    gate: Mapping[str, Any],
+    decision: Mapping[str, Any] | None,
+    judged: Mapping[str, Any] | None,
+    failure: Mapping[str, Any] | None,
+    restored: Mapping[str, Any] | None,
+    kept: bool,
+    check_mode: bool = False,
+) -> tuple[str, list[str], bool]:
+    """The verdict at the end of a host's run, its reasons, and whether it is `ok` for the exit status and the gate.
+
+    `failure`: the task that failed and its message; `restored`: the result of putting the kept generation back;
+    `kept`: whether a generation was kept, that is whether writing may have begun.
+    """
+    if not gate["open"]:
+        return "untouched", [gate["reason"]], False
+    if decision and decision.get("problems"):
+        return "refused", list(decision["problems"]), False
+    if judged and "verdict" not in judged:  # the judging itself failed
+        judged = None
+    if not failure and not check_mode and decision and _was_left_out(decision, judged, kept):
+        failure = {"message": "a part of the role was left out (--step, --start-at-task); run it as a whole"}
+    if failure:
+        return _conclude_failure(judged, failure, restored, kept)
+    if judged:
+        return judged["verdict"], list(judged["reasons"]), judged["verdict"] == "pass"
+    if decision and decision.get("proof"):
+        return "pass", [], True
+    if check_mode:
+        return "untouched", [_would(decision or {})], True
+    return "inconclusive", ["not loaded, because gpu_memory_verify is " + str(declared.get("verify"))], True
+
+
+def _was_left_out(decision: Mapping[str, Any], judged: Mapping[str, Any] | None, kept: bool) -> bool:
+    """Whether what was decided was not done, though nothing has failed."""
+    return bool(decision.get("acts") and not kept or decision.get("load_needed") and not judged)
+
+
+def may_fall_back(verdict: str, declared: Mapping[str, Any], restored: Mapping[str, Any] | None) -> bool:
+    """Whether to try the fallback profile: the wanted one did not hold, and the host is back because of that."""
+    return verdict == "rolled_back" and bool(declared.get("fallback")) and not (restored or {}).get("by_itself")
+
+
+def with_first(
+    first: Mapping[str, Any], profile: str, verdict: str, reasons: Sequence[str]
+) -> tuple[str, list[str], bool]:
+    """The verdict of a second attempt, with the story of the first: that of the wanted profile, which did not hold."""
+    story = [f"{first['profile']}: {reason}" for reason in first["reasons"]]
+    if verdict == "pass":
+        advice = (
+            f"{profile} is proven instead; until this host's gpu_memory_profile says so, each apply tries both again"
+        )
+        return "fell_back", [*story, advice], True
+    return verdict, [*story, *(f"{profile}: {reason}" for reason in reasons)], False
+
+
+def serves(verdict: str, kept: bool) -> bool:
+    """Whether users may come to the host: it is proven, or as it was before."""
+    return verdict in ("pass", "fell_back", "rolled_back", "inconclusive") or not kept
+
+
+def _would(decision: Mapping[str, Any]) -> str:
+    """What a run without check mode would do."""
+    acts = decision.get("acts")
+    would = [f"write {file['path']}" for file in (decision.get("files") or []) if acts]
+    would += [f"restart {service}" for service in (decision.get("restart") or []) if acts]
+    would += ["load the host"] if decision.get("load_needed") else []
+    return "check mode; a run would " + (", ".join(would) or "do nothing")
+
+
+def _services_back(services: Mapping[str, Any]) -> str:
+    """How a restore has left the services: those that did not serve before are as they were found."""
+    known = [service for service in services.values() if service.get("state") in AS_FOUND]
+    answers = [] if known and len(known) == len(services) else ["its services answer"]
+    return ", ".join(answers + [f"{service['unit']} is {service['state']}, as it was found" for service in known])
+
+
+def _conclude_failure(
+    judged: Mapping[str, Any] | None,
+    failure: Mapping[str, Any],
+    restored: Mapping[str, Any] | None,
+    kept: bool,
+) -> tuple[str, list[str], bool]:
+    what = list(judged["reasons"]) if judged and judged["verdict"] != "pass" else [failure["message"]]
+    if not kept:
+        if judged and judged["verdict"] != "pass":
+            return judged["verdict"], what, False
+        return ("untouched" if failure.get("lost_connection") else "fail"), what, False
+    if restored and not restored.get("failed"):
+        if restored.get("by_itself"):
+            what.insert(0, f"the host put itself back during the run: {restored['reason']}")
+        back = f"generation {restored.get('generation')} is back"
+        return "rolled_back", [*what, f"{back} and {_services_back(restored.get('services') or {})}"], False
+    if restored and restored.get("lost_connection"):
+        return "fail", [*what, "the host cannot be reached and puts its kept generation back by itself"], False
+    why = str((restored or {}).get("msg") or "no restore was tried")
+    return "fail", [*what, f"putting the kept generation back failed as well: {why}"], False

@@ -1,0 +1,92 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The gate between waves. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
+
+FIRST_NAMED = 5
+BETWEEN_STEPS_S = 20  # what the controller itself takes from a step of a wave to the next
+WEEK = 7 * 24 * 60  # in minutes
+
+
+def judge(finished: Mapping[str, Mapping[str, Any] | None], max_fail_percentage: Any) -> dict[str, Any]:
+    """Whether the next wave may start: `open`, the `wave` about to start (from 1), and the `reason` if it may not.
+
+    `finished`: the record of every host of earlier waves (verdict, ok, wave), or None for a host that was lost without
+    one. More than `max_fail_percentage` percent of a wave's hosts not ok closes the gate for all that follow. Raises
+    ValueError where that is no percentage.
+    """
+    allowed = _percentage(max_fail_percentage)
+    waves: dict[int, dict[str, Mapping[str, Any]]] = {}
+    wave = 1
+    for host, record in finished.items():
+        record = record or {"verdict": "lost", "ok": False, "wave": wave}
+        wave = int(record["wave"])
+        waves.setdefault(wave, {})[host] = record
+    for number, records in sorted(waves.items()):
+        bad = [f"{host} {record['verdict']}" for host, record in records.items() if not record["ok"]]
+        if bad and 100 * len(bad) / len(records) > allowed:
+            more = f" and {len(bad) - FIRST_NAMED} more" if len(bad) > FIRST_NAMED else ""
+            reason = f"wave {number} closed the gate: {', '.join(bad[:FIRST_NAMED])}{more}"
+            return {"open": False, "wave": max(waves) + 1, "reason": reason}
+    return {"open": True, "wave": max(waves, default=0) + 1, "reason": None}
+
+
+def restore_after_s(declared: Sequence[float]) -> float:
+    """For how long a host of a wave may go without word from the controller, of what each of them alone may.
+
+    Ansible goes from step to step with the whole wave, and the lease is renewed between two steps. So a good host waits
+    at most for the longest step of any, such as a restart or a restore that takes all its time.
+    """
+    return max(declared) + (BETWEEN_STEPS_S if len(declared) > 1 else 0)
+
+
+def watchers(batch: Sequence[str], watched: Sequence[str]) -> dict[str, list[str]]:
+    """Which host of the next wave looks after which of the earlier ones, spread evenly, as {host: [watched]}."""
+    shares: dict[str, list[str]] = {}
+    for number, host in enumerate(watched):
+        shares.setdefault(batch[number % len(batch)], []).append(host)
+    return shares
+
+
+def spoilt(read: Mapping[str, Any]) -> list[str]:
+    """Why a host that had ended well may not stand any more. `read`: gpu_memory_info with its journal since then."""
+    if "ollama" not in read:
+        return [f"it cannot be read again: {read.get('msg') or 'no message'}"]
+    reasons = []
+    unit, journal = read["ollama"]["unit"], read["ollama"]["journal"]
+    failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
+    if failures:
+        reasons.append(f"Ollama's journal: {verdicts.plainest_failure(failures)}")
+    if unit["active_state"] != "active":
+        reasons.append(f"{unit['name']} is {unit['active_state']}")
+    health = read["backend"]["health"]
+    if health is not None and not health["ok"]:
+        reasons.append(f"the backend is not healthy: {health['error'] or health['status']}")
+    return reasons
+
+
+def minutes(value: Any) -> float:
+    """Raises ValueError where `value` is no number of minutes, up to a week."""
+    return _number("gpu_memory_bake_minutes", value, WEEK, "minutes")
+
+
+def _percentage(value: Any) -> float:
+    return _number("gpu_memory_max_fail_percentage", value, 100, "a percentage")
+
+
+def _number(name: str, value: Any, most: float, kind: str) -> float:
+    """None is 0. ValueError where `value` is no number from 0 to `most`."""
+    try:
+        number = float(0 if value is None else value)
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 <= number <= most:
+        raise ValueError(f"{name} = {value!r} must be {kind}, from 0 to {most}")
+    return number

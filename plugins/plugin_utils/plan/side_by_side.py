@@ -1,0 +1,587 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""All profiles of a host side by side, before any is deployed: what plan.yml shows. Pure; nothing here is measured.
+
+A host's plan is a mapping of plain data (`<report_dir>/<host>.plan.json`); docs/plan.md has its keys. MiB everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from math import ceil
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration, prediction
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes, wanted_settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
+
+SCHEMA = 1
+TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
+EVERYTHING = 999  # the guide's word for all layers
+CELLS = 256  # a context grows in steps of this
+LONGEST_CTX = 1 << 22  # where the model does not say
+NOTHING_FOR_BACKEND = "with nothing left for the backend, which is not measured yet"
+
+# The guide's comparison table in its own words, row by row.
+GUIDE_ROWS = (
+    "GPU layers", "Context window", "Concurrent requests", "GPU memory reserved", "Expected GPU usage", "Safety buffer",
+    "Performance vs full GPU", "Stability", "Reflection support",
+)  # fmt: skip
+GUIDE = {
+    name: dict(zip(GUIDE_ROWS, words))
+    for name, words in {
+        "baseline": ("999 (all)", "8192", "2", "0%", "~15-16GB", "0-1GB", "100%", "crashes", "concurrent"),
+        "stable": ("40", "4096", "2", "25%", "~12GB", "4GB", "~95%", "stable", "concurrent"),
+        "conservative": ("35", "2048", "1", "30%", "~9GB", "7GB", "~85-90%", "very stable", "sequential"),
+    }.items()
+}
+# The guide's table of layers for its model, by the share of the layers that it calls so.
+GUIDE_MODEL = "llama3.1:8b"
+GUIDE_LAYERS = {
+    0.0: "0, CPU ~8.5GB, ~30-40%",
+    0.25: "~4GB, CPU ~4.5GB, ~70%",
+    0.4375: "~6.5GB, CPU ~2GB, ~90%",
+    0.5: "~7GB, CPU ~1.5GB, ~95%",
+    1.0: "~8.5GB, CPU 0, 100%",
+}
+
+
+@dataclass(frozen=True)
+class _Host:
+    """What holds for every profile of a host."""
+
+    declared: Mapping[str, Any]
+    read: Mapping[str, Any]
+    version: str
+    models: Mapping[str, planner.Model]
+    card_mib: int
+    others_mib: int  # what neither Ollama nor the backend holds now
+    gpu_gb: float
+    host_gb: float
+
+
+def compare(
+    declared: Mapping[str, Any], read: Mapping[str, Any], gpu_gb_per_s: float = 0, host_gb_per_s: float = 0
+) -> dict[str, Any]:
+    """The plan of a host.
+
+    `declared`: `_declare.resolve`; `read`: the result of `gpu_memory_info`, with the models to plan. Bandwidths are
+    GB/s, 0 for the GPU's own by its name and for `throughput.HOST_GB_PER_S`. What stands in the way is in `problems`.
+    """
+    plan = {**unread(*declared["problems"]), "ollama": read["ollama"]["api"]["version"]}
+    if plan["problems"]:
+        return plan
+    plan["problems"] += decisions.gpu_problems({**declared, "profile": None}, read["nvml"])
+    plan["problems"] += decisions.ollama_problems(declared, read["ollama"])
+    models, unreadable = prediction.readable_models(read)
+    plan["problems"] += unreadable
+    plan["models"] = list(models)
+    if not models and not plan["problems"]:
+        plan["problems"].append(_no_models(read["ollama"]["api"]))
+    version = wanted_settings.version_text(declared, read)
+    gpus = [gpu for gpu in wanted_settings.usable_gpus(read["nvml"]) if not gpu.get("mig")]
+    if not models or not gpus or settings.parse_version(version) is None:
+        return plan
+
+    gpu = max(gpus, key=lambda each: sum(process["used_mib"] for process in held_by_others(read, each)))
+    card_mib = gpu["total_mib"] - (gpu.get("reserved_mib") or 0)
+    by_name, known = throughput.gpu_gb_per_s(gpu.get("name"))
+    plan["gpu"] = {name: gpu.get(name) for name in ("index", "uuid", "name", "total_mib", "reserved_mib", "used_mib")}
+    plan["gpu"]["parts"] = memory_parts.split(gpu["memory"], gpu["processes"], memory_parts.known([read]))
+    plan["others"] = held_by_others(read, gpu)
+    plan["backend"] = backend_use(declared, read, gpu)
+    plan["bandwidth_gb_per_s"] = {"gpu": gpu_gb_per_s or by_name, "host": host_gb_per_s or throughput.HOST_GB_PER_S}
+    host = _Host(
+        declared,
+        read,
+        version,
+        models,
+        card_mib,
+        sum(process["used_mib"] for process in plan["others"]),
+        plan["bandwidth_gb_per_s"]["gpu"],
+        plan["bandwidth_gb_per_s"]["host"],
+    )
+    plan["profiles"] = [_column(host, plan, profile) for profile in declared["profiles"]]
+    plan["notes"] = _host_notes(host, plan, len(gpus), known or bool(gpu_gb_per_s))
+    return plan
+
+
+def unread(*problems: str) -> dict[str, Any]:
+    """The plan of a host of which nothing more is known than why."""
+    return {
+        "schema": SCHEMA,
+        "problems": list(problems),
+        "notes": [],
+        "ollama": None,
+        "models": [],
+        "gpu": None,
+        "others": [],
+        "backend": None,
+        "profiles": [],
+    }
+
+
+def held_by_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who but Ollama and the backend holds memory of a GPU now, by name, the largest first: [{name, used_mib}].
+
+    What cannot be attributed counts as theirs, unless the driver keeps back what this Ollama holds.
+    """
+    kept_back = any(process["used_bytes"] is None for process in gpu["processes"]) or prediction.hides_runners(read)
+    theirs = (memory_parts.OTHERS,) if kept_back else (memory_parts.OTHERS, memory_parts.UNKNOWN)
+    split = memory_parts.split(gpu["memory"], gpu["processes"], memory_parts.known([read]))
+    rows = [{"name": part["name"], "used_mib": part["mib"]} for part in split if part["what"] in theirs]
+    return sorted(rows, key=lambda row: -int(row["used_mib"]))
+
+
+def backend_use(declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the backend itself takes on the GPU: {now_mib, measured_mib, profile, day, env}; None without a backend.
+
+    The last proof has measured it with the settings `env`, and nobody knows it with others before a load.
+    """
+    if declared["backend"]["kind"] == "none":
+        return None
+    proof = read["state"].get("proof") or {}
+    record = proof.get("record") or {}
+    others = (record.get("memory") or {}).get("others") or []
+    day = _day(float(proof.get("at") or 0))
+    return {
+        "now_mib": sum(
+            process["used_mib"] or 0 for process in gpu["processes"] if process["pid"] in read["backend"]["pids"]
+        ),
+        "measured_mib": max((other["peak_mib"] or 0 for other in others if other["name"] == "backend"), default=None),
+        "profile": record.get("profile"),
+        "day": day if proof else None,
+        "env": {row["name"]: row["wanted"] for row in record.get("settings") or []},
+    }
+
+
+def _day(unix_time: float) -> str:
+    return datetime.fromtimestamp(unix_time, timezone.utc).strftime("%Y-%m-%d")
+
+
+def _backend_mib(backend: Mapping[str, Any] | None, profile: Mapping[str, Any]) -> int | None:
+    """What the backend takes under a profile: 0 without one, None where it was not measured with these settings."""
+    if backend is None:
+        return 0
+    same = all(backend["env"].get(name) == value for name, value in profile["env"].items())
+    return backend["measured_mib"] if same else None
+
+
+def _no_models(api: Mapping[str, Any]) -> str:
+    if api["error"]:
+        return f"Ollama does not answer: {api['error']}; start it, or set gpu_memory_ollama.url"
+    present = ", ".join(str(model["name"]) for model in api["models"])
+    return (
+        "no model to plan: none is loaded now, and none is named; set gpu_memory_models to what this host serves "
+        + (f"(it has: {present})" if present else "(it has none yet; run: ollama pull MODEL)")
+    )
+
+
+# One profile ---------------------------------------------------------------------------------------------------------
+
+
+def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
+    declared: Mapping[str, Any] = {**host.declared, "profile": profile}
+    column: dict[str, Any] = {
+        "name": profile["name"],
+        "label": profile["label"],
+        "chosen": profile["name"] == (host.declared["profile"] or {}).get("name"),
+        "problems": list(profile["problems"]),
+    }
+    named = [name for name in profile["models"] or host.models if name in host.models]
+    if not named:
+        column["problems"].append(f"none of its models can be planned: {', '.join(profile['models'])}")
+    if column["problems"]:
+        return column
+    as_declared, declared = declared, sizes.sized(declared, host.read)
+    profile = declared["profile"]
+    beforehand = sizes.note(as_declared, declared)
+    if other_size := sizes.is_other(profile, plan["gpu"]):
+        beforehand.append(sizes.problem(profile, plan["gpu"], f"GPU {plan['gpu']['index']}"))
+    environment, unheard = wanted_settings.ollama_environment(declared, host.read)
+    margins = settings.margins_mib([plan["gpu"]], profile["max_used_mib"])
+    carried = any(row.variable in environment for row in settings.OLLAMA_READS if row.intent == "margin_mib")
+    of_models, shows = {**declared, "models": named}, host.read["ollama"]["api"]["show"]
+    asked = {name: prediction.asked_layers(declared, host.read, name) for name in named}
+    void = any(layers is not None and layers >= 0 for layers in asked.values())
+    limit = min(profile["max_used_mib"] or host.card_mib, host.card_mib)
+    column.update(
+        changed=profile["changed"],
+        intent=profile["intent"],
+        max_used_mib=profile["max_used_mib"],
+        limit_mib=limit,
+        margin_mib=margins[0] if margins else None,
+        margin="none" if not (margins and carried) else "void" if void else "given",
+    )
+    backend = _backend_mib(plan["backend"], profile)
+    taken = host.others_mib + (backend or 0)
+    try:
+        scenarios = {
+            name: _all_by_name(
+                prediction.as_loaded(declared, host.read, name, host.models[name], host.version, taken),
+                host.models[name],
+            )
+            for name in named
+        }
+        measured = {
+            name: calibration.planned(host.read, name, host.models[name], scenarios[name], host.version)
+            for name in named
+        }
+        plans = {name: plan for name, (plan, _at) in measured.items()}
+    except planner.ScenarioInvalid as problem:
+        return {**column, "problems": [str(problem)]}
+    loaded = prediction.loaded_together(declared, host.read, plans, host.version)
+    together = planner.combined([plans[name] for name in loaded])
+    total = round(together.total_mib)
+    low, high = (round(end) for end in together.band_mib.get("total_mib", [total, total]))
+    band = {term: [round(end) for end in ends] for term, ends in together.band_mib.items() if term in TERMS}
+    column.update(
+        loaded_together=list(loaded),
+        terms={term: round(getattr(together, term)) for term in TERMS},
+        terms_band=band,
+        ollama_mib=total,
+        ollama_band_mib=[low, high],
+        host_mib=round(together.host_mib),
+        backend_mib=backend,
+        sum_mib=total + taken,
+        headroom_mib=limit - total - taken,
+        fits=total + taken <= limit,
+        fits_surely=high + taken <= limit and backend is not None,
+        # As apply judges before it writes: what the backend takes is for the load to show.
+        refused=profile["max_used_mib"] is None
+        or other_size
+        or low + host.others_mib > profile["max_used_mib"]
+        or bool(modelfile.problems(of_models, shows)),
+    )
+    column["models"] = [
+        _model(
+            host,
+            name,
+            scenarios[name],
+            plans[name],
+            asked=asked[name],
+            room_mib=limit - taken - sum(plans[each].total_mib for each in loaded if each != name)
+            if name in loaded
+            else limit - taken,
+        )
+        for name in named
+    ]
+    column["measured"] = {name: _day(at) for name, (_plan, at) in measured.items() if at is not None}
+    column["comparison"] = _comparison(host, plan, column)
+    beforehand += [*modelfile.problems(of_models, shows), *modelfile.notes(of_models, shows)]
+    column["warnings"] = beforehand + _warnings(host, column, plans, environment, unheard)
+    return column
+
+
+def _all_by_name(scenario: planner.Scenario, model: planner.Model) -> planner.Scenario:
+    """All layers said as such: the planner's warnings about a cap that caps nothing have no cure, ours have."""
+    return replace(scenario, num_gpu=planner.ALL_LAYERS) if scenario.num_gpu >= model.offloadable else scenario
+
+
+def _model(
+    host: _Host, name: str, scenario: planner.Scenario, plan: planner.Plan, *, asked: int | None, room_mib: float
+) -> dict[str, Any]:
+    """One model under one profile, with every number of layers and the largest settings that its room allows."""
+    model = host.models[name]
+    table = layer_table(
+        model, scenario, room_mib, ollama_version=host.version, gpu_gb=host.gpu_gb, host_gb=host.host_gb
+    )
+    return {
+        "name": name,
+        "asked_layers": None if asked is None or asked < 0 else asked,
+        "layers": plan.offloaded_layers,
+        "offloadable_layers": plan.offloadable_layers,
+        "num_ctx": plan.num_ctx,
+        "num_parallel": plan.num_parallel,
+        "num_batch": plan.num_batch,
+        "gpu_mib": round(plan.total_mib),
+        "host_mib": round(plan.host_mib),
+        "speed_percent": table[plan.offloaded_layers]["speed_percent"],
+        "tokens_per_s": table[plan.offloaded_layers]["tokens_per_s"],
+        "room_mib": round(room_mib),
+        "largest_num_gpu": max((row["layers"] for row in table if row["fits"]), default=0),
+        "largest_num_ctx": largest_num_ctx(model, scenario, room_mib, ollama_version=host.version),
+        "layer_table": table,
+    }
+
+
+def layer_table(
+    model: planner.Model,
+    scenario: planner.Scenario,
+    room_mib: float,
+    *,
+    ollama_version: str,
+    gpu_gb: float,
+    host_gb: float,
+) -> list[dict[str, Any]]:
+    """A row for each number of layers from 0 to all: layers, gpu_mib, host_mib, fits, tokens_per_s, speed_percent.
+
+    Speeds are predictions (see `throughput`), in percent of all layers on the GPU; None for a model that only embeds.
+    """
+    rows = []
+    for layers in range(model.offloadable + 1):
+        at = replace(scenario, num_gpu=layers)
+        plan = planner.plan(model, at, ollama_version=ollama_version)
+        gpu_mib, host_mib = planner.mib_read_per_token(model, at, ollama_version=ollama_version)
+        speed = None if model.embedder else throughput.tokens_per_s(gpu_mib, host_mib, gpu_gb, host_gb)
+        rows.append((layers, plan, speed))
+    fastest = rows[-1][2]
+    return [
+        {
+            "layers": layers,
+            "gpu_mib": round(plan.total_mib),
+            "host_mib": round(plan.host_mib),
+            "fits": plan.total_mib <= room_mib,
+            "tokens_per_s": None if speed is None else round(speed, 1),
+            "speed_percent": None if speed is None or not fastest else round(100 * speed / fastest),
+        }
+        for layers, plan, speed in rows
+    ]
+
+
+def largest_num_ctx(
+    model: planner.Model, scenario: planner.Scenario, room_mib: float, *, ollama_version: str
+) -> int | None:
+    """The largest context of one request that fits into `room_mib`, in steps of 256; None where none does.
+
+    Memory never falls as the context grows, so that bisection finds it.
+    """
+
+    def fits(tokens: int) -> bool:
+        at = replace(scenario, num_ctx=tokens)
+        return planner.plan(model, at, ollama_version=ollama_version).total_mib <= room_mib
+
+    longest = model.context_length or LONGEST_CTX
+    if fits(longest):
+        return longest
+    fitting, too_long = 0, ceil(longest / CELLS)
+    while too_long - fitting > 1:
+        middle = (fitting + too_long) // 2
+        fitting, too_long = (middle, too_long) if fits(middle * CELLS) else (fitting, middle)
+    return fitting * CELLS or None
+
+
+# The guide's table with real numbers ---------------------------------------------------------------------------------
+
+
+def _comparison(host: _Host, plan: Mapping[str, Any], column: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The guide's rows: setting, guide (its words or None), really (text, or a text by model)."""
+    words = {} if column["changed"] else GUIDE.get(column["name"], {})
+    unknown = column["backend_mib"] is None
+    models = column["models"]
+    slots = max(model["num_parallel"] for model in models)
+    turns = len(column["loaded_together"]) < len(models)
+
+    def by_model(text: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
+        return {model["name"]: text(model) for model in models}
+
+    really: dict[str, dict[str, str] | str] = {
+        "GPU layers": by_model(_layers_text),
+        "Context window": by_model(_context_text),
+        "Concurrent requests": by_model(lambda model: str(model["num_parallel"])),
+        "GPU memory reserved": _reserved_text(column, host.card_mib),
+        "Expected GPU usage": f"{column['sum_mib']} MiB" + (" + backend" if unknown else ""),
+        "Safety buffer": f"{host.card_mib - column['sum_mib']} MiB" + (" - backend" if unknown else ""),
+        "Performance vs full GPU": by_model(_speed_text),
+        "Stability": _stability_text(column, unknown),
+        "Reflection support": "models take turns, reloading" if turns else "concurrent" if slots > 1 else "sequential",
+    }
+    return [{"setting": row, "guide": words.get(row), "really": really[row]} for row in GUIDE_ROWS]
+
+
+def _layers_text(model: Mapping[str, Any]) -> str:
+    asked, layers, count = model["asked_layers"], model["layers"], model["offloadable_layers"]
+    if asked is None:
+        return f"{layers} of {count}, fitted by Ollama"
+    if asked >= count:
+        return f"all {count}" + ("" if asked == EVERYTHING else f": {asked} caps nothing")
+    return f"{layers} of {count}"
+
+
+def _context_text(model: Mapping[str, Any]) -> str:
+    slots = model["num_parallel"]
+    return f"{model['num_ctx']}" + (f" each, {model['num_ctx'] * slots} in all" if slots > 1 else "")
+
+
+def _reserved_text(column: Mapping[str, Any], card_mib: int) -> str:
+    if column["margin"] == "given":
+        return f"{column['margin_mib']} MiB ({100 * column['margin_mib'] / card_mib:.0f} %)"
+    return "nothing, the margin is void" if column["margin"] == "void" else "nothing"
+
+
+def _speed_text(model: Mapping[str, Any]) -> str:
+    if model["speed_percent"] is None:
+        return "not predicted"
+    return f"{model['speed_percent']} %, at most {model['tokens_per_s']:.0f} tok/s"
+
+
+def _stability_text(column: Mapping[str, Any], backend_unknown: bool) -> str:
+    left = column["headroom_mib"]
+    if left < 0:
+        return f"{-left} MiB too much"
+    if backend_unknown:
+        return f"fits with backend <= {left}"
+    return f"{'fits' if column['fits_surely'] else 'fits perhaps'}, {left} MiB left"
+
+
+# Warnings with their cures -------------------------------------------------------------------------------------------
+
+
+def _warnings(
+    host: _Host,
+    column: Mapping[str, Any],
+    plans: Mapping[str, planner.Plan],
+    environment: Mapping[str, str],
+    unheard: Sequence[str],
+) -> list[str]:
+    profile = next(each for each in host.declared["profiles"] if each["name"] == column["name"])
+    threshold, card = column["max_used_mib"], host.card_mib
+    warnings = []
+    if threshold is not None and threshold > card:
+        warnings.append(f"max_used_mib {threshold} is more than the card's {card} MiB: apply refuses this profile here")
+    if threshold is None:
+        warnings.append("no threshold (max_used_mib): judged by the whole card, and apply refuses it by default")
+    warnings += _fit_warnings(column)
+    for model in column["models"]:
+        name = f"{model['name']}: " if len(column["models"]) > 1 else ""
+        warnings += [name + text for text in [*_cap_warnings(host, column, model), *plans[model["name"]].warnings]]
+    key = host.declared["backend"]["keys"].get("gpu_layers")
+    if column["margin"] == "void" and key:
+        warnings.append(
+            f"the backend sends {key} as num_gpu, which switches Ollama's fitting off: the margin is void, and what "
+            "does not fit fails instead of moving to the CPU; stop the backend from sending it, or set a gpu_layers "
+            "that fits"
+        )
+    if len(column["loaded_together"]) < len(column["models"]):
+        warnings.append(
+            f"not all {len(column['models'])} models stay loaded together (the most is "
+            f"{', '.join(column['loaded_together'])}): each turn of another model reloads; "
+            "raise max_loaded_models where memory allows, or serve fewer or smaller models"
+        )
+    warnings += [f"Ollama {host.version} has no setting for {name}" for name in unheard]
+    heard = {*environment, *host.declared["backend"]["keys"].values(), *host.declared["backend"]["reads"]}
+    warnings += [
+        f"{name}={value} does nothing: {settings.NOBODY_READS[name]}"
+        for name, value in profile["env"].items()
+        if name in settings.NOBODY_READS and name not in heard
+    ]
+    return list(dict.fromkeys(warnings))
+
+
+def _fit_warnings(column: Mapping[str, Any]) -> list[str]:
+    limit = column["limit_mib"]
+    of = f"max_used_mib {limit}" if column["max_used_mib"] == limit else f"the card's {limit} MiB"
+    if not column["fits"]:
+        cures = []
+        for model in column["models"] if len(column["models"]) == 1 else []:
+            row = model["layer_table"][model["largest_num_gpu"]]
+            if 0 < row["layers"] < model["layers"]:
+                cures.append(f"gpu_layers {row['layers']}{_slower_text(model, row)}")
+            if model["largest_num_ctx"]:
+                cures.append(f"num_ctx {model['largest_num_ctx']}")
+        cures = cures or ["lower num_ctx, num_parallel or max_loaded_models, serve less, or free what others hold"]
+        refused = ", so apply refuses it" if column["refused"] and column["max_used_mib"] is not None else ""
+        backend = f" {NOTHING_FOR_BACKEND}" if column["backend_mib"] is None else ""
+        return [f"{-column['headroom_mib']} MiB more than {of}{refused}; would fit{backend}: {' or '.join(cures)}"]
+    low, high = column["ollama_band_mib"]
+    if high - column["ollama_mib"] > column["headroom_mib"]:
+        return [
+            f"the headroom of {column['headroom_mib']} MiB is within what the prediction leaves open "
+            f"({low} to {high}): only a load can tell, which apply does"
+        ]
+    return []
+
+
+def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+    wanted, asked, count = column["intent"].get("gpu_layers"), model["asked_layers"], model["offloadable_layers"]
+    key = host.declared["backend"]["keys"].get("gpu_layers")
+    if asked is None:
+        if wanted is None or wanted == EVERYTHING:
+            return []
+        less = model["layers"] < min(wanted, count)
+        if key and not less:
+            return []
+        how = (
+            f"caps nothing, so that {key}={wanted_settings.FITTED_BY_OLLAMA} leaves the layers to Ollama"
+            if key
+            else "reaches nobody: the backend does not send it; Ollama fits the layers by itself"
+        )
+        return [
+            f"gpu_layers {wanted} {how}"
+            + (f", and only {model['layers']} of {count} fit: apply fails unless gpu_layers is no more" if less else "")
+        ]
+    if key is None:  # the Modelfile's, of which there is a warning already
+        return []
+    if 2 * asked < model["largest_num_gpu"]:
+        slower = _slower_text(model, model["layer_table"][model["layers"]], ": ", "")
+        setting, found = "gpu_layers", ""
+        if asked != wanted:
+            setting, found = f"env.{key}", f", as {key}={asked} on this host says, which the profile does not set"
+        return [
+            f"only {asked} of {count} layers are on the GPU{found}{slower}; "
+            f"{setting} {model['largest_num_gpu']} fits as well"
+            + (f", {NOTHING_FOR_BACKEND}" if column["backend_mib"] is None else "")
+        ]
+    if asked < count or asked == EVERYTHING:
+        return []
+    quarter = model["layer_table"][count - ceil(count / 4)]
+    saved = model["layer_table"][count]["gpu_mib"] - quarter["gpu_mib"]
+    return [
+        f"{asked} ≥ {count} layers: nothing is offloaded; gpu_layers {quarter['layers']} would offload a quarter: "
+        f"{saved} MiB less on the GPU{_slower_text(model, quarter, ', ', '')}"
+    ]
+
+
+def _slower_text(model: Mapping[str, Any], row: Mapping[str, Any], before: str = " (", after: str = ")") -> str:
+    if row["speed_percent"] is None:
+        return ""
+    return f"{before}about {100 - row['speed_percent']} % slower{after}"
+
+
+def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known: bool) -> list[str]:
+    notes = []
+    if not host.declared["models"] and not any(profile["models"] for profile in host.declared["profiles"]):
+        notes.append("gpu_memory_models names no model: planned for what is loaded now")
+    backend = plan["backend"]
+    if backend and any(profile.get("backend_mib") is None for profile in plan["profiles"]):
+        known = (
+            f" but for the settings that the load of {backend['day']} had"
+            if backend["measured_mib"] is not None
+            else f"; it holds {backend['now_mib']} MiB now"
+            if backend["now_mib"]
+            else ""
+        )
+        notes.append(
+            f"what the backend itself takes on the GPU is not known before a load{known}: apply and verify measure it, "
+            "and the next plan counts it"
+        )
+    if gpus > 1:
+        notes.append(
+            f"{gpus} GPUs: planned as if all were on GPU {plan['gpu']['index']}, where others hold the most; "
+            "Ollama may spread a model"
+        )
+    figures = [process["used_mib"] for gpu in host.read["nvml"]["gpus"] for process in gpu["processes"]]
+    if None in figures or prediction.hides_runners(host.read):
+        notes.append("the driver does not say how much each process holds: what others hold may be more")
+    if not bandwidth_known:
+        notes.append(
+            f"the memory bandwidth of {plan['gpu']['name']} is not known here: {host.gpu_gb:g} GB/s assumed; "
+            "set gpu_memory_gpu_gb_per_s"
+        )
+    notes += [
+        f"{profile['label']}: compute and runtime of {name} are calibrated, as measured here on {day}"
+        for profile in plan["profiles"]
+        for name, day in profile.get("measured", {}).items()
+    ]
+    notes += [lint.text(finding) for finding in lint.lint(host.declared, host.read)]
+    notes += host.read["nvml"].get("notes") or []
+    notes += decisions.start_notes(host.declared, host.read)
+    notes += decisions.dependent_notes(host.read, ["ollama", "backend"])
+    return notes + decisions.taken_over_notes(host.read["ollama"]["drop_ins"]["own"])

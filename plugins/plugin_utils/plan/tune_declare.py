@@ -1,0 +1,159 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From an operator's `gpu_memory_tune_*` and what was read of a host to what its tuning run is told. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import side_by_side
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, wanted_settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles as named_profiles
+
+MODES = ("search", *tune_search.LADDERS)
+FOR_THE_GUIDES_LADDERS = ("stable", "conservative")
+NUMBERS = {"max_probes": (1, 50, "probes"), "timeout": (60, 86400, "seconds")}
+
+
+def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given`: the operator's variables without `gpu_memory_tune_`, and the two bandwidths.
+
+    Returns `problems`, and without any: `run` (the arguments of the module gpu_memory_tune), `key` (hosts of the same
+    key have the same hardware, Ollama and model), `services` (for a lease), `base_profile`, `adopt`, `timeout`, and
+    `threshold_mib`, of which the run gets what is not left for the backend, as the `note` says.
+    """
+    problems = list(declared["problems"])
+    if "nvml" not in read:
+        return {"problems": [*problems, str(read.get("msg") or "the host could not be read")]}
+    problems += decisions.gpu_problems({**declared, "profile": None}, read["nvml"])
+    problems += decisions.ollama_problems(declared, read["ollama"])
+    problems += decisions.lease_problems(read["state"])
+    numbers = {}
+    for name, (least, most, unit) in NUMBERS.items():
+        numbers[name] = named_profiles.canonical_int(given[name])
+        if numbers[name] is None or not least <= int(numbers[name] or 0) <= most:
+            problems.append(f"gpu_memory_tune_{name} = {given[name]!r} must be {unit}, from {least} to {most}")
+    mode = given["mode"]
+    if mode not in MODES:
+        problems.append(f"gpu_memory_tune_mode = {mode!r} is not allowed; allowed: {', '.join(MODES)}")
+    adopt = declaration.boolean(given["adopt"])
+    if adopt is None:
+        problems.append(f"gpu_memory_tune_adopt = {given['adopt']!r} must be true or false")
+    over, at_least, objective = given["over"], given["at_least"], given["objective"]
+    if not isinstance(over, Mapping) or not isinstance(at_least, Mapping) or not isinstance(objective, list):
+        problems.append("gpu_memory_tune_over and _at_least must be mappings, and gpu_memory_tune_objective a list")
+    else:
+        problems += tune_search.bounds(over, at_least, objective)
+    model, found = _model(declared, given["model"])
+    problems += found
+    threshold, found = _threshold(declared, mode, given["max_used_mib"])
+    problems += found
+    profiles = {profile["name"]: profile["intent"] for profile in declared["profiles"] if not profile["problems"]}
+    if mode in tune_search.LADDERS[:2]:
+        problems += [
+            f"the ladder {mode} begins with the profile {name}, which has no gpu_layers here"
+            for name in FOR_THE_GUIDES_LADDERS
+            if "gpu_layers" not in profiles.get(name, {})
+        ]
+    gpus = wanted_settings.usable_gpus(read["nvml"])
+    if len(gpus) != 1 and not problems:
+        problems.append(f"this host has {len(gpus)} GPUs, over which a model may spread; tuning is for one")
+    if problems or declared["profile"] is None:
+        return {"problems": problems}
+    leave_mib, note = _left_for_the_backend(declared, read, gpus[0], given["leave_mib"])
+    if threshold - leave_mib < 1:
+        return {"problems": [f"{leave_mib} MiB are left for the backend, which is all of the threshold {threshold}"]}
+    gpu = {name: gpus[0].get(name) for name in ("uuid", "name", "total_mib", "reserved_mib")}
+    intent = declared["profile"]["intent"]
+    base = {name: intent[name] for name in ("num_ctx", "num_parallel", "num_batch", "kv_cache_type") if name in intent}
+    digests = {str(each["name"]): each["digest"] for each in read["ollama"]["api"]["models"]}
+    made_of = [
+        gpu["name"],
+        gpu["total_mib"],
+        wanted_settings.version_text(declared, read),
+        next((digest for name, digest in digests.items() if model_name.same(model, name)), None),
+    ]
+    return {
+        "problems": [],
+        "key": json.dumps(made_of),
+        "adopt": adopt,
+        "timeout": numbers["timeout"],
+        "services": decisions.services(declared, []),
+        "threshold_mib": threshold,
+        "note": note,
+        "base_profile": declared["profile"]["name"],
+        "run": {
+            "ollama": {"unit": declared["ollama"]["unit"], "url": declared["ollama"]["url"]},
+            "gpu": gpu,
+            "model": model,
+            "mode": mode,
+            "max_used_mib": threshold - leave_mib,
+            "base": base,
+            "at_least": dict(at_least),
+            "over": dict(over),
+            "objective": list(objective),
+            "profiles": profiles,
+            "max_probes": numbers["max_probes"],
+            "gpu_gb_per_s": float(given["gpu_gb_per_s"]),
+            "host_gb_per_s": float(given["host_gb_per_s"]),
+        },
+    }
+
+
+def group_of(host: str, keys: Mapping[str, str | None]) -> list[str]:
+    """The hosts of the same key, in the play's order; the first of them is tuned for all."""
+    mine = keys.get(host)
+    return [name for name, key in keys.items() if key is not None and key == mine]
+
+
+def _left_for_the_backend(
+    declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mapping[str, Any], given: Any
+) -> tuple[int, str | None]:
+    """MiB that the backend will take under load besides what it holds now, which no probe sees; and a note on it."""
+    number = named_profiles.canonical_int(given)
+    backend = side_by_side.backend_use(declared, read, gpu)
+    if number is not None and number >= 0:
+        return number, f"{number} MiB of the threshold are left for the backend" if number else None
+    if backend is None:
+        return 0, None
+    if backend["measured_mib"] is None:
+        return 0, (
+            "what the backend itself takes on the GPU has not been measured, and is not in this: apply a profile "
+            "first, or say it in gpu_memory_tune_leave_mib"
+        )
+    more = max(0, int(backend["measured_mib"]) - int(backend["now_mib"]))
+    if not more:
+        return 0, None
+    of = f"measured with {backend['profile']} on {backend['day']}"
+    return more, f"{more} MiB of the threshold are left for the backend, which takes that much more under load, as {of}"
+
+
+def _model(declared: Mapping[str, Any], named: Any) -> tuple[str, list[str]]:
+    models: Sequence[str] = declared["models"]
+    if named:
+        return str(named), [] if named in models or not models else [
+            f"gpu_memory_tune_model = {named!r} is none of gpu_memory_models: {', '.join(models)}"
+        ]
+    if len(models) == 1:
+        return models[0], []
+    served = ", ".join(models) or "none is named in gpu_memory_models"
+    return "", [f"gpu_memory_tune_model must name the model to tune; this host serves: {served}"]
+
+
+def _threshold(declared: Mapping[str, Any], mode: Any, named: Any) -> tuple[int, list[str]]:
+    """The operator's own threshold, or the guide's of its ladder "Too slow?", or the profile's."""
+    bound = named_profiles.NUMBERS["max_used_mib"]
+    number = 0 if named_profiles.canonical_mib(named) == 0 else bound.read(named)
+    if number is None:
+        return 0, [f"gpu_memory_tune_max_used_mib = {named!r} must be {bound.form}; 0 for the profile's"]
+    own = (declared["profile"] or {}).get("max_used_mib")
+    chosen = number or (tune_search.TOO_SLOW_MAX_USED_MIB if mode == "too_slow" else own)
+    if not chosen:
+        return 0, ["gpu_memory_tune_max_used_mib must be set, since the profile has no threshold (max_used_mib)"]
+    return int(chosen), []

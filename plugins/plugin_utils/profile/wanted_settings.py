@@ -1,0 +1,96 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the files of a host should say: the profile's intent in the words of its Ollama and its backend. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import gguf, model_shape
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles
+
+FITTED_BY_OLLAMA = "-1"  # as num_gpu: Ollama chooses the layers, and a margin counts (api/types.go)
+PROJECTOR_GRAPH_MIB = 1024  # what Ollama adds for a projector's own graph, unless a margin is set (llm/llama_server.go)
+PROJECTOR_ADDED_SINCE = (0, 31, 2)
+
+
+def version_text(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Any:
+    return declared["ollama"]["version"] or read["ollama"]["api"]["version"]
+
+
+def version_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> settings.Version | None:
+    return settings.parse_version(version_text(declared, read))
+
+
+def usable_gpus(nvml: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """GPUs that can be read; others are reported as problems."""
+    return [gpu for gpu in nvml.get("gpus") or [] if not gpu.get("error")]
+
+
+def ollama_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+    """What our drop-in says, and the intents that this release has no setting for.
+
+    A margin and a cap exclude each other: where the requests of the backend carry layers that cap a model, a margin
+    would have no effect on it, and is not written.
+    """
+    profile = declared["profile"]
+    margins = [] if caps(declared, read) and _carrier(declared) else margins_mib(declared, read)
+    return settings.ollama_environment(profile["intent"], margins, version_of(declared, read))
+
+
+def margins_mib(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[int]:
+    """For each GPU what fitting must leave free, in MiB; empty where the profile has no threshold.
+
+    Since 0.31.2 Ollama leaves room for a model's projector by itself, but not where a margin is set.
+    """
+    margins = settings.margins_mib(usable_gpus(read["nvml"]), declared["profile"]["max_used_mib"])
+    version = version_of(declared, read)
+    if version is None or version < PROJECTOR_ADDED_SINCE:
+        return margins
+    projectors = [-(-model.projector_bytes // gguf.MIB) for model in served(declared, read) if model is not None]
+    room = max((mib + PROJECTOR_GRAPH_MIB for mib in projectors if mib), default=0)
+    return [margin + room for margin in margins]
+
+
+def backend_env(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, str]:
+    """What the backend's files say: the profile's own keys as written, and intents in the keys that this backend takes.
+
+    Layers that cap nothing are not sent as a number, which would switch Ollama's fitting off, but left to Ollama.
+    """
+    profile, keys = declared["profile"], declared["backend"]["keys"]
+    ours = profiles.carried(profile["env"], profile["intent"], keys)
+    if _carrier(declared) in ours and caps(declared, read) is False:
+        ours[keys["gpu_layers"]] = FITTED_BY_OLLAMA
+    return {**profile["env"], **ours}
+
+
+def caps(declared: Mapping[str, Any], read: Mapping[str, Any]) -> bool | None:
+    """Whether the profile's `gpu_layers` keeps layers of a served model from the GPU; None where that is not known."""
+    layers = declared["profile"]["intent"].get("gpu_layers")
+    models = served(declared, read)
+    if layers is None or not models:
+        return None
+    if any(model is not None and layers < model.offloadable for model in models):
+        return True
+    return None if None in models else False
+
+
+def _carrier(declared: Mapping[str, Any]) -> str | None:
+    """The variable whose value the backend sends as num_gpu."""
+    variable: str | None = declared["backend"]["keys"].get("gpu_layers")
+    return variable
+
+
+def served(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[model_shape.Model | None]:
+    """The models that the host serves as far as `/api/show` tells them; None for one that it does not tell."""
+    shown = read["ollama"]["api"]["show"]
+    models: list[model_shape.Model | None] = []
+    for name in declared["models"] or shown:
+        try:
+            models.append(model_shape.Model.from_show(shown[name]))
+        except (KeyError, gguf.ModelUnreadable):
+            models.append(None)
+    return models

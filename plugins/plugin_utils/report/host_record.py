@@ -1,0 +1,372 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The record of a host (what `<report_dir>/<host>.json` holds) and its text for the terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import series
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, evidence
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_text, memory_parts
+
+GOOD = ("pass",)
+STATES = (drift.IN_FORCE, drift.PARTIAL, drift.INSTEAD, drift.NO_EFFECT, drift.VOID)
+LINES_ABOVE = 4
+TERMS = ("weights", "kv", "compute", "runtime")
+
+
+def record(
+    host: str,
+    declared: Mapping[str, Any],
+    verdict: str,
+    reasons: Sequence[str],
+    *,
+    decision: Mapping[str, Any] | None = None,
+    before: Mapping[str, Any] | None = None,
+    load: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    restarted: Mapping[str, Any] | None = None,
+    restored: Mapping[str, Any] | None = None,
+    generation: str | None = None,
+    wave: int | None = None,
+) -> dict[str, Any]:
+    """Everything known about a host at the end of a run; what was not measured is null, never a guess."""
+    load, now = load or {}, after or before or {}
+    reasons = [" ".join(str(reason).split()) for reason in reasons]
+    profile = declared.get("profile") or {}
+    journal = (after or {}).get("ollama", {}).get("journal")
+    nvml, owners = now.get("nvml") or {}, memory_parts.known([before, after], load.get("processes") or [])
+    result = {
+        "schema": verdicts.SCHEMA,
+        "host": host,
+        "profile": profile.get("label"),
+        "verdict": verdict,
+        "reason": "; ".join(reasons) or None,
+        "reasons": reasons,
+        "max_used_mib": profile.get("max_used_mib"),
+        "peak_used_mib": load.get("peak_used_mib"),
+        "gpus": _gpus(load, nvml.get("gpus") or [], owners),
+        "ignored": _gpus({}, nvml.get("ignored") or [], owners),
+        "evidence": load.get("evidence"),
+        "predicted": (decision or {}).get("predicted"),
+        "settings": [],
+        "load": load.get("load"),
+        "sampling": {name: load.get(name) for name in ("samples", "interval_ms", "max_gap_ms")} if load else None,
+        "versions": {
+            "ollama": (now.get("ollama") or {}).get("api", {}).get("version"),
+            "driver": nvml.get("driver_version"),
+        },
+        "generation": generation,
+        "wave": wave,
+        "notes": list((decision or {}).get("notes") or []),
+        "speed": None,
+        "speed_is_of": [],
+        "before": verdicts.before_text(before, after, load.get("load")) if before else None,
+        "memory": None,
+        "journal": None,
+        "calibration": [],
+        "restarts": restarted,
+        "restored": restored,
+        "acted": bool((decision or {}).get("acts")),
+    }
+    if after and journal is not None and load:
+        figures = load.get("load") or {}
+        turns = int(figures.get("requests") or 0)
+        result["settings"] = drift.drift(declared, after, load)
+        result["memory"] = verdicts.memory_split(load, after, before)
+        result["speed"] = verdicts.speed_of(figures, journal)
+        result["speed_is_of"] = verdicts.speed_is_of(figures, after["ollama"]["api"]["show"])
+        result["calibration"] = calibration.measure(load, after)
+        result["effects"] = drift.effects(load, after)
+        result["journal"] = {
+            "failures": journal["failures"][:50],
+            "loads": len(journal["loads"]),
+            "reloads": verdicts.reloads(journal),
+            "reloads_per_turn": round(verdicts.reloads(journal) / turns, 2) if turns else None,
+            "reloads_beyond_plan": verdicts.reloads_beyond_plan(declared, after, figures),
+            "longest_prompt": journal.get("longest_prompt"),
+            "longest_sent": journal.get("longest_sent"),
+            "most_reused": journal.get("most_reused"),
+            "truncated": journal.get("truncated"),
+            "log": journal.get("log"),
+            "not_read": evidence.not_read(journal, turns > 0),
+        }
+        result["notes"] = [*map(str, (decision or {}).get("notes") or []), *evidence.notes(journal, turns > 0)]
+    return result
+
+
+def _gpus(
+    load: Mapping[str, Any], read: Sequence[Mapping[str, Any]], owners: memory_parts.Known
+) -> list[dict[str, Any]]:
+    """As the load test saw them, which does not know their names; without one, as they were read.
+
+    `parts` are those of the listing nearest to the peak, at `parts_at_s`; without a load those of the read.
+    """
+    names = {gpu["uuid"]: gpu.get("name") for gpu in read}
+    loaded = [
+        {
+            **{name: value for name, value in gpu.items() if name != "at_most"},
+            "name": names.get(gpu["uuid"]),
+            "timeline": series.without_levels(gpu.get("timeline") or []),
+            **_parts(gpu.get("at_most") or {}, owners),
+        }
+        for gpu in load.get("gpus") or []
+    ]
+    return loaded or [
+        {**{name: value for name, value in gpu.items() if name != "memory"}, **_parts(gpu, owners)} for gpu in read
+    ]
+
+
+def _parts(moment: Mapping[str, Any], owners: memory_parts.Known) -> dict[str, Any]:
+    """Of a listing with the memory beside it; null where there is none."""
+    memory = moment.get("memory")
+    return {
+        "parts": memory_parts.split(memory, moment["processes"], owners) if memory else None,
+        "parts_at_s": moment.get("at_s"),
+    }
+
+
+def block(record: Mapping[str, Any], undo: str | None = None) -> str:
+    """The lines for one host, the widest first line first; only what was measured or read back appears."""
+    lines = [_headline(record), *(_line(label, text) for label, text in facts(record))]
+    lines += [_line("settings", text) for text in [settings_when(record)] if text]
+    for state in STATES:
+        for row in record["settings"]:
+            if row["state"] == state:
+                lines.append(_line(state, f"{row['name']}={row['wanted']}", row["effect"] + _who(row) + _whose(row)))
+    lines += [_line("reason", text) for text in record["reasons"]]
+    lines += [_line("note", text) for text in _once(record, notes(record))]
+    if undo and can_be_undone(record):
+        lines.append(_line("undo", undo))
+    return "\n".join(map(host_text.printable, lines))
+
+
+def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured, as pairs of a label and a sentence."""
+    texts = [
+        ("proof", _proof_text(record)),
+        ("load", _load_text(record)),
+        ("speed", _speed_text(record)),
+        ("memory", _memory_text(record)),
+        *(("memory", _parts_text(gpu)) for gpu in record["gpus"]),
+        *(("ignored", _ignored_text(gpu)) for gpu in record.get("ignored") or []),
+        ("predicted", _predicted_text(record)),
+    ]
+    return [(label, text) for label, text in texts if text]
+
+
+def notes(record: Mapping[str, Any]) -> list[str]:
+    """What a load has shown by the rows of the settings needs no warning any more."""
+    warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
+    return [*record["notes"], *warnings]
+
+
+def settings_when(record: Mapping[str, Any]) -> str | None:
+    """When the settings were so, where they are not any more."""
+    undone = record["settings"] and record["verdict"] == "rolled_back"
+    return "as they were under load, before the host went back" if undone else None
+
+
+def can_be_undone(record: Mapping[str, Any]) -> bool:
+    return bool(record["acted"] and record["verdict"] in ("pass", "fell_back"))
+
+
+def _who(row: Mapping[str, Any]) -> str:
+    """Who overrides; of what is not in force the reasons tell it."""
+    return f"; {row['source']}" if row.get("source") and row["state"] != drift.INSTEAD else ""
+
+
+def _once(record: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
+    """Notes in full where something was done or loaded; of a host that is as it was before, their number."""
+    if not record.get("proven_at") or len(notes) < 2:
+        return list(notes)
+    return [f"{len(notes)} notes as before, in full in {record['host']}.json and in the plan"]
+
+
+def _whose(row: Mapping[str, Any]) -> str:
+    """A backend's key that the profile does not name must not pass for the profile's."""
+    ours = row.get("set_by") == "collection" and row["read_by"] == "backend"
+    return "; set by this collection, not by the profile" if ours else ""
+
+
+def one_line(record: Mapping[str, Any]) -> str:
+    """One host in one line, for fleets."""
+    reason = "" if record["verdict"] == "pass" else f"  {record.get('reason') or ''}"
+    return host_text.printable(_headline(record) + reason.rstrip())
+
+
+def summary(
+    records: Sequence[Mapping[str, Any]], undo: str | None = None
+) -> list[tuple[Mapping[str, Any] | None, str]]:
+    """All hosts as (record, text): a block each, or above `LINES_ABOVE` hosts a line each and then the counts."""
+    if len(records) <= LINES_ABOVE:
+        return [
+            (record, block(record, host_text.for_host(undo, record["host"]) if undo else None)) for record in records
+        ]
+    counts: dict[str, int] = {}
+    for record in records:
+        counts[record["verdict"]] = counts.get(record["verdict"], 0) + 1
+    total = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+    return [*((record, one_line(record)) for record in records), (None, f"{len(records)} hosts: {total}")]
+
+
+def lost(host: str) -> dict[str, Any]:
+    """The record of a host that left the run without one."""
+    reason = ["no result: the host was lost during the run; if anything was written, it puts it back by itself"]
+    return {**record(host, {}, "inconclusive", reason), "ok": False}
+
+
+def progress_line(host: str, wave: int, progress: Mapping[str, Any]) -> str:
+    """One line while a load runs."""
+    now, peak, threshold = (progress.get(name) for name in ("used_mib", "peak_used_mib", "max_used_mib"))
+    of = f" of {threshold}" if threshold is not None else ""
+    memory = "memory not read" if now is None or peak is None else f"memory now {now}, peak {peak}{of} MiB"
+    what = progress.get("what") or "load"
+    return (
+        f"{host}  wave {wave}  {what} {progress.get('requests_done') or 0}/{progress.get('requests') or 0}  "
+        f"{progress.get('t_s') or 0:.0f} s  {memory}"
+    )
+
+
+def _line(label: str, *columns: str) -> str:
+    first = f"  {label:<10} "
+    return (first + (f"{columns[0]:<38} {columns[1]}" if len(columns) > 1 else columns[0])).rstrip()
+
+
+def _headline(record: Mapping[str, Any]) -> str:
+    verdict = record["verdict"].upper().replace("_", " ")
+    head = f"{record['host']}  {record['profile'] or '-'}  {verdict}"
+    peak = peak_text(record)
+    return f"{head}   {peak}" if peak else head
+
+
+def peak_text(record: Mapping[str, Any]) -> str | None:
+    """The measured peak against the threshold, with how sure it is."""
+    peak, threshold = record["peak_used_mib"], record["max_used_mib"]
+    if peak is None:
+        return None
+    of = f" of {threshold} MiB, headroom {threshold - peak}" if threshold is not None else " MiB, no threshold"
+    return f"peak {peak}{of}{_evidence_text(record)}"
+
+
+def _evidence_text(record: Mapping[str, Any]) -> str:
+    sampling = record.get("sampling") or {}
+    if record["evidence"] == "bounded":
+        return " (bounded by accounting)"
+    if record["evidence"] == "sampled" and sampling.get("interval_ms") and sampling.get("max_gap_ms") is not None:
+        rate = 1000 / sampling["interval_ms"]
+        return f" (sampled {rate:.0f} Hz, worst gap {sampling['max_gap_ms']:.0f} ms: a lower bound)"
+    return {"sampled": " (sampled: a lower bound)", "none": " (no evidence)"}.get(record["evidence"], "")
+
+
+def _moment(unix_time: float) -> str:
+    return datetime.fromtimestamp(float(unix_time), timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _proof_text(record: Mapping[str, Any]) -> str | None:
+    at = record.get("proven_at")
+    return f"of {_moment(at)} holds, so nothing was loaded; it showed:" if at else None
+
+
+def _predicted_text(record: Mapping[str, Any]) -> str | None:
+    predicted, memory = record["predicted"], record["memory"]
+    if not predicted:
+        return None
+    low, high = predicted["band_mib"]
+    measured = [at for at in (predicted.get("measured_at") or {}).values() if at is not None]
+    how = f"calibrated {_moment(min(measured))}" if measured else f"{low} to {high}"
+    text = f"Ollama {predicted['total_mib']} MiB ({how})"
+    if memory and memory["ollama_mib"] and memory.get("loaded", True):
+        text += f", measured {memory['ollama_mib'] - predicted['total_mib']:+d}"
+    return text
+
+
+def _load_text(record: Mapping[str, Any]) -> str | None:
+    load, journal = record["load"], record["journal"]
+    if not load:
+        return None
+    embeds = (record.get("effects") or {}).get("embedder")
+    what = f"{load['requests']} chats at once" if not embeds else f"embeddings{_up_to(load)}"
+    text = f"{what}, {load['wall_s']:.0f} s: {load['failed']} errors"
+    if journal:
+        text += f", {evidence.fatal_text(journal, load['requests'] > 0)}"
+    if journal and not journal.get("not_read"):
+        text += ", "
+        if journal.get("reloads") or (journal.get("loads") or 0) > 1:
+            text += f"{journal['reloads']} reloads of models ({journal['reloads_per_turn']:.1f} for each request), "
+        text += f"{journal['reloads_beyond_plan']} reloads beyond plan"
+        context = (record.get("effects") or {}).get("num_ctx")
+        if journal.get("longest_prompt") and context:
+            text += f", longest prompt {journal['longest_prompt']} of {context} tokens"
+        if (journal.get("most_reused") or 0) > (journal.get("longest_prompt") or 0):
+            text += f", up to {journal['most_reused']} tokens of a prompt from the cache"
+        if journal.get("truncated"):
+            text += f", {journal['truncated']} prompts shortened"
+    if load.get("others"):
+        others = [f"{one['model']} ({one['ok']} of {one['requests']}{_up_to(one)})" for one in load["others"]]
+        text += f"; then, one after another: {', '.join(others)}"
+    if load.get("not_forgotten"):
+        text += f", {len(load['not_forgotten'])} chats stay with the backend: {load['not_forgotten'][0]}"
+    return text
+
+
+def _up_to(figures: Mapping[str, Any]) -> str:
+    """The longest prompt as answers tell it."""
+    longest = figures.get("longest_prompt_tokens")
+    return f" of up to {longest} tokens" if longest else ""
+
+
+def _speed_text(record: Mapping[str, Any]) -> str | None:
+    """The load's own figures, and behind them the speed of each model that Ollama was asked for afterwards."""
+    parts, load = [], record["load"] or {}
+    others = [one for one in load.get("others") or [] if one.get("tokens_per_s")]
+    if record["speed"] is not None:
+        models = record.get("speed_is_of") or []
+        about = [" and ".join(models)] if len(models) > 1 or models and others else []
+        if record["before"] and not record.get("proven_at"):
+            about.append(f"before: {record['before']}")
+        parts.append(f"{record['speed']} tok/s" + (f" ({'; '.join(about)})" if about else ""))
+    if load.get("p95_s") is not None:
+        parts.append(f"p95 {load['p95_s']:.1f} s")
+    restarts = record.get("restarts") or {}
+    if restarts.get("services") and restarts.get("downtime_s") is not None:
+        parts.append(f"downtime {restarts['downtime_s']:.0f} s")
+    further = [f"{one['model']} {one['tokens_per_s']:.1f} tok/s" for one in others]
+    return "; ".join(filter(None, [", ".join(parts), *further])) or None
+
+
+def _memory_text(record: Mapping[str, Any]) -> str | None:
+    memory = record["memory"]
+    if not memory or not memory["ollama_mib"]:
+        return None
+    terms = ", ".join(f"{name} {memory['terms_mib'][name]}" for name in TERMS if name in memory["terms_mib"])
+    others = ", ".join(f"{other['name']} {other['peak_mib']}" for other in memory["others"] if other["peak_mib"])
+    return (
+        f"Ollama {memory['ollama_mib']} MiB"
+        + (f" ({terms})" if terms else "")
+        + (f"; others: {others}" if others else "")
+    )
+
+
+def _parts_text(gpu: Mapping[str, Any]) -> str | None:
+    """All of a GPU's memory at one moment, as a sum."""
+    if not gpu.get("parts"):
+        return None
+    return f"GPU {gpu['index']} {when(gpu)}: {memory_parts.text(gpu['total_mib'], gpu['parts'])}"
+
+
+def _ignored_text(gpu: Mapping[str, Any]) -> str:
+    """A GPU that counts neither for the threshold nor for the verdict, as it was read beside the others."""
+    return _parts_text(gpu) or f"GPU {gpu['index']}: {gpu.get('error') or gpu.get('name') or 'not read'}"
+
+
+def when(gpu: Mapping[str, Any]) -> str:
+    """When the parts of a GPU were read."""
+    at = gpu.get("parts_at_s")
+    return "now" if at is None else f"at {at:.1f} s"

@@ -1,0 +1,345 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a host is now, without any load, and what to do next; and its text for the terminal. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes, wanted_settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift as readback_drift
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import evidence
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_text, memory_parts
+
+# From the worst to the best. Whoever is woken looks at the first ones.
+UNREADABLE, HELD, DOWN, OUT_OF_MEMORY = "not readable", "in a run", "down", "out of memory"
+DRIFTED, OVER, UNPROVEN, WELL = "drift", "over", "not proven", "ok"
+STATES = (UNREADABLE, DOWN, OUT_OF_MEMORY, OVER, DRIFTED, HELD, UNPROVEN, WELL)
+NEEDS_SOMEONE = STATES[: STATES.index(HELD)]
+HOSTS_SHOWN = 40
+LINES_SHOWN = 3
+WRONG_SHOWN = 4
+LOG_UNREAD = "log not read as a whole"
+
+
+def status(
+    host: str, declared: Mapping[str, Any], read: Mapping[str, Any], command: Callable[[str], str]
+) -> dict[str, Any]:
+    """How one host is: `state` (of `STATES`), `wrong` (why, in sentences), `next` (a command or an action), and facts.
+
+    `declared`: `_declare.resolve`. `read`: gpu_memory_info, its journal of the last hours; one that failed has `msg`.
+    `command`: how a playbook is run, with C({host}) for the host.
+    The facts: `profile`, `proof` {at, age_s, holds} or None, `failures` (fatal lines since the proof, {at, line}),
+    `memory` (a GPU each: index, used_mib, total_mib, allowed_mib, `ignored` (whether it judges nothing), holders by
+    size, `parts` as in `memory_parts.split`), `notes` (what was not read, so that nobody takes its silence for a good
+    sign), `problems` of the declaration.
+    """
+    base: dict[str, Any] = {
+        "host": host,
+        "profile": (declared.get("profile") or {}).get("label"),
+        "proof": None,
+        "failures": [],
+        "memory": [],
+        "notes": [],
+        "state": UNREADABLE,
+    }
+    if "ollama" not in read:
+        why = str(read.get("msg") or "no message").strip()
+        return {**base, "wrong": [why], "next": "see whether it is up; an apply that was cut off it undoes by itself"}
+    declared = sizes.sized(declared, read)
+    decision = decisions.decide(declared, read, deploys=False)
+    kept = read["state"].get("proof")
+    now = float(read["host"]["time"])
+    proof = None
+    if kept:
+        holds = decision.get("proof") is not None
+        proof = {"at": kept["at"], "age_s": now - float(kept["at"]), "holds": holds}
+    since = float(kept["at"]) if kept else 0.0
+    failures = [
+        {"at": failure["at"], "line": failure["line"]}
+        for failure in read["ollama"]["journal"]["failures"]
+        if failure["severity"] == "fatal" and failure["at"] > since
+    ]
+    memory = memory_of(declared, read)
+    found = {
+        HELD: _held(read["state"]),
+        DOWN: _down(read),
+        OUT_OF_MEMORY: _out_of_memory(_unhealed(failures, read["ollama"]["journal"]), bool(kept)),
+        OVER: [
+            f"GPU {gpu['index']} holds {gpu['used_mib']} of {gpu['allowed_mib']} MiB"
+            for gpu in memory
+            if gpu["used_mib"] is not None and gpu["allowed_mib"] is not None and gpu["used_mib"] > gpu["allowed_mib"]
+        ],
+        DRIFTED: [*decision["problems"], *_with_cause(drift(declared, read, decision), read["state"])],
+        UNPROVEN: [] if proof and proof["holds"] else [_unproven(proof, failures)],
+    }
+    state = next((name for name in STATES if found.get(name)), WELL)
+    wrong = [text for name in STATES for text in found.get(name) or [] if name != UNPROVEN or state == UNPROVEN]
+    wrong = list(dict.fromkeys(wrong))  # NVML that does not answer is both a fault and in the way of an apply
+    return {
+        **base,
+        "proof": proof,
+        "failures": failures,
+        "memory": memory,
+        "notes": evidence.notes(read["ollama"]["journal"], asked=False),
+        "state": state,
+        "wrong": wrong,
+        "next": _next(
+            state, lambda playbook: host_text.for_host(command(playbook), host), declared, read, memory, decision
+        ),
+    }
+
+
+def memory_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Who holds how much of each GPU that could be read, the largest first."""
+    profile = declared.get("profile") or {}
+    owners = memory_parts.known([read])
+    gpus = []
+    ignored = [gpu for gpu in read["nvml"].get("ignored") or [] if not gpu.get("error")]
+    for gpu in [*wanted_settings.usable_gpus(read["nvml"]), *ignored]:
+        holders = [
+            {
+                "name": memory_parts.name_of(one, owners),
+                "what": memory_parts.kind_of(one, owners),
+                "pid": one["pid"],
+                "kind": one["kind"],
+                "used_mib": one["used_mib"],
+            }
+            for one in gpu["processes"]
+        ]
+        gpus.append(
+            {
+                "index": gpu["index"],
+                "used_mib": gpu["used_mib"],
+                "total_mib": gpu["total_mib"],
+                "allowed_mib": None if gpu in ignored else profile.get("max_used_mib"),
+                "ignored": gpu in ignored,
+                "holders": sorted(holders, key=lambda one: -(one["used_mib"] or 0)),
+                "parts": memory_parts.split(gpu["memory"], gpu["processes"], owners),
+            }
+        )
+    return gpus
+
+
+def drift(declared: Mapping[str, Any], read: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
+    """What runs instead of what the profile wants; where that is not known, the files and services that differ."""
+    if decision["problems"]:
+        return []
+    rows = [row for row in readback_drift.drift(declared, read) if readback_drift.drifted(row)]
+    if rows:
+        return [f"{row['name']}={row['wanted']} is wanted, but {row['source'] or row['effect']}" for row in rows]
+    files = _files_that_differ(declared, decision)
+    units = {"ollama": declared["ollama"]["unit"], "backend": declared["backend"].get("unit") or "the backend"}
+    return [f"{path} is not as the profile wants it" for path in files] or [
+        f"{units[name]} was not started with what is in its files" for name in decision["restart"]
+    ]
+
+
+def _with_cause(differences: list[str], state: Mapping[str, Any]) -> list[str]:
+    """After a rollback a host differs from its profile because of that."""
+    undone = _undone(state) if differences else None
+    return [undone, *differences] if undone else differences
+
+
+def _undone(state: Mapping[str, Any]) -> str | None:
+    """That what the last run changed was put back, when and why; None where a run has begun since."""
+    last = state.get("last_restore")
+    if not last or not last["changed"] or any(kept["at"] > last["at"] for kept in state["generations"]):
+        return None
+    what = "the last apply" if last["run_id"] else "the host"
+    return f"{what} was rolled back on {utc.text(last['at'])}: {last['reason']}"
+
+
+def _files_that_differ(declared: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
+    profiles_own = (declared["profile_file"] or {}).get("path")  # nothing reads it
+    return [file["path"] for file in decision["files"] if file["path"] != profiles_own]
+
+
+def _held(state: Mapping[str, Any]) -> list[str]:
+    restoring, lease = state.get("restoring"), state.get("lease")
+    if restoring:
+        return [f"it is going back to generation {restoring['generation']} ({restoring['reason']})"]
+    if lease:
+        return [f"{lease['holder']}, since {lease['since']}" + ("" if lease["live"] else "; nothing is heard of it")]
+    return []
+
+
+def _down(read: Mapping[str, Any]) -> list[str]:
+    unit, api, health = read["ollama"]["unit"], read["ollama"]["api"], read["backend"]["health"]
+    texts = []
+    if unit.get("error") or unit["active_state"] != "active":
+        texts.append(f"{unit['name']} is {unit.get('active_state') or unit.get('error')}")
+    elif api["error"]:
+        texts.append(f"Ollama does not answer: {api['error']}")
+    if read["nvml"]["status"] != "ok":
+        texts.append(f"NVML: {read['nvml']['message']}")
+    texts += filter(None, [read["nvml"].get("lost")])
+    if health is not None and not health["ok"]:
+        texts.append(f"the backend is not healthy: {health['error'] or health['status']}")
+    return texts
+
+
+def _out_of_memory(failures: Sequence[Mapping[str, Any]], proven: bool) -> list[str]:
+    if not failures:
+        return []
+    count = "1 line" if len(failures) == 1 else f"{len(failures)} lines"
+    return [f"Ollama ran out of memory, or died: {count} {'since the last proof' if proven else 'in its journal'}"]
+
+
+def _unhealed(failures: Sequence[Mapping[str, Any]], journal: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Failures of the server that runs, and after which nothing has worked yet: the others tell of the past."""
+    since = max(journal.get("server_at") or 0.0, journal.get("worked_at") or 0.0)
+    return [failure for failure in failures if failure["at"] >= since]
+
+
+def _unproven(proof: Mapping[str, Any] | None, failures: Sequence[Mapping[str, Any]]) -> str:
+    if proof is None:
+        return "nothing was ever proven here"
+    if failures and not proof["holds"]:
+        since = f"Ollama failed since ({len(failures)} times), though it works again"
+        return f"the proof of {_ago(proof['age_s'])} no longer holds: {since}"
+    return (
+        f"the proof of {_ago(proof['age_s'])} no longer holds: it is too old, or of something else than what runs now"
+    )
+
+
+def _next(
+    state: str,
+    run: Callable[[str], str],
+    declared: Mapping[str, Any],
+    read: Mapping[str, Any],
+    memory: Sequence[Mapping[str, Any]],
+    decision: Mapping[str, Any],
+) -> str:
+    if state == WELL:
+        return "nothing"
+    unit = read["ollama"]["unit"]
+    if state == DOWN and unit.get("load_state", "loaded") == "loaded":
+        look = f"on the host: journalctl -u {unit.get('id', unit['name'])} -n 50"
+        back = f"; or back to what ran before: {run('selo.gpu_memory.rollback')}"
+        return look + (back if read["state"].get("previous") else "")
+    if state == HELD:
+        return "wait for that run to end; on the host: gpu-memory status"
+    stranger = _stranger(memory)
+    if stranger and state in (OUT_OF_MEMORY, OVER):
+        return f"end {stranger['name']} (process {stranger['pid']}, {stranger['used_mib']} MiB), or move it elsewhere"
+    if state == OUT_OF_MEMORY and not (decision["problems"] or drift(declared, read, decision)):
+        if (declared.get("profile") or {}).get("name") == "stable":
+            return run("selo.gpu_memory.apply_conservative")
+        return "lower num_ctx or num_parallel of its profile, or serve a smaller model"
+    refused = decisions.decide(declared, read, deploys=True)["problems"]
+    if refused:
+        return f"mend this first, since an apply refuses it: {refused[0]}"
+    beyond = _beyond_an_apply(declared, read, decision)
+    if beyond and state in (OUT_OF_MEMORY, OVER, DRIFTED):
+        return f"change it where it comes from, which no apply reaches: {'; '.join(beyond)}"
+    if state != UNPROVEN and _undone(read["state"]):
+        tune = f"find what holds: {run('selo.gpu_memory.tune')}"
+        if (declared.get("profile") or {}).get("name") == "conservative":
+            return tune
+        stay = "or, if it is to stay so, set gpu_memory_profile to what runs"
+        return f"{run('selo.gpu_memory.apply_conservative')}; or {tune}; {stay}"
+    return run("selo.gpu_memory.apply")
+
+
+def _beyond_an_apply(declared: Mapping[str, Any], read: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
+    """Who sends other options with requests, where nothing else differs; empty where an apply helps."""
+    rows = [row for row in readback_drift.drift(declared, read) if readback_drift.drifted(row)]
+    others = _files_that_differ(declared, decision) or decision["restart"]
+    if others or not all(map(readback_drift.comes_with_requests, rows)):
+        return []
+    return list(dict.fromkeys(row["source"] for row in rows))
+
+
+def _stranger(memory: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Who computes besides Ollama and the backend, and without whom a GPU would stay within its threshold."""
+    for gpu in (gpu for gpu in memory if not gpu["ignored"]):
+        over = (gpu["used_mib"] or 0) - (gpu["allowed_mib"] or gpu["total_mib"])
+        for holder in gpu["holders"]:
+            is_stranger = holder["kind"] == "compute" and holder["what"] == memory_parts.OTHERS
+            if is_stranger and 0 < over <= (holder["used_mib"] or 0):
+                return holder
+    return None
+
+
+# Text -----------------------------------------------------------------------------------------------------------------
+
+
+def table(statuses: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any] | None, str]]:
+    """All hosts as (status, text): a line each, then a block for each that is not well, the worst last, and the count.
+
+    One that is well has a block where there is a note on it.
+
+    Above `HOSTS_SHOWN` hosts those that are well have no line.
+    """
+    shown = [one for one in statuses if len(statuses) <= HOSTS_SHOWN or one["state"] != WELL]
+    width = max([len(one["host"]) for one in shown] or [0])
+    rows: list[tuple[Mapping[str, Any] | None, str]] = []
+    if shown:
+        rows.append((None, f"{'host':<{width}}  {'state':<13}  {'profile':<14}  {'proven':<12}  GPU memory now"))
+    rows += [(one, _row(one, width)) for one in shown]
+    told = [one for one in statuses if one["state"] != WELL or one["notes"]]
+    worst_last = sorted(told, key=lambda one: -STATES.index(one["state"]))
+    rows += [(one, _block(one)) for one in worst_last]
+    counts = [(state, sum(one["state"] == state for one in statuses)) for state in STATES]
+    total = ", ".join(f"{count} {state}" for state, count in counts if count)
+    unread = sum(bool(one["notes"]) for one in statuses)
+    total += f"; {LOG_UNREAD} of {unread}" if unread else ""
+    return [*rows, (None, f"\n{len(statuses)} host{'s' if len(statuses) != 1 else ''}: {total}")]
+
+
+def _row(one: Mapping[str, Any], width: int) -> str:
+    proof = one["proof"]
+    proven = "never" if proof is None else _ago(proof["age_s"]) + ("" if proof["holds"] else " !")
+    counted, ignored = ([gpu for gpu in one["memory"] if gpu["ignored"] is which] for which in (False, True))
+    memory = "; ".join(
+        [
+            *filter(None, [", ".join(map(_used, counted))]),
+            *(f"GPU {gpu['index']} (ignored) {_used(gpu)}" for gpu in ignored),
+        ]
+    )
+    if one["state"] == UNREADABLE:
+        proven = memory = "-"
+    memory += f"; {LOG_UNREAD}" if one["notes"] else ""
+    text = f"{one['host']:<{width}}  {one['state'].upper():<13}  {one['profile'] or '-':<14}  {proven:<12}  {memory}"
+    return text.rstrip()
+
+
+def _used(gpu: Mapping[str, Any]) -> str:
+    return f"{gpu['used_mib']} of {gpu['allowed_mib'] or gpu['total_mib']} MiB"
+
+
+def _block(one: Mapping[str, Any]) -> str:
+    lines = [f"{one['host']}  {one['state'].upper()}"]
+    lines += [f"  {'wrong':<8} {text}" for text in one["wrong"][:WRONG_SHOWN]]
+    if len(one["wrong"]) > WRONG_SHOWN:
+        lines.append(f"  {'':<8} and {len(one['wrong']) - WRONG_SHOWN} more, in status.json")
+    failures = one["failures"]
+    plainest = verdicts.plainest_failure(failures) if failures else None
+    shown = [failure for failure in failures if failure["line"] == plainest][-1:]
+    shown += [failure for failure in failures[-LINES_SHOWN:] if failure not in shown]
+    for failure in sorted(shown, key=lambda failure: failure["at"])[-LINES_SHOWN:]:
+        lines.append(f"  {'journal':<8} {utc.text(failure['at'])}  {failure['line'][:160]}")
+    for gpu in one["memory"]:
+        now = "now, ignored" if gpu["ignored"] else "now"
+        lines.append(f"  {'memory':<8} GPU {gpu['index']} {now}: {memory_parts.text(gpu['total_mib'], gpu['parts'])}")
+    lines += [f"  {'note':<8} {text}" for text in one["notes"]]
+    lines.append(f"  {'next':<8} {one['next']}")
+    return "\n" + "\n".join(_plain(line) for line in lines)
+
+
+def _plain(text: str) -> str:
+    """One line that a terminal shows as it is: names of processes and lines of a journal may hold anything."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"

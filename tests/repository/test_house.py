@@ -1,0 +1,77 @@
+"""Who may import whom: two sides that never meet, on one core that does nothing but compute."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
+OURS = "ansible_collections.selo.gpu_memory.plugins."
+CORE, HOST, CONTROLLER, GLUE = "module_utils.core", "module_utils.host", "plugin_utils", "plugin_utils.glue"
+# The floor of a file -> the floors that it may import. The longest name that fits counts.
+MAY_IMPORT = {
+    CORE: {CORE},
+    HOST: {CORE, HOST},
+    CONTROLLER: {CORE, CONTROLLER},
+    GLUE: {CORE, CONTROLLER, GLUE},
+    "modules": {CORE, HOST},
+    **dict.fromkeys(("action", "lookup", "filter"), {CORE, CONTROLLER, GLUE}),
+    "doc_fragments": set(),
+}
+# What is pure has no files, sockets, processes or clock.
+PURE = {CORE, CONTROLLER}
+EFFECTS = {"fcntl", "http", "os", "select", "shutil", "signal", "socket", "subprocess", "tempfile", "time"}
+
+
+def floor(module: str) -> str:
+    """Of a module below plugins/, such as `module_utils.core.gpus`."""
+    return max((name for name in MAY_IMPORT if f"{module}.".startswith(f"{name}.")), key=len)
+
+
+def imported(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def crossings(module: str, source: str) -> list[str]:
+    """What a module imports and must not."""
+    here = floor(module)
+    found = []
+    for name in imported(source):
+        if name.startswith(OURS):
+            found += [name] if floor(name[len(OURS) :]) not in MAY_IMPORT[here] else []
+        elif here in PURE and name.partition(".")[0] in EFFECTS:
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PLUGINS.rglob("*.py")), ids=lambda path: str(path.relative_to(PLUGINS)))
+def test_every_file_imports_only_what_its_floor_may(path: Path) -> None:
+    module = ".".join(path.relative_to(PLUGINS).with_suffix("").parts)
+    assert crossings(module, path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "imports"),
+    [
+        ("module_utils.core.gpus", f"from {OURS}module_utils.host.port import commands"),
+        ("module_utils.core.gpus", f"from {OURS}plugin_utils.plan import prediction"),
+        ("module_utils.core.gpus", "import os.path"),
+        ("module_utils.core.text.utc", "from time import time"),
+        ("module_utils.host.keep.state", f"from {OURS}plugin_utils.judge import verdicts"),
+        ("plugin_utils.judge.verdicts", f"from {OURS}module_utils.host.keep import state"),
+        ("plugin_utils.judge.verdicts", f"from {OURS}plugin_utils.glue import controller"),
+        ("plugin_utils.judge.verdicts", "import subprocess"),
+        ("plugin_utils.glue.controller", f"from {OURS}module_utils.host.keep.state import Paths"),
+        ("modules.gpu_memory_info", f"from {OURS}plugin_utils.decide import decisions"),
+        ("action.gpu_memory_judge", f"from {OURS}module_utils.host.keep import state"),
+    ],
+)
+def test_an_import_that_crosses_is_found(module: str, imports: str) -> None:
+    assert len(crossings(module, f"def later():\n    {imports}\n")) == 1

@@ -1,0 +1,126 @@
+"""Which processes are the backend's: those of its unit's control group, or a command's with what it has started."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import proc_stat
+
+HOST = "0::/init.scope\n"
+CONTAINER = "9:name=systemd:/machine.slice/libpod-1/init.scope\n0::/init.scope\n"
+UNIT = "/system.slice/selo-ai.service"
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "of_init", "belongs"),
+    [
+        (f"0::{UNIT}\n", HOST, True),
+        (f"0::{UNIT}/workers\n", HOST, True),
+        (f"0::{UNIT[:-8]}-two.service\n", HOST, False),
+        (f"0::{UNIT}2\n", HOST, False),
+        ("0::/system.slice/ollama.service\n", HOST, False),
+        ("0::/\n", HOST, False),
+        ("", HOST, False),
+        (f"9:name=systemd:/machine.slice/libpod-1{UNIT}\n0::/\n", CONTAINER, True),
+        # a unit of the same name inside a container that runs on this host
+        (f"0::/machine.slice/libpod-1{UNIT}\n", HOST, False),
+        (f"9:name=systemd:/machine.slice/libpod-2{UNIT}\n", CONTAINER, False),
+    ],
+)
+def test_the_processes_of_a_control_group(cgroup: str, of_init: str, belongs: bool) -> None:
+    assert host_read.in_control_group(cgroup, of_init, UNIT) is belongs
+
+
+@pytest.mark.parametrize(("name", "belongs"), [("selo-ai", True), ("ollama", False)])
+def test_a_control_group_that_systemd_gives_from_the_machines_root_on(name: str, belongs: bool) -> None:
+    below = "/machine.slice/libpod-1/system.slice/"
+    cgroup = f"9:name=systemd:{below}{name}.service\n8:pids:/machine.slice/libpod-1\n"
+    of_init = f"{CONTAINER}8:pids:/machine.slice/libpod-1\n"
+    assert host_read.in_control_group(cgroup, of_init, f"{below}selo-ai.service") is belongs
+
+
+def test_only_models_of_this_host_are_shown_and_by_the_name_that_ollama_lists(serve: Any) -> None:
+    """What is asked of a cloud's tag leaves the host, even a look at it."""
+    tags = [{"name": name} for name in ("qwen3:8b", "own:8b-cloud")] + [{"name": "stub:latest", "remote_host": "x"}]
+    asked: list[str] = []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        if handler.path.endswith("/api/show"):
+            asked.append(json.loads(body)["model"])
+        answers = {"/api/version": {"version": "0.32.15"}, "/api/tags": {"models": tags}, "/api/ps": {"models": []}}
+        return 200, json.dumps(answers.get(handler.path, {})).encode()
+
+    names = ["library/Qwen3:8B", "own:8b-cloud", "stub", "gone"]
+    facts = host_read.read_ollama_api(serve(answer), names)
+    assert (facts["error"], asked, list(facts["show"])) == (None, ["qwen3:8b"], ["library/Qwen3:8B"])
+
+
+def test_the_files_of_loads_are_named_by_the_models_that_ollama_lists(serve: Any) -> None:
+    asked: list[str] = []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        asked.append(json.loads(body)["model"])
+        return 200, json.dumps({"modelfile": f"FROM {file_of(asked[-1])}\n"}).encode()
+
+    def file_of(model: str) -> str:
+        return "/m/blobs/sha256-" + model[0] * 64
+
+    models = [{"name": name, "remote": name == "cloud"} for name in ("cloud", "a", "b", "c")]
+    api = {"models": models, "show": {"a:latest": {"blob": file_of("a")}}}
+    assert host_read.read_names(serve(answer), api, [file_of("a"), file_of("b")]) == {file_of("b"): "b"}
+    assert asked == ["a", "b"], "no cloud model, and no more than needed"
+    assert host_read.read_names("http://127.0.0.1:1", api, [file_of("b")]) == {}
+
+
+WANTED = {"A": "1", "B": "x y"}
+
+
+def env_file(path: Path, **changes: Any) -> dict[str, Any]:
+    given = {"keys": ["A", "B"], "readers": ["python-dotenv", "bash"], "wanted": WANTED, **changes}
+    return host_read.read_env_file(str(path), **given)
+
+
+def test_an_env_file_says_its_values_and_what_would_keep_it_from_an_edit(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    assert env_file(path)["refusals"] == []
+    assert env_file(tmp_path / "no" / ".env")["refusals"] == [
+        f"the directory {tmp_path}/no is missing; create it, or correct the path"
+    ]
+    assert env_file(tmp_path / "no" / ".env", add_keys=False)["refusals"] == []
+    path.write_text("A=9\nOTHER=s3cret\n")
+    found = env_file(path)
+    assert (found["values"]["A"], found["values"]["B"], found["refusals"], found["error"]) == ("9", None, [], None)
+    assert "s3cret" not in str(found)
+    assert path.read_text() == "A=9\nOTHER=s3cret\n"
+    assert "U+000A" in env_file(path, wanted={"A": "x\ny"})["refusals"][0]
+    assert env_file(path, wanted={"B": "x\ny"}, add_keys=False)["refusals"] == []
+    path.write_text("if x; then\n")
+    assert "bash: from line 1 on" in env_file(path)["refusals"][0]
+    path.write_text("A=1\n" * 300_000)
+    assert "larger than 1024 KiB" in env_file(path)["error"]
+    path.unlink()
+    path.symlink_to(".env")
+    assert "loop of symbolic links; take it away" in env_file(path)["error"]
+    path.unlink()
+    os.mkfifo(path)
+    assert "no regular file" in env_file(path)["refusals"][0]
+
+
+def test_a_command_s_children_are_its_own() -> None:
+    shell = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", shell], stdin=pipe, stdout=pipe) as parent:
+        assert parent.stdout and parent.stdout.readline() == b"1\n"
+        family = host_read.with_descendants([parent.pid])
+        assert len(family) == 2
+        assert parent.pid in family
+        assert os.getpid() not in family
+        assert proc_stat.start_s(parent.pid) <= proc_stat.start_s((set(family) - {parent.pid}).pop())
+        parent.communicate(b"\n")

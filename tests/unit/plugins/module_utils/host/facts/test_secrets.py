@@ -1,0 +1,66 @@
+"""What a host keeps in its env files, units and processes that must not be shown."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+
+
+def test_the_values_of_an_env_file_are_known_as_any_reader_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text('export A=\'first value\'\nB="second \\"value\\""\nC=third\\ value # note\n')
+    known = secrets.secrets_in_file(str(path))
+    assert {"first value", 'second "value"', "third value"} <= known
+    assert secrets.secrets_in_file(str(tmp_path)) == secrets.secrets_in_file("/nonexistent") == set()
+
+
+def test_the_units_and_files_of_a_host_tell_what_must_not_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = tmp_path / ".env", tmp_path / "default"
+    ours.write_text("API=of the backend\n")
+    theirs.write_text("API=of the unit\n")
+    said = {
+        "ollama.service": f'Environment="A=from the unit" HOME=/root\nEnvironmentFiles={theirs} (ignore_errors=no)\n',
+        "--property": 'Environment=LANG=C "A=from systemd"\n',
+    }
+    asked = []
+
+    def run(words: list[str]) -> commands.Done:
+        asked.append(words[2])
+        return commands.Done(0, said[words[2]].encode(), b"") if words[2] in said else commands.Done(1, b"", b"")
+
+    monkeypatch.setattr(commands, "run", run)
+    with subprocess.Popen(["cat"], env={**os.environ, "B": "of the process"}, stdin=subprocess.PIPE) as process:
+        said["ollama.service"] += f"MainPID={process.pid}\n"
+        known = secrets.secrets_of_host(["ollama.service", "gone.service"], [str(ours), "/no/such/file"])
+    assert known >= {"from systemd", "from the unit", "of the process", "of the unit", "of the backend"}
+    assert asked == ["--property", "ollama.service", "gone.service"]
+
+
+def test_a_server_that_a_wrapper_has_started_tells_its_environment_too(tmp_path: Path) -> None:
+    for pid, command in (("7", "sh\0run\0"), ("8", "/usr/bin/ollama\0serve\0"), ("9", "logger\0")):
+        (tmp_path / pid / "task" / pid).mkdir(parents=True)
+        (tmp_path / pid / "cmdline").write_text(command)
+        (tmp_path / pid / "environ").write_text(f"A=of {pid}\0torn\0")
+    (tmp_path / "7" / "task" / "7" / "children").write_text("8 9 10 ")
+    assert list(secrets._environments("7", str(tmp_path))) == [{"A": "of 7"}, {"A": "of 8"}]
+    assert list(secrets._environments("0")) == list(secrets._environments("")) == []
+
+
+def test_a_file_that_may_not_be_read_hides_nothing_and_breaks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / ".env"
+    path.write_text("API=hidden value\n")
+
+    def denied(*_unused: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", denied)
+    assert secrets.secrets_in_file(str(path)) == set()

@@ -1,0 +1,135 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A unit read from systemd's answer and from real files."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_environment, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands
+
+
+def test_all_environment_files_are_read_in_order_with_patterns_resolved(tmp_path: Path) -> None:
+    for name in ("b.env", "a.env", "last"):
+        (tmp_path / name).write_text(f"FROM={name}\n")
+    shown = unit_text.parse_show(
+        f"EnvironmentFiles={tmp_path}/*.env (ignore_errors=no)\n"
+        f"EnvironmentFiles={tmp_path}/not there (ignore_errors=yes)\n"
+        f"EnvironmentFiles={tmp_path}/last (ignore_errors=no)\n"
+    )
+    names = ["a.env", "b.env", "not there", "last"]
+    assert unit_files.environment_files(shown) == [str(tmp_path / name) for name in names]
+    assert unit_files.values_in(str(tmp_path / "last"), ["FROM"]) == {"FROM": "last"}
+    assert unit_files.values_in(str(tmp_path / "not there"), ["FROM"]) == {}
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_drop_in_of_ours_is_known_by_its_first_line(
+    listed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "ollama.service.d"
+    directory.mkdir()
+    ours, others, gone = directory / "zz-gpu-memory.conf", directory / "override.conf", directory / "gone.conf"
+    ours.write_text(unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}))
+    others.write_text("[Service]\nEnvironment=OLLAMA_DEBUG=1\n")
+    loaded = f"{others} {ours}" if listed else f"{others} {gone}"
+    text = f"LoadState=loaded\nNeedDaemonReload=no\nDropInPaths={loaded}\nEnvironment=OLLAMA_DEBUG=1" + (
+        " OLLAMA_NUM_PARALLEL=2\n" if listed else "\n"
+    )
+    monkeypatch.setattr(commands, "run", lambda *_rest: commands.Done(0, text.encode(), b""))
+    unit = unit_files.read("ollama.service", str(tmp_path))
+    assert unit["own"] == [str(ours)] and unit["gone"] == ([] if listed else [str(gone)])
+    assert [source["path"] for source in unit["sources"] if source["environment"]] == [str(others), str(ours)]
+    assert unit_environment.must_be_read_again(unit) is not listed
+    assert bool(unit_environment.not_in_memory(unit)) is not listed
+
+
+@pytest.mark.parametrize("linked", ["ollama.service.d", "."])
+def test_drop_ins_that_systemd_names_by_the_directory_a_link_leads_to(
+    linked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, units = tmp_path / "real", tmp_path / "units"
+    real.mkdir()
+    if linked == ".":
+        units.symlink_to(real)
+        (real / "ollama.service.d").mkdir()
+        leads_to = real / "ollama.service.d"
+    else:
+        units.mkdir()
+        (units / linked).symlink_to(real)
+        leads_to = real
+    ours = units / "ollama.service.d" / "zz-gpu-memory.conf"
+    ours.write_text(unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}))
+    text = f"LoadState=loaded\nDropInPaths={leads_to}/zz-gpu-memory.conf\nEnvironment=OLLAMA_NUM_PARALLEL=2\n"
+    monkeypatch.setattr(commands, "run", lambda *_rest: commands.Done(0, text.encode(), b""))
+    unit = unit_files.read("ollama.service", str(units))
+    assert unit["drop_in_paths"] == unit["own"] == [str(ours)]
+    assert not unit_environment.must_be_read_again(unit)
+    assert unit_environment.not_in_memory(unit) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("", ""),
+        ("absent", "not there"),
+        ("chmod", "others than its owner may write"),
+        ("chown", "belongs to uid 1234"),
+        ("lchown", "belongs to uid 1234"),
+        ("via", "belongs to uid 1234"),
+    ],
+)
+def test_root_follows_a_link_to_a_directory_only_where_nobody_else_can_move_it(
+    change: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, via, link = tmp_path / "site" / "ollama.service.d", tmp_path / "via", tmp_path / "ollama.service.d"
+    place.mkdir(parents=True)
+    via.symlink_to("site")
+    link.symlink_to("via/ollama.service.d")
+    if change == "absent":
+        place.rmdir()
+    if change == "chmod":
+        place.parent.chmod(0o775)
+    owned = {"chown": place.parent, "lchown": link, "via": via}.get(change)
+    lstat = os.lstat
+
+    def owned_by_a_user(path: str) -> os.stat_result:
+        status = lstat(path)
+        return os.stat_result((*status[:4], 1234, *status[5:10])) if str(path) == str(owned) else status
+
+    monkeypatch.setattr(unit_files.os, "lstat", owned_by_a_user)
+    refusals = unit_files.refusals(str(link / "zz-gpu-memory.conf"))
+    assert [says in text for text in refusals] == ([True] if says else [])
+    with pytest.raises(atomic_files.CannotWrite, match=says) if says else contextlib.nullcontext():
+        unit_files.check_links(str(link))
+
+
+def test_a_drop_in_directory_that_is_yet_to_be_created_below_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "units").symlink_to("real")
+    unit_files.check_links(str(tmp_path / "units" / "ollama.service.d"))
+
+
+def test_what_only_a_drop_in_sets_is_told_with_its_writer(tmp_path: Path) -> None:
+    path = tmp_path / "zz-gpu-memory.conf"
+    path.write_text(unit_text.render_dropin({"A": "1", "B": "secret"}, "the role ollama"))
+    assert unit_files.written(str(path), {"A"}) == {"writer": "the role ollama", "alone": ["B"]}
+    assert unit_files.written(str(tmp_path / "gone"), set()) == {"writer": None, "alone": []}
+
+
+def test_scripts_are_read_with_what_they_read_and_programs_are_not(tmp_path: Path) -> None:
+    script, part, program = tmp_path / "start.sh", tmp_path / "part", tmp_path / "ollama"
+    script.write_text(f". {part}\nexport A=1\necho $C\n")
+    part.write_text("B=2\nC=3\n")
+    program.write_bytes(b"\0\nD=4\n")
+    exec_start = f"{{ path={script} ; argv[]={script} {program} {tmp_path}/absent {tmp_path} ; ignore_errors=no }}"
+    assert unit_files.start_scripts(exec_start) == [
+        {"path": str(script), "environment": {"A": "1"}},
+        {"path": str(part), "environment": {"B": "2"}},
+    ]

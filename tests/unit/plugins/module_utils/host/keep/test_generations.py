@@ -1,0 +1,767 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keeping, proving and going back: real files in a temporary directory, a fake systemd and a fake clock."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state, generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import (
+    OLLAMA_URL,
+)
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import (
+    NEW_ENV,
+    OLD_ENV,
+    RESTARTS,
+    TIMER,
+    Managed,
+)
+
+
+@pytest.fixture
+def managed(tmp_path: Path) -> Managed:
+    return Managed(tmp_path)
+
+
+def test_keep_copies_for_root_alone_arms_and_holds(managed: Managed) -> None:
+    kept = managed.keep()
+    assert kept == {"changed": True, "run_id": "run1", "generation": "0001", "until": kept["until"]}
+    assert managed.armed()
+    assert managed.is_old()
+    for directory, _unused, names in os.walk(managed.paths.root):
+        assert os.stat(directory).st_mode & 0o777 == 0o700
+        for name in names:
+            assert os.stat(os.path.join(directory, name)).st_mode & 0o077 == 0
+    lease = managed.store.summary()["lease"]
+    assert lease["live"] and lease["holder"] == "alice applies stable" and lease["left_s"] == 240
+    assert os.readlink(managed.paths.command) == managed.paths.tool
+
+
+@pytest.mark.parametrize(("restore_after_s", "every_s"), [(30, 10), (100, 12), (240, 30), (3600, 30)])
+def test_the_timer_looks_as_often_as_the_lease_is_short(managed: Managed, restore_after_s: int, every_s: int) -> None:
+    managed.keep(restore_after_s=restore_after_s)
+    timer = (Path(managed.paths.units) / TIMER).read_text()
+    assert f"\nOnActiveSec={every_s}s\nOnUnitInactiveSec={every_s}s\n" in timer
+
+
+def test_a_live_lease_of_another_run_is_refused_by_name_and_time(managed: Managed) -> None:
+    until = managed.keep()["until"]
+    with pytest.raises(StateError) as refused:
+        managed.keep("run2")
+    assert "alice applies stable" in str(refused.value) and "run1" in str(refused.value)
+    assert until in str(refused.value)
+
+
+def test_a_file_that_has_changed_since_it_was_read_is_not_kept(managed: Managed) -> None:
+    files = managed.files()
+    managed.env.write_bytes(b"edited meanwhile\n")
+    with pytest.raises(StateError, match=r"\.env was changed by somebody else since it was read"):
+        managed.keep(files=files)
+    assert not managed.armed()
+    assert managed.store.summary()["lease"] is None
+
+
+def test_every_file_that_cannot_be_kept_is_named_at_once(managed: Managed, tmp_path: Path) -> None:
+    directory = tmp_path / "directory"
+    directory.mkdir()
+    files = [{"path": str(directory), "sha256": None}, {"path": str(managed.env), "sha256": "0" * 64}]
+    with pytest.raises(StateError) as refused:
+        managed.keep(files=files)
+    assert "neither a file nor a link" in str(refused.value) and ".env" in str(refused.value)
+
+
+def test_the_timer_restores_only_once_nothing_is_heard(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.host.now += 239
+    assert managed.store.restore_if_expired() is None
+    managed.store.renew("run1")
+    managed.host.now += 239
+    assert managed.store.restore_if_expired() is None
+    managed.host.now += 1
+    managed.host.log.clear()
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["error"] is None
+    assert result["reason"] == "nothing was heard of the apply for 240 s"
+    assert managed.host.log[: len(RESTARTS)] == RESTARTS
+    assert managed.is_old()
+    assert not managed.armed()
+    summary = managed.store.summary()
+    assert summary["lease"] is None and summary["restoring"] is None
+    assert summary["last_restore"]["generation"] == "0001"
+
+
+def test_the_wall_clock_plays_no_part(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    for jump in (86400.0 * 365, -2 * 86400.0 * 365):
+        managed.host.wall_offset += jump
+        assert managed.store.restore_if_expired() is None
+        assert managed.store.summary()["lease"]["live"]
+
+
+def test_a_restart_of_the_host_ends_a_run_at_once(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.host.boot = "second-boot"
+    result = managed.store.restore_if_expired()
+    assert result is not None and "restarted" in result["reason"]
+    assert managed.is_old()
+
+
+def test_nothing_restarts_if_nothing_differs(managed: Managed) -> None:
+    managed.keep()
+    managed.host.log.clear()
+    result = managed.store.restore(run_id="run1", reason="test")
+    assert not result["changed"] and managed.restarts() == []
+    assert not managed.armed()
+
+
+def test_prove_ends_the_run_and_both_states_can_be_gone_back_to(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    assert managed.store.prove("run1", {"verdict": "pass", "key": "k"})["generation"] == "0002"
+    assert not managed.armed()
+    summary = managed.store.summary()
+    assert (summary["previous"], summary["proven"], summary["lease"]) == ("0001", "0002", None)
+    assert summary["proof"] == {"verdict": "pass", "key": "k", "at": managed.host.unix_time(), "generation": "0002"}
+
+    assert managed.store.restore(generation="previous", reason="test")["changed"]
+    assert managed.is_old()
+    assert not managed.store.restore(generation="previous", reason="test")["changed"]
+    assert managed.store.restore(generation="proven", reason="test")["changed"]
+    assert managed.env.read_bytes() == NEW_ENV and managed.drop_in.exists()
+    assert managed.store.restore(generation="1", reason="test")["generation"] == "0001"
+    assert not managed.armed()
+
+
+def test_a_proven_generation_has_also_what_later_runs_did_not_touch(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.store.prove("run1", {})
+    managed.keep("run2", files=[file for file in managed.files() if file["path"] == str(managed.env)])
+    managed.env.write_bytes(b"third\n")
+    managed.store.prove("run2", {})
+    managed.env.write_bytes(b"drift\n")
+    managed.drop_in.unlink()
+    managed.host.log.clear()
+    managed.store.restore(generation="proven", reason="test")
+    assert managed.env.read_bytes() == b"third\n" and managed.drop_in.exists()
+    assert managed.restarts() == RESTARTS
+
+
+def test_a_new_proof_of_an_unchanged_host_makes_no_new_generation(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.store.prove("run1", {"key": "a"})
+    for run_id in ("run2", "run3"):
+        managed.keep(run_id, files=[])
+        assert managed.store.prove(run_id, {"key": run_id})["generation"] == "0002"
+    summary = managed.store.summary()
+    assert summary["proof"]["key"] == "run3" and summary["previous"] == "0001"
+    assert [kept["id"] for kept in summary["generations"]] == ["0001", "0002"]
+
+
+def test_a_run_after_one_that_kept_no_file_is_a_run_of_its_own(managed: Managed) -> None:
+    managed.keep(files=[])
+    managed.store.release("run1")
+    managed.keep("run2")
+    managed.write()
+    managed.host.now += 300
+    assert managed.store.restore_if_expired() is not None
+    assert managed.is_old()
+
+
+def test_release_ends_a_run_and_what_it_changed_can_be_undone(managed: Managed) -> None:
+    managed.keep()
+    managed.store.release("run1")
+    assert managed.store.summary()["previous"] is None
+    managed.keep("run2")
+    managed.write()
+    managed.store.release("run2")
+    assert not managed.armed()
+    managed.store.restore(generation="previous", reason="test")
+    assert managed.is_old()
+
+
+@pytest.mark.parametrize("late", ["renew", "prove", "release"])
+def test_who_comes_after_the_restore_is_told_when_it_was(managed: Managed, late: str) -> None:
+    managed.keep()
+    managed.write()
+    managed.host.now += 300
+    managed.store.restore_if_expired()
+    restored = managed.store.summary()["last_restore"]
+    with pytest.raises(StateError) as refused:
+        managed.store.prove("run1", {}) if late == "prove" else getattr(managed.store, late)("run1")
+    assert f"put back to generation 0001 at {utc.text(restored['at'])}" in str(refused.value)
+
+
+def test_what_a_late_run_wrote_after_the_timer_went_back_goes_back_as_well(managed: Managed) -> None:
+    managed.keep()
+    managed.host.now += 300
+    managed.store.restore_if_expired()  # before anything was written
+    managed.write()
+    managed.host.log.clear()
+    result = managed.store.restore(run_id="run1", reason="test")
+    assert result["by_itself"] and result["changed"] and result["reason"] == "nothing was heard of the apply for 240 s"
+    assert managed.is_old() and managed.restarts() == RESTARTS and not managed.armed()
+
+
+def test_a_late_run_does_not_touch_what_another_has_done_since(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.host.now += 300
+    managed.store.restore_if_expired()
+    managed.keep("run2")
+    managed.write()
+    managed.store.prove("run2", {})
+    assert not managed.store.restore(run_id="run1", reason="test")["changed"]
+    assert managed.env.read_bytes() == NEW_ENV and managed.drop_in.exists()
+
+
+def test_a_restore_that_comes_after_the_timers_says_what_the_timer_did(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.host.now += 300
+    first = managed.store.restore_if_expired()
+    assert first is not None
+    managed.host.log.clear()
+    second = managed.store.restore(run_id="run1", reason="test")
+    assert {**second, "changed": True} == {**first, "schema": 1, "by_itself": True}
+    assert not second["changed"] and managed.host.log == []
+
+
+def test_who_comes_during_a_restore_is_told_so_and_changes_nothing(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed.keep()
+    managed.write()
+    managed.host.now += 300
+    told = []
+
+    def late(*arguments: str, timeout_s: float = 30) -> str:
+        if not os.path.exists(managed.paths.lease):
+            return ""
+        for call in (lambda: managed.store.renew("run1"), lambda: managed.store.prove("run1", {}), managed.keep):
+            with pytest.raises(StateError) as refused:
+                call()
+            told.append(str(refused.value))
+        return ""
+
+    monkeypatch.setattr(managed.host, "systemctl", late)
+    managed.store.restore_if_expired()
+    assert told and all("is going back to generation 0001 since" in text for text in told)
+
+
+def test_a_restore_that_was_cut_off_is_finished_services_included(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed.keep()
+    managed.write()
+    managed.host.now += 300
+    with monkeypatch.context() as cut:
+        cut.setattr(
+            generations.service_control, "restart", lambda *a, **k: (_unused for _unused in ()).throw(KeyboardInterrupt)
+        )
+        with pytest.raises(KeyboardInterrupt):
+            managed.store.restore_if_expired()
+    assert managed.is_old() and managed.armed()
+    for call in (lambda: managed.store.renew("run1"), lambda: managed.keep("run2")):
+        with pytest.raises(StateError, match="going back to generation 0001"):
+            call()
+    managed.host.log.clear()
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["changed"]
+    assert managed.restarts() == RESTARTS
+    assert not managed.armed()
+
+
+def test_a_rollback_that_was_cut_off_is_finished_by_the_timer(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed.keep()
+    managed.write()
+    managed.store.prove("run1", {})
+    with monkeypatch.context() as cut:
+        cut.setattr(file_state, "put_back", lambda *a: (_unused for _unused in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            managed.store.restore(generation="previous", reason="test")
+    assert managed.armed()
+    managed.host.boot = "second-boot"
+    assert managed.store.restore_if_expired() is not None
+    assert managed.is_old() and not managed.armed()
+    assert managed.store.summary()["restoring"] is None
+
+
+def test_a_file_that_cannot_go_back_is_tried_again_and_services_wait_for_it(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed.keep()
+    managed.write()
+    put_back = file_state.put_back
+
+    def full(kept: dict[str, Any], content: bytes) -> None:
+        if kept["path"].endswith(".env"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put_back(kept, content)
+
+    managed.host.log.clear()
+    with monkeypatch.context() as disk:
+        disk.setattr(file_state, "put_back", full)
+        with pytest.raises(StateError, match=r"\.env: No space left on device"):
+            managed.store.restore(run_id="run1", reason="test")
+    assert not managed.drop_in.exists() and managed.restarts() == [] and managed.armed()
+    managed.host.now += 300
+    result = managed.store.restore_if_expired()
+    assert result is not None and managed.is_old() and not managed.armed()
+
+
+def test_state_that_cannot_be_written_does_not_hinder_a_restore(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed.keep()
+    managed.write()
+
+    def full(*arguments: object) -> None:
+        raise StateError(os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(generations, "write_json", full)
+    assert managed.store.restore(run_id="run1", reason="test")["error"] is None
+    assert managed.is_old() and not managed.armed()
+
+
+def test_a_service_that_does_not_come_back_is_told_and_the_run_has_ended(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.host.broken = {"ollama.service"}
+    result = managed.store.restore(run_id="run1", reason="test")
+    assert "ollama.service" in result["error"]
+    assert managed.is_old() and not managed.armed()
+    assert managed.store.summary()["last_restore"]["error"] == result["error"]
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_a_damaged_copy_is_refused_before_anything_is_touched(managed: Managed, damage: str) -> None:
+    managed.keep()
+    managed.write()
+    copy = Path(managed.paths.generations) / "0001" / hashlib.sha256(OLD_ENV).hexdigest()
+    copy.unlink() if damage == "gone" else copy.write_bytes(b"x")
+    managed.host.log.clear()
+    with pytest.raises(StateError, match=r"generation 0001 is damaged: the copy of .*\.env"):
+        managed.store.restore(run_id="run1", reason="test")
+    assert managed.env.read_bytes() == NEW_ENV and managed.drop_in.exists() and managed.host.log == []
+    managed.store.drop()
+    assert not managed.armed() and managed.store.summary()["lease"] is None
+
+
+def test_a_second_keep_of_a_run_adds_files_and_keeps_the_first_state(managed: Managed, tmp_path: Path) -> None:
+    managed.keep()
+    managed.write()
+    other = tmp_path / ".env.conservative-16gb"
+    again = managed.keep(files=[*managed.files(), {"path": str(other), "sha256": None}])
+    assert again["changed"] and again["generation"] == "0001"
+    other.write_bytes(b"third\n")
+    assert not managed.keep()["changed"]
+    managed.store.restore(run_id="run1", reason="test")
+    assert managed.is_old() and not other.exists()
+
+
+def test_a_link_and_its_file_both_come_back(managed: Managed, tmp_path: Path) -> None:
+    real = tmp_path / "real.env"
+    managed.env.rename(real)
+    managed.env.symlink_to("real.env")
+    managed.keep()
+    managed.env.unlink()
+    managed.env.write_bytes(NEW_ENV)
+    real.write_bytes(NEW_ENV)
+    managed.store.restore(run_id="run1", reason="test")
+    assert os.readlink(managed.env) == "real.env" and real.read_bytes() == OLD_ENV
+
+
+def test_check_mode_answers_as_the_real_run_and_writes_nothing(managed: Managed) -> None:
+    assert managed.keep(check=True) == {"changed": True, "run_id": "run1"}
+    assert managed.store.prove("run1", {}, check=True)["changed"]
+    assert managed.store.release("run1", check=True)["changed"]
+    assert not managed.store.restore(run_id="run1", reason="test", check=True)["changed"]
+    assert not os.path.exists(managed.paths.root) and managed.host.log == []
+    with pytest.raises(StateError, match="changed by somebody else"):
+        managed.keep(files=[{"path": str(managed.env), "sha256": None}], check=True)
+
+    managed.keep()
+    managed.write()
+    managed.host.log.clear()
+    result = managed.store.restore(run_id="run1", reason="test", check=True)
+    assert result["changed"]
+    assert {file["path"]: file["what"] for file in result["files"]}[str(managed.env)] == ["content", "time"]
+    assert managed.env.read_bytes() == NEW_ENV and managed.armed() and managed.host.log == []
+
+
+def test_few_generations_stay_and_those_that_are_needed_always(managed: Managed) -> None:
+    for number in range(12):
+        managed.keep(f"run{number}")
+        managed.write(b"%d\n" % number)
+        managed.store.prove(f"run{number}", {}) if number == 3 else managed.store.restore(
+            run_id=f"run{number}", reason="test"
+        )
+    summary = managed.store.summary()
+    ids = [kept["id"] for kept in summary["generations"]]
+    assert ids == ["0001", "0004", "0005", *(f"{number:04d}" for number in range(9, 14))]
+    assert (summary["previous"], summary["proven"]) == ("0004", "0005")
+    assert sorted(os.listdir(managed.paths.generations)) == ids
+
+
+def test_a_keep_that_was_cut_off_leaves_nothing_armed(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **named: object) -> None:
+        raise StateError(os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(generations.leases, "new", full)
+    with pytest.raises(StateError, match="No space left"):
+        managed.keep()
+    assert not managed.armed()
+
+
+def test_a_timer_without_a_lease_takes_itself_away(managed: Managed) -> None:
+    managed.keep()
+    os.unlink(managed.paths.lease)
+    assert managed.store.restore_if_expired() is None
+    assert not managed.armed()
+
+
+def test_a_run_that_was_cut_off_after_its_proof_stays_proven(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    managed.keep()
+    managed.write()
+    with monkeypatch.context() as cut:
+        cut.setattr(generations, "remove_file", lambda path: (_unused for _unused in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            managed.store.prove("run1", {"verdict": "pass"})
+    managed.host.boot = "second-boot"
+    assert managed.store.restore_if_expired() is None
+    assert managed.env.read_bytes() == NEW_ENV and not managed.armed()
+    assert managed.store.summary()["proof"]["verdict"] == "pass"
+
+
+def test_a_timer_that_does_not_start_means_nothing_is_held(managed: Managed) -> None:
+    managed.host.broken = {TIMER}
+    with pytest.raises(StateError, match="the restore timer did not start"):
+        managed.keep()
+    assert not managed.armed()
+    assert managed.store.summary()["lease"] is None
+
+
+@pytest.mark.parametrize(
+    ("generation", "says"),
+    [
+        ("previous", "no previous generation"),
+        ("0007", "generation 0007 is not on this host; it has: none"),
+        ("../../etc", "allowed: previous, proven, or a number"),
+    ],
+)
+def test_a_generation_that_is_not_there_is_refused(managed: Managed, generation: str, says: str) -> None:
+    with pytest.raises(StateError) as refused:
+        managed.store.restore(generation=generation, reason="test")
+    assert says in str(refused.value)
+
+
+def test_one_command_at_a_time(managed: Managed) -> None:
+    managed.keep()
+    with open(managed.paths.lock) as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(StateError, match="another command works on this host's generations"):
+            managed.store.renew("run1")
+
+
+def test_state_of_a_newer_collection_is_refused_by_name(managed: Managed) -> None:
+    managed.keep()
+    lease = json.loads(Path(managed.paths.lease).read_text())
+    Path(managed.paths.lease).write_text(json.dumps({**lease, "schema": 2}))
+    with pytest.raises(StateError, match=r"lease\.json has schema 2, this collection knows up to 1"):
+        managed.store.summary()
+
+
+def test_a_generation_of_schema_1_stays_readable(managed: Managed) -> None:
+    """As written on disk by 1.0.0; this text must never change."""
+    directory = Path(managed.paths.generations) / "0001"
+    directory.mkdir(parents=True)
+    content = b"OLLAMA_GPU_LAYERS=999\n"
+    digest = hashlib.sha256(content).hexdigest()
+    (directory / digest).write_bytes(content)
+    manifest = f"""
+    {{"schema": 1, "id": "0001", "at": 1795492412.5, "kind": "kept", "run_id": "5f0c", "holder": "alice applies stable",
+     "files": [
+      {{"path": "{managed.env}", "kind": "file", "sha256": "{digest}", "mode": 384, "uid": {os.getuid()},
+        "gid": {os.getgid()}, "mtime_ns": 1600000000123456789, "xattrs": {{}}}},
+      {{"path": "{managed.drop_in}", "kind": "absent", "parent_absent": true}}],
+     "services": {{"ollama": {{"unit": "ollama.service", "url": "{OLLAMA_URL}", "timeout_s": 60}},
+      "backend": {{"kind": "none"}}, "restart": ["ollama"]}}}}
+    """
+    (directory / "manifest.json").write_text(manifest)
+    managed.write()
+    assert managed.store.restore(generation="0001", reason="test")["error"] is None
+    assert managed.env.read_bytes() == content and managed.env.stat().st_mode & 0o777 == 0o600
+    assert not managed.drop_in.parent.exists()
+
+
+OUR_KEYS = {"keys": ["OLLAMA_GPU_LAYERS", "CHAT_NUM_CTX"], "readers": ["python-dotenv"]}
+
+
+def keep_as_env(managed: Managed, run_id: str = "run1") -> None:
+    drop_in, env = managed.files()
+    managed.keep(run_id, files=[drop_in, {**env, "env": OUR_KEYS}])
+
+
+def finished_run(managed: Managed) -> None:
+    keep_as_env(managed)
+    managed.write(NEW_ENV + b"CHAT_NUM_CTX=4096\n")
+    managed.store.prove("run1", {})
+
+
+def test_what_somebody_wrote_into_an_env_file_since_outlives_a_restore(managed: Managed) -> None:
+    keep_as_env(managed)
+    managed.write(NEW_ENV + b"CHAT_NUM_CTX=4096\nAPI_KEY='new #1'\n")
+    result = managed.store.abort("test")
+    assert managed.env.read_bytes() == OLD_ENV + b"API_KEY='new #1'\n"
+    assert [file["path"] for file in result["files"]] == [str(managed.drop_in), str(managed.env)]
+    assert not managed.armed() and not managed.drop_in.exists()
+
+
+def test_a_rollback_later_takes_our_keys_back_and_leaves_the_others(managed: Managed) -> None:
+    finished_run(managed)
+    managed.env.write_bytes(managed.env.read_bytes().replace(b"hunter2", b"rotated"))
+    managed.store.restore(reason="test")
+    assert managed.env.read_bytes() == OLD_ENV.replace(b"hunter2", b"rotated")
+    managed.store.restore(generation="proven", reason="test")
+    assert managed.env.read_bytes() == NEW_ENV.replace(b"hunter2", b"rotated") + b"CHAT_NUM_CTX=4096\n"
+
+
+def test_an_env_file_in_which_no_key_can_be_set_goes_back_as_a_whole(managed: Managed) -> None:
+    keep_as_env(managed)
+    managed.env.write_bytes(b"\0\0\0")
+    managed.store.abort("test")
+    assert managed.is_old()
+
+
+def everything_under(root: Path) -> dict[str, Any]:
+    return {
+        str(path): (path.is_file() and path.read_bytes(), path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if not path.is_dir()
+    }
+
+
+def test_remove_takes_everything_back_to_before_the_first_run(managed: Managed, tmp_path: Path) -> None:
+    before = everything_under(tmp_path)
+    finished_run(managed)
+    for number in range(2, 10):  # more runs than generations are kept
+        keep_as_env(managed, f"run{number}")
+        managed.env.write_bytes(b"CHAT_NUM_CTX=%d\n" % number + NEW_ENV)
+        managed.store.prove(f"run{number}", {})
+    managed.host.log.clear()
+    would = managed.store.remove(check=True)
+    assert would["changed"] and managed.drop_in.exists() and managed.host.log == []
+    done = managed.store.remove()
+    assert (done["files"], done["removed"]) == (would["files"], would["removed"])
+    assert {file["path"] for file in done["files"]} == {str(managed.drop_in), str(managed.env)}
+    assert everything_under(tmp_path) == before
+    assert managed.restarts() == RESTARTS
+    assert not os.path.lexists(managed.paths.command) and not os.path.exists(managed.paths.root)
+    assert not managed.store.remove()["changed"] and not os.path.exists(managed.paths.root)
+
+
+def test_remove_restarts_nothing_where_all_is_back_already(managed: Managed) -> None:
+    finished_run(managed)
+    managed.store.restore(reason="test")
+    managed.host.log.clear()
+    assert managed.store.remove()["changed"]
+    assert managed.restarts() == [] and managed.is_old()
+
+
+def test_remove_is_refused_while_a_run_holds_the_host(managed: Managed) -> None:
+    managed.keep()
+    with pytest.raises(StateError, match="this host is held by alice"):
+        managed.store.remove()
+    assert managed.armed()
+
+
+def test_remove_that_is_cut_off_is_carried_on_by_the_timer(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(managed)
+
+    def cut(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generations.service_control, "restart", cut)
+        with pytest.raises(KeyboardInterrupt):
+            managed.store.remove()
+    assert managed.armed()
+    managed.host.log.clear()
+    assert managed.store.restore_if_expired() is not None
+    assert managed.restarts() == RESTARTS
+    assert managed.store.remove()["files"] == [] and managed.is_old()
+
+
+def test_what_was_kept_stays_if_a_service_does_not_come_back(managed: Managed) -> None:
+    finished_run(managed)
+    managed.host.broken = {"backend.service"}
+    assert "backend.service" in managed.store.remove()["error"]
+    assert os.path.exists(managed.paths.generations) and managed.is_old()
+    managed.host.broken.clear()
+    assert managed.store.remove()["error"] is None and not os.path.exists(managed.paths.root)
+
+
+def test_a_file_that_a_run_has_made_goes_with_its_header_unless_somebody_uses_it(managed: Managed) -> None:
+    profile_file = managed.env.with_name(".env.stable")
+    file = {"path": str(profile_file), "sha256": None, "env": OUR_KEYS}
+    managed.keep(files=[file])
+    profile_file.write_bytes(b"# Managed\nCHAT_NUM_CTX=4096\n")
+    managed.store.abort("test")
+    assert not profile_file.exists()
+    managed.keep("run2", files=[file])
+    profile_file.write_bytes(b"# Managed\nCHAT_NUM_CTX=4096\nTHEIRS=1\n")
+    managed.store.abort("test")
+    assert profile_file.read_bytes() == b"# Managed\nTHEIRS=1\n"
+
+
+def stopped(managed: Managed, *units: str, state: str = "inactive") -> None:
+    for unit in units:
+        managed.host.active.pop(unit, None)
+        managed.host.states[unit] = state
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed"])
+def test_a_run_puts_what_was_stopped_back_as_stopped(managed: Managed, state: str) -> None:
+    stopped(managed, "backend.service", state=state)
+    managed.keep()
+    managed.write()
+    managed.host.systemctl("start", "backend.service")
+    result = managed.store.restore(run_id="run1", reason="test")
+    assert (result["error"], result["started"]) == (None, ["backend"])
+    assert {name: service["state"] for name, service in result["services"].items()} == {
+        "ollama": "restarted",
+        "backend": "stopped",
+    }
+    assert managed.host.show("backend.service")["ActiveState"] in ("inactive", state)
+    assert "ollama.service" in managed.host.active and managed.is_old()
+
+
+def test_the_restore_timer_stops_what_systemd_tries_again_and_again(managed: Managed) -> None:
+    stopped(managed, "ollama.service", "backend.service")
+    managed.keep()
+    managed.write()
+    stopped(managed, "ollama.service", state="activating")  # auto-restart
+    managed.host.now += 300
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["error"] is None
+    assert managed.host.show("ollama.service")["ActiveState"] == "inactive"
+    assert not {"ollama.service", "backend.service"} & set(managed.host.active)
+
+
+def test_what_a_run_has_only_started_is_stopped_and_nothing_else_restarts(managed: Managed) -> None:
+    stopped(managed, "backend.service")
+    managed.keep()
+    managed.host.systemctl("start", "backend.service")
+    would = managed.store.restore(run_id="run1", reason="test", check=True)
+    assert would["changed"] and would["started"] == ["backend"] and "backend.service" in managed.host.active
+    managed.host.log.clear()
+    assert managed.store.restore(run_id="run1", reason="test")["changed"]
+    assert managed.restarts() == ["stop backend.service"]
+    assert "backend.service" not in managed.host.active
+    assert not managed.store.restore(generation="0001", reason="again")["changed"]
+
+
+def test_a_second_keep_of_a_run_does_not_take_what_the_run_started_for_found(managed: Managed) -> None:
+    stopped(managed, "backend.service")
+    first, second = managed.files()
+    managed.keep(files=[first])
+    managed.host.systemctl("start", "backend.service")
+    managed.keep(files=[first, second])
+    managed.store.restore(run_id="run1", reason="test")
+    assert "backend.service" not in managed.host.active
+
+
+def test_a_rollback_by_hand_goes_by_what_runs_now(managed: Managed) -> None:
+    stopped(managed, "backend.service")
+    finished_run(managed)
+    managed.host.systemctl("start", "backend.service")
+    stopped(managed, "ollama.service")
+    result = managed.store.restore(generation="previous", reason="test")
+    assert managed.is_old() and result["error"] is None
+    assert {name: service["state"] for name, service in result["services"].items()} == {
+        "ollama": "stopped",
+        "backend": "restarted",
+    }
+    assert "backend.service" in managed.host.active and "ollama.service" not in managed.host.active
+
+
+@pytest.mark.parametrize("state", ["failed", "activating"])
+def test_a_rollback_by_hand_starts_what_does_not_come_up_under_our_settings(managed: Managed, state: str) -> None:
+    finished_run(managed)
+    stopped(managed, "ollama.service", state=state)
+    result = managed.store.restore(generation="previous", reason="test")
+    assert (result["error"], result["services"]["ollama"]["state"]) == (None, "restarted")
+
+
+def test_a_rollback_by_hand_that_was_cut_off_still_leaves_stopped_what_was(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished_run(managed)
+    stopped(managed, "ollama.service")
+    with monkeypatch.context() as cut:
+        cut.setattr(file_state, "put_back", lambda *a: (_unused for _unused in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            managed.store.restore(generation="previous", reason="test")
+    managed.host.boot = "second-boot"
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["services"]["ollama"]["state"] == "stopped"
+    assert managed.is_old() and "ollama.service" not in managed.host.active
+
+
+def test_remove_leaves_stopped_what_is_stopped_and_running_what_runs(managed: Managed) -> None:
+    stopped(managed, "backend.service")
+    finished_run(managed)
+    managed.host.systemctl("start", "backend.service")  # since, by somebody
+    stopped(managed, "ollama.service")  # as well
+    assert managed.store.remove()["error"] is None and managed.is_old()
+    assert "backend.service" in managed.host.active and "ollama.service" not in managed.host.active
+
+
+@pytest.mark.parametrize(("before", "after"), [("active", "active"), ("failed", "inactive")])
+def test_remove_starts_what_has_failed_if_it_ran_before_us(managed: Managed, before: str, after: str) -> None:
+    if before != "active":
+        stopped(managed, "ollama.service", state=before)
+    finished_run(managed)
+    stopped(managed, "ollama.service", state="failed")
+    assert managed.store.remove()["error"] is None
+    assert managed.host.show("ollama.service")["ActiveState"] in (after, before)
+
+
+def test_remove_leaves_a_drop_in_that_another_has_written_since(managed: Managed) -> None:
+    finished_run(managed)
+    theirs = unit_text.render_dropin({"OLLAMA_MODELS": "/data"}, "the role ollama")
+    managed.drop_in.write_text(theirs)
+    managed.host.log.clear()
+    would = managed.store.remove(check=True)
+    done = managed.store.remove()
+    assert would["left"] == done["left"] == [str(managed.drop_in)]
+    assert managed.drop_in.read_text() == theirs and managed.env.read_bytes() == OLD_ENV
+    assert "restart ollama.service" not in managed.host.log
+
+
+def test_remove_brings_back_what_another_had_written_before(managed: Managed) -> None:
+    theirs = unit_text.render_dropin({"OLLAMA_MODELS": "/data"}, "the role ollama")
+    managed.drop_in.parent.mkdir()
+    managed.drop_in.write_text(theirs)
+    finished_run(managed)
+    assert managed.drop_in.read_text() != theirs
+    assert managed.store.remove()["left"] == [] and managed.drop_in.read_text() == theirs

@@ -1,0 +1,243 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tool on a host: that it stands alone, and what it says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_text import HEADER
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
+
+SERVICES = {
+    "ollama": {"unit": "ollama.service", "url": "http://127.0.0.1:11434", "timeout_s": 60},
+    "restart": ["ollama"],
+}
+
+# Runs the tool as the restore timer does, and says whether it came to the part that acts.
+LOOK = f"""
+import runpy, sys, types
+tool, root = sys.argv[1:]
+sys.path.insert(0, tool)
+from {host_tool.PACKAGE}.host.keep.state import Paths
+Paths.__init__.__defaults__ = (root, *Paths.__init__.__defaults__[1:])
+acts = []
+whole = sys.modules["{host_tool.PACKAGE}.host.keep.host_tool"] = types.ModuleType("whole")
+whole.main = lambda: acts.append(True)
+sys.argv = [tool, "restore", "--if-expired"]
+try:
+    runpy.run_path(tool, run_name="__main__")
+except SystemExit as end:
+    print(bool(acts))
+    raise
+"""
+
+
+# Imports each part of the tool, and nothing but what is in it.
+IMPORT_ALL = f"""
+import importlib, sys
+sys.path.insert(0, sys.argv[1])
+for name in {host_tool.PACKED!r}:
+    importlib.import_module("{host_tool.PACKAGE}." + name)
+"""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Generations:
+    (tmp_path / "units").mkdir()
+    return Generations(Paths(*(str(tmp_path / name) for name in ("state", "units", "tool", "run"))), FakeHost())
+
+
+@pytest.fixture
+def held(store: Generations, tmp_path: Path) -> Path:
+    """A file that a run holds and has written."""
+    path = tmp_path / "zz-gpu-memory.conf"
+    files = [{"path": str(path), "sha256": None}]
+    store.keep(
+        run_id="run1", holder="alice applies stable", files=files, services=SERVICES, restore_after_s=60, tool=b"tool"
+    )
+    path.write_text(f"{HEADER}\n[Service]\n")
+    return path
+
+
+def test_it_stands_alone_and_is_the_same_every_time(tmp_path: Path) -> None:
+    tool = tmp_path / "gpu-memory"
+    tool.write_bytes(host_tool.archive())
+    assert tool.read_bytes() == host_tool.archive()
+    # Isolated, and without site-packages: neither Ansible nor this collection can be found.
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", tool, "--help"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for command in ("status", "list", "rollback", "restore", "release"):
+        assert command in done.stdout
+
+
+def test_status_names_the_holder_and_then_the_last_restore(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host_tool.main(["status"], store) == 0
+    text = capsys.readouterr().out
+    assert "alice applies stable, run run1" in text and "restore timer armed" in text
+    assert host_tool.main(["restore"], store) == 0
+    text = capsys.readouterr().out
+    assert f"{held}: removed\n" in text and "ollama.service: restarted" in text
+    assert not held.exists()
+    assert host_tool.main(["status"], store) == 0
+    text = capsys.readouterr().out
+    assert "nobody holds this host" in text and "restore timer not armed (only during a run)" in text
+    assert "generation 0001 (by hand on the host): done" in text
+
+
+def test_restore_tells_what_it_has_stopped(
+    store: Generations, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = store.host
+    assert isinstance(host, FakeHost)
+    host.systemctl("stop", "backend.service")
+    files = [{"path": str(tmp_path / "zz-gpu-memory.conf"), "sha256": None}]
+    services = {**SERVICES, "backend": {"kind": "unit", "unit": "backend.service"}, "restart": ["backend"]}
+    store.keep(run_id="run1", holder="alice", files=files, services=services, restore_after_s=60, tool=b"tool")
+    host.systemctl("start", "backend.service")
+    assert host_tool.main(["restore"], store) == 0
+    assert "backend.service: stopped, as it was found" in capsys.readouterr().out
+
+
+def test_rollback_is_refused_while_a_run_holds_the_host(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host_tool.main(["rollback"], store) == 1
+    assert "this host is held by alice applies stable" in capsys.readouterr().err
+    assert held.exists()
+
+
+def test_rollback_goes_to_the_previous_generation(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.prove("run1", {})
+    assert host_tool.main(["list"], store) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert ["previous" in line for line in lines] == [True, False] and "proven" in lines[1]
+    assert host_tool.main(["rollback"], store) == 0
+    assert not held.exists()
+    assert host_tool.main(["rollback", "proven"], store) == 0
+    assert held.exists()
+
+
+def test_the_timers_command_is_silent_while_a_run_lives(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert host_tool.main(["restore", "--if-expired"], store) == 0
+    assert capsys.readouterr() == ("", "")
+    assert held.exists()
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_the_timers_look_loads_the_whole_tool_only_where_something_is_due(
+    store: Generations, held: Path, tmp_path: Path, live: bool
+) -> None:
+    tool, lease = tmp_path / "gpu-memory", json.loads(Path(store.paths.lease).read_text())
+    tool.write_bytes(host_tool.archive())
+    now = SystemClock().boot_time()
+    lease |= {"boot": now.boot, "deadline_s": now.seconds + 60 if live else 0}
+    Path(store.paths.lease).write_text(json.dumps(lease))
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", LOOK, tool, store.paths.root], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{not live}\n"), done.stderr
+
+
+def test_a_service_that_does_not_come_back_is_an_error(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.host.broken = {"ollama.service"}  # type: ignore[attr-defined]
+    assert host_tool.main(["restore"], store) == 1
+    shown = capsys.readouterr()
+    assert "generation 0001 is back" in shown.out and "not running as it should" in shown.out
+    assert "ollama.service" in shown.err
+
+
+def test_release_lets_go_of_whoever_holds_the_host(store: Generations, held: Path) -> None:
+    assert host_tool.main(["release"], store) == 0
+    assert store.summary()["lease"] is None and held.exists()
+
+
+def said(store: Generations, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = host_tool.main(list(words), store)
+    out, error = capsys.readouterr()
+    return code, out, error
+
+
+def test_restore_by_hand_and_once_more(store: Generations, held: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _unused = said(store, capsys, "restore")
+    assert code == 0 and out.startswith("generation 0001 is back (by hand on the host)") and not held.exists()
+    assert "ollama.service: restarted" in out
+    code, out, _unused = said(store, capsys, "restore")
+    assert (code, out) == (0, "no apply holds this host; nothing to put back\n")
+
+
+def test_a_rollback_to_what_is_in_place_says_so(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.prove("run1", {"verdict": "pass"})
+    code, out, _unused = said(store, capsys, "rollback", "proven")
+    assert (code, out) == (0, "generation 0002 is in place already; nothing was restarted\n")
+
+
+def test_list_names_what_each_generation_is_for(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _unused, out, _unused_too = said(store, capsys, "list")
+    assert "0001" in out and "held" in out and f"before: alice applies stable: {held}" in out
+    store.prove("run1", {"verdict": "pass"})
+    _unused, out, _unused_too = said(store, capsys, "list")
+    assert [line.split()[0] for line in out.splitlines()] == ["0001", "0002"]
+    assert "previous" in out.splitlines()[0] and "proven" in out.splitlines()[1]
+
+
+def test_remove_says_what_is_gone_and_then_that_nothing_is_here(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _unused, error = said(store, capsys, "remove")
+    assert code == 1 and "held by alice applies stable" in error
+    store.prove("run1", {"verdict": "pass"})
+    code, out, _unused = said(store, capsys, "remove")
+    assert code == 0 and f"{store.paths.root}: gone" in out and not held.exists()
+    code, out, _unused = said(store, capsys, "remove")
+    assert (code, out) == (0, "nothing of this collection is on this host\n")
+    _unused, out, _unused_too = said(store, capsys, "list")
+    assert out == "no generation is kept on this host\n"
+
+
+def test_status_says_that_the_host_is_going_back(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"generation": "0001", "reason": "a test", "run_id": "run1", "since": 0.0}
+    state.write_json(store.paths.restoring, about)
+    _unused, out, _unused_too = said(store, capsys, "status")
+    assert "going back    to generation 0001 since 1970-01-01 00:00:00 UTC" in out
+
+
+def test_what_the_system_says_names_the_path(
+    store: Generations, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(28, "No space left on device", "/var/lib/gpu-memory/lock")
+
+    monkeypatch.setattr(store, "drop", full)
+    assert said(store, capsys, "release") == (1, "", "/var/lib/gpu-memory/lock: No space left on device\n")
+
+
+def test_no_part_of_it_needs_what_is_not_in_it(tmp_path: Path) -> None:
+    tool = tmp_path / "gpu-memory"
+    tool.write_bytes(host_tool.archive())
+    subprocess.run([sys.executable, "-I", "-S", "-c", IMPORT_ALL, tool], check=True)

@@ -1,0 +1,174 @@
+"""What is kept on a host: damaged or newer state is refused by name; lock and lease say who is in the way."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import Managed
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "is damaged"),
+        (b"\xff", "is damaged"),
+        (b"[]", "has schema None, this collection knows up to 1"),
+        (b"{}", "has schema None"),
+        (b'{"schema": "1"}', "has schema 1, this"),
+        (b'{"schema": 2}', "has schema 2, this collection knows up to 1; use the collection that wrote it"),
+    ],
+)
+def test_a_file_that_cannot_be_trusted_is_refused_by_name(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "lease.json"
+    path.write_bytes(content)
+    with pytest.raises(StateError) as refused:
+        state.read_json(str(path))
+    assert str(path) in str(refused.value) and words in str(refused.value)
+
+
+def test_what_was_written_is_read_by_root_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lease.json"
+    assert state.read_json(str(path)) is None
+    state.write_json(str(path), {"run_id": "run1"})
+    assert state.read_json(str(path)) == {"schema": 1, "run_id": "run1"}
+    assert path.stat().st_mode & 0o777 == 0o600
+    state.remove_file(str(path))
+    state.remove_file(str(path))
+    assert not path.exists()
+
+
+def test_where_nothing_can_be_written_the_path_and_the_cause_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=f"the directory {tmp_path}/no is missing"):
+        state.write_json(str(tmp_path / "no" / "lease.json"), {})
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(StateError, match=f"{tmp_path}/directory"):
+        state.remove_file(str(tmp_path / "directory"))
+
+
+@pytest.fixture
+def managed(tmp_path: Path) -> Managed:
+    return Managed(tmp_path)
+
+
+def test_a_lock_that_is_let_go_in_time_is_waited_for(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    with state.locked(managed.paths, 0):
+        with pytest.raises(StateError, match="another command works on this host's generations just now"):
+            managed.store.release("run1")
+        other = os.open(managed.paths.lock, os.O_RDWR)
+    os.close(other)
+    slept: list[float] = []
+    first = state.locked(managed.paths, 0)
+    first.__enter__()
+
+    def let_go(seconds: float) -> None:
+        slept.append(seconds)
+        first.__exit__(None, None, None)
+
+    monkeypatch.setattr(state.time, "sleep", let_go)
+    with state.locked(managed.paths, 10):
+        assert len(slept) == 1
+
+
+def refused(action: Callable[[], Any]) -> str:
+    with pytest.raises(StateError) as problem:
+        action()
+    return str(problem.value)
+
+
+def test_who_has_no_lease_is_told_who_has_it_or_what_became_of_it(managed: Managed) -> None:
+    assert refused(lambda: managed.store.renew("run1")) == (
+        "run run1 does not hold this host: nobody does; start a new run"
+    )
+    managed.keep()
+    text = refused(lambda: managed.store.renew("run2"))
+    assert "run run2 does not hold this host: this host is held by alice applies stable (run run1) since" in text
+    managed.host.now += 241
+    text = refused(lambda: managed.store.renew("run2"))
+    assert "has ended without a verdict, and this host is going back to generation 0001; wait 40 seconds" in text
+    managed.write()
+    managed.store.restore_if_expired()
+    text = refused(lambda: managed.store.renew("run1"))
+    assert "this host was put back to generation 0001 at 20" in text and "start a new run" in text
+
+
+def test_a_lease_of_another_boot_has_expired(managed: Managed) -> None:
+    managed.keep()
+    lease = state.read_json(managed.paths.lease)
+    assert lease and leases.left_s(lease, managed.host.boot_time()) == 240
+    managed.host.boot = "second-boot"
+    assert leases.left_s(lease, managed.host.boot_time()) == 0
+    assert not leases.described(lease, managed.host)["live"]
+
+
+def test_nothing_is_due_only_while_a_live_run_has_the_host(managed: Managed) -> None:
+    def holds() -> bool:
+        return leases.holds(managed.paths, managed.host)
+
+    assert not holds()
+    managed.keep()
+    assert holds()
+    managed.host.now += 239
+    assert holds()
+    managed.host.now += 1
+    assert not holds()
+    managed.store.renew("run1")
+    assert holds()
+    # Cut off between its end and letting go of the host.
+    state.write_json(managed.paths.pointers, {"finished": "0001"})
+    assert not holds()
+    Path(managed.paths.pointers).unlink()
+    assert holds()
+    Path(managed.paths.lease).write_text("{")
+    assert not holds()
+
+
+def test_what_lasts_long_renews_its_lease_well_before_it_expires(managed: Managed) -> None:
+    def left_s() -> float:
+        return float(managed.store.summary()["lease"]["left_s"])
+
+    managed.keep()
+    managed.host.now += 100
+    renewal = leases.Renewal("run1", managed.paths, managed.host)
+    renewal()
+    assert left_s() == 240
+    managed.host.now += 59
+    renewal()
+    assert left_s() == 181
+    renewal(at_once=True)
+    assert left_s() == 240
+    managed.host.now += 60
+    renewal()
+    assert left_s() == 240
+    managed.store.release("run1")
+    renewal()  # not due
+    assert "nobody does" in refused(lambda: renewal(at_once=True))
+    managed.host.now += 4
+    renewal()  # one that failed is not tried at every call
+    managed.host.now += 1
+    assert "nobody does" in refused(renewal)
+    leases.Renewal(None, managed.paths, managed.host)(at_once=True)
+
+
+def test_figures_of_the_moment_are_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "progress.json"
+    assert progress_file.problem_of(None) is progress_file.problem_of(str(path)) is None
+    assert progress_file.problem_of(str(tmp_path / "no" / "progress")) == (
+        f"progress_path is {tmp_path}/no/progress, its directory must exist"
+    )
+    progress_file.write(str(path), {"ok": 1})
+
+    def full(*_unused: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    progress_file.write(str(path), {"ok": 2})  # must not end what is being watched
+    assert json.loads(path.read_text()) == {"ok": 1} and os.listdir(tmp_path) == ["progress.json"]

@@ -1,0 +1,294 @@
+"""Where a server's log goes is read from a real process; systemctl and journalctl are fakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+
+UNIT = "ollama.service"
+BEGAN = 1_796_000_000.0
+CONFIG = 'msg="server config" env="map[OLLAMA_NUM_PARALLEL:2]"'
+START = 'msg="starting llama-server" cmd="/x/llama-server --model /blobs/a -c 8192 -np 2"'
+STARTED = 'msg="llama-server started in 1.00 seconds"'
+FOUND = 'msg="inference compute" id=GPU-0 library=CUDA pci_id=0000:01:00.0'
+ACCESS = '[GIN] 2026/11/30 - 05:49:06 | 200 | 0.2s | 127.0.0.1 | POST "/api/chat"'
+OOM = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9.00 MiB on device 0: cudaMalloc failed: out of memory"
+OFFLOADED = "load_tensors: offloaded 33/33 layers to GPU"
+
+
+def slog(at: float, text: str) -> str:
+    return f"time={datetime.fromtimestamp(at, timezone.utc).isoformat(timespec='milliseconds')} level=INFO {text}"
+
+
+class FakeHost:
+    """`journal`: (Unix time, text, other fields) of the unit; `kernel`: the same of the kernel and journald."""
+
+    def __init__(self) -> None:
+        self.journal: list[tuple[Any, ...]] = []
+        self.kernel: list[tuple[Any, ...]] = []
+        self.properties = {"ExecMainStartTimestamp": "Thu 2026-11-30 00:53:20 UTC", "MainPID": "0"}
+        self.asked: list[list[str]] = []
+        self.journald = b"# /etc/systemd/journald.conf\n#RateLimitIntervalSec=30s\n#RateLimitBurst=10000\n"
+
+    def run(self, arguments: Sequence[str], *_unused: Any, **_unused_too: Any) -> commands.Done:
+        self.asked.append(list(arguments))
+        if arguments[0] == "systemd-analyze":
+            return commands.Done(0, self.journald, b"")
+        if arguments[0] == "systemctl":
+            return commands.Done(0, "".join(f"{k}={v}\n" for k, v in self.properties.items()).encode(), b"")
+        rows = self.kernel if "_TRANSPORT=kernel" in arguments else self.journal
+        most = int(next(word for word in arguments if word.startswith("--lines=")).partition("=")[2])
+        if 'msg="server config"' in arguments:
+            rows = [row for row in rows if "server config" in row[1]]
+        said = [
+            json.dumps({"__REALTIME_TIMESTAMP": str(int(at * 1e6)), "MESSAGE": text, **dict(*fields)})
+            # As journalctl: --since with --lines is the oldest, unless the newest is to come first.
+            for at, text, *fields in (reversed(rows[-most:]) if "--reverse" in arguments else rows[:most])
+        ]
+        return commands.Done(0, "\n".join(said).encode(), b"")
+
+
+@pytest.fixture
+def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
+    fake = FakeHost()
+    fake.properties["ExecMainStartTimestamp"] = datetime.fromtimestamp(BEGAN, timezone.utc).strftime(
+        "%a %Y-%m-%d %H:%M:%S UTC"
+    )
+    monkeypatch.setattr(commands, "run", fake.run)
+    return fake
+
+
+@pytest.fixture
+def serving(host: FakeHost) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start a process whose standard error goes to `stderr`, as the unit's main one."""
+    started = []
+
+    def start(stderr: Any) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import sys; print(flush=True); sys.stdin.read()"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()
+        host.properties["MainPID"] = str(process.pid)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_the_journal_of_a_server_that_runs(host):
+    host.journal = [(BEGAN + 1, CONFIG), (BEGAN + 2, START), (BEGAN + 3, OFFLOADED), (BEGAN + 4, STARTED)]
+    facts = server_log.read(UNIT, None)
+    assert facts["log"] == {"where": "the journal", "problem": None, "dropped": 0, "cut": False,
+                            "filtered": False, "lines": 4}  # fmt: skip
+    assert facts["server_config"] == {"OLLAMA_NUM_PARALLEL": "2"}
+    assert facts["server_at"] == BEGAN + 1
+    assert facts["last_load"]["started"]
+
+
+def test_a_load_of_the_server_before_is_not_the_last_load(host):
+    host.journal = [(BEGAN - 9, START), (BEGAN - 8, STARTED), (BEGAN + 1, CONFIG), (BEGAN + 2, ACCESS)]
+    facts = server_log.read(UNIT, BEGAN - 100)
+    assert (len(facts["loads"]), facts["last_load"]) == (1, None)
+
+
+def test_what_the_server_before_said_is_not_what_the_one_that_runs_does(host, serving):
+    host.journal = [(BEGAN - 9, CONFIG), (BEGAN - 8, FOUND), (BEGAN - 7, OOM)]
+    serving(subprocess.DEVNULL)
+    facts = server_log.read(UNIT, BEGAN - 100)
+    assert (facts["server_config"], facts["discovered"], len(facts["failures"])) == (None, [], 1)
+    host.properties["MainPID"] = "0"
+    assert "holds no line of the server since" in server_log.read(UNIT, BEGAN - 100)["log"]["problem"]
+
+
+def test_only_lines_since_then_count_but_what_runs_may_be_older(host):
+    host.journal = [(BEGAN + 1, CONFIG), (BEGAN + 2, START), (BEGAN + 3, OOM), (BEGAN + 100, ACCESS)]
+    facts = server_log.read(UNIT, BEGAN + 50)
+    assert facts["failures"] == [] and facts["loads"] == []
+    assert facts["last_load"]["command"][0] == "/x/llama-server"
+    assert facts["log"]["lines"] == 1
+
+
+def test_lines_of_a_client_and_of_systemd_do_not_make_a_log(host):
+    host.journal = [(BEGAN + 1, ACCESS), (BEGAN + 2, "Started Ollama.", {"_PID": "1"}), (BEGAN + 3, "wrapper: ready")]
+    assert "holds no line of the server" in server_log.read(UNIT, None)["log"]["problem"]
+
+
+def test_the_kernel_counts_wherever_the_server_logs(host):
+    host.kernel = [(BEGAN + 5, "NVRM: Xid (PCI:0000:01:00): 79", {"_TRANSPORT": "kernel"})]
+    (failure,) = server_log.read(UNIT, None)["failures"]
+    assert failure["line"] == "kernel: NVRM: Xid (PCI:0000:01:00): 79"
+
+
+@pytest.mark.parametrize("name", [UNIT, f"/system.slice/{UNIT}"])
+def test_what_journald_dropped(host, name):
+    host.journal = [(BEGAN + 1, CONFIG)]
+    host.kernel = [
+        (BEGAN + 5, f"Suppressed 1200 messages from {name}", {"_TRANSPORT": "driver"}),
+        (BEGAN + 6, "Suppressed 7 messages from b.service", {"_TRANSPORT": "driver"}),
+    ]
+    assert server_log.read(UNIT, None)["log"]["dropped"] == 1200
+    assert server_log.read(UNIT, BEGAN + 50)["log"]["dropped"] == 0
+
+
+def test_a_rate_limit_that_was_reached_dropped_something_before_journald_says_so(host):
+    host.journal = [(BEGAN + second / 10, CONFIG) for second in range(20)]
+    host.properties.update(LogRateLimitIntervalUSec="30s", LogRateLimitBurst="20")
+    assert server_log.read(UNIT, None)["log"]["dropped"] == 1
+    host.properties.update(LogRateLimitBurst="21")
+    assert server_log.read(UNIT, None)["log"]["dropped"] == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "dropped"),
+    [
+        (b"", 0),
+        (b"RateLimitBurst=20", 1),
+        (b"RateLimitIntervalSec=1s\nRateLimitBurst=20", 0),
+        (b"RateLimitInterval=2\nRateLimitBurst=20", 1),
+        (b"RateLimitIntervalSec=0\nRateLimitBurst=20", 0),
+        (b"RateLimitIntervalSec=1s", 0),
+    ],
+)
+def test_a_rate_limit_for_all_units_counts_where_the_unit_has_none(host, config, dropped):
+    host.journal = [(BEGAN + second / 10, CONFIG) for second in range(20)]
+    host.journald += config
+    assert server_log.read(UNIT, None)["log"]["dropped"] == dropped
+    host.properties.update(LogRateLimitIntervalUSec="30s", LogRateLimitBurst="21")
+    assert server_log.read(UNIT, None)["log"]["dropped"] == 0
+
+
+def test_a_unit_that_leaves_lines_out_says_so(host):
+    host.journal = [(BEGAN + 1, CONFIG)]
+    host.properties["LogFilterPatterns"] = "~cudaMalloc"
+    assert server_log.read(UNIT, None)["log"]["filtered"]
+
+
+def test_a_namespace_of_the_journal_is_read(host):
+    host.properties["LogNamespace"] = "ai"
+    server_log.read(UNIT, None)
+    assert all("--namespace=+ai" in words for words in host.asked if words[0] == "journalctl")
+
+
+def test_a_long_journal_is_cut_and_says_so(host, monkeypatch):
+    monkeypatch.setattr(server_log, "MOST_LINES", 10)
+    host.journal = [(BEGAN + 1, CONFIG), *((BEGAN + 10 + n, START) for n in range(30))]
+    facts = server_log.read(UNIT, BEGAN + 15)
+    assert facts["log"]["cut"] and facts["server_config"] == {"OLLAMA_NUM_PARALLEL": "2"}
+    assert not server_log.read(UNIT, BEGAN + 38)["log"]["cut"]
+
+
+def test_a_journal_whose_beginning_is_gone_says_so(host):
+    host.journal = [(BEGAN + 60, STARTED)]
+    assert server_log.read(UNIT, BEGAN + 50)["log"]["cut"]
+    assert not server_log.read(UNIT, BEGAN + 70)["log"]["cut"]
+
+
+def test_a_file_is_read_even_if_its_name_is_another_ones_now(host, serving, tmp_path):
+    path = tmp_path / "ollama.log"
+    path.write_text("\n".join([
+        slog(BEGAN - 50, START), OOM, slog(BEGAN + 1, CONFIG), slog(BEGAN + 2, START), OFFLOADED,
+        slog(BEGAN + 4, STARTED), slog(BEGAN + 60, 'msg="loaded"'), OOM, slog(BEGAN + 62, 'msg="gone"'), "",
+    ]))  # fmt: skip
+    with path.open("ab") as file:
+        file.seek(0, 2)
+        serving(file)
+    path.rename(tmp_path / "ollama.log.1")
+    path.write_text(slog(BEGAN + 63, 'msg="not the server\'s"'))
+    facts = server_log.read(UNIT, BEGAN + 50)
+    assert facts["log"]["where"] == str(tmp_path / "ollama.log.1")
+    assert (facts["log"]["problem"], facts["log"]["cut"]) == (None, False)
+    assert [failure["line"] for failure in facts["failures"]] == [OOM]  # that of the server before is not
+    assert facts["last_load"]["offloaded"] == 33
+    assert "not the server" not in str(facts)
+
+
+def test_what_a_file_holds_beyond_where_the_server_writes_is_older(host, serving, tmp_path):
+    path = tmp_path / "ollama.log"
+    path.write_text(slog(BEGAN + 1, CONFIG) + "\n" + OOM)
+    with path.open("r+b") as file:
+        file.seek(len(slog(BEGAN + 1, CONFIG)) + 1)
+        serving(file)
+    facts = server_log.read(UNIT, None)
+    assert (facts["failures"], facts["log"]["lines"]) == ([], 1)
+
+
+def test_a_long_file_is_read_at_its_end(host, serving, tmp_path, monkeypatch):
+    monkeypatch.setattr(server_log, "MOST_BYTES", 1000)
+    path = tmp_path / "ollama.log"
+    path.write_text("".join(f"{slog(BEGAN + n, 'msg=hello')}\n" for n in range(100)))
+    with path.open("ab") as file:
+        file.seek(0, 2)
+        serving(file)
+    facts = server_log.read(UNIT, None)
+    assert facts["log"]["cut"] and 5 < facts["log"]["lines"] < 25
+    assert not server_log.read(UNIT, BEGAN + 98)["log"]["cut"]
+
+
+def test_lines_after_the_last_that_has_a_time_are_of_now(host, serving, tmp_path):
+    path = tmp_path / "ollama.log"
+    path.write_text(f"{slog(BEGAN + 1, CONFIG)}\n{OOM}\n")
+    with path.open("ab") as file:
+        file.seek(0, 2)
+        serving(file)
+    assert len(server_log.read(UNIT, time.time() - 5)["failures"]) == 1
+
+
+def test_an_empty_file_is_no_evidence(host, serving, tmp_path):
+    with (tmp_path / "ollama.log").open("ab") as file:
+        serving(file)
+    assert "holds no line" in server_log.read(UNIT, None)["log"]["problem"]
+
+
+def test_nowhere_is_not_read(host, serving):
+    serving(subprocess.DEVNULL)
+    host.journal = [(BEGAN + 1, ACCESS)]
+    log = server_log.read(UNIT, None)["log"]
+    assert log["problem"] == "the server's standard error goes to /dev/null; StandardError=journal keeps it"
+
+
+def test_a_pipe_may_lead_to_the_journal(host, serving):
+    serving(subprocess.PIPE)
+    assert "holds no line" in server_log.read(UNIT, None)["log"]["problem"]
+    host.journal = [(BEGAN + 1, CONFIG)]
+    assert server_log.read(UNIT, None)["log"]["problem"] is None
+
+
+def test_a_process_that_cannot_be_looked_at(monkeypatch):
+    def denied(*_unused: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(server_log.os, "stat", denied)
+    assert server_log.sink_of(1).problem == "where process 1 writes it to cannot be read: Permission denied"
+
+
+def test_a_file_that_cannot_be_read(host, serving, tmp_path: Path, monkeypatch):
+    with (tmp_path / "ollama.log").open("ab") as file:
+        serving(file)
+
+    def cannot_open(*_unused):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(server_log.os, "open", cannot_open)
+    assert server_log.read(UNIT, None)["log"]["problem"].endswith("ollama.log cannot be read: Input/output error")
+
+
+def test_the_journal_is_asked_for_the_unit_and_not_for_its_alias(host: FakeHost) -> None:
+    host.properties["Id"] = "llm-server.service"
+    server_log.read("ollama.service", None)
+    units = [asked[asked.index("--unit") + 1] for asked in host.asked if "--unit" in asked]
+    assert units == ["llm-server.service"]

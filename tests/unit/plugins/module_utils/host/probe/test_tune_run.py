@@ -1,0 +1,106 @@
+"""What of a tuning run needs no host; tests/tune has it on a lab host."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import tune_run
+
+SERVER = tune_run.Server("http://127.0.0.1:9", "u", 1, "f16")
+NO_FAILURES: dict[str, Any] = {"failures": []}
+
+
+@pytest.mark.parametrize(
+    ("error", "memory"),
+    [
+        ("llama-server process has terminated: exit status 1: cudaMalloc failed: out of memory", True),
+        ("memory layout cannot be allocated with num_gpu = 26", True),
+        ("model failed to load, this may be due to resource limitations", True),
+        ("model 'x' not found", False),
+        ("connection refused, so nothing listens there", False),
+        ("no complete answer within 600 s", False),
+    ],
+)
+def test_running_out_of_memory_is_told_from_other_failures(error: str, memory: bool) -> None:
+    assert tune_run._is_out_of_memory(error, NO_FAILURES) is memory
+
+
+def test_the_journal_may_say_it_where_the_answer_does_not() -> None:
+    line = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 1 MiB on device 0: cudaMalloc failed: out of memory"
+    fatal = {"failures": [{"severity": "fatal", "line": line}]}
+    recovered = {"failures": [{"severity": "recovered", "line": line}]}
+    assert tune_run._is_out_of_memory("status 500", fatal)
+    assert not tune_run._is_out_of_memory("status 500", recovered)
+
+
+def in_seconds(seconds: float, zone: timezone = timezone.utc) -> str:
+    return (datetime.now(zone) + timedelta(seconds=seconds)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("write", "least", "most"),
+    [
+        (lambda: in_seconds(6000), 5000, 6000),
+        (lambda: in_seconds(6000, timezone(timedelta(hours=-5))), 5000, 6000),
+        (lambda: in_seconds(6000).replace("+00:00", "123Z"), 5000, 6000),  # nanoseconds, as Go writes them
+        (lambda: in_seconds(-5), 1, 1),
+        (lambda: "2318-11-26T13:10:14.244690000Z", -1, -1),
+        (lambda: None, 300, 300),
+        (lambda: "soon", 300, 300),
+    ],
+    ids=["utc", "another zone", "nanoseconds", "over", "for ever", "not said", "no time"],
+)
+def test_a_model_gets_back_the_time_that_it_had_left(write: Any, least: int, most: int) -> None:
+    assert least <= tune_run._left(write()) <= most
+
+
+def test_unloading_waits_until_nothing_is_loaded(serve: Any) -> None:
+    loaded, asked = ["a:latest", "embedder:latest"], []
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        if handler.path == "/api/ps":
+            return 200, json.dumps({"models": [{"name": name} for name in loaded]}).encode()
+        asked.append((handler.path, json.loads(body)["model"], json.loads(body)["keep_alive"]))
+        if handler.path == "/api/generate" and asked[-1][1] == "embedder:latest":
+            return 400, b'{"error": "does not support generate"}'
+        loaded.remove(asked[-1][1])
+        return 200, b"{}"
+
+    tune_run.unload_all(serve(answer))
+    assert loaded == []
+    assert asked == [
+        ("/api/generate", "a:latest", 0),
+        ("/api/generate", "embedder:latest", 0),
+        ("/api/embed", "embedder:latest", 0),
+    ]
+
+
+def test_two_runs_do_not_send_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner that outlives the first would have them in its cache. Within a run all probes are compared with them."""
+    show = {"model_info": {"general.architecture": "llama"}}
+    answers = {"version": {"version": "0.32.15"}, "show": show}
+    monkeypatch.setattr(tune_run, "_ask", lambda url, body=None: answers[url.rpartition("/")[2]])
+    monkeypatch.setattr(tune_run, "_deployed", lambda wanted: (SERVER, {}))
+    monkeypatch.setattr(tune_run.planner.Model, "from_show", lambda show: SimpleNamespace(embedder=False))
+    monkeypatch.setattr(tune_run.secrets, "secrets_of_host", lambda units, files: {})
+    wanted: Any = SimpleNamespace(url=SERVER.url, unit="u", model="m", load_timeout=1.0)
+    setting = tune_search.Setting(num_gpu=1, num_ctx=64, num_parallel=1, num_batch=512, kv_cache_type="f16")
+
+    def prompts() -> list[str]:
+        tuning = tune_run.Tuning(wanted, {}, lambda figures: None)
+        loads = [tuning._chats(SERVER, setting, context) for context in (None, 64)]
+        first, again = ([load.body(index)["messages"][0]["content"] for index in range(2)] for load in loads)
+        assert first == again
+        return first
+
+    assert not set(prompts()) & set(prompts())
+
+
+def test_a_server_that_is_not_there_is_named() -> None:
+    with pytest.raises(tune_run.CannotTune, match=r"127\.0\.0\.1:9.*refused.*correct gpu_memory_ollama\.url"):
+        tune_run.unload_all("http://127.0.0.1:9")
