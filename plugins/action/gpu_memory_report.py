@@ -1,12 +1,12 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Show the records of hosts, and write the page of all of them. Contacts no host; the first host to ask shows all."""
+"""Show what a run has found of its hosts, and write the page of all. Contacts no host; the first to ask shows all."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,13 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import (
     report_page,
     suggested_commands,
 )
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import compare_text, side_by_side, tune_text
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import fleet_report, host_record
 
 COLORS = {"pass": "green", "fell_back": "yellow", "untouched": "cyan", "inconclusive": "yellow"}
+LOST = "no result: the host was lost during the run"
+LOST_TUNING = f"{LOST}; what it had loaded for a probe, it unloads by itself"
+Texts = Iterator[tuple[str, str | None]]  # each with its color
 
 
 class ActionModule(ActionBase):
@@ -33,9 +37,14 @@ class ActionModule(ActionBase):
         given, variables = self._task.args, task_vars or {}
         if not once.is_first(self._task, variables):
             return {**result, "changed": False, "shown": 0, "files": []}
+        hosts, of = variables.get("ansible_play_hosts_all") or [], given.get("of")
+        if of in ("plan", "tune"):
+            texts = _plans if of == "plan" else _tunings
+            for text, color in texts([{**variables["hostvars"][host], "inventory_hostname": host} for host in hosts]):
+                Display().display(text, color=color)
+            return {**result, "changed": False, "shown": len(hosts), "files": []}
         directory = controller.report_directory(given["report_dir"])
-        hosts = variables.get("ansible_play_hosts_all") or []
-        if given.get("of") == "recorded":
+        if of == "recorded":
             records = [record for record in (record_files.read(directory, host) for host in hosts) if record]
             fleet = hosts
         else:
@@ -62,6 +71,23 @@ class ActionModule(ActionBase):
         if not self._task.check_mode:
             record_files.write(directory, record)
         return record
+
+
+def _plans(hosts: Sequence[Mapping[str, Any]]) -> Texts:
+    """`hosts`: the variables of each."""
+    lost = side_by_side.unread(LOST)
+    plans = [host.get("gpu_memory_planned") or {"host": host["inventory_hostname"], **lost} for host in hosts]
+    for plan, text in zip(plans, compare_text.summary(plans)):
+        yield text, "red" if plan["problems"] else None
+
+
+def _tunings(hosts: Sequence[Mapping[str, Any]]) -> Texts:
+    """`hosts`: the variables of each."""
+    for host in hosts:
+        found = host.get("gpu_memory_tuned") or {"host": host["inventory_hostname"], "problems": [LOST_TUNING]}
+        yield tune_text.block(found), "red" if found["problems"] else None
+        if host.get("gpu_memory_result"):
+            yield host_record.block(host["gpu_memory_result"]), None
 
 
 def _write(directory: Path, hosts: Sequence[str], undo: str | None) -> list[Path]:

@@ -12,20 +12,25 @@ short_description: Show the results of hosts, and write a page of all of them
 version_added: "1.0.0"
 description:
   - Prints a block for each host of the play, or one line for each where there are more than four.
-  - Writes C(all.json), the records of the whole inventory as one, and C(report.html), one page that needs nothing else.
+  - Of a run and of records it writes C(all.json), the records of the whole inventory as one, and C(report.html), one
+    page that needs nothing else.
   - The page has curves where the controller has the Python package pygal; without it, their figures.
   - This is an action plugin; it runs on the controller.
 options:
   report_dir:
-    description: Where the records are and the page goes, relative to where the user stands.
+    description:
+      - Where the records are and the page goes, relative to where the user stands.
+      - O(of=run) and O(of=recorded) need it.
     type: path
-    required: true
   of:
     description:
       - V(run) is what this run says of its hosts, while the page has the last record of every host of the inventory.
       - V(recorded) is the last record of the hosts of the play, in text and page.
+      - V(plan) is the plan of each host, without a page.
+      - V(tune) is each host's tuning result, its probes and why each was made, and what became of a result that was
+        adopted, without a page.
     type: str
-    choices: [run, recorded]
+    choices: [run, recorded, plan, tune]
     default: run
   undo:
     description:
@@ -47,7 +52,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 files:
-  description: The files written, none in check mode.
+  description: The files written, none in check mode and of plans and tuning.
   returned: success
   type: list
   elements: str

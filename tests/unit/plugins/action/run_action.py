@@ -6,18 +6,31 @@ import importlib
 import subprocess
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from ansible.errors import AnsibleConnectionFailure
 from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.action import ActionBase
 from ansible.plugins.shell.sh import ShellModule
 from ansible.template import Templar
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 
 COLLECTION = "selo.gpu_memory"
+ROUTING = yaml.safe_load((Path(controller.__file__).parents[3] / "meta" / "runtime.yml").read_text())["plugin_routing"]
+
+
+def plugin_of(module: str) -> type[ActionBase]:
+    """The action plugin that runs a module, by its own name or as meta/runtime.yml says."""
+    name = ROUTING["modules"].get(module, {}).get("action_plugin", f"{COLLECTION}.{module}").rpartition(".")[2]
+    found: type[ActionBase] = importlib.import_module(
+        f"ansible_collections.{COLLECTION}.plugins.action.{name}"
+    ).ActionModule
+    return found
 
 
 class FakeConnection:
@@ -60,7 +73,6 @@ class Act:
     def __call__(
         self, name: str, variables: Mapping[str, Any] | None = None, /, check_mode: bool = False, **arguments: Any
     ) -> dict[str, Any]:
-        plugin = importlib.import_module(f"ansible_collections.{COLLECTION}.plugins.action.{name}")
         task = SimpleNamespace(
             action=f"{COLLECTION}.{name}",
             args=arguments,
@@ -73,7 +85,7 @@ class Act:
         loader = DataLoader()
         play_context = SimpleNamespace(remote_addr="gpu01.example.net")
         variables = {"inventory_hostname": "gpu01", **(variables or {})}
-        action = plugin.ActionModule(task, self.connection, play_context, loader, Templar(loader, variables))
+        action = plugin_of(name)(task, self.connection, play_context, loader, Templar(loader, variables))
         self.monkeypatch.setattr(action, "_low_level_execute_command", self.connection.execute)
         self.monkeypatch.setattr(action, "_execute_module", self._execute_module)
         result: dict[str, Any] = action.run(None, variables)

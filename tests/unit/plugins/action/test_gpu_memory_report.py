@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.tests.unit import recorded_fleet
+from ansible_collections.selo.gpu_memory.tests.unit import builders, recorded_fleet
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_side_by_side import plan
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_tune_text import (
+    result as tuning_result,
+)
 
 UNDO = "ansible-playbook selo.gpu_memory.rollback --limit {host}"
 PASS = {**recorded_fleet.recorded("pass"), "host": "gpu01", "ok": True}
@@ -69,3 +73,28 @@ def test_where_each_host_reports_the_first_one_alone_shows_all(act: Act, tmp_pat
         for host in ("gpu02", "gpu01")
     ]
     assert shown == [2, 0] and act.text().count("report.html") == 1
+
+
+def test_each_plan_is_shown_and_what_is_wrong_is_red(act: Act) -> None:
+    hostvars = {"gpu01": {"gpu_memory_planned": plan()}, "gpu02": {}}
+    result = act("gpu_memory_report", {"ansible_play_hosts_all": ["gpu01", "gpu02"], "hostvars": hostvars}, of="plan")
+    assert result == {"changed": False, "shown": 2, "files": []}
+    (first, first_colour), (second, second_colour), *_more = act.shown
+    assert "gpu01" in first and "stable" in first and first_colour is None
+    assert "gpu02" in second and "no result: the host was lost during the run" in second and second_colour == "red"
+
+
+def test_without_hosts_there_is_nothing_to_show(act: Act) -> None:
+    assert act("gpu_memory_report", {"ansible_play_hosts_all": [], "hostvars": {}}, of="plan")["shown"] == 0
+    assert builders.MODEL not in act.text()
+
+
+def test_each_tuning_is_shown_also_of_a_host_that_was_lost(act: Act) -> None:
+    adopted = recorded_fleet.recorded("pass")
+    hostvars = {"gpu01": {"gpu_memory_tuned": tuning_result(), "gpu_memory_result": adopted}, "gpu02": {}}
+    answer = act("gpu_memory_report", {"ansible_play_hosts_all": ["gpu01", "gpu02"], "hostvars": hostvars}, of="tune")
+    assert answer == {"changed": False, "shown": 2, "files": []}
+    (tuned, colour), (applied, _unused), (lost, lost_colour) = act.shown
+    assert tuned.startswith("gpu01  llama3.1:8b") and "num_gpu 29" in tuned and colour is None
+    assert adopted["host"] in applied and "PASS" in applied
+    assert "the host was lost during the run" in lost and lost_colour == "red"

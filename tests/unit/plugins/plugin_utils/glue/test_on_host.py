@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import on_host as glue_on_host
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act, plugin_of
 
 MISSING = {"failed": True, "msg": "no NVML bindings", "nvml": {"status": "bindings_missing"}}
 READ = {"changed": False, "nvml": {"status": "ok"}}
@@ -178,13 +178,17 @@ def test_the_controllers_bindings_must_be_nvidias_and_new_enough(
     assert glue_on_host.controllers_bindings() == (Path("/lib/pynvml.py") if good else None)
 
 
-ACTIONS = sorted(path.stem for path in Path(glue_on_host.__file__).parents[2].joinpath("action").glob("[a-z]*.py"))
+PLUGINS = Path(glue_on_host.__file__).parents[2]
+MODULES = {path.stem: path.read_text() for path in sorted(PLUGINS.joinpath("modules").glob("*.py"))}
+# These ask nothing of the driver and need no root, so that Ansible's own way to run a module does.
+PLAIN = {"gpu_memory_discover", "gpu_memory_plan"}
 
 
-@pytest.mark.parametrize("name", ACTIONS)
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in PLAIN])
 def test_every_action_knows_check_mode_and_only_those_on_a_host_need_a_connection(name: str) -> None:
-    plugin = importlib.import_module(f"ansible_collections.selo.gpu_memory.plugins.action.{name}").ActionModule
+    plugin = plugin_of(name)
     on_host = issubclass(plugin, glue_on_host.ActionModule)
+    assert on_host == ("def main(" in MODULES[name])
     assert plugin._supports_check_mode
     assert plugin._requires_connection == (on_host or name == "gpu_memory_wait")
     assert plugin._supports_async == on_host
