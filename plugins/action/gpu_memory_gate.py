@@ -13,10 +13,11 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils import _gate
+from ansible_collections.selo.gpu_memory.plugins.module_utils import _gate, _report
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller
 
 Record = Mapping[str, Any]
+HEEDS_NO_RUN_ONCE = ("free", "host_pinned")
 
 
 class ActionModule(ActionBase):
@@ -27,15 +28,17 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         given, variables = self._task.args, task_vars or {}
         batch = list(variables.get("ansible_play_batch") or [])
-        declared = [variables["hostvars"][host].get("__gpu_memory_declared") or {} for host in batch]
+        wave = self._wave(batch, variables)
+        declared = [variables["hostvars"][host].get("__gpu_memory_declared") or {} for host in wave]
         left_out = _controller.begun_in_the_middle(any(declared))
         if left_out:
             raise AnsibleActionFail(left_out)
         earlier = takewhile(lambda host: host not in set(batch), variables.get("ansible_play_hosts_all") or [])
-        finished = {host: variables["hostvars"][host].get("gpu_memory_result") for host in earlier}
+        results = _controller.registered("gpu_memory_result", earlier, variables)
+        finished = {host: None if _report.is_lost(record) else record for host, record in results.items()}
         spoilt = []
         if given.get("watched"):
-            spoilt = self._spoilt(finished, batch, variables)
+            spoilt = self._spoilt(finished, wave, variables)
             finished.update({record["host"]: record for record in spoilt})
         try:
             gate = _gate.judge(finished, given.get("max_fail_percentage"))
@@ -44,7 +47,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(problem)) from problem
         watchers: dict[str, list[str]] = {}
         if bake_s and gate["open"] and not self._task.check_mode and _changed_last(finished):
-            watchers = _gate.watchers(batch, [host for host, record in finished.items() if record and record["ok"]])
+            watchers = _gate.watchers(wave, [host for host, record in finished.items() if record and record["ok"]])
             _bake(gate["wave"], bake_s)
         return {
             **result,
@@ -57,15 +60,24 @@ class ActionModule(ActionBase):
             "spoilt": spoilt,
         }
 
+    def _wave(self, batch: list[str], variables: Mapping[str, Any]) -> list[str]:
+        """The hosts of the batch that have begun and not ended; `when` may leave out others.
+
+        Where each host asks for itself, it is a wave of one: it cannot know who else will ask.
+        """
+        if self._task.get_play().strategy.rpartition(".")[2] in HEEDS_NO_RUN_ONCE:
+            return [variables["inventory_hostname"]]
+        return [host for host in batch if _report.is_lost(variables["hostvars"][host].get("gpu_memory_result"))]
+
     def _spoilt(
-        self, finished: Mapping[str, Record | None], batch: list[str], variables: Mapping[str, Any]
+        self, finished: Mapping[str, Record | None], wave: list[str], variables: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """The records of hosts that had ended well and did not last, as the hosts of this wave have read them again."""
         found = []
-        for watcher in batch:
+        for watcher in wave:
             watched = variables["hostvars"][watcher].get("__gpu_memory_watched") or {}
             for read in watched.get("results") or []:
-                before, reasons = finished[read["item"]], _gate.spoilt(read)
+                before, reasons = finished[read["gpu_memory_watched_host"]], _gate.spoilt(read)
                 if before and reasons:
                     reasons = [f"it passed, but did not last: {reason}" for reason in reasons]
                     record = {**before, "verdict": "fail", "ok": False, "reasons": reasons}

@@ -10,7 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _compare, _compare_text
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _once
 
 
 class ActionModule(ActionBase):
@@ -23,8 +23,9 @@ class ActionModule(ActionBase):
         if not _once.is_first(self._task, variables):
             return {**result, "changed": False, "shown": 0}
         hosts = variables.get("ansible_play_hosts_all") or []
+        planned = _controller.registered("gpu_memory_planned", hosts, variables)
         lost = _compare.unread("no result: the host was lost during the run")
-        plans = [variables["hostvars"][host].get("gpu_memory_planned") or {"host": host, **lost} for host in hosts]
+        plans = [plan or {"host": host, **lost} for host, plan in planned.items()]
         for plan, text in zip(plans, _compare_text.summary(plans)):
             Display().display(text, color="red" if plan["problems"] else None)
         return {**result, "changed": False, "shown": len(plans)}

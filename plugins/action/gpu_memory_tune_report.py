@@ -10,7 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.module_utils import _report, _tune_text
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils import _controller, _once
 
 
 class ActionModule(ActionBase):
@@ -24,10 +24,11 @@ class ActionModule(ActionBase):
             return {**result, "changed": False, "shown": 0}
         hosts = variables.get("ansible_play_hosts_all") or []
         lost = ["no result: the host was lost during the run; what it had loaded for a probe, it unloads by itself"]
-        for host in hosts:
-            found = variables["hostvars"][host].get("gpu_memory_tuned") or {"host": host, "problems": lost}
+        tuned = _controller.registered("gpu_memory_tuned", hosts, variables)
+        for host, result_of in tuned.items():
+            found = result_of or {"host": host, "problems": lost}
             Display().display(_tune_text.block(found), color="red" if found["problems"] else None)
             adopted = variables["hostvars"][host].get("gpu_memory_result")
             if adopted:
                 Display().display(_report.block(adopted))
-        return {**result, "changed": False, "shown": len(hosts)}
+        return {**result, "changed": False, "shown": len(tuned)}

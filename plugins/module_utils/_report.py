@@ -215,6 +215,11 @@ def lost(host: str) -> dict[str, Any]:
     return {**record(host, {}, "inconclusive", reason), "ok": False}
 
 
+def is_lost(record: Mapping[str, Any] | None) -> bool:
+    """Whether a host has begun and not ended, by what it has registered: only the end knows the wave."""
+    return record is not None and record.get("wave") is None
+
+
 def progress_line(host: str, wave: int, progress: Mapping[str, Any]) -> str:
     """One line while a load runs."""
     now, peak, threshold = (progress.get(name) for name in ("used_mib", "peak_used_mib", "max_used_mib"))
