@@ -132,6 +132,9 @@ def test_a_bad_host_fails_and_the_good_one_goes_on(fleet: Fleet, how: str) -> No
     assert done.let_in(GOOD) and not done.let_in(BAD)
     assert {name: record["verdict"] for name, record in done.records.items()} == {GOOD: "pass", BAD: "refused"}
     assert (done.recap(BAD, "failed"), done.recap(GOOD, "failed"), done.recap(GOOD, "changed")) == (1, 0, 0)
+    # One task says it, with the cause and the cure.
+    assert done.output.count(f"fatal: [{BAD}]") == 1 and done.recap(BAD, "rescued") == 0
+    assert f"run: ollama pull {ABSENT}" in done.output.replace("\n        ", " ")
 
 
 def test_gpu_memory_fail_false_leaves_the_host_in_the_play(fleet: Fleet) -> None:
@@ -330,6 +333,48 @@ def test_a_loop_over_the_role_is_as_many_uses(fleet: Fleet) -> None:
     done = fleet.run(play(looped, profile, hosts=GOOD), arguments=("--check",))
     assert done.status == 0 and "decided for stable" in done.output
     assert done.output.count("Decide what to do") == 2
+
+
+# --- check mode -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["play", "import_role", "include_role"])
+def test_check_mode_of_a_play_or_a_task_says_what_would_be_done_and_does_nothing(fleet: Fleet, where: str) -> None:
+    task = role("include_role" if where == "include_role" else "import_role")
+    wanted = play(task, hosts=GOOD, vars={"gpu_memory_profile": "conservative"})
+    said = {"ansible.builtin.debug": {"msg": "{{ inventory_hostname }}: {{ gpu_memory_result.reason }}"}}
+    wanted["tasks"].append(said)
+    if where == "include_role":
+        task["ansible.builtin.include_role"]["apply"] = {"check_mode": True}
+    else:
+        (wanted if where == "play" else task)["check_mode"] = True
+    before = fleet.pictures()
+    done = fleet.run(wanted)
+    assert done.status == 0 and f"{GOOD}: check mode; a run would write {DROP_INS}" in done.output
+    assert done.records == {} and fleet.pictures() == before
+
+
+@pytest.mark.parametrize("verb", ["verify", "plan", "tune", "status", "rollback", "remove"])
+def test_every_entry_point_heeds_the_check_mode_of_a_play(fleet: Fleet, verb: str) -> None:
+    task = {"ansible.builtin.import_role": {"name": ROLE, "tasks_from": verb}}
+    before, kept = fleet.pictures(), fleet.hosts[GOOD].read(f"find {KEPT} -type f | sort")
+    done = fleet.run(play(task, hosts=GOOD, check_mode=True, vars={"gpu_memory_tune_model": MODEL}))
+    assert done.status == 0 and done.records == {}
+    assert verb == "status" or f"{GOOD}: " not in done.output  # it does not say what is not so
+    assert (fleet.pictures(), fleet.hosts[GOOD].read(f"find {KEPT} -type f | sort")) == (before, kept)
+
+
+def test_check_mode_false_on_the_role_does_it_under_check(fleet: Fleet) -> None:
+    wanted = play(role(check_mode=False), hosts=GOOD, vars={"gpu_memory_verify": "always"})
+    done = fleet.run(wanted, arguments=("--check",))
+    assert done.status == 0 and done.records[GOOD]["verdict"] == "pass"
+    assert done.records[GOOD]["load"]["failed"] == 0
+
+
+@pytest.mark.parametrize("verify", ["changed", "always"])
+def test_check_mode_on_a_host_that_is_right_foretells_no_change(fleet: Fleet, verify: str) -> None:
+    done = fleet.run(play(role(), hosts=GOOD, vars={"gpu_memory_verify": verify}), arguments=("--check",))
+    assert done.status == 0 and done.recap(GOOD, "changed") == 0
 
 
 # --- more than once, elsewhere, with variables ------------------------------------------------------------------------
