@@ -426,7 +426,8 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
         problems.append(stranger)
     elsewhere = servers.elsewhere(name, url, listens, apart)
     silent = f". {ollama['why_silent']}" if ollama.get("why_silent") and elsewhere is None else ""
-    if api["error"] and unit["load_state"] == "loaded" and not elsewhere and unit_states.does_not_come_up(unit):
+    crashes = unit_states.does_not_come_up(unit, declared["ollama"]["timeout_s"])
+    if api["error"] and unit["load_state"] == "loaded" and not elsewhere and crashes:
         problems.append(
             f"{name} does not come up; mend what its journal says, and run: systemctl restart {name}{silent}"
         )

@@ -39,8 +39,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host import (
 )
 
 UNIT_PROPERTIES = (
-    "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,ActiveEnterTimestamp,FragmentPath,"
-    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart"
+    "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,"
+    "FragmentPath,DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart"
 )
 ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
 PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
@@ -94,6 +94,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         "result": properties.get("Result"),
         "main_pid": int(properties.get("MainPID") or 0),
         "restarts": int(properties.get("NRestarts") or 0),
+        "active_s": _active_s(properties),
         "active_enter_timestamp": properties.get("ActiveEnterTimestamp") or None,
         "fragment_path": properties.get("FragmentPath") or None,
         "drop_in_paths": drop_ins,
@@ -121,6 +122,12 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _unit_file(path: str, names: Iterable[str]) -> dict[str, Any]:
+def _active_s(properties: Mapping[str, Any]) -> float | None:
+    """For how long a unit is active; None where it is not."""
+    since = int(properties.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    return time.monotonic() - since if since and properties.get("ActiveState") == "active" else None
+
+
     """A unit file or drop-in as a source of its unit's environment."""
     source = unit_files.source("drop-in" if path.endswith(".conf") else "unit", path)
     unsets = [word for word in source["unsets"] if word.partition("=")[0] in names]

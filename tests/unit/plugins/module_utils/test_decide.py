@@ -259,7 +259,7 @@ def test_a_server_that_does_not_answer_is_restarted_where_its_version_is_declare
     [
         {"active_state": "failed"},
         {"active_state": "activating", "sub_state": "auto-restart"},
-        {"active_state": "active", "restarts": 3},  # for a moment, between two crashes
+        {"active_state": "active", "restarts": 3, "active_s": 2.5},  # for a moment, between two crashes
     ],
     ids=str,
 )
@@ -282,9 +282,12 @@ def test_a_unit_that_does_not_come_up_is_refused_whatever_version_is_declared(un
 def test_a_version_is_offered_for_a_stopped_unit_alone():
     silent = {"ollama__api__error": "refused", "ollama__api__version": None}
     [stopped] = decide(read(ollama__unit__active_state="inactive", **silent))["problems"]
-    [hung] = decide(read(**silent))["problems"]
+    [hung] = decide(read(**silent, ollama__unit__restarts=3, ollama__unit__active_s=7200.0))["problems"]
+    assert decide(read(**silent))["problems"] == [hung]
     assert "start ollama.service, or set gpu_memory_ollama.version" in stopped
-    assert "gpu_memory_ollama.version" not in hung and "restart ollama.service" in hung
+    assert (
+        "gpu_memory_ollama.version" not in hung and "does not come up" not in hung and "restart ollama.service" in hung
+    )
 
 
 STARTS = "an apply starts it, and stops it again if that does not hold"
