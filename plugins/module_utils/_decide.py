@@ -99,6 +99,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     if deploys:
         notes += [] if problems else start_notes(declared, read)
         notes += dependent_notes(read, restart)
+        notes += [] if problems else _start_program_notes(environment, read["ollama"])
         notes += [] if _taken_over(declared, own, environment) else taken_over_notes(own)
     notes += _sizes.note(as_declared, declared)
     notes += _predict.other_ollamas(read)
@@ -559,6 +560,11 @@ def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]
     running = (ollama["process"] or {}).get("environment") or {}
     problems += start_script.problems(environment, ollama["unit"], running)
     return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
+
+
+def _start_program_notes(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> list[str]:
+    running = (ollama["process"] or {}).get("environment") or {}
+    return start_script.notes(environment, ollama["unit"], _drift.merged_environment(ollama["unit"]), running)
 
 
 def _is_later(path: str) -> bool:

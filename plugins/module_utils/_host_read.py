@@ -30,7 +30,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils import (
     _settings,
     _systemd,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use, servers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import model_use, servers, start_script
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host import (
     dependents,
     proc_stat,
@@ -108,6 +108,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         ],
         # A wrapper such as `env NAME=value ollama serve` has the last word.
         "exec_environment": _only(names, dict(ASSIGNMENT.findall(properties.get("ExecStart") or ""))),
+        "programs": start_script.programs(properties.get("ExecStart") or "")[: unit_files.MOST_SCRIPTS],
         "start_scripts": [
             {**script, "environment": _only(names, script["environment"])}
             for script in unit_files.start_scripts(properties.get("ExecStart") or "")
@@ -121,13 +122,13 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
-def _unit_file(path: str, names: Iterable[str]) -> dict[str, Any]:
 def _active_s(properties: Mapping[str, Any]) -> float | None:
     """For how long a unit is active; None where it is not."""
     since = int(properties.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
     return time.monotonic() - since if since and properties.get("ActiveState") == "active" else None
 
 
+def _unit_file(path: str, names: Iterable[str]) -> dict[str, Any]:
     """A unit file or drop-in as a source of its unit's environment."""
     source = unit_files.source("drop-in" if path.endswith(".conf") else "unit", path)
     unsets = [word for word in source["unsets"] if word.partition("=")[0] in names]

@@ -312,6 +312,13 @@ def test_a_script_that_starts_the_server_and_wins_is_refused():
     assert decide(host, deploys=False)["problems"] == []
 
 
+def test_what_the_program_that_starts_the_server_may_set_is_noted_before_it_is_tried():
+    host = read(ollama__unit__programs=["/opt/start.py"], ollama__unit__environment={}, ollama__unit__sources=[])
+    host["ollama"]["process"] = {**host["ollama"]["process"], "environment": {"OLLAMA_NUM_PARALLEL": "8"}}
+    assert "runs with OLLAMA_NUM_PARALLEL=8" in str(good(host)["notes"])
+    assert "runs with" not in str(decide(host, deploys=False)["notes"])
+
+
 def test_a_refused_apply_is_not_said_to_start_what_is_stopped():
     stopped = {"active_state": "inactive", "load_state": "loaded"}
     host = read(ollama__unit={**read()["ollama"]["unit"], **stopped})
