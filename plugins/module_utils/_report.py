@@ -306,6 +306,9 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
             text += f", up to {journal['most_reused']} tokens of a prompt from the cache"
         if journal.get("truncated"):
             text += f", {journal['truncated']} prompts shortened"
+    used = load.get("used") or []
+    if len(used) > 1:
+        text += f"; used meanwhile, by it or by other clients, which Ollama does not tell: {', '.join(used)}"
     if load.get("others"):
         others = [f"{one['model']} ({one['ok']} of {one['requests']}{_up_to(one)})" for one in load["others"]]
         text += f"; then, one after another: {', '.join(others)}"
