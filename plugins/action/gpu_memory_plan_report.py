@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, once
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import compare_text, side_by_side
 
 
@@ -23,8 +23,9 @@ class ActionModule(ActionBase):
         if not once.is_first(self._task, variables):
             return {**result, "changed": False, "shown": 0}
         hosts = variables.get("ansible_play_hosts_all") or []
+        planned = controller.registered("gpu_memory_planned", hosts, variables)
         lost = side_by_side.unread("no result: the host was lost during the run")
-        plans = [variables["hostvars"][host].get("gpu_memory_planned") or {"host": host, **lost} for host in hosts]
+        plans = [plan or {"host": host, **lost} for host, plan in planned.items()]
         for plan, text in zip(plans, compare_text.summary(plans)):
             Display().display(text, color="red" if plan["problems"] else None)
         return {**result, "changed": False, "shown": len(plans)}

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,9 @@ class ActionModule(ActionBase):
             records = [record for record in (record_files.read(directory, host) for host in hosts) if record]
             fleet = hosts
         else:
-            records = [self._of_this_run(directory, host, variables["hostvars"]) for host in hosts]
+            results = controller.registered("gpu_memory_result", hosts, variables)
+            records = [self._of_this_run(directory, host, result) for host, result in results.items()]
+            hosts = list(results)
             fleet = (variables.get("groups") or {}).get("all") or hosts  # a run with --limit is of a part of the fleet
         undo = suggested_commands.of_this_run(given["undo"]) if given.get("undo") else None
         display = Display()
@@ -53,11 +55,10 @@ class ActionModule(ActionBase):
             display.display(f"no record    {', '.join(without)}", color="yellow")
         return {**result, "changed": False, "shown": len(records), "files": [str(path) for path in files]}
 
-    def _of_this_run(self, directory: Path, host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    def _of_this_run(self, directory: Path, host: str, result: dict[str, Any] | None) -> dict[str, Any]:
         """What the run says of a host; of a host that was lost without a word it says so, and records it."""
-        found: dict[str, Any] | None = hostvars[host].get("gpu_memory_result")
-        if found:
-            return found
+        if result and not host_record.is_lost(result):
+            return result
         record = record_files.dated(directory, host_record.lost(host), time.time())
         if not self._task.check_mode:
             record_files.write(directory, record)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import once
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, once
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import tune_text
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
@@ -25,10 +25,11 @@ class ActionModule(ActionBase):
             return {**result, "changed": False, "shown": 0}
         hosts = variables.get("ansible_play_hosts_all") or []
         lost = ["no result: the host was lost during the run; what it had loaded for a probe, it unloads by itself"]
-        for host in hosts:
-            found = variables["hostvars"][host].get("gpu_memory_tuned") or {"host": host, "problems": lost}
+        tuned = controller.registered("gpu_memory_tuned", hosts, variables)
+        for host, result_of in tuned.items():
+            found = result_of or {"host": host, "problems": lost}
             Display().display(tune_text.block(found), color="red" if found["problems"] else None)
             adopted = variables["hostvars"][host].get("gpu_memory_result")
             if adopted:
                 Display().display(host_record.block(adopted))
-        return {**result, "changed": False, "shown": len(hosts)}
+        return {**result, "changed": False, "shown": len(tuned)}

@@ -19,3 +19,10 @@ def test_each_host_is_shown_and_what_is_wrong_is_red(act: Act) -> None:
 def test_without_hosts_there_is_nothing_to_show(act: Act) -> None:
     assert act("gpu_memory_plan_report", {"ansible_play_hosts_all": [], "hostvars": {}})["shown"] == 0
     assert builders.MODEL not in act.text()
+
+
+def test_a_host_that_when_leaves_out_is_not_shown(act: Act) -> None:
+    hosts = ["gpu01", "gpu02"]
+    hostvars = {"gpu01": {"gpu_memory_planned": plan()}, "gpu02": {}}
+    variables = {"ansible_play_hosts_all": hosts, "ansible_play_hosts": hosts, "hostvars": hostvars}
+    assert act("gpu_memory_plan_report", variables)["shown"] == 1 and "gpu02" not in act.text()

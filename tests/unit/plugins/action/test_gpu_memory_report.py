@@ -69,3 +69,13 @@ def test_where_each_host_reports_the_first_one_alone_shows_all(act: Act, tmp_pat
         for host in ("gpu02", "gpu01")
     ]
     assert shown == [2, 0] and act.text().count("report.html") == 1
+
+
+def test_a_host_that_when_leaves_out_gets_no_record_and_one_that_began_and_did_not_end_a_lost_one(
+    act: Act, tmp_path: Path
+) -> None:
+    variables = play("gpu01", "gpu02", "gpu03", gpu01=PASS, gpu03={"wave": None, "ok": False, "verdict": "x"})
+    variables["ansible_play_hosts"] = ["gpu01", "gpu02", "gpu03"]
+    assert act("gpu_memory_report", variables, report_dir=str(tmp_path))["shown"] == 2
+    assert not (tmp_path / "gpu02.json").exists() and "gpu02" not in act.text()
+    assert json.loads((tmp_path / "gpu03.json").read_text())["reason"].startswith("no result: the host was lost")

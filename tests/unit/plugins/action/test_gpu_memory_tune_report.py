@@ -16,3 +16,10 @@ def test_each_host_is_shown_also_one_that_was_lost(act: Act) -> None:
     assert tuned.startswith("gpu01  llama3.1:8b") and "num_gpu 29" in tuned and colour is None
     assert adopted["host"] in applied and "PASS" in applied
     assert "the host was lost during the run" in lost and lost_colour == "red"
+
+
+def test_a_host_that_when_leaves_out_is_not_shown(act: Act) -> None:
+    hosts = ["gpu01", "gpu09"]
+    hostvars = {"gpu01": {"gpu_memory_tuned": result()}, "gpu09": {}}
+    variables = {"ansible_play_hosts_all": hosts, "ansible_play_hosts": hosts, "hostvars": hostvars}
+    assert act("gpu_memory_tune_report", variables)["shown"] == 1 and "gpu09" not in act.text()
