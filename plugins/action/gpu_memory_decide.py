@@ -19,9 +19,4 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         given = self._task.args
         decision = decisions.decide(given["declared"], given["read"], given["deploys"])
-        if decision["problems"]:
-            problems = decision["problems"]
-            head = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-            message = "\n".join([f"refused before anything was written, {head}:", *(f"- {text}" for text in problems)])
-            return {**result, **decision, "failed": True, "msg": message}
         return {**result, **decision, "changed": False}

@@ -41,6 +41,8 @@ class ActionModule(ActionBase):
             # Headers may be secret, and the result of a task is shown at -v: load.yml takes them from the variable.
             attempt["backend"]["load"].pop("headers", None)
             attempt.update({hook: declared[hook] for hook in HOOKS}, run_id=uuid.uuid4().hex[:12], holder=_holder())
+            # Not `ansible_check_mode`, which is that of the command line alone, whatever the play or the task says.
+            attempt["check_mode"] = self._task.check_mode
         return {**result, "changed": False, **declared}
 
     def _known(self) -> set[str]:

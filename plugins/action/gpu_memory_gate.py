@@ -15,8 +15,10 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import wave_gate
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
 Record = Mapping[str, Any]
+HEEDS_NO_RUN_ONCE = ("free", "host_pinned")
 
 
 class ActionModule(ActionBase):
@@ -27,15 +29,17 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         given, variables = self._task.args, task_vars or {}
         batch = list(variables.get("ansible_play_batch") or [])
-        declared = [variables["hostvars"][host].get("__gpu_memory_declared") or {} for host in batch]
+        wave = self._wave(batch, variables)
+        declared = [variables["hostvars"][host].get("__gpu_memory_declared") or {} for host in wave]
         left_out = controller.begun_in_the_middle(any(declared))
         if left_out:
             raise AnsibleActionFail(left_out)
         earlier = takewhile(lambda host: host not in set(batch), variables.get("ansible_play_hosts_all") or [])
-        finished = {host: variables["hostvars"][host].get("gpu_memory_result") for host in earlier}
+        results = controller.registered("gpu_memory_result", earlier, variables)
+        finished = {host: None if host_record.is_lost(record) else record for host, record in results.items()}
         spoilt = []
         if given.get("watched"):
-            spoilt = self._spoilt(finished, batch, variables)
+            spoilt = self._spoilt(finished, wave, variables)
             finished.update({record["host"]: record for record in spoilt})
         try:
             gate = wave_gate.judge(finished, given.get("max_fail_percentage"))
@@ -44,7 +48,7 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(problem)) from problem
         watchers: dict[str, list[str]] = {}
         if bake_s and gate["open"] and not self._task.check_mode and _changed_last(finished):
-            watchers = wave_gate.watchers(batch, [host for host, record in finished.items() if record and record["ok"]])
+            watchers = wave_gate.watchers(wave, [host for host, record in finished.items() if record and record["ok"]])
             _bake(gate["wave"], bake_s)
         return {
             **result,
@@ -57,15 +61,24 @@ class ActionModule(ActionBase):
             "spoilt": spoilt,
         }
 
+    def _wave(self, batch: list[str], variables: Mapping[str, Any]) -> list[str]:
+        """The hosts of the batch that have begun and not ended; `when` may leave out others.
+
+        Where each host asks for itself, it is a wave of one: it cannot know who else will ask.
+        """
+        if self._task.get_play().strategy.rpartition(".")[2] in HEEDS_NO_RUN_ONCE:
+            return [variables["inventory_hostname"]]
+        return [host for host in batch if host_record.is_lost(variables["hostvars"][host].get("gpu_memory_result"))]
+
     def _spoilt(
-        self, finished: Mapping[str, Record | None], batch: list[str], variables: Mapping[str, Any]
+        self, finished: Mapping[str, Record | None], wave: list[str], variables: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """The records of hosts that had ended well and did not last, as the hosts of this wave have read them again."""
         found = []
-        for watcher in batch:
+        for watcher in wave:
             watched = variables["hostvars"][watcher].get("__gpu_memory_watched") or {}
             for read in watched.get("results") or []:
-                before, reasons = finished[read["item"]], wave_gate.spoilt(read)
+                before, reasons = finished[read["gpu_memory_watched_host"]], wave_gate.spoilt(read)
                 if before and reasons:
                     reasons = [f"it passed, but did not last: {reason}" for reason in reasons]
                     record = {**before, "verdict": "fail", "ok": False, "reasons": reasons}

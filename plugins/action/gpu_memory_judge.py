@@ -24,6 +24,8 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         host = (task_vars or {})["inventory_hostname"]
+        if self._task.args["at"] == "begin":
+            return {**result, "changed": False, **self._begin(host)}
         # A task that was skipped is registered as well; for the record it did not happen.
         self.given = {name: value for name, value in self._task.args.items() if not _skipped(value)}
         problem = controller.begun_in_the_middle(self.given.get("declared"), self.given.get("gate"))
@@ -35,6 +37,15 @@ class ActionModule(ActionBase):
             "changed": False,
             **(self._after_load(host) if self.given["at"] == "load" else self._end(host)),
         }
+
+    def _begin(self, host: str) -> dict[str, Any]:
+        """Until its end has come, a host is one that was lost."""
+        if any("gpu_memory_result" in str(condition) for condition in self._task.when):
+            raise AnsibleActionFail(
+                "a `when` of import_role or roles counts for each task of the role, which changes gpu_memory_result, "
+                "and so may end it in the middle; nothing was changed; use include_role with that `when`"
+            )
+        return host_record.lost(host)
 
     def _record(self, host: str, verdict: str, reasons: list[str]) -> dict[str, Any]:
         given = self.given

@@ -39,16 +39,20 @@ class ActionModule(ActionBase):
             return {**result, "changed": False, "shown": 0, "files": []}
         hosts, of = variables.get("ansible_play_hosts_all") or [], given.get("of")
         if of in ("plan", "tune"):
-            texts = _plans if of == "plan" else _tunings
-            for text, color in texts([{**variables["hostvars"][host], "inventory_hostname": host} for host in hosts]):
+            found = controller.registered(
+                "gpu_memory_planned" if of == "plan" else "gpu_memory_tuned", hosts, variables
+            )
+            for text, color in _plans(found) if of == "plan" else _tunings(found, variables["hostvars"]):
                 Display().display(text, color=color)
-            return {**result, "changed": False, "shown": len(hosts), "files": []}
+            return {**result, "changed": False, "shown": len(found), "files": []}
         directory = controller.report_directory(given["report_dir"])
         if of == "recorded":
             records = [record for record in (record_files.read(directory, host) for host in hosts) if record]
             fleet = hosts
         else:
-            records = [self._of_this_run(directory, host, variables["hostvars"]) for host in hosts]
+            results = controller.registered("gpu_memory_result", hosts, variables)
+            records = [self._of_this_run(directory, host, result) for host, result in results.items()]
+            hosts = list(results)
             fleet = (variables.get("groups") or {}).get("all") or hosts  # a run with --limit is of a part of the fleet
         undo = suggested_commands.of_this_run(given["undo"]) if given.get("undo") else None
         display = Display()
@@ -62,32 +66,31 @@ class ActionModule(ActionBase):
             display.display(f"no record    {', '.join(without)}", color="yellow")
         return {**result, "changed": False, "shown": len(records), "files": [str(path) for path in files]}
 
-    def _of_this_run(self, directory: Path, host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
+    def _of_this_run(self, directory: Path, host: str, result: dict[str, Any] | None) -> dict[str, Any]:
         """What the run says of a host; of a host that was lost without a word it says so, and records it."""
-        found: dict[str, Any] | None = hostvars[host].get("gpu_memory_result")
-        if found:
-            return found
+        if result and not host_record.is_lost(result):
+            return result
         record = record_files.dated(directory, host_record.lost(host), time.time())
         if not self._task.check_mode:
             record_files.write(directory, record)
         return record
 
 
-def _plans(hosts: Sequence[Mapping[str, Any]]) -> Texts:
-    """`hosts`: the variables of each."""
+def _plans(found: Mapping[str, Mapping[str, Any] | None]) -> Texts:
+    """`found`: what each host has registered."""
     lost = side_by_side.unread(LOST)
-    plans = [host.get("gpu_memory_planned") or {"host": host["inventory_hostname"], **lost} for host in hosts]
+    plans = [plan or {"host": host, **lost} for host, plan in found.items()]
     for plan, text in zip(plans, compare_text.summary(plans)):
         yield text, "red" if plan["problems"] else None
 
 
-def _tunings(hosts: Sequence[Mapping[str, Any]]) -> Texts:
-    """`hosts`: the variables of each."""
-    for host in hosts:
-        found = host.get("gpu_memory_tuned") or {"host": host["inventory_hostname"], "problems": [LOST_TUNING]}
-        yield tune_text.block(found), "red" if found["problems"] else None
-        if host.get("gpu_memory_result"):
-            yield host_record.block(host["gpu_memory_result"]), None
+def _tunings(found: Mapping[str, Mapping[str, Any] | None], hostvars: Mapping[str, Any]) -> Texts:
+    """`found`: what each host has registered; an adopted result has its record in `hostvars`."""
+    for host, tuned in found.items():
+        tuned = tuned or {"host": host, "problems": [LOST_TUNING]}
+        yield tune_text.block(tuned), "red" if tuned["problems"] else None
+        if hostvars[host].get("gpu_memory_result"):
+            yield host_record.block(hostvars[host]["gpu_memory_result"]), None
 
 
 def _write(directory: Path, hosts: Sequence[str], undo: str | None) -> list[Path]:

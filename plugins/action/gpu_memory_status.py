@@ -27,7 +27,9 @@ class ActionModule(ActionBase):
         if self._task.args.get("of") == "host":
             own = _of(variables["inventory_hostname"], variables["hostvars"])
             return {**result, "changed": False, **own, "alarm": own["state"] in host_status.NEEDS_SOMEONE}
-        statuses = [_of(host, variables["hostvars"]) for host in variables.get("ansible_play_hosts_all") or []]
+        hosts = variables.get("ansible_play_hosts_all") or []
+        declared = controller.registered("__gpu_memory_declared", hosts, variables)
+        statuses = [_of(host, variables["hostvars"]) for host in declared]
         first = once.is_first(self._task, variables)
         for status, text in host_status.table(statuses) if first else []:
             Display().display(text, color=COLORS.get(status["state"], "yellow") if status else None)

@@ -13,7 +13,7 @@ version_added: "1.0.0"
 description:
   - Compares what was declared with what M(selo.gpu_memory.gpu_memory_info) read.
   - Says what is to be written and what is to be restarted.
-  - Fails with all problems in one message when the host must not be touched.
+  - Does not fail where the host must not be touched, but names every reason in C(problems) and decides on nothing else.
   - This is an action plugin; it runs on the controller.
 options:
   declared:
@@ -44,6 +44,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+problems:
+  description: Why the host must not be touched.
+  returned: success
+  type: list
+  sample: []
 acts:
   description: Whether anything is to be written or restarted.
   returned: success

@@ -46,4 +46,9 @@ profile:
   returned: success
   type: dict
   sample: {name: stable, label: stable}
+check_mode:
+  description: Whether this task, and with it the role that it is in, only says what would be done.
+  returned: success
+  type: bool
+  sample: false
 """

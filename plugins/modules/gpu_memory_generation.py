@@ -185,6 +185,11 @@ left:
   type: list
   elements: str
   sample: []
+check_mode:
+  description: Whether this is what would be done, and nothing was.
+  returned: for V(restore) and V(remove)
+  type: bool
+  sample: false
 services:
   description: What was restarted, as from M(selo.gpu_memory.gpu_memory_restart).
   returned: for V(restore) and V(remove)
@@ -334,6 +339,7 @@ def main() -> None:
         module.fail_json(msg=f"{problem.filename or 'this host'}: {problem.strerror}")
     if module.params["action"] in ("restore", "remove"):
         result["diff"] = diff_of(result)
+        result["check_mode"] = module.check_mode
     error = result.pop("error", None)
     if error:
         module.fail_json(msg=error, **result)

@@ -11,18 +11,18 @@ module: gpu_memory_judge
 short_description: Judge a host and write its record
 version_added: "1.0.0"
 description:
+  - At the beginning it returns the result of a host that was lost, which holds until the end.
   - After a load test it fails unless the load proves the profile.
   - At the end of a run it concludes and writes the host's record on the controller.
   - This is an action plugin; it runs on the controller.
 options:
   at:
-    description: V(load) after a load test, V(end) at the end of the run.
+    description: V(begin) before all else, V(load) after a load test, V(end) at the end of the run.
     type: str
     required: true
   declared:
-    description: The result of M(selo.gpu_memory.gpu_memory_declare).
+    description: The result of M(selo.gpu_memory.gpu_memory_declare); needed but for V(begin).
     type: dict
-    required: true
   gate:
     description: The result of M(selo.gpu_memory.gpu_memory_gate).
     type: dict

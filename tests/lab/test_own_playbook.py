@@ -132,6 +132,9 @@ def test_a_bad_host_fails_and_the_good_one_goes_on(fleet: Fleet, how: str) -> No
     assert done.let_in(GOOD) and not done.let_in(BAD)
     assert {name: record["verdict"] for name, record in done.records.items()} == {GOOD: "pass", BAD: "refused"}
     assert (done.recap(BAD, "failed"), done.recap(GOOD, "failed"), done.recap(GOOD, "changed")) == (1, 0, 0)
+    # One task says it, with the cause and the cure.
+    assert done.output.count(f"fatal: [{BAD}]") == 1 and done.recap(BAD, "rescued") == 0
+    assert f"run: ollama pull {ABSENT}" in done.output.replace("\n        ", " ")
 
 
 def test_gpu_memory_fail_false_leaves_the_host_in_the_play(fleet: Fleet) -> None:
@@ -220,13 +223,18 @@ def test_tags_take_the_role_whole_or_not_at_all(fleet: Fleet, how: str, argument
     )
 
 
-@pytest.mark.parametrize(
-    "first",
-    ["Ask the gate whether this wave may start", "Read the host", "Decide what to do", "Conclude and write the record"],
-)
-def test_a_role_that_is_begun_in_the_middle_writes_nothing_and_says_so(fleet: Fleet, first: str) -> None:
+@pytest.mark.parametrize("first", ["Read the host", "Conclude and write the record"])
+def test_a_role_cannot_be_begun_in_the_middle(fleet: Fleet, first: str) -> None:
     before = fleet.pictures()
     done = fleet.run(play(role(), LET_IN), arguments=("--start-at-task", first))
+    assert f'No matching task "{first}" found' in done.output and not done.let_in(GOOD)
+    assert done.records == {} and fleet.pictures() == before
+
+
+@pytest.mark.parametrize("left_out", ["Check what was declared", "Begin, as one that is lost"])
+def test_a_role_whose_beginning_was_left_out_writes_nothing_and_says_so(fleet: Fleet, left_out: str) -> None:
+    before = fleet.pictures()
+    done = fleet.stepped(play(role(), LET_IN, hosts=GOOD), left_out=left_out)
     assert done.status == 2 and not done.let_in(GOOD)
     assert "begun in the middle" in done.output.replace("\n        ", " ")
     assert done.records == {} and fleet.pictures() == before
@@ -250,6 +258,123 @@ def test_step_with_nobody_to_answer_writes_nothing(fleet: Fleet) -> None:
     before = fleet.pictures()
     done = fleet.run(play(role(), LET_IN, hosts=GOOD), arguments=("--step",))
     assert not done.let_in(GOOD) and done.records == {} and fleet.pictures() == before
+
+
+# --- when -------------------------------------------------------------------------------------------------------------
+
+ONLY_GOOD, ONLY_BAD = (f"inventory_hostname == '{host}'" for host in (GOOD, BAD))
+REPORT = {"ansible.builtin.import_role": {"name": ROLE, "tasks_from": "report"}}
+
+
+@pytest.mark.parametrize("strategy", ["linear", "free"])
+@pytest.mark.parametrize("how", ["import_role", "include_role", "roles"])
+def test_a_first_host_that_when_leaves_out_is_left_alone_and_the_next_one_proven(
+    fleet: Fleet, how: str, strategy: str
+) -> None:
+    wanted = play(hosts=f"{BAD},{GOOD}", strategy=strategy)
+    if how == "roles":
+        wanted |= {"roles": [{"role": ROLE, "when": ONLY_GOOD}], "post_tasks": [LET_IN]}
+    else:
+        wanted["tasks"] = [role(how, when=ONLY_GOOD), LET_IN]
+    done = fleet.run(wanted, play(REPORT, hosts=f"{BAD},{GOOD}", become=False))
+    assert done.status == 0 and done.let_in(GOOD) and done.let_in(BAD)
+    assert {name: record["verdict"] for name, record in done.records.items()} == {GOOD: "pass"}
+
+
+@pytest.mark.parametrize("how", ["import_role", "include_role"])
+def test_a_batch_of_which_no_host_is_meant_is_no_wave(fleet: Fleet, how: str) -> None:
+    done = fleet.run(play(role(how, when=ONLY_GOOD), LET_IN, hosts=f"{BAD},{GOOD}", serial=1))
+    assert done.status == 0 and done.let_in(GOOD) and done.let_in(BAD)
+    assert {name: (record["verdict"], record["wave"]) for name, record in done.records.items()} == {GOOD: ("pass", 1)}
+
+
+@pytest.mark.parametrize("how", ["import_role", "include_role"])
+def test_the_result_of_a_use_stands_where_the_next_use_is_for_another_host(fleet: Fleet, how: str) -> None:
+    kept_in = {"gpu_memory_fail": False}
+    uses = role(how, when=ONLY_GOOD, vars=kept_in), role(how, when=ONLY_BAD, vars=kept_in)
+    judged = {"ansible.builtin.debug": {"msg": "{{ inventory_hostname }} ended {{ gpu_memory_result.verdict }}"}}
+    done = fleet.run(play(*uses, judged), play(REPORT, become=False))
+    assert done.status == 0
+    assert f"{GOOD} ended pass" in done.output and f"{BAD} ended refused" in done.output
+    assert f"{GOOD}  stable  PASS" in done.output and f"{BAD}  stable  REFUSED" in done.output
+
+
+def test_a_bad_wave_closes_the_gate_whatever_when_leaves_out_later(fleet: Fleet) -> None:
+    """The first host's result outlives a second use that is not for it."""
+    kept_in = {"gpu_memory_fail": False}
+    uses = role(when=ONLY_BAD, vars=kept_in), role(when=ONLY_GOOD, vars=kept_in)
+    done = fleet.run(play(*uses, hosts=f"{BAD},{GOOD}", serial=1))
+    assert {name: record["verdict"] for name, record in done.records.items()} == {GOOD: "untouched", BAD: "refused"}
+
+
+def test_a_host_that_is_lost_before_the_role_closes_the_gate_and_one_that_is_not_meant_does_not(fleet: Fleet) -> None:
+    inventory = fleet.directory / "gone.yml"
+    inventory.write_text(json.dumps({"all": {"hosts": {"gone": {"ansible_host": "127.0.0.1", "ansible_port": 1}}}}))
+    ping = {"ansible.builtin.ping": {}}
+    batches = play(ping, role(when=f"inventory_hostname != '{BAD}'"), hosts=f"gone,{BAD},{GOOD}", serial=2)
+    done = fleet.run(batches, arguments=("-i", str(inventory)))
+    assert done.records[GOOD]["reason"] == "wave 1 closed the gate: gone lost"
+    assert done.status != 0 and list(done.records) == [GOOD]
+
+
+def test_a_when_that_looks_at_the_result_works_by_include_and_is_refused_by_import(fleet: Fleet) -> None:
+    first = role(vars={"gpu_memory_models": [ABSENT], "gpu_memory_fail": False})
+    again = "not gpu_memory_result.ok"
+    done = fleet.run(play(first, role("include_role", when=again), LET_IN, hosts=GOOD))
+    assert done.status == 0 and done.let_in(GOOD) and done.records[GOOD]["verdict"] == "pass"
+    done = fleet.run(play(first, role(when=again), LET_IN, hosts=GOOD))
+    assert done.status == 2 and not done.let_in(GOOD)
+    assert "use include_role with that `when`" in done.output.replace("\n        ", " ")
+
+
+def test_a_loop_over_the_role_is_as_many_uses(fleet: Fleet) -> None:
+    looped = role("include_role", loop=["conservative", "stable"], vars={"gpu_memory_profile": "{{ item }}"})
+    profile = {"ansible.builtin.debug": {"msg": "decided for {{ gpu_memory_result.profile }}"}}
+    done = fleet.run(play(looped, profile, hosts=GOOD), arguments=("--check",))
+    assert done.status == 0 and "decided for stable" in done.output
+    assert done.output.count("Decide what to do") == 2
+
+
+# --- check mode -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["play", "import_role", "include_role"])
+def test_check_mode_of_a_play_or_a_task_says_what_would_be_done_and_does_nothing(fleet: Fleet, where: str) -> None:
+    task = role("include_role" if where == "include_role" else "import_role")
+    wanted = play(task, hosts=GOOD, vars={"gpu_memory_profile": "conservative"})
+    said = {"ansible.builtin.debug": {"msg": "{{ inventory_hostname }}: {{ gpu_memory_result.reason }}"}}
+    wanted["tasks"].append(said)
+    if where == "include_role":
+        task["ansible.builtin.include_role"]["apply"] = {"check_mode": True}
+    else:
+        (wanted if where == "play" else task)["check_mode"] = True
+    before = fleet.pictures()
+    done = fleet.run(wanted)
+    assert done.status == 0 and f"{GOOD}: check mode; a run would write {DROP_INS}" in done.output
+    assert done.records == {} and fleet.pictures() == before
+
+
+@pytest.mark.parametrize("verb", ["verify", "plan", "tune", "status", "rollback", "remove"])
+def test_every_entry_point_heeds_the_check_mode_of_a_play(fleet: Fleet, verb: str) -> None:
+    task = {"ansible.builtin.import_role": {"name": ROLE, "tasks_from": verb}}
+    before, kept = fleet.pictures(), fleet.hosts[GOOD].read(f"find {KEPT} -type f | sort")
+    done = fleet.run(play(task, hosts=GOOD, check_mode=True, vars={"gpu_memory_tune_model": MODEL}))
+    assert done.status == 0 and done.records == {}
+    assert verb == "status" or f"{GOOD}: " not in done.output  # it does not say what is not so
+    assert (fleet.pictures(), fleet.hosts[GOOD].read(f"find {KEPT} -type f | sort")) == (before, kept)
+
+
+def test_check_mode_false_on_the_role_does_it_under_check(fleet: Fleet) -> None:
+    wanted = play(role(check_mode=False), hosts=GOOD, vars={"gpu_memory_verify": "always"})
+    done = fleet.run(wanted, arguments=("--check",))
+    assert done.status == 0 and done.records[GOOD]["verdict"] == "pass"
+    assert done.records[GOOD]["load"]["failed"] == 0
+
+
+@pytest.mark.parametrize("verify", ["changed", "always"])
+def test_check_mode_on_a_host_that_is_right_foretells_no_change(fleet: Fleet, verify: str) -> None:
+    done = fleet.run(play(role(), hosts=GOOD, vars={"gpu_memory_verify": verify}), arguments=("--check",))
+    assert done.status == 0 and done.recap(GOOD, "changed") == 0
 
 
 # --- more than once, elsewhere, with variables ------------------------------------------------------------------------

@@ -58,6 +58,7 @@ def test_nothing_is_left(host: Host, tmp_path: Path) -> None:
 
     done = run(host, tmp_path, "playbooks/remove.yml")
     assert "back to before the first apply" in done
+    assert "keep what they said" in " ".join(done.split())  # folded
     after = host.read(EVERYTHING)
     assert after == before, "\n".join(sorted(set(before.splitlines()) ^ set(after.splitlines())))
     host.read(ANSWERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import csv
+import importlib.util
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import dotenv
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 
@@ -465,3 +467,21 @@ def test_unknown_options_are_dropped_with_a_warning(lab: Lab) -> None:
     assert ollama.chat("qwen2.5:3b", gpu_layers=40)[0] == 200
     assert 'level=WARN source=types.go:1007 msg="invalid option provided" option=gpu_layers' in ollama.log
     assert "-ngl" not in runner_command(ollama)
+
+
+# --- the backends' files ----------------------------------------------------------------------------------------------
+
+
+def test_backends_read_a_key_that_stands_twice_as_python_dotenv_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = importlib.util.spec_from_file_location("stand_in_backend", LAB / "stand_ins" / "backend.py")
+    assert spec is not None and spec.loader is not None
+    backend = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(backend)
+    path = tmp_path / ".env"
+    path.write_text("A=1\nB='x y'\nexport A=\"2\" # all\n# A=3\nB=z # none\nKEPT=file\nA = 4\n")
+    monkeypatch.setattr(os, "environ", {"KEPT": "before"})
+    backend.load_dotenv(path)
+    assert os.environ == {**dotenv.dotenv_values(path), "KEPT": "before"}
+    assert os.environ["A"] == "4"

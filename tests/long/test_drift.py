@@ -105,7 +105,7 @@ PLANTED = {
         + drop_in(LATER, "ExecStart=", "ExecStart=/usr/local/bin/mine")
         + f" && {RESTART}",
         PARALLEL,
-        "a wrapper sets it",
+        "/usr/local/bin/mine sets it, by which ExecStart of ollama.service starts the server",
     ),
     "layers for every model": (
         f"{drop_in(EARLIER, 'Environment=LLAMA_ARG_N_GPU_LAYERS=10')} && {RESTART}",

@@ -18,13 +18,19 @@ LINE = re.compile(
 
 
 def load_dotenv(path: Path) -> None:
-    """Put what the file sets into the environment, as python-dotenv does: what is already there stays."""
+    """Put what the file sets into the environment, as python-dotenv does.
+
+    The last line of a key counts, and what is in the environment already stays.
+    """
+    values: dict[str, str] = {}
     for line in path.read_text().splitlines():
         match = LINE.match(line.strip())
         if match and not line.lstrip().startswith("#"):
             single, double, bare = match.group(2, 3, 4)
             value = single if single is not None else double.replace('\\"', '"') if double is not None else bare
-            os.environ.setdefault(match[1], re.split(r"\s+#", value)[0].rstrip() if value is bare else value)
+            values[match[1]] = re.split(r"\s+#", value)[0].rstrip() if value is bare else value
+    for name, value in values.items():
+        os.environ.setdefault(name, value)
 
 
 class OllamaRefused(Exception):

@@ -99,6 +99,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     if deploys:
         notes += [] if problems else start_notes(declared, read)
         notes += dependent_notes(read, restart)
+        notes += [] if problems else _start_program_notes(environment, read["ollama"])
         notes += [] if _taken_over(declared, own, environment) else taken_over_notes(own)
     notes += sizes.note(as_declared, declared)
     notes += prediction.other_ollamas(read)
@@ -426,7 +427,8 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
         problems.append(stranger)
     elsewhere = servers.elsewhere(name, url, listens, apart)
     silent = f". {ollama['why_silent']}" if ollama.get("why_silent") and elsewhere is None else ""
-    if api["error"] and unit["load_state"] == "loaded" and not elsewhere and unit_states.does_not_come_up(unit):
+    crashes = unit_states.does_not_come_up(unit, declared["ollama"]["timeout_s"])
+    if api["error"] and unit["load_state"] == "loaded" and not elsewhere and crashes:
         problems.append(
             f"{name} does not come up; mend what its journal says, and run: systemctl restart {name}{silent}"
         )
@@ -558,6 +560,11 @@ def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]
     running = (ollama["process"] or {}).get("environment") or {}
     problems += start_script.problems(environment, ollama["unit"], running)
     return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
+
+
+def _start_program_notes(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> list[str]:
+    running = (ollama["process"] or {}).get("environment") or {}
+    return start_script.notes(environment, ollama["unit"], drift.merged_environment(ollama["unit"]), running)
 
 
 def _is_later(path: str) -> bool:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,16 @@ def begun_in_the_middle(*registered: Any) -> str | None:
     if all(registered):
         return None
     return "the role was begun in the middle (--start-at-task, --step), and nothing was changed; run it as a whole"
+
+
+def registered(name: str, hosts: Iterable[str], variables: Mapping[str, Any]) -> dict[str, dict[str, Any] | None]:
+    """What each host has registered as `name`; None for one that was lost before it did.
+
+    A host that has nothing and is still in the play is one that `when` leaves out, and is not among them.
+    """
+    in_play = set(variables.get("ansible_play_hosts") or [])
+    found = {host: variables["hostvars"][host].get(name) or None for host in hosts}
+    return {host: value for host, value in found.items() if value or host not in in_play}
 
 
 def absolute(declared: str) -> Path:

@@ -18,6 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     modelfile,
     settings,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_environment import last_word
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
 
@@ -487,7 +488,13 @@ def server_override(ollama: Mapping[str, Any], name: str, wanted: str) -> str | 
     scripts = [script["path"] for script in unit.get("start_scripts") or [] if name in script["environment"]]
     if scripts:
         return f"{' or '.join(scripts)} sets it, by which ExecStart of {unit['name']} starts the server"
-    return f"the server was not started with what {unit['name']} says: a wrapper sets it, or it was started by hand"
+    program = start_script.by(unit)
+    if program:
+        return (
+            f"systemd has it so in memory for {unit['name']}, but {program}, by which its ExecStart starts the server, "
+            "changes it; take that out there"
+        )
+    return f"the server was not started with what {unit['name']} says; was it started by hand?"
 
 
 def _not_as_we_wrote_it(own: Mapping[str, Any], environment: Mapping[str, str], name: str, wanted: str) -> str | None:

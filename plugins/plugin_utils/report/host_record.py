@@ -222,6 +222,11 @@ def lost(host: str) -> dict[str, Any]:
     return {**record(host, {}, "inconclusive", reason), "ok": False}
 
 
+def is_lost(record: Mapping[str, Any] | None) -> bool:
+    """Whether a host has begun and not ended, by what it has registered: only the end knows the wave."""
+    return record is not None and record.get("wave") is None
+
+
 def progress_line(host: str, wave: int, progress: Mapping[str, Any]) -> str:
     """One line while a load runs."""
     now, peak, threshold = (progress.get(name) for name in ("used_mib", "peak_used_mib", "max_used_mib"))
@@ -308,6 +313,9 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
             text += f", up to {journal['most_reused']} tokens of a prompt from the cache"
         if journal.get("truncated"):
             text += f", {journal['truncated']} prompts shortened"
+    used = load.get("used") or []
+    if len(used) > 1:
+        text += f"; used meanwhile, by it or by other clients, which Ollama does not tell: {', '.join(used)}"
     if load.get("others"):
         others = [f"{one['model']} ({one['ok']} of {one['requests']}{_up_to(one)})" for one in load["others"]]
         text += f"; then, one after another: {', '.join(others)}"

@@ -9,6 +9,7 @@ CONTAINER = "3f1c2ab90d5e" + "0" * 52
 MODEL = "llama3.2:3b-instruct-q8_0"
 FAQ = "https://raw.githubusercontent.com/ollama/ollama/main/docs/faq.mdx"
 ANSWERS = "curl --silent --fail --retry 30 --retry-delay 1 --retry-connrefused"
+START_S = 5
 OURS_STOPPED = "systemctl disable --quiet --now ollama"
 
 
@@ -74,6 +75,18 @@ ROWS: list[Found] = [
         "refused",
         ("mkdir /data: permission denied", "start ollama.service"),
         FAQ,
+    ),
+    Found(
+        "a_server_that_crashed_once_hangs",
+        f"systemctl kill --signal=KILL ollama; {ANSWERS} --output /dev/null http://127.0.0.1:11434/api/version\n"
+        "began=$(systemctl show ollama --property ActiveEnterTimestampMonotonic --value)\n"
+        f"until [ $(($(cut -d. -f1 /proc/uptime) - began / 1000000)) -gt {START_S + 1} ]; do sleep 0.5; done\n"
+        "systemctl kill --kill-whom=main --signal=STOP ollama",
+        "refused",
+        ("no complete answer within", "see why it does not answer, and restart ollama.service"),
+        "ollama/ollama#1863",
+        variables={"gpu_memory_ollama": {"timeout_s": START_S}},
+        hidden=("does not come up",),
     ),
     Found(
         "a_unit_in_a_slice_of_its_own",

@@ -45,6 +45,10 @@ def going_along(**directives: str) -> str:
     return f"{texts}; {RELOAD}; systemctl start {' '.join(units)}"
 
 
+OF_PROGRAM = (
+    "systemd has it so in memory for ollama.service, but /usr/local/bin/start-ollama, by which its ExecStart starts "
+    "the server, changes it; take that out there"
+)
 ALONG = going_along(part="PartOf=ollama.service", needs="Requires=ollama.service") + (
     f"; sed -i '/^Requires=/aAfter=ollama.service' {UNITS}/site-needs.service; {RELOAD}"
 )
@@ -250,14 +254,14 @@ ROWS: list[Found] = [
         f"{drop_in('Restart=no')}; {RELOAD}; systemctl kill --signal=KILL ollama\n"
         "until systemctl is-failed ollama; do sleep 0.1; done",
         "refused",
-        ("start ollama.service", "gpu_memory_ollama.version"),
+        ("ollama.service does not come up", "status=9/KILL", "systemctl restart ollama.service"),
         UNIT_PAGE,
         hidden=("an apply starts it",),
     ),
     *(
         Found(
             f"wrapper_{does}",
-            f"printf '%s\\n' '#!/bin/sh' '{line}' '{serves}' > /usr/local/bin/start-ollama; "
+            f"printf '%s\\n' '#!{by}' '{line}' '{serves}' > /usr/local/bin/start-ollama; "
             f"echo {PARALLEL_1} > /etc/default/ollama\n"
             f"chmod 755 /usr/local/bin/start-ollama; {drop_in('ExecStart=', 'ExecStart=/usr/local/bin/start-ollama')}\n"
             f"{RELOAD}; systemctl restart ollama\n"
@@ -266,9 +270,10 @@ ROWS: list[Found] = [
             says,
             "ollama/ollama#5601",
         )
-        for does, line, serves, verdict, says in (
+        for does, by, line, serves, verdict, says in (
             (
                 "exports",
+                "/bin/sh",
                 f"export {PARALLEL_1}",
                 "/usr/local/bin/ollama serve",
                 "refused",
@@ -276,13 +281,31 @@ ROWS: list[Found] = [
             ),
             (
                 "sources",
+                "/bin/sh",
                 "set -a; . /etc/default/ollama; set +a",
                 "exec /usr/local/bin/ollama serve",
                 "refused",
                 ("/etc/default/ollama", PARALLEL_1, TAKE_OUT),
             ),
             (
+                "computes",
+                "/bin/sh",
+                "export OLLAMA_NUM_PARALLEL=$((1 + 7))",
+                "exec /usr/local/bin/ollama serve",
+                "rolled_back",
+                (OF_PROGRAM,),
+            ),
+            (
+                "is_python",
+                "/usr/bin/python3",
+                'import os; os.environ["OLLAMA_NUM_PARALLEL"] = "1"',
+                'os.execv("/usr/local/bin/ollama", ["ollama", "serve"])',
+                "rolled_back",
+                (OF_PROGRAM,),
+            ),
+            (
                 "has_a_default",
+                "/bin/sh",
                 'export OLLAMA_NUM_PARALLEL="${OLLAMA_NUM_PARALLEL:-1}"',
                 "exec /usr/local/bin/ollama serve",
                 "pass",

@@ -209,9 +209,9 @@ def mismatch(
 def elsewhere(unit: str, url: str, addresses: list[str], apart: bool) -> str | None:
     """The cure where `unit` runs but does not answer at `url`: the addresses where it listens.
 
-    `apart`: in a network namespace of its own.
+    `apart`: in a network namespace of its own. None where it listens at `url` itself, and is only silent.
     """
-    if not addresses:
+    if not addresses or not apart and _is_among(url, addresses):
         return None
     if apart:
         return (
@@ -220,6 +220,12 @@ def elsewhere(unit: str, url: str, addresses: list[str], apart: bool) -> str | N
             "to an address of that namespace, or to the socket that passes requests on to it"
         )
     return f"{unit} listens at {', '.join(addresses)} and not at {url}: set gpu_memory_ollama.url={addresses[0]}"
+
+
+def _is_among(url: str, addresses: Sequence[str]) -> bool:
+    host, port = place_of(url) or ("", 0)
+    hosts = ("127.0.0.1", "::1") if host == "localhost" else (host,)
+    return any(place_of(address) in [(one, port) for one in hosts] for address in addresses)
 
 
 def url_of(address: str, port: int) -> str:

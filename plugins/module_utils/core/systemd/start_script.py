@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -40,9 +41,38 @@ def sets(text: str) -> dict[str, str]:
     }
 
 
-def problems(wanted: Mapping[str, str], unit: Mapping[str, Any], running: Mapping[str, str]) -> list[str]:
-    """Scripts that start the server with something else than `wanted`, as `running` already has it from them."""
+def by(unit: Mapping[str, Any]) -> str | None:
+    """What a unit starts the server by, besides Ollama itself: it may change what the server gets; None without any."""
+    others = [path for path in unit.get("programs") or [] if posixpath.basename(path) != "ollama"]
+    return " or ".join(others) or None
+
+
+def notes(
+    wanted: Mapping[str, str], unit: Mapping[str, Any], given: Mapping[str, str], running: Mapping[str, str]
+) -> list[str]:
+    """What the server runs with though its unit does not give it (`given`), where a program may be why.
+
+    Of what a program does, no text may tell; `problems` has what one tells.
+    """
+    program = by(unit)
     return [
+        f"the server runs with {name}={running[name]}, which {unit['name']} does not give it: see whether {program}, "
+        f"by which its ExecStart starts it, sets that; it would win over this collection's {name}={value}, and the "
+        "apply would be rolled back"
+        for name, value in wanted.items()
+        if program and running.get(name) not in (None, value, given.get(name))
+    ]
+
+
+def problems(wanted: Mapping[str, str], unit: Mapping[str, Any], running: Mapping[str, str]) -> list[str]:
+    """What starts the server with something else than `wanted`, as `running` already has it from there."""
+    by_itself = [
+        f"ExecStart of {unit['name']} sets {name}={value} and wins over this collection's {name}={wanted[name]}; "
+        "take it out there"
+        for name, value in (unit.get("exec_environment") or {}).items()
+        if name in wanted and value != wanted[name] and running.get(name) == value
+    ]
+    return by_itself + [
         f"{script['path']}, by which ExecStart of {unit['name']} starts the server, sets {name}={value} and wins over "
         f"this collection's {name}={wanted[name]}; take the line out there"
         for script in unit.get("start_scripts") or []

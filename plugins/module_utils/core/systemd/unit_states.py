@@ -25,12 +25,15 @@ def is_in_trouble(state: str | None) -> bool:
     return state in ("failed", STARTING)
 
 
-def does_not_come_up(unit: Mapping[str, Any]) -> bool:
+def does_not_come_up(unit: Mapping[str, Any], start_s: float) -> bool:
     """Whether a unit whose server is silent has failed, or is started by systemd again and again.
 
-    Between two of its crashes it is active for a moment.
+    Between two of its crashes it is active for a moment. What has been so for longer than it may take to start
+    (`start_s`) has come up, however often it had crashed before.
     """
-    return unit.get("active_state") == "failed" or unit.get("sub_state") in RETRIED or bool(unit.get("restarts"))
+    if unit.get("active_state") == "failed" or unit.get("sub_state") in RETRIED:
+        return True
+    return bool(unit.get("restarts")) and (unit.get("active_s") or 0) <= start_s
 
 
 def start_note(unit: Mapping[str, Any]) -> str | None:

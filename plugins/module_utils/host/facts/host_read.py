@@ -21,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, model_use, servers, settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents, unit_files, unit_oddities
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
@@ -32,8 +32,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
 )
 
 UNIT_PROPERTIES = (
-    "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,ActiveEnterTimestamp,FragmentPath,"
-    "DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart"
+    "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,"
+    "FragmentPath,DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart"
 )
 ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
 PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
@@ -87,6 +87,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         "result": properties.get("Result"),
         "main_pid": int(properties.get("MainPID") or 0),
         "restarts": int(properties.get("NRestarts") or 0),
+        "active_s": _active_s(properties),
         "active_enter_timestamp": properties.get("ActiveEnterTimestamp") or None,
         "fragment_path": properties.get("FragmentPath") or None,
         "drop_in_paths": drop_ins,
@@ -100,6 +101,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         ],
         # A wrapper such as `env NAME=value ollama serve` has the last word.
         "exec_environment": _only(names, dict(ASSIGNMENT.findall(properties.get("ExecStart") or ""))),
+        "programs": start_script.programs(properties.get("ExecStart") or "")[: unit_files.MOST_SCRIPTS],
         "start_scripts": [
             {**script, "environment": _only(names, script["environment"])}
             for script in unit_files.start_scripts(properties.get("ExecStart") or "")
@@ -111,6 +113,12 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
         "user": properties.get("User") or None,
         "control_group": properties.get("ControlGroup") or None,
     }
+
+
+def _active_s(properties: Mapping[str, Any]) -> float | None:
+    """For how long a unit is active; None where it is not."""
+    since = int(properties.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
+    return time.monotonic() - since if since and properties.get("ActiveState") == "active" else None
 
 
 def _unit_file(path: str, names: Iterable[str]) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Generations:
         `files`: [{path, sha256 as it was read, None for absent, env: {keys, readers} for an env file of which only
         these keys are about to change}]. When this returns, the host comes back by itself. A second keep of the same
         run adds the files that it does not have yet. Returns {changed, run_id, generation, until}; in check mode
-        {changed, run_id}, as nothing is kept.
+        {changed, run_id}, as nothing is kept: changed if something is to be written or restarted afterwards.
         """
         files = list(files)
         with self._locked(check):
@@ -89,7 +89,7 @@ class Generations:
             known = {state["path"] for state in kept}
             states, copies = self._read_as_expected(file for file in files if file["path"] not in known)
             if check:
-                return {"changed": bool(states or not lease), "run_id": run_id}
+                return {"changed": bool(states or services["restart"] and not lease), "run_id": run_id}
             generation = lease["generation"] if lease else self._next_id()
             restarts = set(services["restart"]) | set(manifest["services"]["restart"] if manifest else ())
             if states or not lease:

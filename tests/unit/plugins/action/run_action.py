@@ -66,6 +66,8 @@ class Act:
         self.executed: list[dict[str, Any]] = []
         self.answers: list[dict[str, Any] | Exception] = []
         self.play_vars: dict[str, Any] = {}
+        self.strategy = "linear"
+        self.when: list[str] = []
         self.play_uuid = str(uuid.uuid4())
         monkeypatch.setattr(Display, "display", lambda _self, text, color=None: self.shown.append((text, color)))
         monkeypatch.setattr(controller, "load_extra_vars", lambda _loader: self.extra)
@@ -78,7 +80,8 @@ class Act:
             args=arguments,
             check_mode=check_mode,
             async_val=0,
-            get_play=lambda: SimpleNamespace(vars=self.play_vars, _uuid=self.play_uuid),
+            when=self.when,
+            get_play=lambda: SimpleNamespace(vars=self.play_vars, strategy=self.strategy, _uuid=self.play_uuid),
             get_path=lambda: f"{name}.yml:1",
             _role=None,
         )

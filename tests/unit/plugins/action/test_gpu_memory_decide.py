@@ -19,17 +19,8 @@ def test_a_host_that_is_not_gets_the_files_and_restarts(act: Act) -> None:
     assert result["restart"] == ["backend"]
 
 
-def test_one_problem_fails_the_task_before_anything_is_written(act: Act) -> None:
-    read = builders.read(
-        **{"nvml__status": "driver_too_old", "nvml__message": "driver 470.256 is too old: install 510"}
-    )
-    result = act("gpu_memory_decide", declared=builders.declared(), read=read, deploys=True)
-    assert result["failed"]
-    assert result["msg"].startswith("refused before anything was written, 1 problem:\n- ")
-    assert "driver 470.256 is too old: install 510" in result["msg"]
-
-
-def test_all_problems_are_said_at_once(act: Act) -> None:
+def test_a_host_that_must_not_be_touched_has_every_reason_and_nothing_to_do(act: Act) -> None:
+    """The task does not fail: the end of the role does, once, with all of them."""
     read = builders.read(
         **{
             "nvml__status": "driver_too_old",
@@ -38,6 +29,6 @@ def test_all_problems_are_said_at_once(act: Act) -> None:
         }
     )
     result = act("gpu_memory_decide", declared=builders.declared(), read=read, deploys=True)
-    head, *problems = result["msg"].splitlines()
-    assert head == f"refused before anything was written, {len(problems)} problems:" and len(problems) > 1
-    assert [f"- {text}" for text in result["problems"]] == problems
+    assert (result["acts"], result["load_needed"], "failed" in result) == (False, False, False)
+    assert any("driver 470.256 is too old: install 510" in text for text in result["problems"])
+    assert len(result["problems"]) > 1

@@ -85,3 +85,10 @@ def test_a_hooks_file_is_looked_for_where_the_user_stands(
 def test_all_problems_come_at_once(act: Act) -> None:
     problems = declare(act, profile="fast", verify="often", after_proof={"tasks": "/no/such.yml"})["problems"]
     assert [text for word in ("'fast'", "'often'", "/no/such.yml") for text in problems if word in text] == problems
+
+
+@pytest.mark.parametrize("check_mode", [True, False], ids=["check", "real"])
+def test_check_mode_is_that_of_the_task_also_for_the_fallback(act: Act, check_mode: bool) -> None:
+    variables = builders.variables(fallback_profile="conservative")
+    result = act("gpu_memory_declare", {}, check_mode=check_mode, variables=variables)
+    assert (result["check_mode"], result["fallback"]["check_mode"]) == (check_mode, check_mode)

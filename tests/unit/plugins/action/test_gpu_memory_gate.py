@@ -19,14 +19,17 @@ def ended(host: str, verdict: str = "pass", **changes: Any) -> dict[str, Any]:
     return {"host": host, "wave": 1, "verdict": verdict, "ok": verdict == "pass", "acted": True, **changes}
 
 
-def play(*results: dict[str, Any] | None, batch: list[str] | None = None, **of_host: Any) -> dict[str, Any]:
-    """The variables of the second wave after hosts that have ended with `results`."""
-    declared = {"__gpu_memory_declared": {"restore_after": 240}}
+def play(*results: dict[str, Any] | None, batch: list[str] | None = None) -> dict[str, Any]:
+    """The variables of the second wave after hosts that have ended with `results`, None for one that the play lost."""
+    lost = [host for host, result in zip(HOSTS, results) if result is None]
+    begun = {"__gpu_memory_declared": {"restore_after": 240}, "gpu_memory_result": {"wave": None, "ok": False}}
     return {
+        "inventory_hostname": HOSTS[len(results) % len(HOSTS)],
         "ansible_play_batch": batch or HOSTS[len(results) :],
         "ansible_play_hosts_all": HOSTS,
+        "ansible_play_hosts": [host for host in HOSTS if host not in lost],
         "hostvars": {
-            host: {**declared, **of_host, **({"gpu_memory_result": result} if result else {})}
+            host: {} if host in lost else {**begun, **({"gpu_memory_result": result} if result else {})}
             for host, result in zip(HOSTS, [*results, *[None] * len(HOSTS)])
         },
     }
@@ -101,7 +104,7 @@ def test_it_waits_for_nothing_else(act: Act, slept: list[float], variables: Any,
 
 
 def watched(**changes: Any) -> dict[str, Any]:
-    return {"__gpu_memory_watched": {"results": [{"item": "canary", **builders.read(**changes)}]}}
+    return {"__gpu_memory_watched": {"results": [{"gpu_memory_watched_host": "canary", **builders.read(**changes)}]}}
 
 
 def test_a_host_that_did_not_last_closes_the_gate_and_its_record_says_so(act: Act, tmp_path: Path) -> None:
@@ -127,3 +130,26 @@ def test_a_role_that_is_begun_in_the_middle_is_told_so(act: Act) -> None:
     variables["hostvars"]["canary"] = {}
     with pytest.raises(AnsibleActionFail, match="begun in the middle"):
         act("gpu_memory_gate", variables)
+
+
+def test_hosts_that_when_leaves_out_are_of_no_wave_and_watch_nobody(act: Act, slept: list[float]) -> None:
+    variables = play(ended("canary"), batch=["gpu02", "gpu03"])
+    variables["hostvars"]["gpu02"] = {}
+    result = act("gpu_memory_gate", variables, bake_minutes=1)
+    assert (result["open"], result["wave"], result["watchers"]) == (True, 2, {"gpu03": ["canary"]})
+    assert result["restore_after"] == 240  # it waits for nobody
+
+
+def test_an_earlier_host_that_when_left_out_closes_no_gate_and_one_that_began_and_did_not_end_does(act: Act) -> None:
+    variables = play(ended("canary"), batch=["gpu03"])
+    variables["hostvars"]["gpu02"] = {}
+    assert act("gpu_memory_gate", variables)["open"]
+    variables["hostvars"]["gpu02"] = variables["hostvars"]["gpu03"]
+    assert act("gpu_memory_gate", variables)["reason"] == "wave 1 closed the gate: gpu02 lost"
+
+
+@pytest.mark.parametrize("strategy", ["free", "ansible.builtin.host_pinned"])
+def test_where_each_host_asks_for_itself_it_looks_after_all(act: Act, slept: list[float], strategy: str) -> None:
+    act.strategy = strategy
+    result = act("gpu_memory_gate", play(ended("canary")), bake_minutes=1)
+    assert result["watchers"] == {"gpu02": ["canary"]}

@@ -143,3 +143,15 @@ def test_the_end_of_a_role_that_was_begun_in_the_middle_is_told_and_not_recorded
     with pytest.raises(AnsibleActionFail, match="begun in the middle"):
         judge(act, given(tmp_path, "end", **{missing: None}))
     assert not (tmp_path / "report").exists()
+
+
+def test_a_host_that_has_begun_is_a_lost_one_until_its_end(act: Act) -> None:
+    result = act("gpu_memory_judge", VARIABLES, at="begin")
+    assert (result["verdict"], result["ok"], result["wave"]) == ("inconclusive", False, None)
+    assert "the host was lost" in result["reason"]
+
+
+def test_a_when_on_the_role_that_looks_at_its_result_is_refused_before_the_result_changes(act: Act) -> None:
+    act.when = ["inventory_hostname != 'gpu09'", "not gpu_memory_result.ok"]
+    with pytest.raises(AnsibleActionFail, match="use include_role with that `when`"):
+        act("gpu_memory_judge", VARIABLES, at="begin")

@@ -98,3 +98,21 @@ def test_each_tuning_is_shown_also_of_a_host_that_was_lost(act: Act) -> None:
     assert tuned.startswith("gpu01  llama3.1:8b") and "num_gpu 29" in tuned and colour is None
     assert adopted["host"] in applied and "PASS" in applied
     assert "the host was lost during the run" in lost and lost_colour == "red"
+
+
+def test_a_host_that_when_leaves_out_gets_no_record_and_one_that_began_and_did_not_end_a_lost_one(
+    act: Act, tmp_path: Path
+) -> None:
+    variables = play("gpu01", "gpu02", "gpu03", gpu01=PASS, gpu03={"wave": None, "ok": False, "verdict": "x"})
+    variables["ansible_play_hosts"] = ["gpu01", "gpu02", "gpu03"]
+    assert act("gpu_memory_report", variables, report_dir=str(tmp_path))["shown"] == 2
+    assert not (tmp_path / "gpu02.json").exists() and "gpu02" not in act.text()
+    assert json.loads((tmp_path / "gpu03.json").read_text())["reason"].startswith("no result: the host was lost")
+
+
+@pytest.mark.parametrize(("of", "name"), [("plan", "gpu_memory_planned"), ("tune", "gpu_memory_tuned")])
+def test_a_host_that_when_leaves_out_is_not_shown(act: Act, of: str, name: str) -> None:
+    hosts = ["gpu01", "gpu09"]
+    hostvars = {"gpu01": {name: plan() if of == "plan" else tuning_result()}, "gpu09": {}}
+    variables = {"ansible_play_hosts_all": hosts, "ansible_play_hosts": hosts, "hostvars": hostvars}
+    assert act("gpu_memory_report", variables, of=of)["shown"] == 1 and "gpu09" not in act.text()

@@ -44,3 +44,9 @@ def test_of_one_host_its_state_is_returned_and_nothing_is_shown_or_written(act: 
     result = act("gpu_memory_status", variables, of="host")
     assert (result["state"], result["alarm"]) == ("down", True) and "is failed" in result["wrong"][0]
     assert act.shown == []
+
+
+def test_a_host_that_when_leaves_out_is_not_shown(act: Act, tmp_path: Path) -> None:
+    variables = {**play(unproven=host(), left_out={}), "ansible_play_hosts": ["unproven", "left_out"]}
+    result = act("gpu_memory_status", variables, report_dir=str(tmp_path))
+    assert (result["shown"], result["alarmed"]) == (1, []) and "left_out" not in act.text()

@@ -259,7 +259,7 @@ def test_a_server_that_does_not_answer_is_restarted_where_its_version_is_declare
     [
         {"active_state": "failed"},
         {"active_state": "activating", "sub_state": "auto-restart"},
-        {"active_state": "active", "restarts": 3},  # for a moment, between two crashes
+        {"active_state": "active", "restarts": 3, "active_s": 2.5},  # for a moment, between two crashes
     ],
     ids=str,
 )
@@ -282,9 +282,12 @@ def test_a_unit_that_does_not_come_up_is_refused_whatever_version_is_declared(un
 def test_a_version_is_offered_for_a_stopped_unit_alone():
     silent = {"ollama__api__error": "refused", "ollama__api__version": None}
     [stopped] = decide(read(ollama__unit__active_state="inactive", **silent))["problems"]
-    [hung] = decide(read(**silent))["problems"]
+    [hung] = decide(read(**silent, ollama__unit__restarts=3, ollama__unit__active_s=7200.0))["problems"]
+    assert decide(read(**silent))["problems"] == [hung]
     assert "start ollama.service, or set gpu_memory_ollama.version" in stopped
-    assert "gpu_memory_ollama.version" not in hung and "restart ollama.service" in hung
+    assert (
+        "gpu_memory_ollama.version" not in hung and "does not come up" not in hung and "restart ollama.service" in hung
+    )
 
 
 STARTS = "an apply starts it, and stops it again if that does not hold"
@@ -307,6 +310,13 @@ def test_a_script_that_starts_the_server_and_wins_is_refused():
     (problem,) = decide(host)["problems"]
     assert "/opt/start.sh" in problem and "OLLAMA_NUM_PARALLEL=1" in problem
     assert decide(host, deploys=False)["problems"] == []
+
+
+def test_what_the_program_that_starts_the_server_may_set_is_noted_before_it_is_tried():
+    host = read(ollama__unit__programs=["/opt/start.py"], ollama__unit__environment={}, ollama__unit__sources=[])
+    host["ollama"]["process"] = {**host["ollama"]["process"], "environment": {"OLLAMA_NUM_PARALLEL": "8"}}
+    assert "runs with OLLAMA_NUM_PARALLEL=8" in str(good(host)["notes"])
+    assert "runs with" not in str(decide(host, deploys=False)["notes"])
 
 
 def test_a_refused_apply_is_not_said_to_start_what_is_stopped():

@@ -143,7 +143,18 @@ PLANTED = {
             drop_ins__own={**drop_in(STABLE_ON_0_32), "modified_s": 10.0},
         ),
         PARALLEL,
-        "the server was not started with what ollama.service says: a wrapper sets it, or it was started by hand",
+        "the server was not started with what ollama.service says; was it started by hand?",
+    ),
+    "a program that starts it": (
+        server(
+            started={**STABLE_ON_0_32, **FOUR},
+            environment=STABLE_ON_0_32,
+            drop_ins__own={**drop_in(STABLE_ON_0_32), "modified_s": 10.0},
+            unit__programs=["/usr/bin/python3", "/opt/start.py", "/usr/local/bin/ollama"],
+        ),
+        PARALLEL,
+        "systemd has it so in memory for ollama.service, but /usr/bin/python3 or /opt/start.py, by which its ExecStart "
+        "starts the server, changes it; take that out there",
     ),
     "an env file of the backend, edited by hand": (
         backend({"CHAT_NUM_CTX": "8192"}),

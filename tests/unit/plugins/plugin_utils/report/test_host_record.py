@@ -345,6 +345,14 @@ def test_each_model_that_was_asked_for_stands_in_the_load():
     assert "  load       embeddings of up to 1799 tokens, 41 s: 0 errors" in host_record.block(whole)
 
 
+@pytest.mark.parametrize(("used", "told"), [(["a", "b"], True), (["a"], False), ([], False), (None, False)])
+def test_of_several_models_that_were_used_it_is_said_that_nobody_knows_by_whom(used, told):
+    whole = record()
+    whole["load"] = {**whole["load"], "used": used}
+    text = "used meanwhile, by it or by other clients, which Ollama does not tell: a, b"
+    assert (text in host_record.block(whole)) is told
+
+
 def test_the_speed_of_each_model_is_its_own():
     whole = {**record(), "speed": 33.8, "speed_is_of": ["a:8b"]}
     others = [{"model": "b", "ok": 3, "requests": 3, "tokens_per_s": 59.41}, {"model": "e", "ok": 1, "requests": 1}]

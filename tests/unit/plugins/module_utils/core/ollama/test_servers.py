@@ -167,6 +167,9 @@ def test_where_the_unit_listens_instead():
     there = ["http://127.0.0.1:1"]
     assert servers.elsewhere("ollama.service", URL, [], False) is None
     assert "gpu_memory_ollama.url=http://127.0.0.1:1" in servers.elsewhere("ollama.service", URL, there, False)
+    for url in ("http://127.0.0.1:1/", "http://localhost:1"):
+        assert servers.elsewhere("ollama.service", url, there, False) is None, "it listens there, and is silent"
+    assert servers.elsewhere("ollama.service", "http://[::1]:1", there, False)
     apart = servers.elsewhere("ollama.service", URL, there, True)
     assert "gpu_memory_ollama.url=" not in apart and "a network namespace of its own" in apart
     passed_on = servers.mismatch("ollama.service", URL, server(command="nginx", serves=False), there)

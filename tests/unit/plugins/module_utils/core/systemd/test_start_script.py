@@ -47,3 +47,30 @@ def test_what_the_running_server_has_from_a_script_is_refused_where_another_is_w
     found = start_script.problems({"A": wanted}, UNIT, {"A": running} if running else {})
     assert bool(found) is refused
     assert all("/opt/start.sh" in text and "A=1" in text and "take the line out" in text for text in found)
+
+
+def test_a_fixed_value_in_execstart_itself_is_refused_like_one_of_a_script() -> None:
+    unit = {"name": "ollama.service", "exec_environment": {"A": "1"}}
+    (found,) = start_script.problems({"A": "2"}, unit, {"A": "1"})
+    assert found.startswith("ExecStart of ollama.service sets A=1 and wins over this collection's A=2")
+    assert start_script.problems({"A": "2"}, unit, {"A": "2"}) == []  # a part of a text that a shell reads
+    assert start_script.problems({"A": "1"}, unit, {"A": "1"}) == []
+
+
+@pytest.mark.parametrize(
+    ("programs", "given", "running", "noted"),
+    [
+        (["/opt/start.py"], {}, {"A": "8"}, True),
+        (["/opt/start.py"], {"A": "8"}, {"A": "8"}, False),  # the unit's own
+        (["/opt/start.py"], {}, {"A": "2"}, False),
+        (["/opt/start.py"], {}, {}, False),
+        (["/usr/local/bin/ollama"], {}, {"A": "8"}, False),
+    ],
+)
+def test_what_no_file_of_the_unit_gives_may_be_of_the_program_that_starts_the_server(
+    programs: list[str], given: dict[str, str], running: dict[str, str], noted: bool
+) -> None:
+    unit = {"name": "ollama.service", "programs": programs}
+    found = start_script.notes({"A": "2"}, unit, given, running)
+    assert bool(found) is noted
+    assert all("runs with A=8" in text and "/opt/start.py" in text and "A=2" in text for text in found)

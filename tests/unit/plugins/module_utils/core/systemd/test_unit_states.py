@@ -46,3 +46,19 @@ def test_a_unit_that_is_stopping_has_to_be_waited_for() -> None:
         "chat.service is stopping just now (stop-sigterm); run again when it has stopped"
     )
     assert unit_states.stopping_problem({**unit, "active_state": "active"}) is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [
+        ({"active_state": "failed"}, True),
+        ({"active_state": "activating", "sub_state": "auto-restart"}, True),
+        ({"active_state": "activating", "sub_state": "start-pre", "restarts": 2}, True),
+        ({"active_state": "active", "restarts": 2, "active_s": 3.0}, True),
+        ({"active_state": "active", "restarts": 2, "active_s": 3600.0}, False),
+        ({"active_state": "active", "restarts": 0, "active_s": 3.0}, False),
+    ],
+    ids=str,
+)
+def test_what_has_been_up_for_longer_than_a_start_takes_has_come_up(unit: dict[str, object], expected: bool) -> None:
+    assert unit_states.does_not_come_up(unit, 60) is expected

@@ -36,7 +36,11 @@ def test_the_units_and_files_of_a_host_tell_what_must_not_be_shown(
         return commands.Done(0, said[words[2]].encode(), b"") if words[2] in said else commands.Done(1, b"", b"")
 
     monkeypatch.setattr(commands, "run", run)
-    with subprocess.Popen(["cat"], env={**os.environ, "B": "of the process"}, stdin=subprocess.PIPE) as process:
+    pipe, environment = subprocess.PIPE, {**os.environ, "B": "of the process"}
+    with subprocess.Popen(["cat"], env=environment, stdin=pipe, stdout=pipe, bufsize=0) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(b"!")
+        assert process.stdout.read(1) == b"!"  # before it runs, its environment may be empty yet
         said["ollama.service"] += f"MainPID={process.pid}\n"
         known = secrets.secrets_of_host(["ollama.service", "gone.service"], [str(ours), "/no/such/file"])
     assert known >= {"from systemd", "from the unit", "of the process", "of the unit", "of the backend"}

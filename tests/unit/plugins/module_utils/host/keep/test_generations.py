@@ -18,6 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state, generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host import managed_host
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import (
     OLLAMA_URL,
 )
@@ -392,6 +393,7 @@ def test_a_link_and_its_file_both_come_back(managed: Managed, tmp_path: Path) ->
 
 def test_check_mode_answers_as_the_real_run_and_writes_nothing(managed: Managed) -> None:
     assert managed.keep(check=True) == {"changed": True, "run_id": "run1"}
+    assert not managed.keep(files=[], services={**managed_host.SERVICES, "restart": []}, check=True)["changed"]
     assert managed.store.prove("run1", {}, check=True)["changed"]
     assert managed.store.release("run1", check=True)["changed"]
     assert not managed.store.restore(run_id="run1", reason="test", check=True)["changed"]
