@@ -54,6 +54,8 @@ def place_of_test(path: Path) -> Path:
     """Where the test of a file must be."""
     if str(path) in ELSEWHERE:
         return UNIT / ELSEWHERE[str(path)]
+    if path.parent.name == "contract":  # types alone
+        return UNIT / path.parent / "test_contract.py"
     source = (ROOT / path).read_text()
     if path.parts[1] == "modules" and not re.search(r"^def main\(", source, re.M):
         return of_its_own(Path("plugins", "action", path.name))  # the module is that plugin's documentation

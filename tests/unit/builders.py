@@ -167,7 +167,7 @@ def read(**changes: Any) -> dict[str, Any]:
     """
     host = {
         "host": {"boot_id": "b", "time": NOW, "machine": "x86_64", "systemd": 252},
-        "nvml": {"status": "ok", "message": None, "driver_version": "550.163.01", "gpus": [gpu()]},
+        "nvml": {"status": "ok", "message": "NVML answers", "driver_version": "550.163.01", "gpus": [gpu()]},
         "ollama": {
             "unit": {
                 "name": "ollama.service",
@@ -255,9 +255,9 @@ def load(**changes: Any) -> dict[str, Any]:
                     "at_s": 4.1,
                     "memory": memory(11690),
                     "processes": [
-                        holder(400, "llama-server", 9054),
-                        holder(500, "python3", 1836),
-                        holder(900, "Xorg", 800),
+                        {"pid": 400, "name": "llama-server", "used_bytes": 9054 * MIB},
+                        {"pid": 500, "name": "python3", "used_bytes": 1836 * MIB},
+                        {"pid": 900, "name": "Xorg", "used_bytes": 800 * MIB},
                     ],
                 },
             }

@@ -1,0 +1,89 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is to be done on one host (`decide.decisions.decide`), and how its run ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import Proof
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadRequest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted, Record
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
+
+
+class KeysOfFile(TypedDict):
+    """The keys of an env file that are about to change, and by whom they are read."""
+
+    keys: list[str]
+    readers: list[str] | None
+
+
+class ChangingFile(TypedDict):
+    """A file that changes, as it was read."""
+
+    path: str
+    sha256: str | None
+    env: NotRequired[KeysOfFile]
+
+
+class ChangingEnv(TypedDict):
+    """What an env file must say; `profile`: it is the profile's own."""
+
+    path: str
+    read_by: list[str] | None
+    env: dict[str, str]
+    owner: str | None
+    group: str | None
+    profile: NotRequired[str]
+
+
+class Decision(TypedDict, total=False):
+    """What to do; with `problems` the host is refused and there is nothing but them and the notes."""
+
+    problems: list[str]
+    notes: list[str]
+    predicted: Predicted | None
+    ollama_environment: dict[str, str]
+    files: list[ChangingFile]
+    drop_in_changed: bool
+    env_changed: list[ChangingEnv]
+    max_used_mib: int | None
+    restart: list[str]
+    services: ServicePlan
+    acts: bool
+    proof_key: str
+    proof: Proof | None
+    load: LoadRequest
+    load_timeout_s: int
+    load_needed: bool
+
+
+class Gate(TypedDict):
+    """Whether a wave may start, its number from 1, and why it may not."""
+
+    open: bool
+    wave: int
+    reason: str | None
+
+
+class Judged(TypedDict, total=False):
+    """The judgement of a load: pass, fail or inconclusive; one that failed itself has no verdict."""
+
+    verdict: str
+    reasons: list[str]
+    record: Record
+    proof_key: str
+    failed: bool
+    msg: str
+
+
+class FailedTask(TypedDict, total=False):
+    """The task that failed, in words; `lost_connection`: the host could not be reached."""
+
+    message: str
+    lost_connection: bool

@@ -1,0 +1,97 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Restarting the services, and putting a kept state back: the plan, and what became of it. Times are Unix s."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import HealthCheck
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Dependent
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
+
+
+class OllamaService(TypedDict):
+    """Ollama's unit, where it answers, and for how long that is awaited."""
+
+    unit: str
+    url: str
+    timeout_s: int | None
+
+
+class BackendService(TypedDict, total=False):
+    """The backend as a restart needs to know it."""
+
+    kind: str
+    unit: str
+    directory: str
+    command: str
+    user: str | None
+    process_match: str
+    health: HealthCheck | None
+    timeout_s: int | None
+
+
+class FoundService(TypedDict):
+    """How a service was found: whether it runs, starts at boot, and which units go along with it."""
+
+    active_state: str
+    unit_file_state: str
+    dependents: list[Dependent]
+
+
+class ServicePlan(TypedDict):
+    """The two services, and which of them restart; a restore's plan also has how they were found."""
+
+    ollama: OllamaService | None
+    backend: BackendService
+    restart: list[str]
+    found: NotRequired[dict[str, FoundService] | None]
+
+
+class RestoredFile(TypedDict):
+    """A file that was put back, what of it was not as kept, and whether it is gone."""
+
+    path: str
+    what: list[str]
+    removed: NotRequired[bool]
+
+
+class RestartedService(TypedDict, total=False):
+    """What a restart has made of a service: restarted, stopped, starting or failed."""
+
+    unit: str
+    state: str
+    pid_before: int | None
+    pid_after: int | None
+    stopped_at: float | None
+    ready_at: float | None
+    active_enter_timestamp: str | None
+
+
+class Restarted(TypedDict, total=False):
+    """The result of gpu_memory_restart."""
+
+    changed: bool
+    failed: bool
+    services: dict[str, RestartedService]
+    downtime_s: float
+    error: str | None
+
+
+class Restored(Restarted, total=False):
+    """What became of a restore; `by_itself`: the host was first. A module that failed has `failed` and `msg`."""
+
+    generation: str | None
+    files: list[RestoredFile]
+    started: list[str]
+    reason: str
+    run_id: str | None
+    at: float
+    by_itself: bool
+    msg: str
+    diff: object
+    lost_connection: bool
