@@ -11,6 +11,7 @@ import uuid
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Hook
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
 
@@ -51,7 +52,7 @@ class ActionModule(ActionBase):
         return {*self._task.args["variables"], *(role.get_default_vars() if role else ())}
 
 
-def _make_absolute(name: str, hook: dict[str, Any]) -> list[str]:
+def _make_absolute(name: str, hook: Hook) -> list[str]:
     """A tasks file relative to where the user stands; what is wrong if it is not there."""
     if not hook["tasks"]:
         return []

@@ -13,11 +13,11 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import wave_gate
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
-Record = Mapping[str, Any]
 HEEDS_NO_RUN_ONCE = ("free", "host_pinned")
 
 
@@ -35,7 +35,7 @@ class ActionModule(ActionBase):
         if left_out:
             raise AnsibleActionFail(left_out)
         earlier = takewhile(lambda host: host not in set(batch), variables.get("ansible_play_hosts_all") or [])
-        results = controller.registered("gpu_memory_result", earlier, variables)
+        results: dict[str, Record | None] = controller.registered("gpu_memory_result", earlier, variables)
         finished = {host: None if host_record.is_lost(record) else record for host, record in results.items()}
         spoilt = []
         if given.get("watched"):
@@ -72,7 +72,7 @@ class ActionModule(ActionBase):
 
     def _spoilt(
         self, finished: Mapping[str, Record | None], wave: list[str], variables: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
+    ) -> list[Record]:
         """The records of hosts that had ended well and did not last, as the hosts of this wave have read them again."""
         found = []
         for watcher in wave:
@@ -81,7 +81,7 @@ class ActionModule(ActionBase):
                 before, reasons = finished[read["gpu_memory_watched_host"]], wave_gate.spoilt(read)
                 if before and reasons:
                     reasons = [f"it passed, but did not last: {reason}" for reason in reasons]
-                    record = {**before, "verdict": "fail", "ok": False, "reasons": reasons}
+                    record: Record = {**before, "verdict": "fail", "ok": False, "reasons": reasons}
                     record["reason"] = "; ".join(reasons)
                     directory = controller.report_directory(self._task.args["report_dir"])
                     controller.write_json(directory / f"{before['host']}.json", record)
@@ -91,7 +91,7 @@ class ActionModule(ActionBase):
 
 def _changed_last(finished: Mapping[str, Record | None]) -> bool:
     """Whether the wave before this one changed any host: where all were proven already there is nothing to bake."""
-    last = max((record["wave"] for record in finished.values() if record), default=0)
+    last = max((record["wave"] or 0 for record in finished.values() if record), default=0)
     return any(record["acted"] for record in finished.values() if record and record["wave"] == last)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, record_files
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
@@ -38,7 +41,7 @@ class ActionModule(ActionBase):
             **(self._after_load(host) if self.given["at"] == "load" else self._end(host)),
         }
 
-    def _begin(self, host: str) -> dict[str, Any]:
+    def _begin(self, host: str) -> Record:
         """Until its end has come, a host is one that was lost."""
         if any("gpu_memory_result" in str(condition) for condition in self._task.when):
             raise AnsibleActionFail(
@@ -47,7 +50,7 @@ class ActionModule(ActionBase):
             )
         return host_record.lost(host)
 
-    def _record(self, host: str, verdict: str, reasons: list[str]) -> dict[str, Any]:
+    def _record(self, host: str, verdict: str, reasons: list[str]) -> Record:
         given = self.given
         return host_record.record(
             host,
@@ -103,7 +106,14 @@ class ActionModule(ActionBase):
         proof = (given.get("decision") or {}).get("proof")
         if verdict == "pass" and proof and not given.get("load"):
             # The proof is the host's own; what it is called is this inventory's.
-            record = {**proof["record"], "host": host, "acted": False, "restarts": None, "proven_at": proof["at"]}
+            of_load: Record = proof["record"]
+            record: Record = {
+                **of_load,
+                "host": host,
+                "acted": False,
+                "restarts": None,
+                "proven_at": proof["at"],
+            }
             record["notes"] = given["decision"]["notes"]
         else:
             record = self._record(host, verdict, reasons)
@@ -115,16 +125,16 @@ class ActionModule(ActionBase):
         return {**record, "falls_back": falls_back, "drained": drained, "serves": serves}
 
 
-def _has_hook(declared: dict[str, Any]) -> bool:
+def _has_hook(declared: Declared) -> bool:
     """Whether the operator has said how users are kept away, or let in again."""
     hooks = (declared[name] for name in ("before_restart", "after_proof"))
     return any(hook["commands"] or hook["tasks"] for hook in hooks)
 
 
-def _succeeded(read: dict[str, Any] | None) -> dict[str, Any] | None:
+def _succeeded(read: HostFacts | None) -> HostFacts | None:
     """A read that failed was registered all the same, without its content."""
     return read if read and not read.get("failed") else None
 
 
-def _skipped(value: Any) -> bool:
+def _skipped(value: object) -> bool:
     return isinstance(value, dict) and bool(value.get("skipped"))

@@ -12,6 +12,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import HostPlan
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import Tuned
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import (
     controller,
     once,
@@ -50,7 +53,7 @@ class ActionModule(ActionBase):
             records = [record for record in (record_files.read(directory, host) for host in hosts) if record]
             fleet = hosts
         else:
-            results = controller.registered("gpu_memory_result", hosts, variables)
+            results: dict[str, Record | None] = controller.registered("gpu_memory_result", hosts, variables)
             records = [self._of_this_run(directory, host, result) for host, result in results.items()]
             hosts = list(results)
             fleet = (variables.get("groups") or {}).get("all") or hosts  # a run with --limit is of a part of the fleet
@@ -66,7 +69,7 @@ class ActionModule(ActionBase):
             display.display(f"no record    {', '.join(without)}", color="yellow")
         return {**result, "changed": False, "shown": len(records), "files": [str(path) for path in files]}
 
-    def _of_this_run(self, directory: Path, host: str, result: dict[str, Any] | None) -> dict[str, Any]:
+    def _of_this_run(self, directory: Path, host: str, result: Record | None) -> Record:
         """What the run says of a host; of a host that was lost without a word it says so, and records it."""
         if result and not host_record.is_lost(result):
             return result
@@ -76,15 +79,15 @@ class ActionModule(ActionBase):
         return record
 
 
-def _plans(found: Mapping[str, Mapping[str, Any] | None]) -> Texts:
+def _plans(found: Mapping[str, HostPlan | None]) -> Texts:
     """`found`: what each host has registered."""
     lost = side_by_side.unread(LOST)
-    plans = [plan or {"host": host, **lost} for host, plan in found.items()]
+    plans: list[HostPlan] = [plan or {"host": host, **lost} for host, plan in found.items()]
     for plan, text in zip(plans, compare_text.summary(plans)):
         yield text, "red" if plan["problems"] else None
 
 
-def _tunings(found: Mapping[str, Mapping[str, Any] | None], hostvars: Mapping[str, Any]) -> Texts:
+def _tunings(found: Mapping[str, Tuned | None], hostvars: Mapping[str, Any]) -> Texts:
     """`found`: what each host has registered; an adopted result has its record in `hostvars`."""
     for host, tuned in found.items():
         tuned = tuned or {"host": host, "problems": [LOST_TUNING]}

@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import Status
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, once, suggested_commands
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_status
 
 COLORS = {**dict.fromkeys(host_status.NEEDS_SOMEONE, "red"), host_status.WELL: "green"}
-LOST = {"msg": "no answer in this run"}
+LOST = cast(HostFacts, {"msg": "no answer in this run"})
 
 
 class ActionModule(ActionBase):
@@ -40,6 +43,8 @@ class ActionModule(ActionBase):
         return {**result, "changed": False, "shown": len(statuses), "alarmed": alarmed}
 
 
-def _of(host: str, hostvars: Mapping[str, Any]) -> dict[str, Any]:
-    declared, read = (hostvars[host].get(f"__gpu_memory_{name}") or {} for name in ("declared", "read"))
-    return host_status.status(host, declared, read if declared else LOST, suggested_commands.of_this_run)
+def _of(host: str, hostvars: Mapping[str, Any]) -> Status:
+    known = hostvars[host]
+    declared: Declared | None = known.get("__gpu_memory_declared")
+    read: HostFacts = known.get("__gpu_memory_read") if declared else LOST
+    return host_status.status(host, declared, read or {}, suggested_commands.of_this_run)

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import Tuned
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import tune_declare, tune_svg, tune_text
@@ -59,9 +60,9 @@ class ActionModule(ActionBase):
                 result["deployed_cache_type"],
             )
             result["profiles"] = {**(given.get("profiles") or {}), tune_text.PROFILE: result["profile"]}
-        return {**result, "files": self._write(host, result)}
+        return {**result, "files": self._write(host, cast(Tuned, result))}
 
-    def _write(self, host: str, result: dict[str, Any]) -> list[str]:
+    def _write(self, host: str, result: Tuned) -> list[str]:
         directory = controller.report_directory(self._task.args["report_dir"])
         controller.write_json(directory / f"{host}.tune.json", result)
         controller.write_text(directory / f"{host}.tune.svg", tune_svg.svg(result))

@@ -78,7 +78,7 @@ class ActionModule(ActionBase):
                 f"rm -f {files}; rmdir {quote(os.path.dirname(given['results_file']))} 2>/dev/null; true"
             )
 
-    def _poll(self, given: dict[str, Any], seconds: int) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    def _poll(self, given: dict[str, Any], seconds: int) -> tuple[dict[str, object] | None, dict[str, object] | None]:
         """Progress and result, if there are any; the result at once if it comes within so many seconds."""
         quote = self._connection._shell.quote
         progress_file, results_file = quote(given["progress_path"]), quote(given["results_file"])
@@ -94,7 +94,7 @@ class ActionModule(ActionBase):
         return _json(progress), None if finished is None or "started" in finished else finished
 
 
-def _json(text: str) -> dict[str, Any] | None:
+def _json(text: str) -> dict[str, object] | None:
     try:
         value = json.loads(text)
     except ValueError:

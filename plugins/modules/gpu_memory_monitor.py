@@ -141,7 +141,7 @@ nvml:
   sample: {status: ok, message: NVML answers}
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
@@ -153,6 +153,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Nvml
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -180,7 +183,7 @@ ARGUMENTS: dict[str, Any] = {
 INTENTS = ("num_ctx", "num_parallel", "gpu_layers")
 
 
-def chosen_gpus(wanted: dict[str, Any], nvml: dict[str, Any]) -> dict[str, Any]:
+def chosen_gpus(wanted: dict[str, Any], nvml: Nvml) -> Nvml:
     """What NVML showed with its `gpus` parted, as `gpus.select` has it."""
     unit = host_read.read_unit(wanted["ollama"]["unit"])
     process = host_read.read_process(unit["main_pid"], [gpus.ORDER]) if unit.get("main_pid") else None

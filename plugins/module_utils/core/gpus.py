@@ -10,7 +10,13 @@ CUDA_VISIBLE_DEVICES counts by CUDA's order, which is not NVML's.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Gpu, GpuId, Nvml
+
+
+AnyGpu = TypeVar("AnyGpu", bound="GpuId")
 
 USED = "used"
 VISIBLE, ORDER, LIBRARY = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OLLAMA_LLM_LIBRARY"
@@ -19,15 +25,14 @@ CURE = (
     "modprobe nvidia_uvm), whether CUDA_VISIBLE_DEVICES names a GPU of this host, and in a container whether it was "
     "given the GPU; then restart Ollama"
 )
-Gpu = Mapping[str, Any]
 
 
 def select(
-    nvml: Mapping[str, Any],
+    nvml: Nvml,
     wanted: Sequence[str],
     environment: Mapping[str, str],
     discovered: Sequence[Mapping[str, str]],
-) -> dict[str, Any]:
+) -> Nvml:
     """What NVML showed, with its `gpus` parted: those that count stay, the others are `ignored`.
 
     `wanted`: indices or UUIDs, empty for the ones that Ollama uses. `environment`: the server's. `discovered`: the
@@ -91,7 +96,7 @@ def named(gpus: Sequence[Gpu], wanted: Sequence[str]) -> tuple[list[Gpu], list[s
     return sorted(used, key=lambda gpu: int(gpu["index"])), problems
 
 
-def found_by_ollama(gpus: Sequence[Gpu], discovered: Sequence[Mapping[str, str]]) -> list[Gpu]:
+def found_by_ollama(gpus: Sequence[AnyGpu], discovered: Sequence[Mapping[str, str]]) -> list[AnyGpu]:
     """The GPUs that Ollama's own lines name, by UUID or PCI address."""
     ids = {one.get("id") for one in discovered}
     addresses = {_address(one["pci_id"]) for one in discovered if one.get("pci_id")}

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import OllamaFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
@@ -18,7 +21,7 @@ QUANTISED = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 Finding = dict[str, Any]
 
 
-def lint(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[Finding]:
+def lint(declared: Sized, read: HostFacts) -> list[Finding]:
     """What a host has of variables that nobody reads, that are malformed, or that defeat the profile.
 
     Looks at the files of Ollama's unit, at what its server was started with, and at the backend's env files. Returns
@@ -51,7 +54,7 @@ def text(finding: Mapping[str, Any]) -> str:
     return f"{finding['name']}={finding['value']} in {where}: {finding['problem']}; {finding['cure']}"
 
 
-def _of_server(ollama: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _of_server(ollama: OllamaFacts) -> list[tuple[str, str, str]]:
     """(name, value, where) of every setting that others give the server: files first, then what none of them has."""
     own = ollama["drop_ins"]["own"]["path"]
     sources = ollama["unit"].get("sources") or []
@@ -72,7 +75,7 @@ def _of_server(ollama: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return found
 
 
-def _of_backend(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _of_backend(declared: Sized, read: HostFacts) -> Iterator[tuple[str, str, str]]:
     backend, profile = declared["backend"], declared["profile"] or {"env": {}}
     ours = {*backend["keys"].values(), *backend["reads"], *profile["env"]}
     for file in read["backend"]["env_files"]:
@@ -81,9 +84,7 @@ def _of_backend(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Iterato
                 yield name, value, file["path"]
 
 
-def _few_layers(
-    declared: Mapping[str, Any], read: Mapping[str, Any]
-) -> Iterator[tuple[str, str, str, tuple[str, str, str]]]:
+def _few_layers(declared: Sized, read: HostFacts) -> Iterator[tuple[str, str, str, tuple[str, str, str]]]:
     """A backend's key that keeps a model on the CPU, and is not what the profile wants: memory looks fine with it."""
     key = declared["backend"]["keys"].get("gpu_layers")
     if not key or declared["profile"] is None:

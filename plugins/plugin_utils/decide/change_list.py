@@ -6,23 +6,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
-REMEMBERED = ("at", "verdict", "profile", "max_used_mib", "peak_used_mib", "speed", "versions", "generation")
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import (
+    Change,
+    Record,
+    Remembered,
+    RememberedRow,
+    Row,
+)
+
 FIGURES = {"profile": "profile", "max_used_mib": "threshold (MiB)", "peak_used_mib": "peak (MiB)"}
 
 
-def remembered(record: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def remembered(record: Record | None) -> Remembered | None:
     """What the next record keeps of this one: enough to say what changed."""
     if record is None:
         return None
     return {
-        **{name: record.get(name) for name in REMEMBERED},
-        "settings": [{name: row[name] for name in ("name", "wanted", "effect", "state")} for row in record["settings"]],
+        "at": record.get("at"),
+        "verdict": record.get("verdict"),
+        "profile": record.get("profile"),
+        "max_used_mib": record.get("max_used_mib"),
+        "peak_used_mib": record.get("peak_used_mib"),
+        "speed": record.get("speed"),
+        "versions": record.get("versions"),
+        "generation": record.get("generation"),
+        "settings": [
+            {"name": row["name"], "wanted": row["wanted"], "effect": row["effect"], "state": row["state"]}
+            for row in record["settings"]
+        ],
     }
 
 
-def changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[dict[str, str | None]]:
+def changes(before: Remembered | None, now: Record) -> list[Change]:
     """Rows of `what`, `before` and `now`, in words; None where a setting was not, or is not any more.
 
     What one of the two runs did not measure or read back is not compared, so that an unread host shows no change.
@@ -30,29 +46,30 @@ def changes(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[di
     if before is None:
         return []
     rows = [_row("verdict", before["verdict"], now["verdict"])]
-    rows += [_row(what, before[name], now[name]) for name, what in FIGURES.items() if _known(before[name], now[name])]
+    figures = [(what, before.get(name), now.get(name)) for name, what in FIGURES.items()]
+    rows += [_row(what, was, is_now) for what, was, is_now in figures if _known(was, is_now)]
     if before["settings"] and now["settings"]:
-        was = {row["name"]: _in_words(row) for row in before["settings"]}
-        is_now = {row["name"]: _in_words(row) for row in now["settings"]}
-        rows += [_row(name, was.get(name), is_now.get(name)) for name in {**was, **is_now}]
-    versions = before["versions"] or {}
+        earlier = {row["name"]: _in_words(row) for row in before["settings"]}
+        present = {row["name"]: _in_words(row) for row in now["settings"]}
+        rows += [_row(name, earlier.get(name), present.get(name)) for name in {**earlier, **present}]
+    versions: Mapping[str, object] = before["versions"] or {}
     for name, version in now["versions"].items():
         if _known(versions.get(name), version):
             rows.append(_row(f"{name} version", versions[name], version))
     return [row for row in rows if row["before"] != row["now"]]
 
 
-def _known(*values: Any) -> bool:
+def _known(*values: object) -> bool:
     return all(value is not None for value in values)
 
 
-def _row(what: str, before: Any, now: Any) -> dict[str, str | None]:
+def _row(what: str, before: object, now: object) -> Change:
     return {"what": what, "before": _text(before), "now": _text(now)}
 
 
-def _text(value: Any) -> str | None:
+def _text(value: object) -> str | None:
     return None if value is None else str(value)
 
 
-def _in_words(row: Mapping[str, Any]) -> str:
+def _in_words(row: RememberedRow | Row) -> str:
     return f"{row['wanted']}, {row['state']}: {row['effect']}"

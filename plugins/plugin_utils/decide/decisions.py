@@ -9,9 +9,31 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import (
+    ChangingEnv,
+    ChangingFile,
+    Decision,
+    KeysOfFile,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+    Api,
+    BackendFacts,
+    EnvFile,
+    File,
+    ListedModel,
+    Nvml,
+    OllamaFacts,
+    OwnDropIn,
+    Source,
+    Unit,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts, Proof, State
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadRequest, ModelRequest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import BackendService, ServicePlan
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     model_name,
     model_use,
@@ -37,7 +59,7 @@ DAY_S = 86400
 REQUEST_S = 300
 
 
-def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) -> dict[str, Any]:
+def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
     """What to do on one host.
 
     `declared`: `declaration.resolve`. `read`: the result of `gpu_memory_info`. `deploys`: false where nothing will be
@@ -90,7 +112,7 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
         found = read["ollama"].get("gpu_containers") or []
         notes += [containers.reload_note(found)] if found else []
     env_files = read["backend"]["env_files"]
-    env_changed = [
+    env_changed: list[ChangingEnv] = [
         {"path": file["path"], "read_by": file["read_by"], "env": wanted, "owner": None, "group": None}
         for file, wanted in ((file, wanted_in(file, backend_env)) for file in env_files)
         if _differs(file, wanted)
@@ -113,18 +135,17 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     drop_in_changed = _drop_in_changes(read, environment)
     profile_file = read["backend"]["profile_file"]
     # The profile's own file: nothing reads it, so nothing restarts. It belongs to whom the backend's belongs to.
-    if profile_file and _differs(profile_file, declared["profile_file"]["env"]):
-        owner = {name: env_files[0].get(name) for name in ("owner", "group")}
-        env_changed.append({**declared["profile_file"], **owner, "profile": profile["name"]})
-    ours = {file["path"]: {"keys": list(file["env"]), "readers": file["read_by"]} for file in env_changed}
+    wanted_file = declared["profile_file"]
+    if profile_file and wanted_file and _differs(profile_file, wanted_file["env"]):
+        owner, group = env_files[0].get("owner"), env_files[0].get("group")
+        env_changed.append({**wanted_file, "owner": owner, "group": group, "profile": profile["name"]})
+    ours: dict[str, KeysOfFile] = {
+        file["path"]: {"keys": list(file["env"]), "readers": file["read_by"]} for file in env_changed
+    }
     # A profile's own file that is not there yet becomes ours with every line, and so goes as a whole.
     whole = {profile_file["path"]} if profile_file and not profile_file["exists"] else set()
     files = [
-        {
-            "path": file["path"],
-            "sha256": file["sha256"],
-            **({"env": ours[file["path"]]} if file["path"] in ours.keys() - whole else {}),
-        }
+        _changing(file, ours[file["path"]] if file["path"] in ours.keys() - whole else None)
         for file in [*([own] if drop_in_changed else []), *env_files, *([profile_file] if profile_file else [])]
         if file is own or file["path"] in ours
     ]
@@ -156,9 +177,12 @@ def decide(declared: Mapping[str, Any], read: Mapping[str, Any], deploys: bool) 
     }
 
 
-def _restarts(
-    declared: Mapping[str, Any], read: Mapping[str, Any], environment: Mapping[str, str], env_changed: bool
-) -> list[str]:
+def _changing(file: File, keys: KeysOfFile | None) -> ChangingFile:
+    changing: ChangingFile = {"path": file["path"], "sha256": file["sha256"]}
+    return {**changing, "env": keys} if keys else changing
+
+
+def _restarts(declared: Sized, read: HostFacts, environment: Mapping[str, str], env_changed: bool) -> list[str]:
     """What has to restart. A backend that systemd restarts along with Ollama is restarted in order, and awaited."""
     ollama, backend = read["ollama"], read["backend"]
     restart = []
@@ -171,7 +195,7 @@ def _restarts(
     return restart
 
 
-def dependent_notes(read: Mapping[str, Any], restart: Sequence[str]) -> list[str]:
+def dependent_notes(read: HostFacts, restart: Sequence[str]) -> list[str]:
     """What else runs on the host that systemd restarts along with what is restarted here."""
     units = {"ollama": read["ollama"]["unit"], "backend": read["backend"].get("unit") or {}}
     own = {unit.get("id") for unit in units.values()}
@@ -182,7 +206,7 @@ def dependent_notes(read: Mapping[str, Any], restart: Sequence[str]) -> list[str
     return notes
 
 
-def start_notes(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[str]:
+def start_notes(declared: Declared, read: HostFacts) -> list[str]:
     """What an apply would start."""
     notes = [*filter(None, map(unit_states.start_note, _units(read)))]
     if declared["backend"]["kind"] == "command" and not read["backend"]["pids"]:
@@ -190,14 +214,14 @@ def start_notes(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[st
     return notes
 
 
-def taken_over_notes(own: Mapping[str, Any]) -> list[str]:
+def taken_over_notes(own: OwnDropIn) -> list[str]:
     """Whose drop-in an apply would replace."""
     if not own.get("writer"):
         return []
     return [f"{own['path']} was written by {own['writer']}: an apply replaces it, and remove brings it back"]
 
 
-def _taken_over(declared: Mapping[str, Any], own: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+def _taken_over(declared: Declared, own: OwnDropIn, environment: Mapping[str, str]) -> list[str]:
     """Why another's drop-in is not replaced: it holds what nothing else does."""
     lost = [name for name in own.get("alone") or [] if name not in environment]
     if not own.get("writer") or not lost or declared["ollama"]["take_over"]:
@@ -211,34 +235,38 @@ def _taken_over(declared: Mapping[str, Any], own: Mapping[str, Any], environment
     ]
 
 
-def _drop_in_changes(read: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+def _drop_in_changes(read: HostFacts, environment: Mapping[str, str]) -> bool:
     return read["ollama"]["drop_ins"]["own"]["sha256"] != _sha256(unit_text.render_dropin(environment))
 
 
-def wanted_in(file: Mapping[str, Any], env: Mapping[str, str]) -> dict[str, str]:
+def wanted_in(file: EnvFile, env: Mapping[str, str]) -> dict[str, str]:
     """What an env file must say: all of `env`, or of a file without `add_keys` the keys that it has already."""
     if file.get("add_keys", True):
         return dict(env)
     return {name: value for name, value in env.items() if _values(file).get(name) is not None}
 
 
-def _values(file: Mapping[str, Any]) -> Mapping[str, Any]:
+def _values(file: EnvFile) -> Mapping[str, str | None]:
     return file.get("values") or {}
 
 
-def _differs(file: Mapping[str, Any], wanted: Mapping[str, str]) -> bool:
+def _differs(file: EnvFile, wanted: Mapping[str, str]) -> bool:
     return any(_values(file).get(name) != value for name, value in wanted.items())
 
 
-def services(declared: Mapping[str, Any], restart: list[str]) -> dict[str, Any]:
+def services(declared: Declared, restart: list[str]) -> ServicePlan:
     """What gpu_memory_restart, and a restore without a controller, need to know of the two services."""
-    ollama = {name: declared["ollama"][name] for name in ("unit", "url", "timeout_s")}
+    ollama, declared_backend = declared["ollama"], declared["backend"]
     names = ("kind", "unit", "directory", "command", "user", "process_match", "health", "timeout_s")
-    backend = {name: declared["backend"][name] for name in names if name in declared["backend"]}
-    return {"ollama": ollama, "backend": backend, "restart": restart}
+    backend = {name: declared_backend.get(name) for name in names if name in declared_backend}
+    return {
+        "ollama": {"unit": ollama["unit"], "url": ollama["url"], "timeout_s": ollama["timeout_s"]},
+        "backend": cast(BackendService, backend),
+        "restart": restart,
+    }
 
 
-def load_request(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, Any]:
+def load_request(declared: Sized, read: HostFacts) -> LoadRequest:
     """The load test: one chat more than can run at once, through the backend, or without one straight to Ollama.
 
     Then each other declared model is asked for at Ollama itself, the way it is used, one after another: those that the
@@ -250,15 +278,16 @@ def load_request(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[s
     intent, url, shown = declared["profile"]["intent"], declared["ollama"]["url"], read["ollama"]["api"]["show"]
     at_once = declared["load_requests"] or intent["num_parallel"] + 1
     version = wanted_settings.version_of(declared, read)
-    requests = [
+    requests: list[ModelRequest] = [
         {
             **model_use.request(model, shown.get(model), url, intent["num_ctx"], at_once, version),
             "prompts": declared["load"],
         }
         for model in declared["models"]
     ]
-    requests.sort(key=lambda request: model_use.embeds_only(shown.get(request["model"])))
-    own = dict(declared["backend"]["load"])
+    requests.sort(key=lambda request: model_use.embeds_only(shown.get(request["model"] or "")))
+    own = declared["backend"]["load"]
+    first: ModelRequest
     if own.get("url") or own.get("bodies"):
         prompts = declared["load"] if own.get("prompt_at") else prompt_texts.GUIDE
         first = {"url": f"{url}/api/chat", "requests": at_once, "prompts": prompts, "context_tokens": intent["num_ctx"]}
@@ -267,10 +296,10 @@ def load_request(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[s
         first = requests[0] if requests else {"url": f"{url}/api/chat", "requests": 1}
         others, listed_at = requests[1:], None
     load = {"timeout": REQUEST_S, **first, **own, "others": others, "listed_at": listed_at}
-    return {**load, "concurrency": load["requests"]}
+    return cast(LoadRequest, {**load, "concurrency": load["requests"]})
 
 
-def load_timeout_s(load: Mapping[str, Any]) -> int:
+def load_timeout_s(load: LoadRequest) -> int:
     """How long a load test may take in all: every request at its own limit; those of one model go at once."""
     return int((1 + len(load["others"])) * float(load["timeout"])) + declaration.LOAD_EXTRA_S
 
@@ -281,10 +310,10 @@ def load_needed(verify: str, changed: bool, proven: bool) -> bool:
 
 
 def proof_key(
-    declared: Mapping[str, Any],
+    declared: Sized,
     backend_env: Mapping[str, str],
     environment: Mapping[str, str],
-    read: Mapping[str, Any],
+    read: HostFacts,
 ) -> str:
     """What a proof was made of; a proof with another key proves nothing about now."""
     models = [model_name.full(model).lower() for model in declared["models"]]
@@ -306,13 +335,13 @@ def proof_key(
     return _sha256(json.dumps(made_of, sort_keys=True, default=str))
 
 
-def key_of_proven(declared: Mapping[str, Any], decision: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+def key_of_proven(declared: Sized, decision: Decision, after: HostFacts) -> str:
     """The key of what a load has proven. `after`: read after it, since before an apply Ollama may have been down."""
     backend_env = wanted_settings.backend_env(declared, after)
     return proof_key(declared, backend_env, decision["ollama_environment"], after)
 
 
-def valid_proof(proof: Mapping[str, Any] | None, key: str, max_age_s: float, now: float) -> Mapping[str, Any] | None:
+def valid_proof(proof: Proof | None, key: str, max_age_s: float, now: float) -> Proof | None:
     """The kept proof, if it was made of the same things, passed, and is neither too old nor from the future."""
     if not proof or proof.get("key") != key or proof.get("verdict") != "pass":
         return None
@@ -320,7 +349,7 @@ def valid_proof(proof: Mapping[str, Any] | None, key: str, max_age_s: float, now
     return proof if -DAY_S < age <= max_age_s else None
 
 
-def refuted(read: Mapping[str, Any]) -> bool:
+def refuted(read: HostFacts) -> bool:
     """Whether Ollama ran out of memory, or died, after the kept proof: what has failed since proves nothing."""
     since = float((read["state"].get("proof") or {}).get("at") or 0)
     failures = read["ollama"]["journal"]["failures"]
@@ -331,7 +360,7 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _ollama_runs(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> bool:
+def _ollama_runs(environment: Mapping[str, str], ollama: OllamaFacts) -> bool:
     """Whether a running server was started with what we want; a file that no server has read is not in force."""
     if ollama["unit"]["active_state"] != "active" or ollama["api"]["error"]:
         return False
@@ -341,7 +370,7 @@ def _ollama_runs(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> b
     return all(source["environment"].get(name) == value for name, value in environment.items())
 
 
-def _backend_runs(backend: Mapping[str, Any]) -> bool:
+def _backend_runs(backend: BackendFacts) -> bool:
     """Whether the backend runs, is healthy, and was started after its env files were last written."""
     if not backend["pids"] or (backend["health"] is not None and not backend["health"]["ok"]):
         return False
@@ -353,7 +382,7 @@ def _backend_runs(backend: Mapping[str, Any]) -> bool:
     return all(modified is None or modified <= started for modified in written)
 
 
-def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[str]:
+def gpu_problems(declared: Declared, nvml: Nvml) -> list[str]:
     if nvml["status"] != "ok":
         return [f"NVML: {nvml['message']}"]
     problems = [*(nvml.get("problems") or []), *filter(None, [nvml.get("lost")])]
@@ -368,7 +397,8 @@ def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[s
             "NVML: the driver is loaded but shows no GPU; see whether lspci lists one, and look for NVRM lines in the "
             "kernel log (journalctl -k): it may have failed to start, or be given to a virtual machine (vfio-pci)"
         )
-    threshold = declared["profile"]["max_used_mib"] if declared["profile"] else None
+    profile = declared["profile"]
+    threshold = profile["max_used_mib"] if profile else None
     for gpu in nvml["gpus"]:
         name = f"GPU {gpu['index']} ({gpu.get('name') or gpu.get('uuid')})"
         if gpu.get("error"):
@@ -383,8 +413,8 @@ def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[s
                 f"NVML: {name} is in the compute mode Prohibited, so that no process can use it; "
                 f"nvidia-smi -i {gpu['index']} -c DEFAULT"
             )
-        elif sizes.is_other(declared["profile"], gpu):
-            problems.append(sizes.problem(declared["profile"], gpu, name))
+        elif profile and sizes.is_other(profile, gpu):
+            problems.append(sizes.problem(profile, gpu, name))
         elif threshold is not None and gpu["total_mib"] - (gpu.get("reserved_mib") or 0) < threshold:
             problems.append(
                 f"max_used_mib = {threshold} is more than {name} has: {gpu['total_mib']} MiB, of which "
@@ -393,7 +423,7 @@ def gpu_problems(declared: Mapping[str, Any], nvml: Mapping[str, Any]) -> list[s
     return problems
 
 
-def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> list[str]:
+def ollama_problems(declared: Declared, ollama: OllamaFacts) -> list[str]:
     unit, api = ollama["unit"], ollama["api"]
     name = declared["ollama"]["unit"]
     if unit.get("error"):
@@ -456,7 +486,7 @@ def ollama_problems(declared: Mapping[str, Any], ollama: Mapping[str, Any]) -> l
     return problems
 
 
-def _version_cure(name: str, unit: Mapping[str, Any], api: Mapping[str, Any]) -> str:
+def _version_cure(name: str, unit: Unit, api: Api) -> str:
     """How the version becomes known. Declaring it does not make a silent server answer, but a stopped one startable."""
     if not api["error"]:
         return "set gpu_memory_ollama.version"
@@ -465,7 +495,7 @@ def _version_cure(name: str, unit: Mapping[str, Any], api: Mapping[str, Any]) ->
     return f"see why it does not answer, and restart {name}"
 
 
-def _leaves_the_host(model: str, listed: Mapping[str, Any] | None) -> str:
+def _leaves_the_host(model: str, listed: ListedModel | None) -> str:
     """What is wrong with a model that Ollama asks its cloud for, and how to go on."""
     if listed and not listed.get("remote"):
         return (
@@ -478,7 +508,7 @@ def _leaves_the_host(model: str, listed: Mapping[str, Any] | None) -> str:
     )
 
 
-def _backend_problems(declared: Mapping[str, Any], backend: Mapping[str, Any]) -> list[str]:
+def _backend_problems(declared: Declared, backend: BackendFacts) -> list[str]:
     problems = []
     unit = backend.get("unit")
     if unit is not None and unit.get("error"):
@@ -496,7 +526,7 @@ def _backend_problems(declared: Mapping[str, Any], backend: Mapping[str, Any]) -
     return problems
 
 
-def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[str]:
+def _deploy_problems(declared: Declared, read: HostFacts) -> list[str]:
     problems = []
     profile = declared["profile"]
     if profile is not None and profile["max_used_mib"] is None and not declared["allow_unsafe"]:
@@ -518,11 +548,11 @@ def _deploy_problems(declared: Mapping[str, Any], read: Mapping[str, Any]) -> li
     return problems
 
 
-def _units(read: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _units(read: HostFacts) -> list[Unit]:
     return [unit for unit in (read["ollama"]["unit"], read["backend"].get("unit")) if unit]
 
 
-def _would_not_come_back(unit: Mapping[str, Any]) -> list[str]:
+def _would_not_come_back(unit: Unit) -> list[str]:
     """Why a unit that runs now would not start again after a stop."""
     problems = [
         f"{unit['name']} names EnvironmentFile={path}, which is not there, so that it would not start again; create "
@@ -537,7 +567,7 @@ def _would_not_come_back(unit: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def lease_problems(state: Mapping[str, Any]) -> list[str]:
+def lease_problems(state: State) -> list[str]:
     """A host in the middle of another run is neither to be changed nor to be judged."""
     lease = state.get("lease")
     if not lease or not lease.get("live"):
@@ -545,7 +575,7 @@ def lease_problems(state: Mapping[str, Any]) -> list[str]:
     return [f"another run holds this host until {lease.get('until')}: {lease.get('holder')}; wait, or see its outcome"]
 
 
-def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> list[str]:
+def _override_problems(environment: Mapping[str, str], ollama: OllamaFacts) -> list[str]:
     """Who would win over our drop-in: later drop-ins, every EnvironmentFile (systemd.exec(5)), and what starts it."""
     problems = []
     later = [drop_in for drop_in in ollama["drop_ins"]["others"] if _is_later(drop_in["path"])]
@@ -562,7 +592,7 @@ def _override_problems(environment: Mapping[str, str], ollama: Mapping[str, Any]
     return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
 
 
-def _start_program_notes(environment: Mapping[str, str], ollama: Mapping[str, Any]) -> list[str]:
+def _start_program_notes(environment: Mapping[str, str], ollama: OllamaFacts) -> list[str]:
     running = (ollama["process"] or {}).get("environment") or {}
     return start_script.notes(environment, ollama["unit"], drift.merged_environment(ollama["unit"]), running)
 
@@ -572,7 +602,7 @@ def _is_later(path: str) -> bool:
     return posixpath.basename(path) > unit_text.DROP_IN
 
 
-def _backend_override_problems(env: Mapping[str, str], backend: Mapping[str, Any]) -> list[str]:
+def _backend_override_problems(env: Mapping[str, str], backend: BackendFacts) -> list[str]:
     """Files of the backend's unit that give it a value which its env file cannot change."""
     unit = backend.get("unit") or {}
     problems = []
@@ -584,7 +614,7 @@ def _backend_override_problems(env: Mapping[str, str], backend: Mapping[str, Any
     return problems
 
 
-def _taken_back(environment: Mapping[str, str], sources: Sequence[Mapping[str, Any]]) -> list[str]:
+def _taken_back(environment: Mapping[str, str], sources: Sequence[Source]) -> list[str]:
     """Files of the unit that would take our variables away again, without setting any."""
     problems = []
     for source in sources:

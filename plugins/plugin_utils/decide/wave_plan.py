@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Nvml
 
 CANARIES = ("first", "per_hardware")
 PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*\Z")
 
 
-def hardware(nvml: Mapping[str, Any] | None) -> str | None:
+def hardware(nvml: Nvml | None) -> str | None:
     """What kind of host this is by its GPUs, as NVML names and sizes them; None where they were not read.
 
     `nvml`: that part of gpu_memory_info.
     """
-    gpus = [gpu for gpu in (nvml or {}).get("gpus") or [] if not gpu.get("error")]
+    gpus = [gpu for gpu in (nvml["gpus"] if nvml else []) if not gpu.get("error")]
     return ", ".join(sorted(f"{gpu['name']} with {gpu['total_mib']} MiB" for gpu in gpus)) or None
 
 
@@ -37,7 +38,7 @@ def in_order(hosts: Sequence[str], kinds: Mapping[str, str | None]) -> list[str]
     return list(dict.fromkeys([*canaries(hosts, kinds), *hosts]))
 
 
-def sizes(batches: Any, least_first: int, of: int) -> list[int | str]:
+def sizes(batches: object, least_first: int, of: int) -> list[int | str]:
     """The waves as a play's `serial` takes them: numbers and percentages, the last one for all that is left.
 
     `least_first`: how many canaries there are, which the first wave holds at least; `of`: how many hosts there are.
@@ -50,13 +51,13 @@ def sizes(batches: Any, least_first: int, of: int) -> list[int | str]:
     return [max(_hosts_in(waves[0], of), least_first), *waves[1:]] if least_first > 1 else list(waves)
 
 
-def check_canary(canary: Any) -> str:
+def check_canary(canary: object) -> str:
     if canary not in CANARIES:
         raise ValueError(f"gpu_memory_canary = {canary!r} is not allowed; allowed: {', '.join(CANARIES)}")
     return str(canary)
 
 
-def _size(size: Any) -> int | str:
+def _size(size: object) -> int | str:
     text = str(size).strip()
     match = PERCENTAGE.match(text)
     if match and 0 < float(match.group(1)) <= 100:

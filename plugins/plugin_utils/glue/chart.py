@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
 
 try:
     import pygal
@@ -38,7 +40,7 @@ _FRACTION = re.compile(r"(\d+\.\d)\d+")
 _SVG = "http://www.w3.org/2000/svg"
 
 
-def timeline_svg(record: Mapping[str, Any], expected_mib: int | None) -> str | None:
+def timeline_svg(record: Record, expected_mib: int | None) -> str | None:
     """An SVG picture without style, script or any text but numbers; None without a timeline or without pygal.
 
     A `g` of class `serie-N` each: first the GPUs, then `threshold` and `expected`, which are named in `series`.
@@ -65,7 +67,7 @@ def timeline_svg(record: Mapping[str, Any], expected_mib: int | None) -> str | N
     return _bare(chart.render_tree())
 
 
-def series(record: Mapping[str, Any], expected_mib: int | None) -> list[dict[str, Any]]:
+def series(record: Record, expected_mib: int | None) -> list[dict[str, Any]]:
     """What each line of the picture is, in order: `kind` (gpu, threshold, expected), `name`, and its level in MiB."""
     rows = [
         {"kind": "gpu", "name": f"GPU {gpu['index']}, peak", "mib": gpu["peak_used_mib"]}
@@ -76,7 +78,7 @@ def series(record: Mapping[str, Any], expected_mib: int | None) -> list[dict[str
     return rows + [{"kind": kind, "name": name, "mib": mib} for kind, name, mib in levels if mib is not None]
 
 
-def _ticks(top: float, steps: Any) -> list[int]:
+def _ticks(top: float, steps: Sequence[int]) -> list[int]:
     """From 0 to the first at or over `top`, in the smallest of the steps that makes at most `LABELS` intervals."""
     step = next((step for step in steps if top / step <= LABELS), steps[-1])
     return list(range(0, step * math.ceil(top / step) + 1, step))

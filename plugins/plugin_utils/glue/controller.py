@@ -30,7 +30,7 @@ def given_on_the_command_line(name: str, loader: Any) -> bool:
     return name in load_extra_vars(loader)
 
 
-def with_origin(problem: str, variables: Mapping[str, Any]) -> str:
+def with_origin(problem: str, variables: Mapping[str, object]) -> str:
     """A problem with where its variable was said, as `group_vars/all.yml:12`, where ansible-core knows it."""
     named = re.match(r"gpu_memory_\w+", problem)
     origin, value = None, variables.get(named[0]) if named else None
@@ -47,7 +47,7 @@ def with_origin(problem: str, variables: Mapping[str, Any]) -> str:
     return f"{problem} ({origin})" if origin else problem
 
 
-def _origin(value: Any) -> str | None:
+def _origin(value: object) -> str | None:
     """The file and line that a variable came from; None where ansible-core, to whom this is private, does not tell."""
     try:
         from ansible._internal._datatag._tags import Origin
@@ -69,7 +69,7 @@ def begun_in_the_middle(*registered: Any) -> str | None:
     return "the role was begun in the middle (--start-at-task, --step), and nothing was changed; run it as a whole"
 
 
-def registered(name: str, hosts: Iterable[str], variables: Mapping[str, Any]) -> dict[str, dict[str, Any] | None]:
+def registered(name: str, hosts: Iterable[str], variables: Mapping[str, Any]) -> dict[str, Any]:
     """What each host has registered as `name`; None for one that was lost before it did.
 
     A host that has nothing and is still in the play is one that `when` leaves out, and is not among them.
@@ -88,7 +88,7 @@ def report_directory(declared: str) -> Path:
     return absolute(declared)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 

@@ -5,27 +5,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import change_list
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
 
 
-def read(directory: Path, host: str) -> dict[str, Any] | None:
+def read(directory: Path, host: str) -> Record | None:
     """None where there is none, or none that this release can read."""
     record = controller.read_json(directory / f"{host}.json")
-    return record if record and record.get("schema") == verdicts.SCHEMA and record.get("host") == host else None
+    return (
+        cast(Record, record)
+        if record and record.get("schema") == verdicts.SCHEMA and record.get("host") == host
+        else None
+    )
 
 
-def dated(directory: Path, record: Mapping[str, Any], at: float) -> dict[str, Any]:
+def dated(directory: Path, record: Record, at: float) -> Record:
     """The record with its time (Unix, s), what the host's last one said, and what changed since."""
     first = record.get("first")  # what this run tried before is not the last run
     before = first.get("previous") if first else change_list.remembered(read(directory, record["host"]))
     return {**record, "at": at, "previous": before, "changes": change_list.changes(before, record)}
 
 
-def write(directory: Path, record: Mapping[str, Any]) -> None:
+def write(directory: Path, record: Record) -> None:
     controller.write_json(directory / f"{record['host']}.json", record)

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import chart
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import budget_svg, fleet_report, memory_parts
 
@@ -56,7 +57,7 @@ def as_json_in_html(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _host(record: Mapping[str, Any], undo: str | None) -> dict[str, Any]:
+def _host(record: Record, undo: str | None) -> dict[str, Any]:
     expected = fleet_report.expected_mib(record)
     return {
         **fleet_report.row(record, undo),

@@ -8,8 +8,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import (
+    Decision,
+    FailedTask,
+    Gate,
+    Judged,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, LogLine, Show
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, LoadResult
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Effects, MemorySplit, Record
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import RestartedService, Restored
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     model_name,
@@ -30,10 +41,10 @@ UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 
 
 def judge_load(
-    declared: Mapping[str, Any],
-    load: Mapping[str, Any],
-    after: Mapping[str, Any],
-    before: Mapping[str, Any] | None = None,
+    declared: Sized,
+    load: LoadResult,
+    after: HostFacts,
+    before: HostFacts | None = None,
 ) -> tuple[str, list[str]]:
     """`pass`, `fail` or `inconclusive`, with every reason.
 
@@ -91,7 +102,7 @@ def judge_load(
     return ("inconclusive", doubts) if doubts else ("pass", [])
 
 
-def _missed(declared: Mapping[str, Any], figures: Mapping[str, Any], journal: Mapping[str, Any]) -> list[str]:
+def _missed(declared: Sized, figures: Figures, journal: Journal) -> list[str]:
     """Whether a backend's load went past this Ollama, of which the models that were asked for besides tell nothing."""
     end = float(figures.get("finished_epoch") or 0)
     if figures.get("model") or figures.get("used") != [] or any(load["at"] <= end for load in journal["loads"]):
@@ -102,7 +113,7 @@ def _missed(declared: Mapping[str, Any], figures: Mapping[str, Any], journal: Ma
     ]
 
 
-def _unloaded(declared: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
+def _unloaded(declared: Sized, figures: Figures) -> list[str]:
     """The declared models that were not loaded for a load test, or of which this is not known."""
     models, loaded = declared["models"], figures.get("loaded")
     if not figures or not models:
@@ -114,14 +125,14 @@ def _unloaded(declared: Mapping[str, Any], figures: Mapping[str, Any]) -> list[s
     return [f"{model} was not loaded in the test, so nothing is proven of it" for model in missing]
 
 
-def _unfilled(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> list[str]:
+def _unfilled(figures: Figures, journal: Journal) -> list[str]:
     """What was asked of with prompts that did not fill its context: the load, and each further model.
 
     The log tells what was evaluated, but not for whom: of the load counts what came before its end. Of a model that was
     asked for itself the answers tell how long the prompts were.
     """
     end = float(figures.get("finished_epoch") or 0) + SETTLE_S
-    by_log = [tokens for at, tokens in journal.get("longest_prompts") or [] if at <= end]
+    by_log = [int(tokens) for at, tokens in journal.get("longest_prompts") or [] if at <= end]
     if evidence.incomplete(journal):  # the longest may be in what is missing
         by_log = []
     told = [figures.get("longest_prompt_tokens"), *by_log[-1:]]
@@ -133,7 +144,7 @@ def _unfilled(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> list[st
     return [doubt for doubt in doubts if doubt]
 
 
-def holders(load: Mapping[str, Any], owners: memory_parts.Known) -> list[str]:
+def holders(load: LoadResult, owners: memory_parts.Known) -> list[str]:
     """Who held memory during a load, each at its most, by the names of the rows of memory."""
     found = sorted(load.get("processes") or [], key=lambda process: -(process["peak_mib"] or 0))
     shown = [
@@ -142,7 +153,7 @@ def holders(load: Mapping[str, Any], owners: memory_parts.Known) -> list[str]:
     return [f"who held it, each at its most, in MiB: {', '.join(shown)}"] if shown else []
 
 
-def _upgrade_reasons(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _upgrade_reasons(before: HostFacts, after: HostFacts) -> list[str]:
     """What was decided for one release of Ollama says nothing of another."""
     was, is_now = (read["ollama"]["api"]["version"] for read in (before, after))
     if None in (was, is_now) or was == is_now:
@@ -150,7 +161,7 @@ def _upgrade_reasons(before: Mapping[str, Any], after: Mapping[str, Any]) -> lis
     return [f"Ollama was {was} when this run decided what to do, and is {is_now} now; apply again"]
 
 
-def _restart_reasons(figures: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _restart_reasons(figures: Figures, after: HostFacts) -> list[str]:
     """Whether the server that was asked is not the one that runs after the load. Who restarts one resets the count."""
     unit, began = after["ollama"]["unit"], figures.get("started_epoch")
     server_at = after["ollama"]["journal"].get("server_at")
@@ -162,7 +173,7 @@ def _restart_reasons(figures: Mapping[str, Any], after: Mapping[str, Any]) -> li
     return [f"{unit['name']} was started anew {when}, as process {unit['main_pid']}: {who}"]
 
 
-def _undeclared(declared: Mapping[str, Any], after: Mapping[str, Any], figures: Mapping[str, Any]) -> list[str]:
+def _undeclared(declared: Sized, after: HostFacts, figures: Figures) -> list[str]:
     """The models that somebody else had loaded during the test, with the cure; they say nothing against a profile."""
     names: Mapping[str, str] = after["ollama"]["api"].get("names") or {}
     blobs = _files_loaded(after["ollama"]["journal"])
@@ -176,18 +187,17 @@ def _undeclared(declared: Mapping[str, Any], after: Mapping[str, Any], figures: 
     ]
 
 
-def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+def _layer_reasons(declared: Sized, effect: Effects, after: HostFacts) -> list[str]:
     """A model on the CPU stays under every threshold and proves nothing; this holds for each that was loaded."""
     wanted, ollama = declared["profile"]["intent"].get("gpu_layers"), after["ollama"]
     reasons = []
     for load in [effect, *(load for load in ollama["journal"]["loads"] if load["started"])]:
         if load["offloaded"] is not None:
-            planned = load["offloadable"] if wanted is None else min(wanted, load["offloadable"])
+            all_layers = load["offloadable"] or 0
+            planned = all_layers if wanted is None else min(wanted, all_layers)
             by_model = modelfile.set_by_one(declared, ollama["api"]["show"], "num_gpu", load["offloaded"])
             if load["offloaded"] < planned and not (by_model and load["offloaded"]):
-                reasons.append(
-                    f"{load['offloaded']} of {load['offloadable']} layers are on the GPU, {planned} were planned"
-                )
+                reasons.append(f"{load['offloaded']} of {all_layers} layers are on the GPU, {planned} were planned")
     if reasons and effect["num_gpu"] is not None:
         reasons.append(_why_so_few(declared, after, effect["num_gpu"]))
     if wanted != 0:
@@ -196,7 +206,7 @@ def _layer_reasons(declared: Mapping[str, Any], effect: Mapping[str, Any], after
     return list(dict.fromkeys(reasons))
 
 
-def _why_so_few(declared: Mapping[str, Any], after: Mapping[str, Any], num_gpu: int) -> str:
+def _why_so_few(declared: Sized, after: HostFacts, num_gpu: int) -> str:
     """Who asks for these layers, and what to change: the key that the backend sends, with its file."""
     key = declared["backend"]["keys"].get("gpu_layers")
     why = f"requests carry num_gpu={num_gpu}"
@@ -210,7 +220,7 @@ def _why_so_few(declared: Mapping[str, Any], after: Mapping[str, Any], num_gpu: 
     return f"{why}; it should be {should_be}{fitted}"
 
 
-def plainest_failure(failures: Sequence[Mapping[str, Any]]) -> str:
+def plainest_failure(failures: Sequence[LogLine]) -> str:
     """The line that says most: an allocation that failed before what followed from it."""
     for words in ("out of memory", "allocat", "memory"):
         for failure in failures:
@@ -219,7 +229,7 @@ def plainest_failure(failures: Sequence[Mapping[str, Any]]) -> str:
     return failures[0]["line"]
 
 
-def planned_loads(declared: Mapping[str, Any], turns: int, undeclared: int = 0) -> int:
+def planned_loads(declared: Sized, turns: int, undeclared: int = 0) -> int:
     """How many loads of models a test of so many turns may need; `undeclared`: others that a backend used.
 
     One for each model that the host serves, since Ollama itself is asked for them one after another. Where fewer may be
@@ -231,7 +241,7 @@ def planned_loads(declared: Mapping[str, Any], turns: int, undeclared: int = 0) 
     return turns * models if declared["backend"]["load"].get("url") else models
 
 
-def reloads_beyond_plan(declared: Mapping[str, Any], after: Mapping[str, Any], figures: Mapping[str, Any]) -> int:
+def reloads_beyond_plan(declared: Sized, after: HostFacts, figures: Figures) -> int:
     """Loads during the test that worked, less those that the plan implies.
 
     A model that is asked for itself may be of a file that a backend has had loaded already, with options of its own.
@@ -246,25 +256,23 @@ def reloads_beyond_plan(declared: Mapping[str, Any], after: Mapping[str, Any], f
     return max(0, sum(loads.values()) - planned)
 
 
-def reloads(journal: Mapping[str, Any]) -> int:
+def reloads(journal: Journal) -> int:
     """Loads that worked of a model that had been loaded before, during the test."""
     loaded = _files_loaded(journal)
     return len(loaded) - len(set(loaded))
 
 
-def _files_loaded(journal: Mapping[str, Any]) -> list[str | None]:
+def _files_loaded(journal: Journal) -> list[str | None]:
     """The model's file of each load that worked."""
     return [model_use.blob_of(load["command"]) for load in journal["loads"] if load["started"]]
 
 
-def fully_on_gpu(after: Mapping[str, Any]) -> bool:
+def fully_on_gpu(after: HostFacts) -> bool:
     loaded = after["ollama"]["api"]["loaded"]
     return bool(loaded) and all(model["size"] and model["size"] == model["size_vram"] for model in loaded)
 
 
-def memory_split(
-    load: Mapping[str, Any], after: Mapping[str, Any], before: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def memory_split(load: LoadResult, after: HostFacts, before: HostFacts | None = None) -> MemorySplit:
     """Who held the memory, each at its most, in MiB: Ollama by terms as its journal gives them, and others by name.
 
     `loaded`: whether the largest runner came up and any request was answered; else what it held is no size of a model.
@@ -275,10 +283,11 @@ def memory_split(
     owners = memory_parts.known([before, after], processes)
     others = [process for process in processes if memory_parts.kind_of(process, owners) != memory_parts.OLLAMA]
     ollama = [process for process in processes if process.get("command") and process not in others]
-    nobody: Mapping[str, Any] = {"pid": None, "command": []}
-    largest = max(ollama, key=lambda process: process["peak_mib"] or 0, default=nobody)
-    total = sum(process["peak_mib"] or 0 for process in ollama if process["pid"] == largest["pid"])  # over the GPUs
-    buffers = drift.load_by(largest["command"], after["ollama"]["journal"]).get("buffers_mib") or {}
+    largest = max(ollama, key=lambda process: process["peak_mib"] or 0, default=None)
+    command = (largest["command"] if largest else None) or []
+    # Over the GPUs.
+    total = sum(process["peak_mib"] or 0 for process in ollama if largest and process["pid"] == largest["pid"])
+    buffers = drift.load_by(command, after["ollama"]["journal"]).get("buffers_mib") or {}
     terms: dict[str, float] = {}
     for name, mib in buffers.items():
         kind = name.rpartition(" ")[2]
@@ -288,7 +297,7 @@ def memory_split(
         terms["runtime"] = total - sum(terms.values())
     return {
         "ollama_mib": total,
-        "loaded": answered and not drift.never_came_up(largest["command"], after["ollama"]["journal"]),
+        "loaded": answered and not drift.never_came_up(command, after["ollama"]["journal"]),
         "terms_mib": {name: round(mib) for name, mib in terms.items()},
         "others": [
             {"name": memory_parts.name_of(process, owners), "peak_mib": process["peak_mib"]} for process in others
@@ -296,7 +305,7 @@ def memory_split(
     }
 
 
-def speed_of(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> float | None:
+def speed_of(figures: Figures, journal: Journal) -> float | None:
     """Tokens per second of a load's answers on average; None where nothing tells.
 
     As the answers say, else as llama.cpp's own timing lines do until the load's end: after it other models are asked.
@@ -308,15 +317,16 @@ def speed_of(figures: Mapping[str, Any], journal: Mapping[str, Any]) -> float | 
     return _mean([speed for at, speed in journal["tokens_per_s"] if at <= end])
 
 
-def speed_is_of(figures: Mapping[str, Any], shows: Mapping[str, Any]) -> list[str]:
+def speed_is_of(figures: Figures, shows: Mapping[str, Show]) -> list[str]:
     """The models whose speed a load's is: the one that was asked for, or those that a backend used and that write."""
-    if figures.get("model"):
-        return [figures["model"]]
+    model = figures.get("model")
+    if model:
+        return [model]
     embedders = [name for name, show in shows.items() if model_use.embeds_only(show)]
     return model_use.none_of(figures.get("used") or [], embedders)
 
 
-def _files_of(figures: Mapping[str, Any], after: Mapping[str, Any]) -> set[str | None]:
+def _files_of(figures: Figures, after: HostFacts) -> set[str | None]:
     """The files of the models whose speed a load's is; where it is not known which, of those that it made come up."""
     shows = after["ollama"]["api"]["show"]
     names = speed_is_of(figures, shows)
@@ -331,9 +341,7 @@ def _mean(speeds: Sequence[float]) -> float | None:
     return round(sum(speeds) / len(speeds), 1) if speeds else None
 
 
-def before_text(
-    read: Mapping[str, Any], after: Mapping[str, Any] | None = None, figures: Mapping[str, Any] | None = None
-) -> str:
+def before_text(read: HostFacts, after: HostFacts | None = None, figures: Figures | None = None) -> str:
     """How the host did before, from the journal since Ollama's last start; its speed with the models of a load.
 
     `after`: what was read after that load; `figures`: its own, since what came after its end were other models.
@@ -352,12 +360,12 @@ def before_text(
 
 
 def conclude(
-    declared: Mapping[str, Any],
-    gate: Mapping[str, Any],
-    decision: Mapping[str, Any] | None,
-    judged: Mapping[str, Any] | None,
-    failure: Mapping[str, Any] | None,
-    restored: Mapping[str, Any] | None,
+    declared: Declared,
+    gate: Gate,
+    decision: Decision | None,
+    judged: Judged | None,
+    failure: FailedTask | None,
+    restored: Restored | None,
     kept: bool,
     check_mode: bool = False,
 ) -> tuple[str, list[str], bool]:
@@ -367,7 +375,7 @@ def conclude(
     `kept`: whether a generation was kept, that is whether writing may have begun.
     """
     if not gate["open"]:
-        return "untouched", [gate["reason"]], False
+        return "untouched", [str(gate["reason"])], False
     if decision and decision.get("problems"):
         return "refused", list(decision["problems"]), False
     if judged and "verdict" not in judged:  # the judging itself failed
@@ -385,19 +393,17 @@ def conclude(
     return "inconclusive", ["not loaded, because gpu_memory_verify is " + str(declared.get("verify"))], True
 
 
-def _was_left_out(decision: Mapping[str, Any], judged: Mapping[str, Any] | None, kept: bool) -> bool:
+def _was_left_out(decision: Decision, judged: Judged | None, kept: bool) -> bool:
     """Whether what was decided was not done, though nothing has failed."""
     return bool(decision.get("acts") and not kept or decision.get("load_needed") and not judged)
 
 
-def may_fall_back(verdict: str, declared: Mapping[str, Any], restored: Mapping[str, Any] | None) -> bool:
+def may_fall_back(verdict: str, declared: Declared, restored: Restored | None) -> bool:
     """Whether to try the fallback profile: the wanted one did not hold, and the host is back because of that."""
     return verdict == "rolled_back" and bool(declared.get("fallback")) and not (restored or {}).get("by_itself")
 
 
-def with_first(
-    first: Mapping[str, Any], profile: str, verdict: str, reasons: Sequence[str]
-) -> tuple[str, list[str], bool]:
+def with_first(first: Record, profile: str, verdict: str, reasons: Sequence[str]) -> tuple[str, list[str], bool]:
     """The verdict of a second attempt, with the story of the first: that of the wanted profile, which did not hold."""
     story = [f"{first['profile']}: {reason}" for reason in first["reasons"]]
     if verdict == "pass":
@@ -413,7 +419,7 @@ def serves(verdict: str, kept: bool) -> bool:
     return verdict in ("pass", "fell_back", "rolled_back", "inconclusive") or not kept
 
 
-def _would(decision: Mapping[str, Any]) -> str:
+def _would(decision: Decision) -> str:
     """What a run without check mode would do."""
     acts = decision.get("acts")
     would = [f"write {file['path']}" for file in (decision.get("files") or []) if acts]
@@ -422,7 +428,7 @@ def _would(decision: Mapping[str, Any]) -> str:
     return "check mode; a run would " + (", ".join(would) or "do nothing")
 
 
-def _services_back(services: Mapping[str, Any]) -> str:
+def _services_back(services: Mapping[str, RestartedService]) -> str:
     """How a restore has left the services: those that did not serve before are as they were found."""
     known = [service for service in services.values() if service.get("state") in AS_FOUND]
     answers = [] if known and len(known) == len(services) else ["its services answer"]
@@ -430,9 +436,9 @@ def _services_back(services: Mapping[str, Any]) -> str:
 
 
 def _conclude_failure(
-    judged: Mapping[str, Any] | None,
-    failure: Mapping[str, Any],
-    restored: Mapping[str, Any] | None,
+    judged: Judged | None,
+    failure: FailedTask,
+    restored: Restored | None,
     kept: bool,
 ) -> tuple[str, list[str], bool]:
     what = list(judged["reasons"]) if judged and judged["verdict"] != "pass" else [failure["message"]]

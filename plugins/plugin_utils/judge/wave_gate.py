@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Gate
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
 
 FIRST_NAMED = 5
@@ -15,7 +17,7 @@ BETWEEN_STEPS_S = 20  # what the controller itself takes from a step of a wave t
 WEEK = 7 * 24 * 60  # in minutes
 
 
-def judge(finished: Mapping[str, Mapping[str, Any] | None], max_fail_percentage: Any) -> dict[str, Any]:
+def judge(finished: Mapping[str, Record | None], max_fail_percentage: object) -> Gate:
     """Whether the next wave may start: `open`, the `wave` about to start (from 1), and the `reason` if it may not.
 
     `finished`: the record of every host of earlier waves (verdict, ok, wave), or None for a host that was lost without
@@ -23,15 +25,15 @@ def judge(finished: Mapping[str, Mapping[str, Any] | None], max_fail_percentage:
     ValueError where that is no percentage.
     """
     allowed = _percentage(max_fail_percentage)
-    waves: dict[int, dict[str, Mapping[str, Any]]] = {}
+    waves: dict[int, dict[str, str | None]] = {}  # what is wrong by host
     wave = 1
     for host, record in finished.items():
-        record = record or {"verdict": "lost", "ok": False, "wave": wave}
-        wave = int(record["wave"])
-        waves.setdefault(wave, {})[host] = record
-    for number, records in sorted(waves.items()):
-        bad = [f"{host} {record['verdict']}" for host, record in records.items() if not record["ok"]]
-        if bad and 100 * len(bad) / len(records) > allowed:
+        wave = int(record["wave"] or wave) if record else wave
+        verdict = record["verdict"] if record else "lost"
+        waves.setdefault(wave, {})[host] = None if record and record["ok"] else verdict
+    for number, verdicts_of_wave in sorted(waves.items()):
+        bad = [f"{host} {verdict}" for host, verdict in verdicts_of_wave.items() if verdict]
+        if bad and 100 * len(bad) / len(verdicts_of_wave) > allowed:
             more = f" and {len(bad) - FIRST_NAMED} more" if len(bad) > FIRST_NAMED else ""
             reason = f"wave {number} closed the gate: {', '.join(bad[:FIRST_NAMED])}{more}"
             return {"open": False, "wave": max(waves) + 1, "reason": reason}
@@ -55,7 +57,7 @@ def watchers(batch: Sequence[str], watched: Sequence[str]) -> dict[str, list[str
     return shares
 
 
-def spoilt(read: Mapping[str, Any]) -> list[str]:
+def spoilt(read: HostFacts) -> list[str]:
     """Why a host that had ended well may not stand any more. `read`: gpu_memory_info with its journal since then."""
     if "ollama" not in read:
         return [f"it cannot be read again: {read.get('msg') or 'no message'}"]
@@ -72,20 +74,20 @@ def spoilt(read: Mapping[str, Any]) -> list[str]:
     return reasons
 
 
-def minutes(value: Any) -> float:
+def minutes(value: object) -> float:
     """Raises ValueError where `value` is no number of minutes, up to a week."""
     return _number("gpu_memory_bake_minutes", value, WEEK, "minutes")
 
 
-def _percentage(value: Any) -> float:
+def _percentage(value: object) -> float:
     return _number("gpu_memory_max_fail_percentage", value, 100, "a percentage")
 
 
-def _number(name: str, value: Any, most: float, kind: str) -> float:
+def _number(name: str, value: object, most: float, kind: str) -> float:
     """None is 0. ValueError where `value` is no number from 0 to `most`."""
     try:
-        number = float(0 if value is None else value)
-    except (TypeError, ValueError):
+        number = float(str(0 if value is None else value))
+    except ValueError:
         number = -1.0
     if isinstance(value, bool) or not 0 <= number <= most:
         raise ValueError(f"{name} = {value!r} must be {kind}, from 0 to {most}")

@@ -10,8 +10,17 @@ A figure holds for exactly what it was measured with: host, model, release of Ol
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+    LoadedModel,
+    LogLoad,
+    OllamaFacts,
+    RunnerSettings,
+    Show,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadResult
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Calibration
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, model_name, model_use
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
@@ -20,16 +29,14 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import dr
 MIB = 1024 * 1024
 FLASH_ATTENTION: dict[str | None, str] = {"on": "1", "off": "0"}
 
-Entry = dict[str, Any]
 
-
-def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
+def measure(load: LoadResult, after: HostFacts) -> list[Calibration]:
     """One entry for each model that a load test has loaded and whose figures all were read back.
 
     That may be one that has made room for the next since; then the log tells what it had.
     An entry has `key` (see `key_of`), `model`, `compute_mib`, `runtime_mib` and `at` (the host's time).
     """
-    entries: list[Entry] = []
+    entries: list[Calibration] = []
     ollama = after["ollama"]
     listed = {str(model["name"]): model for model in ollama["api"]["loaded"]}
     names = [*listed, *((load.get("load") or {}).get("loaded") or [])]
@@ -52,7 +59,7 @@ def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
         compute, runtime = size - plan.weights_mib - plan.kv_mib, process - size
         if compute < 0 or runtime < 0:  # figures that contradict each other teach nothing
             continue
-        entry = {
+        entry: Calibration = {
             "key": key_of(after, name, plan, scenario),
             "model": name,
             "compute_mib": round(compute, 1),
@@ -64,7 +71,7 @@ def measure(load: Mapping[str, Any], after: Mapping[str, Any]) -> list[Entry]:
     return entries
 
 
-def key_of(read: Mapping[str, Any], model: str, plan: planner.Plan, scenario: planner.Scenario) -> list[Any]:
+def key_of(read: HostFacts, model: str, plan: planner.Plan, scenario: planner.Scenario) -> list[object]:
     """What a figure was measured with, and must be planned with again to count."""
     api, nvml = read["ollama"]["api"], read["nvml"]
     digest = next((one["digest"] for one in api["models"] if model_name.same(model, one["name"])), None)
@@ -78,15 +85,15 @@ def key_of(read: Mapping[str, Any], model: str, plan: planner.Plan, scenario: pl
     ]
 
 
-def known(read: Mapping[str, Any], model: str, plan: planner.Plan, scenario: planner.Scenario) -> Entry | None:
+def known(read: HostFacts, model: str, plan: planner.Plan, scenario: planner.Scenario) -> Calibration | None:
     """The entry for a model that is planned so on this host; None where nothing was measured."""
-    entries: Sequence[Entry] = read["state"].get("calibration") or []
+    entries: Sequence[Calibration] = read["state"].get("calibration") or []
     key = key_of(read, model, plan, scenario)
     return next((entry for entry in reversed(entries) if key[0] and entry["key"] == key), None)
 
 
 def planned(
-    read: Mapping[str, Any], name: str, model: planner.Model, scenario: planner.Scenario, version: str
+    read: HostFacts, name: str, model: planner.Model, scenario: planner.Scenario, version: str
 ) -> tuple[planner.Plan, float | None]:
     """A model's plan with what was measured here, and when that was; None where it was not. Raises ScenarioInvalid."""
     plan = planner.plan(model, scenario, ollama_version=version)
@@ -97,13 +104,11 @@ def planned(
     return planner.plan(model, scenario, ollama_version=version, calibration=measured), float(entry["at"])
 
 
-def _show_of(shows: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+def _show_of(shows: Mapping[str, Show], name: str) -> Show | None:
     return next((show for model, show in shows.items() if show and model_name.same(model, name)), None)
 
 
-def _allocated_mib(
-    loaded: Mapping[str, Any] | None, its_load: Mapping[str, Any], ollama: Mapping[str, Any]
-) -> float | None:
+def _allocated_mib(loaded: LoadedModel | None, its_load: LogLoad, ollama: OllamaFacts) -> float | None:
     """`size_vram` is the sum of llama.cpp's buffers since 0.30; before it is an estimate, and their lines count.
 
     They count as well for a model that is loaded no more, and of one with sliding windows, where `size_vram` lacks one
@@ -116,17 +121,18 @@ def _allocated_mib(
     return sum(buffers.values()) or None
 
 
-def _process_mib(pid: int, command: list[str], load: Mapping[str, Any]) -> float | None:
+def _process_mib(pid: int, command: list[str], load: LoadResult) -> float | None:
     peaks = [
         process["peak_mib"]
         for process in load.get("processes") or []
         if process["pid"] == pid and process.get("command") == command
     ]
-    return None if not peaks or None in peaks else float(sum(peaks))
+    known = [peak for peak in peaks if peak is not None]
+    return float(sum(known)) if known and len(known) == len(peaks) else None
 
 
 def _as_loaded(
-    command: list[str], settings: Mapping[str, Any], its_load: Mapping[str, Any], after: Mapping[str, Any]
+    command: list[str], settings: RunnerSettings, its_load: LogLoad, after: HostFacts
 ) -> planner.Scenario | None:
     """The settings of a load as it was, with the layers on the GPU; None if not all is known."""
     slot, layers = log_lines.context_per_slot(settings), its_load.get("offloaded")
@@ -150,8 +156,8 @@ def _as_loaded(
         return None
 
 
-def _planned(show: Mapping[str, Any], scenario: planner.Scenario, version: str) -> planner.Plan | None:
+def _planned(show: Show, scenario: planner.Scenario, version: str | None) -> planner.Plan | None:
     try:
-        return planner.plan(planner.Model.from_show(show), scenario, ollama_version=version)
+        return planner.plan(planner.Model.from_show(show), scenario, ollama_version=version or "")
     except (planner.ModelUnreadable, planner.ScenarioInvalid):
         return None

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import (
+    BackendUse,
+    Column,
+    HostPlan,
+    LayerRow,
+    PlannedModel,
+)
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import side_by_side
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_text, memory_parts
 
@@ -25,12 +31,12 @@ TERM_NAMES = {
 }
 
 
-def summary(plans: Sequence[Mapping[str, Any]]) -> list[str]:
+def summary(plans: Sequence[HostPlan]) -> list[str]:
     """All hosts: a block each with an empty line after it, or above `BLOCKS_UP_TO` hosts a line each."""
     return ["\n".join([*block(plan), ""]) if len(plans) <= BLOCKS_UP_TO else one_line(plan) for plan in plans]
 
 
-def block(plan: Mapping[str, Any]) -> list[str]:
+def block(plan: HostPlan) -> list[str]:
     """Every line for one host, each at most `WIDTH` wide and printable."""
     lines = [*_head(plan)]
     lines += _paragraphs("problem", plan["problems"])
@@ -50,7 +56,7 @@ def block(plan: Mapping[str, Any]) -> list[str]:
     return [host_text.printable(line)[:WIDTH] for line in lines]
 
 
-def one_line(plan: Mapping[str, Any]) -> str:
+def one_line(plan: HostPlan) -> str:
     """The chosen profile of a host in one line, for fleets."""
     problems = [*plan["problems"], *(text for each in plan["profiles"] for text in each["problems"])]
     chosen = next((each for each in plan["profiles"] if each["chosen"] and not each["problems"]), None)
@@ -64,7 +70,7 @@ def one_line(plan: Mapping[str, Any]) -> str:
     return textwrap.shorten(host_text.printable(f"{plan['host']}  {text}"), WIDTH, placeholder=" ...")
 
 
-def _head(plan: Mapping[str, Any]) -> Iterator[str]:
+def _head(plan: HostPlan) -> Iterator[str]:
     if not plan["gpu"]:
         yield f"{plan['host']}  NOT PLANNED"
         return
@@ -85,7 +91,7 @@ def _head(plan: Mapping[str, Any]) -> Iterator[str]:
     yield ""
 
 
-def _budget(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _budget(plan: HostPlan, profiles: Sequence[Column]) -> Iterator[str]:
     yield _row("BUDGET", [each["label"] + (" (chosen)" if each["chosen"] else "") for each in profiles])
     if len(plan["models"]) > 1:
         most = max(len(each["loaded_together"]) for each in profiles)
@@ -106,7 +112,7 @@ def _budget(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> I
     yield _row("margin left by Ollama", [_margin(each) for each in profiles])
 
 
-def _comparison(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _comparison(plan: HostPlan, profiles: Sequence[Column]) -> Iterator[str]:
     """The guide's words before the real figures; a column of them only where the guide has any."""
     yield _row("THE GUIDE'S TABLE", [each["label"] for each in profiles])
     for index, setting in enumerate(side_by_side.GUIDE_ROWS):
@@ -117,7 +123,7 @@ def _comparison(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) 
         yield from _by_model(setting, plan["models"], [row["really"] for row in rows])
 
 
-def _largest(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _largest(plan: HostPlan, profiles: Sequence[Column]) -> Iterator[str]:
     """Each figure alone. Without the backend's share they are no settings to take, but what those are less than."""
     unmeasured = [each["backend_mib"] is None for each in profiles]
     yield _row(
@@ -132,11 +138,11 @@ def _largest(plan: Mapping[str, Any], profiles: Sequence[Mapping[str, Any]]) -> 
         yield f"  backend ?: {side_by_side.NOTHING_FOR_BACKEND}, so what really fits is less"
 
 
-def _largest_gpu(model: Mapping[str, Any], at_most: bool) -> str:
+def _largest_gpu(model: PlannedModel, at_most: bool) -> str:
     return ("at most " if at_most else "") + f"{model['largest_num_gpu']} of {model['offloadable_layers']}"
 
 
-def _largest_ctx(model: Mapping[str, Any], at_most: bool) -> str:
+def _largest_ctx(model: PlannedModel, at_most: bool) -> str:
     if model["largest_num_ctx"] is None:
         return "none fits"
     slots = model["num_parallel"]
@@ -144,7 +150,7 @@ def _largest_ctx(model: Mapping[str, Any], at_most: bool) -> str:
     return found + (f" for each of {slots}" if slots > 1 else "")
 
 
-def _layers(plan: Mapping[str, Any], name: str, profiles: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _layers(plan: HostPlan, name: str, profiles: Sequence[Column]) -> Iterator[str]:
     """GPU, host and predicted speed by layers on the GPU, with the guide's row of the same share."""
     models = [model for model in (_of(profile, name) for profile in profiles) if model]
     count = models[0]["offloadable_layers"]
@@ -162,7 +168,7 @@ def _layers(plan: Mapping[str, Any], name: str, profiles: Sequence[Mapping[str, 
     )
 
 
-def _layer_cell(row: Mapping[str, Any]) -> str:
+def _layer_cell(row: LayerRow) -> str:
     speed = "-" if row["speed_percent"] is None else f"{row['speed_percent']} %"
     return f"{row['gpu_mib']:>6}{' ' if row['fits'] else '!'}{row['host_mib']:>6}{speed:>7}"
 
@@ -181,7 +187,7 @@ def _guide(layers: int, count: int) -> str:
     return next((words for share, words in side_by_side.GUIDE_LAYERS.items() if layers == int(count * share)), "")
 
 
-def _warnings(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
+def _warnings(profiles: Sequence[Column]) -> list[str]:
     """Each warning once, with the profiles that it is about."""
     about: dict[str, list[str]] = {}
     for profile in profiles:
@@ -193,7 +199,7 @@ def _warnings(profiles: Sequence[Mapping[str, Any]]) -> list[str]:
 # Cells ----------------------------------------------------------------------------------------------------------------
 
 
-def _of(profile: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+def _of(profile: Column, name: str) -> PlannedModel | None:
     return next((model for model in profile["models"] if model["name"] == name), None)
 
 
@@ -201,7 +207,7 @@ def _banded(mib: int, band: Sequence[int] | None) -> str:
     return f"{mib:>6}" + (f"  ({band[0]} to {band[1]})" if band and band[0] != band[1] else "")
 
 
-def _backend(backend: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
+def _backend(backend: BackendUse, profile: Column) -> str:
     if profile["backend_mib"] is not None:
         return f"{profile['backend_mib']:>6}  measured {backend['day']}"
     if backend["measured_mib"] is not None:
@@ -209,23 +215,23 @@ def _backend(backend: Mapping[str, Any], profile: Mapping[str, Any]) -> str:
     return f"{'?':>6}  known after a load"
 
 
-def _threshold(profile: Mapping[str, Any]) -> str:
+def _threshold(profile: Column) -> str:
     if profile["max_used_mib"] is None:
         return f"{profile['limit_mib']:>6}  (none: the card)"
     more = profile["max_used_mib"] > profile["limit_mib"]
     return f"{profile['limit_mib']:>6}" + (f"  (the card, not {profile['max_used_mib']})" if more else "")
 
 
-def _and_backend(profile: Mapping[str, Any]) -> str:
+def _and_backend(profile: Column) -> str:
     return " + backend" if profile["backend_mib"] is None else ""
 
 
-def _headroom(profile: Mapping[str, Any]) -> str:
+def _headroom(profile: Column) -> str:
     left = profile["headroom_mib"]
     return f"headroom {left}" if left >= 0 else f"{-left} too much"
 
 
-def _verdict(profile: Mapping[str, Any]) -> str:
+def _verdict(profile: Column) -> str:
     if not profile["fits"]:
         return "  does not fit"
     if profile["backend_mib"] is None:
@@ -233,7 +239,7 @@ def _verdict(profile: Mapping[str, Any]) -> str:
     return "  fits" if profile["fits_surely"] else "  fits perhaps"
 
 
-def _margin(profile: Mapping[str, Any]) -> str:
+def _margin(profile: Column) -> str:
     if profile["margin"] == "none":
         return "     -"
     return f"{profile['margin_mib']:>6}" + ("  void" if profile["margin"] == "void" else "")

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Gpu, GpuProcess
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile, servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
@@ -17,14 +20,11 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import pro
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
 
-TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib", "total_mib", "host_mib")
 FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
 RESERVE_UNTIL_029_MIB = 457  # Ollama's own, for each CUDA GPU
 
 
-def predict(
-    declared: Mapping[str, Any], read: Mapping[str, Any], version: str | None
-) -> tuple[dict[str, Any] | None, list[str]]:
+def predict(declared: Sized, read: HostFacts, version: str | None) -> tuple[Predicted | None, list[str]]:
     """GPU memory of the models that a profile lets load together, in MiB by term, and notes on what is not known.
 
     None where no model was declared, or none of them can be planned. `band_mib` is the range of the total.
@@ -48,7 +48,13 @@ def predict(
     band = together.band_mib.get("total_mib", [together.total_mib, together.total_mib])
     return {
         "models": list(loaded),
-        **{term: round(getattr(together, term)) for term in TERMS},
+        "weights_mib": round(together.weights_mib),
+        "kv_mib": round(together.kv_mib),
+        "compute_mib": round(together.compute_mib),
+        "op_offload_mib": round(together.op_offload_mib),
+        "runtime_mib": round(together.runtime_mib),
+        "total_mib": round(together.total_mib),
+        "host_mib": round(together.host_mib),
         "band_mib": [round(band[0]), round(band[1])],
         "offloaded_layers": together.offloaded_layers,
         "offloadable_layers": together.offloadable_layers,
@@ -68,7 +74,7 @@ def _warnings(plans: Mapping[str, planner.Plan], of_several: bool) -> list[str]:
     return [f"{', '.join(name for name, plan in plans.items() if text in plan.warnings)}: {text}" for text in texts]
 
 
-def readable_models(read: Mapping[str, Any]) -> tuple[dict[str, planner.Model], list[str]]:
+def readable_models(read: HostFacts) -> tuple[dict[str, planner.Model], list[str]]:
     """The models that `/api/show` described well enough, by name, and what is wrong with the others."""
     models: dict[str, planner.Model] = {}
     problems = []
@@ -80,7 +86,7 @@ def readable_models(read: Mapping[str, Any]) -> tuple[dict[str, planner.Model], 
     return models, problems
 
 
-def scenario(declared: Mapping[str, Any], read: Mapping[str, Any], name: str) -> planner.Scenario:
+def scenario(declared: Sized, read: HostFacts, name: str) -> planner.Scenario:
     """The settings that Ollama will load a model with under the profile. Raises ScenarioInvalid."""
     intent, backend = declared["profile"]["intent"], declared["backend"]
     of_model = modelfile.parameters(declared, read["ollama"]["api"]["show"].get(name))
@@ -97,7 +103,7 @@ def scenario(declared: Mapping[str, Any], read: Mapping[str, Any], name: str) ->
     return planner.Scenario.from_dict(settings)
 
 
-def asked_layers(declared: Mapping[str, Any], read: Mapping[str, Any], name: str) -> int | None:
+def asked_layers(declared: Sized, read: HostFacts, name: str) -> int | None:
     """The num_gpu that the backend's requests will carry under the profile, or else the model's Modelfile; or None.
 
     What the profile does not set stays as the backend's files have it, the first of them winning.
@@ -105,7 +111,7 @@ def asked_layers(declared: Mapping[str, Any], read: Mapping[str, Any], name: str
     variable = declared["backend"]["keys"].get("gpu_layers")
     if variable is None:
         return modelfile.parameters(declared, read["ollama"]["api"]["show"].get(name)).get("num_gpu")
-    files = [
+    files: list[Mapping[str, str | None]] = [
         wanted_settings.backend_env(declared, read),
         *((file.get("values") or {}) for file in read["backend"]["env_files"]),
     ]
@@ -113,8 +119,8 @@ def asked_layers(declared: Mapping[str, Any], read: Mapping[str, Any], name: str
 
 
 def as_loaded(
-    declared: Mapping[str, Any],
-    read: Mapping[str, Any],
+    declared: Sized,
+    read: HostFacts,
     name: str,
     model: planner.Model,
     version: str,
@@ -139,7 +145,7 @@ def as_loaded(
     return replace(asked, num_gpu=planner.max_num_gpu(model, asked, free, ollama_version=version))
 
 
-def _left_free_mib(declared: Mapping[str, Any], read: Mapping[str, Any], version: str) -> int:
+def _left_free_mib(declared: Sized, read: HostFacts, version: str) -> int:
     """What fitting leaves free: the profile's margin where this release has a setting for it, else what is built in."""
     release = ollama_settings.parse_version(version)
     environment, _unheard = wanted_settings.ollama_environment(declared, read)
@@ -149,7 +155,7 @@ def _left_free_mib(declared: Mapping[str, Any], read: Mapping[str, Any], version
 
 
 def loaded_together(
-    declared: Mapping[str, Any], read: Mapping[str, Any], plans: Mapping[str, planner.Plan], version: str
+    declared: Sized, read: HostFacts, plans: Mapping[str, planner.Plan], version: str
 ) -> tuple[str, ...]:
     """The models that take the most while they are loaded together, as Ollama's release and the profile let them.
 
@@ -165,7 +171,7 @@ def loaded_together(
     )
 
 
-def others_mib(declared: Mapping[str, Any], read: Mapping[str, Any]) -> int:
+def others_mib(declared: Sized, read: HostFacts) -> int:
     """The largest share, over the GPUs, of processes that are neither Ollama's nor the backend's."""
     return max(
         (
@@ -177,18 +183,16 @@ def others_mib(declared: Mapping[str, Any], read: Mapping[str, Any]) -> int:
     )
 
 
-def others(read: Mapping[str, Any]) -> list[str]:
+def others(read: HostFacts) -> list[str]:
     """Who holds memory besides, the largest first, as `name MIB`."""
     gpus = [gpu for gpu in read["nvml"]["gpus"] if not gpu.get("error")]
     found = [process for gpu in gpus for process in processes_of_others(read, gpu) if process["used_mib"]]
-    found.sort(key=lambda process: -process["used_mib"])
+    found.sort(key=lambda process: -(process["used_mib"] or 0))
     owners = memory_parts.known([read])
     return [f"{memory_parts.name_of(process, owners)} {process['used_mib']}" for process in found]
 
 
-def crowded_out(
-    predicted: Mapping[str, Any] | None, declared: Mapping[str, Any], read: Mapping[str, Any]
-) -> str | None:
+def crowded_out(predicted: Predicted | None, declared: Sized, read: HostFacts) -> str | None:
     """Why a profile is refused: what other Ollamas hold keeps planned layers from the GPU, so no proof could pass."""
     strangers, gpu_layers = other_ollamas(read), declared["profile"]["intent"].get("gpu_layers")
     if predicted is None or not strangers:
@@ -205,7 +209,7 @@ def crowded_out(
     )
 
 
-def other_ollamas(read: Mapping[str, Any]) -> list[str]:
+def other_ollamas(read: HostFacts) -> list[str]:
     """A note on each process of another Ollama, or of one that is gone, that holds GPU memory."""
     held: dict[int, int] = {}
     for gpu in read["nvml"].get("gpus") or []:
@@ -214,7 +218,7 @@ def other_ollamas(read: Mapping[str, Any]) -> list[str]:
     return [servers.other_note(one, held.get(one["pid"], 0)) for one in read["ollama"].get("others") or []]
 
 
-def processes_of_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def processes_of_others(read: HostFacts, gpu: Gpu) -> list[GpuProcess]:
     """Those processes on a GPU that are neither Ollama's nor the backend's.
 
     Where this Ollama's own cannot be told from those that the host does not see, neither are these.
@@ -227,14 +231,14 @@ def processes_of_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list
     ]
 
 
-def hides_runners(read: Mapping[str, Any]) -> bool:
+def hides_runners(read: HostFacts) -> bool:
     """Whether the driver lists processes of another pid namespace: runners are here, and it names none of them."""
     runners = {runner["pid"] for runner in read["ollama"]["runners"]}
     listed = {process["pid"] for gpu in read["nvml"]["gpus"] for process in gpu["processes"]}
     return bool(runners) and runners.isdisjoint(listed)
 
 
-def cannot_fit(predicted: Mapping[str, Any] | None, max_used_mib: int | None) -> str | None:
+def cannot_fit(predicted: Predicted | None, max_used_mib: int | None) -> str | None:
     """Why a profile is refused: even the low end of the prediction, with what others hold, is over the threshold."""
     if predicted is None or max_used_mib is None:
         return None

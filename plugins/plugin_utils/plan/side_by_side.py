@@ -12,8 +12,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from math import ceil
-from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import (
+    CandidateProfile,
+    Declared,
+    Profile,
+    Sized,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Api, Gpu
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import (
+    BackendUse,
+    Column,
+    ComparisonRow,
+    HostPlan,
+    LayerRow,
+    PlannedGpu,
+    PlannedModel,
+    UsedBy,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
@@ -57,25 +74,24 @@ GUIDE_LAYERS = {
 class _Host:
     """What holds for every profile of a host."""
 
-    declared: Mapping[str, Any]
-    read: Mapping[str, Any]
+    declared: Declared
+    read: HostFacts
     version: str
     models: Mapping[str, planner.Model]
+    gpu: PlannedGpu
     card_mib: int
     others_mib: int  # what neither Ollama nor the backend holds now
     gpu_gb: float
     host_gb: float
 
 
-def compare(
-    declared: Mapping[str, Any], read: Mapping[str, Any], gpu_gb_per_s: float = 0, host_gb_per_s: float = 0
-) -> dict[str, Any]:
+def compare(declared: Declared, read: HostFacts, gpu_gb_per_s: float = 0, host_gb_per_s: float = 0) -> HostPlan:
     """The plan of a host.
 
     `declared`: `_declare.resolve`; `read`: the result of `gpu_memory_info`, with the models to plan. Bandwidths are
     GB/s, 0 for the GPU's own by its name and for `throughput.HOST_GB_PER_S`. What stands in the way is in `problems`.
     """
-    plan = {**unread(*declared["problems"]), "ollama": read["ollama"]["api"]["version"]}
+    plan: HostPlan = {**unread(*declared["problems"]), "ollama": read["ollama"]["api"]["version"]}
     if plan["problems"]:
         return plan
     plan["problems"] += decisions.gpu_problems({**declared, "profile": None}, read["nvml"])
@@ -87,14 +103,22 @@ def compare(
         plan["problems"].append(_no_models(read["ollama"]["api"]))
     version = wanted_settings.version_text(declared, read)
     gpus = [gpu for gpu in wanted_settings.usable_gpus(read["nvml"]) if not gpu.get("mig")]
-    if not models or not gpus or settings.parse_version(version) is None:
+    if not models or not gpus or version is None or settings.parse_version(version) is None:
         return plan
 
     gpu = max(gpus, key=lambda each: sum(process["used_mib"] for process in held_by_others(read, each)))
     card_mib = gpu["total_mib"] - (gpu.get("reserved_mib") or 0)
     by_name, known = throughput.gpu_gb_per_s(gpu.get("name"))
-    plan["gpu"] = {name: gpu.get(name) for name in ("index", "uuid", "name", "total_mib", "reserved_mib", "used_mib")}
-    plan["gpu"]["parts"] = memory_parts.split(gpu["memory"], gpu["processes"], memory_parts.known([read]))
+    planned: PlannedGpu = {
+        "index": gpu["index"],
+        "uuid": gpu["uuid"],
+        "name": gpu.get("name"),
+        "total_mib": gpu["total_mib"],
+        "reserved_mib": gpu.get("reserved_mib"),
+        "used_mib": gpu["used_mib"],
+        "parts": memory_parts.split(gpu["memory"], gpu["processes"], memory_parts.known([read])),
+    }
+    plan["gpu"] = planned
     plan["others"] = held_by_others(read, gpu)
     plan["backend"] = backend_use(declared, read, gpu)
     plan["bandwidth_gb_per_s"] = {"gpu": gpu_gb_per_s or by_name, "host": host_gb_per_s or throughput.HOST_GB_PER_S}
@@ -103,6 +127,7 @@ def compare(
         read,
         version,
         models,
+        planned,
         card_mib,
         sum(process["used_mib"] for process in plan["others"]),
         plan["bandwidth_gb_per_s"]["gpu"],
@@ -113,7 +138,7 @@ def compare(
     return plan
 
 
-def unread(*problems: str) -> dict[str, Any]:
+def unread(*problems: str) -> HostPlan:
     """The plan of a host of which nothing more is known than why."""
     return {
         "schema": SCHEMA,
@@ -128,7 +153,7 @@ def unread(*problems: str) -> dict[str, Any]:
     }
 
 
-def held_by_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[dict[str, Any]]:
+def held_by_others(read: HostFacts, gpu: Gpu) -> list[UsedBy]:
     """Who but Ollama and the backend holds memory of a GPU now, by name, the largest first: [{name, used_mib}].
 
     What cannot be attributed counts as theirs, unless the driver keeps back what this Ollama holds.
@@ -136,11 +161,11 @@ def held_by_others(read: Mapping[str, Any], gpu: Mapping[str, Any]) -> list[dict
     kept_back = any(process["used_bytes"] is None for process in gpu["processes"]) or prediction.hides_runners(read)
     theirs = (memory_parts.OTHERS,) if kept_back else (memory_parts.OTHERS, memory_parts.UNKNOWN)
     split = memory_parts.split(gpu["memory"], gpu["processes"], memory_parts.known([read]))
-    rows = [{"name": part["name"], "used_mib": part["mib"]} for part in split if part["what"] in theirs]
+    rows: list[UsedBy] = [{"name": part["name"], "used_mib": part["mib"]} for part in split if part["what"] in theirs]
     return sorted(rows, key=lambda row: -int(row["used_mib"]))
 
 
-def backend_use(declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mapping[str, Any]) -> dict[str, Any] | None:
+def backend_use(declared: Declared, read: HostFacts, gpu: Gpu) -> BackendUse | None:
     """What the backend itself takes on the GPU: {now_mib, measured_mib, profile, day, env}; None without a backend.
 
     The last proof has measured it with the settings `env`, and nobody knows it with others before a load.
@@ -148,17 +173,18 @@ def backend_use(declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mappi
     if declared["backend"]["kind"] == "none":
         return None
     proof = read["state"].get("proof") or {}
-    record = proof.get("record") or {}
-    others = (record.get("memory") or {}).get("others") or []
+    record = proof.get("record")
+    memory = record.get("memory") if record else None
+    others = memory["others"] if memory else []
     day = _day(float(proof.get("at") or 0))
     return {
         "now_mib": sum(
             process["used_mib"] or 0 for process in gpu["processes"] if process["pid"] in read["backend"]["pids"]
         ),
         "measured_mib": max((other["peak_mib"] or 0 for other in others if other["name"] == "backend"), default=None),
-        "profile": record.get("profile"),
+        "profile": record.get("profile") if record else None,
         "day": day if proof else None,
-        "env": {row["name"]: row["wanted"] for row in record.get("settings") or []},
+        "env": {row["name"]: row["wanted"] for row in (record.get("settings") if record else None) or []},
     }
 
 
@@ -166,7 +192,7 @@ def _day(unix_time: float) -> str:
     return datetime.fromtimestamp(unix_time, timezone.utc).strftime("%Y-%m-%d")
 
 
-def _backend_mib(backend: Mapping[str, Any] | None, profile: Mapping[str, Any]) -> int | None:
+def _backend_mib(backend: BackendUse | None, profile: Profile) -> int | None:
     """What the backend takes under a profile: 0 without one, None where it was not measured with these settings."""
     if backend is None:
         return 0
@@ -174,7 +200,7 @@ def _backend_mib(backend: Mapping[str, Any] | None, profile: Mapping[str, Any]) 
     return backend["measured_mib"] if same else None
 
 
-def _no_models(api: Mapping[str, Any]) -> str:
+def _no_models(api: Api) -> str:
     if api["error"]:
         return f"Ollama does not answer: {api['error']}; start it, or set gpu_memory_ollama.url"
     present = ", ".join(str(model["name"]) for model in api["models"])
@@ -187,9 +213,9 @@ def _no_models(api: Mapping[str, Any]) -> str:
 # One profile ---------------------------------------------------------------------------------------------------------
 
 
-def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) -> dict[str, Any]:
-    declared: Mapping[str, Any] = {**host.declared, "profile": profile}
-    column: dict[str, Any] = {
+def _column(host: _Host, plan: HostPlan, profile: CandidateProfile) -> Column:
+    as_declared: Declared = {**host.declared, "profile": profile}
+    column: Column = {
         "name": profile["name"],
         "label": profile["label"],
         "chosen": profile["name"] == (host.declared["profile"] or {}).get("name"),
@@ -200,27 +226,30 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
         column["problems"].append(f"none of its models can be planned: {', '.join(profile['models'])}")
     if column["problems"]:
         return column
-    as_declared, declared = declared, sizes.sized(declared, host.read)
-    profile = declared["profile"]
+    declared = sizes.sized(as_declared, host.read)
+    sized = declared["profile"]
     beforehand = sizes.note(as_declared, declared)
-    if other_size := sizes.is_other(profile, plan["gpu"]):
-        beforehand.append(sizes.problem(profile, plan["gpu"], f"GPU {plan['gpu']['index']}"))
+    if other_size := sizes.is_other(sized, host.gpu):
+        beforehand.append(sizes.problem(sized, host.gpu, f"GPU {host.gpu['index']}"))
     environment, unheard = wanted_settings.ollama_environment(declared, host.read)
-    margins = settings.margins_mib([plan["gpu"]], profile["max_used_mib"])
+    margins = settings.margins_mib([host.gpu], sized["max_used_mib"])
     carried = any(row.variable in environment for row in settings.OLLAMA_READS if row.intent == "margin_mib")
-    of_models, shows = {**declared, "models": named}, host.read["ollama"]["api"]["show"]
+    of_models: Sized = {**declared, "models": named}
+    shows = host.read["ollama"]["api"]["show"]
     asked = {name: prediction.asked_layers(declared, host.read, name) for name in named}
     void = any(layers is not None and layers >= 0 for layers in asked.values())
-    limit = min(profile["max_used_mib"] or host.card_mib, host.card_mib)
+    limit = min(sized["max_used_mib"] or host.card_mib, host.card_mib)
     column.update(
-        changed=profile["changed"],
-        intent=profile["intent"],
-        max_used_mib=profile["max_used_mib"],
-        limit_mib=limit,
-        margin_mib=margins[0] if margins else None,
-        margin="none" if not (margins and carried) else "void" if void else "given",
+        {
+            "changed": sized["changed"],
+            "intent": sized["intent"],
+            "max_used_mib": sized["max_used_mib"],
+            "limit_mib": limit,
+            "margin_mib": margins[0] if margins else None,
+            "margin": "none" if not (margins and carried) else "void" if void else "given",
+        }
     )
-    backend = _backend_mib(plan["backend"], profile)
+    backend = _backend_mib(plan["backend"], sized)
     taken = host.others_mib + (backend or 0)
     try:
         scenarios = {
@@ -243,22 +272,24 @@ def _column(host: _Host, plan: Mapping[str, Any], profile: Mapping[str, Any]) ->
     low, high = (round(end) for end in together.band_mib.get("total_mib", [total, total]))
     band = {term: [round(end) for end in ends] for term, ends in together.band_mib.items() if term in TERMS}
     column.update(
-        loaded_together=list(loaded),
-        terms={term: round(getattr(together, term)) for term in TERMS},
-        terms_band=band,
-        ollama_mib=total,
-        ollama_band_mib=[low, high],
-        host_mib=round(together.host_mib),
-        backend_mib=backend,
-        sum_mib=total + taken,
-        headroom_mib=limit - total - taken,
-        fits=total + taken <= limit,
-        fits_surely=high + taken <= limit and backend is not None,
-        # As apply judges before it writes: what the backend takes is for the load to show.
-        refused=profile["max_used_mib"] is None
-        or other_size
-        or low + host.others_mib > profile["max_used_mib"]
-        or bool(modelfile.problems(of_models, shows)),
+        {
+            "loaded_together": list(loaded),
+            "terms": {term: round(getattr(together, term)) for term in TERMS},
+            "terms_band": band,
+            "ollama_mib": total,
+            "ollama_band_mib": [low, high],
+            "host_mib": round(together.host_mib),
+            "backend_mib": backend,
+            "sum_mib": total + taken,
+            "headroom_mib": limit - total - taken,
+            "fits": total + taken <= limit,
+            "fits_surely": high + taken <= limit and backend is not None,
+            # As apply judges before it writes: what the backend takes is for the load to show.
+            "refused": sized["max_used_mib"] is None
+            or other_size
+            or low + host.others_mib > sized["max_used_mib"]
+            or bool(modelfile.problems(of_models, shows)),
+        }
     )
     column["models"] = [
         _model(
@@ -287,7 +318,7 @@ def _all_by_name(scenario: planner.Scenario, model: planner.Model) -> planner.Sc
 
 def _model(
     host: _Host, name: str, scenario: planner.Scenario, plan: planner.Plan, *, asked: int | None, room_mib: float
-) -> dict[str, Any]:
+) -> PlannedModel:
     """One model under one profile, with every number of layers and the largest settings that its room allows."""
     model = host.models[name]
     table = layer_table(
@@ -320,7 +351,7 @@ def layer_table(
     ollama_version: str,
     gpu_gb: float,
     host_gb: float,
-) -> list[dict[str, Any]]:
+) -> list[LayerRow]:
     """A row for each number of layers from 0 to all: layers, gpu_mib, host_mib, fits, tokens_per_s, speed_percent.
 
     Speeds are predictions (see `throughput`), in percent of all layers on the GPU; None for a model that only embeds.
@@ -371,7 +402,7 @@ def largest_num_ctx(
 # The guide's table with real numbers ---------------------------------------------------------------------------------
 
 
-def _comparison(host: _Host, plan: Mapping[str, Any], column: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _comparison(host: _Host, plan: HostPlan, column: Column) -> list[ComparisonRow]:
     """The guide's rows: setting, guide (its words or None), really (text, or a text by model)."""
     words = {} if column["changed"] else GUIDE.get(column["name"], {})
     unknown = column["backend_mib"] is None
@@ -379,7 +410,7 @@ def _comparison(host: _Host, plan: Mapping[str, Any], column: Mapping[str, Any])
     slots = max(model["num_parallel"] for model in models)
     turns = len(column["loaded_together"]) < len(models)
 
-    def by_model(text: Callable[[Mapping[str, Any]], str]) -> dict[str, str]:
+    def by_model(text: Callable[[PlannedModel], str]) -> dict[str, str]:
         return {model["name"]: text(model) for model in models}
 
     really: dict[str, dict[str, str] | str] = {
@@ -396,7 +427,7 @@ def _comparison(host: _Host, plan: Mapping[str, Any], column: Mapping[str, Any])
     return [{"setting": row, "guide": words.get(row), "really": really[row]} for row in GUIDE_ROWS]
 
 
-def _layers_text(model: Mapping[str, Any]) -> str:
+def _layers_text(model: PlannedModel) -> str:
     asked, layers, count = model["asked_layers"], model["layers"], model["offloadable_layers"]
     if asked is None:
         return f"{layers} of {count}, fitted by Ollama"
@@ -405,24 +436,24 @@ def _layers_text(model: Mapping[str, Any]) -> str:
     return f"{layers} of {count}"
 
 
-def _context_text(model: Mapping[str, Any]) -> str:
+def _context_text(model: PlannedModel) -> str:
     slots = model["num_parallel"]
     return f"{model['num_ctx']}" + (f" each, {model['num_ctx'] * slots} in all" if slots > 1 else "")
 
 
-def _reserved_text(column: Mapping[str, Any], card_mib: int) -> str:
+def _reserved_text(column: Column, card_mib: int) -> str:
     if column["margin"] == "given":
-        return f"{column['margin_mib']} MiB ({100 * column['margin_mib'] / card_mib:.0f} %)"
+        return f"{column['margin_mib']} MiB ({100 * (column['margin_mib'] or 0) / card_mib:.0f} %)"
     return "nothing, the margin is void" if column["margin"] == "void" else "nothing"
 
 
-def _speed_text(model: Mapping[str, Any]) -> str:
+def _speed_text(model: PlannedModel) -> str:
     if model["speed_percent"] is None:
         return "not predicted"
     return f"{model['speed_percent']} %, at most {model['tokens_per_s']:.0f} tok/s"
 
 
-def _stability_text(column: Mapping[str, Any], backend_unknown: bool) -> str:
+def _stability_text(column: Column, backend_unknown: bool) -> str:
     left = column["headroom_mib"]
     if left < 0:
         return f"{-left} MiB too much"
@@ -436,7 +467,7 @@ def _stability_text(column: Mapping[str, Any], backend_unknown: bool) -> str:
 
 def _warnings(
     host: _Host,
-    column: Mapping[str, Any],
+    column: Column,
     plans: Mapping[str, planner.Plan],
     environment: Mapping[str, str],
     unheard: Sequence[str],
@@ -475,7 +506,7 @@ def _warnings(
     return list(dict.fromkeys(warnings))
 
 
-def _fit_warnings(column: Mapping[str, Any]) -> list[str]:
+def _fit_warnings(column: Column) -> list[str]:
     limit = column["limit_mib"]
     of = f"max_used_mib {limit}" if column["max_used_mib"] == limit else f"the card's {limit} MiB"
     if not column["fits"]:
@@ -499,7 +530,7 @@ def _fit_warnings(column: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+def _cap_warnings(host: _Host, column: Column, model: PlannedModel) -> list[str]:
     wanted, asked, count = column["intent"].get("gpu_layers"), model["asked_layers"], model["offloadable_layers"]
     key = host.declared["backend"]["keys"].get("gpu_layers")
     if asked is None:
@@ -539,13 +570,13 @@ def _cap_warnings(host: _Host, column: Mapping[str, Any], model: Mapping[str, An
     ]
 
 
-def _slower_text(model: Mapping[str, Any], row: Mapping[str, Any], before: str = " (", after: str = ")") -> str:
+def _slower_text(model: PlannedModel, row: LayerRow, before: str = " (", after: str = ")") -> str:
     if row["speed_percent"] is None:
         return ""
     return f"{before}about {100 - row['speed_percent']} % slower{after}"
 
 
-def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known: bool) -> list[str]:
+def _host_notes(host: _Host, plan: HostPlan, gpus: int, bandwidth_known: bool) -> list[str]:
     notes = []
     if not host.declared["models"] and not any(profile["models"] for profile in host.declared["profiles"]):
         notes.append("gpu_memory_models names no model: planned for what is loaded now")
@@ -564,7 +595,7 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
         )
     if gpus > 1:
         notes.append(
-            f"{gpus} GPUs: planned as if all were on GPU {plan['gpu']['index']}, where others hold the most; "
+            f"{gpus} GPUs: planned as if all were on GPU {host.gpu['index']}, where others hold the most; "
             "Ollama may spread a model"
         )
     figures = [process["used_mib"] for gpu in host.read["nvml"]["gpus"] for process in gpu["processes"]]
@@ -572,7 +603,7 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
         notes.append("the driver does not say how much each process holds: what others hold may be more")
     if not bandwidth_known:
         notes.append(
-            f"the memory bandwidth of {plan['gpu']['name']} is not known here: {host.gpu_gb:g} GB/s assumed; "
+            f"the memory bandwidth of {host.gpu['name']} is not known here: {host.gpu_gb:g} GB/s assumed; "
             "set gpu_memory_gpu_gb_per_s"
         )
     notes += [
@@ -580,7 +611,7 @@ def _host_notes(host: _Host, plan: Mapping[str, Any], gpus: int, bandwidth_known
         for profile in plan["profiles"]
         for name, day in profile.get("measured", {}).items()
     ]
-    notes += [lint.text(finding) for finding in lint.lint(host.declared, host.read)]
+    notes += [lint.text(finding) for finding in lint.lint(sizes.sized(host.declared, host.read), host.read)]
     notes += host.read["nvml"].get("notes") or []
     notes += decisions.start_notes(host.declared, host.read)
     notes += decisions.dependent_notes(host.read, ["ollama", "backend"])

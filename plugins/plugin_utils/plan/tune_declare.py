@@ -9,6 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Gpu
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
@@ -21,7 +24,7 @@ FOR_THE_GUIDES_LADDERS = ("stable", "conservative")
 NUMBERS = {"max_probes": (1, 50, "probes"), "timeout": (60, 86400, "seconds")}
 
 
-def resolve(declared: Mapping[str, Any], read: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> dict[str, Any]:
     """`given`: the operator's variables without `gpu_memory_tune_`, and the two bandwidths.
 
     Returns `problems`, and without any: `run` (the arguments of the module gpu_memory_tune), `key` (hosts of the same
@@ -112,9 +115,7 @@ def group_of(host: str, keys: Mapping[str, str | None]) -> list[str]:
     return [name for name, key in keys.items() if key is not None and key == mine]
 
 
-def _left_for_the_backend(
-    declared: Mapping[str, Any], read: Mapping[str, Any], gpu: Mapping[str, Any], given: Any
-) -> tuple[int, str | None]:
+def _left_for_the_backend(declared: Declared, read: HostFacts, gpu: Gpu, given: object) -> tuple[int, str | None]:
     """MiB that the backend will take under load besides what it holds now, which no probe sees; and a note on it."""
     number = named_profiles.canonical_int(given)
     backend = side_by_side.backend_use(declared, read, gpu)
@@ -134,7 +135,7 @@ def _left_for_the_backend(
     return more, f"{more} MiB of the threshold are left for the backend, which takes that much more under load, as {of}"
 
 
-def _model(declared: Mapping[str, Any], named: Any) -> tuple[str, list[str]]:
+def _model(declared: Declared, named: object) -> tuple[str, list[str]]:
     models: Sequence[str] = declared["models"]
     if named:
         return str(named), [] if named in models or not models else [
@@ -146,7 +147,7 @@ def _model(declared: Mapping[str, Any], named: Any) -> tuple[str, list[str]]:
     return "", [f"gpu_memory_tune_model must name the model to tune; this host serves: {served}"]
 
 
-def _threshold(declared: Mapping[str, Any], mode: Any, named: Any) -> tuple[int, list[str]]:
+def _threshold(declared: Declared, mode: object, named: object) -> tuple[int, list[str]]:
     """The operator's own threshold, or the guide's of its ladder "Too slow?", or the profile's."""
     bound = named_profiles.NUMBERS["max_used_mib"]
     number = 0 if named_profiles.canonical_mib(named) == 0 else bound.read(named)

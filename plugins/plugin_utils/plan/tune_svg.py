@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import floor, log10
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import Tuned, TunedProbe
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import budget_svg
 
@@ -21,7 +22,7 @@ STYLE = """
 """
 
 
-def svg(result: Mapping[str, Any]) -> str:
+def svg(result: Tuned) -> str:
     """Of a search: the curve over num_gpu, and every probe beside it. Of a ladder: its steps."""
     steps = result["mode"] != "search"
     width, height = budget_svg.WIDTH, FIRST_TOP + 2 * PLOT_HEIGHT + GAP + 56
@@ -61,26 +62,26 @@ def svg(result: Mapping[str, Any]) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _about(result: Mapping[str, Any]) -> str:
+def _about(result: Tuned) -> str:
     gpu, best = result["gpu"], result["best"]
     found = f"best: {tune_search.Setting(**best)}" if best else result["why"]
     return f"{gpu['name']}, {gpu['total_mib']} MiB; {found}"
 
 
-def _points(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _points(result: Tuned) -> list[dict[str, Any]]:
     return [_point(probe, number, probe["setting"]["num_gpu"]) for number, probe in enumerate(result["probes"], 1)]
 
 
-def _steps(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _steps(result: Tuned) -> list[dict[str, Any]]:
     return [_point(probe, number, number) for number, probe in enumerate(result["probes"], 1)]
 
 
-def _point(probe: Mapping[str, Any], number: int, x: int) -> dict[str, Any]:
+def _point(probe: TunedProbe, number: int, x: int) -> dict[str, Any]:
     about = f"{number}: {tune_search.Setting(**probe['setting'])}: {probe['outcome']}"
     return {**{key: probe[key] for key in ("outcome", "peak_mib", "tokens_per_s")}, "x": x, "n": number, "about": about}
 
 
-def _scale(low: float, high: float, start: float, end: float) -> Any:
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     pad = 24 if high > low else (end - start) / 2
     step = (end - start - 2 * pad) / ((high - low) or 1)
     return lambda value: start + pad + (value - low) * step
@@ -99,7 +100,7 @@ def _round_step(least: float) -> float:
 
 
 def _plot(
-    top: int, name: str, x_of: Any, most: float, line: Sequence[tuple[int, float]],
+    top: int, name: str, x_of: Callable[[float], float], most: float, line: Sequence[tuple[int, float]],
     points: Sequence[tuple[Mapping[str, Any], float | None]], limit: float | None,
 ) -> list[str]:  # fmt: skip
     bottom, right = top + PLOT_HEIGHT, budget_svg.WIDTH - RIGHT

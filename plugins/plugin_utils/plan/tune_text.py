@@ -10,9 +10,8 @@ with `host`, `hosts` (those that it is for), `problems` and `profile`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import Tuned, TunedProbe, TunedSetting
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import side_by_side
 
@@ -20,11 +19,11 @@ PROFILE = "tuned"
 DEFAULT_CACHE = "f16"
 
 
-def setting_text(setting: Mapping[str, Any]) -> str:
+def setting_text(setting: TunedSetting) -> str:
     return str(tune_search.Setting(**setting))
 
 
-def block(result: Mapping[str, Any]) -> str:
+def block(result: Tuned) -> str:
     """The lines for one host."""
     host = result["host"]
     if result["problems"]:
@@ -36,8 +35,8 @@ def block(result: Mapping[str, Any]) -> str:
         lines.append(_line(f"probe {number}", setting_text(probe["setting"]), _measured(probe, result)))
         lines.append(_line("", probe["why"]))
     lines.append(_line("because", result["why"]))
-    if result.get("guide_walk"):
-        walk = result["guide_walk"]
+    walk = result.get("guide_walk")
+    if walk:
         end = "nowhere" if walk["ends_at"] is None else f"at {walk['ends_at']}"
         tried = ", ".join(map(str, walk["layers"]))
         text = f"its walk by 5 layers would take {walk['load_tests']} load tests ({tried}) and end {end}"
@@ -48,15 +47,16 @@ def block(result: Mapping[str, Any]) -> str:
     lost = [model for model in result["loaded_before"] if model not in result["loaded_again"]]
     if lost:
         lines.append(_line("note", f"{', '.join(lost)} was loaded before, and could not be loaded again"))
-    if result.get("note"):
-        lines.append(_line("note", result["note"]))
+    note = result.get("note")
+    if note:
+        lines.append(_line("note", note))
     if len(result["hosts"]) > 1:
         lines.append(_line("for", f"{', '.join(result['hosts'])}: the same GPU, Ollama and model"))
     lines += [_line("file", path) for path in result.get("files") or []]
     return "\n".join(lines)
 
 
-def _headline(result: Mapping[str, Any]) -> str:
+def _headline(result: Tuned) -> str:
     best = result["best"]
     count = f"{len(_loaded(result))} load tests"
     if best is None:
@@ -66,16 +66,16 @@ def _headline(result: Mapping[str, Any]) -> str:
     return f"{setting_text(best)}   {_measured(probe, result)} ({count}{proven})"
 
 
-def _loaded(result: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _loaded(result: Tuned) -> list[TunedProbe]:
     """The probes without the steps of a ladder that changed nothing."""
-    found: list[Mapping[str, Any]] = []
+    found: list[TunedProbe] = []
     for probe in result["probes"]:
         if all(probe["setting"] != other["setting"] for other in found):
             found.append(probe)
     return found
 
 
-def _measured(probe: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+def _measured(probe: TunedProbe, result: Tuned) -> str:
     of = f"{probe['peak_mib']} of {result['max_used_mib']} MiB"
     if probe["outcome"] == tune_search.OUT_OF_MEMORY:
         return "out of memory"
@@ -83,7 +83,7 @@ def _measured(probe: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     return f"{probe['outcome']}, {of}{speed}"
 
 
-def speeds(result: Mapping[str, Any]) -> list[str]:
+def speeds(result: Tuned) -> list[str]:
     """Of the mode `profiles`: each one's speed against the first, beside what the guide says of it."""
     first = next((probe["tokens_per_s"] for probe in result["probes"][:1]), None)
     lines = []
@@ -98,18 +98,20 @@ def speeds(result: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def profile_yaml(result: Mapping[str, Any]) -> str:
+def profile_yaml(result: Tuned) -> str:
     """A file for group_vars: the profile, and what it was made of as comments."""
-    gpu = result["gpu"]
+    gpu, note = result["gpu"], result.get("note")
     probe = next(probe for probe in result["probes"] if probe["setting"] == result["best"])
     profile = result["profile"]
     lines = [
         "---",
         _comment(f"Found by tune.yml on {result['host']}, for {', '.join(result['hosts'])}."),
         _comment(f"{gpu['name']}, {gpu['total_mib']} MiB; Ollama {result['ollama']}; {result['model']}."),
-        _comment(f"{setting_text(result['best'])}: {_measured(probe, result)}; others held {probe['others_mib']} MiB."),
+        _comment(
+            f"{setting_text(probe['setting'])}: {_measured(probe, result)}; others held {probe['others_mib']} MiB."
+        ),
         _comment(f"Why this one: {result['why']}."),
-        *([_comment(result["note"])] if result.get("note") else []),
+        *([_comment(note)] if note else []),
         f"gpu_memory_profile: {PROFILE}",
         "gpu_memory_profiles:",
         f"  {PROFILE}:",

@@ -5,9 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import (
+    Declared,
+    Intent,
+    Profile,
+    Sized,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuSize
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import wanted_settings
 
 OTHER_SIZES = ("refuse", "scale")
@@ -16,32 +23,33 @@ BUILT_IN_FOR_MIB = 16384  # the guide's thresholds are those of 16 GB
 TOLERANCE = 0.1
 
 
-def is_other(profile: Mapping[str, Any] | None, gpu: Mapping[str, Any]) -> bool:
+def is_other(profile: Profile | None, gpu: GpuSize) -> bool:
     """Whether a GPU is of another size than the profile's threshold is meant for; an operator's own fits any."""
-    meant = profile and profile["meant_for_mib"]
-    return bool(meant) and abs(gpu["total_mib"] / meant - 1) > TOLERANCE
+    meant = profile["meant_for_mib"] if profile else None
+    return meant is not None and abs(gpu["total_mib"] / meant - 1) > TOLERANCE
 
 
-def scaled_mib(profile: Mapping[str, Any], gpu: Mapping[str, Any]) -> int:
-    """The threshold in proportion to a GPU."""
-    return int(profile["max_used_mib"] * gpu["total_mib"] // profile["meant_for_mib"])
+def scaled_mib(profile: Profile, gpu: GpuSize) -> int:
+    """The threshold in proportion to a GPU that is of another size."""
+    return (profile["max_used_mib"] or 0) * gpu["total_mib"] // (profile["meant_for_mib"] or BUILT_IN_FOR_MIB)
 
 
-def sized(declared: Mapping[str, Any], read: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def sized(declared: Declared, read: HostFacts | None) -> Sized:
     """What was declared, with its threshold in proportion to the smallest GPU of the host where that was asked for.
 
-    `read`: gpu_memory_info, or None where there is none. Sizing again changes nothing.
+    `read`: gpu_memory_info, or None where there is none. Sizing again changes nothing. What was declared without a
+    profile stays without one; `problems` then say why, and nothing is asked of it that needs one.
     """
     profile = declared["profile"]
-    gpus = [gpu for gpu in wanted_settings.usable_gpus((read or {}).get("nvml") or {}) if is_other(profile, gpu)]
-    if declared["other_sizes"] != "scale" or not gpus:
-        return declared
-    threshold = min(scaled_mib(profile, gpu) for gpu in wanted_settings.usable_gpus((read or {})["nvml"]))
-    intent = {**profile["intent"], "max_used_mib": threshold}
+    gpus = wanted_settings.usable_gpus(read["nvml"]) if read and read.get("nvml") else []
+    if not profile or declared["other_sizes"] != "scale" or not any(is_other(profile, gpu) for gpu in gpus):
+        return cast(Sized, declared)
+    threshold = min(scaled_mib(profile, gpu) for gpu in gpus)
+    intent: Intent = {**profile["intent"], "max_used_mib": threshold}
     return {**declared, "profile": {**profile, "intent": intent, "max_used_mib": threshold, "meant_for_mib": None}}
 
 
-def problem(profile: Mapping[str, Any], gpu: Mapping[str, Any], name: str) -> str:
+def problem(profile: Profile, gpu: GpuSize, name: str) -> str:
     return (
         f"{name} has {gpu['total_mib']} MiB, and the threshold of the profile {profile['name']} is meant for 16 GB; "
         "give this host a profile with a max_used_mib of its own, or set gpu_memory_other_sizes: scale for "
@@ -49,9 +57,9 @@ def problem(profile: Mapping[str, Any], gpu: Mapping[str, Any], name: str) -> st
     )
 
 
-def note(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What became of the threshold, if anything did. Both as `declared`."""
-    if before is after:
+def note(before: Declared, after: Sized) -> list[str]:
+    """What became of the threshold, if anything did."""
+    if before is after or before["profile"] is None:
         return []
     was, now = before["profile"]["max_used_mib"], after["profile"]["max_used_mib"]
     return [f"max_used_mib is {now} here, in proportion to this size of GPU; the profile says {was} for 16 GB"]

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Gpu, Nvml
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts, OllamaRead
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import gguf, model_shape
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles
@@ -17,20 +17,20 @@ PROJECTOR_GRAPH_MIB = 1024  # what Ollama adds for a projector's own graph, unle
 PROJECTOR_ADDED_SINCE = (0, 31, 2)
 
 
-def version_text(declared: Mapping[str, Any], read: Mapping[str, Any]) -> Any:
+def version_text(declared: Declared, read: OllamaRead) -> str | None:
     return declared["ollama"]["version"] or read["ollama"]["api"]["version"]
 
 
-def version_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> settings.Version | None:
+def version_of(declared: Declared, read: OllamaRead) -> settings.Version | None:
     return settings.parse_version(version_text(declared, read))
 
 
-def usable_gpus(nvml: Mapping[str, Any]) -> list[dict[str, Any]]:
+def usable_gpus(nvml: Nvml) -> list[Gpu]:
     """GPUs that can be read; others are reported as problems."""
     return [gpu for gpu in nvml.get("gpus") or [] if not gpu.get("error")]
 
 
-def ollama_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> tuple[dict[str, str], list[str]]:
+def ollama_environment(declared: Sized, read: HostFacts) -> tuple[dict[str, str], list[str]]:
     """What our drop-in says, and the intents that this release has no setting for.
 
     A margin and a cap exclude each other: where the requests of the backend carry layers that cap a model, a margin
@@ -41,7 +41,7 @@ def ollama_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> 
     return settings.ollama_environment(profile["intent"], margins, version_of(declared, read))
 
 
-def margins_mib(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[int]:
+def margins_mib(declared: Sized, read: HostFacts) -> list[int]:
     """For each GPU what fitting must leave free, in MiB; empty where the profile has no threshold.
 
     Since 0.31.2 Ollama leaves room for a model's projector by itself, but not where a margin is set.
@@ -55,7 +55,7 @@ def margins_mib(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[in
     return [margin + room for margin in margins]
 
 
-def backend_env(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, str]:
+def backend_env(declared: Sized, read: HostFacts) -> dict[str, str]:
     """What the backend's files say: the profile's own keys as written, and intents in the keys that this backend takes.
 
     Layers that cap nothing are not sent as a number, which would switch Ollama's fitting off, but left to Ollama.
@@ -67,7 +67,7 @@ def backend_env(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[st
     return {**profile["env"], **ours}
 
 
-def caps(declared: Mapping[str, Any], read: Mapping[str, Any]) -> bool | None:
+def caps(declared: Sized, read: HostFacts) -> bool | None:
     """Whether the profile's `gpu_layers` keeps layers of a served model from the GPU; None where that is not known."""
     layers = declared["profile"]["intent"].get("gpu_layers")
     models = served(declared, read)
@@ -78,13 +78,13 @@ def caps(declared: Mapping[str, Any], read: Mapping[str, Any]) -> bool | None:
     return None if None in models else False
 
 
-def _carrier(declared: Mapping[str, Any]) -> str | None:
+def _carrier(declared: Sized) -> str | None:
     """The variable whose value the backend sends as num_gpu."""
     variable: str | None = declared["backend"]["keys"].get("gpu_layers")
     return variable
 
 
-def served(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[model_shape.Model | None]:
+def served(declared: Sized, read: HostFacts) -> list[model_shape.Model | None]:
     """The models that the host serves as far as `/api/show` tells them; None for one that it does not tell."""
     shown = read["ollama"]["api"]["show"]
     models: list[model_shape.Model | None] = []

@@ -12,6 +12,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+    BackendFacts,
+    Journal,
+    LoadedModel,
+    LogLoad,
+    OllamaFacts,
+    OwnDropIn,
+    Show,
+    Unit,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, LoadResult
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Effects, Row
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     log_lines,
     model_use,
@@ -29,10 +43,8 @@ MODELFILE = "PARAMETER"
 CLIENT = "a client's own options"
 OFF = ("off", "false", "0", "disabled")
 
-Row = dict[str, Any]
 
-
-def drift(declared: Mapping[str, Any], read: Mapping[str, Any], load: Mapping[str, Any] | None = None) -> list[Row]:
+def drift(declared: Sized, read: HostFacts, load: LoadResult | None = None) -> list[Row]:
     """Every setting of the profile on a host: what is wanted, what runs, and who overrides it. No load is needed.
 
     `declared`: `_declare.resolve`, with a profile. `read`: the result of gpu_memory_info; of `load`, the result of a
@@ -56,12 +68,12 @@ def drift(declared: Mapping[str, Any], read: Mapping[str, Any], load: Mapping[st
     return rows + ([] if load else _upgrade_rows(read))
 
 
-def drifted(row: Mapping[str, Any]) -> bool:
+def drifted(row: Row) -> bool:
     """Whether something else runs than what is wanted, or will from the next restart on."""
     return bool(row["state"] == INSTEAD or (row["state"] == PARTIAL and row["source"]))
 
 
-def comes_with_requests(row: Mapping[str, Any]) -> bool:
+def comes_with_requests(row: Row) -> bool:
     """Whether a client or a Modelfile sets it, which no file and no restart of this collection reaches."""
     source = row["source"] or ""
     return source.startswith((CLIENT, MODELFILE))
@@ -70,7 +82,7 @@ def comes_with_requests(row: Mapping[str, Any]) -> bool:
 # What runs -----------------------------------------------------------------------------------------------------------
 
 
-def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
+def effects(load: LoadResult | None, after: HostFacts) -> Effects:
     """What the running system does: settings of the largest runner seen that counts, and its layers.
 
     Returns num_ctx_total, num_parallel, num_gpu, num_batch, kv_cache_type (None where neither the command line nor the
@@ -102,15 +114,15 @@ def effects(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[st
     }
 
 
-def runners_seen(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> list[tuple[int, list[str]]]:
+def runners_seen(load: LoadResult | None, after: HostFacts) -> list[tuple[int, list[str]]]:
     """Process and command line of this Ollama's runners: those of a load that came up, the largest first, and now's."""
     journal, running = after["ollama"]["journal"], after["ollama"]["runners"]
     commands = [runner["command"] for runner in running]
     strangers = {other["pid"] for other in after["ollama"].get("others") or []}
     seen = [
-        (process["pid"], process["command"])
+        (process["pid"], command)
         for process in (load or {}).get("processes") or []
-        if process.get("command") and process["pid"] not in strangers
+        if (command := process.get("command")) and process["pid"] not in strangers
     ]
     return [
         *((pid, command) for pid, command in seen if command in commands or not never_came_up(command, journal)),
@@ -119,7 +131,7 @@ def runners_seen(load: Mapping[str, Any] | None, after: Mapping[str, Any]) -> li
 
 
 def _that_count(
-    commands: list[list[str]], figures: Mapping[str, Any], journal: Mapping[str, Any], shows: Mapping[str, Any]
+    commands: list[list[str]], figures: Figures, journal: Journal, shows: Mapping[str, Show]
 ) -> list[list[str]]:
     """Those runners that the profile's settings are about.
 
@@ -136,47 +148,46 @@ def _that_count(
     return [command for command in commands if not model_use.is_embedders(command, shows)] or commands
 
 
-def _limits(command: Sequence[str], shows: Mapping[str, Any]) -> dict[str, Any]:
+def _limits(command: Sequence[str], shows: Mapping[str, Show]) -> Effects:
     """What the model of a runner cannot have, whatever is asked for."""
     blob = model_use.blob_of(command)
     known = [show for show in shows.values() if blob and show and show.get("blob") == blob]
-    show: Mapping[str, Any] = known[0] if known else {}
+    show: Show = known[0] if known else {}
     one_slot = model_use.has_one_slot(show) or model_use.is_embedders(command, shows)
     return {"one_slot": one_slot, "trained_ctx": model_use.trained_context(show)}
 
 
-def load_by(command: list[str], journal: Mapping[str, Any]) -> Mapping[str, Any]:
+def load_by(command: list[str], journal: Journal) -> LogLoad:
     """The load that started a runner, of the server that runs now; a smaller model may have come after it.
 
     Servers and logs that do not announce loads have no command: there the last load counts.
     """
     since = journal.get("server_at") or 0
     loads = [load for load in [*journal["loads"], *filter(None, [journal["last_load"]])] if load["at"] >= since]
-    return next((load for load in reversed(loads) if load["command"] in (command, [])), {})
+    nothing: LogLoad = {}
+    return next((load for load in reversed(loads) if load["command"] in (command, [])), nothing)
 
 
-def never_came_up(command: list[str], journal: Mapping[str, Any]) -> bool:
+def never_came_up(command: list[str], journal: Journal) -> bool:
     """Whether each load by this command failed, as far as the log tells."""
     loads = [load for load in journal["loads"] if load["command"] == command]
     return bool(loads) and not any(load["started"] for load in loads)
 
 
-def _listed_context(loaded: Sequence[Mapping[str, Any]]) -> int | None:
+def _listed_context(loaded: Sequence[LoadedModel]) -> int | None:
     """What `/api/ps` says of the largest model, since Ollama 0.10; it is that of a slot."""
-    largest = max(loaded, key=lambda model: model["size"] or 0, default={})
-    return largest.get("context_length")
+    largest = max(loaded, key=lambda model: model["size"] or 0, default=None)
+    return largest.get("context_length") if largest else None
 
 
-def _layers_seen(effect: Mapping[str, Any]) -> str | None:
+def _layers_seen(effect: Effects) -> str | None:
     return None if effect["offloaded"] is None else f"{effect['offloaded']}/{effect['offloadable']}"
 
 
 # Settings of the backend ---------------------------------------------------------------------------------------------
 
 
-def _backend_row(
-    declared: Mapping[str, Any], read: Mapping[str, Any], effect: Mapping[str, Any], name: str, wanted: str
-) -> Row:
+def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, wanted: str) -> Row:
     backend = declared["backend"]
     intent = next((intent for intent, variable in backend["keys"].items() if variable == name), None)
     set_by = "profile" if name in declared["profile"]["env"] else "collection"
@@ -208,11 +219,11 @@ def _backend_row(
     return _row(name, wanted, state, found, "backend", set_by, seen, source)
 
 
-def backend_override(backend: Mapping[str, Any], name: str, wanted: str) -> str | None:
+def backend_override(backend: BackendFacts, name: str, wanted: str) -> str | None:
     """Who keeps the backend from taking `wanted` out of its env files; None where it has it, as far as can be seen."""
     files = backend["env_files"]
     winning = next((file for file in files if (file.get("values") or {}).get(name) is not None), None)
-    readers = (winning or {}).get("read_by") or ["python-dotenv"]
+    readers = (winning.get("read_by") if winning else None) or ["python-dotenv"]
     if set(readers) == {"python-dotenv"}:  # load_dotenv() leaves what the process was started with
         given = _started_with(backend, name)
         if given and given[0] != wanted:
@@ -229,7 +240,7 @@ def backend_override(backend: Mapping[str, Any], name: str, wanted: str) -> str 
     return None
 
 
-def _started_with(backend: Mapping[str, Any], name: str) -> tuple[str, str] | None:
+def _started_with(backend: BackendFacts, name: str) -> tuple[str, str] | None:
     """A variable that the backend has from its unit or from whoever started it: (value, who sets it)."""
     setter = last_word(name, (backend.get("unit") or {}).get("sources") or [])
     if setter and setter[1] is not None:
@@ -240,7 +251,7 @@ def _started_with(backend: Mapping[str, Any], name: str) -> tuple[str, str] | No
     return None
 
 
-def _context_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
+def _context_state(wanted: str, effect: Effects) -> tuple[str, str]:
     slot, total = effect["num_ctx"], effect["num_ctx_total"]
     if slot is None:
         return PARTIAL, NOT_READ_BACK
@@ -254,21 +265,22 @@ def _context_state(wanted: str, effect: Mapping[str, Any]) -> tuple[str, str]:
     return (IN_FORCE if slot == int(wanted) else INSTEAD), found
 
 
-def _layers_state(wanted: str, effect: Mapping[str, Any], is_cap: bool) -> tuple[str, str]:
+def _layers_state(wanted: str, effect: Effects, is_cap: bool) -> tuple[str, str]:
     """`is_cap`: whether it is meant to keep layers from the GPU, rather than to bring them there."""
     if effect["offloaded"] is None:
         return PARTIAL, NOT_READ_BACK
-    on_gpu = f"{effect['offloaded']} of {effect['offloadable']} layers are on the GPU"
+    offloadable = effect["offloadable"] or 0
+    on_gpu = f"{effect['offloaded']} of {offloadable} layers are on the GPU"
     if wanted == wanted_settings.FITTED_BY_OLLAMA:
         return (IN_FORCE, f"{on_gpu}, as Ollama fits them") if effect["num_gpu"] is None else (INSTEAD, on_gpu)
     if effect["num_gpu"] is None:
         return NO_EFFECT, f"no request carries it to Ollama; {on_gpu}"
-    if is_cap and int(wanted) >= effect["offloadable"] == effect["offloaded"]:
-        return NO_EFFECT, f"{wanted} caps nothing, since the model has {effect['offloadable']} layers; {on_gpu}"
-    return (IN_FORCE if effect["offloaded"] == min(int(wanted), effect["offloadable"]) else INSTEAD), on_gpu
+    if is_cap and int(wanted) >= offloadable == effect["offloaded"]:
+        return NO_EFFECT, f"{wanted} caps nothing, since the model has {offloadable} layers; {on_gpu}"
+    return (IN_FORCE if effect["offloaded"] == min(int(wanted), offloadable) else INSTEAD), on_gpu
 
 
-def _requests_source(read: Mapping[str, Any], option: str, value: Any) -> str:
+def _requests_source(read: HostFacts, option: str, value: object) -> str:
     """Who makes a runner differ from what the backend sends: a model's own parameters, or some client's options."""
     for model, show in read["ollama"]["api"]["show"].items():
         if ((show or {}).get("parameters") or {}).get(option) == value:
@@ -276,7 +288,7 @@ def _requests_source(read: Mapping[str, Any], option: str, value: Any) -> str:
     return f"{CLIENT}: {option} {value}"
 
 
-def _batch_row(declared: Mapping[str, Any], read: Mapping[str, Any], effect: Mapping[str, Any], batch: int) -> Row:
+def _batch_row(declared: Sized, read: HostFacts, effect: Effects, batch: int) -> Row:
     """Only requests and Modelfiles can pin the batch; LLAMA_ARG_BATCH is overridden by Ollama's own flags."""
     sends = declared["backend"]["sends"].get("num_batch")
     found = effect["num_batch"]
@@ -300,9 +312,7 @@ def _batch_row(declared: Mapping[str, Any], read: Mapping[str, Any], effect: Map
 # Settings of the server ----------------------------------------------------------------------------------------------
 
 
-def _server_row(
-    declared: Mapping[str, Any], read: Mapping[str, Any], effect: Mapping[str, Any], name: str, wanted: str
-) -> Row:
+def _server_row(declared: Sized, read: HostFacts, effect: Effects, name: str, wanted: str) -> Row:
     ollama = read["ollama"]
     config = ollama["journal"]["server_config"] or {}
     process = ollama["process"]
@@ -331,7 +341,7 @@ def _server_row(
 
 
 def _server_state(
-    declared: Mapping[str, Any], read: Mapping[str, Any], effect: Mapping[str, Any], name: str, wanted: str
+    declared: Sized, read: HostFacts, effect: Effects, name: str, wanted: str
 ) -> tuple[str, str, str | None]:
     """(state, effect, who turned it after the server was started as wanted)."""
     ollama = read["ollama"]
@@ -378,14 +388,12 @@ def _server_state(
     return PARTIAL, "the server was started with it; its effect is not read back", None
 
 
-def _margin_is_void(
-    declared: Mapping[str, Any], read: Mapping[str, Any], effect: Mapping[str, Any]
-) -> tuple[str, str] | None:
+def _margin_is_void(declared: Sized, read: HostFacts, effect: Effects) -> tuple[str, str] | None:
     """Why Ollama's fitting is switched off, and by whom; None where it is on."""
     if effect["num_gpu"] is not None:
         found = f"requests carry num_gpu={effect['num_gpu']}, which switches Ollama's fitting off"
         return found, _sender(declared, read, "num_gpu", effect["num_gpu"])
-    environment = read["ollama"]["process"]["environment"]
+    environment = (read["ollama"]["process"] or {}).get("environment") or {}
     if environment.get(FIT, "").strip().lower() in OFF:
         return f"{FIT}={environment[FIT]} switches Ollama's fitting off", who_sets(read["ollama"], FIT)
     for_all = layers_for_all(read)
@@ -395,23 +403,23 @@ def _margin_is_void(
     return None
 
 
-def layers_for_all(read: Mapping[str, Any]) -> str | None:
+def layers_for_all(read: HostFacts) -> str | None:
     """Who caps the layers of every model, since 0.30, by a variable that llama-server reads; None where nobody does."""
     environment = (read["ollama"]["process"] or {}).get("environment") or {}
     layers = environment.get(LAYERS_FOR_ALL, "").strip().lower()
     return None if layers in ("", "auto", "-1") else who_sets(read["ollama"], LAYERS_FOR_ALL)
 
 
-def _sender(declared: Mapping[str, Any], read: Mapping[str, Any], option: str, value: Any) -> str:
+def _sender(declared: Sized, read: HostFacts, option: str, value: object) -> str:
     """Whose requests carry an option with this value: the backend's, by a key in a file, a model's or a client's."""
     intent = {"num_gpu": "gpu_layers"}.get(option, option)
     where = key_place(declared, read, intent, value)
     return where or _requests_source(read, option, value)
 
 
-def key_place(declared: Mapping[str, Any], read: Mapping[str, Any], intent: str, value: Any) -> str | None:
+def key_place(declared: Sized, read: HostFacts, intent: str, value: object) -> str | None:
     """Where the backend has this value of an option from: its key and the env file; None where it says another."""
-    key = declared["backend"]["keys"].get(intent)
+    key = declared["backend"]["keys"].get(intent, "")
     for file in read["backend"]["env_files"] if key else []:
         found = (file.get("values") or {}).get(key)
         if found is not None:
@@ -419,12 +427,12 @@ def key_place(declared: Mapping[str, Any], read: Mapping[str, Any], intent: str,
     return None
 
 
-def own_environment(ollama: Mapping[str, Any]) -> dict[str, str]:
+def own_environment(ollama: OllamaFacts) -> dict[str, str]:
     """What our drop-in sets, as it lies on the disk."""
     return dict(ollama["drop_ins"]["own"]["environment"])
 
 
-def others_environment(ollama: Mapping[str, Any]) -> dict[str, str]:
+def others_environment(ollama: OllamaFacts) -> dict[str, str]:
     """What the files of others give the server: its environment as if our drop-in were not there."""
     own = ollama["drop_ins"]["own"]["path"]
     sources = [source for source in ollama["unit"].get("sources") or [] if source["path"] != own]
@@ -432,7 +440,7 @@ def others_environment(ollama: Mapping[str, Any]) -> dict[str, str]:
     return {name: word[1] for name, word in words.items() if word and word[1] is not None}
 
 
-def server_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> dict[str, str]:
+def server_environment(declared: Sized, read: HostFacts) -> dict[str, str]:
     """What the server will run with under the profile: as now, but for what our drop-in says, and will say."""
     ollama = read["ollama"]
     ours = own_environment(ollama)
@@ -442,7 +450,7 @@ def server_environment(declared: Mapping[str, Any], read: Mapping[str, Any]) -> 
     return {**others_environment(ollama), **kept, **wanted}
 
 
-def merged_environment(unit: Mapping[str, Any]) -> dict[str, str]:
+def merged_environment(unit: Unit) -> dict[str, str]:
     """A unit's environment as systemd starts it: what it has merged, then the EnvironmentFiles, less what is unset."""
     merged = dict(unit.get("environment") or {})
     for file in unit.get("environment_files") or []:
@@ -455,7 +463,7 @@ def merged_environment(unit: Mapping[str, Any]) -> dict[str, str]:
     return merged
 
 
-def who_sets(ollama: Mapping[str, Any], name: str) -> str:
+def who_sets(ollama: OllamaFacts, name: str) -> str:
     """Where the server has a variable from."""
     unit = ollama["unit"]
     if name in (unit.get("exec_environment") or {}):
@@ -464,7 +472,7 @@ def who_sets(ollama: Mapping[str, Any], name: str) -> str:
     return f"the {setter[0]['kind']} {setter[0]['path']} sets it" if setter else "whoever started the server set it"
 
 
-def server_override(ollama: Mapping[str, Any], name: str, wanted: str) -> str | None:
+def server_override(ollama: OllamaFacts, name: str, wanted: str) -> str | None:
     """Who keeps a variable of our drop-in from reaching the server; None where nobody does."""
     unit, own, process = ollama["unit"], ollama["drop_ins"]["own"], ollama["process"]
     of_unit = merged_environment(unit).get(name)
@@ -497,7 +505,7 @@ def server_override(ollama: Mapping[str, Any], name: str, wanted: str) -> str | 
     return f"the server was not started with what {unit['name']} says; was it started by hand?"
 
 
-def _not_as_we_wrote_it(own: Mapping[str, Any], environment: Mapping[str, str], name: str, wanted: str) -> str | None:
+def _not_as_we_wrote_it(own: OwnDropIn, environment: Mapping[str, str], name: str, wanted: str) -> str | None:
     if not own["exists"]:
         return f"{own['path']} is missing"
     found = environment.get(name)
@@ -516,9 +524,11 @@ def _not_as_we_wrote_it(own: Mapping[str, Any], environment: Mapping[str, str], 
 # The rest ------------------------------------------------------------------------------------------------------------
 
 
-def _upgrade_rows(read: Mapping[str, Any]) -> list[Row]:
+def _upgrade_rows(read: HostFacts) -> list[Row]:
     """An Ollama whose proof is of another era: 0.30 changed the engine, and what limits its memory."""
-    proven = (((read["state"].get("proof") or {}).get("record") or {}).get("versions") or {}).get("ollama")
+    record = (read["state"].get("proof") or {}).get("record")
+    versions = record.get("versions") if record else None
+    proven = versions.get("ollama") if versions else None
     then, now = settings.parse_version(proven), settings.parse_version(read["ollama"]["api"]["version"])
     if then is None or now is None or (then >= (0, 30, 0)) == (now >= (0, 30, 0)):
         return []
@@ -534,7 +544,7 @@ def _row(
     effect: str,
     read_by: str,
     set_by: str,
-    seen: Mapping[str, Any],
+    seen: Mapping[str, object],
     source: str | None = None,
 ) -> Row:
     return {

@@ -5,16 +5,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import RecordedJournal
 
 
-def where(journal: Mapping[str, Any]) -> str:
+def where(journal: Journal | RecordedJournal) -> str:
     """Where the log goes, in words. `journal`: as gpu_memory_info gives it."""
     return str((journal.get("log") or {}).get("where") or "the journal")
 
 
-def not_read(journal: Mapping[str, Any], asked: bool = False) -> str | None:
+def not_read(journal: Journal | RecordedJournal, asked: bool = False) -> str | None:
     """Why the log says nothing; None where it was read. `asked`: requests were sent, so that it must have lines."""
     log = journal.get("log") or {}
     if log.get("problem"):
@@ -24,7 +24,7 @@ def not_read(journal: Mapping[str, Any], asked: bool = False) -> str | None:
     return None
 
 
-def incomplete(journal: Mapping[str, Any]) -> str | None:
+def incomplete(journal: Journal | RecordedJournal) -> str | None:
     """What is missing of a log that was read; None where nothing is."""
     log = journal.get("log") or {}
     if log.get("dropped"):
@@ -34,7 +34,7 @@ def incomplete(journal: Mapping[str, Any]) -> str | None:
     return "its beginning is gone" if log.get("cut") else None
 
 
-def fatal_text(journal: Mapping[str, Any], asked: bool) -> str:
+def fatal_text(journal: Journal | RecordedJournal, asked: bool) -> str:
     """How many failures the log tells of, and never 0 for what was not read."""
     fatal = sum(failure["severity"] == "fatal" for failure in journal["failures"])
     if not_read(journal, asked):
@@ -43,7 +43,7 @@ def fatal_text(journal: Mapping[str, Any], asked: bool) -> str:
     return f"{text}, of which not all was read" if incomplete(journal) else text
 
 
-def notes(journal: Mapping[str, Any], asked: bool) -> list[str]:
+def notes(journal: Journal | RecordedJournal, asked: bool) -> list[str]:
     """What a reader must know who takes a silent log for a good one."""
     why, missing = not_read(journal, asked), incomplete(journal)
     if why:

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from html import escape
-from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import Column, HostPlan
 
 WIDTH = 980
 BAR_LEFT, BAR_WIDTH, BAR_HEIGHT = 20, 940, 34
@@ -38,7 +38,7 @@ STYLE = """
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def budget_svg(plan: Mapping[str, Any]) -> str:
+def budget_svg(plan: HostPlan) -> str:
     """The picture of a plan (`_compare.compare`, with its `host`); one without figures gives its problems as text."""
     profiles = [profile for profile in plan["profiles"] if not profile["problems"]]
     height = HEAD_HEIGHT + ROW_HEIGHT * max(len(profiles), 1) + FOOT_HEIGHT
@@ -49,11 +49,11 @@ def budget_svg(plan: Mapping[str, Any]) -> str:
         f'<rect class="page" width="{WIDTH}" height="{height}"/>',
         label(BAR_LEFT, 30, clipped(f"{plan['host']}: GPU memory by profile, predicted", 90), "title"),
     ]
-    if not profiles:
+    gpu = plan["gpu"]
+    if not profiles or not gpu:
         problems = plan["problems"] or [text for profile in plan["profiles"] for text in profile["problems"]]
         parts.append(label(BAR_LEFT, 62, clipped("; ".join(problems) or "nothing could be planned", 130)))
         return "\n".join([*parts, "</svg>\n"])
-    gpu = plan["gpu"]
     models = ", ".join(plan["models"])
     parts.append(label(BAR_LEFT, 50, clipped(f"{gpu['name']}, {gpu['total_mib']} MiB; {models}", 130), "quiet"))
     parts += _legend(plan, profiles)
@@ -69,7 +69,7 @@ def budget_svg(plan: Mapping[str, Any]) -> str:
     return "\n".join([*parts, "</svg>\n"])
 
 
-def _segments(plan: Mapping[str, Any], profile: Mapping[str, Any]) -> list[tuple[str, str, int]]:
+def _segments(plan: HostPlan, profile: Column) -> list[tuple[str, str, int]]:
     """(kind, name, MiB) of everything that a bar holds, from left to right."""
     rows = [(term, KINDS[term][0], mib) for term, mib in profile["terms"].items()]
     rows += [("others", f"now held by {other['name']}", other["used_mib"]) for other in plan["others"]]
@@ -77,7 +77,7 @@ def _segments(plan: Mapping[str, Any], profile: Mapping[str, Any]) -> list[tuple
     return [row for row in rows if row[2] > 0]
 
 
-def _legend(plan: Mapping[str, Any], profiles: list[Mapping[str, Any]]) -> list[str]:
+def _legend(plan: HostPlan, profiles: list[Column]) -> list[str]:
     present = {segment[0] for profile in profiles for segment in _segments(plan, profile)}
     parts, x = [], BAR_LEFT
     for kind, (name, colour) in KINDS.items():
@@ -88,7 +88,7 @@ def _legend(plan: Mapping[str, Any], profiles: list[Mapping[str, Any]]) -> list[
     return parts
 
 
-def _bar(plan: Mapping[str, Any], profile: Mapping[str, Any], top: int, card: int, scale: float) -> list[str]:
+def _bar(plan: HostPlan, profile: Column, top: int, card: int, scale: float) -> list[str]:
     limit, left = profile["limit_mib"], profile["headroom_mib"]
     of = f"no threshold, the card has {card}" if profile["max_used_mib"] is None else f"threshold {limit}"
     state = f"headroom {left}" if left >= 0 else f"{-left} too much"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import Fleet
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record, RecordedGpu
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import series
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import (
     budget_svg,
@@ -27,7 +29,7 @@ FIRST = ("profile", "verdict", "reasons", "peak_used_mib")  # of what was tried 
 MEASURED_KINDS = {"weights": "weights_mib", "kv": "kv_mib", "compute": "compute_mib", "runtime": "runtime_mib"}
 
 
-def fleet(records: Sequence[Mapping[str, Any]], at: float) -> dict[str, Any]:
+def fleet(records: Sequence[Record], at: float) -> Fleet:
     """All records, with the counts of their verdicts and `at`, the time of the report (Unix, s).
 
     Timelines are thinned to what the number of hosts allows, their peaks kept; texts are cut and made printable.
@@ -37,13 +39,13 @@ def fleet(records: Sequence[Mapping[str, Any]], at: float) -> dict[str, Any]:
         "schema": SCHEMA,
         "at": at,
         "counts": dict(sorted(Counter(record["verdict"] for record in records).items())),
-        "hosts": [_bounded(_thinned(record, points)) for record in records],
+        "hosts": [cast(Record, _bounded(_thinned(record, points))) for record in records],
     }
 
 
-def row(record: Mapping[str, Any], undo: str | None = None) -> dict[str, Any]:
+def row(record: Record, undo: str | None = None) -> dict[str, object]:
     """What the page shows of a host, in the words of the terminal; `record` comes from `fleet`."""
-    peak, threshold = record["peak_used_mib"], record["max_used_mib"]
+    peak, threshold, previous = record["peak_used_mib"], record["max_used_mib"], record.get("previous")
     return {
         **{name: record.get(name) for name in ("host", "verdict", "profile", "reasons", "wave", "at", "speed")},
         "peak": peak,
@@ -59,7 +61,7 @@ def row(record: Mapping[str, Any], undo: str | None = None) -> dict[str, Any]:
             for each in record["settings"]
             if each["state"] == state
         ],
-        "since": (record.get("previous") or {}).get("at"),
+        "since": previous["at"] if previous else None,
         "changes": record.get("changes") or [],
         "faults": faults(record),
         "notes": host_record.notes(record),
@@ -69,7 +71,7 @@ def row(record: Mapping[str, Any], undo: str | None = None) -> dict[str, Any]:
     }
 
 
-def expected_mib(record: Mapping[str, Any]) -> int | None:
+def expected_mib(record: Record) -> int | None:
     """What the GPU was expected to show under load: Ollama as predicted, and others as measured, or as read before.
 
     None without a prediction, and on several GPUs, since it is for all of them together.
@@ -83,20 +85,21 @@ def expected_mib(record: Mapping[str, Any]) -> int | None:
     return int(predicted["total_mib"] + others)
 
 
-def bars(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def bars(record: Record) -> list[dict[str, object]]:
     """The budget as predicted and as measured, then each GPU as a whole: a `label` and `parts` (kind, name, MiB) each.
 
     A kind is one of `budget_svg.KINDS` or `parts.KINDS`. What is reserved stands last: it is not used, so
     that it must not push what is used over the mark of the threshold.
     """
     predicted, memory = record["predicted"], record["memory"]
-    found = []
+    found: list[tuple[str, list[tuple[str, str, object]]]] = []
+    parts: list[tuple[str, str, object]]
     if predicted:
         parts = [
             (kind, budget_svg.KINDS[kind][0], predicted.get(kind)) for kind in budget_svg.KINDS if kind.endswith("_mib")
         ]
         parts.append(("others", "held by others before the load", predicted["others_mib"]))
-        backend = any(other["name"] == "backend" for other in (memory or {}).get("others") or [])
+        backend = any(other["name"] == "backend" for other in (memory["others"] if memory else []))
         found.append(("predicted, without the backend" if backend else "predicted", parts))
     if memory:
         terms = memory["terms_mib"]
@@ -109,8 +112,8 @@ def bars(record: Mapping[str, Any]) -> list[dict[str, Any]]:
         found.append(("measured, each at its most", parts))
     for gpu in record["gpus"]:
         shown = sorted(gpu.get("parts") or [], key=lambda part: part["what"] == memory_parts.RESERVED)
-        whole = [(part["what"], part["name"], part["mib"]) for part in shown]
-        found.append((f"GPU {gpu['index']} {host_record.when(gpu)}", whole))
+        parts = [(part["what"], part["name"], part["mib"]) for part in shown]
+        found.append((f"GPU {gpu['index']} {host_record.when(gpu)}", parts))
     return [
         {"label": label, "parts": [{"kind": kind, "name": name, "mib": mib} for kind, name, mib in parts if mib]}
         for label, parts in found
@@ -118,26 +121,26 @@ def bars(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def moments(record: Mapping[str, Any]) -> list[list[float]]:
+def moments(record: Record) -> list[list[float]]:
     """The timeline of the GPU with the highest peak as a few [seconds, MiB], the highest of each stretch of it."""
     highest = max(_timelines(record), key=lambda points: max(used for _unused, used in points), default=[])
     return _thin(highest, MOMENTS) if highest else []
 
 
-def faults(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def faults(record: Record) -> list[dict[str, object]]:
     """What went wrong, each once: `source`, `severity`, `text`, and `count`, how often it is in the record."""
     found = [
         ("journal", failure["severity"], failure["line"]) for failure in (record["journal"] or {}).get("failures") or []
     ]
     found += [("request", "fatal", error) for error in (record["load"] or {}).get("errors") or []]
-    found += [(f"GPU {gpu['index']}", "fatal", gpu["error"]) for gpu in record["gpus"] if gpu.get("error")]
+    found += [(f"GPU {gpu['index']}", "fatal", str(gpu["error"])) for gpu in record["gpus"] if gpu.get("error")]
     return [
         {"source": source, "severity": severity, "text": text, "count": count}
         for (source, severity, text), count in Counter(found).items()
     ]
 
 
-def _facts_of_the_host(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _facts_of_the_host(record: Record) -> list[tuple[str, str]]:
     facts = []
     for gpu, ignored in [
         *((gpu, None) for gpu in record["gpus"]),
@@ -156,19 +159,19 @@ def _facts_of_the_host(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts
 
 
-def _timelines(record: Mapping[str, Any]) -> list[list[list[float]]]:
+def _timelines(record: Record) -> list[list[list[float]]]:
     return [gpu["timeline"] for gpu in record["gpus"] if gpu.get("timeline")]
 
 
-def _thinned(record: Mapping[str, Any], points: int) -> dict[str, Any]:
-    gpus = [
+def _thinned(record: Record, points: int) -> Record:
+    gpus: list[RecordedGpu] = [
         {**gpu, "timeline": _thin(gpu["timeline"], points)} if gpu.get("timeline") else gpu for gpu in record["gpus"]
     ]
     first = record.get("first")
     return {
         **record,
         "gpus": gpus,
-        "first": {name: first.get(name) for name in FIRST} if first else None,
+        "first": cast(Record, {name: first.get(name) for name in FIRST}) if first else None,
     }
 
 
@@ -177,7 +180,7 @@ def _thin(points: Sequence[Sequence[float]], most: int) -> list[list[float]]:
     return series.without_levels(series.timeline(times, used, most))
 
 
-def _bounded(value: Any, name: str = "") -> Any:
+def _bounded(value: object, name: str = "") -> object:
     """Texts come from hosts: cut, and nothing in them that steers a terminal or turns the order of letters around."""
     if isinstance(value, str):
         text = host_text.printable(value)

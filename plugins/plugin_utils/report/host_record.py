@@ -5,10 +5,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Decision
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Answer, Gpu
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import AtMost, Figures, LoadResult
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import (
+    Record,
+    RecordedGpu,
+    Row,
+    Sampling,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import Restarted, Restored
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import series
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration
@@ -23,26 +35,27 @@ TERMS = ("weights", "kv", "compute", "runtime")
 
 def record(
     host: str,
-    declared: Mapping[str, Any],
+    declared: Sized | None,
     verdict: str,
     reasons: Sequence[str],
     *,
-    decision: Mapping[str, Any] | None = None,
-    before: Mapping[str, Any] | None = None,
-    load: Mapping[str, Any] | None = None,
-    after: Mapping[str, Any] | None = None,
-    restarted: Mapping[str, Any] | None = None,
-    restored: Mapping[str, Any] | None = None,
+    decision: Decision | None = None,
+    before: HostFacts | None = None,
+    load: LoadResult | None = None,
+    after: HostFacts | None = None,
+    restarted: Restarted | None = None,
+    restored: Restored | None = None,
     generation: str | None = None,
     wave: int | None = None,
-) -> dict[str, Any]:
+) -> Record:
     """Everything known about a host at the end of a run; what was not measured is null, never a guess."""
-    load, now = load or {}, after or before or {}
+    load, now = load or {}, after or before
     reasons = [" ".join(str(reason).split()) for reason in reasons]
-    profile = declared.get("profile") or {}
-    journal = (after or {}).get("ollama", {}).get("journal")
-    nvml, owners = now.get("nvml") or {}, memory_parts.known([before, after], load.get("processes") or [])
-    result = {
+    profile = (declared.get("profile") if declared else None) or {}
+    journal = after["ollama"]["journal"] if after and after.get("ollama") else None
+    nvml, ollama = (now.get("nvml"), now.get("ollama")) if now else (None, None)
+    owners = memory_parts.known([before, after], load.get("processes") or [])
+    result: Record = {
         "schema": verdicts.SCHEMA,
         "host": host,
         "profile": profile.get("label"),
@@ -51,16 +64,16 @@ def record(
         "reasons": reasons,
         "max_used_mib": profile.get("max_used_mib"),
         "peak_used_mib": load.get("peak_used_mib"),
-        "gpus": _gpus(load, nvml.get("gpus") or [], owners),
-        "ignored": _gpus({}, nvml.get("ignored") or [], owners),
+        "gpus": _gpus(load, nvml["gpus"] if nvml else [], owners),
+        "ignored": _gpus({}, (nvml.get("ignored") if nvml else None) or [], owners),
         "evidence": load.get("evidence"),
         "predicted": (decision or {}).get("predicted"),
         "settings": [],
         "load": load.get("load"),
-        "sampling": {name: load.get(name) for name in ("samples", "interval_ms", "max_gap_ms")} if load else None,
+        "sampling": _sampling(load) if load else None,
         "versions": {
-            "ollama": (now.get("ollama") or {}).get("api", {}).get("version"),
-            "driver": nvml.get("driver_version"),
+            "ollama": ollama["api"]["version"] if ollama else None,
+            "driver": nvml.get("driver_version") if nvml else None,
         },
         "generation": generation,
         "wave": wave,
@@ -75,7 +88,7 @@ def record(
         "restored": restored,
         "acted": bool((decision or {}).get("acts")),
     }
-    if after and journal is not None and load:
+    if declared and after and journal is not None and load:
         figures = load.get("load") or {}
         turns = int(figures.get("requests") or 0)
         result["settings"] = drift.drift(declared, after, load)
@@ -101,38 +114,46 @@ def record(
     return result
 
 
-def _gpus(
-    load: Mapping[str, Any], read: Sequence[Mapping[str, Any]], owners: memory_parts.Known
-) -> list[dict[str, Any]]:
+def _sampling(load: LoadResult) -> Sampling:
+    return {
+        "samples": load.get("samples"),
+        "interval_ms": load.get("interval_ms"),
+        "max_gap_ms": load.get("max_gap_ms"),
+    }
+
+
+def _gpus(load: LoadResult, read: Sequence[Gpu], owners: memory_parts.Known) -> list[RecordedGpu]:
     """As the load test saw them, which does not know their names; without one, as they were read.
 
     `parts` are those of the listing nearest to the peak, at `parts_at_s`; without a load those of the read.
     """
     names = {gpu["uuid"]: gpu.get("name") for gpu in read}
-    loaded = [
+    loaded: list[dict[str, object]] = [
         {
             **{name: value for name, value in gpu.items() if name != "at_most"},
             "name": names.get(gpu["uuid"]),
             "timeline": series.without_levels(gpu.get("timeline") or []),
-            **_parts(gpu.get("at_most") or {}, owners),
+            **_parts(gpu.get("at_most"), owners),
         }
         for gpu in load.get("gpus") or []
     ]
-    return loaded or [
+    seen: list[dict[str, object]] = loaded or [
         {**{name: value for name, value in gpu.items() if name != "memory"}, **_parts(gpu, owners)} for gpu in read
     ]
+    return cast(list[RecordedGpu], seen)
 
 
-def _parts(moment: Mapping[str, Any], owners: memory_parts.Known) -> dict[str, Any]:
+def _parts(moment: AtMost | Gpu | None, owners: memory_parts.Known) -> RecordedGpu:
     """Of a listing with the memory beside it; null where there is none."""
-    memory = moment.get("memory")
+    memory = moment.get("memory") if moment else None
+    at_s = moment.get("at_s") if moment else None
     return {
-        "parts": memory_parts.split(memory, moment["processes"], owners) if memory else None,
-        "parts_at_s": moment.get("at_s"),
+        "parts": memory_parts.split(memory, moment["processes"], owners) if moment and memory else None,
+        "parts_at_s": cast("float | None", at_s),
     }
 
 
-def block(record: Mapping[str, Any], undo: str | None = None) -> str:
+def block(record: Record, undo: str | None = None) -> str:
     """The lines for one host, the widest first line first; only what was measured or read back appears."""
     lines = [_headline(record), *(_line(label, text) for label, text in facts(record))]
     lines += [_line("settings", text) for text in [settings_when(record)] if text]
@@ -147,7 +168,7 @@ def block(record: Mapping[str, Any], undo: str | None = None) -> str:
     return "\n".join(map(host_text.printable, lines))
 
 
-def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+def facts(record: Record) -> list[tuple[str, str]]:
     """What was measured, as pairs of a label and a sentence."""
     texts = [
         ("proof", _proof_text(record)),
@@ -161,49 +182,47 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(label, text) for label, text in texts if text]
 
 
-def notes(record: Mapping[str, Any]) -> list[str]:
+def notes(record: Record) -> list[str]:
     """What a load has shown by the rows of the settings needs no warning any more."""
-    warnings = [] if record["settings"] else (record["predicted"] or {}).get("warnings") or []
-    return [*record["notes"], *warnings]
+    predicted = None if record["settings"] else record["predicted"]
+    return [*record["notes"], *((predicted.get("warnings") if predicted else None) or [])]
 
 
-def settings_when(record: Mapping[str, Any]) -> str | None:
+def settings_when(record: Record) -> str | None:
     """When the settings were so, where they are not any more."""
     undone = record["settings"] and record["verdict"] == "rolled_back"
     return "as they were under load, before the host went back" if undone else None
 
 
-def can_be_undone(record: Mapping[str, Any]) -> bool:
+def can_be_undone(record: Record) -> bool:
     return bool(record["acted"] and record["verdict"] in ("pass", "fell_back"))
 
 
-def _who(row: Mapping[str, Any]) -> str:
+def _who(row: Row) -> str:
     """Who overrides; of what is not in force the reasons tell it."""
     return f"; {row['source']}" if row.get("source") and row["state"] != drift.INSTEAD else ""
 
 
-def _once(record: Mapping[str, Any], notes: Sequence[str]) -> list[str]:
+def _once(record: Record, notes: Sequence[str]) -> list[str]:
     """Notes in full where something was done or loaded; of a host that is as it was before, their number."""
     if not record.get("proven_at") or len(notes) < 2:
         return list(notes)
     return [f"{len(notes)} notes as before, in full in {record['host']}.json and in the plan"]
 
 
-def _whose(row: Mapping[str, Any]) -> str:
+def _whose(row: Row) -> str:
     """A backend's key that the profile does not name must not pass for the profile's."""
     ours = row.get("set_by") == "collection" and row["read_by"] == "backend"
     return "; set by this collection, not by the profile" if ours else ""
 
 
-def one_line(record: Mapping[str, Any]) -> str:
+def one_line(record: Record) -> str:
     """One host in one line, for fleets."""
     reason = "" if record["verdict"] == "pass" else f"  {record.get('reason') or ''}"
     return host_text.printable(_headline(record) + reason.rstrip())
 
 
-def summary(
-    records: Sequence[Mapping[str, Any]], undo: str | None = None
-) -> list[tuple[Mapping[str, Any] | None, str]]:
+def summary(records: Sequence[Record], undo: str | None = None) -> list[tuple[Record | None, str]]:
     """All hosts as (record, text): a block each, or above `LINES_ABOVE` hosts a line each and then the counts."""
     if len(records) <= LINES_ABOVE:
         return [
@@ -216,18 +235,18 @@ def summary(
     return [*((record, one_line(record)) for record in records), (None, f"{len(records)} hosts: {total}")]
 
 
-def lost(host: str) -> dict[str, Any]:
+def lost(host: str) -> Record:
     """The record of a host that left the run without one."""
     reason = ["no result: the host was lost during the run; if anything was written, it puts it back by itself"]
-    return {**record(host, {}, "inconclusive", reason), "ok": False}
+    return {**record(host, None, "inconclusive", reason), "ok": False}
 
 
-def is_lost(record: Mapping[str, Any] | None) -> bool:
+def is_lost(record: Record | None) -> bool:
     """Whether a host has begun and not ended, by what it has registered: only the end knows the wave."""
     return record is not None and record.get("wave") is None
 
 
-def progress_line(host: str, wave: int, progress: Mapping[str, Any]) -> str:
+def progress_line(host: str, wave: int, progress: Answer) -> str:
     """One line while a load runs."""
     now, peak, threshold = (progress.get(name) for name in ("used_mib", "peak_used_mib", "max_used_mib"))
     of = f" of {threshold}" if threshold is not None else ""
@@ -244,14 +263,14 @@ def _line(label: str, *columns: str) -> str:
     return (first + (f"{columns[0]:<38} {columns[1]}" if len(columns) > 1 else columns[0])).rstrip()
 
 
-def _headline(record: Mapping[str, Any]) -> str:
+def _headline(record: Record) -> str:
     verdict = record["verdict"].upper().replace("_", " ")
     head = f"{record['host']}  {record['profile'] or '-'}  {verdict}"
     peak = peak_text(record)
     return f"{head}   {peak}" if peak else head
 
 
-def peak_text(record: Mapping[str, Any]) -> str | None:
+def peak_text(record: Record) -> str | None:
     """The measured peak against the threshold, with how sure it is."""
     peak, threshold = record["peak_used_mib"], record["max_used_mib"]
     if peak is None:
@@ -260,26 +279,26 @@ def peak_text(record: Mapping[str, Any]) -> str | None:
     return f"peak {peak}{of}{_evidence_text(record)}"
 
 
-def _evidence_text(record: Mapping[str, Any]) -> str:
+def _evidence_text(record: Record) -> str:
     sampling = record.get("sampling") or {}
     if record["evidence"] == "bounded":
         return " (bounded by accounting)"
-    if record["evidence"] == "sampled" and sampling.get("interval_ms") and sampling.get("max_gap_ms") is not None:
-        rate = 1000 / sampling["interval_ms"]
-        return f" (sampled {rate:.0f} Hz, worst gap {sampling['max_gap_ms']:.0f} ms: a lower bound)"
-    return {"sampled": " (sampled: a lower bound)", "none": " (no evidence)"}.get(record["evidence"], "")
+    interval_ms, max_gap_ms = sampling.get("interval_ms"), sampling.get("max_gap_ms")
+    if record["evidence"] == "sampled" and interval_ms and max_gap_ms is not None:
+        return f" (sampled {1000 / interval_ms:.0f} Hz, worst gap {max_gap_ms:.0f} ms: a lower bound)"
+    return {"sampled": " (sampled: a lower bound)", "none": " (no evidence)"}.get(record["evidence"] or "", "")
 
 
 def _moment(unix_time: float) -> str:
     return datetime.fromtimestamp(float(unix_time), timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _proof_text(record: Mapping[str, Any]) -> str | None:
+def _proof_text(record: Record) -> str | None:
     at = record.get("proven_at")
     return f"of {_moment(at)} holds, so nothing was loaded; it showed:" if at else None
 
 
-def _predicted_text(record: Mapping[str, Any]) -> str | None:
+def _predicted_text(record: Record) -> str | None:
     predicted, memory = record["predicted"], record["memory"]
     if not predicted:
         return None
@@ -292,7 +311,7 @@ def _predicted_text(record: Mapping[str, Any]) -> str | None:
     return text
 
 
-def _load_text(record: Mapping[str, Any]) -> str | None:
+def _load_text(record: Record) -> str | None:
     load, journal = record["load"], record["journal"]
     if not load:
         return None
@@ -324,13 +343,13 @@ def _load_text(record: Mapping[str, Any]) -> str | None:
     return text
 
 
-def _up_to(figures: Mapping[str, Any]) -> str:
+def _up_to(figures: Figures) -> str:
     """The longest prompt as answers tell it."""
     longest = figures.get("longest_prompt_tokens")
     return f" of up to {longest} tokens" if longest else ""
 
 
-def _speed_text(record: Mapping[str, Any]) -> str | None:
+def _speed_text(record: Record) -> str | None:
     """The load's own figures, and behind them the speed of each model that Ollama was asked for afterwards."""
     parts, load = [], record["load"] or {}
     others = [one for one in load.get("others") or [] if one.get("tokens_per_s")]
@@ -349,7 +368,7 @@ def _speed_text(record: Mapping[str, Any]) -> str | None:
     return "; ".join(filter(None, [", ".join(parts), *further])) or None
 
 
-def _memory_text(record: Mapping[str, Any]) -> str | None:
+def _memory_text(record: Record) -> str | None:
     memory = record["memory"]
     if not memory or not memory["ollama_mib"]:
         return None
@@ -362,19 +381,18 @@ def _memory_text(record: Mapping[str, Any]) -> str | None:
     )
 
 
-def _parts_text(gpu: Mapping[str, Any]) -> str | None:
+def _parts_text(gpu: RecordedGpu) -> str | None:
     """All of a GPU's memory at one moment, as a sum."""
-    if not gpu.get("parts"):
-        return None
-    return f"GPU {gpu['index']} {when(gpu)}: {memory_parts.text(gpu['total_mib'], gpu['parts'])}"
+    parts = gpu.get("parts")
+    return f"GPU {gpu['index']} {when(gpu)}: {memory_parts.text(gpu['total_mib'], parts)}" if parts else None
 
 
-def _ignored_text(gpu: Mapping[str, Any]) -> str:
+def _ignored_text(gpu: RecordedGpu) -> str:
     """A GPU that counts neither for the threshold nor for the verdict, as it was read beside the others."""
     return _parts_text(gpu) or f"GPU {gpu['index']}: {gpu.get('error') or gpu.get('name') or 'not read'}"
 
 
-def when(gpu: Mapping[str, Any]) -> str:
+def when(gpu: RecordedGpu) -> str:
     """When the parts of a GPU were read."""
     at = gpu.get("parts_at_s")
     return "now" if at is None else f"at {at:.1f} s"

@@ -5,9 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Decision
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, LogLine
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts, State
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import (
+    HolderNow,
+    MemoryNow,
+    ProofAge,
+    Status,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
@@ -27,9 +36,7 @@ WRONG_SHOWN = 4
 LOG_UNREAD = "log not read as a whole"
 
 
-def status(
-    host: str, declared: Mapping[str, Any], read: Mapping[str, Any], command: Callable[[str], str]
-) -> dict[str, Any]:
+def status(host: str, declared: Declared | None, read: HostFacts, command: Callable[[str], str]) -> Status:
     """How one host is: `state` (of `STATES`), `wrong` (why, in sentences), `next` (a command or an action), and facts.
 
     `declared`: `_declare.resolve`. `read`: gpu_memory_info, its journal of the last hours; one that failed has `msg`.
@@ -39,28 +46,31 @@ def status(
     size, `parts` as in `memory_parts.split`), `notes` (what was not read, so that nobody takes its silence for a good
     sign), `problems` of the declaration.
     """
-    base: dict[str, Any] = {
+    profile = declared["profile"] if declared else None
+    base: Status = {
         "host": host,
-        "profile": (declared.get("profile") or {}).get("label"),
+        "profile": profile.get("label") if profile else None,
         "proof": None,
         "failures": [],
         "memory": [],
         "notes": [],
         "state": UNREADABLE,
+        "wrong": [],
+        "next": "",
     }
-    if "ollama" not in read:
+    if not declared or "ollama" not in read:
         why = str(read.get("msg") or "no message").strip()
         return {**base, "wrong": [why], "next": "see whether it is up; an apply that was cut off it undoes by itself"}
     declared = sizes.sized(declared, read)
     decision = decisions.decide(declared, read, deploys=False)
     kept = read["state"].get("proof")
     now = float(read["host"]["time"])
-    proof = None
+    proof: ProofAge | None = None
     if kept:
         holds = decision.get("proof") is not None
         proof = {"at": kept["at"], "age_s": now - float(kept["at"]), "holds": holds}
     since = float(kept["at"]) if kept else 0.0
-    failures = [
+    failures: list[LogLine] = [
         {"at": failure["at"], "line": failure["line"]}
         for failure in read["ollama"]["journal"]["failures"]
         if failure["severity"] == "fatal" and failure["at"] > since
@@ -95,14 +105,14 @@ def status(
     }
 
 
-def memory_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[dict[str, Any]]:
+def memory_of(declared: Sized, read: HostFacts) -> list[MemoryNow]:
     """Who holds how much of each GPU that could be read, the largest first."""
     profile = declared.get("profile") or {}
     owners = memory_parts.known([read])
-    gpus = []
+    gpus: list[MemoryNow] = []
     ignored = [gpu for gpu in read["nvml"].get("ignored") or [] if not gpu.get("error")]
     for gpu in [*wanted_settings.usable_gpus(read["nvml"]), *ignored]:
-        holders = [
+        holders: list[HolderNow] = [
             {
                 "name": memory_parts.name_of(one, owners),
                 "what": memory_parts.kind_of(one, owners),
@@ -126,7 +136,7 @@ def memory_of(declared: Mapping[str, Any], read: Mapping[str, Any]) -> list[dict
     return gpus
 
 
-def drift(declared: Mapping[str, Any], read: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
+def drift(declared: Sized, read: HostFacts, decision: Decision) -> list[str]:
     """What runs instead of what the profile wants; where that is not known, the files and services that differ."""
     if decision["problems"]:
         return []
@@ -140,13 +150,13 @@ def drift(declared: Mapping[str, Any], read: Mapping[str, Any], decision: Mappin
     ]
 
 
-def _with_cause(differences: list[str], state: Mapping[str, Any]) -> list[str]:
+def _with_cause(differences: list[str], state: State) -> list[str]:
     """After a rollback a host differs from its profile because of that."""
     undone = _undone(state) if differences else None
     return [undone, *differences] if undone else differences
 
 
-def _undone(state: Mapping[str, Any]) -> str | None:
+def _undone(state: State) -> str | None:
     """That what the last run changed was put back, when and why; None where a run has begun since."""
     last = state.get("last_restore")
     if not last or not last["changed"] or any(kept["at"] > last["at"] for kept in state["generations"]):
@@ -155,12 +165,12 @@ def _undone(state: Mapping[str, Any]) -> str | None:
     return f"{what} was rolled back on {utc.text(last['at'])}: {last['reason']}"
 
 
-def _files_that_differ(declared: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
-    profiles_own = (declared["profile_file"] or {}).get("path")  # nothing reads it
+def _files_that_differ(declared: Sized, decision: Decision) -> list[str]:
+    profiles_own = declared["profile_file"]["path"] if declared["profile_file"] else None  # nothing reads it
     return [file["path"] for file in decision["files"] if file["path"] != profiles_own]
 
 
-def _held(state: Mapping[str, Any]) -> list[str]:
+def _held(state: State) -> list[str]:
     restoring, lease = state.get("restoring"), state.get("lease")
     if restoring:
         return [f"it is going back to generation {restoring['generation']} ({restoring['reason']})"]
@@ -169,7 +179,7 @@ def _held(state: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def _down(read: Mapping[str, Any]) -> list[str]:
+def _down(read: HostFacts) -> list[str]:
     unit, api, health = read["ollama"]["unit"], read["ollama"]["api"], read["backend"]["health"]
     texts = []
     if unit.get("error") or unit["active_state"] != "active":
@@ -184,20 +194,20 @@ def _down(read: Mapping[str, Any]) -> list[str]:
     return texts
 
 
-def _out_of_memory(failures: Sequence[Mapping[str, Any]], proven: bool) -> list[str]:
+def _out_of_memory(failures: Sequence[LogLine], proven: bool) -> list[str]:
     if not failures:
         return []
     count = "1 line" if len(failures) == 1 else f"{len(failures)} lines"
     return [f"Ollama ran out of memory, or died: {count} {'since the last proof' if proven else 'in its journal'}"]
 
 
-def _unhealed(failures: Sequence[Mapping[str, Any]], journal: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def _unhealed(failures: Sequence[LogLine], journal: Journal) -> list[LogLine]:
     """Failures of the server that runs, and after which nothing has worked yet: the others tell of the past."""
     since = max(journal.get("server_at") or 0.0, journal.get("worked_at") or 0.0)
     return [failure for failure in failures if failure["at"] >= since]
 
 
-def _unproven(proof: Mapping[str, Any] | None, failures: Sequence[Mapping[str, Any]]) -> str:
+def _unproven(proof: ProofAge | None, failures: Sequence[LogLine]) -> str:
     if proof is None:
         return "nothing was ever proven here"
     if failures and not proof["holds"]:
@@ -211,10 +221,10 @@ def _unproven(proof: Mapping[str, Any] | None, failures: Sequence[Mapping[str, A
 def _next(
     state: str,
     run: Callable[[str], str],
-    declared: Mapping[str, Any],
-    read: Mapping[str, Any],
-    memory: Sequence[Mapping[str, Any]],
-    decision: Mapping[str, Any],
+    declared: Sized,
+    read: HostFacts,
+    memory: Sequence[MemoryNow],
+    decision: Decision,
 ) -> str:
     if state == WELL:
         return "nothing"
@@ -247,16 +257,16 @@ def _next(
     return run("selo.gpu_memory.apply")
 
 
-def _beyond_an_apply(declared: Mapping[str, Any], read: Mapping[str, Any], decision: Mapping[str, Any]) -> list[str]:
+def _beyond_an_apply(declared: Sized, read: HostFacts, decision: Decision) -> list[str]:
     """Who sends other options with requests, where nothing else differs; empty where an apply helps."""
     rows = [row for row in readback_drift.drift(declared, read) if readback_drift.drifted(row)]
     others = _files_that_differ(declared, decision) or decision["restart"]
     if others or not all(map(readback_drift.comes_with_requests, rows)):
         return []
-    return list(dict.fromkeys(row["source"] for row in rows))
+    return list(dict.fromkeys(row["source"] or "" for row in rows))
 
 
-def _stranger(memory: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def _stranger(memory: Sequence[MemoryNow]) -> HolderNow | None:
     """Who computes besides Ollama and the backend, and without whom a GPU would stay within its threshold."""
     for gpu in (gpu for gpu in memory if not gpu["ignored"]):
         over = (gpu["used_mib"] or 0) - (gpu["allowed_mib"] or gpu["total_mib"])
@@ -270,7 +280,7 @@ def _stranger(memory: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 # Text -----------------------------------------------------------------------------------------------------------------
 
 
-def table(statuses: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any] | None, str]]:
+def table(statuses: Sequence[Status]) -> list[tuple[Status | None, str]]:
     """All hosts as (status, text): a line each, then a block for each that is not well, the worst last, and the count.
 
     One that is well has a block where there is a note on it.
@@ -279,7 +289,7 @@ def table(statuses: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any]
     """
     shown = [one for one in statuses if len(statuses) <= HOSTS_SHOWN or one["state"] != WELL]
     width = max([len(one["host"]) for one in shown] or [0])
-    rows: list[tuple[Mapping[str, Any] | None, str]] = []
+    rows: list[tuple[Status | None, str]] = []
     if shown:
         rows.append((None, f"{'host':<{width}}  {'state':<13}  {'profile':<14}  {'proven':<12}  GPU memory now"))
     rows += [(one, _row(one, width)) for one in shown]
@@ -293,7 +303,7 @@ def table(statuses: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any]
     return [*rows, (None, f"\n{len(statuses)} host{'s' if len(statuses) != 1 else ''}: {total}")]
 
 
-def _row(one: Mapping[str, Any], width: int) -> str:
+def _row(one: Status, width: int) -> str:
     proof = one["proof"]
     proven = "never" if proof is None else _ago(proof["age_s"]) + ("" if proof["holds"] else " !")
     counted, ignored = ([gpu for gpu in one["memory"] if gpu["ignored"] is which] for which in (False, True))
@@ -310,11 +320,11 @@ def _row(one: Mapping[str, Any], width: int) -> str:
     return text.rstrip()
 
 
-def _used(gpu: Mapping[str, Any]) -> str:
+def _used(gpu: MemoryNow) -> str:
     return f"{gpu['used_mib']} of {gpu['allowed_mib'] or gpu['total_mib']} MiB"
 
 
-def _block(one: Mapping[str, Any]) -> str:
+def _block(one: Status) -> str:
     lines = [f"{one['host']}  {one['state'].upper()}"]
     lines += [f"  {'wrong':<8} {text}" for text in one["wrong"][:WRONG_SHOWN]]
     if len(one["wrong"]) > WRONG_SHOWN:

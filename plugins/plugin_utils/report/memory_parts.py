@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuMemory, Holder
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import PeakProcess
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Part
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
 
 MIB = 1024 * 1024
@@ -28,18 +32,18 @@ class Known(NamedTuple):
     strangers: Mapping[int, str]
 
 
-def known(reads: Iterable[Mapping[str, Any] | None], processes: Iterable[Mapping[str, Any]] = ()) -> Known:
+def known(reads: Iterable[HostFacts | None], processes: Iterable[PeakProcess] = ()) -> Known:
     """From reads of the host (gpu_memory_info, whatever failed is passed by) and the `processes` of a load."""
     read = [one for one in reads if one and "ollama" in one]
     strangers = {other["pid"]: servers.short(other) for one in read for other in one["ollama"].get("others") or []}
     ollama = {runner["pid"] for one in read for runner in one["ollama"]["runners"]}
-    ollama |= {one["ollama"]["unit"].get("main_pid") for one in read}
+    ollama |= {unit["main_pid"] for unit in (one["ollama"]["unit"] for one in read) if "main_pid" in unit}
     ollama |= {process["pid"] for process in processes if process.get("command")}  # only runners show theirs
     backend = {pid for one in read for pid in one["backend"]["pids"]}
     return Known(frozenset(ollama - strangers.keys()), frozenset(backend), strangers)
 
 
-def kind_of(process: Mapping[str, Any], owners: Known) -> str:
+def kind_of(process: Holder | PeakProcess, owners: Known) -> str:
     """Whose a process with GPU memory is: `OLLAMA`, `BACKEND` or `OTHERS`."""
     pid = process["pid"]
     if pid in owners.strangers:
@@ -49,7 +53,7 @@ def kind_of(process: Mapping[str, Any], owners: Known) -> str:
     return OLLAMA if pid in owners.ollama or process["name"] in OLLAMA_NAMES else OTHERS
 
 
-def name_of(process: Mapping[str, Any], owners: Known) -> str:
+def name_of(process: Holder | PeakProcess, owners: Known) -> str:
     """What a process is called in a list of holders."""
     kind = kind_of(process, owners)
     if kind != OTHERS:
@@ -57,7 +61,7 @@ def name_of(process: Mapping[str, Any], owners: Known) -> str:
     return owners.strangers.get(process["pid"]) or process["name"] or f"process {process['pid']}"
 
 
-def split(memory: Mapping[str, Any], processes: Sequence[Mapping[str, Any]], owners: Known) -> list[dict[str, Any]]:
+def split(memory: GpuMemory, processes: Sequence[Holder], owners: Known) -> list[Part]:
     """The parts, each {what (one of `KINDS`), name, mib}. Together they are the total in whole MiB, exactly.
 
     `memory`: one read of NVML in bytes (total, used, free, reserved; reserved is None where NVML counts it as used).
@@ -95,7 +99,8 @@ def split(memory: Mapping[str, Any], processes: Sequence[Mapping[str, Any]], own
         ((UNKNOWN, f"{UNKNOWN} ({unknown})" if unknown else UNKNOWN), used - sum(held.values())),
         ((FREE, NAMES[FREE]), free),
     ]
-    parts, before = [], 0
+    parts: list[Part] = []
+    before = 0
     for (what, name), size in sizes:
         # Rounded where one part ends and the next begins, so that no rounding is left over.
         mib = (before + size) // MIB - before // MIB
@@ -105,7 +110,7 @@ def split(memory: Mapping[str, Any], processes: Sequence[Mapping[str, Any]], own
     return parts
 
 
-def text(total_mib: int, parts: Sequence[Mapping[str, Any]]) -> str:
+def text(total_mib: int, parts: Sequence[Part]) -> str:
     """`16380 MiB = Ollama 9054 + Xorg 800 + free 6526`."""
     return f"{total_mib} MiB = " + " + ".join(f"{part['name']} {part['mib']}" for part in parts)
 

@@ -17,11 +17,20 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama.prompt_reuse import PromptReuse
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+        Answer,
+        Failure,
+        LogFacts,
+        LogLoad,
+        RunnerSettings,
+    )
 
 # A load that fails with one of these is dead, unless a retry right after it succeeds.
 FATAL = re.compile(
@@ -197,7 +206,7 @@ def entry(row: str | bytes) -> tuple[float, str] | None:
     return entry_of(fields_of(row))
 
 
-def fields_of(row: str | bytes) -> dict[str, Any]:
+def fields_of(row: str | bytes) -> dict[str, object]:
     """The fields of a row of `journalctl --output=json`; none of one that is torn."""
     try:
         fields = json.loads(row)
@@ -206,7 +215,7 @@ def fields_of(row: str | bytes) -> dict[str, Any]:
     return fields if isinstance(fields, dict) else {}
 
 
-def entry_of(fields: Mapping[str, Any]) -> tuple[float, str] | None:
+def entry_of(fields: Answer) -> tuple[float, str] | None:
     """As `entry`, of fields."""
     text = fields.get("MESSAGE")
     if isinstance(text, list):  # journald gives bytes that are not UTF-8 as numbers
@@ -221,10 +230,10 @@ def entry_of(fields: Mapping[str, Any]) -> tuple[float, str] | None:
         text = BY_JOURNALD + text
     elif fields.get("_PID") == "1":
         text = BY_SYSTEMD + text
-    return int(fields["__REALTIME_TIMESTAMP"]) / 1e6, text
+    return int(str(fields["__REALTIME_TIMESTAMP"])) / 1e6, text
 
 
-def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = masking.without_secrets) -> dict[str, Any]:
+def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = masking.without_secrets) -> LogFacts:
     """Reduce the lines of a log, oldest first, as (Unix time, text), to facts.
 
     Returns `server_config` (of the last start, only variables that may be shown, or None) and `server_at` (when that
@@ -249,15 +258,26 @@ class _Reader:
     """`facts` of the lines read so far."""
 
     def __init__(self, mask: Callable[[str], str]) -> None:
-        self.facts: dict[str, Any] = {"server_config": None, "server_at": None, "loads": [], "failures": []}
-        self.facts["discovered"] = []
-        self.facts.update(tokens_per_s=[], worked_at=None, longest_prompt=None, truncated=0, lines=0)
-        self.facts.update(longest_prompts=[], longest_sent=None, most_reused=None)
+        self.facts: LogFacts = {
+            "server_config": None,
+            "server_at": None,
+            "loads": [],
+            "failures": [],
+            "discovered": [],
+            "tokens_per_s": [],
+            "worked_at": None,
+            "longest_prompt": None,
+            "truncated": 0,
+            "lines": 0,
+            "longest_prompts": [],
+            "longest_sent": None,
+            "most_reused": None,
+        }
         self._mask, self._reuse = mask, PromptReuse()
-        self._pending: list[dict[str, Any]] = []  # failures of the present load: a retry may yet recover them
-        self._undiscovered: list[dict[str, Any]] = []
+        self._pending: list[Failure] = []  # failures of the present load: a retry may yet recover them
+        self._undiscovered: list[Failure] = []
         self._retried, self._starts_left = False, 0
-        self._open: dict[str, Any] | None = None  # the failure that the next line may be of, too
+        self._open: Failure | None = None  # the failure that the next line may be of, too
         self._open_at = 0.0
         self._loading = False
         self._torn = ""  # the beginning of a runner's line
@@ -313,15 +333,15 @@ class _Reader:
             line, self._torn = self._torn + line, ""
         return line
 
-    def _note(self, severity: str, at: float, line: str) -> dict[str, Any]:
-        failure = {"severity": severity, "at": at, "line": self._mask(line)}
+    def _note(self, severity: str, at: float, line: str) -> Failure:
+        failure: Failure = {"severity": severity, "at": at, "line": self._mask(line)}
         self.facts["failures"].append(failure)
         return failure
 
     def _fail(self, at: float, line: str) -> None:
         if self._open is None or (at - self._open_at > TOGETHER_S and not self._loading):
-            self._open = self._note("fatal", at, line)
-            self._pending.append(self._open)
+            self._open = failure = self._note("fatal", at, line)
+            self._pending.append(failure)
         elif plainness(line) < plainness(self._open["line"]):
             self._open["line"] = self._mask(line)
         self._open_at = at
@@ -344,7 +364,7 @@ class _Reader:
                 self._pending, self._retried = [], False
         return True
 
-    def _begin(self, load: dict[str, Any]) -> None:
+    def _begin(self, load: LogLoad) -> None:
         self.facts["loads"].append(load)
         self._open, self._buffers, self._cache, self._loading = None, {}, "", True
 
@@ -370,7 +390,7 @@ class _Reader:
                 self.facts["longest_prompt"] = tokens
                 self.facts["longest_prompts"].append([at, tokens])
         self._reuse.read(words)
-        self.facts.update(longest_sent=self._reuse.longest_sent, most_reused=self._reuse.most_reused)
+        self.facts["longest_sent"], self.facts["most_reused"] = self._reuse.longest_sent, self._reuse.most_reused
         self.facts["truncated"] += bool(TRUNCATED.match(words))
         layers = OFFLOADED.search(words)
         sizes = list(BUFFER.finditer(words)) if "buffer size" in words else []
@@ -403,7 +423,7 @@ class _Reader:
             mib = float(layout.group("size")) * MIB_IN[layout.group("unit")]
             self._keep(load, (ESTIMATE, layout.group("device"), KIND_IN_LAYOUT[layout.group("kind")], ""), mib)
 
-    def _keep(self, load: dict[str, Any], where: tuple[str, str, str, str], mib: float) -> None:
+    def _keep(self, load: LogLoad, where: tuple[str, str, str, str], mib: float) -> None:
         """Dry runs print first: of the same component, device, kind and cache the last value counts; others add up."""
         _component, device, kind, _cache = where
         if HOST_DEVICE.match(device):
@@ -420,7 +440,7 @@ def plainness(line: str) -> int:
     return next((place for place, words in enumerate(PLAINEST) if words in line), len(PLAINEST))
 
 
-def _new_load(at: float, command: str) -> dict[str, Any]:
+def _new_load(at: float, command: str) -> LogLoad:
     return {
         "at": at,
         "command": masking.shown_command(_split(command)),
@@ -442,7 +462,7 @@ def _split(command: str) -> list[str]:
         return command.split()
 
 
-def runner_settings(command: list[str], sent: Mapping[str, int] | None = None) -> dict[str, int | None]:
+def runner_settings(command: list[str], sent: Mapping[str, int] | None = None) -> RunnerSettings:
     """A runner's settings: {num_ctx_total, num_parallel, num_gpu, num_batch}; None where not given.
 
     They are on its command line, or were `sent` to it. `-c` and KvSize are the context of all slots together
@@ -468,10 +488,15 @@ def runner_settings(command: list[str], sent: Mapping[str, int] | None = None) -
             result[name] = number
     if (result["num_gpu"] or 0) < 0:
         result["num_gpu"] = None
-    return result
+    return {
+        "num_ctx_total": result["num_ctx_total"],
+        "num_parallel": result["num_parallel"],
+        "num_gpu": result["num_gpu"],
+        "num_batch": result["num_batch"],
+    }
 
 
-def context_per_slot(runner: Mapping[str, int | None]) -> int | None:
+def context_per_slot(runner: RunnerSettings) -> int | None:
     """A runner has one context for all slots together."""
     total, slots = runner["num_ctx_total"], runner["num_parallel"]
     return total // slots if total and slots else None

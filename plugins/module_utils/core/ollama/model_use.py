@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import SINGLE_SLOT_FAMILIES
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import ListedModel, Show
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import ModelRequest
 
 TEXTS = ("Tell me a story", "What is AI?", "Explain how a GPU works")
 REPLY_TOKENS = 256  # some models never end by themselves
@@ -24,7 +28,7 @@ CLOUD_TAG = re.compile(r":([^:/]*-)?cloud\Z", re.IGNORECASE)
 CLOUD_BY_TAG_SINCE: settings.Version = (0, 17, 6)  # before, a cloud model is one that was pulled as such
 
 
-def embeds_only(shown: Mapping[str, Any] | None) -> bool:
+def embeds_only(shown: Show | None) -> bool:
     """Whether a model, by what /api/show says of it, gives embeddings and no text.
 
     Ollama names capabilities since 0.6.4; before that an encoder shows by how it pools, or by its family.
@@ -39,8 +43,8 @@ def embeds_only(shown: Mapping[str, Any] | None) -> bool:
 
 
 def request(
-    model: str, shown: Mapping[str, Any] | None, url: str, num_ctx: int, at_once: int, version: settings.Version | None
-) -> dict[str, Any]:
+    model: str, shown: Show | None, url: str, num_ctx: int, at_once: int, version: settings.Version | None
+) -> ModelRequest:
     """How Ollama itself is asked for a model: `model` and the request of a load for gpu_memory_assert.
 
     A model that writes gets `at_once` requests, one that only embeds has one slot whatever is declared, and gets one.
@@ -76,26 +80,26 @@ def request(
     }
 
 
-def has_one_slot(shown: Mapping[str, Any]) -> bool:
+def has_one_slot(shown: Show) -> bool:
     """Whether Ollama starts a model with one slot, whatever is asked for (server/sched.go)."""
     details, info = shown.get("details") or {}, shown.get("model_info") or {}
     families = {details.get("family"), *(details.get("families") or ()), info.get("general.architecture")}
     return bool(families & SINGLE_SLOT_FAMILIES) or embeds_only(shown)
 
 
-def trained_context(shown: Mapping[str, Any]) -> int | None:
+def trained_context(shown: Show) -> int | None:
     """The longest context that a model was trained for; no runner gets more."""
     info = shown.get("model_info") or {}
     found = info.get(f"{info.get('general.architecture')}.context_length")
     return found if isinstance(found, int) and found > 0 else None
 
 
-def listed(model: str, models: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def listed(model: str, models: Sequence[ListedModel]) -> ListedModel | None:
     """The model in what /api/tags lists, by its name as Ollama reads it."""
     return next((one for one in models if model_name.same(model, str(one["name"]))), None)
 
 
-def is_elsewhere(model: str, models: Sequence[Mapping[str, Any]], version: settings.Version | None) -> bool:
+def is_elsewhere(model: str, models: Sequence[ListedModel], version: settings.Version | None) -> bool:
     """Whether requests to a model leave the host: it is listed as remote, or its tag is that of Ollama's cloud.
 
     Since such a tag needs no listing, a model of this host that has one cannot be asked for any more.
@@ -107,7 +111,7 @@ def is_elsewhere(model: str, models: Sequence[Mapping[str, Any]], version: setti
     return by_tag and (found is None or version is None or version >= CLOUD_BY_TAG_SINCE)
 
 
-def is_embedders(command: Sequence[str], shows: Mapping[str, Any]) -> bool:
+def is_embedders(command: Sequence[str], shows: Mapping[str, Show]) -> bool:
     """Whether a runner was started for a model that only embeds; before 0.30 its command line has the file alone."""
     if "--embedding" in command:
         return True

@@ -9,14 +9,18 @@ A PARAMETER wins over the server's environment, and an option of a request over 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_use
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Show
 
 OPTIONS = {"num_ctx": "num_ctx", "gpu_layers": "num_gpu", "num_batch": "num_batch"}  # by intent
 
 
-def parameters(declared: Mapping[str, Any], shown: Mapping[str, Any] | None) -> dict[str, int]:
+def parameters(declared: Declared, shown: Show | None) -> dict[str, int]:
     """The options that a Modelfile sets, without those that the backend's requests carry."""
     backend = declared["backend"]
     carried = {OPTIONS.get(name, name) for name in (*backend.get("keys", ()), *backend.get("sends", ()))}
@@ -24,7 +28,7 @@ def parameters(declared: Mapping[str, Any], shown: Mapping[str, Any] | None) -> 
     return {option: value for option, value in found.items() if option not in carried}
 
 
-def set_by_one(declared: Mapping[str, Any], shows: Mapping[str, Any], option: str, value: int | None) -> str | None:
+def set_by_one(declared: Declared, shows: Mapping[str, Show], option: str, value: int | None) -> str | None:
     """Which Modelfile gives an option this value, where no request carries it."""
     for model, shown in shows.items():
         if value is not None and parameters(declared, shown).get(option) == value:
@@ -32,7 +36,7 @@ def set_by_one(declared: Mapping[str, Any], shows: Mapping[str, Any], option: st
     return None
 
 
-def problems(declared: Mapping[str, Any], shows: Mapping[str, Any]) -> list[str]:
+def problems(declared: Sized, shows: Mapping[str, Show]) -> list[str]:
     """Why a profile is refused: a Modelfile takes more context than it lets, or keeps a model from the GPU."""
     intent, found = declared["profile"]["intent"], []
     for model, shown in _that_count(declared, shows).items():
@@ -51,7 +55,7 @@ def problems(declared: Mapping[str, Any], shows: Mapping[str, Any]) -> list[str]
     return found
 
 
-def notes(declared: Mapping[str, Any], shows: Mapping[str, Any]) -> list[str]:
+def notes(declared: Sized, shows: Mapping[str, Show]) -> list[str]:
     """Where a Modelfile takes less than the profile lets: the host is judged by that."""
     intent, found = declared["profile"]["intent"], []
     for model, shown in _that_count(declared, shows).items():
@@ -70,12 +74,12 @@ def notes(declared: Mapping[str, Any], shows: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _context(shown: Mapping[str, Any], num_ctx: int | None) -> int | None:
+def _context(shown: Show, num_ctx: int | None) -> int | None:
     trained = model_use.trained_context(shown)
     return num_ctx if num_ctx is None or trained is None else min(num_ctx, trained)
 
 
-def _that_count(declared: Mapping[str, Any], shows: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _that_count(declared: Declared, shows: Mapping[str, Show]) -> dict[str, Show]:
     """The models that the profile's settings are about: those that write, or where none does all."""
     known = {name: shows.get(name) or {} for name in declared["models"] or shows}
     return {name: shown for name, shown in known.items() if not model_use.embeds_only(shown)} or known

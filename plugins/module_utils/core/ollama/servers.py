@@ -10,10 +10,18 @@ import posixpath
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.containers import container_of
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+        Described,
+        OtherOllama,
+        Owner,
+        Server,
+    )
 
 ANY = ("0.0.0.0", "::")
 BLOB = "/blobs/sha256-"
@@ -123,7 +131,7 @@ def paths_here(groups: Mapping[str, str], of_init: Mapping[str, str]) -> list[st
     return paths
 
 
-def owner(paths: Sequence[str]) -> dict[str, str | None]:
+def owner(paths: Sequence[str]) -> Owner:
     """Whose a process is by its control groups (`paths_here`): {kind, name}.
 
     `kind` is unit, user unit, container, session or process.
@@ -150,7 +158,7 @@ def is_for_ollama(unit: str, main_pid: int, exec_start: str, pid: int) -> bool:
     return main_pid == pid or "ollama" in f"{unit} {exec_start}".lower()
 
 
-def told(server: Mapping[str, Any]) -> str:
+def told(server: Described) -> str:
     """Who a process is, in words."""
     process = f"process {server['pid']} ({server['command']}"
     process += f", user {server['user']})" if server.get("user") else ")"
@@ -169,7 +177,7 @@ def told(server: Mapping[str, Any]) -> str:
 
 
 def mismatch(
-    unit: str, url: str, server: Mapping[str, Any] | None, addresses: Sequence[str] = (), runs: bool = True
+    unit: str, url: str, server: Server | None, addresses: Sequence[str] = (), runs: bool = True
 ) -> str | None:
     """Why what answers at `url` is not the unit declared, and the cure; None where it is.
 
@@ -236,14 +244,14 @@ def url_of(address: str, port: int) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
-def short(other: Mapping[str, Any]) -> str:
+def short(other: OtherOllama) -> str:
     """An Ollama's process that is not of the server declared, as a name in a list."""
     if other["alone"]:
         return f"{other['command']} {other['pid']}, whose server is gone"
     return f"{other['command']} {other['pid']} of {other['name'] or 'no unit'}"
 
 
-def other_note(other: Mapping[str, Any], used_mib: int) -> str:
+def other_note(other: OtherOllama, used_mib: int) -> str:
     """What another Ollama's process holds, and how to have it back."""
     if other["alone"]:
         cure = f"its server is gone and nobody will end it; run: kill {other['pid']}"

@@ -11,21 +11,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Intent
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuSize
+
 
 Version = tuple[int, int, int]
 NEWEST: Version = (9999, 0, 0)
 MIB = 1024 * 1024
 
 
-def parse_version(text: Any) -> Version | None:
+def parse_version(text: object) -> Version | None:
     """`0.32.15`, `v0.33.0-rc2` → numbers; None for what is no release (a build from source says `0.0.0`)."""
     match = re.match(r"v?(\d{1,6})\.(\d{1,6})\.(\d{1,6})(?!\d)", str(text or ""))
     version = tuple(map(int, match.groups())) if match else None
     return version if version and version != (0, 0, 0) else None  # type: ignore[return-value]
 
 
-def _plain(value: Any) -> str:
+def _plain(value: object) -> str:
     return str(value)
 
 
@@ -232,7 +237,7 @@ def shown(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def ollama_environment(
-    intent: Mapping[str, Any], margins_mib: Sequence[int], version: Version | None
+    intent: Intent, margins_mib: Sequence[int], version: Version | None
 ) -> tuple[dict[str, str], list[str]]:
     """The variables that make this version of Ollama follow the intent, and the intents that it cannot follow.
 
@@ -251,7 +256,7 @@ def ollama_environment(
     return environment, sorted(set(values) & translated - carried)
 
 
-def margins_mib(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> list[int]:
+def margins_mib(gpus: Sequence[GpuSize], max_used_mib: int | None) -> list[int]:
     """For each GPU: NVML total − reserved − threshold, at least 0. MiB."""
     if max_used_mib is None:
         return []

@@ -9,6 +9,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Dependent
+
 
 # Property of the one -> directive of the other.
 DIRECTIVES = {
@@ -30,7 +35,7 @@ def named(unit: str, properties: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def note(unit: str, dependents: Sequence[Mapping[str, str]]) -> str | None:
+def note(unit: str, dependents: Sequence[Dependent]) -> str | None:
     """What else a restart of a unit touches; None where that is nothing."""
     if not dependents:
         return None

@@ -8,7 +8,11 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Unit
+
 
 _COMMENT = re.compile(r"(?:^|[ \t])#.*", re.MULTILINE)
 _ASSIGNMENT = re.compile(
@@ -41,15 +45,13 @@ def sets(text: str) -> dict[str, str]:
     }
 
 
-def by(unit: Mapping[str, Any]) -> str | None:
+def by(unit: Unit) -> str | None:
     """What a unit starts the server by, besides Ollama itself: it may change what the server gets; None without any."""
     others = [path for path in unit.get("programs") or [] if posixpath.basename(path) != "ollama"]
     return " or ".join(others) or None
 
 
-def notes(
-    wanted: Mapping[str, str], unit: Mapping[str, Any], given: Mapping[str, str], running: Mapping[str, str]
-) -> list[str]:
+def notes(wanted: Mapping[str, str], unit: Unit, given: Mapping[str, str], running: Mapping[str, str]) -> list[str]:
     """What the server runs with though its unit does not give it (`given`), where a program may be why.
 
     Of what a program does, no text may tell; `problems` has what one tells.
@@ -64,7 +66,7 @@ def notes(
     ]
 
 
-def problems(wanted: Mapping[str, str], unit: Mapping[str, Any], running: Mapping[str, str]) -> list[str]:
+def problems(wanted: Mapping[str, str], unit: Unit, running: Mapping[str, str]) -> list[str]:
     """What starts the server with something else than `wanted`, as `running` already has it from there."""
     by_itself = [
         f"ExecStart of {unit['name']} sets {name}={value} and wins over this collection's {name}={wanted[name]}; "

@@ -12,13 +12,13 @@ environment, resets, unsets}, as `_systemd.parse_service` reads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 
-Source = Mapping[str, Any]
-Unit = Mapping[str, Any]
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Source, UnitEnvironment
 
 
 def last_word(name: str, sources: Sequence[Source]) -> tuple[Source, str | None, str] | None:
@@ -40,7 +40,7 @@ def last_word(name: str, sources: Sequence[Source]) -> tuple[Source, str | None,
     return last
 
 
-def must_be_read_again(unit: Unit) -> bool:
+def must_be_read_again(unit: UnitEnvironment) -> bool:
     """Whether systemd has to read a unit again for its memory to hold what the unit's files say.
 
     `unit`: {name, load_state, need_daemon_reload, fragment_path, drop_in_paths and environment as systemd has them in
@@ -51,7 +51,7 @@ def must_be_read_again(unit: Unit) -> bool:
     return bool(unit["need_daemon_reload"] or new or unit["gone"] or _differing(unit))
 
 
-def not_in_memory(unit: Unit) -> list[str]:
+def not_in_memory(unit: UnitEnvironment) -> list[str]:
     """What of this collection's drop-ins systemd does not have in memory, or will not give the process, and why."""
     problems = [
         f"systemd does not list {path} among the drop-ins of {unit['name']}: {_why_not_listed(unit)}"
@@ -77,7 +77,7 @@ def not_in_memory(unit: Unit) -> list[str]:
     return problems
 
 
-def _why_not_listed(unit: Unit) -> str:
+def _why_not_listed(unit: UnitEnvironment) -> str:
     if unit["load_state"] == "masked":
         return f"the unit is masked; systemctl unmask {unit['name']}"
     if unit["load_state"] != "loaded":
@@ -85,7 +85,7 @@ def _why_not_listed(unit: Unit) -> str:
     return f"a file of that name is in a place that goes before, or masks it; see: systemctl cat {unit['name']}"
 
 
-def _own_environment(unit: Unit) -> dict[str, str]:
+def _own_environment(unit: UnitEnvironment) -> dict[str, str]:
     merged: dict[str, str] = {}
     for source in unit["sources"]:
         if source["path"] in unit["own"]:
@@ -93,12 +93,13 @@ def _own_environment(unit: Unit) -> dict[str, str]:
     return merged
 
 
-def _differing(unit: Unit) -> list[str]:
+def _differing(unit: UnitEnvironment) -> list[str]:
     """The variables that systemd has otherwise in memory than the unit's files say.
 
     What has a specifier (`%h`) in a file stands resolved in memory, and is not compared.
     """
-    sources = [{**source, "unsets": []} for source in unit["sources"] if source["kind"] != "EnvironmentFile"]
+    of_unit = (source for source in unit["sources"] if source["kind"] != "EnvironmentFile")
+    sources: list[Source] = [{**source, "unsets": []} for source in of_unit]
     differing = []
     for name in sorted({*unit["environment"], *(name for source in sources for name in source["environment"])}):
         word = last_word(name, sources)

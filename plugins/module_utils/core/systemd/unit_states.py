@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Unit
+
 
 STOPPED = ("inactive", "failed")
 STARTING = "activating"  # also what systemd tries again and again: `activating (auto-restart)`
@@ -25,7 +28,7 @@ def is_in_trouble(state: str | None) -> bool:
     return state in ("failed", STARTING)
 
 
-def does_not_come_up(unit: Mapping[str, Any], start_s: float) -> bool:
+def does_not_come_up(unit: Unit, start_s: float) -> bool:
     """Whether a unit whose server is silent has failed, or is started by systemd again and again.
 
     Between two of its crashes it is active for a moment. What has been so for longer than it may take to start
@@ -36,7 +39,7 @@ def does_not_come_up(unit: Mapping[str, Any], start_s: float) -> bool:
     return bool(unit.get("restarts")) and (unit.get("active_s") or 0) <= start_s
 
 
-def start_note(unit: Mapping[str, Any]) -> str | None:
+def start_note(unit: Unit) -> str | None:
     """What becomes of a stopped unit that an apply needs; None where the unit is not stopped."""
     state = unit.get("active_state")
     if unit.get("load_state") != "loaded" or not is_stopped(state):
@@ -44,7 +47,7 @@ def start_note(unit: Mapping[str, Any]) -> str | None:
     return f"{unit['name']} is {state}: {STARTS}"
 
 
-def stopping_problem(unit: Mapping[str, Any]) -> str | None:
+def stopping_problem(unit: Unit) -> str | None:
     """Why a unit cannot be changed just now: nobody can tell whether it will run or not; None where one can."""
     if unit.get("active_state") != STOPPING:
         return None

@@ -9,7 +9,14 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+        Properties,
+        Service,
+    )
+
 
 MASK = "********"
 DROP_IN = "zz-gpu-memory.conf"  # sorts after `override.conf`
@@ -97,7 +104,7 @@ def _is_noncharacter(code: int) -> bool:
     return code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
 
 
-def parse_show(text: str) -> dict[str, Any]:
+def parse_show(text: str) -> Properties:
     """Properties of `systemctl show` by name, as text.
 
     `Environment` is a dict of variables; `EnvironmentFiles` a list of {path (or pattern), optional}, each of which has
@@ -111,7 +118,7 @@ def parse_show(text: str) -> dict[str, Any]:
             properties.setdefault(name, []).append({"path": path, "optional": optional})
         elif equals:
             properties[name] = _variables(_show_words(value)) if name == "Environment" else value
-    return properties
+    return cast("Properties", properties)
 
 
 _IGNORES_ERRORS = re.compile(r" \(ignore_errors=(?:yes|no)\)\Z")
@@ -131,7 +138,7 @@ def parse_environment_directives(text: str) -> dict[str, str]:
     return parse_service(text)["environment"]
 
 
-def parse_service(text: str) -> dict[str, Any]:
+def parse_service(text: str) -> Service:
     """What a unit file or drop-in does to the environment in its [Service] section.
 
     Returns `environment` (the variables it sets; specifiers stay as written), `resets` (an empty `Environment=` takes

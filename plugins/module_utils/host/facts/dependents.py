@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import dependents
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Dependent
 
 PROPERTIES = ",".join(["ActiveState", *dependents.DIRECTIVES])
 MOST = 50  # that are followed
@@ -21,7 +25,7 @@ def _show(unit: str) -> dict[str, str]:
     return dict(line.partition("=")[::2] for line in done.stdout.decode(errors="replace").splitlines())
 
 
-def read(unit: str, show: Show = _show) -> list[dict[str, str]]:
+def read(unit: str, show: Show = _show) -> list[Dependent]:
     """The running units that go along with `unit`, and with those again, as `core.dependents` has them."""
     found: dict[str, str] = {}
     seen = {unit}

@@ -12,13 +12,16 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import host_address, model_use, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers as _servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Api
 
 # By which a program is told where Ollama is, in its environment.
 CALLERS_NAMED = 10
@@ -40,7 +43,8 @@ def discover() -> dict[str, Any]:
     elif len(servers) > 1:
         named = ", ".join(one["told"] for one in servers)
         notes.append(f"{len(servers)} Ollama servers run here ({named}); the first that is a unit was taken")
-    api = host_read.read_ollama_api(ollama["url"], []) if ollama else {"models": [], "error": None}
+    nothing: Api = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
+    api = host_read.read_ollama_api(ollama["url"], []) if ollama else nothing
     if api["error"]:
         notes.append(f"Ollama does not answer at {ollama['url'] if ollama else '?'}: {api['error']}")
     backends = _backends({server["unit"] for server in servers})

@@ -18,7 +18,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, model_use, servers, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
@@ -30,6 +30,25 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
     http_client,
     proc_stat,
 )
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Backend, ProfileFile
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+        Answer,
+        Api,
+        BackendFacts,
+        DropIns,
+        EnvFile,
+        File,
+        HostSystem,
+        OwnDropIn,
+        Process,
+        Properties,
+        Runner,
+        SetBy,
+        Source,
+        Unit,
+    )
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,"
@@ -48,7 +67,7 @@ def run(arguments: list[str], timeout_s: float = 30) -> tuple[int, str]:
     return done.status, done.stdout.decode(errors="replace")
 
 
-def read_host() -> dict[str, Any]:
+def read_host() -> HostSystem:
     """Boot id, the host's own time (Unix), architecture and systemd's version."""
     status, text = run(["systemctl", "--version"])
     version = re.match(r"systemd (\d+)", text)
@@ -62,7 +81,7 @@ def read_host() -> dict[str, Any]:
     }
 
 
-def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
+def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
     """A unit as systemd has merged it, and what each of its files says: `sources`, in the order in which they apply.
 
     `id`: what the journal knows it by, which is another name where `name` is an alias.
@@ -115,20 +134,20 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
-def _active_s(properties: Mapping[str, Any]) -> float | None:
+def _active_s(properties: Properties) -> float | None:
     """For how long a unit is active; None where it is not."""
     since = int(properties.get("ActiveEnterTimestampMonotonic") or 0) / 1e6
     return time.monotonic() - since if since and properties.get("ActiveState") == "active" else None
 
 
-def _unit_file(path: str, names: Iterable[str]) -> dict[str, Any]:
+def _unit_file(path: str, names: Iterable[str]) -> Source:
     """A unit file or drop-in as a source of its unit's environment."""
     source = unit_files.source("drop-in" if path.endswith(".conf") else "unit", path)
     unsets = [word for word in source["unsets"] if word.partition("=")[0] in names]
     return {**source, "environment": _only(names, source["environment"]), "unsets": unsets}
 
 
-def _source(kind: str, path: str, environment: dict[str, str]) -> dict[str, Any]:
+def _source(kind: str, path: str, environment: dict[str, str]) -> Source:
     return {"kind": kind, "path": path, "environment": environment, "resets": False, "unsets": []}
 
 
@@ -136,7 +155,7 @@ def _only(names: Iterable[str], environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name in names}
 
 
-def read_process(pid: int, keys: Iterable[str] = ()) -> dict[str, Any] | None:
+def read_process(pid: int, keys: Iterable[str] = ()) -> Process | None:
     """What a process was started with; None where there is none. Environment: what may be shown, and `keys`."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
@@ -162,9 +181,9 @@ def all_pids() -> list[int]:
     return sorted(int(name) for name in os.listdir("/proc") if name.isdigit())
 
 
-def read_runners(family: Collection[int] | None = None) -> list[dict[str, Any]]:
+def read_runners(family: Collection[int] | None = None) -> list[Runner]:
     """The runner processes of an Ollama with what may be shown of their command lines; `family`: which may be its."""
-    runners = []
+    runners: list[Runner] = []
     for pid in all_pids() if family is None else family:
         command = command_line(pid)
         process = read_process(pid) if servers.is_runner(command) else None
@@ -176,12 +195,12 @@ def read_runners(family: Collection[int] | None = None) -> list[dict[str, Any]]:
 
 def read_env_file(
     path: str, keys: list[str], readers: list[str] | None, wanted: Mapping[str, str], add_keys: bool = True
-) -> dict[str, Any]:
+) -> EnvFile:
     """An env file as `read_file`, and `refusals`: what would keep `wanted` from being set in it, as far as can be seen.
 
     Without `add_keys` only those of the keys are wanted that the file has.
     """
-    facts: dict[str, Any] = {**read_file(path, sorted({*keys, *settings.SHOWN}), readers), "refusals": []}
+    facts = cast("EnvFile", {**read_file(path, sorted({*keys, *settings.SHOWN}), readers), "refusals": []})
     try:
         atomic_files.target_of(path)
     except atomic_files.CannotWrite as problem:
@@ -200,19 +219,15 @@ def read_env_file(
     return facts
 
 
-def read_file(path: str, keys: list[str] | None = None, readers: list[str] | None = None) -> dict[str, Any]:
+def read_file(path: str, keys: list[str] | None = None, readers: list[str] | None = None) -> File:
     """A file's identity, and of a `.env` file the values of `keys` alone."""
-    facts: dict[str, Any] = {"path": path, "exists": False, "sha256": None, "error": None}
+    facts: File = {"path": path, "exists": False, "sha256": None, "error": None}
     try:
         status = os.stat(path)
-        facts.update(
-            exists=True,
-            regular=stat.S_ISREG(status.st_mode),
-            mode=f"{stat.S_IMODE(status.st_mode):04o}",
-            owner=_name(pwd.getpwuid, status.st_uid),
-            group=_name(grp.getgrgid, status.st_gid),
-            modified_s=_seconds_since_boot(status.st_mtime),
-        )
+        facts["exists"], facts["regular"] = True, stat.S_ISREG(status.st_mode)
+        facts["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
+        facts["owner"], facts["group"] = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+        facts["modified_s"] = _seconds_since_boot(status.st_mtime)
         if keys is not None and status.st_size > dotenv.MOST_BYTES:
             facts["error"] = dotenv.TOO_LARGE
         elif facts["regular"]:
@@ -241,14 +256,15 @@ def _name(lookup: Any, number: int) -> str:
         return str(number)
 
 
-def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
+def read_drop_ins(unit: Unit, own_name: str) -> DropIns:
     """Our drop-in's identity, who has written it and what it alone sets; and the others.
 
     Of each those of its variables that may be shown; of what ours alone sets the names.
     """
     own_path = f"{unit_files.UNITS}/{unit['name']}.d/{own_name}"
-    own: dict[str, Any] = {**read_file(own_path), "environment": _unit_file(own_path, settings.SHOWN)["environment"]}
-    others = [
+    environment = _unit_file(own_path, settings.SHOWN)["environment"]
+    own = cast("OwnDropIn", {**read_file(own_path), "environment": environment})
+    others: list[SetBy] = [
         {"path": path, "environment": _unit_file(path, settings.SHOWN)["environment"]}
         for path in unit.get("drop_in_paths") or []
         if path != own_path
@@ -257,7 +273,8 @@ def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
     named = [file["path"] for file in unit.get("environment_files") or []]
     if own["exists"]:
         elsewhere = {name for path in files if path != own_path for name in unit_files.source("", path)["environment"]}
-        own.update(unit_files.written(own_path, elsewhere))
+        written = unit_files.written(own_path, elsewhere)
+        own["writer"], own["alone"] = written["writer"], written["alone"]
     return {
         "own": own,
         "others": others,
@@ -267,23 +284,31 @@ def read_drop_ins(unit: dict[str, Any], own_name: str) -> dict[str, Any]:
     }
 
 
-def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.without_secrets) -> dict[str, Any]:
+def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.without_secrets) -> Api:
     """Version, models with digests, loaded models and, for `models` (None: the loaded ones), `/api/show`.
 
     `error` where it does not answer.
     """
-    facts: dict[str, Any] = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
+    facts: Api = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
     try:
         facts["version"] = http_client.get_json(f"{url}/api/version", timeout=5).get("version")
         facts["models"] = [
             {
-                **{part: model.get(part) for part in ("name", "digest", "size")},
+                "name": model.get("name"),
+                "digest": model.get("digest"),
+                "size": model.get("size"),
                 "remote": bool(model.get("remote_host") or model.get("remote_model")),
             }
             for model in http_client.get_json(f"{url}/api/tags", timeout=10).get("models") or []
         ]
         facts["loaded"] = [
-            {name: model.get(name) for name in ("name", "size", "size_vram", "context_length", "digest")}
+            {
+                "name": model.get("name"),
+                "size": model.get("size"),
+                "size_vram": model.get("size_vram"),
+                "context_length": model.get("context_length"),
+                "digest": model.get("digest"),
+            }
             for model in http_client.get_json(f"{url}/api/ps", timeout=5).get("models") or []
         ]
         version = settings.parse_version(facts["version"])
@@ -293,7 +318,10 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.wit
                 asked = str(listed["name"])
                 answer = _show(url, asked)
                 facts["show"][name] = {
-                    **{part: answer.get(part) for part in ("details", "model_info", "tensors", "capabilities")},
+                    "details": answer.get("details"),
+                    "model_info": answer.get("model_info"),
+                    "tensors": answer.get("tensors"),
+                    "capabilities": answer.get("capabilities"),
                     # Of free text only what is of use here: options of memory, and which file it is.
                     "parameters": {key: int(value) for key, value in PARAMETER.findall(answer.get("parameters") or "")},
                     "blob": _blob(answer),
@@ -307,12 +335,12 @@ def _show(url: str, model: str) -> Any:
     return http_client.post_json(f"{url}/api/show", {"model": model, "name": model}, timeout=20)
 
 
-def _blob(show: Mapping[str, Any]) -> str | None:
+def _blob(show: Answer) -> str | None:
     """The file of a model, as /api/show tells it."""
-    return next(iter(FROM_FILE.findall(show.get("modelfile") or "")), None)
+    return next(iter(FROM_FILE.findall(str(show.get("modelfile") or ""))), None)
 
 
-def read_names(url: str, api: Mapping[str, Any], blobs: Collection[str]) -> dict[str, str]:
+def read_names(url: str, api: Api, blobs: Collection[str]) -> dict[str, str]:
     """Of these files the models that Ollama lists, without those that were read already; none where it is silent."""
     names: dict[str, str] = {}
     wanted = set(blobs) - {show["blob"] for show in api["show"].values()}
@@ -374,15 +402,16 @@ def in_control_group(cgroup: str, of_init: str, control_group: str) -> bool:
     )
 
 
-def unit_pids(unit: dict[str, Any]) -> list[int]:
+def unit_pids(unit: Unit) -> list[int]:
     """The processes of an active unit: the main one, which may be a mere shell, and whatever it has started."""
     pids = {unit["main_pid"]} - {0}
-    if unit.get("control_group"):
+    control_group = unit.get("control_group")
+    if control_group:
         with open("/proc/1/cgroup", encoding="utf-8") as file:
             of_init = file.read()
         for pid in all_pids():
             with contextlib.suppress(OSError), open(f"/proc/{pid}/cgroup", encoding="utf-8") as file:
-                if in_control_group(file.read(), of_init, unit["control_group"]):
+                if in_control_group(file.read(), of_init, control_group):
                     pids.add(pid)
     return sorted(pids)
 
@@ -403,19 +432,29 @@ def with_descendants(pids: list[int]) -> list[int]:
 
 
 def read_backend(
-    backend: dict[str, Any], keys: list[str], env: Mapping[str, str], profile_file: dict[str, Any] | None
-) -> dict[str, Any]:
+    backend: Backend, keys: list[str], env: Mapping[str, str], profile_file: ProfileFile | None
+) -> BackendFacts:
     """The backend's unit, all its processes, when the first of them started, its health and its files.
 
     `env`: what is to be set in the env files; `profile_file`: {path, read_by, env} of the profile's own file.
     `started_s` is in seconds since boot. It is the first process that counts: where it is a shell, that shell has read
     the env files for the others.
     """
-    facts: dict[str, Any] = {"kind": backend["kind"], "unit": None, "pids": [], "started_s": None, "health": None}
+    facts: BackendFacts = {
+        "kind": backend["kind"],
+        "unit": None,
+        "pids": [],
+        "started_s": None,
+        "health": None,
+        "processes": [],
+        "env_files": [],
+        "profile_file": None,
+        "directory_exists": None,
+    }
     if backend["kind"] == "unit":
-        facts["unit"] = read_unit(backend["unit"], keys)
-        if facts["unit"].get("active_state") == "active":
-            facts["pids"] = unit_pids(facts["unit"])
+        facts["unit"] = unit = read_unit(backend["unit"], keys)
+        if unit.get("active_state") == "active":
+            facts["pids"] = unit_pids(unit)
     elif backend["kind"] == "command":
         facts["pids"] = with_descendants(find_processes(backend["process_match"], backend["directory"]))
     started = []
@@ -424,7 +463,7 @@ def read_backend(
             started.append(proc_stat.start_s(pid))
     facts["started_s"] = min(started, default=None)
     processes = filter(None, (read_process(pid, keys) for pid in facts["pids"]))
-    facts["processes"] = [{name: process[name] for name in ("pid", "environment")} for process in processes]
+    facts["processes"] = [{"pid": one["pid"], "environment": one["environment"]} for one in processes]
     health = backend.get("health") or {}
     if backend["kind"] != "none" and health.get("url"):
         try:

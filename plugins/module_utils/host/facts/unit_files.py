@@ -9,11 +9,20 @@ import glob
 import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+        Properties,
+        SetBy,
+        Source,
+        UnitEnvironment,
+        Written,
+    )
 
 PROPERTIES = "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles"
 UNITS = "/etc/systemd/system"
@@ -28,7 +37,7 @@ MOST_SCRIPTS = 10
 MOST_SCRIPT_BYTES = 64 * 1024
 
 
-def drop_in_paths(name: str, properties: Any, directory: str = UNITS) -> list[str]:
+def drop_in_paths(name: str, properties: Properties, directory: str = UNITS) -> list[str]:
     """The drop-ins that systemd has in memory of a unit, each where its owner has put it.
 
     systemd names the directory that a link leads to (`/etc/systemd/system/ollama.service.d` of one's dotfiles).
@@ -39,7 +48,7 @@ def drop_in_paths(name: str, properties: Any, directory: str = UNITS) -> list[st
     return [os.path.join(own if os.path.realpath(place) == leads_to else place, file) for place, file in found]
 
 
-def environment_files(properties: Any) -> list[str]:
+def environment_files(properties: Properties) -> list[str]:
     """The files that a unit's `EnvironmentFiles` name, patterns resolved, in the order in which systemd reads them.
 
     `properties`: as `unit_text.parse_show` gives them. A file that is not there yet is named all the same.
@@ -51,7 +60,7 @@ def environment_files(properties: Any) -> list[str]:
     return found
 
 
-def missing_files(properties: Any) -> list[str]:
+def missing_files(properties: Properties) -> list[str]:
     """The files without which systemd does not start the unit, and that are not there."""
     named = (one["path"] for one in properties.get("EnvironmentFiles") or [] if not one["optional"])
     return [path for path in named if not (glob.glob(path) if glob.has_magic(path) else os.path.isfile(path))]
@@ -113,7 +122,7 @@ def _on_the_way(path: str) -> Iterator[str]:
             at = "/" if os.readlink(at).startswith("/") else os.path.dirname(at)
 
 
-def read(name: str, directory: str = UNITS) -> dict[str, Any]:
+def read(name: str, directory: str = UNITS) -> UnitEnvironment:
     """A unit as `core.unit_environment` judges it. `directory`: where its own drop-ins are kept."""
     show = ["systemctl", "show", name, "--property", PROPERTIES]
     properties = unit_text.parse_show(commands.run(show).stdout.decode(errors="replace"))
@@ -137,7 +146,7 @@ def read(name: str, directory: str = UNITS) -> dict[str, Any]:
     }
 
 
-def source(kind: str, path: str) -> dict[str, Any]:
+def source(kind: str, path: str) -> Source:
     """A unit file or drop-in as a source of its unit's environment; nothing of one that cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -147,23 +156,18 @@ def source(kind: str, path: str) -> dict[str, Any]:
     return {"kind": kind, "path": path, **service}
 
 
-def start_scripts(exec_start: str) -> list[dict[str, Any]]:
+def start_scripts(exec_start: str) -> list[SetBy]:
     """The shell scripts that an ExecStart names, and the files that those read: {path, environment}."""
-    scripts = script_texts(exec_start)
-    # A default in one file may be of a value that another one gives.
-    names = start_script.sets("\n".join(scripts.values()))
-    found = [
-        {"path": path, "environment": {name: value for name, value in start_script.sets(text).items() if name in names}}
-        for path, text in scripts.items()
-    ]
-    return [script for script in found if script["environment"]]
-
-
-def script_texts(exec_start: str) -> dict[str, str]:
-    """The text files by whose paths a command line starts something, and the files that those read as their parts."""
     scripts = [(path, _script(path)) for path in start_script.programs(exec_start)[:MOST_SCRIPTS]]
     parts = [path for _unused, text in scripts for path in start_script.sourced(text)][:MOST_SCRIPTS]
-    return dict([*scripts, *((path, _script(path)) for path in parts)])
+    scripts += [(path, _script(path)) for path in parts]
+    # A default in one file may be of a value that another one gives.
+    names = start_script.sets("\n".join(text for _unused, text in scripts))
+    found: list[SetBy] = [
+        {"path": path, "environment": {name: value for name, value in start_script.sets(text).items() if name in names}}
+        for path, text in dict(scripts).items()
+    ]
+    return [script for script in found if script["environment"]]
 
 
 def _script(path: str) -> str:
@@ -176,7 +180,7 @@ def _script(path: str) -> str:
     return "" if b"\0" in content else content.decode(errors="replace")
 
 
-def written(path: str, elsewhere: Collection[str]) -> dict[str, Any]:
+def written(path: str, elsewhere: Collection[str]) -> Written:
     """`writer`: who has written a drop-in of our name (`unit_text.writer_of`); `alone`: what only it sets, by name."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
@@ -199,7 +203,7 @@ def values_in(path: str, names: Iterable[str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _environment_file(path: str, names: Iterable[str]) -> dict[str, Any]:
+def _environment_file(path: str, names: Iterable[str]) -> Source:
     environment = values_in(path, names)
     return {"kind": "EnvironmentFile", "path": path, "environment": environment, "resets": False, "unsets": []}
 

@@ -9,8 +9,12 @@ import glob
 import os
 import stat
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_oddities
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Oddity
 
 MOST_BYTES, MOST_FILES = 64 * 1024, 100
 # Read at a login or by a shell, or by a unit that names them: by no service of itself.
@@ -21,9 +25,9 @@ FOR_LOGINS = (
 FOR_THE_UNIT = ("/etc/default/{name}", "/etc/sysconfig/{name}", "/etc/{name}.conf", "/etc/{name}.env")
 
 
-def read(unit: str, files: Sequence[str], environment_files: Sequence[str], root: str = "/") -> list[dict[str, str]]:
+def read(unit: str, files: Sequence[str], environment_files: Sequence[str], root: str = "/") -> list[Oddity]:
     """[{path, problem, cure}]. `files`: the unit's own file and drop-ins; `environment_files`: what it names."""
-    found: list[dict[str, str]] = []
+    found: list[Oddity] = []
 
     def add(path: str, told: unit_oddities.Oddity | None) -> None:
         if told:

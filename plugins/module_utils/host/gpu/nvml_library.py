@@ -19,9 +19,18 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+        Bindings,
+        Gpu,
+        GpuMemory,
+        GpuProcess,
+        Nvml,
+    )
 
 MIB = 1024 * 1024
 DRIVER_VERSION_FILE = "/proc/driver/nvidia/version"
@@ -74,8 +83,11 @@ class Memory(NamedTuple):
     free: int
     reserved: int | None
 
+    def as_dict(self) -> GpuMemory:
+        return {"total": self.total, "used": self.used, "free": self.free, "reserved": self.reserved}
 
-def snapshot(bindings_path: str | None = None, timeout_s: float = 20) -> dict[str, Any]:
+
+def snapshot(bindings_path: str | None = None, timeout_s: float = 20) -> Nvml:
     """All that NVML shows, once, read in a child process.
 
     `bindings_path`: a directory with `pynvml.py` for hosts that have no good bindings of their own.
@@ -85,12 +97,20 @@ def snapshot(bindings_path: str | None = None, timeout_s: float = 20) -> dict[st
     was beside the listing of the `processes`. A GPU that cannot be read has an `error` text and nulls; the status is
     not ok only when that is true of all of them.
     """
-    nothing: dict[str, Any] = {"driver_version": None, "bindings": None, "gpus": []}
     try:
-        return {**nothing, **child_process.call(lambda: _read_everything(bindings_path), timeout_s)}
+        return child_process.call(lambda: _read_everything(bindings_path), timeout_s)
     except (child_process.ChildCrashed, child_process.ChildTimedOut) as problem:
-        found = ended(problem)
-        return {**nothing, "status": found.status, "message": str(found)}
+        return _unread(ended(problem), None)
+
+
+def _unread(problem: NvmlProblem, driver_version: str | None) -> Nvml:
+    return {
+        "driver_version": driver_version,
+        "bindings": None,
+        "gpus": [],
+        "status": problem.status,
+        "message": str(problem),
+    }
 
 
 def ended(problem: Exception) -> NvmlProblem:
@@ -105,7 +125,7 @@ def ended(problem: Exception) -> NvmlProblem:
 # What follows runs in a child.
 
 
-def load_bindings(bindings_path: str | None) -> tuple[ModuleType, dict[str, Any]]:
+def load_bindings(bindings_path: str | None) -> tuple[ModuleType, Bindings]:
     """The first good `pynvml.py` of this Python, else the sent one, with where it is from.
 
     Good is 12.535.108 or newer, known by its process record: older ones lack memory v2 or misread the process list.
@@ -132,7 +152,7 @@ def load_bindings(bindings_path: str | None) -> tuple[ModuleType, dict[str, Any]
     raise NvmlProblem("bindings_missing", f"no NVML bindings for {sys.executable}; {CURE_BINDINGS}")
 
 
-def connect(bindings_path: str | None) -> tuple[ModuleType, dict[str, Any]]:
+def connect(bindings_path: str | None) -> tuple[ModuleType, Bindings]:
     """Bindings with NVML initialised."""
     nvml, source = load_bindings(bindings_path)
     find_library()
@@ -282,7 +302,7 @@ def beside(before: Memory, after: Memory) -> Memory:
     return before if before.used > after.used else after
 
 
-def held(nvml: ModuleType, handle: Any, read: Callable[[], Memory]) -> tuple[Memory, list[dict[str, Any]]]:
+def held(nvml: ModuleType, handle: Any, read: Callable[[], Memory]) -> tuple[Memory, list[GpuProcess]]:
     """Memory and `processes` of a GPU, of one moment where memory stands still for as long as a listing takes."""
     after = read()
     for _unused in range(LISTINGS):
@@ -292,12 +312,12 @@ def held(nvml: ModuleType, handle: Any, read: Callable[[], Memory]) -> tuple[Mem
     return beside(before, after), rows
 
 
-def processes(nvml: ModuleType, handle: Any) -> list[dict[str, Any]]:
+def processes(nvml: ModuleType, handle: Any) -> list[GpuProcess]:
     """Who holds memory of a GPU, each once: pid, name, used_bytes and used_mib, kind.
 
     The figures are None where the driver has none, as under WSL 2; the name is None of a process that is not here.
     """
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, GpuProcess] = {}
     for kind, listed in (
         ("compute", nvml.nvmlDeviceGetComputeRunningProcesses),
         ("graphics", nvml.nvmlDeviceGetGraphicsRunningProcesses),
@@ -312,14 +332,22 @@ def processes(nvml: ModuleType, handle: Any) -> list[dict[str, Any]]:
         for row in rows:
             used = row.usedGpuMemory
             process = found.setdefault(
-                row.pid, {"pid": row.pid, "name": process_name(nvml, row.pid), "used_bytes": used, "kind": kind}
+                row.pid,
+                {
+                    "pid": row.pid,
+                    "name": process_name(nvml, row.pid),
+                    "used_bytes": used,
+                    "kind": kind,
+                    "used_mib": None,
+                },
             )
             if process["kind"] != kind:  # one process, two kinds of context: the same memory listed twice
                 process["kind"] = "mps" if "mps" in (kind, process["kind"]) else "both"
                 both = [count for count in (used, process["used_bytes"]) if count is not None]
                 process["used_bytes"] = max(both, default=None)
     for process in found.values():
-        process["used_mib"] = None if process["used_bytes"] is None else mib_up(process["used_bytes"])
+        used = process["used_bytes"]
+        process["used_mib"] = None if used is None else mib_up(used)
     return sorted(found.values(), key=lambda process: int(process["pid"]))
 
 
@@ -372,12 +400,18 @@ def _library_version() -> str | None:
     return None
 
 
-def _read_everything(bindings_path: str | None) -> dict[str, Any]:
+def _read_everything(bindings_path: str | None) -> Nvml:
     try:
         nvml, source = connect(bindings_path)
     except NvmlProblem as problem:
-        return {"status": problem.status, "message": str(problem), "driver_version": kernel_driver_version()}
-    facts: dict[str, Any] = {"status": "ok", "message": "NVML answers", "driver_version": None, "bindings": source}
+        return _unread(problem, kernel_driver_version())
+    facts: Nvml = {
+        "driver_version": None,
+        "bindings": source,
+        "gpus": [],
+        "status": "ok",
+        "message": "NVML answers",
+    }
     try:
         facts["driver_version"] = text(nvml.nvmlSystemGetDriverVersion)
         gpus = [_read_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
@@ -387,12 +421,12 @@ def _read_everything(bindings_path: str | None) -> dict[str, Any]:
     facts["gpus"] = [gpu for gpu, _unused in gpus]
     first = next((problem for _unused, problem in gpus if problem), None)
     if first and all(problem for _unused, problem in gpus):
-        facts.update(status=first.status, message=str(first))
+        facts["status"], facts["message"] = first.status, str(first)
     return facts
 
 
-def _read_gpu(nvml: ModuleType, index: int) -> tuple[dict[str, Any], NvmlProblem | None]:
-    gpu: dict[str, Any] = {"index": index, **dict.fromkeys(GPU_FACTS), "processes": []}
+def _read_gpu(nvml: ModuleType, index: int) -> tuple[Gpu, NvmlProblem | None]:
+    gpu = cast("Gpu", {"index": index, **dict.fromkeys(GPU_FACTS), "processes": []})
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         gpu["uuid"] = text(nvml.nvmlDeviceGetUUID, handle)
@@ -412,13 +446,9 @@ def _read_gpu(nvml: ModuleType, index: int) -> tuple[dict[str, Any], NvmlProblem
         found = explain(nvml, problem)
         gpu["error"] = str(found)
         return gpu, found
-    gpu.update(
-        total_mib=memory.total // MIB,
-        used_mib=mib_up(memory.used),
-        free_mib=memory.free // MIB,
-        reserved_mib=None if memory.reserved is None else mib_up(memory.reserved),
-        memory=memory._asdict(),
-    )
+    gpu["total_mib"], gpu["used_mib"], gpu["free_mib"] = memory.total // MIB, mib_up(memory.used), memory.free // MIB
+    gpu["reserved_mib"] = None if memory.reserved is None else mib_up(memory.reserved)
+    gpu["memory"] = memory.as_dict()
     return gpu, None
 
 

@@ -308,7 +308,7 @@ class _Watch:
             "peak_at_s": round((seen.peak_at if seen.peak else started) - started, 3) if seen.count else None,
             "at_most": {
                 "at_s": round(at_most.at - started, 3),
-                "memory": at_most.memory._asdict(),
+                "memory": at_most.memory.as_dict(),
                 "processes": [{name: row[name] for name in HOLDER} for row in at_most.processes],
             },
             "bound_mib": bound,

@@ -20,7 +20,7 @@ import re
 import shlex
 import signal
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
     unit_environment,
@@ -28,6 +28,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
     unit_text,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Dependent
 
 Plan = Mapping[str, Any]
 
@@ -234,7 +237,7 @@ def restart(
     }
 
 
-def _along(plan: Plan, name: str, host: Host) -> list[dict[str, str]]:
+def _along(plan: Plan, name: str, host: Host) -> list[Dependent]:
     """The units that run now, or were found running, and go along with a service; none of the plan's own."""
     found = ((plan.get("found") or {}).get(name) or {}).get("dependents") or []
     own = {_service(plan, one, host).unit for one in names(plan)}
@@ -242,7 +245,7 @@ def _along(plan: Plan, name: str, host: Host) -> list[dict[str, str]]:
     return [one for unit, one in both.items() if unit not in own]
 
 
-def _bring_back(host: Host, dependent: Mapping[str, str], timeout_s: float | None, alive: Callable[[], None]) -> None:
+def _bring_back(host: Host, dependent: Dependent, timeout_s: float | None, alive: Callable[[], None]) -> None:
     """Have a unit run again that went along with a service, and wait until it does; without a timeout do not wait."""
     unit = _Unit(host, dependent["unit"], journal_is_private=True)
     try:
@@ -300,7 +303,7 @@ class _Unit:
             "unit_file_state": facts.get("UnitFileState") or "",
         }
 
-    def dependents(self) -> list[dict[str, str]]:
+    def dependents(self) -> list[Dependent]:
         return self.host.dependents(self.unit)
 
     def runs(self) -> bool:
@@ -370,7 +373,7 @@ class _Command(_Unit):
         """Whoever has started it. No unit file starts it at boot."""
         return {"active_state": "active" if self.pid() else "inactive", "unit_file_state": ""}
 
-    def dependents(self) -> list[dict[str, str]]:
+    def dependents(self) -> list[Dependent]:
         return []  # nobody's file names a transient unit of ours
 
     def stop(self) -> None:

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import metrics
@@ -25,6 +25,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.sampling import next_tick
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor.watch_rules import Config, Monitor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process, commands, proc_stat
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuProcess
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.monitor import Reading
 
 SAMPLE_S = 1.0
 RETRY_S = 60.0  # between two attempts to reach NVML
@@ -78,34 +82,37 @@ class _Gpu:
         self._peak = max(self._peak, memory.used)
         self._samples += 1
 
-    def period(self) -> dict[str, Any]:
+    def period(self) -> Reading:
         """The reading of the period that ends now."""
-        reading: dict[str, Any] = {
+        reading: Reading = {
             "index": self._index, "uuid": self._uuid, "pci_bus_id": self._pci, "samples": self._samples,
             "error": self._error,
         }  # fmt: skip
         if self._samples:
             total, used, _unused, reserved = self._memory
-            held = []
+            held: list[GpuProcess] = []
             with contextlib.suppress(Exception):  # a GPU that was lost just now says so at the next reading
                 held = nvml_library.processes(self._nvml, self._handle)
-            reading.update(total=total, used=used, reserved=reserved, peak=self._peak, max_gap_s=self._max_gap_s)
+            reading["total"], reading["used"], reading["reserved"] = total, used, reserved
+            reading["peak"], reading["max_gap_s"] = self._peak, self._max_gap_s
             reading["processes"] = [{"name": process["name"], "used_mib": process["used_mib"]} for process in held]
         self._begin()
         return reading
 
 
-def _open_gpus(nvml: ModuleType) -> tuple[list[_Gpu], list[dict[str, Any]]]:
+def _open_gpus(nvml: ModuleType) -> tuple[list[_Gpu], list[Reading]]:
     """The GPUs that can be read, and as readings those that cannot: a dead one must not hide the others."""
-    gpus, dead = [], []
+    gpus: list[_Gpu] = []
+    dead: list[Reading] = []
     problem: nvml_library.NvmlProblem | None = None
     for index in range(nvml.nvmlDeviceGetCount()):
         try:
             gpus.append(_Gpu(nvml, index))
         except Exception as found:
             problem = problem or nvml_library.explain(nvml, found)
-            reading = {"index": index, "uuid": None, "pci_bus_id": None, "samples": 0}
-            dead.append({**reading, "error": str(nvml_library.explain(nvml, found))})
+            error = str(nvml_library.explain(nvml, found))
+            reading = {"index": index, "uuid": None, "pci_bus_id": None, "samples": 0, "error": error}
+            dead.append(cast("Reading", reading))
     if problem and not gpus:
         raise problem
     return gpus, dead
@@ -147,7 +154,7 @@ class _Writer:
         fields = log_lines.fields_of(row)
         found = log_lines.entry_of(fields)
         if found and log_lines.is_servers(found[1]) and str(fields.get("_PID")).isdigit():
-            last = int(fields["_PID"]), found[0]
+            last = int(str(fields["_PID"])), found[0]
             self._last = last if self._last is None or last[1] >= self._last[1] else self._last
         return found
 
@@ -257,7 +264,7 @@ class Service:
         period_s = float(self._config["period_s"])
         return child_process.Child(lambda send, lifeline: _read_gpus(send, lifeline, period_s, self._bindings))
 
-    def _await_reading(self, wait_s: float) -> list[dict[str, Any]] | None:
+    def _await_reading(self, wait_s: float) -> list[Reading] | None:
         """The GPUs' next reading, None if none came in time; the journal is read meanwhile."""
         deadline = time.monotonic() + wait_s
         while (left_s := deadline - time.monotonic()) > 0:
@@ -275,7 +282,7 @@ class Service:
                     return reading
         return None
 
-    def _receive(self, child: child_process.Child) -> list[dict[str, Any]] | None:
+    def _receive(self, child: child_process.Child) -> list[Reading] | None:
         """The newest reading that has come as a whole. A child that has ended is let go."""
         reading = None
         try:
@@ -294,7 +301,7 @@ class Service:
         self._gpus, self._problem = None, problem.status
         self._say("nvml", f"NVML: {problem}")
 
-    def _conclude(self, gpus: list[dict[str, Any]]) -> None:
+    def _conclude(self, gpus: list[Reading]) -> None:
         """The end of a period."""
         self._monitor.saw_gpus(gpus)
         self._monitor.saw_drop_in(_text_of(self._config["drop_in"]))
@@ -316,7 +323,7 @@ class Service:
         _write(path, metrics.render(self._monitor.samples(time.time())))
         _notify("READY=1\nWATCHDOG=1")
 
-    def _say_of(self, gpu: dict[str, Any]) -> None:
+    def _say_of(self, gpu: Reading) -> None:
         about = f"GPU {gpu['index']}"
         self._say(f"{about} read", f"{about}: {gpu['error']}" if gpu["error"] else "")
         if gpu["samples"]:

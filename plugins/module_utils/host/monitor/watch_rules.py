@@ -15,12 +15,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus as gpu_choice
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.metrics import Metric, Sample
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import LogFacts, LogLoad
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.monitor import NamedHolder, Reading
 
 Config = Mapping[str, Any]
 
@@ -76,7 +80,7 @@ class Monitor:
     def __init__(self, config: Config, last_action_at: float | None = None) -> None:
         self.config = config
         self.last_action_at = last_action_at
-        self._gpus: list[dict[str, Any]] = []
+        self._gpus: list[Reading] = []
         self._nvml_up = self._journal_up = False
         self._log_read = False
         self._dropped = 0
@@ -84,7 +88,7 @@ class Monitor:
         self._judged: set[str] = set()  # UUIDs
         self._environment_on_disk: Mapping[str, str] | None = None
         self._server_config: Mapping[str, str] | None = None
-        self._load: Mapping[str, Any] | None = None
+        self._load: LogLoad | None = None
         self._layers: tuple[int, int] | None = None
         self._held = self._in_run = False  # by a run; and whether the lines that come are of one
         self._loaded_in_run = False
@@ -97,7 +101,7 @@ class Monitor:
         self._loads = 0
         self._actions = self._actions_failed = 0
 
-    def saw_gpus(self, gpus: Sequence[dict[str, Any]]) -> None:
+    def saw_gpus(self, gpus: Sequence[Reading]) -> None:
         """The readings of a period, one for each GPU; none if NVML gave none."""
         judged = self._judge(gpus)
         self._nvml_up = bool(judged) and all(gpu["samples"] for gpu in judged)
@@ -110,7 +114,7 @@ class Monitor:
         still = any(self._is_over(gpu["used"]) for gpu in judged if gpu["samples"])
         self._breached_periods = self._breached_periods + 1 if still else 0
 
-    def _judge(self, gpus: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    def _judge(self, gpus: Sequence[Reading]) -> Sequence[Reading]:
         """Those that count: what the operator named, else what the server found, else what counted at first."""
         found = [] if self.config["gpus_named"] else gpu_choice.found_by_ollama(gpus, self._discovered)
         counting = [gpu["uuid"] for gpu in found] or self.config["gpus"]
@@ -158,7 +162,7 @@ class Monitor:
         if not runs:
             self._server_config, self._load, self._layers, self._discovered = None, None, None, []
 
-    def _learn(self, facts: Mapping[str, Any]) -> None:
+    def _learn(self, facts: LogFacts) -> None:
         if facts["server_config"] is not None:  # the server was started anew
             self._server_config, self._load, self._layers = facts["server_config"], None, None
             self._discovered = []
@@ -168,7 +172,7 @@ class Monitor:
                 self._load, self._layers = load, None
             self._loaded_in_run = self._in_run
             if load["offloaded"] is not None:
-                self._layers = load["offloaded"], load["offloadable"]
+                self._layers = load["offloaded"], load["offloadable"] or 0
 
     def acts(self, now: float) -> bool:
         """Whether the action is due: over the threshold for two periods, not too soon, and no run holds the host."""
@@ -252,7 +256,7 @@ class Monitor:
             found.append(Sample(LAST_ACTION, round(self.last_action_at, 3)))
         return found
 
-    def _samples_of(self, gpu: Mapping[str, Any]) -> list[Sample]:
+    def _samples_of(self, gpu: Reading) -> list[Sample]:
         labels = {"gpu": str(gpu["index"]), "uuid": gpu["uuid"]}
         found = [
             Sample(TOTAL, gpu["total"], labels),
@@ -273,7 +277,7 @@ class Monitor:
         return found
 
 
-def by_name(processes: Iterable[Mapping[str, Any]]) -> list[tuple[str, int]]:
+def by_name(processes: Iterable[NamedHolder]) -> list[tuple[str, int]]:
     """Memory by the name of processes, the largest first, and what is beyond `PROCESSES_SHOWN` names as `others`."""
     held: Counter[str] = Counter()
     for process in processes:

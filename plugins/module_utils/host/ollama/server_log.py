@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import time
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
@@ -20,6 +20,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import m
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal
 
 PROPERTIES = (
     "Id,ActiveState,ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogFilterPatterns,"
@@ -45,7 +48,7 @@ class Sink(NamedTuple):
     problem: str | None = None
 
 
-def read(unit: str, since: float | None, mask: host_read.Mask = masking.without_secrets) -> dict[str, Any]:
+def read(unit: str, since: float | None, mask: host_read.Mask = masking.without_secrets) -> Journal:
     """Facts (`log_lines.parse`) of the log of a unit's server and of the kernel since `since` (Unix time).
 
     Without `since`, since the unit's last start. `server_config`, `server_at`, `discovered` and `last_load` are always
@@ -87,7 +90,7 @@ def read(unit: str, since: float | None, mask: host_read.Mask = masking.without_
     whole = log_lines.parse((line for line in lines if line[0] >= (began or 0)), mask)
     if long and not sink.file and whole["server_config"] is None:
         start = log_lines.parse(_journal_lines(["--unit", unit, *options, "--grep", 'msg="server config"'], most=1))
-        whole.update(server_config=start["server_config"], server_at=start["server_at"])
+        whole["server_config"], whole["server_at"] = start["server_config"], start["server_at"]
     server_at = whole["server_at"] or began
     window = log_lines.parse((line for line in lines if line[0] >= since), mask) if since else whole
     first = min((at for at, _text in own), default=None)

@@ -9,19 +9,29 @@ import contextlib
 import os
 import pwd
 import socket
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+        Described,
+        GpuProcess,
+        OtherOllama,
+        Owner,
+        Server,
+        Unit,
+    )
 
 CONNECT_S = 5
 MOST_FILES = 65536  # of one process that are looked at
 MOST_BYTES = 16 * 1024 * 1024  # of /proc/net/tcp
 
 
-def read(unit: Mapping[str, Any], url: str, answers: bool) -> dict[str, Any]:
+def read(unit: Unit, url: str, answers: bool) -> dict[str, Any]:
     """`server`: who answers at `url`, as `servers.mismatch` takes it; None where nothing does.
 
     `listens`: where the unit's own server listens instead, as addresses; `apart`: whether that is in a network
@@ -41,51 +51,51 @@ def read(unit: Mapping[str, Any], url: str, answers: bool) -> dict[str, Any]:
     return {"server": server, "listens": listens, "apart": network is not None, "family": family}
 
 
-def mismatch(unit: Mapping[str, Any], url: str) -> str | None:
+def mismatch(unit: Unit, url: str) -> str | None:
     """Why what answers at `url` is not the unit, in words; None where it is."""
     found = read(unit, url, answers=True)
     return servers.mismatch(unit["name"], url, found["server"], [] if found["apart"] else found["listens"])
 
 
-def server_of(unit: Mapping[str, Any]) -> int | None:
+def server_of(unit: Unit) -> int | None:
     """The process of an active unit that serves: its main one may be a shell, or a program, that started it."""
     serving = (pid for pid in _pids(unit) if servers.is_server(host_read.command_line(pid)))
     return next(serving, unit.get("main_pid") or None)
 
 
-def _pids(unit: Mapping[str, Any]) -> list[int]:
+def _pids(unit: Unit) -> list[int]:
     if not unit.get("main_pid") and unit.get("active_state") != "active":
         return []
     with contextlib.suppress(OSError):
-        return host_read.unit_pids(dict(unit))
+        return host_read.unit_pids(unit)
     return [unit["main_pid"]]
 
 
-def _who_answers(url: str, unit_pids: Collection[int], network: str | None) -> dict[str, Any]:
+def _who_answers(url: str, unit_pids: Collection[int], network: str | None) -> Server:
     """`network`: the unit's own network namespace, if it has one. What listens for it from in there is the unit's."""
     inodes = _sockets_of(url, unit_pids)
     holders = _holders(inodes, unit_pids) or _holders(inodes, host_read.all_pids())
     holders = [pid for pid in holders if pid != 1] or holders  # systemd holds the socket that it activated
-    found = []
+    found: list[Server] = []
     for pid in holders:
         one = describe(pid)
         passes_on = network is not None and not one["serves"] and _apart(pid, "net") == network
         found.append({**one, "ours": one["kind"] != "container" and (pid in unit_pids or passes_on)})
-    nobody = {"pid": None, "command": "", "kind": "process", "name": None, "serves": False, "ours": False}
+    nobody: Server = {"pid": None, "command": "", "kind": "process", "name": None, "serves": False, "ours": False}
     return next((one for one in found if one["ours"]), next(iter(found), nobody))
 
 
-def others(family: Collection[int], processes: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def others(family: Collection[int], processes: Iterable[GpuProcess]) -> list[OtherOllama]:
     """Ollama's processes among those with GPU memory (`processes`, as NVML has them) that are not of this server.
 
     Each is {pid, command, kind, name, user, alone}; `alone`: a runner whose server is gone.
     """
-    found = {}
+    found: dict[int, OtherOllama] = {}
     for process in processes:
         pid = process["pid"]
         if pid in family or pid in found or not _is_ollama(pid):
             continue
-        found[pid] = {**describe(pid), "alone": _is_alone(pid)}
+        found[pid] = {**describe(pid), "pid": pid, "alone": _is_alone(pid)}
     return list(found.values())
 
 
@@ -132,7 +142,7 @@ def _is_ollama(pid: int) -> bool:
     return servers.is_server(command) or servers.is_runner(command)
 
 
-def describe(pid: int) -> dict[str, Any]:
+def describe(pid: int) -> Described:
     """{pid, command, user, serves (whether it is `ollama serve`)} of a process, and `whose` it is."""
     user = None
     with contextlib.suppress(OSError, KeyError):
@@ -141,7 +151,7 @@ def describe(pid: int) -> dict[str, Any]:
     return {"pid": pid, "command": _program(pid), "user": user, "serves": serves, **whose(pid)}
 
 
-def whose(pid: int) -> dict[str, Any]:
+def whose(pid: int) -> Owner:
     """{kind, name} of a process, by its control groups (`servers.owner`), and two kinds more.
 
     `namespace`: in a container that no control group tells. `started`: an Ollama that a unit started which is there for

@@ -15,11 +15,12 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 Message = dict[str, Any]
-Send = Callable[[Message], None]
+Send = Callable[[Mapping[str, object]], None]
+Told = TypeVar("Told", bound=Mapping[str, object])
 
 
 class ChildCrashed(Exception):
@@ -104,20 +105,20 @@ class Child:
         return None
 
 
-def call(work: Callable[[], Message], timeout_s: float) -> Message:
+def call(work: Callable[[], Told], timeout_s: float) -> Told:
     """`work()` run in a child: what it returns, or ChildCrashed, or ChildTimedOut."""
     child = Child(lambda send, lifeline: send(work()))
     with contextlib.closing(child):
         message = child.receive(timeout_s)
     if message is None:
         raise ChildTimedOut(f"no answer within {timeout_s:g} s")
-    return message
+    return cast(Told, message)
 
 
 def _run(work: Callable[[Send, int], None], messages: int, lifeline: int) -> None:
     """The child's whole life. It keeps nothing of the parent's open, so that nobody waits for it."""
 
-    def send(message: Message) -> None:
+    def send(message: Mapping[str, object]) -> None:
         data = json.dumps(message).encode() + b"\n"
         while data:
             data = data[os.write(messages, data) :]

@@ -9,7 +9,7 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents as facts_dependents
@@ -17,6 +17,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, http_client
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Dependent, UnitEnvironment
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,ControlGroup,"
@@ -28,10 +31,10 @@ class Host(Clock, Protocol):
     def show(self, unit: str) -> dict[str, str]:
         """`UNIT_PROPERTIES` of a unit as systemd knows it now."""
 
-    def unit_environment(self, unit: str) -> dict[str, Any]:
+    def unit_environment(self, unit: str) -> UnitEnvironment:
         """A unit in systemd's memory and on the disk, as `core.unit_environment` judges it."""
 
-    def dependents(self, unit: str) -> list[dict[str, str]]:
+    def dependents(self, unit: str) -> list[Dependent]:
         """The running units that systemd stops or restarts along with a unit, as `core.dependents` has them."""
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
@@ -65,10 +68,10 @@ class LinuxHost(SystemClock):
         text = _run(["systemctl", "show", unit, "--property", UNIT_PROPERTIES], 30)[1]
         return dict(line.partition("=")[::2] for line in text.splitlines())
 
-    def unit_environment(self, unit: str) -> dict[str, Any]:
+    def unit_environment(self, unit: str) -> UnitEnvironment:
         return unit_files.read(unit)
 
-    def dependents(self, unit: str) -> list[dict[str, str]]:
+    def dependents(self, unit: str) -> list[Dependent]:
         return facts_dependents.read(unit)
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, prompt_texts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
@@ -24,6 +24,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sa
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test, second_server
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Intent
 
 OUT_OF_MEMORY = re.compile(
     r"out of memory|out-of-memory|cudaMalloc|failed to allocate|unable to allocate|allocation failed|not enough memory"
@@ -184,7 +187,7 @@ class Tuning:
             yield self.deployed
             return
         unload_all(self.deployed.url)
-        intent: dict[str, Any] = {"num_parallel": setting.num_parallel}
+        intent: Intent = {"num_parallel": setting.num_parallel}
         if setting.kv_cache_type != self.deployed.kv_cache_type:
             intent["kv_cache_type"] = setting.kv_cache_type
         changes, unheard = ollama_settings.ollama_environment(intent, [], ollama_settings.parse_version(self.version))
