@@ -177,8 +177,7 @@ def verify(unit: str, name: str, text: str, directory: str) -> tuple[bool, list[
 
 def _shown(line: str) -> str:
     """systemd quotes what it does not understand, and that may be anything."""
-    line = re.sub(r"(?<!Unknown key )'[^']*'", f"'{masking.MASK}'", line)
-    return masking.without_secrets(re.sub(r"(ignoring: ).+", rf"\1{masking.MASK}", line))
+    return masking.without_secrets(re.sub(r"(?<!Unknown key )'[^']*'", f"'{masking.MASK}'", line))
 
 
 def _analyze(unit: str, first: str, directory: str) -> list[str] | None:

@@ -16,6 +16,17 @@ OF_FILES = {
     "PIN_SECRET": "83471290",
     "MODEL_STORE_PASSWORD": "hunterhunter",
     "SHORT_PASSWORD": "xyzw",
+    "DB_PASS": "tigr",
+    "SMTP_PASS": "83471291",
+    "MYSQL_PASS": "/vault/hunter9",
+    "MODEL_STORE_PASS": "kittenhunter",
+    "ADMIN_PIN": "73190458",
+    "MODEL_HUB_KEY": "kittenkitten",
+    "REDIS_AUTH": "/Zq9xPl",
+    "HF_TOKENS": "/aaa1",
+    "LC_SECRET": "lcsecretvalue",
+    "PASSWORD_HOST": "/s3cr3t",
+    "HTTPS_PROXY": "kitty:kittens5@proxy.example:3128",
 }
 OF_SYSTEMD = {"SET_BY_HAND": "set-by-hand-battery", "BY_DEFAULT": "by-default-battery"}
 EXEC_PAGE = "https://man7.org/linux/man-pages/man5/systemd.exec.5.html"
@@ -168,7 +179,28 @@ ROWS: list[Found] = [
         "rolled_back",
         (" ".join(["failed with", *["********"] * len({**OF_FILES, **OF_SYSTEMD})]),),
         EXEC_PAGE,
-        hidden=(*OF_FILES.values(), *OF_SYSTEMD.values()),
+        hidden=(*OF_FILES.values(), *OF_SYSTEMD.values(), "kittens5"),
+    ),
+    Found(
+        "secrets_of_a_start_script_and_of_a_lint_are_printed_at_a_start",
+        "printf '%s\n' '#!/bin/sh' 'export VENDOR_THING=plainscriptword' "
+        '\'exec sh -c "export DEEPER=deepscriptword; sh -c \\"exec /usr/local/bin/ollama serve\\""\' '
+        "> /usr/local/bin/start-ollama; chmod +x /usr/local/bin/start-ollama\n"
+        + drop_in(
+            "ExecStart=",
+            "ExecStart=/usr/local/bin/start-ollama --vendor-key argsecretword",
+            "Environment=VAULT_PASSWORD = lintsecretword",
+            'ExecStartPre=/bin/sh -c \\047if test -n "$OLLAMA_CONTEXT_LENGTH"; then echo Error: login failed for '
+            "plainscriptword and deepscriptword and argsecretword and proxy kitty:kittens5@proxy.example; "
+            "exit 3; fi\\047",
+            name="20-check.conf",
+        )
+        + f"\n{RELOAD}; systemctl restart ollama\n"
+        "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
+        "rolled_back",
+        ("login failed for ******** and ******** and ******** and proxy ********@proxy.example",),
+        EXEC_PAGE,
+        hidden=("plainscriptword", "deepscriptword", "argsecretword", "lintsecretword", "kittens5"),
     ),
     # --- what systemd does not read -----------------------------------------------------------------------------------
     Found(

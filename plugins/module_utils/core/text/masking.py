@@ -5,6 +5,8 @@
 
 Two nets, one under the other: the values that a host is known to keep in its env files, units and processes are
 masked wherever they occur, and so is whatever has the look of a credential. Pure.
+
+A line of a journal may be a megabyte of anything: every expression here reads each character a bounded number of times.
 """
 
 from __future__ import annotations
@@ -16,52 +18,69 @@ import html
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, dotenv_readers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import credentials, dotenv, dotenv_readers
 
 MASK = dotenv.MASK
-LEAST = 6  # shorter values are words such as `info`; to mask those would make every message unreadable
-LEAST_OF_A_CREDENTIAL = 4  # where the name says what it is; what is shorter still is masked after its name alone
 LONG = 65536  # what is longer is no password: it is masked as it is, and not searched
+MOST_LEVELS = 3  # of commands inside commands: `sh -c "sh -c '…'"`
 
-_CREDENTIAL = (
-    r"token(?!s|i[sz])|(?<!show_)secret|passw|passphrase|pwd|credential|api[_-]?key|(?:private|access|account|signing)[_-]?key"
-    r"|authorization|cookie|signature|dsn\b"
-)
-NAMES_A_CREDENTIAL = re.compile(_CREDENTIAL, re.I)
-_LOOKS = (
-    (r"\b(bearer|basic)\s+[^\s\"',;]+", rf"\1 {MASK}"),
-    # What follows a name of that kind, quoted or not.
-    (
-        rf"""((?:[\w.-]*(?:{_CREDENTIAL})[\w.-]*)\\?["']?\s*[=:]\s*)(\\?["'])?(?(2).*?\2|[^\s,;&)}}\]]+)""",
-        rf"\1{MASK}",
-    ),
-    # A URL's user and password, and its query.
-    (r"(\b[a-z][a-z0-9+.-]*://)[^\s/@\"']+@", rf"\1{MASK}@"),
-    (r"(\b[a-z][a-z0-9+.-]*://[^\s?\"']*\?)[^\s\"']+", rf"\1{MASK}"),
-    # Long, of letters and digits: a key. GPUs and the files of models go by such names too, and those are no secrets.
-    (r"(?<![a-z0-9])(?<!sha256[-:])(?=[a-z0-9]*\d)(?=\d*[a-z])[a-z0-9+]{16,}={0,2}", MASK),
-    (r"(?<!GPU-)\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", MASK),
-)
-_MASKS = [(re.compile(look, re.I), masked) for look, masked in _LOOKS]
-
-# Variables whose values name places and things of the machine.
-_ORDINARY = {
-    "HOME", "PATH", "PWD", "SHELL", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM", "TMPDIR", "INVOCATION_ID",
-    "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "OLLAMA_HOST", "OLLAMA_MODELS", "LD_LIBRARY_PATH", "PYTHONPATH", "OLDPWD",
-    "LISTEN_FDNAMES", "MEMORY_PRESSURE_WRITE", "container",
-}  # fmt: skip
-_ORDINARY_WORDS = {"true", "false", "none", "null"}
-_PLACE = re.compile(r"[/.]\S*|~(?:[\w.-]*/\S*)?|(?:localhost|[\d.]+|\[[0-9a-fA-F:]*\])(?::\d+)?")
-_NAMES_A_PLACE = re.compile(r"(?:FILE|PATH|DIR|DIRECTORY|URL|URI|HOST)$", re.I)
-# A credential that is a part of a value: of JSON, or of a database's `host=db password=x`.
-_NAMED_INSIDE = re.compile(
-    rf"""(?:{_CREDENTIAL})[\w.-]{{0,64}}["']?\s{{0,8}}[=:]\s{{0,8}}(?:"((?:[^"\\]|\\.)*)"|'([^']*)'|([^\s"',;&)}}\]]+))""",
+# The name of a variable, flag or key that may say credential, and what stands between it and the value. A word is
+# taken whole (the group of a lookahead is not tried again), and only from its beginning.
+_NAMED = re.compile(
+    rf"""(?<![\w.-])(?=[\w.-])(?=[\w.-]*?(?:{credentials.PERHAPS}))(?=([\w.-]+))\1"""
+    r"""(\\?["']?\s{0,8}[=:]\s{0,8}|["'],\s{0,8}(?=["'])|[ \t]{1,8})""",
     re.I,
 )
-_PASSWORD_OF_URL = re.compile(r"://[^\s/@:]{0,256}:([^\s/@]{1,1024})@")
+_VALUE = re.compile(
+    r"""\\(["'])(.*?)\\\1|"((?:[^"\\\n]|\\.)*)"|'((?:[^'\\\n]|\\.)*)'|["'](.*)|([^\s,;&)}\]]+)""",
+)
+# Beginnings of the tokens of well-known services.
+_TOKENS = (
+    "hf_", "sk-", "sk_", "pk_", "rk_", "gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_", "glpat-", "xoxa-",
+    "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-", "xapp-", "npm_", "pypi-", "gsk_", "r8_", "nvapi-", "dop_v1_", "tskey-",
+    "hvb.", "hvs.", "whsec_", "ya29.", "aiza", "eyj",
+)  # fmt: skip
+# What a text must hold for a look to be tried, the look, and what is shown instead.
+_LOOKS = (
+    # systemd quotes what it does not understand of a unit's file.
+    (
+        ("ignoring: ", "correcting: ", "escape sequences: "),
+        r"(?<!\w)((?:ignoring|correcting|escape sequences): ).+",
+        rf"\1{MASK}",
+    ),
+    (("bearer", "basic"), r"\b(bearer|basic)\s{1,8}[^\s\"',;]+", rf"\1 {MASK}"),
+    (
+        ("authorization",),
+        r"\b(authorization\\?[\"']?\s{0,8}[=:]\s{0,8}\\?[\"']?)(?:\w{1,64}[ \t]{1,8})?[^\s\"',;]+",
+        rf"\1{MASK}",
+    ),
+    # A user and a password without a scheme, as proxies and curl -u have it. A model's digest stands after an @ too.
+    (("@",), r"(?<![\w.%+@:/-])(?=([\w.%+-]+))\1:[^\s:@/\"']{1,256}@(?!sha256)", f"{MASK}@"),
+    (
+        ("-u",),
+        r"(?<!\S)(-u[ \t]{0,8}|--(?:proxy-)?user[ =])(?=([^\s:\"']+))\2:(?!\d{1,10}(?!\S))\S+",
+        rf"\1\2:{MASK}",
+    ),
+    (_TOKENS, rf"(?<![a-z0-9])(?:{'|'.join(map(re.escape, _TOKENS))})[\w.~+/-]{{10,}}", MASK),
+    # Long, of letters and digits: a key. GPUs and the files of models go by such names too, and those are no secrets.
+    (("",), r"(?<![a-z0-9])(?<!sha256[-:])(?=[a-z0-9]*\d)(?=\d*[a-z])[a-z0-9+]{16,}={0,2}", MASK),
+    (("-",), r"(?<!GPU-)(?<!MIG-)\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b", MASK),
+)
+_MASKS = [(needed, re.compile(look, re.I), masked) for needed, look, masked in _LOOKS]
+_URL = re.compile(r"://[^\s\"']+")
+_USER_OF_URL = re.compile(r"(?<=//)(?:[^/]*@|[^/@:]{0,256}:(?!\d{1,5}/)[^@]{1,256}@)")
+_SYSTEMD = re.compile(r"^(?:\S{1,4096}:\d{1,9}: |Ignoring invalid environment).*$", re.M)
+_QUOTED = re.compile(r"'([^'\n]*)'")
+_DIRECTIVE = re.compile(r"[A-Z][A-Za-z]{1,40}|=")  # one that systemd does not know is told, as is a section
+
+_PASSWORD_OF_URL = re.compile(r"://[^\s/@:]{0,256}:(?!\d{1,5}/)([^\s@]{1,1024})@")
+_PASSWORD_BEFORE_HOST = re.compile(r"(?<![\w.%+-])[\w.%+-]{0,256}:(?!//)([^\s@]{1,1024})@")
+_ASSIGNED = re.compile(r"""(?<![\w/$.-])([A-Za-z_]\w{0,127})=(?:"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)'|([^\s"';&|()`]+))""")
+_SHELL_WORD = re.compile(r"""(?:[^\s"';&|]|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')+""")
+_FOR_FLAG_U = re.compile(r"-u|--(?:proxy-)?user")
 
 
 def without_secrets(text: str, known: Iterable[str] = ()) -> str:
@@ -70,19 +89,70 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
     for value in known:
         if len(value) > LONG:
             text = text.replace(value, MASK)
-    values = _any_of(known)
-    if values:
-        text = values.sub(MASK, text)
-    for look, masked in _MASKS:
-        text = look.sub(masked, text)
-    return text
+    present = [form for form in _forms(known) if form in text]
+    if present:
+        text = re.sub("|".join(map(_alone, present)), MASK, text)
+    text = _SYSTEMD.sub(lambda line: _QUOTED.sub(_quoted, line[0]), text)
+    text = _URL.sub(lambda url: _without_user_and_query(url[0]), text)
+    lower = text.lower()
+    for needed, look, masked in _MASKS:
+        if any(part in lower for part in needed):
+            text = look.sub(masked, text)
+    return _without_named(text) if any(part in lower for part in credentials.PARTS) else text
+
+
+def _quoted(found: re.Match[str]) -> str:
+    return found[0] if _DIRECTIVE.fullmatch(found[1]) else f"'{MASK}'"
+
+
+def _without_user_and_query(url: str) -> str:
+    before, mark, query = url.partition("?")
+    if "@" in before:
+        before = _USER_OF_URL.sub(f"{MASK}@", before)
+    return before + (mark + MASK if query else mark)
+
+
+def _without_named(text: str) -> str:
+    """`text` without what follows the name of a credential, quoted or not."""
+    shown, at = [], 0
+    for value, end, begin in _named(text):
+        if value.strip() and value != MASK:
+            shown += [text[at:begin], MASK]
+            at = end
+    return "".join([*shown, text[at:]])
+
+
+def _named(text: str) -> Iterator[tuple[str, int, int]]:
+    """What follows a name that says credential: the value, where it ends, and where it begins with its quotes."""
+    at = 0
+    for found in _NAMED.finditer(text):
+        name, between = found.groups()
+        flag = name.startswith("-")
+        if found.start() < at or (not flag and not between.strip(" \t\"',\\")):
+            continue
+        value = _VALUE.match(text, found.end())
+        if value:
+            plain = next(group for group in value.groups()[1:] if group is not None)
+            if _hides(name, plain) and not (between.isspace() and plain.startswith("-")):
+                at = value.end()
+                yield plain, at, value.start()
+
+
+def _hides(name: str, value: str) -> bool:
+    """Whether a text's `name=value` is masked. `key=tokenizer.ggml.model` and `code: 500` are none."""
+    name = name.strip(".-") if not name.startswith("-") else name
+    if credentials.STEM.search(name):
+        return not credentials.is_ordinary_of_a_credential(name, value)
+    return bool(name.startswith("-") or name.isupper() and "_" in name) and (
+        credentials.says_credential(name) and credentials.is_secret(name, value)
+    )
 
 
 @functools.lru_cache(maxsize=4)
-def _any_of(known: frozenset[str]) -> re.Pattern[str] | None:
-    """What finds these values, however they are printed; the longest first, since one may be a part of another."""
+def _forms(known: frozenset[str]) -> list[str]:
+    """These values however they are printed; the longest first, since one may be a part of another."""
     forms = {form for value in known if len(value) <= LONG for form in _as_printed(value) if form}
-    return re.compile("|".join(map(_alone, sorted(forms, key=len, reverse=True)))) if forms else None
+    return sorted(forms, key=len, reverse=True)
 
 
 def _as_printed(value: str) -> Iterator[str]:
@@ -107,7 +177,7 @@ def _has_lone_surrogates(value: str) -> bool:
 def _alone(form: str) -> str:
     """A short value, or one of digits, is a whole word: it is no piece of a longer word or figure."""
     found = re.escape(form)
-    if len(form) >= LEAST and not re.fullmatch(r"[\d.]+", form):
+    if len(form) >= credentials.LEAST and not re.fullmatch(r"[\d.]+", form):
         return found
     return rf"(?<![A-Za-z0-9])(?<!\d\.){found}(?![A-Za-z0-9]|\.\d)"
 
@@ -117,7 +187,7 @@ def shown_command(words: Sequence[str]) -> list[str]:
     shown = list(words[:1])
     for before, word in zip(words, words[1:]):
         flag, equals, value = word.partition("=") if word.startswith("-") else (before, "", word)
-        private = bool(NAMES_A_CREDENTIAL.search(flag)) or flag in ("-hft", "-hf")
+        private = flag.startswith("-") and _hides(flag, value) or flag in ("-hft", "-hf")
         if word.startswith("-") and not equals:
             shown.append(without_secrets(word))
         else:
@@ -127,50 +197,70 @@ def shown_command(words: Sequence[str]) -> list[str]:
 
 def secrets_in(variables: Mapping[str, str | None]) -> set[str]:
     """The values of an environment that must not be shown: of a URL its credentials and query, else the whole value."""
-    found: set[str] = set()
-    for name, value in variables.items():
-        if value and name not in _ORDINARY and name not in settings.SHOWN and not name.startswith("LC_"):
-            found.update(part for about, part in _parts(name, value) if _is_secret(about, part))
-    return found
-
-
-def _is_secret(name: str, value: str) -> bool:
-    if len(value) < LEAST_OF_A_CREDENTIAL or value.lower() in _ORDINARY_WORDS:
-        return False
-    place = _PLACE.fullmatch(value)
-    if NAMES_A_CREDENTIAL.search(name):
-        return not (place and _NAMES_A_PLACE.search(name))
-    return len(value) >= LEAST and not place and "MODEL" not in name
+    return {
+        part
+        for name, value in variables.items()
+        if value
+        for about, part in _parts(name, value)
+        if credentials.is_secret(about, part)
+    }
 
 
 def _parts(name: str, value: str) -> Iterator[tuple[str, str]]:
     """A value and those parts of it that a program may print alone, each with the name that says what it is."""
     url = _url_parts(value)
     yield from url or ()
-    if url is None or NAMES_A_CREDENTIAL.search(name) and not _NAMES_A_PLACE.search(name):
+    private = credentials.says_credential(name)
+    if url is None or private and not set(credentials.words_of(name)[-1:]) & credentials.OF_URLS:
         yield name, value
         # A line of a log is one line, and has no blanks at its end.
         yield from ((name, line.strip()) for line in re.split(r"\r?\n|\\n", value))
-    yield from (("password", password) for password in _PASSWORD_OF_URL.findall(value[:LONG]))
-    for double, single, plain in _NAMED_INSIDE.findall(value[:LONG]):
-        yield "password", double or single or plain
-        with contextlib.suppress(ValueError):
-            yield "password", json.loads(f'"{double}"', strict=False)
+    if private and url is None and not credentials.is_ordinary_of_a_credential(name, value):
+        yield from ((name, part) for part in re.split(r"[,;]", value))
+        yield from ((name, part) for part in value.split(":", maxsplit=1)[1:])
+    value = value[:LONG]
+    for passwords in (_PASSWORD_OF_URL, _PASSWORD_BEFORE_HOST):
+        yield from (("password", password) for password in passwords.findall(value))
+    yield from (("password", part) for part, _end, _begin in _named(value))
+    pairs = (pair.partition("=") for pair in value.split(";"))
+    yield from (_of_key(about.strip(), part.strip(" {}\"'")) for about, equals, part in pairs if equals)
+    if value.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(ValueError, RecursionError):
+            yield from _leaves(name, json.loads(value, strict=False))
+
+
+def _leaves(name: str, content: Any) -> Iterator[tuple[str, str]]:
+    """The texts and numbers of a JSON value, each with the key that it stands under."""
+    if isinstance(content, dict):
+        for key, inside in content.items():
+            yield from _leaves(key, inside)
+    elif isinstance(content, list):
+        for inside in content:
+            yield from _leaves(name, inside)
+    elif content is not None and not isinstance(content, bool):
+        yield _of_key(name, str(content))
+
+
+def _of_key(key: str, value: str) -> tuple[str, str]:
+    """Inside a value a name is no variable of the system's, as PWD would be."""
+    return ("password" if credentials.says_credential(key) else key), value
 
 
 def _url_parts(value: str) -> list[tuple[str, str]] | None:
-    """The password and the query of a URL, each part with its name; None where the value is none."""
+    """The user's part and the query of a URL, each part with its name; None where the value is none."""
     if "://" not in value:
         return None
     try:
         url = urlsplit(value)
-        password = url.password or ""
+        user, password = url.username or "", url.password or ""
     except ValueError:
         return None
     if not url.scheme or not url.netloc:
         return None
     pairs = [pair.partition("=") for pair in url.query.split("&")]
     parts = [("password", password), *((name, part or name) for name, _equals, part in pairs)]
+    if not password:
+        parts.append(("user or token", user))
     return [(name, form) for name, part in parts for form in (part, unquote(part))]
 
 
@@ -182,3 +272,47 @@ def secrets_in_text(text: str) -> set[str]:
             for one in reading.assignments:
                 found |= secrets_in({one.key: one.value})
     return found
+
+
+def secrets_in_command(words: Sequence[str], levels: int = MOST_LEVELS) -> set[str]:
+    """What of a command line must not be shown: what follows a flag that says so, its assignments, URLs and scripts."""
+    found: set[str] = set()
+    for before, word in zip(["", *words], words):
+        name, equals, value = word.partition("=")
+        if not equals or not name.startswith("-"):
+            name, value = before, word
+        if name.startswith("-") and "=" not in name and credentials.says_credential(name):
+            found |= secrets_in({name: value})
+        elif _FOR_FLAG_U.fullmatch(name) and ":" in value:
+            found |= secrets_in({"PASSWORD": value})
+        if "://" in word:
+            found |= secrets_in({"URL": value})
+        if re.match(r"[A-Za-z_]\w*=", word):
+            found |= _of_assignment(*word.split("=", maxsplit=1))
+        if levels and re.search(r"\s", word):
+            found |= secrets_in_script(word, levels - 1)
+    return found
+
+
+def secrets_in_script(text: str, levels: int = MOST_LEVELS) -> set[str]:
+    """The same of a shell script, or of the command lines that `systemctl show` prints."""
+    found: set[str] = set()
+    for name, double, single, plain in _ASSIGNED.findall(text):
+        found |= _of_assignment(name, double or single or plain)
+    for line in text.splitlines():
+        words = [
+            re.sub(r"[\"']", "", word) if " " not in word else word.strip("\"'") for word in _SHELL_WORD.findall(line)
+        ]
+        found |= secrets_in_command(words, levels)
+    return found
+
+
+def _unquoted(word: str) -> str:
+    """A word of a shell's line; one that has blanks is a script of its own, or a value, and keeps its quotes inside."""
+    return word.strip("\"'") if " " in word else re.sub("[\"']", "", word)
+
+
+def _of_assignment(name: str, value: str) -> set[str]:
+    """A script's own variables are words of it, unless their names say more; what it reads or counts is no value."""
+    private = name.isupper() or credentials.says_credential(name)
+    return secrets_in({name: value}) if private and not value.startswith(("$", "`")) else set()

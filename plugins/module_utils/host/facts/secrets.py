@@ -5,45 +5,62 @@
 
 from __future__ import annotations
 
-import glob
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Properties, Unit
+
+MOST_PROCESSES = 256  # of one unit
+COMMANDS = ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")
+PROPERTIES = ("Environment", "EnvironmentFiles", "MainPID", "ControlGroup", *COMMANDS)
 
 
 def secrets_of_host(units: Iterable[str], files: Iterable[str]) -> set[str]:
-    """What must not be shown of the environments of these units, of their processes and of systemd, and of env files.
+    """What must not be shown of the environments and commands of these units, and of env files.
 
+    A unit's are those that systemd gives it, those of all its processes, and what the scripts that start it say.
     systemd's own has what `DefaultEnvironment=` and `systemctl set-environment` say; a unit may let it pass.
     """
     found = masking.secrets_in(unit_text.parse_show(_show([])).get("Environment") or {})
     paths = list(files)
     for unit in units:
-        shown = unit_text.parse_show(_show([unit]))
+        text = _show([unit])
+        shown = unit_text.parse_show(text)
         found |= masking.secrets_in(shown.get("Environment") or {})
         paths += unit_files.environment_files(shown)
-        for environment in _environments(str(shown.get("MainPID") or "")):
-            found |= masking.secrets_in(environment)
+        # One line for each command, and so several of one name.
+        started_by = "\n".join(line for line in text.splitlines() if line.split("=", maxsplit=1)[0] in COMMANDS)
+        for script in (started_by, *unit_files.script_texts(started_by).values()):
+            found |= masking.secrets_in_script(script)
+        for environment, command in _processes(shown):
+            found |= masking.secrets_in(environment) | masking.secrets_in_command(command)
     for path in paths:
         found |= secrets_in_file(path)
     return found
 
 
-def _environments(main: str, proc: str = "/proc") -> Iterator[dict[str, str]]:
-    """Of a unit's main process, and of a server that it has started: the first may be a shell that exports more."""
-    if not main.isdigit() or main == "0":
-        return
-    children = [_read(path).decode(errors="replace").split() for path in glob.glob(f"{proc}/{main}/task/*/children")]
-    for pid in (main, *(pid for pids in children for pid in pids)):
-        command = dotenv.decode(_read(f"{proc}/{pid}/cmdline")).split("\0")[:-1]
-        if pid == main or servers.is_server(command):
-            pairs = (item.partition("=") for item in dotenv.decode(_read(f"{proc}/{pid}/environ")).split("\0"))
-            yield {name: value for name, equals, value in pairs if equals}
+def _processes(shown: Properties) -> Iterator[tuple[dict[str, str], list[str]]]:
+    """The environment and the command line of every process of a unit: each may have been given more by the one above.
+
+    `shown`: as `unit_text.parse_show` gives it. What `su -` starts is in a control group of its own.
+    """
+    main = str(shown.get("MainPID") or "")
+    unit: Unit = {"main_pid": int(main) if main.isdigit() else 0, "control_group": shown.get("ControlGroup")}
+    pids = host_read.with_descendants([unit["main_pid"]] if unit["main_pid"] else [])
+    with contextlib.suppress(OSError):
+        pids += host_read.unit_pids(unit)
+    for pid in sorted(set(pids))[:MOST_PROCESSES]:
+        command, environment = (dotenv.decode(_read(f"/proc/{pid}/{name}")) for name in ("cmdline", "environ"))
+        pairs = (item.partition("=") for item in environment.split("\0"))
+        yield {name: value for name, equals, value in pairs if equals}, command.split("\0")[:-1]
 
 
 def _read(path: str) -> bytes:
@@ -62,5 +79,5 @@ def secrets_in_file(path: str) -> set[str]:
 
 def _show(units: list[str]) -> str:
     """Of a unit, or of systemd itself where none is named."""
-    done = commands.run(["systemctl", "show", *units, "--property", "Environment,EnvironmentFiles,MainPID"])
+    done = commands.run(["systemctl", "show", *units, "--property", ",".join(PROPERTIES)])
     return done.stdout.decode(errors="replace")

@@ -158,16 +158,21 @@ def source(kind: str, path: str) -> Source:
 
 def start_scripts(exec_start: str) -> list[SetBy]:
     """The shell scripts that an ExecStart names, and the files that those read: {path, environment}."""
-    scripts = [(path, _script(path)) for path in start_script.programs(exec_start)[:MOST_SCRIPTS]]
-    parts = [path for _unused, text in scripts for path in start_script.sourced(text)][:MOST_SCRIPTS]
-    scripts += [(path, _script(path)) for path in parts]
+    scripts = script_texts(exec_start)
     # A default in one file may be of a value that another one gives.
-    names = start_script.sets("\n".join(text for _unused, text in scripts))
+    names = start_script.sets("\n".join(scripts.values()))
     found: list[SetBy] = [
         {"path": path, "environment": {name: value for name, value in start_script.sets(text).items() if name in names}}
-        for path, text in dict(scripts).items()
+        for path, text in scripts.items()
     ]
     return [script for script in found if script["environment"]]
+
+
+def script_texts(exec_start: str) -> dict[str, str]:
+    """The text files by whose paths a command line starts something, and the files that those read as their parts."""
+    scripts = [(path, _script(path)) for path in start_script.programs(exec_start)[:MOST_SCRIPTS]]
+    parts = [path for _unused, text in scripts for path in start_script.sourced(text)][:MOST_SCRIPTS]
+    return dict([*scripts, *((path, _script(path)) for path in parts)])
 
 
 def _script(path: str) -> str:

@@ -46,6 +46,7 @@ PACKED = (
     "core.systemd.unit_oddities",
     "core.systemd.unit_states",
     "core.systemd.unit_text",
+    "core.text.credentials",
     "core.text.dotenv",
     "core.text.dotenv_readers",
     "core.text.masking",

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from hypothesis import given
@@ -171,3 +177,42 @@ def test_no_text_breaks_it_and_no_known_value_survives(text: str, known: set[str
 def test_a_url_that_cannot_be_taken_apart_is_a_secret_as_a_whole() -> None:
     broken = "http://[::1:11434/selo"
     assert masking.secrets_in({"A_URL": broken, "B": "://nothing"}) == {broken, "://nothing"}
+
+
+SRE = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
+# What is searched for in a text of any length. The others begin with a character that their repeats exclude.
+SEARCHED = [*(look for _needed, look, _masked in masking._MASKS), masking._NAMED, masking._URL, masking._SYSTEMD]
+
+
+def in_vain(pattern: Any) -> Iterator[str]:
+    """Repeats without a bound that can run to the end of a text, fail there, and be tried again a character further."""
+    items = list(pattern)
+    for at, (kind, what) in enumerate(items):
+        kind, rest = str(kind), items[at + 1 :]
+        if kind in ("MAX_REPEAT", "MIN_REPEAT"):
+            needed = [
+                one for one in rest if not (str(one[0]) == "MAX_REPEAT" and one[1][0] == 0 or str(one[0]) == "AT")
+            ]
+            if what[1] == SRE.MAXREPEAT and needed:
+                yield f"{what[2]} before {needed}"
+            yield from in_vain(what[2])
+        elif kind == "SUBPATTERN":
+            yield from in_vain(what[-1])
+        elif kind == "BRANCH":
+            for branch in what[1]:
+                yield from in_vain(branch)
+
+
+@pytest.mark.parametrize("look", SEARCHED, ids=lambda look: look.pattern[:40])
+def test_no_expression_takes_more_than_linear_time(look: re.Pattern[str]) -> None:
+    parsed = list(SRE.parse(look.pattern, look.flags))
+    assert not list(in_vain(parsed))
+    looks_ahead = [what for kind, what in parsed if str(kind) == "ASSERT" and what[0] > 0]
+    if any("MAXREPEAT" in str(what) for what in looks_ahead):
+        behind = ("ASSERT", "ASSERT_NOT")
+        assert any(str(kind) in behind and what[0] < 0 for kind, what in parsed), "it may begin anywhere in a word"
+
+
+def test_the_rule_for_linear_time_finds_what_is_not() -> None:
+    for expression in (r"[\w.-]*(?:token)[\w.-]*=x", r"\b[a-z]*://", r"(?:a+b)+c", r"(://[^?]*\?)x+"):
+        assert list(in_vain(SRE.parse(expression)))

@@ -47,14 +47,25 @@ def test_the_units_and_files_of_a_host_tell_what_must_not_be_shown(
     assert asked == ["--property", "ollama.service", "gone.service"]
 
 
-def test_a_server_that_a_wrapper_has_started_tells_its_environment_too(tmp_path: Path) -> None:
-    for pid, command in (("7", "sh\0run\0"), ("8", "/usr/bin/ollama\0serve\0"), ("9", "logger\0")):
-        (tmp_path / pid / "task" / pid).mkdir(parents=True)
-        (tmp_path / pid / "cmdline").write_text(command)
-        (tmp_path / pid / "environ").write_text(f"A=of {pid}\0torn\0")
-    (tmp_path / "7" / "task" / "7" / "children").write_text("8 9 10 ")
-    assert list(secrets._environments("7", str(tmp_path))) == [{"A": "of 7"}, {"A": "of 8"}]
-    assert list(secrets._environments("0")) == list(secrets._environments("")) == []
+def test_every_process_below_a_units_main_one_tells_its_environment_and_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "start"
+    script.write_text("export C='of the script'\n")
+    inner = "export A='of the inner shell'; cat"
+    command = ["sh", "-c", f'sh -c "{inner}"; true', "sh", "--vendor-key", "of the command"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        shown = (
+            f"MainPID={process.pid}\nExecStartPre={{ path=/bin/a ; argv[]=/bin/a --api-key=first ; }}\n"
+            f"ExecStartPre={{ path=/bin/b ; argv[]=/bin/b ; }}\nExecStart={{ path={script} ; argv[]={script} ; }}\n"
+        )
+        monkeypatch.setattr(commands, "run", lambda words: commands.Done(0, shown.encode(), b""))
+        assert process.stdin and process.stdout
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == b"\n"  # all of them run
+        known = secrets.secrets_of_host(["ollama.service"], [])
+    assert known >= {"of the inner shell", "of the command", "of the script", "first"}
 
 
 def test_a_file_that_may_not_be_read_hides_nothing_and_breaks_nothing(

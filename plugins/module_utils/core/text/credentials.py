@@ -1,0 +1,141 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a value must not be shown, by the name that it goes by and by its shape. Pure.
+
+Names of secrets cannot be listed, those of ordinary things can: a value is a secret unless it is known to be ordinary.
+"""
+
+from __future__ import annotations
+
+import re
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+
+LEAST = 6  # shorter values are words such as `info`; to mask those would make every message unreadable
+LEAST_OF_A_CREDENTIAL = 4  # where the name says what it is; what is shorter still is masked after its name alone
+
+# What says credential wherever it stands in a name, and what does so as a word of it, or at the end of one (DBPASS).
+_STEM = (
+    r"token(?!s(?![a-z])|i[sz])|(?<!show_)secret|passw|passphrase|passcode|pwd|credential|api[_-]?key|authorization"
+    r"|cookie|signature|dsn(?![a-z])|webhook"
+)
+_WORD = (
+    r"pass|key|keys|pin|pins|auth|seed|code|codes|tokens|salt|pepper|otp|totp|jwt|psk|pw|pat|creds?|login|licen[cs]e"
+    r"|nonce|mnemonic|bearer|private"
+)
+PERHAPS = f"{_STEM}|{_WORD}"  # finds every name that says so, and others
+# One of these is in all that says so, in lower case.
+PARTS = (
+    "token", "secret", "pass", "pwd", "pw", "cred", "key", "auth", "cookie", "signature", "dsn", "webhook", "pin",
+    "seed", "code", "salt", "pepper", "otp", "jwt", "psk", "pat", "login", "licen", "nonce", "mnemonic", "bearer",
+    "private",
+)  # fmt: skip
+STEM = re.compile(_STEM, re.I)
+_IS_WORD = re.compile(rf"(?:{_WORD}|\w*(?:pass|key))\Z", re.I)
+_BETWEEN_WORDS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
+
+_SWITCHES = {"true", "false", "yes", "no", "on", "off", "none", "null", "auto", "enabled", "disabled"}
+_ORDINARY_WORDS = {
+    *_SWITCHES, *settings.CACHE_TYPES, "default", "debug", "trace", "verbose", "notice", "warning", "critical",
+    "production", "development", "staging", "testing", "localhost", "ollama", "llama-server", "llamacpp", "nvidia",
+    "systemd", "python", "python3", "uvicorn", "gunicorn", "docker", "podman", "container",
+}  # fmt: skip
+# Variables of the system's own, whatever they hold.
+_OF_THE_SYSTEM = {
+    "HOME", "PATH", "PWD", "OLDPWD", "SHELL", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM", "TZ", "TMPDIR", "HOSTNAME",
+    "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "LISTEN_FDNAMES", "MEMORY_PRESSURE_WRITE", "LD_LIBRARY_PATH",
+    "PYTHONPATH", "LS_COLORS", "_", "container",
+}  # fmt: skip
+# The last word of a name says what its value is.
+_OF_FIGURES = {
+    "SIZE", "LIMIT", "COUNT", "MAX", "MIN", "PORT", "TIMEOUT", "TTL", "INTERVAL", "DELAY", "WORKERS", "THREADS", "CTX",
+    "CONTEXT", "LENGTH", "BATCH", "BYTES", "KB", "MB", "GB", "KIB", "MIB", "GIB", "MS", "SEC", "SECS", "SECONDS", "S",
+    "MINUTES", "HOURS", "DAYS", "USEC", "PID", "UID", "GID", "RETRIES", "OVERHEAD", "TARGET", "CONCURRENCY", "PARALLEL",
+    "LAYERS", "AGE", "COLUMNS", "LINES", "QUEUE", "VRAM", "MEMORY",
+}  # fmt: skip
+_OF_PLACES = {
+    "FILE", "FILES", "PATH", "PATHS", "DIR", "DIRS", "DIRECTORY", "DIRECTORIES", "FOLDER", "SOCKET", "SOCK", "HOME",
+    "ROOT", "LOG", "CACHE", "BIN",
+}  # fmt: skip
+_OF_HOSTS = {"HOST", "HOSTS", "HOSTNAME", "ADDRESS", "ADDR", "SERVER", "BIND", "LISTEN", "ENDPOINT"}
+OF_URLS = {"URL", "URLS", "URI", "URIS", "ORIGIN", "ORIGINS", "PROXY"}
+_OF_NAMES = {
+    "NAME", "USER", "GROUP", "DATABASE", "DB", "MODE", "LEVEL", "FORMAT", "TYPE", "BACKEND", "ENGINE", "DRIVER",
+    "PROFILE", "ENV", "ENVIRONMENT", "SERVICE", "UNIT", "REGION", "ENCODING", "LIBRARY",
+}  # fmt: skip
+
+_FIGURE = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,9})?")
+_ROOTS = (
+    "usr|var|etc|opt|home|srv|tmp|run|mnt|media|data|root|dev|proc|sys|lib|lib64|bin|sbin|nix|boot|snap|models"
+    "|workspace"
+)
+_HOST = (
+    r"(?:localhost|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-fA-F:.]*\]|[a-z][a-z0-9-]{0,62}(?:\.[a-z0-9-]{1,63}){1,9})"
+    r"(?::\d{1,5})?"
+)
+_PATH = re.compile(r"(?:~|\.{0,2}/|[\w-]+[/.])\S*")
+_DEEP_PATH = re.compile(r"(?:~[\w.-]*|\.{1,2}|/[\w.-]+)/\S+")
+_HOST_NAMED = re.compile(rf"{_HOST}|[\w.-]+(?::\d{{1,5}})?")
+_MODEL = re.compile(r"[\w./:@+-]+(?:,[\w./:@+-]+)*")
+_NAME = re.compile(r"[A-Za-z][A-Za-z_.-]{0,40}\d{0,2}")
+# What is ordinary whatever the name, unless that says credential.
+_ORDINARY = re.compile(
+    rf"/(?:{_ROOTS})(?:/[^\s:]*)?(?::/(?:{_ROOTS})(?:/[^\s:]*)?)*"
+    r"|(?:~[\w.-]*|\.{1,2})/\S*"
+    rf"|{_HOST}"
+    r"|[a-z]{2,3}_[A-Z]{2}(?:\.[\w-]{3,12})?(?:@\w+)?|C\.[\w-]{3,8}"  # a locale
+    r"|v?\d{1,6}(?:\.\d{1,6}){1,3}(?:[-+.~][a-z0-9.]{1,12})?"  # a version
+    r"|\d{1,9}(?:\.\d{1,6})?\s?[KMGT]i?B?"  # a size
+    r"|(?:\d{1,9}(?:\.\d{1,6})?(?:ns|us|ms|s|m|h|d)){1,6}"  # a duration
+    r"|(?:GPU|MIG)-[0-9a-f-]{36}|sha256[:-][0-9a-f]{64}"
+)
+
+
+def words_of(name: str) -> list[str]:
+    return [word.upper() for word in _BETWEEN_WORDS.split(name) if word]
+
+
+def says_credential(name: str) -> bool:
+    """Whether a variable, flag or key of this name holds a credential."""
+    words = words_of(name)
+    return bool(STEM.search(name)) or words != ["SEED"] and any(map(_IS_WORD.match, words))
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether the value of a variable must not be shown wherever it occurs."""
+    if name in _OF_THE_SYSTEM or name in settings.SHOWN:
+        return False
+    if says_credential(name):
+        return len(value) >= LEAST_OF_A_CREDENTIAL and not is_ordinary_of_a_credential(name, value)
+    return len(value) >= LEAST and not _is_ordinary(words_of(name), value)
+
+
+def is_ordinary_of_a_credential(name: str, value: str) -> bool:
+    """What is none though the name says so: `WEBUI_AUTH=false`, `API_TOKEN_FILE=/run/token/api`, `MAX_TOKENS=4096`."""
+    words = words_of(name)
+    if value.lower() in _SWITCHES:
+        return True
+    if words[-1] in _OF_FIGURES or words[-1] == "TOKENS" and words[0] in ("MAX", "MIN", "NUM", "N"):
+        return bool(_FIGURE.fullmatch(value))
+    if words[-1] in _OF_PLACES:
+        return bool(_DEEP_PATH.fullmatch(value))
+    return words[-1] in _OF_HOSTS and bool(re.fullmatch(_HOST, value))
+
+
+def _is_ordinary(words: list[str], value: str) -> bool:
+    if value.lower() in _ORDINARY_WORDS or _ORDINARY.fullmatch(value):
+        return True
+    last = words[-1] if words else ""
+    return bool(
+        (last in _OF_FIGURES or words[:1] in (["MAX"], ["MIN"], ["NUM"], ["SEED"]))
+        and _FIGURE.fullmatch(value)
+        or last in _OF_PLACES
+        and _PATH.fullmatch(value)
+        or last in _OF_HOSTS
+        and _HOST_NAMED.fullmatch(value)
+        or last in _OF_NAMES
+        and _NAME.fullmatch(value)
+        or any(word.startswith("MODEL") for word in words)
+        and _MODEL.fullmatch(value)
+    )
