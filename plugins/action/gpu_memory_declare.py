@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
         declared["problems"] += [problem for hook in HOOKS for problem in _make_absolute(hook, declared[hook])]
         declared["problems"] = [controller.with_origin(text, task_vars) for text in declared["problems"]]
         for attempt in filter(None, [declared, declared["fallback"]]):
-            # Headers may be secret, and the result of a task is shown at -v: load_models.yml takes them from the variable.
+            # Headers may be secret, and a task's result is shown at -v: load_models.yml takes them from the variable.
             attempt["backend"]["load"].pop("headers", None)
             attempt.update({hook: declared[hook] for hook in HOOKS}, run_id=uuid.uuid4().hex[:12], holder=_holder())
             # Not `ansible_check_mode`, which is that of the command line alone, whatever the play or the task says.

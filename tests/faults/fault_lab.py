@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -98,11 +99,13 @@ class Host:
         return self.run(condition).returncode == 0
 
     def wait_until(self, condition: str, timeout_s: float) -> None:
+        """The host itself looks, so that no short moment is missed; over and over, since it may start meanwhile."""
         deadline = time.monotonic() + timeout_s
-        while not self.holds(condition):
+        waiting = f"until {{ {condition}; }} >/dev/null 2>&1; do sleep 0.1; done"
+        while not self.holds(f"timeout 10 bash -c {shlex.quote(waiting)}"):
             journal = self.run("journalctl -n 40 --no-pager").stdout if time.monotonic() > deadline else ""
             assert time.monotonic() < deadline, f"{self.name}, {timeout_s} s: {condition}\n{journal}"
-            time.sleep(1)
+            time.sleep(0.2)
 
     def strike_at(self, moment: str, script: str) -> None:
         """Run a script on the host as soon as an apply has come to that moment."""

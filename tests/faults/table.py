@@ -268,7 +268,11 @@ FAULTS = [
         "systemd-run --quiet --unit=container /usr/local/bin/ollama serve\n"
         "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
         "refused",
-        ("ollama.service is not-found", "answers at http://127.0.0.1:11434", "container"),
+        (
+            "ollama.service is not-found",
+            "it is not ollama.service that answers",
+            "gpu_memory_ollama.unit=container.service",
+        ),
         runs=False,
     ),
     Fault(

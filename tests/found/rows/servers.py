@@ -107,7 +107,7 @@ ROWS: list[Found] = [
         "a_runner_outlived_its_server",
         f"{drop_in('KillMode=process')}\n{RELOAD}\nsystemctl restart ollama\n{loaded()}\n"
         "systemctl kill --kill-whom=main --signal=KILL ollama\n"
-        f"{ANSWERS} --output /dev/null http://127.0.0.1:11434/api/version",
+        "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
         "refused",
         ("server is gone", "planned layers", "kill "),
         "https://manpages.ubuntu.com/manpages/xenial/man5/systemd.kill.5.html",
