@@ -482,7 +482,10 @@ def ollama_problems(declared: Declared, ollama: OllamaFacts) -> list[str]:
                 problems.append(_leaves_the_host(model, listed))
             elif listed is None:
                 known = ", ".join(sorted(present)) or "none"
-                problems.append(f"the model {model} is not on this host (it has: {known}); run: ollama pull {model}")
+                problems.append(
+                    f"the model {model} is not on this host (it has: {known}); run: ollama pull {model}, or, if it was "
+                    f"made here, create it again from its Modelfile: ollama create {model} -f MODELFILE"
+                )
     return problems
 
 
@@ -588,7 +591,7 @@ def _override_problems(environment: Mapping[str, str], ollama: OllamaFacts) -> l
                         f"{name}={environment[name]}; take the line out there"
                     )
     running = (ollama["process"] or {}).get("environment") or {}
-    problems += start_script.problems(environment, ollama["unit"], running)
+    problems += start_script.problems(environment, ollama["unit"], drift.merged_environment(ollama["unit"]), running)
     return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
 
 

@@ -23,7 +23,7 @@ curl -sf localhost:11434/api/copy -d '{{"source": "{model}", "destination": "{na
 """
 
 
-def own_parameters(**parameters: int) -> str:
+def own_parameters(**parameters: int | str) -> str:
     body = json.dumps({"model": "mychat", "from": CHAT, "parameters": parameters})
     return f"""
 curl -sf localhost:11434/api/create -d '{body}'
@@ -112,6 +112,14 @@ systemctl restart selo-backend
         "refused",
         ("PARAMETER num_ctx 16384 in the Modelfile of mychat wins", "create the model without it, or use a profile"),
         "ollama/ollama#12927",
+        variables={"gpu_memory_backend": "none", "gpu_memory_models": ["mychat"]},
+    ),
+    Found(
+        "modelfile_with_a_number_as_text",
+        own_parameters(num_ctx="4096"),
+        "refused",
+        ('PARAMETER num_ctx of mychat is the text "4096"', "PARAMETER num_ctx 4096 in a Modelfile"),
+        "https://github.com/ollama/ollama/blob/main/api/types.go",
         variables={"gpu_memory_backend": "none", "gpu_memory_models": ["mychat"]},
     ),
     Found(

@@ -345,6 +345,95 @@ ROWS: list[Found] = [
             ),
         )
     ),
+    *(
+        Found(
+            f"start_line_{name}",
+            f"echo '# of the site\nOLLAMA_NUM_PARALLEL=4' > /etc/site.env\n"
+            f"printf '%b\\n' '{script}' > /usr/local/bin/start\n"
+            f"chmod 755 /usr/local/bin/start; {drop_in('ExecStart=', f'ExecStart={line}', *more)}\n"
+            f"{RELOAD}; systemctl restart ollama\n"
+            "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
+            verdict,
+            says,
+            known_from,
+        )
+        for name, line, script, more, verdict, says, known_from in (
+            (
+                "is_env",
+                "/usr/bin/env OLLAMA_NUM_PARALLEL=4 /usr/local/bin/ollama serve",
+                "",
+                (),
+                "refused",
+                ("ExecStart of ollama.service sets OLLAMA_NUM_PARALLEL=4", "take it out there"),
+                "ollama/ollama#5601",
+            ),
+            (
+                "is_env_i",
+                "/usr/bin/env -i HOME=/usr/share/ollama /usr/local/bin/ollama serve",
+                "",
+                (),
+                "refused",
+                ("by env -i, which takes the unit", "OLLAMA_NUM_PARALLEL", "take env -i out"),
+                "https://man7.org/linux/man-pages/man1/env.1.html",
+            ),
+            (
+                "is_a_login_shell",
+                '/sbin/runuser -l ollama -s /bin/sh -c "exec /usr/local/bin/ollama serve"',
+                "",
+                ("User=root",),
+                "refused",
+                ("by runuser -l, which takes the unit", "OLLAMA_NUM_PARALLEL", "set User= in the unit"),
+                "https://man7.org/linux/man-pages/man1/runuser.1.html",
+            ),
+            (
+                "exports_by_xargs",
+                "/usr/local/bin/start",
+                '#!/bin/sh\\nexport $(grep -v "^#" /etc/site.env | xargs)\\nexec /usr/local/bin/ollama serve',
+                (),
+                "refused",
+                ("/etc/site.env, by which ExecStart", "sets OLLAMA_NUM_PARALLEL=4", TAKE_OUT),
+                "ollama/ollama#5601",
+            ),
+            (
+                "reads_what_no_text_decides",
+                "/usr/local/bin/start",
+                '#!/bin/sh\\nif [ -r "/etc/site${X}" ]; then . "/etc/site${X}"; fi\\nexec /usr/local/bin/ollama serve',
+                (),
+                "pass",
+                ("/usr/local/bin/start, by which ExecStart of ollama.service starts the server, reads", "look there"),
+                "ollama/ollama#5601",
+            ),
+            (
+                "echoes_the_name",
+                "/usr/local/bin/start",
+                '#!/bin/sh\\necho "OLLAMA_NUM_PARALLEL=1 is not what we set: $OLLAMA_NUM_PARALLEL"\\n'
+                "exec /usr/local/bin/ollama serve",
+                (),
+                "pass",
+                (),
+                "ollama/ollama#5601",
+            ),
+        )
+    ),
+    Found(
+        "unit_is_of_an_init_script",
+        f"systemctl disable --now ollama; mv {UNITS}/ollama.service /opt/\n"
+        "printf '%s\\n' '#!/bin/sh' '### BEGIN INIT INFO' '# Provides: ollama' '# Required-Start: $network' "
+        "'# Required-Stop:' '# Default-Start: 2 3 4 5' '# Default-Stop: 0 1 6' '### END INIT INFO' "
+        "'OPTS=\"OLLAMA_MAX_LOADED_MODELS=3 HOME=/usr/share/ollama\"' 'case \"$1\" in' "
+        "'start) start-stop-daemon --start --background --make-pidfile --pidfile /run/ollama.pid --chuid ollama "
+        '--startas /bin/bash -- -c "$OPTS exec /usr/local/bin/ollama serve" ;;\' '
+        "'stop) start-stop-daemon --stop --retry 10 --pidfile /run/ollama.pid ;;' esac > /etc/init.d/ollama\n"
+        f"chmod 755 /etc/init.d/ollama; {RELOAD}; systemctl start ollama\n"
+        "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
+        "refused",
+        (
+            "/etc/init.d/ollama, the init script of which systemd makes ollama.service, sets",
+            "OLLAMA_MAX_LOADED_MODELS=3",
+            TAKE_OUT,
+        ),
+        "ollama/ollama#11316",
+    ),
     Found(
         "unit_is_transient",
         f"systemctl disable --now ollama; mv {UNITS}/ollama.service /opt/; {RELOAD}\n"

@@ -113,6 +113,24 @@ class SetBy(TypedDict):
     environment: dict[str, str]
 
 
+class Changes(TypedDict, total=False):
+    """What a command line takes away: `strips` (by which program, all but what it `keeps`) and `unsets`."""
+
+    strips: str | None
+    keeps: list[str]
+    unsets: list[str]
+
+
+class StartScript(SetBy, total=False):
+    """A script by which a unit starts its server, as `start_script.together` has it."""
+
+    perhaps: dict[str, list[str]]
+    computes: list[str]
+    strips: str | None
+    keeps: list[str]
+    unsets: list[str]
+
+
 class Source(SetBy):
     """A file of a unit (`kind`: unit, drop-in, EnvironmentFile) with what it takes back (`resets`, `unsets`)."""
 
@@ -141,6 +159,7 @@ class Properties(TypedDict, total=False):
     ActiveEnterTimestamp: str
     ActiveEnterTimestampMonotonic: str
     FragmentPath: str
+    SourcePath: str
     DropInPaths: str
     Environment: dict[str, str]
     EnvironmentFiles: list[EnvironmentFile]
@@ -206,7 +225,9 @@ class Unit(TypedDict, total=False):
     environment: dict[str, str]
     sources: list[Source]
     exec_environment: dict[str, str]
-    start_scripts: list[SetBy]
+    exec: Changes
+    start_scripts: list[StartScript]
+    source_path: str | None
     missing_files: list[str]
     dependents: list[Dependent]
     transient: bool
@@ -350,13 +371,17 @@ class Details(TypedDict, total=False):
 
 
 class Show(TypedDict, total=False):
-    """What of /api/show counts here; `parameters`: those of the Modelfile that take memory; `blob`: the file."""
+    """What of /api/show counts here; `parameters`: those of the Modelfile that take memory; `blob`: the file.
+
+    `as_text`: parameters that are text and must not be.
+    """
 
     details: Details | None
     model_info: Answer | None
     tensors: list[Answer] | None
     capabilities: list[str] | None
     parameters: dict[str, int]
+    as_text: dict[str, str]
     blob: str | None
 
 

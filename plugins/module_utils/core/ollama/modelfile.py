@@ -8,6 +8,7 @@ A PARAMETER wins over the server's environment, and an option of a request over 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,19 @@ if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Show
 
 OPTIONS = {"num_ctx": "num_ctx", "gpu_layers": "num_gpu", "num_batch": "num_batch"}  # by intent
+
+# Options that are numbers or switches (`Options` in api/types.go). Ollama keeps text as it is, and refuses every load.
+NO_TEXT = (
+    "num_gpu", "num_ctx", "num_batch", "main_gpu", "num_thread", "use_mmap", "num_keep", "num_predict", "seed",
+    "temperature", "top_k", "top_p", "min_p", "typical_p", "repeat_last_n", "repeat_penalty", "presence_penalty",
+    "frequency_penalty",
+)  # fmt: skip
+_AS_TEXT = re.compile(rf"""^({"|".join(NO_TEXT)})[ \t]+"([^"\n]{{0,32}})"[ \t]*$""", re.MULTILINE)
+
+
+def as_text(shown: str) -> dict[str, str]:
+    """The options in the `parameters` of /api/show that are text and must not be; Go prints text in quotes."""
+    return dict(_AS_TEXT.findall(shown))
 
 
 def parameters(declared: Declared, shown: Show | None) -> dict[str, int]:
@@ -38,7 +52,14 @@ def set_by_one(declared: Declared, shows: Mapping[str, Show], option: str, value
 
 def problems(declared: Sized, shows: Mapping[str, Show]) -> list[str]:
     """Why a profile is refused: a Modelfile takes more context than it lets, or keeps a model from the GPU."""
-    intent, found = declared["profile"]["intent"], []
+    intent = declared["profile"]["intent"]
+    found = [
+        f'PARAMETER {option} of {model} is the text "{value}", so that every load of it fails (option "{option}" '
+        f"must be of another type): create the model with PARAMETER {option} {value} in a Modelfile, or by "
+        "selo.gpu_memory.ollama_model, which sends numbers"
+        for model, shown in shows.items()
+        for option, value in (shown.get("as_text") or {}).items()
+    ]
     for model, shown in _that_count(declared, shows).items():
         theirs, cure = parameters(declared, shown), "create the model without it, or use a profile with"
         context = _context(shown, theirs.get("num_ctx"))

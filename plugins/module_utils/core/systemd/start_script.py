@@ -1,26 +1,60 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a shell script that a unit starts Ollama by gives it, as far as its text says so. Pure."""
+"""What stands between systemd and the server and changes its environment: scripts and wrappers. Pure.
+
+A text says some of it for sure. What it does in a branch, or computes, it may do.
+"""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Unit
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Changes, StartScript, Unit
 
 
-_COMMENT = re.compile(r"(?:^|[ \t])#.*", re.MULTILINE)
-_ASSIGNMENT = re.compile(
-    r"""(?<![\w/$-])([A-Z][A-Z0-9_]{0,63})=(?:"([^"$`\n]*)"|'([^'\n]*)'|([^\s"'$`;&|()]*))(?=$|[\s;&|])"""
+_COMMENT = re.compile(r"(?:^|(?<=[ \t;]))#.*", re.MULTILINE)
+_TOKEN = re.compile(
+    r"""(?:[^\s"'`;&|(){}\\$]|\\.|"(?:[^"\\]|\\.)*"|'[^']*'|\$\([^()]{0,1024}(?:\([^()]{0,256}\)[^()]{0,256}){0,4}\)"""
+    r"""|\$\{[^}]{0,256}\}|\$|`[^`]{0,1024}`)+|\n|;;|[;(){}]|&&|\|\|?|&|."""
 )
-_READ = re.compile(r"\$\{?([A-Z][A-Z0-9_]{0,63})|(?:-v|printenv)[ \t]+([A-Z][A-Z0-9_]{0,63})")
-_SOURCED = re.compile(r"(?:^|[;&|])[ \t]*(?:\.|source)[ \t]+[\"']?(/[^\s\"'$;&|]+)", re.MULTILINE)
-_PATH = re.compile(r"(?<![^\s=])/[^\s;\"']+")
+_ASSIGNMENT = re.compile(r"""["']?([A-Za-z_]\w{0,63})=(.*)\Z""", re.S)
+_PATH = re.compile(r"(?<![^\s=<\"'(])/[^\s;\"'()|`]+")
+_VARIABLE = re.compile(r"\$(?:\{(\w{1,64})\}|(\w{1,64}))")
+_OWN_DIRECTORY = re.compile(r"""\$\(dirname (?:-- )?"?\$(?:0|\{BASH_SOURCE(?:\[0\])?\}|BASH_SOURCE)"?\)|\$\{0%/\*\}""")
+_TESTED = re.compile(r"(?:-[nzv]|printenv)[ \t]+[\"']?\$?\{?([A-Za-z_]\w{0,63})")
+_BEGINS, _ENDS = {"if", "case", "for", "while", "until", "select"}, {"fi", "esac", "done"}
+_INSIDE = {"then", "else", "elif", "do", "!", "time"}
+_EXPORTS = {"export", "declare", "typeset", "readonly", "local"}
+# Programs that run another one in the same environment, or with more in it.
+_RUNS_ANOTHER = {
+    "exec", "command", "nohup", "nice", "ionice", "chrt", "taskset", "numactl", "setsid", "stdbuf", "timeout", "env",
+    "sudo", "doas", "setpriv", "runuser", "su", "chroot", "start-stop-daemon", "daemon",
+}  # fmt: skip
+MOST_WORDS = 512  # of one command
+_SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "ash"}
+
+
+@dataclass
+class Says:
+    """What a text does to the environment.
+
+    `sets`: for sure, to a fixed value; `perhaps`: in a branch, with the values that it may give, as far as they are
+    fixed; `unsets`; `reads`: files that are parts of it; `computes`: words of it that no text decides.
+    """
+
+    sets: dict[str, str] = field(default_factory=dict)
+    perhaps: dict[str, list[str]] = field(default_factory=dict)
+    unsets: list[str] = field(default_factory=list)
+    reads: list[str] = field(default_factory=list)
+    computes: list[str] = field(default_factory=list)
+    strips: str | None = None
+    keeps: list[str] = field(default_factory=list)
 
 
 def programs(exec_start: str) -> list[str]:
@@ -28,56 +62,276 @@ def programs(exec_start: str) -> list[str]:
     return list(dict.fromkeys(_PATH.findall(exec_start)))
 
 
-def sourced(text: str) -> list[str]:
-    """The files that a script reads as parts of itself."""
-    return list(dict.fromkeys(_SOURCED.findall(_COMMENT.sub("", text))))
+def of_exec_start(exec_start: str) -> Says:
+    """What the command line itself does, of an `ExecStart` of `systemctl show`, which has no quotes."""
+    found = Says()
+    argv = re.search(r"argv\[\]=(.*?) ; (?:ignore_errors|flags|start_time)=", exec_start, re.S)
+    words = argv[1].split() if argv else []
+    by_shell = next(
+        (at for at, word in enumerate(words) if posixpath.basename(word) in _SHELLS | {"su", "runuser"}), None
+    )
+    if by_shell is not None:
+        options = (at for at in range(by_shell + 1, len(words)) if re.fullmatch(r"-[a-z]*c|--command", words[at]))
+        after = next(options, len(words))
+        words, inner = words[:after], says(" ".join(words[after + 1 :]))
+        found = inner
+    if words:
+        _statement(found, words, certain=True, tested=set(), path="", starts=True)
+    return found
 
 
-def sets(text: str) -> dict[str, str]:
-    """The variables that a script sets to a fixed value, whatever it was given.
+def says(text: str, path: str = "") -> Says:
+    """What a script does, which is at `path`."""
+    text = _COMMENT.sub("", text.replace("\\\n", " "))
+    found, tested = Says(), set(_TESTED.findall(text))
+    for words, certain in _statements(text):
+        _statement(found, words, certain, tested, path)
+    if found.computes:  # `while read line; do export "$line"; done < FILE`
+        found.reads += [path for path in re.findall(r"<[ \t]*(/[^\s;\"'()|&<>]+)", text) if path not in found.reads]
+    return found
 
-    None of those that it looks at: such a value may be a default, which gives way to the unit's.
+
+def _statements(text: str) -> Iterator[tuple[list[str], bool]]:
+    """The words of each simple command, and whether it is run whatever happens."""
+    depth, groups, chained = 0, 0, False
+    words: list[str] = []
+    for token in [*_TOKEN.findall(text), "\n"]:
+        if token in ("\n", ";", ";;", "&", "&&", "||", "|", "(", ")", "{", "}"):
+            if words:
+                yield words, depth + groups == 0 and not chained
+            words = []
+            chained = token in ("&&", "||") or chained and token not in ("\n", ";", ";;", "&")
+            groups = max(0, groups + (token in ("(", "{")) - (token in (")", "}")))
+        elif not token.isspace():
+            if not words:
+                depth = max(0, depth + (token in _BEGINS) - (token in _ENDS))
+            if words or token not in _INSIDE | _ENDS:
+                words.append(token)
+
+
+def _statement(found: Says, words: list[str], certain: bool, tested: set[str], path: str, starts: bool = False) -> None:
+    """`starts`: it is what starts the server; of a script, the line that has `serve` does."""
+    words = words[:MOST_WORDS]
+    first = words[0]
+    starts = starts or any(word.strip("\"'").endswith("serve") for word in words)
+    if first in (".", "source") and len(words) > 1:
+        _reads(found, words[1], path)
+        return
+    if first == "unset":
+        names = [word for word in words[1:] if not word.startswith("-")]
+        found.unsets += names if certain else []
+        found.perhaps.update({name: [] for name in names if not certain})
+        return
+    shell = before = ""
+    exports = first in _EXPORTS
+    for at, word in enumerate(words):
+        name = posixpath.basename(word)
+        exports = exports or name == "env"
+        assigned = _ASSIGNMENT.match(word)
+        if " " in word and re.fullmatch(r"-[a-z]*c|--command", before):
+            inner = says(_bare(word), path)
+            for variable, value in inner.sets.items():
+                _assign(found, variable, value, "", certain, tested)
+            found.perhaps.update(inner.perhaps)
+            found.strips, found.keeps = found.strips or inner.strips, [*found.keeps, *inner.keeps]
+        elif assigned:
+            raw = assigned[2].rstrip("\"'") if word[0] in "\"'" else assigned[2]
+            _assign(found, assigned[1], _fixed(raw, found), raw, certain, tested)
+        elif name in _SHELLS:
+            shell = name
+        elif exports and word[:1] in '$`"' and "$" in word + "$" * word.startswith("`"):
+            files = _PATH.findall(word) if word.strip('"')[:2] in ("$(", "`") or word[0] == "`" else []
+            found.reads += files
+            found.computes += [] if files else [word]
+        elif name in _RUNS_ANOTHER and starts and certain:
+            _strips(found, name, words[at + 1 :])
+        elif not (
+            name in _RUNS_ANOTHER | _EXPORTS | {"eval"} or word[0] in "-+" or before.startswith("-") or word.isdigit()
+            or name == shell
+        ):  # fmt: skip
+            break  # what follows are arguments of a program
+        before = word
+
+
+def _assign(found: Says, name: str, value: str | None, raw: str, certain: bool, tested: set[str]) -> None:
+    if re.search(rf"\$\{{{name}:?[-=]", raw):
+        return  # a default, which gives way to the unit's
+    for inside in re.finditer(r"(?<![\w/$-])([A-Z][A-Z0-9_]{0,63})=([^\s\"'$`]+)", raw) if " " in raw else ():
+        found.perhaps.setdefault(inside[1], []).append(inside[2])
+    if certain and value is not None:
+        found.sets[name] = value
+        found.perhaps.pop(name, None)
+    elif certain or name not in tested:
+        values = found.perhaps.setdefault(name, [])
+        values += [one for one in (found.sets.pop(name, None), value) if one is not None]
+
+
+def _strips(found: Says, program: str, words: list[str]) -> None:
+    """Whether a program starts another one without the environment that it was given itself, as `sudo` does."""
+    options: list[str] = []
+    for word in words:
+        if not word.startswith("-"):
+            if options and options[-1] in ("-u", "-g", "-w", "-s", "-U", "-p", "-C", "-h", "--user", "--unset"):
+                options.append(word)
+                continue
+            break
+        options.append(word)
+    given = {word.split("=", maxsplit=1)[0] for word in options}
+    letters = {letter for word in options if re.fullmatch(r"-[A-Za-z]+", word) for letter in word[1:]}
+    lists = [word.partition("=")[2] for word in options if word.startswith("--preserve-env=")]
+    stripped = {
+        "env": "i" in letters or bool(given & {"-", "--ignore-environment"}),
+        "sudo": "E" not in letters and "--preserve-env" not in {*options},
+        "doas": True,
+        "su": bool({"-", "--login"} & {*words}) or "l" in letters,
+        "runuser": bool({"-", "--login"} & {*words}) or "l" in letters,
+        "setpriv": "--reset-env" in given,
+    }.get(program, False)
+    if stripped and found.strips is None:
+        found.strips = " ".join([program, *(word for word in options if word in ("-", "-i", "-l", "--reset-env"))])
+        found.keeps += [name for one in lists for name in one.split(",")]
+    if program == "env":
+        found.unsets += [after for option, after in zip(options, options[1:]) if option in ("-u", "--unset")]
+
+
+def _reads(found: Says, word: str, path: str) -> None:
+    word = _OWN_DIRECTORY.sub(lambda _found: posixpath.dirname(path), _bare(word))
+    word = _VARIABLE.sub(lambda name: found.sets.get(name[1] or name[2], name[0]), word)
+    if word.startswith("/") and "$" not in word and "`" not in word:
+        found.reads.append(word)
+    else:
+        found.computes.append(word)
+
+
+def _fixed(raw: str, found: Says) -> str | None:
+    """The value of an assignment; None where the shell computes it."""
+    if "'" in raw and raw[:1] == "'" == raw[-1:]:
+        return raw[1:-1]
+    raw = _VARIABLE.sub(lambda name: found.sets.get(name[1] or name[2], name[0]), raw)
+    return None if re.search(r"[$`]", raw) else re.sub(r"[\"']", "", raw)
+
+
+def _bare(word: str) -> str:
+    return word[1:-1] if word[:1] in ("'", '"') and word[-1:] == word[:1] else word.replace('"', "")
+
+
+def together(texts: Mapping[str, str]) -> list[StartScript]:
+    """What scripts, by path, do to the environment: {path, environment, perhaps, unsets, computes, strips, keeps}.
+
+    A variable that another of them touches, too, is none that one sets for sure.
     """
-    text = _COMMENT.sub("", text)
-    read = {one or other for one, other in _READ.findall(text)}
-    return {
-        name: double or single or plain for name, double, single, plain in _ASSIGNMENT.findall(text) if name not in read
-    }
+    all_say = {path: says(text, path) for path, text in texts.items()}
+    found: list[StartScript] = []
+    for path, one in all_say.items():
+        others = [other for at, other in all_say.items() if at != path]
+        touched = {name for other in others for name in (*other.perhaps, *other.unsets)}
+        touched |= {name for other in others for name, value in other.sets.items() if one.sets.get(name) != value}
+        sure = {name: value for name, value in one.sets.items() if name not in touched}
+        perhaps = {name: values for name, values in one.perhaps.items()}
+        perhaps.update({name: [value] for name, value in one.sets.items() if name in touched})
+        found.append(
+            {
+                "path": path,
+                "environment": sure,
+                "perhaps": perhaps,
+                "unsets": [name for name in one.unsets if name not in one.sets],
+                "computes": one.computes,
+                "strips": one.strips,
+                "keeps": [*one.keeps, *one.sets],
+            }
+        )
+    return found
 
 
 def by(unit: Unit) -> str | None:
     """What a unit starts the server by, besides Ollama itself: it may change what the server gets; None without any."""
-    others = [path for path in unit.get("programs") or [] if posixpath.basename(path) != "ollama"]
+    init_script = unit.get("source_path")
+    others = [
+        path for path in unit.get("programs") or [] if posixpath.basename(path) != "ollama" or path == init_script
+    ]
     return " or ".join(others) or None
 
 
 def notes(wanted: Mapping[str, str], unit: Unit, given: Mapping[str, str], running: Mapping[str, str]) -> list[str]:
     """What the server runs with though its unit does not give it (`given`), where a program may be why.
 
-    Of what a program does, no text may tell; `problems` has what one tells.
+    And what a script may set: of what a program does, no text may tell; `problems` has what one tells.
     """
     program = by(unit)
-    return [
+    found = [
         f"the server runs with {name}={running[name]}, which {unit['name']} does not give it: see whether {program}, "
         f"by which its ExecStart starts it, sets that; it would win over this collection's {name}={value}, and the "
         "apply would be rolled back"
         for name, value in wanted.items()
         if program and running.get(name) not in (None, value, given.get(name))
     ]
+    for script in unit.get("start_scripts") or []:
+        computes, perhaps = script.get("computes") or [], script.get("perhaps") or {}
+        names = [name for name, value in wanted.items() if running.get(name) != value and (computes or name in perhaps)]
+        if names:
+            reads = f"reads {', '.join(computes)} and " if computes else ""
+            found.append(
+                f"{_who(unit, script)} {reads}may set {', '.join(names)}; if the run is rolled back, look there"
+            )
+    return found
 
 
-def problems(wanted: Mapping[str, str], unit: Unit, running: Mapping[str, str]) -> list[str]:
-    """What starts the server with something else than `wanted`, as `running` already has it from there."""
-    by_itself = [
+def problems(wanted: Mapping[str, str], unit: Unit, given: Mapping[str, str], running: Mapping[str, str]) -> list[str]:
+    """What starts the server with something else than `wanted`, or without it.
+
+    What a script does in a branch counts where the server has it (`running`), and not from its unit (`given`).
+    """
+    found = [
         f"ExecStart of {unit['name']} sets {name}={value} and wins over this collection's {name}={wanted[name]}; "
         "take it out there"
         for name, value in (unit.get("exec_environment") or {}).items()
-        if name in wanted and value != wanted[name] and running.get(name) == value
+        if name in wanted and value != wanted[name] and running.get(name, value) == value
     ]
-    return by_itself + [
-        f"{script['path']}, by which ExecStart of {unit['name']} starts the server, sets {name}={value} and wins over "
-        f"this collection's {name}={wanted[name]}; take the line out there"
-        for script in unit.get("start_scripts") or []
-        for name, value in script["environment"].items()
-        if name in wanted and value != wanted[name] and running.get(name) == value
-    ]
+    for script in unit.get("start_scripts") or []:
+        values = {name: [value] for name, value in script["environment"].items()}
+        for name, may_be in (script.get("perhaps") or {}).items():
+            values[name] = [value for value in may_be if given.get(name) != value]
+        found += [
+            f"{_who(unit, script)} sets {name}={running[name]} and wins over this collection's {name}={wanted[name]}; "
+            "take the line out there"
+            for name, may_be in values.items()
+            if name in wanted and running.get(name) != wanted[name] and running.get(name) in may_be
+        ]
+        found += _taken_away(wanted, _who(unit, script), script, given, running)
+    by_itself = unit.get("exec")
+    return found + (_taken_away(wanted, f"ExecStart of {unit['name']}", by_itself, given, running) if by_itself else [])
+
+
+def _taken_away(
+    wanted: Mapping[str, str],
+    who: str,
+    one: Changes | StartScript,
+    given: Mapping[str, str],
+    running: Mapping[str, str],
+) -> list[str]:
+    """What a script, or ExecStart itself, takes away of the environment that the unit gives."""
+    lost = [name for name, value in wanted.items() if running.get(name) != value]
+    found = [f"{who} takes {name} away; take that out there" for name in one.get("unsets") or [] if name in lost]
+    kept = set(one.get("keeps") or [])
+    lost = [name for name in lost if name not in kept]
+    passes = any(running.get(name) == value for name, value in given.items() if name not in kept)
+    by_program = one.get("strips")
+    if by_program and lost and not passes:
+        program = by_program.split(maxsplit=1)[0]
+        cure = f"take {by_program} out"
+        if program in ("sudo", "doas", "su", "runuser"):
+            cure = f"set User= in the unit instead of {by_program}"
+        if program == "sudo":
+            cure += f", or add --preserve-env={','.join(sorted(wanted))}"
+        found.append(
+            f"{who} starts the server by {by_program}, which takes the unit's environment away, and "
+            f"with it {', '.join(lost)}; {cure}"
+        )
+    return found
+
+
+def _who(unit: Unit, script: StartScript) -> str:
+    path = script["path"]
+    if path == unit.get("source_path"):
+        return f"{path}, the init script of which systemd makes {unit['name']},"
+    return f"{path}, by which ExecStart of {unit['name']} starts the server,"

@@ -20,7 +20,13 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, model_use, servers, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
+    log_lines,
+    model_use,
+    modelfile,
+    servers,
+    settings,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents, unit_files, unit_oddities
@@ -52,9 +58,9 @@ if TYPE_CHECKING:
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,Result,MainPID,NRestarts,ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,"
-    "FragmentPath,DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart"
+    "FragmentPath,DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart,"
+    "SourcePath"
 )
-ASSIGNMENT = re.compile(r"(?<![\w/])([A-Za-z_][A-Za-z0-9_]*)=([^\s\"';]+)")
 PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
 FROM_FILE = re.compile(r"^FROM (/\S+/sha256-[0-9a-f]{64})$", re.MULTILINE)
 
@@ -96,6 +102,8 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
     drop_ins = unit_files.drop_in_paths(name, properties)
     files = [properties.get("FragmentPath") or "", *drop_ins]
     environment_files = unit_files.environment_files(properties)
+    exec_start = properties.get("ExecStart") or ""
+    by_itself = start_script.of_exec_start(exec_start)
     return {
         "name": name,
         "id": properties.get("Id") or name,
@@ -119,12 +127,25 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
             *(_source("EnvironmentFile", path, unit_files.values_in(path, names)) for path in environment_files),
         ],
         # A wrapper such as `env NAME=value ollama serve` has the last word.
-        "exec_environment": _only(names, dict(ASSIGNMENT.findall(properties.get("ExecStart") or ""))),
-        "programs": start_script.programs(properties.get("ExecStart") or "")[: unit_files.MOST_SCRIPTS],
+        "exec_environment": _only(names, by_itself.sets),
+        "exec": {
+            "strips": by_itself.strips,
+            "keeps": _of(names, by_itself.keeps),
+            "unsets": _of(names, by_itself.unsets),
+        },
+        "programs": start_script.programs(exec_start)[: unit_files.MOST_SCRIPTS],
         "start_scripts": [
-            {**script, "environment": _only(names, script["environment"])}
-            for script in unit_files.start_scripts(properties.get("ExecStart") or "")
+            {
+                **script,
+                "environment": _only(names, script["environment"]),
+                "perhaps": _only(names, script["perhaps"]),
+                "keeps": _of(names, script["keeps"]),
+                "unsets": _of(names, script["unsets"]),
+                "computes": [masking.without_secrets(word) for word in script["computes"]],
+            }
+            for script in unit_files.start_scripts(exec_start)
         ],
+        "source_path": properties.get("SourcePath") or None,
         "missing_files": unit_files.missing_files(properties),
         "dependents": dependents.read(properties.get("Id") or name),
         "transient": properties.get("Transient") == "yes",
@@ -151,8 +172,12 @@ def _source(kind: str, path: str, environment: dict[str, str]) -> Source:
     return {"kind": kind, "path": path, "environment": environment, "resets": False, "unsets": []}
 
 
-def _only(names: Iterable[str], environment: dict[str, str]) -> dict[str, str]:
+def _only(names: Iterable[str], environment: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in environment.items() if name in names}
+
+
+def _of(names: Iterable[str], found: Iterable[str]) -> list[str]:
+    return sorted(set(found) & set(names))
 
 
 def read_process(pid: int, keys: Iterable[str] = ()) -> Process | None:
@@ -324,6 +349,7 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.wit
                     "capabilities": answer.get("capabilities"),
                     # Of free text only what is of use here: options of memory, and which file it is.
                     "parameters": {key: int(value) for key, value in PARAMETER.findall(answer.get("parameters") or "")},
+                    "as_text": modelfile.as_text(answer.get("parameters") or ""),
                     "blob": _blob(answer),
                 }
     except http_client.HttpError as problem:

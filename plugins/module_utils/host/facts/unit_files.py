@@ -18,8 +18,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import a
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
         Properties,
-        SetBy,
         Source,
+        StartScript,
         UnitEnvironment,
         Written,
     )
@@ -156,23 +156,18 @@ def source(kind: str, path: str) -> Source:
     return {"kind": kind, "path": path, **service}
 
 
-def start_scripts(exec_start: str) -> list[SetBy]:
-    """The shell scripts that an ExecStart names, and the files that those read: {path, environment}."""
-    scripts = script_texts(exec_start)
-    # A default in one file may be of a value that another one gives.
-    names = start_script.sets("\n".join(scripts.values()))
-    found: list[SetBy] = [
-        {"path": path, "environment": {name: value for name, value in start_script.sets(text).items() if name in names}}
-        for path, text in scripts.items()
-    ]
-    return [script for script in found if script["environment"]]
+def start_scripts(exec_start: str) -> list[StartScript]:
+    """The shell scripts that an ExecStart names, and the files that those read, as `start_script.together` has them."""
+    found = start_script.together(script_texts(exec_start))
+    return [script for script in found if any(says for name, says in script.items() if name not in ("path", "keeps"))]
 
 
 def script_texts(exec_start: str) -> dict[str, str]:
     """The text files by whose paths a command line starts something, and the files that those read as their parts."""
-    scripts = [(path, _script(path)) for path in start_script.programs(exec_start)[:MOST_SCRIPTS]]
-    parts = [path for _unused, text in scripts for path in start_script.sourced(text)][:MOST_SCRIPTS]
-    return dict([*scripts, *((path, _script(path)) for path in parts)])
+    found = {path: _script(path) for path in start_script.programs(exec_start)[:MOST_SCRIPTS]}
+    parts = [part for path, text in found.items() for part in start_script.says(text, path).reads]
+    own = [path for path in parts if not path.startswith(("/lib/", "/usr/lib/"))]  # of a package, as init-functions
+    return {**found, **{path: _script(path) for path in own[:MOST_SCRIPTS] if path not in found}}
 
 
 def _script(path: str) -> str:

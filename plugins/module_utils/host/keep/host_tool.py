@@ -36,6 +36,7 @@ PACKED = (
     "core.ollama.log_lines",
     "core.ollama.model_name",
     "core.ollama.model_use",
+    "core.ollama.modelfile",
     "core.ollama.prompt_reuse",
     "core.ollama.servers",
     "core.ollama.settings",

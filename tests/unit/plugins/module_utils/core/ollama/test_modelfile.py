@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import model_state
 
 EMBEDS = {"capabilities": ["embedding"]}
 
@@ -72,3 +73,17 @@ def test_whose_value_it_is() -> None:
     assert modelfile.set_by_one(declared(), shows, "num_ctx", 2048) == "PARAMETER num_ctx 2048 in the Modelfile of m"
     assert modelfile.set_by_one(declared(), shows, "num_ctx", None) is None
     assert modelfile.set_by_one(declared(sends={"num_ctx": 4096}), shows, "num_ctx", 2048) is None
+
+
+def test_a_number_that_is_text_is_refused_before_a_load_fails() -> None:
+    text = (
+        'num_ctx                        "8192"\nnum_gpu                        20\nstop                           "7"\n'
+    )
+    model = {**shown(), "as_text": modelfile.as_text(text)}
+    (problem,) = modelfile.problems(declared("m"), {"m": model})
+    assert problem.startswith('PARAMETER num_ctx of m is the text "8192"')
+    assert "PARAMETER num_ctx 8192 in a Modelfile" in problem
+
+
+def test_every_option_of_ours_but_a_list_of_texts_must_be_no_text() -> None:
+    assert {*modelfile.NO_TEXT, "stop"} == {*model_state.PARAMETERS}
