@@ -38,10 +38,9 @@ def resolve(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> di
     problems += decisions.ollama_problems(declared, read["ollama"])
     problems += decisions.lease_problems(read["state"])
     numbers = {}
-    for name, (least, most, unit) in NUMBERS.items():
-        numbers[name] = named_profiles.canonical_int(given[name])
-        if numbers[name] is None or not least <= int(numbers[name] or 0) <= most:
-            problems.append(f"gpu_memory_tune_{name} = {given[name]!r} must be {unit}, from {least} to {most}")
+    for name, bounds in NUMBERS.items():
+        numbers[name], found = named_profiles.within(f"gpu_memory_tune_{name}", given[name], *bounds)
+        problems += found
     mode = given["mode"]
     if mode not in MODES:
         problems.append(f"gpu_memory_tune_mode = {mode!r} is not allowed; allowed: {', '.join(MODES)}")

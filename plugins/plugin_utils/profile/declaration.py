@@ -271,9 +271,7 @@ def _request_problems(where: str, backend: Mapping[str, Any]) -> list[str]:
         ("load.timeout", load.get("timeout", 120), 1, 3600, "seconds"),
         ("timeout_s", backend.get("timeout_s", 180), 1, 3600, "seconds"),
     ):
-        number = named_profiles.canonical_int(value)
-        if number is None or not least <= number <= most:
-            problems.append(f"{where}.{key} = {value!r} must be {unit}, from {least} to {most}")
+        problems += named_profiles.within(f"{where}.{key}", value, least, most, unit)[1]
     return problems
 
 
@@ -309,10 +307,10 @@ def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
         )
     problems += _url_problem("gpu_memory_ollama.url", ollama["url"])
     ollama["url"] = str(ollama["url"]).rstrip("/")
-    seconds = named_profiles.canonical_int(ollama["timeout_s"])
-    if seconds is None or not 1 <= seconds <= 3600:
-        problems.append(f"gpu_memory_ollama.timeout_s = {ollama['timeout_s']!r} must be seconds, from 1 to 3600")
-    ollama["timeout_s"] = seconds
+    ollama["timeout_s"], found = named_profiles.within(
+        "gpu_memory_ollama.timeout_s", ollama["timeout_s"], 1, 3600, "seconds"
+    )
+    problems += found
     if ollama["version"] is not None and settings.parse_version(ollama["version"]) is None:
         problems.append(f"gpu_memory_ollama.version = {ollama['version']!r} must be a release, such as 0.32.15")
     if boolean(ollama["take_over"]) is None:
@@ -373,6 +371,55 @@ NUMBERS = {
     "gpu_memory_load_requests": (0, 1000, "requests; 0 for one more than runs at once"),
     "gpu_memory_sample_interval_ms": (10, 100, "milliseconds"),
 }
+FLAGS = ("gpu_memory_allow_unsafe", "gpu_memory_strict", "gpu_memory_show_secrets", "gpu_memory_fail")
+CHOICES = {
+    "gpu_memory_other_sizes": sizes.OTHER_SIZES,
+    "gpu_memory_verify": VERIFY,
+    "gpu_memory_load": prompt_texts.KINDS,
+}
+HOOKS = ("before_restart", "after_proof")
+
+
+def _resolve_alone(variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The variables that mean the same whatever others say, by name without `gpu_memory_`; with the problems."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, bounds in NUMBERS.items():
+        values[name], found = named_profiles.within(name, variables[name], *bounds)
+        problems += found
+    for name in FLAGS:
+        values[name] = boolean(variables[name])
+        if values[name] is None:
+            problems.append(f"{name} = {variables[name]!r} must be true or false")
+    for name, allowed in CHOICES.items():
+        values[name] = variables[name]
+        if values[name] not in allowed:
+            problems.append(f"{name} = {variables[name]!r} is not allowed; allowed: {', '.join(allowed)}")
+    values["gpu_memory_gpus"], found = resolve_gpus(variables["gpu_memory_gpus"])
+    problems += found
+    declared_models = variables["gpu_memory_models"]
+    models = named_profiles.canonical_models([] if declared_models is None else declared_models)
+    values["gpu_memory_models"] = models
+    if models is None:
+        problems.append(f"gpu_memory_models = {declared_models!r} must be a list of model names")
+    for name in ("gpu_memory_gpu_gb_per_s", "gpu_memory_host_gb_per_s"):
+        if named_profiles.canonical_number(variables[name]) is None:
+            problems.append(f"{name} = {variables[name]!r} must be GB/s, from 0 to 100000")
+    if not _one_line(variables["gpu_memory_report_dir"]) or not variables["gpu_memory_report_dir"].strip():
+        problems.append(
+            f"gpu_memory_report_dir = {variables['gpu_memory_report_dir']!r} must be a path on the controller"
+        )
+    accepted = variables["gpu_memory_accepted_notes"]
+    accepted = [accepted] if isinstance(accepted, str) else accepted
+    if not isinstance(accepted, list) or not all(isinstance(words, str) and words.strip() for words in accepted):
+        problems.append(f"gpu_memory_accepted_notes = {accepted!r} must be a list of words that notes contain")
+        accepted = []
+    values["gpu_memory_accepted_notes"] = accepted
+    for hook in HOOKS:
+        name = f"gpu_memory_{hook}"
+        values[name], found = resolve_hook(name, variables[name])
+        problems += found
+    return {name[len(PREFIX) :]: value for name, value in values.items()}, problems
 
 
 def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> dict[str, Any]:
@@ -402,73 +449,22 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     problems += found
     if named_profiles.canonical_int(variables["gpu_memory_restore_after"]) == 0:
         variables = {**variables, "gpu_memory_restore_after": _slowest_step_s(ollama, backend)}
-    numbers = {}
-    for name, (least, most, unit) in NUMBERS.items():
-        number = named_profiles.canonical_int(variables[name])
-        if number is None or not least <= number <= most:
-            problems.append(f"{name} = {variables[name]!r} must be {unit}, from {least} to {most}")
-        numbers[name] = number
-    flags = {}
-    for name in ("gpu_memory_allow_unsafe", "gpu_memory_strict", "gpu_memory_show_secrets", "gpu_memory_fail"):
-        flags[name] = boolean(variables[name])
-        if flags[name] is None:
-            problems.append(f"{name} = {variables[name]!r} must be true or false")
-    if variables["gpu_memory_other_sizes"] not in sizes.OTHER_SIZES:
-        problems.append(
-            f"gpu_memory_other_sizes = {variables['gpu_memory_other_sizes']!r} is not allowed; "
-            f"allowed: {', '.join(sizes.OTHER_SIZES)}"
-        )
-    if variables["gpu_memory_verify"] not in VERIFY:
-        problems.append(
-            f"gpu_memory_verify = {variables['gpu_memory_verify']!r} is not allowed; allowed: {', '.join(VERIFY)}"
-        )
-    if variables["gpu_memory_load"] not in prompt_texts.KINDS:
-        allowed = ", ".join(prompt_texts.KINDS)
-        problems.append(f"gpu_memory_load = {variables['gpu_memory_load']!r} is not allowed; allowed: {allowed}")
-    gpus, found = resolve_gpus(variables["gpu_memory_gpus"])
-    problems += found
-    declared_models = variables["gpu_memory_models"]
-    models = named_profiles.canonical_models([] if declared_models is None else declared_models)
-    if models is None:
-        problems.append(f"gpu_memory_models = {declared_models!r} must be a list of model names")
-    for name in ("gpu_memory_gpu_gb_per_s", "gpu_memory_host_gb_per_s"):
-        if named_profiles.canonical_number(variables[name]) is None:
-            problems.append(f"{name} = {variables[name]!r} must be GB/s, from 0 to 100000")
-    if not _one_line(variables["gpu_memory_report_dir"]) or not variables["gpu_memory_report_dir"].strip():
-        problems.append(
-            f"gpu_memory_report_dir = {variables['gpu_memory_report_dir']!r} must be a path on the controller"
-        )
-    accepted = variables["gpu_memory_accepted_notes"]
-    accepted = [accepted] if isinstance(accepted, str) else accepted
-    if not isinstance(accepted, list) or not all(isinstance(words, str) and words.strip() for words in accepted):
-        problems.append(f"gpu_memory_accepted_notes = {accepted!r} must be a list of words that notes contain")
-        accepted = []
-    hooks = {}
-    for hook in ("before_restart", "after_proof"):
-        hooks[hook], found = resolve_hook(f"gpu_memory_{hook}", variables[f"gpu_memory_{hook}"])
-        problems += found
-    problems = [masking.without_secrets(problem) for problem in problems]
+    alone, found = _resolve_alone(variables)
+    problems = [masking.without_secrets(problem) for problem in [*problems, *found]]
     fallback, found = resolve_fallback(variables, profile, problems)
+    env = {**profile.env, **named_profiles.carried(profile.env, profile.intent, backend["keys"])} if profile else {}
     return {
+        **alone,
         "problems": [*problems, *found],
         "fallback": fallback,
-        **hooks,
         "profile": None if profile is None else _as_mapping(profile),
         "profiles": every_profile(variables, backend),
         "backend": backend,
-        "env": {**profile.env, **named_profiles.carried(profile.env, profile.intent, backend["keys"])}
-        if profile
-        else {},
+        "env": env,
         "ollama": ollama,
-        "models": models or (profile.models if profile else []),
-        "gpus": gpus,
-        "verify": variables["gpu_memory_verify"],
-        "other_sizes": variables["gpu_memory_other_sizes"],
-        "load": variables["gpu_memory_load"],
-        "accepted_notes": accepted,
+        "models": alone["models"] or (profile.models if profile else []),
         "env_keys": sorted({*(profile.env if profile else {}), *backend["keys"].values()}),
         "profile_file": _profile_file(backend, profile),
-        **{name[len("gpu_memory_") :]: value for name, value in {**numbers, **flags}.items()},
     }
 
 

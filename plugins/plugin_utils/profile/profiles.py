@@ -125,6 +125,13 @@ def canonical_int(value: Any) -> int | None:
     return None
 
 
+def within(name: str, value: object, least: int, most: int, unit: str) -> tuple[int | None, list[str]]:
+    """A whole number, None for what is none, and the problem where it is not within its bounds."""
+    number = canonical_int(value)
+    good = number is not None and least <= number <= most
+    return number, [] if good else [f"{name} = {value!r} must be {unit}, from {least} to {most}"]
+
+
 def canonical_number(value: Any, most: float = 100_000) -> float | None:
     """A number from 0 to `most`, also where `-e` made it text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
