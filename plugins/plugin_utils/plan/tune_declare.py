@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Intent
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Gpu
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name
@@ -37,32 +37,14 @@ def resolve(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> di
     problems += decisions.gpu_problems({**declared, "profile": None}, read["nvml"])
     problems += decisions.ollama_problems(declared, read["ollama"])
     problems += decisions.lease_problems(read["state"])
-    numbers = {}
-    for name, bounds in NUMBERS.items():
-        numbers[name], found = named_profiles.within(f"gpu_memory_tune_{name}", given[name], *bounds)
-        problems += found
-    mode = given["mode"]
-    if mode not in MODES:
-        problems.append(f"gpu_memory_tune_mode = {mode!r} is not allowed; allowed: {', '.join(MODES)}")
-    adopt = declaration.boolean(given["adopt"])
-    if adopt is None:
-        problems.append(f"gpu_memory_tune_adopt = {given['adopt']!r} must be true or false")
-    over, at_least, objective = given["over"], given["at_least"], given["objective"]
-    if not isinstance(over, Mapping) or not isinstance(at_least, Mapping) or not isinstance(objective, list):
-        problems.append("gpu_memory_tune_over and _at_least must be mappings, and gpu_memory_tune_objective a list")
-    else:
-        problems += tune_search.bounds(over, at_least, objective)
+    alone, found = _resolve_alone(given)
+    problems += found
     model, found = _model(declared, given["model"])
     problems += found
-    threshold, found = _threshold(declared, mode, given["max_used_mib"])
+    threshold, found = _threshold(declared, given["mode"], given["max_used_mib"])
     problems += found
     profiles = {profile["name"]: profile["intent"] for profile in declared["profiles"] if not profile["problems"]}
-    if mode in tune_search.LADDERS[:2]:
-        problems += [
-            f"the ladder {mode} begins with the profile {name}, which has no gpu_layers here"
-            for name in FOR_THE_GUIDES_LADDERS
-            if "gpu_layers" not in profiles.get(name, {})
-        ]
+    problems += _ladder_problems(given["mode"], profiles)
     gpus = wanted_settings.usable_gpus(read["nvml"])
     if len(gpus) != 1 and not problems:
         problems.append(f"this host has {len(gpus)} GPUs, over which a model may spread; tuning is for one")
@@ -74,18 +56,11 @@ def resolve(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> di
     gpu = {name: gpus[0].get(name) for name in ("uuid", "name", "total_mib", "reserved_mib")}
     intent = declared["profile"]["intent"]
     base = {name: intent[name] for name in ("num_ctx", "num_parallel", "num_batch", "kv_cache_type") if name in intent}
-    digests = {str(each["name"]): each["digest"] for each in read["ollama"]["api"]["models"]}
-    made_of = [
-        gpu["name"],
-        gpu["total_mib"],
-        wanted_settings.version_text(declared, read),
-        next((digest for name, digest in digests.items() if model_name.same(model, name)), None),
-    ]
     return {
         "problems": [],
-        "key": json.dumps(made_of),
-        "adopt": adopt,
-        "timeout": numbers["timeout"],
+        "key": _key(declared, read, gpus[0], model),
+        "adopt": alone["adopt"],
+        "timeout": alone["timeout"],
         "services": decisions.services(declared, []),
         "threshold_mib": threshold,
         "note": note,
@@ -94,18 +69,53 @@ def resolve(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> di
             "ollama": {"unit": declared["ollama"]["unit"], "url": declared["ollama"]["url"]},
             "gpu": gpu,
             "model": model,
-            "mode": mode,
+            "mode": given["mode"],
             "max_used_mib": threshold - leave_mib,
             "base": base,
-            "at_least": dict(at_least),
-            "over": dict(over),
-            "objective": list(objective),
+            "at_least": dict(given["at_least"]),
+            "over": dict(given["over"]),
+            "objective": list(given["objective"]),
             "profiles": profiles,
-            "max_probes": numbers["max_probes"],
+            "max_probes": alone["max_probes"],
             "gpu_gb_per_s": float(given["gpu_gb_per_s"]),
             "host_gb_per_s": float(given["host_gb_per_s"]),
         },
     }
+
+
+def _resolve_alone(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The variables that mean the same on every host: {max_probes, timeout, adopt}; with the problems of all such."""
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    for name, bounds in NUMBERS.items():
+        values[name], found = named_profiles.within(f"gpu_memory_tune_{name}", given[name], *bounds)
+        problems += found
+    if given["mode"] not in MODES:
+        problems.append(f"gpu_memory_tune_mode = {given['mode']!r} is not allowed; allowed: {', '.join(MODES)}")
+    values["adopt"] = declaration.boolean(given["adopt"])
+    if values["adopt"] is None:
+        problems.append(f"gpu_memory_tune_adopt = {given['adopt']!r} must be true or false")
+    over, at_least, objective = given["over"], given["at_least"], given["objective"]
+    if not isinstance(over, Mapping) or not isinstance(at_least, Mapping) or not isinstance(objective, list):
+        problems.append("gpu_memory_tune_over and _at_least must be mappings, and gpu_memory_tune_objective a list")
+    else:
+        problems += tune_search.bounds(over, at_least, objective)
+    return values, problems
+
+
+def _ladder_problems(mode: object, profiles: Mapping[str, Intent]) -> list[str]:
+    return [
+        f"the ladder {mode} begins with the profile {name}, which has no gpu_layers here"
+        for name in (FOR_THE_GUIDES_LADDERS if mode in tune_search.LADDERS[:2] else ())
+        if "gpu_layers" not in profiles.get(name, {})
+    ]
+
+
+def _key(declared: Declared, read: HostFacts, gpu: Gpu, model: str) -> str:
+    digests = {str(each["name"]): each["digest"] for each in read["ollama"]["api"]["models"]}
+    version = wanted_settings.version_text(declared, read)
+    digest = next((digest for name, digest in digests.items() if model_name.same(model, name)), None)
+    return json.dumps([gpu.get("name"), gpu.get("total_mib"), version, digest])
 
 
 def group_of(host: str, keys: Mapping[str, str | None]) -> list[str]:
