@@ -235,6 +235,40 @@ def _merge(base: dict[str, Any], layer: dict[str, Any], keys: Mapping[str, str])
     }
 
 
+@dataclass(frozen=True)
+class _Declared:
+    """The profiles that one may extend. Reading them collects the problems, and the layers that the operator wrote."""
+
+    built_in: Mapping[str, Any]
+    own: Mapping[str, Any]
+    keys: Mapping[str, str]
+    problems: list[str] = field(default_factory=list)
+    own_layers: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        return sorted({*self.built_in, *self.own})
+
+    def whole(self, wanted: str, chain: tuple[str, ...] = ()) -> dict[str, Any]:
+        """A profile with all that it extends; `stable` inside a redefined `stable` is the built-in one."""
+        use_own = wanted in self.own and wanted not in chain
+        if not use_own and wanted not in self.built_in:
+            reason = "extends itself" if wanted in chain else "is not known"
+            self.problems.append(
+                f"gpu_memory_profiles.{chain[-1]}.extends = {wanted!r}: that profile {reason}; "
+                f"allowed: {', '.join(self.names)}"
+            )
+            return {"env": {}, "intent": {}, "models": [], "said": {}}
+        found: list[str] = []
+        layer = _read_layer((self.own if use_own else self.built_in)[wanted], f"gpu_memory_profiles.{wanted}", found)
+        self.own_layers.extend([layer] if use_own else [])
+        through = f" ({' extends '.join((*chain, wanted))})" if chain else ""
+        self.problems.extend(problem + through for problem in found)
+        if layer["extends"] is None:
+            return {**layer, "models": layer["models"] or []}
+        return _merge(self.whole(str(layer["extends"]), (*chain, wanted)), layer, self.keys)
+
+
 def resolve(
     name: Any,
     built_in: Mapping[str, Any],
@@ -247,40 +281,14 @@ def resolve(
     `keys` names the backend's variable that carries an intent, as {intent: variable}. Returns the profile, or None
     with the problems that stand in its way.
     """
-    problems: list[str] = []
     keys = {**OLLAMA_KEYS, **keys}
     own = {} if own is None else own
     if not isinstance(own, Mapping):
         return None, [f"gpu_memory_profiles = {own!r} must be a mapping of profiles, not {type(own).__name__}"]
-    own = {str(key): layer for key, layer in own.items()}
-    known = sorted({*built_in, *own})
-    if not isinstance(name, str) or not NAME.match(name) or name not in known:
-        return None, [f"gpu_memory_profile = {name!r} is not known; allowed: {', '.join(known)}"]
-
-    own_layers: list[dict[str, Any]] = []
-
-    def whole(wanted: str, chain: tuple[str, ...]) -> dict[str, Any]:
-        """A profile with all that it extends; `stable` inside a redefined `stable` is the built-in one."""
-        use_own = wanted in own and wanted not in chain
-        if not use_own and wanted not in built_in:
-            reason = "extends itself" if wanted in chain else "is not known"
-            problems.append(
-                f"gpu_memory_profiles.{chain[-1]}.extends = {wanted!r}: that profile {reason}; "
-                f"allowed: {', '.join(known)}"
-            )
-            return {"env": {}, "intent": {}, "models": [], "said": {}}
-        where = f"gpu_memory_profiles.{wanted}"
-        found: list[str] = []
-        layer = _read_layer(own[wanted] if use_own else built_in[wanted], where, found)
-        own_layers.extend([layer] if use_own else [])
-        through = f" ({' extends '.join((*chain, wanted))})" if chain else ""
-        problems.extend(problem + through for problem in found)
-        base: dict[str, Any] = {"env": {}, "intent": {}, "models": [], "said": {}}
-        if layer["extends"] is not None:
-            base = whole(str(layer["extends"]), (*chain, wanted))
-        return _merge(base, layer, keys) if layer["extends"] is not None else {**layer, "models": layer["models"] or []}
-
-    merged = whole(name, ())
+    declared = _Declared(built_in, {str(key): layer for key, layer in own.items()}, keys)
+    if not isinstance(name, str) or not NAME.match(name) or name not in declared.names:
+        return None, [f"gpu_memory_profile = {name!r} is not known; allowed: {', '.join(declared.names)}"]
+    merged, problems = declared.whole(name), declared.problems
     if overrides is not None:
         layer = _read_layer(overrides, "gpu_memory_overrides", problems)
         if layer["extends"] is not None:
@@ -288,14 +296,14 @@ def resolve(
                 f"gpu_memory_overrides.extends = {layer['extends']!r} is not allowed; "
                 "overrides change the chosen profile with env, intent and models"
             )
-        own_layers.append(layer)
+        declared.own_layers.append(layer)
         merged = _merge(merged, layer, keys)
     problems.extend(_cross_checks(name, merged, keys, complete=not problems))
     if problems:
         return None, problems
     base_profile = built_in.get(name)
     changed = _differences(merged, base_profile) if base_profile else (["overrides"] if overrides else [])
-    own_threshold = any("max_used_mib" in layer["intent"] for layer in own_layers)
+    own_threshold = any("max_used_mib" in layer["intent"] for layer in declared.own_layers)
     return Profile(name, merged["env"], merged["intent"], merged["models"], changed, own_threshold), []
 
 
