@@ -229,10 +229,44 @@ def _whole(info: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
         )
 
 
+@dataclass
+class _Parts:
+    """The tensors by what they belong to; of those in no block only their bytes."""
+
+    of_block: list[dict[str, Tensor]]
+    input_bytes: int = 0
+    output_bytes: int = 0
+    projector_bytes: int = 0
+
+
+def _parts(metadata: Metadata, tensors: Mapping[str, Tensor], count: int) -> _Parts:
+    parts = _Parts([{} for _unused in range(count)])
+    for tensor in tensors.values():
+        match = _BLOCK.fullmatch(tensor.name)
+        if match:
+            if int(match[1]) >= count:
+                raise ModelUnreadable(f"tensors lists {tensor.name}, but {metadata.key('block_count')} is {count}")
+            parts.of_block[int(match[1])][_OTHER_NAMES.get(match[2], match[2])] = tensor
+        elif tensor.name.startswith(_FIRST_BLOCK):
+            parts.of_block[0][tensor.name] = tensor
+        elif tensor.name.startswith(_PROJECTOR):
+            parts.projector_bytes += tensor.device_bytes
+        elif tensor.name.startswith(_OUTPUT):
+            parts.output_bytes += tensor.device_bytes
+        else:
+            parts.input_bytes += tensor.bytes
+    return parts
+
+
+def _as_wide_as_embedding(tensor: Tensor, metadata: Metadata, embedding: int) -> None:
+    if len(tensor.shape) != 2 or tensor.shape[0] != embedding:
+        raise ModelUnreadable(
+            f"{tensor.name} has shape {list(tensor.shape)}, but {metadata.key('embedding_length')} is {embedding}"
+        )
+
+
 def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]) -> Model:
-    name = metadata.architecture
-    traits = ARCHITECTURES.get(name, Architecture())
-    notes: list[str] = []
+    traits = ARCHITECTURES.get(metadata.architecture, Architecture())
     count = metadata.number("block_count")
     if not 0 < count <= _MAX_BLOCKS:
         raise ModelUnreadable(f"model_info {metadata.key('block_count')} is {count}; 1 to {_MAX_BLOCKS} is possible")
@@ -241,71 +275,31 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
     token_embedding = tensors.get("token_embd.weight")
     if token_embedding is None:
         raise ModelUnreadable("tensors lists no token_embd.weight")
-    if len(token_embedding.shape) != 2 or token_embedding.shape[0] != embedding:
-        raise ModelUnreadable(
-            f"token_embd.weight has shape {list(token_embedding.shape)}, "
-            f"but {metadata.key('embedding_length')} is {embedding}"
-        )
-
-    of_block: list[dict[str, Tensor]] = [{} for _unused in range(count)]
-    inputs, outputs, projector = 0, 0, 0
-    output_matrix = tensors.get("output.weight")
-    for tensor in tensors.values():
-        match = _BLOCK.fullmatch(tensor.name)
-        if match:
-            if int(match[1]) >= count:
-                raise ModelUnreadable(f"tensors lists {tensor.name}, but {metadata.key('block_count')} is {count}")
-            of_block[int(match[1])][_OTHER_NAMES.get(match[2], match[2])] = tensor
-        elif tensor.name.startswith(_FIRST_BLOCK):
-            of_block[0][tensor.name] = tensor
-        elif tensor.name.startswith(_PROJECTOR):
-            projector += tensor.device_bytes
-        elif tensor.name.startswith(_OUTPUT):
-            outputs += tensor.device_bytes
-        else:
-            inputs += tensor.bytes
-    has_head = not traits.headless
-    host_outputs = outputs
-    if has_head and output_matrix is None:
+    _as_wide_as_embedding(token_embedding, metadata, embedding)
+    parts = _parts(metadata, tensors, count)
+    output_matrix, output_bytes = tensors.get("output.weight"), parts.output_bytes
+    if not traits.headless and output_matrix is None:
         output_matrix = token_embedding  # tied: llama.cpp puts a second copy on the GPU
-        outputs += token_embedding.device_bytes
+        output_bytes += token_embedding.device_bytes
 
-    _understood(name, of_block)
+    _understood(metadata.architecture, parts.of_block)
     prediction = min(metadata.number("nextn_predict_layers", 0), count - 1)
-    _complete(traits, of_block)
-    if output_matrix and (len(output_matrix.shape) != 2 or output_matrix.shape[0] != embedding):
-        raise ModelUnreadable(
-            f"{output_matrix.name} has shape {list(output_matrix.shape)}, "
-            f"but {metadata.key('embedding_length')} is {embedding}"
-        )
-    if (
-        traits.measured
-        and has_head
-        and not any(name.endswith("_norm.weight") for name in tensors if name[:4] != "blk.")
-    ):
+    _complete(traits, parts.of_block)
+    if output_matrix:
+        _as_wide_as_embedding(output_matrix, metadata, embedding)
+    normed = any(name.endswith("_norm.weight") for name in tensors if name[:4] != "blk.")
+    if traits.measured and not traits.headless and not normed:
         raise ModelUnreadable("tensors lists no output_norm.weight: the answer is cut off")
-    positions = "position_embd.weight" not in tensors
-    blocks = _blocks(metadata, traits, embedding, of_block, positions)
+    position_embedding = "position_embd.weight" in tensors
+    blocks = _blocks(metadata, traits, embedding, parts.of_block, not position_embedding)
     blocks[count - prediction :] = [_unloaded(block) for block in blocks[count - prediction :]]
-    if name not in ARCHITECTURES:
-        notes.append(
-            f"architecture {name!r} was never compared with llama.cpp: weights are exact, "
-            "the cache follows the tensors' widths, the compute buffer is an estimate"
-        )
     window = metadata.number("attention.sliding_window", None if traits.swa_needed else traits.swa_default_window)
-    if traits.measured and not any(block.sliding for block in blocks):
+    slides = any(block.sliding for block in blocks)
+    if traits.measured and not slides:
         window = 0  # named in the metadata and not used, as phi3's
-    if window and not any(block.sliding for block in blocks):
-        notes.append(f"sliding window of {window} without a known pattern: the cache is charged for the full context")
-    if metadata.lacks_count:
-        notes.append("general.parameter_count is missing: that the answer has all tensors cannot be checked")
-    if prediction:
-        notes.append(
-            f"the last {prediction} blocks predict further tokens: llama.cpp does not load them, nor are they counted"
-        )
     embedder = traits.encoder or bool(metadata.number("pooling_type", 0))
     return Model(
-        architecture=name,
+        architecture=metadata.architecture,
         traits=traits,
         embedding=embedding,
         vocabulary=output_matrix.shape[1] if output_matrix else 0,
@@ -313,17 +307,38 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         window=window,
         experts_used=max(metadata.number("expert_used_count", 0), 1),
         blocks=tuple(blocks),
-        output_bytes=outputs,
-        host_output_bytes=host_outputs,
-        input_bytes=inputs,
-        projector_bytes=projector,
-        has_head=has_head,
+        output_bytes=output_bytes,
+        host_output_bytes=parts.output_bytes,
+        input_bytes=parts.input_bytes,
+        projector_bytes=parts.projector_bytes,
+        has_head=not traits.headless,
         input_streams=1 + metadata.number("n_deepstack_layers", 0),
-        position_embedding="position_embd.weight" in tensors,
+        position_embedding=position_embedding,
         embedder=embedder,
         single_slot=embedder or traits.single_slot or bool(families & SINGLE_SLOT_FAMILIES),
-        notes=tuple(notes),
+        notes=tuple(_notes(metadata, 0 if slides else window, prediction)),
     )
+
+
+def _notes(metadata: Metadata, unplaced_window: int, prediction: int) -> list[str]:
+    """What is not known of the model, or not counted. `unplaced_window`: of which no block is known to have it."""
+    notes = []
+    if metadata.architecture not in ARCHITECTURES:
+        notes.append(
+            f"architecture {metadata.architecture!r} was never compared with llama.cpp: weights are exact, "
+            "the cache follows the tensors' widths, the compute buffer is an estimate"
+        )
+    if unplaced_window:
+        notes.append(
+            f"sliding window of {unplaced_window} without a known pattern: the cache is charged for the full context"
+        )
+    if metadata.lacks_count:
+        notes.append("general.parameter_count is missing: that the answer has all tensors cannot be checked")
+    if prediction:
+        notes.append(
+            f"the last {prediction} blocks predict further tokens: llama.cpp does not load them, nor are they counted"
+        )
+    return notes
 
 
 def _understood(architecture: str, of_block: list[dict[str, Tensor]]) -> None:
