@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import ceil
+from typing import NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama.settings import CACHE_TYPES
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.compute import (
@@ -228,31 +229,8 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
     if model.context_length and ctx > model.context_length:
         warnings.append(f"num_ctx {ctx} is cut to the model's context_length {model.context_length}")
         ctx = model.context_length
-    cache_type, flash = scenario.kv_cache_type, scenario.flash_attention
-    quantised = cache_type not in _PLAIN_CACHES
-    if not engine.llama_server:
-        if quantised and flash is not True:
-            warnings.append(f"kv_cache_type {cache_type} needs flash_attention on before Ollama 0.30: counted as f16")
-            cache_type = "f16"
-        elif cache_type in ("f32", "bf16", "q4_1", "iq4_nl", "q5_0", "q5_1"):
-            warnings.append(f"kv_cache_type {cache_type} is unknown before Ollama 0.30: counted as f16")
-            cache_type = "f16"
-    elif quantised and flash is False:
-        raise ScenarioInvalid(
-            f"kv_cache_type {cache_type} with flash_attention off: llama-server refuses to load this; "
-            "use f16 or switch flash attention on"
-        )
-    of_cache = TYPES[cache_type.upper()][0]  # elements of a block
-    uneven = next((head for each in model.blocks for head in (each.k_head, each.v_head) if head % of_cache), 0)
-    if engine.llama_server and quantised and uneven:
-        raise ScenarioInvalid(
-            f"kv_cache_type {cache_type} with heads of {uneven} elements, no multiple of its {of_cache}: "
-            "llama-server refuses to load this; use f16"
-        )
-    if model.traits.no_flash and flash is not False:
-        warnings.append(f"flash attention is not possible with architecture {model.architecture!r}: counted as off")
-        flash = False
-    flash = engine.llama_server if flash is None else flash
+    cache_type, flash, counted = _cache_and_flash(model, scenario, engine)
+    warnings += counted
     embedding = model.embedder
     tokens = scenario.num_batch
     if tokens is None:
@@ -285,6 +263,36 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
     return _Load(batch, ctx, cache_type, tuple(warnings))
 
 
+def _cache_and_flash(model: Model, scenario: Scenario, engine: Engine) -> tuple[str, bool, list[str]]:
+    """The type of the cache and whether flash attention is on, as this release takes them; with the warnings."""
+    cache_type, flash = scenario.kv_cache_type, scenario.flash_attention
+    warnings: list[str] = []
+    quantised = cache_type not in _PLAIN_CACHES
+    if not engine.llama_server:
+        if quantised and flash is not True:
+            warnings.append(f"kv_cache_type {cache_type} needs flash_attention on before Ollama 0.30: counted as f16")
+            cache_type = "f16"
+        elif cache_type in ("f32", "bf16", "q4_1", "iq4_nl", "q5_0", "q5_1"):
+            warnings.append(f"kv_cache_type {cache_type} is unknown before Ollama 0.30: counted as f16")
+            cache_type = "f16"
+    elif quantised and flash is False:
+        raise ScenarioInvalid(
+            f"kv_cache_type {cache_type} with flash_attention off: llama-server refuses to load this; "
+            "use f16 or switch flash attention on"
+        )
+    of_cache = TYPES[cache_type.upper()][0]  # elements of a block
+    uneven = next((head for each in model.blocks for head in (each.k_head, each.v_head) if head % of_cache), 0)
+    if engine.llama_server and quantised and uneven:
+        raise ScenarioInvalid(
+            f"kv_cache_type {cache_type} with heads of {uneven} elements, no multiple of its {of_cache}: "
+            "llama-server refuses to load this; use f16"
+        )
+    if model.traits.no_flash and flash is not False:
+        warnings.append(f"flash attention is not possible with architecture {model.architecture!r}: counted as off")
+        flash = False
+    return cache_type, engine.llama_server if flash is None else flash, warnings
+
+
 def _cache_bytes(model: Model, block: Block, batch: Batch, cache_type: str) -> float:
     """Keys, values and recurrent state of one block for all slots."""
     kept = 0
@@ -295,13 +303,20 @@ def _cache_bytes(model: Model, block: Block, batch: Batch, cache_type: str) -> f
     return kept * batch.cells_of(block) * batch.slots + 4 * block.state_elements * batch.slots
 
 
-def _split(model: Model, num_gpu: int, engine: Engine) -> tuple[int, int, bool]:
-    """(layers on the GPU, first block on it, output layer on it)."""
-    count = len(model.blocks)
-    layers = model.offloadable if num_gpu < 0 else min(num_gpu, model.offloadable)
-    if engine.output_first:
-        return layers, count - max(layers - 1, 0), layers > 0
-    return layers, count - min(layers, count), layers > count
+class _Split(NamedTuple):
+    """What of a model is on the GPU."""
+
+    layers: int
+    first: int  # the first block on it
+    has_output: bool
+
+    @classmethod
+    def of(cls, model: Model, num_gpu: int, engine: Engine) -> _Split:
+        count = len(model.blocks)
+        layers = model.offloadable if num_gpu < 0 else min(num_gpu, model.offloadable)
+        if engine.output_first:
+            return cls(layers, count - max(layers - 1, 0), layers > 0)
+        return cls(layers, count - min(layers, count), layers > count)
 
 
 def plan(
@@ -329,65 +344,43 @@ def plan(
 def _priced(
     model: Model, num_gpu: int, engine: Engine, load: _Load, warnings: Iterable[str], calibration: Calibration
 ) -> Plan:
-    batch = load.batch
-    layers, first, has_output = _split(model, num_gpu, engine)
-    everything = layers == model.offloadable
-    on_gpu, on_host = model.blocks[first:], model.blocks[:first]
+    batch, split = load.batch, _Split.of(model, num_gpu, engine)
+    on_gpu, on_host = model.blocks[split.first :], model.blocks[: split.first]
+    everything = split.layers == model.offloadable
     weights: float = sum(block.device_bytes for block in on_gpu)
-    weights += float(model.output_bytes) if has_output else 0
+    weights += float(model.output_bytes) if split.has_output else 0
     weights += model.projector_bytes if everything else 0
-    kv = sum(_cache_bytes(model, block, batch, load.cache_type) for block in on_gpu)
-    compute = float(compute_bytes(model, batch, first)) if layers else 0.0
+    compute = float(compute_bytes(model, batch, split.first)) if split.layers else 0.0
     borrowed = copies = 0.0
     if on_host and batch.tokens >= _OFFLOAD_TOKENS:
-        borrowed = float(offload_bytes(model, batch, first))
+        borrowed = float(offload_bytes(model, batch, split.first))
         # never less than the largest copy: how well the others fill the gaps differs from build to build
-        copies = max(borrowed - compute, *(block.largest_matrix_bytes for block in on_host)) if layers else 0.0
+        copies = max(borrowed - compute, *(block.largest_matrix_bytes for block in on_host)) if split.layers else 0.0
     host: float = model.input_bytes + sum(block.host_bytes for block in on_host) + host_bytes(model, batch)
     host += sum(_cache_bytes(model, block, batch, load.cache_type) for block in on_host)
-    host += 0 if has_output else model.host_output_bytes
-
-    bands: dict[str, list[float]] = {}
-    compute_mib, copies_mib = compute / MIB, copies / MIB
-    if layers:
-        if calibration.compute_mib is not None:
-            compute_mib, copies_mib = calibration.compute_mib, 0.0
-        else:
-            bands["compute_mib"] = _compute_band(model, engine, batch, first, compute_mib)
-            if on_host:
-                bands["op_offload_mib"] = [0.0, copies_mib * 1.25]
-    runtime: float = 0
-    if layers:
-        runtime = RUNTIME_MIB if calibration.runtime_mib is None else calibration.runtime_mib
-        if calibration.runtime_mib is None:
-            bands["runtime_mib"] = [float(value) for value in RUNTIME_BAND_MIB]
-    elif borrowed:
-        # llama.cpp still lends itself the GPU for long prompts where CUDA is loaded
-        bands["op_offload_mib"] = [0.0, borrowed / MIB]
-        bands["runtime_mib"] = [0.0, float(RUNTIME_BAND_MIB[1])]
-    if kv and not model.traits.measured and model.window:
-        # no window is known to be used by this architecture: every layer may have one
-        least = sum(_cache_bytes(model, replace(block, sliding=True), batch, load.cache_type) for block in on_gpu)
-        bands["kv_mib"] = [least / MIB, kv / MIB]
-    terms = {
+    host += 0 if split.has_output else model.host_output_bytes
+    terms: dict[str, float] = {
         "weights_mib": weights / MIB,
-        "kv_mib": kv / MIB,
-        "compute_mib": compute_mib,
-        "op_offload_mib": copies_mib,
-        "runtime_mib": runtime,
+        "kv_mib": sum(_cache_bytes(model, block, batch, load.cache_type) for block in on_gpu) / MIB,
+        "compute_mib": compute / MIB,
+        "op_offload_mib": copies / MIB,
+        "runtime_mib": RUNTIME_MIB if split.layers else 0,
     }
-    total = sum(terms.values())
-    low = sum(bands[name][0] if name in bands else value for name, value in terms.items())
-    high = sum(bands[name][1] if name in bands else value for name, value in terms.items())
+    if split.layers and calibration.compute_mib is not None:
+        terms.update(compute_mib=calibration.compute_mib, op_offload_mib=0.0)
+    if split.layers and calibration.runtime_mib is not None:
+        terms["runtime_mib"] = calibration.runtime_mib
+    bands = _bands(model, engine, load, split, terms, calibration, borrowed / MIB)
+    low, high = (sum(bands.get(name, (value, value))[end] for name, value in terms.items()) for end in (0, 1))
     if model.projector_bytes and everything:
         high += _PROJECTOR_HEADROOM_MIB
     if high > low:
         bands["total_mib"] = [low, high]
     return Plan(
         **terms,
-        total_mib=total,
+        total_mib=sum(terms.values()),
         host_mib=host / MIB,
-        offloaded_layers=layers,
+        offloaded_layers=split.layers,
         offloadable_layers=model.offloadable,
         num_ctx=load.num_ctx,
         num_parallel=batch.slots,
@@ -396,6 +389,35 @@ def _priced(
         warnings=list(warnings),
         admission_mib=_admission(model, load) / MIB,
     )
+
+
+def _bands(
+    model: Model,
+    engine: Engine,
+    load: _Load,
+    split: _Split,
+    terms: Mapping[str, float],
+    calibration: Calibration,
+    borrowed_mib: float,
+) -> dict[str, list[float]]:
+    """Low and high of each term that is neither exact nor measured."""
+    bands: dict[str, list[float]] = {}
+    if split.layers and calibration.compute_mib is None:
+        bands["compute_mib"] = _compute_band(model, engine, load.batch, split.first, terms["compute_mib"])
+        if split.first:
+            bands["op_offload_mib"] = [0.0, terms["op_offload_mib"] * 1.25]
+    if split.layers and calibration.runtime_mib is None:
+        bands["runtime_mib"] = [float(value) for value in RUNTIME_BAND_MIB]
+    if borrowed_mib and not split.layers:
+        # llama.cpp still lends itself the GPU for long prompts where CUDA is loaded
+        bands["op_offload_mib"] = [0.0, borrowed_mib]
+        bands["runtime_mib"] = [0.0, float(RUNTIME_BAND_MIB[1])]
+    if terms["kv_mib"] and not model.traits.measured and model.window:
+        # no window is known to be used by this architecture: every layer may have one
+        sliding = [replace(block, sliding=True) for block in model.blocks[split.first :]]
+        least = sum(_cache_bytes(model, block, load.batch, load.cache_type) for block in sliding)
+        bands["kv_mib"] = [least / MIB, terms["kv_mib"]]
+    return bands
 
 
 def _compute_band(model: Model, engine: Engine, batch: Batch, first: int, compute_mib: float) -> list[float]:
@@ -459,7 +481,7 @@ def mib_read_per_token(model: Model, scenario: Scenario, *, ollama_version: str)
     engine = Engine.of(ollama_version)
     load = _decide(model, scenario, engine)
     one_slot = replace(load.batch, slots=1)
-    _unused, first, has_output = _split(model, scenario.num_gpu, engine)
+    _unused, first, has_output = _Split.of(model, scenario.num_gpu, engine)
 
     def read(blocks: Sequence[Block]) -> float:
         return sum(
