@@ -8,10 +8,11 @@ A host's plan is a mapping of plain data (`<report_dir>/<host>.plan.json`); docs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from math import ceil
+from typing import NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import (
     CandidateProfile,
@@ -83,6 +84,14 @@ class _Host:
     others_mib: int  # what neither Ollama nor the backend holds now
     gpu_gb: float
     host_gb: float
+
+
+class _Load(NamedTuple):
+    """One model as a profile has it loaded; `measured_at`: when its plan was calibrated, if it was."""
+
+    scenario: planner.Scenario
+    plan: planner.Plan
+    measured_at: float | None
 
 
 def compare(declared: Declared, read: HostFacts, gpu_gb_per_s: float = 0, host_gb_per_s: float = 0) -> HostPlan:
@@ -231,13 +240,11 @@ def _column(host: _Host, plan: HostPlan, profile: CandidateProfile) -> Column:
     beforehand = sizes.note(as_declared, declared)
     if other_size := sizes.is_other(sized, host.gpu):
         beforehand.append(sizes.problem(sized, host.gpu, f"GPU {host.gpu['index']}"))
-    environment, unheard = wanted_settings.ollama_environment(declared, host.read)
-    margins = settings.margins_mib([host.gpu], sized["max_used_mib"])
-    carried = any(row.variable in environment for row in settings.OLLAMA_READS if row.intent == "margin_mib")
     of_models: Sized = {**declared, "models": named}
     shows = host.read["ollama"]["api"]["show"]
+    of_modelfiles = modelfile.problems(of_models, shows)
+    environment, unheard = wanted_settings.ollama_environment(declared, host.read)
     asked = {name: prediction.asked_layers(declared, host.read, name) for name in named}
-    void = any(layers is not None and layers >= 0 for layers in asked.values())
     limit = min(sized["max_used_mib"] or host.card_mib, host.card_mib)
     column.update(
         {
@@ -245,70 +252,75 @@ def _column(host: _Host, plan: HostPlan, profile: CandidateProfile) -> Column:
             "intent": sized["intent"],
             "max_used_mib": sized["max_used_mib"],
             "limit_mib": limit,
-            "margin_mib": margins[0] if margins else None,
-            "margin": "none" if not (margins and carried) else "void" if void else "given",
         }
     )
+    column.update(_margin(host.gpu, sized["max_used_mib"], environment, asked.values()))
     backend = _backend_mib(plan["backend"], sized)
     taken = host.others_mib + (backend or 0)
     try:
-        scenarios = {
-            name: _all_by_name(
-                prediction.as_loaded(declared, host.read, name, host.models[name], host.version, taken),
-                host.models[name],
-            )
-            for name in named
-        }
-        measured = {
-            name: calibration.planned(host.read, name, host.models[name], scenarios[name], host.version)
-            for name in named
-        }
-        plans = {name: plan for name, (plan, _at) in measured.items()}
+        loads = {name: _load(host, declared, name, taken) for name in named}
     except planner.ScenarioInvalid as problem:
         return {**column, "problems": [str(problem)]}
+    plans = {name: load.plan for name, load in loads.items()}
     loaded = prediction.loaded_together(declared, host.read, plans, host.version)
-    together = planner.combined([plans[name] for name in loaded])
-    total = round(together.total_mib)
-    low, high = (round(end) for end in together.band_mib.get("total_mib", [total, total]))
-    band = {term: [round(end) for end in ends] for term, ends in together.band_mib.items() if term in TERMS}
-    column.update(
-        {
-            "loaded_together": list(loaded),
-            "terms": {term: round(getattr(together, term)) for term in TERMS},
-            "terms_band": band,
-            "ollama_mib": total,
-            "ollama_band_mib": [low, high],
-            "host_mib": round(together.host_mib),
-            "backend_mib": backend,
-            "sum_mib": total + taken,
-            "headroom_mib": limit - total - taken,
-            "fits": total + taken <= limit,
-            "fits_surely": high + taken <= limit and backend is not None,
-            # As apply judges before it writes: what the backend takes is for the load to show.
-            "refused": sized["max_used_mib"] is None
-            or other_size
-            or low + host.others_mib > sized["max_used_mib"]
-            or bool(modelfile.problems(of_models, shows)),
-        }
+    column["loaded_together"] = list(loaded)
+    column.update(_budget(host, planner.combined([plans[name] for name in loaded]), limit, backend))
+    # As apply judges before it writes: what the backend takes is for the load to show.
+    column["refused"] = (
+        sized["max_used_mib"] is None
+        or other_size
+        or column["ollama_band_mib"][0] + host.others_mib > sized["max_used_mib"]
+        or bool(of_modelfiles)
     )
-    column["models"] = [
-        _model(
-            host,
-            name,
-            scenarios[name],
-            plans[name],
-            asked=asked[name],
-            room_mib=limit - taken - sum(plans[each].total_mib for each in loaded if each != name)
-            if name in loaded
-            else limit - taken,
-        )
-        for name in named
-    ]
-    column["measured"] = {name: _day(at) for name, (_plan, at) in measured.items() if at is not None}
+    column["models"] = []
+    for name, load in loads.items():
+        beside = sum(plans[each].total_mib for each in loaded if each != name) if name in loaded else 0
+        column["models"].append(_model(host, name, load, asked=asked[name], room_mib=limit - taken - beside))
+    column["measured"] = {name: _day(load.measured_at) for name, load in loads.items() if load.measured_at is not None}
     column["comparison"] = _comparison(host, plan, column)
-    beforehand += [*modelfile.problems(of_models, shows), *modelfile.notes(of_models, shows)]
+    beforehand += [*of_modelfiles, *modelfile.notes(of_models, shows)]
     column["warnings"] = beforehand + _warnings(host, column, plans, environment, unheard)
     return column
+
+
+def _margin(
+    gpu: PlannedGpu, max_used_mib: int | None, environment: Mapping[str, str], asked: Iterable[int | None]
+) -> Column:
+    """What Ollama is to keep free: none, given, or void where a number of layers is asked for."""
+    margins = settings.margins_mib([gpu], max_used_mib)
+    carried = any(row.variable in environment for row in settings.OLLAMA_READS if row.intent == "margin_mib")
+    void = any(layers is not None and layers >= 0 for layers in asked)
+    return {
+        "margin_mib": margins[0] if margins else None,
+        "margin": "none" if not (margins and carried) else "void" if void else "given",
+    }
+
+
+def _load(host: _Host, declared: Sized, name: str, taken_mib: int) -> _Load:
+    """Raises ScenarioInvalid for settings that Ollama refuses."""
+    model = host.models[name]
+    loaded = prediction.as_loaded(declared, host.read, name, model, host.version, taken_mib)
+    scenario = _all_by_name(loaded, model)
+    return _Load(scenario, *calibration.planned(host.read, name, model, scenario, host.version))
+
+
+def _budget(host: _Host, together: planner.Plan, limit_mib: int, backend_mib: int | None) -> Column:
+    """The memory of all that is loaded at once, against the limit."""
+    taken = host.others_mib + (backend_mib or 0)
+    total = round(together.total_mib)
+    low, high = (round(end) for end in together.band_mib.get("total_mib", [total, total]))
+    return {
+        "terms": {term: round(getattr(together, term)) for term in TERMS},
+        "terms_band": {term: [round(end) for end in ends] for term, ends in together.band_mib.items() if term in TERMS},
+        "ollama_mib": total,
+        "ollama_band_mib": [low, high],
+        "host_mib": round(together.host_mib),
+        "backend_mib": backend_mib,
+        "sum_mib": total + taken,
+        "headroom_mib": limit_mib - total - taken,
+        "fits": total + taken <= limit_mib,
+        "fits_surely": high + taken <= limit_mib and backend_mib is not None,
+    }
 
 
 def _all_by_name(scenario: planner.Scenario, model: planner.Model) -> planner.Scenario:
@@ -316,11 +328,9 @@ def _all_by_name(scenario: planner.Scenario, model: planner.Model) -> planner.Sc
     return replace(scenario, num_gpu=planner.ALL_LAYERS) if scenario.num_gpu >= model.offloadable else scenario
 
 
-def _model(
-    host: _Host, name: str, scenario: planner.Scenario, plan: planner.Plan, *, asked: int | None, room_mib: float
-) -> PlannedModel:
+def _model(host: _Host, name: str, load: _Load, *, asked: int | None, room_mib: float) -> PlannedModel:
     """One model under one profile, with every number of layers and the largest settings that its room allows."""
-    model = host.models[name]
+    model, scenario, plan = host.models[name], load.scenario, load.plan
     table = layer_table(
         model, scenario, room_mib, ollama_version=host.version, gpu_gb=host.gpu_gb, host_gb=host.host_gb
     )
