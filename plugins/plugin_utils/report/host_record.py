@@ -89,29 +89,34 @@ def record(
         "acted": bool((decision or {}).get("acts")),
     }
     if declared and after and journal is not None and load:
-        figures = load.get("load") or {}
-        turns = int(figures.get("requests") or 0)
-        result["settings"] = drift.drift(declared, after, load)
-        result["memory"] = verdicts.memory_split(load, after, before)
-        result["speed"] = verdicts.speed_of(figures, journal)
-        result["speed_is_of"] = verdicts.speed_is_of(figures, after["ollama"]["api"]["show"])
-        result["calibration"] = calibration.measure(load, after)
-        result["effects"] = drift.effects(load, after)
-        result["journal"] = {
-            "failures": journal["failures"][:50],
-            "loads": len(journal["loads"]),
-            "reloads": verdicts.reloads(journal),
-            "reloads_per_turn": round(verdicts.reloads(journal) / turns, 2) if turns else None,
-            "reloads_beyond_plan": verdicts.reloads_beyond_plan(declared, after, figures),
-            "longest_prompt": journal.get("longest_prompt"),
-            "longest_sent": journal.get("longest_sent"),
-            "most_reused": journal.get("most_reused"),
-            "truncated": journal.get("truncated"),
-            "log": journal.get("log"),
-            "not_read": evidence.not_read(journal, turns > 0),
-        }
-        result["notes"] = [*map(str, (decision or {}).get("notes") or []), *evidence.notes(journal, turns > 0)]
+        _add_load(result, declared, before, load, after)
     return result
+
+
+def _add_load(record: Record, declared: Sized, before: HostFacts | None, load: LoadResult, after: HostFacts) -> None:
+    """What a load has shown, and what was read after it."""
+    figures, journal = load.get("load") or {}, after["ollama"]["journal"]
+    turns = int(figures.get("requests") or 0)
+    record["settings"] = drift.drift(declared, after, load)
+    record["memory"] = verdicts.memory_split(load, after, before)
+    record["speed"] = verdicts.speed_of(figures, journal)
+    record["speed_is_of"] = verdicts.speed_is_of(figures, after["ollama"]["api"]["show"])
+    record["calibration"] = calibration.measure(load, after)
+    record["effects"] = drift.effects(load, after)
+    record["journal"] = {
+        "failures": journal["failures"][:50],
+        "loads": len(journal["loads"]),
+        "reloads": verdicts.reloads(journal),
+        "reloads_per_turn": round(verdicts.reloads(journal) / turns, 2) if turns else None,
+        "reloads_beyond_plan": verdicts.reloads_beyond_plan(declared, after, figures),
+        "longest_prompt": journal.get("longest_prompt"),
+        "longest_sent": journal.get("longest_sent"),
+        "most_reused": journal.get("most_reused"),
+        "truncated": journal.get("truncated"),
+        "log": journal.get("log"),
+        "not_read": evidence.not_read(journal, turns > 0),
+    }
+    record["notes"] += evidence.notes(journal, turns > 0)
 
 
 def _sampling(load: LoadResult) -> Sampling:

@@ -70,21 +70,13 @@ def status(host: str, declared: Declared | None, read: HostFacts, command: Calla
         holds = decision.get("proof") is not None
         proof = {"at": kept["at"], "age_s": now - float(kept["at"]), "holds": holds}
     since = float(kept["at"]) if kept else 0.0
-    failures: list[LogLine] = [
-        {"at": failure["at"], "line": failure["line"]}
-        for failure in read["ollama"]["journal"]["failures"]
-        if failure["severity"] == "fatal" and failure["at"] > since
-    ]
+    failures = _fatal_lines(read["ollama"]["journal"], since)
     memory = memory_of(declared, read)
     found = {
         HELD: _held(read["state"]),
         DOWN: _down(read),
         OUT_OF_MEMORY: _out_of_memory(_unhealed(failures, read["ollama"]["journal"]), bool(kept)),
-        OVER: [
-            f"GPU {gpu['index']} holds {gpu['used_mib']} of {gpu['allowed_mib']} MiB"
-            for gpu in memory
-            if gpu["used_mib"] is not None and gpu["allowed_mib"] is not None and gpu["used_mib"] > gpu["allowed_mib"]
-        ],
+        OVER: _over(memory),
         DRIFTED: [*decision["problems"], *_with_cause(drift(declared, read, decision), read["state"])],
         UNPROVEN: [] if proof and proof["holds"] else [_unproven(proof, failures)],
     }
@@ -199,6 +191,22 @@ def _out_of_memory(failures: Sequence[LogLine], proven: bool) -> list[str]:
         return []
     count = "1 line" if len(failures) == 1 else f"{len(failures)} lines"
     return [f"Ollama ran out of memory, or died: {count} {'since the last proof' if proven else 'in its journal'}"]
+
+
+def _over(memory: Sequence[MemoryNow]) -> list[str]:
+    return [
+        f"GPU {gpu['index']} holds {gpu['used_mib']} of {gpu['allowed_mib']} MiB"
+        for gpu in memory
+        if gpu["used_mib"] is not None and gpu["allowed_mib"] is not None and gpu["used_mib"] > gpu["allowed_mib"]
+    ]
+
+
+def _fatal_lines(journal: Journal, since: float) -> list[LogLine]:
+    return [
+        {"at": failure["at"], "line": failure["line"]}
+        for failure in journal["failures"]
+        if failure["severity"] == "fatal" and failure["at"] > since
+    ]
 
 
 def _unhealed(failures: Sequence[LogLine], journal: Journal) -> list[LogLine]:
