@@ -386,6 +386,60 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import 
 SETTLE_S = 0.5
 OF_MODELS = ("model", "others", "listed_at")
 
+ARGUMENTS: dict[str, Any] = {
+    "max_used_mib": {"type": "int"},
+    "gpus": {"type": "list", "elements": "str", "default": []},
+    "duration": {"type": "float"},
+    "interval_ms": {"type": "int", "default": 50},
+    "load": {
+        "type": "dict",
+        "options": {
+            "url": {"type": "str", "required": True},
+            "method": {"type": "str", "choices": ["GET", "POST", "PUT"], "default": "POST"},
+            "bodies": {"type": "list", "elements": "raw", "default": []},
+            "headers": {"type": "dict", "default": {}, "no_log": True},
+            "expect_status": {"type": "int", "default": 200},
+            "concurrency": {"type": "int", "default": 3},
+            "requests": {"type": "int"},
+            "timeout": {"type": "float", "default": 300},
+            "prompts": {"type": "str", "choices": list(prompt_texts.KINDS), "default": prompt_texts.GUIDE},
+            "prompt_at": {"type": "str"},
+            "context_tokens": {"type": "int", "no_log": False},
+            "seed": {"type": "int"},
+            "model": {"type": "str"},
+            "others": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "model": {"type": "str", "required": True},
+                    "url": {"type": "str", "required": True},
+                    "bodies": {"type": "list", "elements": "dict", "required": True},
+                    "prompt_at": {"type": "str", "required": True},
+                    "prompts": {
+                        "type": "str",
+                        "choices": list(prompt_texts.KINDS),
+                        "default": prompt_texts.GUIDE,
+                    },
+                    "context_tokens": {"type": "int", "required": True, "no_log": False},
+                    "requests": {"type": "int", "default": 1},
+                },
+            },
+            "listed_at": {"type": "str"},
+            "warm_up": {"type": "int", "default": 0},
+            "ramp": {"type": "float", "default": 0},
+            "duration": {"type": "float"},
+            "forget": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "progress_path": {"type": "path"},
+    "private_files": {"type": "list", "elements": "path", "default": []},
+    "private_units": {"type": "list", "elements": "str", "default": []},
+    "renew": {"type": "str"},
+    "bindings_path": {"type": "path"},
+    "show_secrets": {"type": "bool", "default": False, "no_log": False},
+}
+
 
 def problems_of(wanted: dict[str, Any]) -> list[str]:
     """What is wrong with the parameters beyond their types: key, value and what is allowed."""
@@ -525,59 +579,7 @@ def failures_of(
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "max_used_mib": {"type": "int"},
-            "gpus": {"type": "list", "elements": "str", "default": []},
-            "duration": {"type": "float"},
-            "interval_ms": {"type": "int", "default": 50},
-            "load": {
-                "type": "dict",
-                "options": {
-                    "url": {"type": "str", "required": True},
-                    "method": {"type": "str", "choices": ["GET", "POST", "PUT"], "default": "POST"},
-                    "bodies": {"type": "list", "elements": "raw", "default": []},
-                    "headers": {"type": "dict", "default": {}, "no_log": True},
-                    "expect_status": {"type": "int", "default": 200},
-                    "concurrency": {"type": "int", "default": 3},
-                    "requests": {"type": "int"},
-                    "timeout": {"type": "float", "default": 300},
-                    "prompts": {"type": "str", "choices": list(prompt_texts.KINDS), "default": prompt_texts.GUIDE},
-                    "prompt_at": {"type": "str"},
-                    "context_tokens": {"type": "int", "no_log": False},
-                    "seed": {"type": "int"},
-                    "model": {"type": "str"},
-                    "others": {
-                        "type": "list",
-                        "elements": "dict",
-                        "default": [],
-                        "options": {
-                            "model": {"type": "str", "required": True},
-                            "url": {"type": "str", "required": True},
-                            "bodies": {"type": "list", "elements": "dict", "required": True},
-                            "prompt_at": {"type": "str", "required": True},
-                            "prompts": {
-                                "type": "str",
-                                "choices": list(prompt_texts.KINDS),
-                                "default": prompt_texts.GUIDE,
-                            },
-                            "context_tokens": {"type": "int", "required": True, "no_log": False},
-                            "requests": {"type": "int", "default": 1},
-                        },
-                    },
-                    "listed_at": {"type": "str"},
-                    "warm_up": {"type": "int", "default": 0},
-                    "ramp": {"type": "float", "default": 0},
-                    "duration": {"type": "float"},
-                    "forget": {"type": "list", "elements": "str", "default": []},
-                },
-            },
-            "progress_path": {"type": "path"},
-            "private_files": {"type": "list", "elements": "path", "default": []},
-            "private_units": {"type": "list", "elements": "str", "default": []},
-            "renew": {"type": "str"},
-            "bindings_path": {"type": "path"},
-            "show_secrets": {"type": "bool", "default": False, "no_log": False},
-        },
+        argument_spec=ARGUMENTS,
         required_one_of=[("load", "duration")],
         supports_check_mode=True,
     )

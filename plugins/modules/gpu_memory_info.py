@@ -215,6 +215,35 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
+ARGUMENTS: dict[str, Any] = {
+    "ollama": {
+        "type": "dict",
+        "default": {},
+        "apply_defaults": True,
+        "options": {
+            "unit": {"type": "str", "default": "ollama.service"},
+            "url": {"type": "str", "default": "http://127.0.0.1:11434"},
+        },
+    },
+    "models": {"type": "list", "elements": "str"},
+    "backend": {"type": "dict", "default": {"kind": "none"}},
+    "gpus": {"type": "list", "elements": "str", "default": []},
+    "env_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
+    "env": {"type": "dict", "default": {}},
+    "profile_file": {
+        "type": "dict",
+        "options": {
+            "path": {"type": "path", "required": True},
+            "read_by": {"type": "list", "elements": "str"},
+            "env": {"type": "dict", "required": True},
+        },
+    },
+    "drop_in": {"type": "str", "default": "zz-gpu-memory.conf"},
+    "journal_since": {"type": "float"},
+    "bindings_path": {"type": "path"},
+    "show_secrets": {"type": "bool", "default": False, "no_log": False},
+}
+
 
 def masking(wanted: dict[str, Any]) -> host_read.Mask:
     """What is shown of a text by somebody else, such as a journal's line."""
@@ -228,34 +257,7 @@ def masking(wanted: dict[str, Any]) -> host_read.Mask:
 
 def main() -> None:
     module = AnsibleModule(
-        argument_spec={
-            "ollama": {
-                "type": "dict",
-                "default": {},
-                "apply_defaults": True,
-                "options": {
-                    "unit": {"type": "str", "default": "ollama.service"},
-                    "url": {"type": "str", "default": "http://127.0.0.1:11434"},
-                },
-            },
-            "models": {"type": "list", "elements": "str"},
-            "backend": {"type": "dict", "default": {"kind": "none"}},
-            "gpus": {"type": "list", "elements": "str", "default": []},
-            "env_keys": {"type": "list", "elements": "str", "default": [], "no_log": False},
-            "env": {"type": "dict", "default": {}},
-            "profile_file": {
-                "type": "dict",
-                "options": {
-                    "path": {"type": "path", "required": True},
-                    "read_by": {"type": "list", "elements": "str"},
-                    "env": {"type": "dict", "required": True},
-                },
-            },
-            "drop_in": {"type": "str", "default": "zz-gpu-memory.conf"},
-            "journal_since": {"type": "float"},
-            "bindings_path": {"type": "path"},
-            "show_secrets": {"type": "bool", "default": False, "no_log": False},
-        },
+        argument_spec=ARGUMENTS,
         supports_check_mode=True,
     )
     root.required(module)
