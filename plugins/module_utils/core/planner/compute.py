@@ -41,6 +41,9 @@ class Batch:
     def mask_bytes(self, cells: int) -> int:
         return self.tokens * cells * (2 if self.flash_attention else 4)
 
+    def cache_bytes(self, width: int, cells: int) -> int:
+        return row_bytes(self.cache_type, width) * cells * self.slots
+
 
 def compute_bytes(model: Model, batch: Batch, first: int) -> int:
     """Bytes of the GPU's compute buffer with blocks[first:] and the output layer there, nothing else."""
@@ -143,7 +146,7 @@ class _Builder:
                 if block.reads >= 0 and block.reads < blocks[0].index:
                     cells = batch.cells_of(block)
                     self.reused[block.index] = tuple(
-                        g.add(self.cache_bytes(width, cells)) for width in (block.k_width, block.v_width)
+                        g.add(self.batch.cache_bytes(width, cells)) for width in (block.k_width, block.v_width)
                     )
         if mixed:
             if model.input_streams > 1:
@@ -270,13 +273,13 @@ class _Builder:
         g.store(g.add(row * block.k_head, g.view(compressed), g.add(row * turned, g.view(pair))))
 
         cells, mask = self.batch.cells_of(block), self.mask(block)
-        keys = (g.add(self.cache_bytes(block.k_width, cells)),) if self.borrowing else ()
+        keys = (g.add(self.batch.cache_bytes(block.k_width, cells)),) if self.borrowing else ()
         if self.batch.flash_attention:
             mixed = g.add(all_heads * rank, q, *keys, mask)
         else:
             scores = g.add(all_heads * cells, *keys, q)
             weights = g.add(all_heads * cells, scores, mask, in_place=True)
-            mixed = g.add(all_heads * rank, g.add(self.cache_bytes(rank, cells)), weights)  # the keys, transposed
+            mixed = g.add(all_heads * rank, g.add(self.batch.cache_bytes(rank, cells)), weights)  # the keys, transposed
         expanded = self.multiply(block, "attn_v_b", g.view(mixed), rows=all_heads)
         return g.add(all_heads * block.width("attn_v_b"), g.view(expanded))
 
@@ -320,8 +323,8 @@ class _Builder:
         cells, mask, out = batch.cells_of(block), self.mask(block), row * block.heads * block.v_head
         keys, values = self.reused.get(block.index, ())[:1], self.reused.get(block.index, ())[1:]
         if self.borrowing:
-            keys = (g.add(self.cache_bytes(block.k_width, cells)),)
-            values = (g.add(self.cache_bytes(block.v_width, cells)),)
+            keys = (g.add(self.batch.cache_bytes(block.k_width, cells)),)
+            values = (g.add(self.batch.cache_bytes(block.v_width, cells)),)
         if batch.flash_attention:
             return g.add(out, q, *keys, *values, mask)
         scores = row * block.heads * cells
@@ -333,9 +336,6 @@ class _Builder:
         if not self.batch.quantised_cache or self.model.traits.encoder or block.has("attn_k_b"):
             return attended
         return self.graph.add(self.row * block.heads * block.v_head, self.graph.view(attended))
-
-    def cache_bytes(self, width: int, cells: int) -> int:
-        return row_bytes(self.batch.cache_type, width) * cells * self.batch.slots
 
     def feed_forward(self, block: Block, normed: int) -> int:
         if block.has("ffn_gate_inp"):
