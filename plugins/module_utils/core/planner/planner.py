@@ -216,7 +216,6 @@ class _Load:
 
     batch: Batch
     num_ctx: int
-    cache_type: str
     warnings: tuple[str, ...]
 
 
@@ -260,7 +259,7 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
         flash_attention=flash,
         cache_type=cache_type,
     )
-    return _Load(batch, ctx, cache_type, tuple(warnings))
+    return _Load(batch, ctx, tuple(warnings))
 
 
 def _cache_and_flash(model: Model, scenario: Scenario, engine: Engine) -> tuple[str, bool, list[str]]:
@@ -293,13 +292,13 @@ def _cache_and_flash(model: Model, scenario: Scenario, engine: Engine) -> tuple[
     return cache_type, engine.llama_server if flash is None else flash, warnings
 
 
-def _cache_bytes(model: Model, block: Block, batch: Batch, cache_type: str) -> float:
+def _cache_bytes(model: Model, block: Block, batch: Batch) -> float:
     """Keys, values and recurrent state of one block for all slots."""
     kept = 0
     if block.k_width and block.cached:
         # without flash attention V is kept transposed, every block's as wide as the widest
         values = block.v_width if batch.flash_attention else max(each.v_width for each in model.blocks)
-        kept = sum(row_bytes(cache_type, width) for width in (block.k_width, values) if width)
+        kept = sum(row_bytes(batch.cache_type, width) for width in (block.k_width, values) if width)
     return kept * batch.cells_of(block) * batch.slots + 4 * block.state_elements * batch.slots
 
 
@@ -357,11 +356,11 @@ def _priced(
         # never less than the largest copy: how well the others fill the gaps differs from build to build
         copies = max(borrowed - compute, *(block.largest_matrix_bytes for block in on_host)) if split.layers else 0.0
     host: float = model.input_bytes + sum(block.host_bytes for block in on_host) + host_bytes(model, batch)
-    host += sum(_cache_bytes(model, block, batch, load.cache_type) for block in on_host)
+    host += sum(_cache_bytes(model, block, batch) for block in on_host)
     host += 0 if split.has_output else model.host_output_bytes
     terms: dict[str, float] = {
         "weights_mib": weights / MIB,
-        "kv_mib": sum(_cache_bytes(model, block, batch, load.cache_type) for block in on_gpu) / MIB,
+        "kv_mib": sum(_cache_bytes(model, block, batch) for block in on_gpu) / MIB,
         "compute_mib": compute / MIB,
         "op_offload_mib": copies / MIB,
         "runtime_mib": RUNTIME_MIB if split.layers else 0,
@@ -415,7 +414,7 @@ def _bands(
     if terms["kv_mib"] and not model.traits.measured and model.window:
         # no window is known to be used by this architecture: every layer may have one
         sliding = [replace(block, sliding=True) for block in model.blocks[split.first :]]
-        least = sum(_cache_bytes(model, block, load.batch, load.cache_type) for block in sliding)
+        least = sum(_cache_bytes(model, block, load.batch) for block in sliding)
         bands["kv_mib"] = [least / MIB, terms["kv_mib"]]
     return bands
 
@@ -484,9 +483,7 @@ def mib_read_per_token(model: Model, scenario: Scenario, *, ollama_version: str)
     _unused, first, has_output = _Split.of(model, scenario.num_gpu, engine)
 
     def read(blocks: Sequence[Block]) -> float:
-        return sum(
-            _used_bytes(model, block) + _cache_bytes(model, block, one_slot, load.cache_type) for block in blocks
-        )
+        return sum(_used_bytes(model, block) + _cache_bytes(model, block, one_slot) for block in blocks)
 
     on_gpu, on_host = read(model.blocks[first:]), read(model.blocks[:first])
     on_gpu, on_host = (on_gpu + model.output_bytes, on_host) if has_output else (on_gpu, on_host + model.output_bytes)
