@@ -78,14 +78,7 @@ def read(unit: str, since: float | None, mask: host_read.Mask = masking.without_
         ["--grep", f"{log_lines.KERNEL.pattern}|Suppressed", *options, "_TRANSPORT=kernel", "+", log_lines.DROPPED_ID]
     )
     kernel = [line for line in about if line[1].startswith(log_lines.BY_KERNEL)]
-    if sink.file:
-        try:
-            own, long = _file_lines(sink.file, begin)
-        except OSError as problem:
-            own, long, sink = [], False, sink._replace(problem=f"{sink.where} cannot be read: {problem.strerror}")
-    else:
-        own = _journal_lines(["--unit", unit, *options])
-        long = len(own) >= MOST_LINES
+    own, long, sink = _own_lines(sink, begin, ["--unit", unit, *options])
     lines = sorted([*own, *kernel], key=lambda line: line[0])
     whole = log_lines.parse((line for line in lines if line[0] >= (began or 0)), mask)
     if long and not sink.file and whole["server_config"] is None:
@@ -112,6 +105,17 @@ def read(unit: str, since: float | None, mask: host_read.Mask = masking.without_
             "lines": sum(at >= (since or 0) for at, text in own if not text.startswith(log_lines.BY_SYSTEMD)),
         },
     }
+
+
+def _own_lines(sink: Sink, begin: float | None, journal: list[str]) -> tuple[list[tuple[float, str]], bool, Sink]:
+    """A server's lines since `begin`, whether there are more than those, and the sink with what is wrong of it."""
+    if not sink.file:
+        lines = _journal_lines(journal)
+        return lines, len(lines) >= MOST_LINES, sink
+    try:
+        return (*_file_lines(sink.file, begin), sink)
+    except OSError as problem:
+        return [], False, sink._replace(problem=f"{sink.where} cannot be read: {problem.strerror}")
 
 
 def sink_of(pid: int | None) -> Sink:
