@@ -10,12 +10,11 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, record_files
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import ending, verdicts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
@@ -82,53 +81,30 @@ class ActionModule(ActionBase):
 
     def _end(self, host: str) -> dict[str, Any]:
         given = self.given
-        # A generation is kept also for a load alone; only with something to write is there something to put back.
-        kept = bool((given.get("kept") or {}).get("generation") and given["decision"]["acts"])
-        verdict, reasons, ok = verdicts.conclude(
+        decision = given.get("decision")
+        ended = ending.end(
             given["declared"],
             given["gate"],
-            given.get("decision"),
-            given.get("judged"),
-            given.get("failure"),
-            given.get("restored"),
-            kept=kept,
+            decision=decision,
+            judged=given.get("judged"),
+            failure=given.get("failure"),
+            restored=given.get("restored"),
+            generation=(given.get("kept") or {}).get("generation"),
+            first=given.get("first"),
+            drained=bool(given.get("drained")),
+            hook_failure=given.get("hook_failure"),
             check_mode=self._task.check_mode,
         )
-        first, drained = given.get("first"), bool(given.get("drained")) and not self._task.check_mode
-        falls_back = not first and verdicts.may_fall_back(verdict, given["declared"], given.get("restored"))
-        if first:
-            verdict, reasons, ok = verdicts.with_first(first, given["declared"]["profile"]["label"], verdict, reasons)
-        serves = verdicts.serves(verdict, kept)
-        if drained and not (serves or falls_back) and _has_hook(given["declared"]):
-            reasons = [*reasons, "users are still kept away: gpu_memory_after_proof was not done"]
-        if given.get("hook_failure"):
-            reasons, ok = [*reasons, given["hook_failure"], "users may still be kept away"], False
-        proof = (given.get("decision") or {}).get("proof")
-        if verdict == "pass" and proof and not given.get("load"):
-            # The proof is the host's own; what it is called is this inventory's.
-            of_load: Record = proof["record"]
-            record: Record = {
-                **of_load,
-                "host": host,
-                "acted": False,
-                "restarts": None,
-                "proven_at": proof["at"],
-            }
-            record["notes"] = given["decision"]["notes"]
+        if ended.verdict == "pass" and decision and decision.get("proof") and not given.get("load"):
+            record = host_record.of_proof(host, decision["proof"], decision["notes"])
         else:
-            record = self._record(host, verdict, reasons)
+            record = self._record(host, ended.verdict, ended.reasons)
         directory = controller.report_directory(given["report_dir"])
-        record = {**record, "wave": given["gate"]["wave"], "ok": ok, "first": first}
+        record = {**record, "wave": given["gate"]["wave"], "ok": ended.ok, "first": given.get("first")}
         record = record_files.dated(directory, record, time.time())
         if not self._task.check_mode:
             record_files.write(directory, record)
-        return {**record, "falls_back": falls_back, "drained": drained, "serves": serves}
-
-
-def _has_hook(declared: Declared) -> bool:
-    """Whether the operator has said how users are kept away, or let in again."""
-    hooks = (declared[name] for name in ("before_restart", "after_proof"))
-    return any(hook["commands"] or hook["tasks"] for hook in hooks)
+        return {**record, "falls_back": ended.falls_back, "drained": ended.drained, "serves": ended.serves}
 
 
 def _succeeded(read: HostFacts | None) -> HostFacts | None:

@@ -9,18 +9,11 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import (
-    Decision,
-    FailedTask,
-    Gate,
-    Judged,
-)
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, LogLine, Show
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, LoadResult
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Effects, MemorySplit, Record
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import RestartedService, Restored
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Effects, MemorySplit
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     model_name,
@@ -36,7 +29,6 @@ SCHEMA = 1
 MODELS_A_GPU = 3  # what Ollama keeps loaded where nothing is said (server/sched.go)
 PROVING = ("sampled", "bounded")
 SETTLE_S = 0.5  # a runner's line may come after the answer
-AS_FOUND = ("stopped", "starting")
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 
 
@@ -357,101 +349,3 @@ def before_text(read: HostFacts, after: HostFacts | None = None, figures: Figure
     speed = _mean(speeds if models else [speed for _at, speed in journal["tokens_per_s"]])
     others = "not with this model" if journal["tokens_per_s"] else "no requests seen"
     return f"{speed} tok/s" if speed else others
-
-
-def conclude(
-    declared: Declared,
-    gate: Gate,
-    decision: Decision | None,
-    judged: Judged | None,
-    failure: FailedTask | None,
-    restored: Restored | None,
-    kept: bool,
-    check_mode: bool = False,
-) -> tuple[str, list[str], bool]:
-    """The verdict at the end of a host's run, its reasons, and whether it is `ok` for the exit status and the gate.
-
-    `failure`: the task that failed and its message; `restored`: the result of putting the kept generation back;
-    `kept`: whether a generation was kept, that is whether writing may have begun.
-    """
-    if not gate["open"]:
-        return "untouched", [str(gate["reason"])], False
-    if decision and decision.get("problems"):
-        return "refused", list(decision["problems"]), False
-    if judged and "verdict" not in judged:  # the judging itself failed
-        judged = None
-    if not failure and not check_mode and decision and _was_left_out(decision, judged, kept):
-        failure = {"message": "a part of the role was left out (--step, --start-at-task); run it as a whole"}
-    if failure:
-        return _conclude_failure(judged, failure, restored, kept)
-    if judged:
-        return judged["verdict"], list(judged["reasons"]), judged["verdict"] == "pass"
-    if decision and decision.get("proof"):
-        return "pass", [], True
-    if check_mode:
-        return "untouched", [_would(decision or {})], True
-    return "inconclusive", ["not loaded, because gpu_memory_verify is " + str(declared.get("verify"))], True
-
-
-def _was_left_out(decision: Decision, judged: Judged | None, kept: bool) -> bool:
-    """Whether what was decided was not done, though nothing has failed."""
-    return bool(decision.get("acts") and not kept or decision.get("load_needed") and not judged)
-
-
-def may_fall_back(verdict: str, declared: Declared, restored: Restored | None) -> bool:
-    """Whether to try the fallback profile: the wanted one did not hold, and the host is back because of that."""
-    return verdict == "rolled_back" and bool(declared.get("fallback")) and not (restored or {}).get("by_itself")
-
-
-def with_first(first: Record, profile: str, verdict: str, reasons: Sequence[str]) -> tuple[str, list[str], bool]:
-    """The verdict of a second attempt, with the story of the first: that of the wanted profile, which did not hold."""
-    story = [f"{first['profile']}: {reason}" for reason in first["reasons"]]
-    if verdict == "pass":
-        advice = (
-            f"{profile} is proven instead; until this host's gpu_memory_profile says so, each apply tries both again"
-        )
-        return "fell_back", [*story, advice], True
-    return verdict, [*story, *(f"{profile}: {reason}" for reason in reasons)], False
-
-
-def serves(verdict: str, kept: bool) -> bool:
-    """Whether users may come to the host: it is proven, or as it was before."""
-    return verdict in ("pass", "fell_back", "rolled_back", "inconclusive") or not kept
-
-
-def _would(decision: Decision) -> str:
-    """What a run without check mode would do."""
-    acts = decision.get("acts")
-    would = [f"write {file['path']}" for file in (decision.get("files") or []) if acts]
-    would += [f"restart {service}" for service in (decision.get("restart") or []) if acts]
-    would += ["load the host"] if decision.get("load_needed") else []
-    return "check mode; a run would " + (", ".join(would) or "do nothing")
-
-
-def _services_back(services: Mapping[str, RestartedService]) -> str:
-    """How a restore has left the services: those that did not serve before are as they were found."""
-    known = [service for service in services.values() if service.get("state") in AS_FOUND]
-    answers = [] if known and len(known) == len(services) else ["its services answer"]
-    return ", ".join(answers + [f"{service['unit']} is {service['state']}, as it was found" for service in known])
-
-
-def _conclude_failure(
-    judged: Judged | None,
-    failure: FailedTask,
-    restored: Restored | None,
-    kept: bool,
-) -> tuple[str, list[str], bool]:
-    what = list(judged["reasons"]) if judged and judged["verdict"] != "pass" else [failure["message"]]
-    if not kept:
-        if judged and judged["verdict"] != "pass":
-            return judged["verdict"], what, False
-        return ("untouched" if failure.get("lost_connection") else "fail"), what, False
-    if restored and not restored.get("failed"):
-        if restored.get("by_itself"):
-            what.insert(0, f"the host put itself back during the run: {restored['reason']}")
-        back = f"generation {restored.get('generation')} is back"
-        return "rolled_back", [*what, f"{back} and {_services_back(restored.get('services') or {})}"], False
-    if restored and restored.get("lost_connection"):
-        return "fail", [*what, "the host cannot be reached and puts its kept generation back by itself"], False
-    why = str((restored or {}).get("msg") or "no restore was tried")
-    return "fail", [*what, f"putting the kept generation back failed as well: {why}"], False

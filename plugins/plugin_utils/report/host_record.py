@@ -12,7 +12,7 @@ from typing import cast
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Decision
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Answer, Gpu
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts, Proof
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import AtMost, Figures, LoadResult
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import (
     Record,
@@ -117,6 +117,13 @@ def _add_load(record: Record, declared: Sized, before: HostFacts | None, load: L
         "not_read": evidence.not_read(journal, turns > 0),
     }
     record["notes"] += evidence.notes(journal, turns > 0)
+
+
+def of_proof(host: str, proof: Proof, notes: Sequence[str]) -> Record:
+    """The record of a host whose proof holds: the proof is the host's own, what it is called is this inventory's."""
+    again: Record = {**proof["record"], "host": host, "acted": False, "restarts": None, "proven_at": proof["at"]}
+    again["notes"] = list(notes)
+    return again
 
 
 def _sampling(load: LoadResult) -> Sampling:

@@ -394,3 +394,11 @@ def test_a_gpu_that_is_ignored_is_in_the_record_beside_those_that_count():
     assert [each["uuid"] for each in found["ignored"]] == ["GPU-1"] != [each["uuid"] for each in found["gpus"]]
     assert sum(part["mib"] for part in found["ignored"][0]["parts"]) == 3072
     assert ("GPU 1", "T400, 3072 MiB, GPU-1, ignored") in fleet_report.row(found)["facts"]
+
+
+def test_a_proof_that_holds_is_recorded_under_this_inventorys_name():
+    proof = {"at": 1769890506.0, "record": {**record("old"), "acted": True}}
+    again = host_record.of_proof("gpu01", proof, ["a note"])
+    assert (again["host"], again["acted"], again["restarts"]) == ("gpu01", False, None)
+    assert (again["proven_at"], again["notes"], again["verdict"]) == (proof["at"], ["a note"], "pass")
+    assert proof["record"]["host"] == "old"
