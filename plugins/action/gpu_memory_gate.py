@@ -47,8 +47,8 @@ class ActionModule(ActionBase):
         except ValueError as problem:
             raise AnsibleActionFail(str(problem)) from problem
         watchers: dict[str, list[str]] = {}
-        if bake_s and gate["open"] and not self._task.check_mode and _changed_last(finished):
-            watchers = wave_gate.watchers(wave, [host for host, record in finished.items() if record and record["ok"]])
+        if bake_s and gate["open"] and not self._task.check_mode and wave_gate.changed_last(finished):
+            watchers = wave_gate.watchers(wave, finished)
             _bake(gate["wave"], bake_s)
         return {
             **result,
@@ -78,21 +78,12 @@ class ActionModule(ActionBase):
         for watcher in wave:
             watched = variables["hostvars"][watcher].get("__gpu_memory_watched") or {}
             for read in watched.get("results") or []:
-                before, reasons = finished[read["gpu_memory_watched_host"]], wave_gate.spoilt(read)
-                if before and reasons:
-                    reasons = [f"it passed, but did not last: {reason}" for reason in reasons]
-                    record: Record = {**before, "verdict": "fail", "ok": False, "reasons": reasons}
-                    record["reason"] = "; ".join(reasons)
+                record = wave_gate.corrected(finished[read["gpu_memory_watched_host"]], read)
+                if record:
                     directory = controller.report_directory(self._task.args["report_dir"])
-                    controller.write_json(directory / f"{before['host']}.json", record)
+                    controller.write_json(directory / f"{record['host']}.json", record)
                     found.append(record)
         return found
-
-
-def _changed_last(finished: Mapping[str, Record | None]) -> bool:
-    """Whether the wave before this one changed any host: where all were proven already there is nothing to bake."""
-    last = max((record["wave"] or 0 for record in finished.values() if record), default=0)
-    return any(record["acted"] for record in finished.values() if record and record["wave"] == last)
 
 
 def _bake(wave: int, seconds: float) -> None:

@@ -49,12 +49,26 @@ def restore_after_s(declared: Sequence[float]) -> float:
     return max(declared) + (BETWEEN_STEPS_S if len(declared) > 1 else 0)
 
 
-def watchers(batch: Sequence[str], watched: Sequence[str]) -> dict[str, list[str]]:
-    """Which host of the next wave looks after which of the earlier ones, spread evenly, as {host: [watched]}."""
+def changed_last(finished: Mapping[str, Record | None]) -> bool:
+    """Whether the wave before this one changed any host: where all were proven already there is nothing to bake."""
+    last = max((record["wave"] or 0 for record in finished.values() if record), default=0)
+    return any(record["acted"] for record in finished.values() if record and record["wave"] == last)
+
+
+def watchers(wave: Sequence[str], finished: Mapping[str, Record | None]) -> dict[str, list[str]]:
+    """Which host of the next wave looks after which of the good ones, spread evenly, as {host: [watched]}."""
     shares: dict[str, list[str]] = {}
-    for number, host in enumerate(watched):
-        shares.setdefault(batch[number % len(batch)], []).append(host)
+    for number, host in enumerate(host for host, record in finished.items() if record and record["ok"]):
+        shares.setdefault(wave[number % len(wave)], []).append(host)
     return shares
+
+
+def corrected(record: Record | None, read: HostFacts) -> Record | None:
+    """The record of a host that had ended well and did not last; None where nothing speaks against it."""
+    reasons = [f"it passed, but did not last: {reason}" for reason in spoilt(read)]
+    if not record or not reasons:
+        return None
+    return {**record, "verdict": "fail", "ok": False, "reasons": reasons, "reason": "; ".join(reasons)}
 
 
 def spoilt(read: HostFacts) -> list[str]:

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def ended(wave: int, verdict: str = "pass") -> dict:
-    return {"wave": wave, "verdict": verdict, "ok": verdict == "pass"}
+def ended(wave: int, verdict: str = "pass", acted: bool = True) -> dict:
+    return {"wave": wave, "verdict": verdict, "ok": verdict == "pass", "acted": acted}
 
 
 def test_the_first_wave_is_open():
@@ -113,9 +113,33 @@ def test_what_did_not_last(read, reason):
     assert wave_gate.spoilt(read) == [reason]
 
 
-def test_the_next_wave_shares_the_watch():
-    assert wave_gate.watchers(["c", "d"], ["a", "b", "e"]) == {"c": ["a", "e"], "d": ["b"]}
-    assert wave_gate.watchers(["c"], []) == {}
+def test_a_record_is_corrected_only_where_something_did_not_last():
+    record = {**ended(1), "host": "a", "reasons": [], "reason": None}
+    assert wave_gate.corrected(record, read_again()) is None
+    assert wave_gate.corrected(None, read_again(state="failed")) is None
+    reason = "it passed, but did not last: ollama.service is failed"
+    bad = wave_gate.corrected(record, read_again(state="failed"))
+    assert bad == {**record, "verdict": "fail", "ok": False, "reasons": [reason], "reason": reason}
+    assert record["ok"]
+
+
+@pytest.mark.parametrize(
+    ("finished", "wanted"),
+    [
+        ({}, False),
+        ({"a": None}, False),
+        ({"a": ended(1), "b": ended(2, acted=False)}, False),
+        ({"a": ended(1, acted=False), "b": ended(2, acted=False), "c": ended(2)}, True),
+    ],
+)
+def test_only_the_last_wave_is_asked_whether_it_changed_anything(finished, wanted):
+    assert wave_gate.changed_last(finished) is wanted
+
+
+def test_the_next_wave_shares_the_watch_of_the_good_hosts():
+    finished = {"a": ended(1), "x": ended(1, "fail"), "b": ended(1), "lost": None, "e": ended(2)}
+    assert wave_gate.watchers(["c", "d"], finished) == {"c": ["a", "e"], "d": ["b"]}
+    assert wave_gate.watchers(["c"], {}) == {}
 
 
 @pytest.mark.parametrize("junk", ["x", -1, True, "nan", 20000])
