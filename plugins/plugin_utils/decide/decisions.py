@@ -9,7 +9,7 @@ import hashlib
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import (
@@ -33,6 +33,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.fact
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts, Proof, State
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadRequest, ModelRequest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import BackendService, ServicePlan
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     model_name,
@@ -64,108 +65,52 @@ def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
 
     `declared`: `declaration.resolve`. `read`: the result of `gpu_memory_info`. `deploys`: false where nothing will be
     written (verify), so that only what hinders a proof is a problem.
-
-    Returns `problems` (any of them means: refused), `notes`, the wanted `ollama_environment`, the `files` that change
-    with their present SHA-256, the threshold `max_used_mib` that holds here, `drop_in_changed`, `env_changed` (the env
-    files to write, as {path, read_by, env, owner, group}; the profile's own among them, with its `profile`), the
-    `restart` list, the `services` for gpu_memory_restart, `acts` (whether any of it will be done), the `load` for
-    gpu_memory_assert with its `load_timeout_s` and `load_needed`, `proof_key`, and `proof` (the one that still holds,
-    or None).
     """
     as_declared, declared = declared, sizes.sized(declared, read)
-    problems = list(declared["problems"])
-    problems += gpu_problems(declared, read["nvml"])
-    problems += ollama_problems(declared, read["ollama"])
-    problems += _backend_problems(declared, read["backend"])
-    problems += lease_problems(read["state"])
-    own = read["ollama"]["drop_ins"]["own"]
-    environment: dict[str, str] = {}
-    backend_env: dict[str, str] = {}
-    notes: list[str] = []
-    predicted = None
-    profile = declared["profile"]
-    if profile is not None:
-        predicted, notes = prediction.predict(declared, read, wanted_settings.version_text(declared, read))
-        environment, unheard = wanted_settings.ollama_environment(declared, read)
-        if wanted_settings.version_of(declared, read) is not None:
-            notes += [
-                f"Ollama {wanted_settings.version_text(declared, read)} has no setting for {name}" for name in unheard
-            ]
-        backend_env = wanted_settings.backend_env(declared, read)
-        notes += modelfile.notes(declared, read["ollama"]["api"]["show"])
-        if deploys:
-            problems += _taken_over(declared, own, environment)
-            problems += _override_problems(environment, read["ollama"])
-            problems += _backend_override_problems(backend_env, read["backend"])
-            problems += modelfile.problems(declared, read["ollama"]["api"]["show"])
-            problems += filter(None, [prediction.cannot_fit(predicted, profile["max_used_mib"])])
-            problems += filter(None, [prediction.crowded_out(predicted, declared, read)])
-    if deploys:
-        problems += _deploy_problems(declared, read)
-    if declared["verify"] != "never" and not declared["backend"]["load"].get("url") and not declared["models"]:
-        problems.append("nothing to load: name the models that this host serves in gpu_memory_models")
-    notes += [lint.text(finding) for finding in lint.lint(declared, read)]
-    notes += [
-        f"{odd['path']}: {odd['problem']}; {odd['cure']}" for odd in read["ollama"]["drop_ins"].get("oddities", [])
+    wanted = _wanted(declared, read)
+    problems = [
+        *declared["problems"],
+        *gpu_problems(declared, read["nvml"]),
+        *ollama_problems(declared, read["ollama"]),
+        *_backend_problems(declared, read["backend"]),
+        *lease_problems(read["state"]),
+        *(_profile_problems(declared, read, wanted) if deploys and declared["profile"] is not None else []),
+        *(_deploy_problems(declared, read) if deploys else []),
+        *_load_problems(declared),
     ]
-    if deploys and profile is not None and _drop_in_changes(read, environment):
-        found = read["ollama"].get("gpu_containers") or []
-        notes += [containers.reload_note(found)] if found else []
-    env_files = read["backend"]["env_files"]
-    env_changed: list[ChangingEnv] = [
-        {"path": file["path"], "read_by": file["read_by"], "env": wanted, "owner": None, "group": None}
-        for file, wanted in ((file, wanted_in(file, backend_env)) for file in env_files)
-        if _differs(file, wanted)
+    env_changed = _env_changed(read["backend"]["env_files"], wanted.backend_env)
+    restart = [] if problems else _restarts(declared, read, wanted.environment, bool(env_changed))
+    notes = [
+        *wanted.notes,
+        *map(lint.text, lint.lint(declared, read)),
+        *(f"{odd['path']}: {odd['problem']}; {odd['cure']}" for odd in read["ollama"]["drop_ins"].get("oddities", [])),
+        *(_deploy_notes(declared, read, wanted, restart, refused=bool(problems)) if deploys else []),
+        *sizes.note(as_declared, declared),
+        *prediction.other_ollamas(read),
+        *(read["nvml"].get("notes") or []),
     ]
-    restart = [] if problems else _restarts(declared, read, environment, bool(env_changed))
-    if deploys:
-        notes += [] if problems else start_notes(declared, read)
-        notes += dependent_notes(read, restart)
-        notes += [] if problems else _start_program_notes(environment, read["ollama"])
-        notes += [] if _taken_over(declared, own, environment) else taken_over_notes(own)
-    notes += sizes.note(as_declared, declared)
-    notes += prediction.other_ollamas(read)
-    notes += read["nvml"].get("notes") or []
     notes = [note for note in notes if not any(words in note for words in declared["accepted_notes"])]
     if declared["strict"]:
         problems += notes
     if problems:
         return {"problems": problems, "notes": notes, "acts": False, "load_needed": False}
 
-    drop_in_changed = _drop_in_changes(read, environment)
-    profile_file = read["backend"]["profile_file"]
-    # The profile's own file: nothing reads it, so nothing restarts. It belongs to whom the backend's belongs to.
-    wanted_file = declared["profile_file"]
-    if profile_file and wanted_file and _differs(profile_file, wanted_file["env"]):
-        owner, group = env_files[0].get("owner"), env_files[0].get("group")
-        env_changed.append({**wanted_file, "owner": owner, "group": group, "profile": profile["name"]})
-    ours: dict[str, KeysOfFile] = {
-        file["path"]: {"keys": list(file["env"]), "readers": file["read_by"]} for file in env_changed
-    }
-    # A profile's own file that is not there yet becomes ours with every line, and so goes as a whole.
-    whole = {profile_file["path"]} if profile_file and not profile_file["exists"] else set()
-    files = [
-        _changing(file, ours[file["path"]] if file["path"] in ours.keys() - whole else None)
-        for file in [*([own] if drop_in_changed else []), *env_files, *([profile_file] if profile_file else [])]
-        if file is own or file["path"] in ours
-    ]
+    drop_in_changed = _drop_in_changes(read, wanted.environment)
+    env_changed += _profile_file_changed(declared, read["backend"])
+    files = _changing_files(read, drop_in_changed, env_changed)
     drifted = bool(files or restart)
     load = load_request(declared, read)
-    key = proof_key(declared, backend_env, environment, read)
-    proof = (
-        None
-        if refuted(read)
-        else valid_proof(read["state"].get("proof"), key, declared["proof_max_age"] * DAY_S, read["host"]["time"])
-    )
+    key = proof_key(declared, wanted.backend_env, wanted.environment, read)
+    proof = _holding_proof(declared, read, key)
     return {
         "problems": [],
         "notes": notes,
-        "predicted": predicted,
-        "ollama_environment": environment,
+        "predicted": wanted.predicted,
+        "ollama_environment": wanted.environment,
         "files": files,
         "drop_in_changed": drop_in_changed,
         "env_changed": env_changed,
-        "max_used_mib": profile["max_used_mib"],
+        "max_used_mib": declared["profile"]["max_used_mib"],
         "restart": restart,
         "services": services(declared, restart),
         "acts": deploys and drifted,
@@ -175,6 +120,94 @@ def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
         "load_timeout_s": load_timeout_s(load),
         "load_needed": load_needed(declared["verify"], drifted, proof is not None),
     }
+
+
+class _Wanted(NamedTuple):
+    """What the profile wants of this host, with the notes on it; empty without a profile."""
+
+    environment: dict[str, str]  # of Ollama
+    backend_env: dict[str, str]
+    predicted: Predicted | None
+    notes: Sequence[str]
+
+
+def _wanted(declared: Sized, read: HostFacts) -> _Wanted:
+    if declared["profile"] is None:
+        return _Wanted({}, {}, None, [])
+    version = wanted_settings.version_text(declared, read)
+    predicted, notes = prediction.predict(declared, read, version)
+    environment, unheard = wanted_settings.ollama_environment(declared, read)
+    if wanted_settings.version_of(declared, read) is not None:
+        notes += [f"Ollama {version} has no setting for {name}" for name in unheard]
+    notes += modelfile.notes(declared, read["ollama"]["api"]["show"])
+    return _Wanted(environment, wanted_settings.backend_env(declared, read), predicted, notes)
+
+
+def _profile_problems(declared: Sized, read: HostFacts, wanted: _Wanted) -> list[str]:
+    """Why the profile cannot be deployed here: what would win over it, or be lost, or does not fit."""
+    return [
+        *_taken_over(declared, read["ollama"]["drop_ins"]["own"], wanted.environment),
+        *_override_problems(wanted.environment, read["ollama"]),
+        *_backend_override_problems(wanted.backend_env, read["backend"]),
+        *modelfile.problems(declared, read["ollama"]["api"]["show"]),
+        *filter(None, [prediction.cannot_fit(wanted.predicted, declared["profile"]["max_used_mib"])]),
+        *filter(None, [prediction.crowded_out(wanted.predicted, declared, read)]),
+    ]
+
+
+def _load_problems(declared: Declared) -> list[str]:
+    if declared["verify"] == "never" or declared["backend"]["load"].get("url") or declared["models"]:
+        return []
+    return ["nothing to load: name the models that this host serves in gpu_memory_models"]
+
+
+def _deploy_notes(
+    declared: Sized, read: HostFacts, wanted: _Wanted, restart: Sequence[str], refused: bool
+) -> list[str]:
+    """What an apply does besides; where it is `refused`, nothing starts."""
+    own = read["ollama"]["drop_ins"]["own"]
+    notes = []
+    if declared["profile"] is not None and _drop_in_changes(read, wanted.environment):
+        found = read["ollama"].get("gpu_containers") or []
+        notes += [containers.reload_note(found)] if found else []
+    notes += [] if refused else start_notes(declared, read)
+    notes += dependent_notes(read, restart)
+    notes += [] if refused else _start_program_notes(wanted.environment, read["ollama"])
+    notes += [] if _taken_over(declared, own, wanted.environment) else taken_over_notes(own)
+    return notes
+
+
+def _env_changed(env_files: Sequence[EnvFile], backend_env: Mapping[str, str]) -> list[ChangingEnv]:
+    """The backend's files that do not say yet what they must."""
+    wanted = [(file, wanted_in(file, backend_env)) for file in env_files]
+    return [
+        {"path": file["path"], "read_by": file["read_by"], "env": env, "owner": None, "group": None}
+        for file, env in wanted
+        if _differs(file, env)
+    ]
+
+
+def _profile_file_changed(declared: Sized, backend: BackendFacts) -> list[ChangingEnv]:
+    """The profile's own file: nothing reads it, so nothing restarts. It belongs to whom the backend's belongs to."""
+    found, wanted = backend["profile_file"], declared["profile_file"]
+    if not found or not wanted or not _differs(found, wanted["env"]):
+        return []
+    first = backend["env_files"][0]
+    owner, group = first.get("owner"), first.get("group")
+    return [{**wanted, "owner": owner, "group": group, "profile": declared["profile"]["name"]}]
+
+
+def _changing_files(read: HostFacts, drop_in: bool, env_changed: Sequence[ChangingEnv]) -> list[ChangingFile]:
+    own, backend = read["ollama"]["drop_ins"]["own"], read["backend"]
+    profile_files = [backend["profile_file"]] if backend["profile_file"] else []
+    ours: dict[str, KeysOfFile] = {
+        file["path"]: {"keys": list(file["env"]), "readers": file["read_by"]} for file in env_changed
+    }
+    # A profile's own file that is not there yet becomes ours with every line, and so goes as a whole.
+    whole = {file["path"] for file in profile_files if not file["exists"]}
+    changed = [file for file in [*backend["env_files"], *profile_files] if file["path"] in ours]
+    files = [_changing(file, None if file["path"] in whole else ours[file["path"]]) for file in changed]
+    return [*([_changing(own, None)] if drop_in else []), *files]
 
 
 def _changing(file: File, keys: KeysOfFile | None) -> ChangingFile:
@@ -341,6 +374,12 @@ def key_of_proven(declared: Sized, decision: Decision, after: HostFacts) -> str:
     return proof_key(declared, backend_env, decision["ollama_environment"], after)
 
 
+def _holding_proof(declared: Declared, read: HostFacts, key: str) -> Proof | None:
+    if refuted(read):
+        return None
+    return valid_proof(read["state"].get("proof"), key, declared["proof_max_age"] * DAY_S, read["host"]["time"])
+
+
 def valid_proof(proof: Proof | None, key: str, max_age_s: float, now: float) -> Proof | None:
     """The kept proof, if it was made of the same things, passed, and is neither too old nor from the future."""
     if not proof or proof.get("key") != key or proof.get("verdict") != "pass":
@@ -474,18 +513,23 @@ def ollama_problems(declared: Declared, ollama: OllamaFacts) -> list[str]:
             f"gpu_memory_ollama.version = {declared['ollama']['version']} but the server says {api['version']}; "
             "take the variable away"
         )
-    if not api["error"]:
-        present = {str(model["name"]) for model in api["models"]}
-        for model in declared["models"]:
-            listed = model_use.listed(model, api["models"])
-            if model_use.is_elsewhere(model, api["models"], wanted_settings.version_of(declared, {"ollama": ollama})):
-                problems.append(_leaves_the_host(model, listed))
-            elif listed is None:
-                known = ", ".join(sorted(present)) or "none"
-                problems.append(
-                    f"the model {model} is not on this host (it has: {known}); run: ollama pull {model}, or, if it was "
-                    f"made here, create it again from its Modelfile: ollama create {model} -f MODELFILE"
-                )
+    return problems + _model_problems(declared, ollama)
+
+
+def _model_problems(declared: Declared, ollama: OllamaFacts) -> list[str]:
+    """Which declared models this host does not have, or does not run itself; a silent server does not tell."""
+    api, problems = ollama["api"], []
+    present = {str(model["name"]) for model in api["models"]}
+    for model in [] if api["error"] else declared["models"]:
+        listed = model_use.listed(model, api["models"])
+        if model_use.is_elsewhere(model, api["models"], wanted_settings.version_of(declared, {"ollama": ollama})):
+            problems.append(_leaves_the_host(model, listed))
+        elif listed is None:
+            known = ", ".join(sorted(present)) or "none"
+            problems.append(
+                f"the model {model} is not on this host (it has: {known}); run: ollama pull {model}, or, if it was "
+                f"made here, create it again from its Modelfile: ollama create {model} -f MODELFILE"
+            )
     return problems
 
 

@@ -51,14 +51,14 @@ class Decision(TypedDict, total=False):
     ollama_environment: dict[str, str]
     files: list[ChangingFile]
     drop_in_changed: bool
-    env_changed: list[ChangingEnv]
-    max_used_mib: int | None
+    env_changed: list[ChangingEnv]  # the env files to write, the profile's own among them
+    max_used_mib: int | None  # the threshold that holds here
     restart: list[str]
-    services: ServicePlan
-    acts: bool
-    proof_key: str
-    proof: Proof | None
-    load: LoadRequest
+    services: ServicePlan  # for gpu_memory_restart
+    acts: bool  # whether any of it will be done
+    proof_key: str  # what a proof of this is made of
+    proof: Proof | None  # the kept one, where it holds
+    load: LoadRequest  # for gpu_memory_assert
     load_timeout_s: int
     load_needed: bool
 
