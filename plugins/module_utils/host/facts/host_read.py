@@ -53,6 +53,7 @@ if TYPE_CHECKING:
         Runner,
         SetBy,
         Source,
+        StartScript,
         Unit,
     )
 
@@ -134,17 +135,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
             "unsets": _of(names, by_itself.unsets),
         },
         "programs": start_script.programs(exec_start)[: unit_files.MOST_SCRIPTS],
-        "start_scripts": [
-            {
-                **script,
-                "environment": _only(names, script["environment"]),
-                "perhaps": _only(names, script["perhaps"]),
-                "keeps": _of(names, script["keeps"]),
-                "unsets": _of(names, script["unsets"]),
-                "computes": [masking.without_secrets(word) for word in script["computes"]],
-            }
-            for script in unit_files.start_scripts(exec_start)
-        ],
+        "start_scripts": [_script(script, names) for script in unit_files.start_scripts(exec_start)],
         "source_path": properties.get("SourcePath") or None,
         "missing_files": unit_files.missing_files(properties),
         "dependents": dependents.read(properties.get("Id") or name),
@@ -152,6 +143,18 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
         "user": properties.get("User") or None,
         "control_group": properties.get("ControlGroup") or None,
+    }
+
+
+def _script(script: StartScript, names: Collection[str]) -> StartScript:
+    """What may be shown of a start script."""
+    return {
+        **script,
+        "environment": _only(names, script["environment"]),
+        "perhaps": _only(names, script["perhaps"]),
+        "keeps": _of(names, script["keeps"]),
+        "unsets": _of(names, script["unsets"]),
+        "computes": [masking.without_secrets(word) for word in script["computes"]],
     }
 
 
