@@ -80,7 +80,7 @@ _PASSWORD_OF_URL = re.compile(r"://[^\s/@:]{0,256}:(?!\d{1,5}/)([^\s@]{1,1024})@
 _PASSWORD_BEFORE_HOST = re.compile(r"(?<![\w.%+-])[\w.%+-]{0,256}:(?!//)([^\s@]{1,1024})@")
 _ASSIGNED = re.compile(r"""(?<![\w/$.-])([A-Za-z_]\w{0,127})=(?:"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)'|([^\s"';&|()`]+))""")
 _SHELL_WORD = re.compile(r"""(?:[^\s"';&|]|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')+""")
-_FOR_FLAG_U = re.compile(r"-u|--(?:proxy-)?user")
+_USER_FLAG = re.compile(r"-u|--(?:proxy-)?user")
 
 
 def without_secrets(text: str, known: Iterable[str] = ()) -> str:
@@ -277,13 +277,14 @@ def secrets_in_text(text: str) -> set[str]:
 def secrets_in_command(words: Sequence[str], levels: int = MOST_LEVELS) -> set[str]:
     """What of a command line must not be shown: what follows a flag that says so, its assignments, URLs and scripts."""
     found: set[str] = set()
+    by_curl = any(word.rpartition("/")[2] == "curl" for word in words)  # elsewhere -u says other things
     for before, word in zip(["", *words], words):
         name, equals, value = word.partition("=")
         if not equals or not name.startswith("-"):
             name, value = before, word
         if name.startswith("-") and "=" not in name and credentials.says_credential(name):
             found |= secrets_in({name: value})
-        elif _FOR_FLAG_U.fullmatch(name) and ":" in value:
+        elif by_curl and _USER_FLAG.fullmatch(name) and ":" in value:
             found |= secrets_in({"PASSWORD": value})
         if "://" in word:
             found |= secrets_in({"URL": value})

@@ -239,6 +239,7 @@ def test_lines_that_hold_no_secret_stay_as_they_are(text: str) -> None:
         ('sh -c "sh -c \'server --vendor-key argsecretword\'"', {"argsecretword"}),
         ("{ path=/usr/bin/env ; argv[]=/usr/bin/env VENDOR=thingthing server --api-key=hunter2 ; pid=0 }",
          {"thingthing", "hunter2"}),
+        ("python3 -u main:app; docker run -u ollama:ollama -p 11434:11434", set()),
         ("server --auth-file /etc/server/auth --port 114340 --seed 4294967295", set()),
         ("curl -u bob:hunter2 https://kitty:kittens5@h/", {"hunter2", "bob:hunter2", "kittens5"}),
     ],
