@@ -198,7 +198,10 @@ ROWS: list[Found] = [
         + f"\n{RELOAD}; systemctl restart ollama\n"
         "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
         "rolled_back",
-        ("login failed for ******** and ******** and ******** and proxy ********@proxy.example",),
+        (
+            "login failed for ******** and ******** and ******** and proxy ********@proxy.example",
+            "ollama.service: Control process exited, code=exited, status=3/NOTIMPLEMENTED",
+        ),
         EXEC_PAGE,
         hidden=("plainscriptword", "deepscriptword", "argsecretword", "lintsecretword", "kittens5"),
     ),

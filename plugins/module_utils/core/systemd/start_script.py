@@ -37,6 +37,7 @@ _RUNS_ANOTHER = {
     "sudo", "doas", "setpriv", "runuser", "su", "chroot", "start-stop-daemon", "daemon",
 }  # fmt: skip
 MOST_WORDS = 512  # of one command
+_ARGV = re.compile(r"argv\[\]=(.*?) ; (?:ignore_errors|flags|start_time)=", re.S)
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "ash"}
 
 
@@ -62,11 +63,15 @@ def programs(exec_start: str) -> list[str]:
     return list(dict.fromkeys(_PATH.findall(exec_start)))
 
 
+def command_lines(executed: str) -> list[str]:
+    """What is run, of the commands that `systemctl show` tells: it also says when, and how that ended."""
+    return _ARGV.findall(executed)
+
+
 def of_exec_start(exec_start: str) -> Says:
     """What the command line itself does, of an `ExecStart` of `systemctl show`, which has no quotes."""
     found = Says()
-    argv = re.search(r"argv\[\]=(.*?) ; (?:ignore_errors|flags|start_time)=", exec_start, re.S)
-    words = argv[1].split() if argv else []
+    words = next(iter(command_lines(exec_start)), "").split()
     by_shell = next(
         (at for at, word in enumerate(words) if posixpath.basename(word) in _SHELLS | {"su", "runuser"}), None
     )

@@ -45,7 +45,8 @@ _ORDINARY_WORDS = {
 _OF_THE_SYSTEM = {
     "HOME", "PATH", "PWD", "OLDPWD", "SHELL", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM", "TZ", "TMPDIR", "HOSTNAME",
     "INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID", "LISTEN_FDNAMES", "MEMORY_PRESSURE_WRITE", "LD_LIBRARY_PATH",
-    "PYTHONPATH", "LS_COLORS", "_", "container",
+    "PYTHONPATH", "LS_COLORS", "_", "container", "SERVICE_RESULT", "EXIT_CODE", "EXIT_STATUS", "MONITOR_SERVICE_RESULT",
+    "MONITOR_EXIT_CODE", "MONITOR_EXIT_STATUS", "MONITOR_INVOCATION_ID", "MONITOR_UNIT", "TRIGGER_UNIT",
 }  # fmt: skip
 # The last word of a name says what its value is.
 _OF_FIGURES = {
@@ -99,7 +100,7 @@ def words_of(name: str) -> list[str]:
 def says_credential(name: str) -> bool:
     """Whether a variable, flag or key of this name holds a credential."""
     words = words_of(name)
-    return bool(STEM.search(name)) or words != ["SEED"] and any(map(_IS_WORD.match, words))
+    return bool(STEM.search(name)) or words not in (["SEED"], ["CODE"]) and any(map(_IS_WORD.match, words))
 
 
 def is_secret(name: str, value: str) -> bool:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Properties, Unit
 
 MOST_PROCESSES = 256  # of one unit
-COMMANDS = ("ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost", "ExecReload", "ExecStop", "ExecStopPost")
-PROPERTIES = ("Environment", "EnvironmentFiles", "MainPID", "ControlGroup", *COMMANDS)
+PROPERTIES = (
+    "Environment,EnvironmentFiles,MainPID,ControlGroup,"
+    "ExecCondition,ExecStartPre,ExecStart,ExecStartPost,ExecReload,ExecStop,ExecStopPost"
+)
 
 
 def secrets_of_host(units: Iterable[str], files: Iterable[str]) -> set[str]:
@@ -36,9 +38,8 @@ def secrets_of_host(units: Iterable[str], files: Iterable[str]) -> set[str]:
         shown = unit_text.parse_show(text)
         found |= masking.secrets_in(shown.get("Environment") or {})
         paths += unit_files.environment_files(shown)
-        # One line for each command, and so several of one name.
-        started_by = "\n".join(line for line in text.splitlines() if line.split("=", maxsplit=1)[0] in COMMANDS)
-        for script in (started_by, *unit_files.script_texts(started_by).values()):
+        lines = start_script.command_lines(text)
+        for script in (*lines, *unit_files.script_texts("\n".join(lines)).values()):
             found |= masking.secrets_in_script(script)
         for environment, command in _processes(shown):
             found |= masking.secrets_in(environment) | masking.secrets_in_command(command)
@@ -79,5 +80,5 @@ def secrets_in_file(path: str) -> set[str]:
 
 def _show(units: list[str]) -> str:
     """Of a unit, or of systemd itself where none is named."""
-    done = commands.run(["systemctl", "show", *units, "--property", ",".join(PROPERTIES)])
+    done = commands.run(["systemctl", "show", *units, "--property", PROPERTIES])
     return done.stdout.decode(errors="replace")

@@ -55,9 +55,10 @@ def test_every_process_below_a_units_main_one_tells_its_environment_and_its_comm
     inner = "export A='of the inner shell'; cat"
     command = ["sh", "-c", f'sh -c "{inner}"; true', "sh", "--vendor-key", "of the command"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        shown = (
-            f"MainPID={process.pid}\nExecStartPre={{ path=/bin/a ; argv[]=/bin/a --api-key=first ; }}\n"
-            f"ExecStartPre={{ path=/bin/b ; argv[]=/bin/b ; }}\nExecStart={{ path={script} ; argv[]={script} ; }}\n"
+        run = {"ExecStartPre": "/bin/a --api-key=first", "ExecStopPost": "/bin/b", "ExecStart": script}
+        shown = f"MainPID={process.pid}\n" + "".join(
+            f"{name}={{ path=/x ; argv[]={argv} ; ignore_errors=no ; pid=7 ; code=exited ; status=3 }}\n"
+            for name, argv in run.items()
         )
         monkeypatch.setattr(commands, "run", lambda words: commands.Done(0, shown.encode(), b""))
         assert process.stdin and process.stdout
@@ -66,6 +67,7 @@ def test_every_process_below_a_units_main_one_tells_its_environment_and_its_comm
         assert process.stdout.readline() == b"\n"  # all of them run
         known = secrets.secrets_of_host(["ollama.service"], [])
     assert known >= {"of the inner shell", "of the command", "of the script", "first"}
+    assert "exited" not in known
 
 
 def test_a_file_that_may_not_be_read_hides_nothing_and_breaks_nothing(
