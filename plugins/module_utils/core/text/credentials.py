@@ -39,7 +39,8 @@ _SWITCHES = {"true", "false", "yes", "no", "on", "off", "none", "null", "auto", 
 _ORDINARY_WORDS = {
     *_SWITCHES, *settings.CACHE_TYPES, "default", "debug", "trace", "verbose", "notice", "warning", "critical",
     "production", "development", "staging", "testing", "localhost", "ollama", "llama-server", "llamacpp", "nvidia",
-    "systemd", "python", "python3", "uvicorn", "gunicorn", "docker", "podman", "container",
+    "systemd", "python", "python3", "uvicorn", "gunicorn", "docker", "podman", "container", "noninteractive",
+    "x86_64", "aarch64", "float16", "bfloat16", "float32",
 }  # fmt: skip
 # Variables of the system's own, whatever they hold.
 _OF_THE_SYSTEM = {
@@ -89,7 +90,7 @@ _ORDINARY = re.compile(
     r"|v?\d{1,6}(?:\.\d{1,6}){1,3}(?:[-+.~][a-z0-9.]{1,12})?"  # a version
     r"|\d{1,9}(?:\.\d{1,6})?\s?[KMGT]i?B?"  # a size
     r"|(?:\d{1,9}(?:\.\d{1,6})?(?:ns|us|ms|s|m|h|d)){1,6}"  # a duration
-    r"|(?:GPU|MIG)-[0-9a-f-]{36}|sha256[:-][0-9a-f]{64}"
+    r"|(?:cuda|gpu|cpu):\d{1,3}|(?:GPU|MIG)-[0-9a-f-]{36}|sha256[:-][0-9a-f]{64}"
 )
 
 

@@ -238,7 +238,7 @@ def _leaves(name: str, content: Any) -> Iterator[tuple[str, str]]:
         for inside in content:
             yield from _leaves(name, inside)
     elif content is not None and not isinstance(content, bool):
-        yield _of_key(name, str(content))
+        yield from _url_parts(str(content)) or [_of_key(name, str(content))]
 
 
 def _of_key(key: str, value: str) -> tuple[str, str]:
