@@ -378,7 +378,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import prompt_texts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, sampling
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port, sampling
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
@@ -490,7 +490,7 @@ def template_problems(load: dict[str, Any]) -> list[str]:
 
 def measure(
     wanted: dict[str, Any],
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None, nvml_library.NvmlProblem | None]:
+) -> tuple[list[dict[str, Any]], dict[str, Any] | None, port.GpuProblem | None]:
     """Sample while the load runs: the figures of each GPU, those of the load, and what kept NVML from being read."""
     known = secrets.secrets_of_host(wanted["private_units"], wanted["private_files"])
     private = None if wanted["show_secrets"] else frozenset(known)
@@ -523,7 +523,7 @@ def measure(
                 {**run.result(), "not_forgotten": load_test.not_forgotten(load_of(wanted["load"], private))},
                 None,
             )
-        except nvml_library.NvmlProblem as problem:
+        except port.GpuProblem as problem:
             return [], run.result() if run else None, problem
 
 
@@ -565,10 +565,10 @@ def others_of(options: dict[str, Any], private: frozenset[str] | None) -> list[t
 def failures_of(
     gpus: list[dict[str, Any]],
     load: dict[str, Any] | None,
-    nvml_problem: nvml_library.NvmlProblem | None,
+    gpu_problem: port.GpuProblem | None,
     max_used_mib: int | None,
 ) -> list[str]:
-    failures = [str(nvml_problem)] if nvml_problem else sampling.breaches(gpus, max_used_mib)
+    failures = [str(gpu_problem)] if gpu_problem else sampling.breaches(gpus, max_used_mib)
     for one in [load, *load["others"]] if load else []:
         if one["failed"]:
             more = f" (and {len(one['errors']) - 1} other errors)" if len(one["errors"]) > 1 else ""
@@ -589,14 +589,14 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg="check mode: no load was sent and nothing was sampled")
     max_used_mib = module.params["max_used_mib"]
-    gpus, load, nvml_problem = measure(module.params)
+    gpus, load, gpu_problem = measure(module.params)
     result = {
         "max_used_mib": max_used_mib,
         **sampling.summary(gpus, max_used_mib),
         "load": load,
-        "nvml": {"status": nvml_problem.status if nvml_problem else "ok"},
+        "nvml": {"status": gpu_problem.status if gpu_problem else "ok"},
     }
-    failures = failures_of(gpus, load, nvml_problem, max_used_mib)
+    failures = failures_of(gpus, load, gpu_problem, max_used_mib)
     if failures:
         module.fail_json(msg="; ".join(failures), **result)
     module.exit_json(changed=False, **result)

@@ -209,7 +209,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_use
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking as text_masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import gpu_containers, nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import gpu_containers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations, service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log, server_process
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
@@ -264,7 +265,7 @@ def main() -> None:
     wanted = module.params
     mask = masking(wanted)
     unit = host_read.read_unit(wanted["ollama"]["unit"])
-    nvml = nvml_library.snapshot(wanted["bindings_path"])
+    nvml = LIBRARY.snapshot(wanted["bindings_path"])
     serving = server_process.server_of(unit)
     process = host_read.read_process(serving, [gpus.ORDER]) if serving else None
     log = server_log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask)

@@ -146,7 +146,7 @@ from typing import TYPE_CHECKING, Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations, host_tool
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import installation
@@ -207,7 +207,7 @@ def configuration(wanted: dict[str, Any], units: str, counting: list[str]) -> di
 
 
 def present(module: AnsibleModule, places: installation.Places) -> dict[str, Any]:
-    nvml = chosen_gpus(module.params, nvml_library.snapshot(module.params["bindings_path"]))
+    nvml = chosen_gpus(module.params, LIBRARY.snapshot(module.params["bindings_path"]))
     config = configuration(
         module.params, places.paths.units, sorted(gpu["uuid"] for gpu in nvml["gpus"] if gpu.get("uuid"))
     )

@@ -167,7 +167,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import GpuProblem
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file, root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import tune_run
@@ -226,7 +226,7 @@ def main() -> None:
             proposed = tune_run.propose(wanted_of(given), given["gpu"])
             module.exit_json(changed=False, proposed=proposed, nvml={"status": "ok"})
         result = tune_run.tune(wanted_of(given), given["gpu"], progress)
-    except nvml_library.NvmlProblem as problem:
+    except GpuProblem as problem:
         module.fail_json(msg=str(problem), nvml={"status": problem.status})
     except (tune_run.CannotTune, tune_search.Invalid, state.StateError) as problem:
         module.fail_json(msg=str(problem), nvml={"status": "ok"})

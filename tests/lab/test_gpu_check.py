@@ -18,7 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check import checks, compare, cuda, helper, run
 
 ROOT = Path(__file__).parents[2]
@@ -368,7 +368,7 @@ PLACES = {"wsl": False, "own_pids": False, "strangers": 0}
 )
 def test_a_container_s_pids_excuse_what_they_explain(name: str, place: Any, ok: bool | None, why: str) -> None:
     def reading(used: int, *rows: tuple[int, int | None]) -> dict[str, Any]:
-        memory = {"used": used * nvml_library.MIB}
+        memory = {"used": used * port.MIB}
         return {"memory": memory, "processes": [{"pid": pid, "used_mib": mib, "kind": "compute"} for pid, mib in rows]}
 
     facts = {
@@ -411,7 +411,7 @@ def test_accounting_is_held_to_what_was_held(change: Any, ok: bool | None) -> No
 def test_what_a_place_explains_is_not_told_and_anything_else_fails() -> None:
     facts: dict[str, Any] = {
         "place": PLACES, "moved_mib": 0, "gpu": {"mig": False, "memory_api": "v2"}, "opened": {"memory": {"used": 0}},
-        "after": {"memory": {"used": 500 * nvml_library.MIB}},
+        "after": {"memory": {"used": 500 * port.MIB}},
         "second": {"problem": "no", "code": cuda.DEVICE_UNAVAILABLE},
     }  # fmt: skip
     assert checks._freed(facts)["ok"] is False

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, sampling
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, port, sampling
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
 
 SPIKES = 200
@@ -254,7 +254,7 @@ def test_a_gpu_that_was_lost_for_a_while_proves_nothing(gpus: Any, sampler: samp
 def test_a_crash_or_hang_while_watched_is_a_message(gpus: Any, sampler: sampling.Sampler) -> None:
     sampler.start()
     gpus.add(gpus.Fault(function="nvmlDeviceGetMemoryInfo*", crash=1))
-    with pytest.raises(nvml_library.NvmlProblem, match="crashed") as crashed:
+    with pytest.raises(port.GpuProblem, match="crashed") as crashed:
         sampler.stop()
     assert crashed.value.status == "crashed"
     gpus.clear(gpus.Fault)
@@ -262,7 +262,7 @@ def test_a_crash_or_hang_while_watched_is_a_message(gpus: Any, sampler: sampling
     with contextlib.closing(hanging):
         hanging.start()
         gpus.add(gpus.Fault(function="nvmlDeviceGetMemoryInfo*", delay_ms=60_000))
-        with pytest.raises(nvml_library.NvmlProblem) as hung:
+        with pytest.raises(port.GpuProblem) as hung:
             hanging.stop(timeout_s=0.5)
     assert hung.value.status == "timeout"
 
@@ -276,7 +276,7 @@ def test_gpus_are_chosen_by_index_or_uuid(gpus: Any) -> None:
     for wanted in ("2", "GPU-x"):
         with (
             contextlib.closing(sampling.Sampler([wanted])) as sampler,
-            pytest.raises(nvml_library.NvmlProblem, match=wanted),
+            pytest.raises(port.GpuProblem, match=wanted),
         ):
             sampler.start()
 

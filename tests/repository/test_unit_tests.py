@@ -21,7 +21,6 @@ FILES = sorted(
 ON_A_HOST = {
     "plugins/module_utils/host/facts/host_read.py",  # systemd, /proc, a running Ollama and backend
     "plugins/module_utils/host/gpu/nvml_library.py",  # the driver's library
-    "plugins/module_utils/host/gpu/sampling.py",  # reads NVML and /proc in a child process
     "plugins/module_utils/host/monitor/watch.py",  # the service's loop
     "plugins/module_utils/host/port/child_process.py",  # a process of its own, watched and killed
     "plugins/module_utils/host/port/systemd.py",  # systemctl, journalctl, /proc and signals
@@ -32,6 +31,8 @@ ON_A_HOST = {
 # Parts of something that is tested as a whole: the file, and the test.
 ELSEWHERE = {
     "plugins/lookup/waves.py": "plugins/lookup/test_fleet.py",
+    "plugins/module_utils/host/gpu/library.py": "plugins/module_utils/host/gpu/test_sampling.py",
+    "plugins/module_utils/host/gpu/port.py": "plugins/module_utils/host/gpu/test_nvml_library.py",
     "plugins/module_utils/core/planner/architectures.py": "plugins/module_utils/core/planner/test_planner.py",
     "plugins/module_utils/core/planner/compute.py": "plugins/module_utils/core/planner/test_planner.py",
     "plugins/module_utils/core/planner/graph.py": "plugins/module_utils/core/planner/test_planner.py",

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.nvml_library import MIB
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import MIB
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.sampling import UNSEEN_LIMIT_MS
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check.cuda import DEVICE_UNAVAILABLE
 

@@ -11,7 +11,7 @@ import uuid
 from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.nvml_library import MIB
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import MIB
 
 LIBRARY = "libcuda.so.1"
 

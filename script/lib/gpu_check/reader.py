@@ -10,7 +10,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, port
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check import checks, helper
 
 CALLS, MOST_S = 300, 1.0  # how often a call is measured, and for how long at most
@@ -25,14 +25,15 @@ class Reader:
 
     def open(self, bindings: str | None, uuid: str) -> dict[str, Any]:
         began = time.monotonic()
-        self._nvml, source = nvml_library.connect(bindings)
+        library = nvml_library.connect(bindings)
         took_ms = round(1000 * (time.monotonic() - began), 1)
+        self._nvml = library.bindings
         self._uuid = uuid
         self._handle = self._nvml.nvmlDeviceGetHandleByUUID(uuid)
         self.memory_api, self._read = nvml_library.memory_reader(self._nvml, self._handle)
         return {
             "nvml_version": nvml_library.text(self._nvml.nvmlSystemGetNVMLVersion),
-            "bindings": source,
+            "bindings": library.source,
             "init_ms": took_ms,
             "simulated": hasattr(ctypes.CDLL(nvml_library.LIBRARY), "simulated_nvml"),
         }
@@ -56,7 +57,7 @@ class Reader:
         while time.monotonic() < until:
             used.append(self._read().used)
             time.sleep(EVERY_S)
-        return {"moved_mib": nvml_library.mib_up(max(used) - min(used))}
+        return {"moved_mib": port.mib_up(max(used) - min(used))}
 
     def wait(self, used: int, tolerance: int, seconds: float) -> dict[str, Any]:
         """Read until the used bytes are these: how long that took, in ms, or None; then all figures."""
@@ -93,7 +94,7 @@ class Reader:
             stats = nvml.nvmlDeviceGetAccountingStats(self._handle, pid)
         except Exception as problem:  # also the bindings' own TypeError, for a peak that is not available
             return {"mode": mode, "peak_mib": None, "running": None, "error": nvml_library.error_name(nvml, problem)}
-        peak = nvml_library.mib_up(stats.maxMemoryUsage)
+        peak = port.mib_up(stats.maxMemoryUsage)
         return {"mode": mode, "peak_mib": peak, "running": bool(stats.isRunning), "error": None}
 
     def costs(self, pid: int) -> dict[str, Any]:
@@ -148,7 +149,7 @@ class Reader:
 
     def _opened(self) -> ModuleType:
         if self._nvml is None:
-            raise nvml_library.NvmlProblem("error", "NVML is not open")
+            raise port.GpuProblem("error", "NVML is not open")
         return self._nvml
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, port
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sampling as gpu_sampling
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check import checks
 from ansible_collections.selo.gpu_memory.script.lib.gpu_check.helper import Helper, HelperProblem
@@ -194,14 +194,12 @@ def _steps(reader: Helper, holder: Helper, start: int) -> list[dict[str, Any]]:
     found = []
     for mib in checks.STEPS_MIB:
         took_ms = holder.ask("hold", mib=mib)["took_ms"]
-        found.append({"mib": mib, "took_ms": took_ms, **_until(reader, start + mib * nvml_library.MIB, 2)})
+        found.append({"mib": mib, "took_ms": took_ms, **_until(reader, start + mib * port.MIB, 2)})
     return found
 
 
 def _until(reader: Helper, used: int, within_s: float) -> dict[str, Any]:
-    return reader.ask(
-        "wait", within_s + 20, used=used, tolerance=checks.TOLERANCE_MIB * nvml_library.MIB, seconds=within_s
-    )
+    return reader.ask("wait", within_s + 20, used=used, tolerance=checks.TOLERANCE_MIB * port.MIB, seconds=within_s)
 
 
 def _busy(reader: Helper, holder: Helper) -> dict[str, Any]:
@@ -221,7 +219,7 @@ def _second(start: Callable[[str], Helper], reader: Helper, ordinal: int, before
         found["opened"] = reader.ask("read")
         used = found["opened"]["memory"]["used"]
         other.ask("hold", mib=checks.SECOND_MIB)
-        found["held"] = _until(reader, used + checks.SECOND_MIB * nvml_library.MIB, 2)
+        found["held"] = _until(reader, used + checks.SECOND_MIB * port.MIB, 2)
     except HelperProblem as problem:
         return {**found, "problem": str(problem), "code": problem.code}
     if checks.has_mps(found["held"]):
@@ -240,7 +238,7 @@ def _sampled(holder: Helper, hz: int, uuid: str, bindings: str | None) -> dict[s
             sampler.start(timeout_s=60)
             held = holder.ask("spikes", 60, plan=checks.spike_plan(), pause_ms=PAUSE_MS)["held"]
             (gpu,) = sampler.stop(timeout_s=20)
-        except nvml_library.NvmlProblem as problem:
+        except port.GpuProblem as problem:
             return {"problem": str(problem)}
     if not gpu["samples"]:
         return {"problem": gpu["error"] or "its memory was never read"}

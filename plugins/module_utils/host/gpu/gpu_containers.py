@@ -12,13 +12,13 @@ from collections.abc import Collection
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.containers import container_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 
-DEVICES = "/dev/nvidia"
 MOST_FILES = 4096  # of one process that are looked at
 
 
 def read(holders: Collection[int], proc: str = "/proc") -> list[str]:
-    """The containers with a process that holds GPU memory (`holders`: pids as NVML has them) or a device file open."""
+    """The containers with a process that holds GPU memory (`holders`: their pids) or a device file open."""
     begin = host_read.groups_of(1, proc)
     found = set()
     for name in os.listdir(proc):
@@ -36,6 +36,6 @@ def _has_device(proc: str, pid: str) -> bool:
     with contextlib.suppress(OSError):
         for number in os.listdir(f"{proc}/{pid}/fd")[:MOST_FILES]:
             with contextlib.suppress(OSError):
-                if os.readlink(f"{proc}/{pid}/fd/{number}").startswith(DEVICES):
+                if os.readlink(f"{proc}/{pid}/fd/{number}").startswith(LIBRARY.DEVICES):
                     return True
     return False

@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""NVML through NVIDIA's own Python bindings: which bindings are good, what the GPUs say, what an error means.
+"""NVML as a `port.GpuLibrary`, through NVIDIA's own Python bindings: which are good, what GPUs say, what errors mean.
 
-Only `snapshot` may be called in a module's own process. Everything else loads native code and belongs in a child.
+`snapshot` and `ended` may be called in a module's own process. Everything else loads native code: it is for a child.
 """
 
 from __future__ import annotations
@@ -13,26 +13,32 @@ import ctypes
 import functools
 import glob
 import importlib.util
-import math
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import (
+    MIB,
+    GpuProblem,
+    Memory,
+    beside,
+    mib_up,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
         Bindings,
         Gpu,
-        GpuMemory,
         GpuProcess,
         Nvml,
     )
 
-MIB = 1024 * 1024
+NAME = "NVML"
+DEVICES = "/dev/nvidia"
 DRIVER_VERSION_FILE = "/proc/driver/nvidia/version"
 CURE_BINDINGS = (
     "install nvidia-ml-py 12.535.108 or newer for this Python (pip install nvidia-ml-py), "
@@ -55,6 +61,7 @@ LIBRARY_PLACES = (
 )  # fmt: skip
 COMPUTE_MODES = ("default", "exclusive_thread", "prohibited", "exclusive_process")  # nvmlComputeMode_t
 MODULES_FILE = "/proc/modules"
+INVALID_ARGUMENT, NOT_FOUND = 2, 6
 NOT_SUPPORTED, FUNCTION_NOT_FOUND, ARGUMENT_VERSION_MISMATCH, GPU_IS_LOST = 3, 13, 25, 15
 UNKNOWN_ERROR = 999
 STATUS_OF_CODE = {
@@ -65,26 +72,6 @@ STATUS_OF_CODE = {
     17: "no_permission",
     18: "version_mismatch",
 }
-
-
-class NvmlProblem(Exception):
-    """NVML cannot be read: `status` is one of the words of `snapshot`, the text is cause and cure."""
-
-    def __init__(self, status: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-class Memory(NamedTuple):
-    """Bytes. `used` leaves out what the driver reserves for itself, except where the driver cannot tell (v1)."""
-
-    total: int
-    used: int
-    free: int
-    reserved: int | None
-
-    def as_dict(self) -> GpuMemory:
-        return {"total": self.total, "used": self.used, "free": self.free, "reserved": self.reserved}
 
 
 def snapshot(bindings_path: str | None = None, timeout_s: float = 20) -> Nvml:
@@ -103,7 +90,7 @@ def snapshot(bindings_path: str | None = None, timeout_s: float = 20) -> Nvml:
         return _unread(ended(problem), None)
 
 
-def _unread(problem: NvmlProblem, driver_version: str | None) -> Nvml:
+def _unread(problem: GpuProblem, driver_version: str | None) -> Nvml:
     return {
         "driver_version": driver_version,
         "bindings": None,
@@ -113,11 +100,11 @@ def _unread(problem: NvmlProblem, driver_version: str | None) -> Nvml:
     }
 
 
-def ended(problem: Exception) -> NvmlProblem:
+def ended(problem: Exception) -> GpuProblem:
     """What it means that the child which reads NVML crashed or hung."""
     if isinstance(problem, child_process.ChildTimedOut):
-        return NvmlProblem("timeout", f"NVML hangs ({problem}); look for Xid lines in the kernel log")
-    return NvmlProblem(
+        return GpuProblem("timeout", f"NVML hangs ({problem}); look for Xid lines in the kernel log")
+    return GpuProblem(
         "crashed", f"the process that read NVML crashed ({problem}); check the driver installation with nvidia-smi"
     )
 
@@ -148,19 +135,78 @@ def load_bindings(bindings_path: str | None) -> tuple[ModuleType, Bindings]:
             reason = f"it does not import ({type(problem).__name__}: {problem})"
         rejected.append(f"{path}: {reason}")
     if rejected:
-        raise NvmlProblem("bindings_bad", f"no good NVML bindings for Python: {', '.join(rejected)}; {CURE_BINDINGS}")
-    raise NvmlProblem("bindings_missing", f"no NVML bindings for {sys.executable}; {CURE_BINDINGS}")
+        raise GpuProblem("bindings_bad", f"no good NVML bindings for Python: {', '.join(rejected)}; {CURE_BINDINGS}")
+    raise GpuProblem("bindings_missing", f"no NVML bindings for {sys.executable}; {CURE_BINDINGS}")
 
 
-def connect(bindings_path: str | None) -> tuple[ModuleType, Bindings]:
-    """Bindings with NVML initialised."""
-    nvml, source = load_bindings(bindings_path)
+def connect(bindings_path: str | None) -> OpenNvml:
+    """NVML, initialised."""
+    bindings, source = load_bindings(bindings_path)
     find_library()
     try:
-        nvml.nvmlInit()
+        bindings.nvmlInit()
     except Exception as problem:
-        raise explain(nvml, problem) from None
-    return nvml, source
+        raise explain(bindings, problem) from None
+    return OpenNvml(bindings, source)
+
+
+class OpenNvml:
+    """NVML while it is initialised: a `port.OpenLibrary`. `source`: where its bindings are from."""
+
+    def __init__(self, bindings: ModuleType, source: Bindings) -> None:
+        self.bindings, self.source = bindings, source
+
+    def count(self) -> int:
+        return int(self.bindings.nvmlDeviceGetCount())
+
+    def gpu(self, name: str) -> OpenGpu:
+        try:
+            if name.isdigit():
+                handle = self.bindings.nvmlDeviceGetHandleByIndex(int(name))
+            else:
+                handle = self.bindings.nvmlDeviceGetHandleByUUID(name)
+        except self.bindings.NVMLError as problem:
+            if code_of(problem) in (INVALID_ARGUMENT, NOT_FOUND):
+                raise LookupError(name) from None
+            raise
+        return OpenGpu(self.bindings, handle)
+
+    def explain(self, problem: Exception) -> GpuProblem:
+        return explain(self.bindings, problem)
+
+    def error_name(self, problem: Exception) -> str:
+        return error_name(self.bindings, problem)
+
+
+class OpenGpu:
+    """A `port.OpenGpu`."""
+
+    def __init__(self, bindings: ModuleType, handle: Any) -> None:
+        self._bindings, self._handle = bindings, handle
+        self.index = int(bindings.nvmlDeviceGetIndex(handle))
+        self.uuid = text(bindings.nvmlDeviceGetUUID, handle)
+        # The read itself, with nothing around it: it is the sampler's fast path.
+        self.memory_api, self.memory = memory_reader(bindings, handle)
+
+    @property
+    def pci_bus_id(self) -> str:
+        return str(self._bindings.nvmlDeviceGetPciInfo(self._handle).busId)
+
+    def processes(self) -> list[GpuProcess]:
+        return processes(self._bindings, self._handle)
+
+    def accounting(self) -> dict[tuple[int, int], dict[str, Any]] | None:
+        """None where it is off. It is never switched on here."""
+        if accounting_mode(self._bindings, self._handle) != "enabled":
+            return None
+        rows = {}
+        try:
+            for pid in self._bindings.nvmlDeviceGetAccountingPids(self._handle):
+                stats = self._bindings.nvmlDeviceGetAccountingStats(self._handle, pid)
+                rows[pid, stats.startTime] = {"peak": stats.maxMemoryUsage, "running": bool(stats.isRunning)}
+        except Exception:  # also the bindings' TypeError for a peak that is not available: then nothing is proven
+            return None
+        return rows
 
 
 def find_library(places: Sequence[str] = LIBRARY_PLACES, library: str = LIBRARY) -> str | None:
@@ -188,9 +234,9 @@ def text(ask: Callable[..., Any], *about: Any) -> str:
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in decoded)
 
 
-def explain(nvml: ModuleType, problem: Exception) -> NvmlProblem:
+def explain(nvml: ModuleType, problem: Exception) -> GpuProblem:
     """An exception of the bindings as status, cause and cure."""
-    if isinstance(problem, NvmlProblem):
+    if isinstance(problem, GpuProblem):
         return problem
     code = code_of(problem)
     status = STATUS_OF_CODE.get(code or 0, "error")
@@ -233,7 +279,7 @@ def explain(nvml: ModuleType, problem: Exception) -> NvmlProblem:
         )
     else:
         words = f"NVML says: {problem} ({error_name(nvml, problem)})"
-    return NvmlProblem(status, words)
+    return GpuProblem(status, words)
 
 
 def code_of(problem: Exception) -> int | None:
@@ -293,13 +339,8 @@ def memory_reader(nvml: ModuleType, handle: Any) -> tuple[str, Callable[[], Memo
             "NVML has no memory figures of this GPU: it shares the host's memory (Jetson, GB10) or is split (MIG), and "
             "cannot be judged here; leave this host out, or switch MIG off"
         )
-        raise NvmlProblem("error", words) from None
+        raise GpuProblem("error", words) from None
     return "v1", read_v1
-
-
-def beside(before: Memory, after: Memory) -> Memory:
-    """Which of the reads before and after a listing stands for it: the higher one, so that what came or went fits."""
-    return before if before.used > after.used else after
 
 
 def held(nvml: ModuleType, handle: Any, read: Callable[[], Memory]) -> tuple[Memory, list[GpuProcess]]:
@@ -368,11 +409,6 @@ def accounting_mode(nvml: ModuleType, handle: Any) -> str:
     return "enabled" if mode == nvml.NVML_FEATURE_ENABLED else "disabled"
 
 
-def mib_up(count: int) -> int:
-    """Bytes to MiB, rounded up, so that more bytes than a threshold are never shown as the threshold."""
-    return math.ceil(count / MIB)
-
-
 def _import_file(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location("pynvml", path)
     if spec is None or spec.loader is None:
@@ -402,19 +438,20 @@ def _library_version() -> str | None:
 
 def _read_everything(bindings_path: str | None) -> Nvml:
     try:
-        nvml, source = connect(bindings_path)
-    except NvmlProblem as problem:
+        library = connect(bindings_path)
+    except GpuProblem as problem:
         return _unread(problem, kernel_driver_version())
+    nvml = library.bindings
     facts: Nvml = {
         "driver_version": None,
-        "bindings": source,
+        "bindings": library.source,
         "gpus": [],
         "status": "ok",
         "message": "NVML answers",
     }
     try:
         facts["driver_version"] = text(nvml.nvmlSystemGetDriverVersion)
-        gpus = [_read_gpu(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        gpus = [_read_gpu(nvml, index) for index in range(library.count())]
     except Exception as problem:
         found = explain(nvml, problem)
         return {**facts, "status": found.status, "message": str(found)}
@@ -425,7 +462,7 @@ def _read_everything(bindings_path: str | None) -> Nvml:
     return facts
 
 
-def _read_gpu(nvml: ModuleType, index: int) -> tuple[Gpu, NvmlProblem | None]:
+def _read_gpu(nvml: ModuleType, index: int) -> tuple[Gpu, GpuProblem | None]:
     gpu = cast("Gpu", {"index": index, **dict.fromkeys(GPU_FACTS), "processes": []})
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)

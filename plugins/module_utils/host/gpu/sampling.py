@@ -17,12 +17,12 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking, series
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process
 
 TIMELINE_POINTS = 500
@@ -107,7 +107,7 @@ def accounted_in_window(
 
 def accounted_peak_mib(row: Mapping[str, Any] | None, sampled_mib: int | None) -> int | None:
     """A process's accounted peak, if it can be believed: drivers may count nothing for a process in a container."""
-    peak_mib = nvml_library.mib_up(row["peak"]) if row else 0
+    peak_mib = port.mib_up(row["peak"]) if row else 0
     return peak_mib if peak_mib > 0 and peak_mib >= (sampled_mib or 0) else None
 
 
@@ -217,7 +217,7 @@ class Moment(NamedTuple):
     """
 
     at: float
-    memory: nvml_library.Memory
+    memory: port.Memory
     settled: bool
     processes: Sequence[Mapping[str, Any]]
 
@@ -229,19 +229,18 @@ class Moment(NamedTuple):
 class _Watch:
     """One GPU: its samples and who used it. Lives in the child."""
 
-    def __init__(self, nvml: ModuleType, index: int, handle: Any) -> None:
-        self._nvml, self.index, self._handle = nvml, index, handle
+    def __init__(self, library: port.OpenLibrary, gpu: port.OpenGpu) -> None:
+        self._library, self._gpu = library, gpu
         self._samples = Samples()
         self._errors: Counter[str] = Counter()
-        self._error_texts: dict[str, str] = {}
+        self._problems: dict[str, port.GpuProblem] = {}
         self._failing: str | None = None
         self._processes: dict[tuple[int, str | None], dict[str, Any]] = {}
         self._listed_used, self._listed_at, self._others_mib = -1.0, -math.inf, 0
         self._at_most: Moment | None = None
-        self.uuid = nvml_library.text(nvml.nvmlDeviceGetUUID, handle)
-        self.memory_api, self._read = nvml_library.memory_reader(nvml, handle)
+        self.index, self.uuid, self.memory_api, self._read = gpu.index, gpu.uuid, gpu.memory_api, gpu.memory
         self._memory = self._read()
-        self._accounting = self._read_accounting()
+        self._accounting = gpu.accounting()
 
     def sample(self, begin: float) -> float:
         """Read once; the time after it. This is the fast path."""
@@ -272,19 +271,19 @@ class _Watch:
         """List them right after a sample and before another one, so that it is known what was used meanwhile."""
         before, rows, listed = self._memory, [], True
         try:
-            rows = nvml_library.processes(self._nvml, self._handle)
+            rows = self._gpu.processes()
         except Exception as problem:
             listed = False
             self._failed(problem)
         self.sample(time.monotonic())
-        moment = Moment(now, nvml_library.beside(before, self._memory), before.used == self._memory.used, rows)
+        moment = Moment(now, port.beside(before, self._memory), before.used == self._memory.used, rows)
         if listed and moment.is_nearer_to_the_peak(self._at_most):
             self._at_most = moment
         self._listed_at = now
         if moment.settled:  # else it is listed again, if there is still as much
             self._listed_used = max(self._listed_used, self.last)
         listed_mib = sum(row["used_mib"] or 0 for row in rows)
-        self._others_mib = max(self._others_mib, nvml_library.mib_up(int(self.last)) - listed_mib)
+        self._others_mib = max(self._others_mib, port.mib_up(int(self.last)) - listed_mib)
         for row in rows:
             known = self._processes.setdefault(
                 (row["pid"], row["name"]),
@@ -300,11 +299,11 @@ class _Watch:
         return {
             "index": self.index,
             "uuid": self.uuid,
-            "total_mib": self._memory.total // nvml_library.MIB,
-            "reserved_mib": None if self._memory.reserved is None else nvml_library.mib_up(self._memory.reserved),
+            "total_mib": self._memory.total // port.MIB,
+            "reserved_mib": None if self._memory.reserved is None else port.mib_up(self._memory.reserved),
             "memory_api": self.memory_api,
-            "baseline_mib": nvml_library.mib_up(int(seen.first)) if seen.count else None,
-            "peak_used_mib": nvml_library.mib_up(int(seen.peak)) if seen.count else None,
+            "baseline_mib": port.mib_up(int(seen.first)) if seen.count else None,
+            "peak_used_mib": port.mib_up(int(seen.peak)) if seen.count else None,
             "peak_at_s": round((seen.peak_at if seen.peak else started) - started, 3) if seen.count else None,
             "at_most": {
                 "at_s": round(at_most.at - started, 3),
@@ -316,34 +315,27 @@ class _Watch:
             "interval_ms": round(1000 * interval_s, 2),
             "max_gap_ms": round(1000 * seen.max_gap_s(started, ended), 2),
             "errors": dict(self._errors),
-            "error": self._error_texts.get("NVML_ERROR_GPU_IS_LOST") or self._error_texts.get(self._failing or ""),
-            "timeline": [[round(at - started, 3), nvml_library.mib_up(int(used))] for at, used in seen.line()],
+            "error": self._error(),
+            "timeline": [[round(at - started, 3), port.mib_up(int(used))] for at, used in seen.line()],
             "processes": processes,
         }
 
     def _failed(self, problem: Exception) -> None:
-        name = nvml_library.error_name(self._nvml, problem)
+        name = self._library.error_name(problem)
         self._errors[name] += 1
         self._failing = name
-        if name not in self._error_texts:
-            self._error_texts[name] = str(nvml_library.explain(self._nvml, problem))
+        if name not in self._problems:
+            self._problems[name] = self._library.explain(problem)
 
-    def _read_accounting(self) -> dict[tuple[int, int], dict[str, Any]] | None:
-        """What accounting holds, by (pid, start); None where it is off. It is never switched on here."""
-        if nvml_library.accounting_mode(self._nvml, self._handle) != "enabled":
-            return None
-        rows = {}
-        try:
-            for pid in self._nvml.nvmlDeviceGetAccountingPids(self._handle):
-                stats = self._nvml.nvmlDeviceGetAccountingStats(self._handle, pid)
-                rows[pid, stats.startTime] = {"peak": stats.maxMemoryUsage, "running": bool(stats.isRunning)}
-        except Exception:  # also the bindings' TypeError for a peak that is not available: then nothing is proven
-            return None
-        return rows
+    def _error(self) -> str | None:
+        """That it was lost at any time, or what fails now."""
+        lost = next((problem for problem in self._problems.values() if problem.status == "gpu_lost"), None)
+        found = lost or self._problems.get(self._failing or "")
+        return str(found) if found else None
 
     def _account(self) -> tuple[list[dict[str, Any]], int | None]:
         """All processes of the watch with both their peaks, and the bound that follows."""
-        before, after = self._accounting, self._read_accounting()
+        before, after = self._accounting, self._gpu.accounting()
         lived = accounted_in_window(before, after) if before is not None and after is not None else None
         listed = {pid for pid, _unused in self._processes}
         for pid in lived or {}:
@@ -366,26 +358,22 @@ class _Watch:
         return processes, None if lived is None else bound_mib(processes, self._others_mib, ended)
 
 
-def _choose(nvml: ModuleType, wanted: Sequence[str]) -> list[_Watch]:
-    """The GPUs to watch: all, or those named by index or UUID, each once."""
-    count = nvml.nvmlDeviceGetCount()
+def _choose(library: port.OpenLibrary, wanted: Sequence[str], of: str) -> list[_Watch]:
+    """The GPUs to watch: all, or those named by index or UUID, each once. `of`: the library's name."""
+    count = library.count()
     if not count:
-        raise nvml_library.NvmlProblem("error", "NVML shows no GPU")
+        raise port.GpuProblem("error", f"{of} shows no GPU")
     watches: dict[str, _Watch] = {}
     for name in wanted or [str(index) for index in range(count)]:
         try:
-            if name.isdigit():
-                handle = nvml.nvmlDeviceGetHandleByIndex(int(name))
-            else:
-                handle = nvml.nvmlDeviceGetHandleByUUID(name)
-            watch = _Watch(nvml, nvml.nvmlDeviceGetIndex(handle), handle)
+            watch = _Watch(library, library.gpu(name))
+        except LookupError:
+            raise port.GpuProblem(
+                "error", f"no GPU {name} here: it must be an index below {count} or the UUID of a GPU"
+            ) from None
         except Exception as problem:
-            if nvml_library.code_of(problem) in (2, 6):  # InvalidArgument, NotFound
-                raise nvml_library.NvmlProblem(
-                    "error", f"no GPU {name} here: it must be an index below {count} or the UUID of a GPU"
-                ) from None
-            found = nvml_library.explain(nvml, problem)
-            raise nvml_library.NvmlProblem(found.status, f"GPU {name}: {found}") from None
+            found = library.explain(problem)
+            raise port.GpuProblem(found.status, f"GPU {name}: {found}") from None
         watches[watch.uuid] = watch
     return sorted(watches.values(), key=lambda watch: watch.index)
 
@@ -403,13 +391,17 @@ def _come_first() -> None:
 
 
 def _sample(
-    send: child_process.Send, lifeline: int, wanted: Sequence[str], interval_s: float, bindings_path: str | None
+    send: child_process.Send,
+    lifeline: int,
+    wanted: Sequence[str],
+    interval_s: float,
+    bindings_path: str | None,
+    source: port.GpuLibrary,
 ) -> None:
     """The child: sample until the parent lets go, then send the result."""
     try:
-        nvml, _unused = nvml_library.connect(bindings_path)
-        watches = _choose(nvml, wanted)
-    except nvml_library.NvmlProblem as problem:
+        watches = _choose(source.connect(bindings_path), wanted, source.NAME)
+    except port.GpuProblem as problem:
         send({"kind": "problem", "status": problem.status, "message": str(problem)})
         return
     gc.freeze()
@@ -431,8 +423,8 @@ def _sample(
             progress_due = now + PROGRESS_INTERVAL_S
             figures = {
                 "t_s": round(now - started, 1),
-                "used_mib": nvml_library.mib_up(int(max(watch.last for watch in watches))),
-                "peak_used_mib": nvml_library.mib_up(int(max(watch.peak for watch in watches))),
+                "used_mib": port.mib_up(int(max(watch.last for watch in watches))),
+                "peak_used_mib": port.mib_up(int(max(watch.peak for watch in watches))),
             }
             send({"kind": "progress", "figures": figures})
     achieved_s = (now - started) / max(1, ticks)
@@ -445,25 +437,31 @@ def _sample(
 class Sampler:
     """Samples the chosen GPUs from `start` to `stop`. Start it before any thread exists."""
 
-    def __init__(self, gpus: Sequence[str] = (), interval_ms: int = 50, bindings_path: str | None = None) -> None:
-        self._arguments = (tuple(gpus), interval_ms / 1000, bindings_path)
+    def __init__(
+        self,
+        gpus: Sequence[str] = (),
+        interval_ms: int = 50,
+        bindings_path: str | None = None,
+        library: port.GpuLibrary = LIBRARY,
+    ) -> None:
+        self._library, self._arguments = library, (tuple(gpus), interval_ms / 1000, bindings_path, library)
         self._child: child_process.Child | None = None
 
     def start(self, timeout_s: float = 20) -> None:
-        """Return once the first samples are taken; NvmlProblem if there can be none."""
+        """Return once the first samples are taken; GpuProblem if there can be none."""
         self._child = child_process.Child(lambda send, lifeline: _sample(send, lifeline, *self._arguments))
         self._expect("started", timeout_s)
 
     def progress(self, timeout_s: float) -> dict[str, Any] | None:
         """The next t_s, used_mib and peak_used_mib (highest over the GPUs), about twice a second; None if none came.
 
-        NvmlProblem if the sampler crashed.
+        GpuProblem if the sampler crashed.
         """
         message = self._receive(timeout_s)
         return message["figures"] if message and message["kind"] == "progress" else None
 
     def stop(self, timeout_s: float = 10) -> list[dict[str, Any]]:
-        """Take the last samples and return the figures of each GPU; NvmlProblem if the sampler crashed or hangs."""
+        """Take the last samples and return the figures of each GPU; GpuProblem if the sampler crashed or hangs."""
         self._started().let_go()
         gpus: list[dict[str, Any]] = self._expect("result", timeout_s)["gpus"]
         return gpus
@@ -483,7 +481,7 @@ class Sampler:
         while True:
             message = self._receive(deadline - time.monotonic())
             if message is None:
-                raise nvml_library.ended(child_process.ChildTimedOut(f"no answer within {timeout_s:g} s"))
+                raise self._library.ended(child_process.ChildTimedOut(f"no answer within {timeout_s:g} s"))
             if message["kind"] == kind:
                 return message
 
@@ -491,7 +489,7 @@ class Sampler:
         try:
             message = self._started().receive(timeout_s)
         except child_process.ChildCrashed as problem:
-            raise nvml_library.ended(problem) from None
+            raise self._library.ended(problem) from None
         if message and message["kind"] == "problem":
-            raise nvml_library.NvmlProblem(message["status"], message["message"])
+            raise port.GpuProblem(message["status"], message["message"])
         return message

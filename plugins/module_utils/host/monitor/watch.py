@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The monitor's process: it reads, has `_monitor` draw the conclusions, writes the metrics and acts.
+"""The monitor's process: it reads, has `watch_rules` draw the conclusions, writes the metrics and acts.
 
-Three processes: this one sleeps until one of the others has something; a child that holds NVML reads the GPUs every
-second; journalctl follows the journals. None of them is root, and nothing is started for a period.
+Three processes: this one sleeps until one of the others has something; a child that holds the GPU library reads the
+GPUs every second; journalctl follows the journals. None of them is root, and nothing is started for a period.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import select
 import socket
 import sys
 import time
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import metrics
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.sampling import next_tick
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor.watch_rules import Config, Monitor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process, commands, proc_stat
@@ -54,14 +54,12 @@ def _say(text: str) -> None:
 
 
 class _Gpu:
-    """One GPU, in the child that holds NVML."""
+    """One GPU, in the child that holds the library."""
 
-    def __init__(self, nvml: ModuleType, index: int) -> None:
-        self._nvml, self._index = nvml, index
-        self._handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        self._uuid = nvml_library.text(nvml.nvmlDeviceGetUUID, self._handle)
-        self._pci = str(nvml.nvmlDeviceGetPciInfo(self._handle).busId)
-        _unused, self._read = nvml_library.memory_reader(nvml, self._handle)
+    def __init__(self, library: port.OpenLibrary, index: int) -> None:
+        self._library, self._index = library, index
+        self._gpu = library.gpu(str(index))
+        self._pci = self._gpu.pci_bus_id
         self._read_at = time.monotonic()
         self._begin()
 
@@ -71,9 +69,9 @@ class _Gpu:
 
     def sample(self) -> None:
         try:
-            memory = self._read()
+            memory = self._gpu.memory()
         except Exception as problem:
-            self._error = str(nvml_library.explain(self._nvml, problem))
+            self._error = str(self._library.explain(problem))
             return
         now = time.monotonic()
         self._max_gap_s = max(self._max_gap_s, now - self._read_at)
@@ -85,14 +83,14 @@ class _Gpu:
     def period(self) -> Reading:
         """The reading of the period that ends now."""
         reading: Reading = {
-            "index": self._index, "uuid": self._uuid, "pci_bus_id": self._pci, "samples": self._samples,
+            "index": self._index, "uuid": self._gpu.uuid, "pci_bus_id": self._pci, "samples": self._samples,
             "error": self._error,
         }  # fmt: skip
         if self._samples:
             total, used, _unused, reserved = self._memory
             held: list[GpuProcess] = []
             with contextlib.suppress(Exception):  # a GPU that was lost just now says so at the next reading
-                held = nvml_library.processes(self._nvml, self._handle)
+                held = self._gpu.processes()
             reading["total"], reading["used"], reading["reserved"] = total, used, reserved
             reading["peak"], reading["max_gap_s"] = self._peak, self._max_gap_s
             reading["processes"] = [{"name": process["name"], "used_mib": process["used_mib"]} for process in held]
@@ -100,17 +98,17 @@ class _Gpu:
         return reading
 
 
-def _open_gpus(nvml: ModuleType) -> tuple[list[_Gpu], list[Reading]]:
+def _open_gpus(library: port.OpenLibrary) -> tuple[list[_Gpu], list[Reading]]:
     """The GPUs that can be read, and as readings those that cannot: a dead one must not hide the others."""
     gpus: list[_Gpu] = []
     dead: list[Reading] = []
-    problem: nvml_library.NvmlProblem | None = None
-    for index in range(nvml.nvmlDeviceGetCount()):
+    problem: port.GpuProblem | None = None
+    for index in range(library.count()):
         try:
-            gpus.append(_Gpu(nvml, index))
+            gpus.append(_Gpu(library, index))
         except Exception as found:
-            problem = problem or nvml_library.explain(nvml, found)
-            error = str(nvml_library.explain(nvml, found))
+            problem = problem or library.explain(found)
+            error = str(library.explain(found))
             reading = {"index": index, "uuid": None, "pci_bus_id": None, "samples": 0, "error": error}
             dead.append(cast("Reading", reading))
     if problem and not gpus:
@@ -118,15 +116,17 @@ def _open_gpus(nvml: ModuleType) -> tuple[list[_Gpu], list[Reading]]:
     return gpus, dead
 
 
-def _read_gpus(send: child_process.Send, lifeline: int, period_s: float, bindings_path: str) -> None:
+def _read_gpus(
+    send: child_process.Send, lifeline: int, period_s: float, bindings_path: str, source: port.GpuLibrary
+) -> None:
     """The child: read every second, send once a period, the first time at once."""
     try:
-        nvml, _unused = nvml_library.connect(bindings_path)
+        library = source.connect(bindings_path)
         try:
-            gpus, dead = _open_gpus(nvml)
+            gpus, dead = _open_gpus(library)
         except Exception as problem:
-            raise nvml_library.explain(nvml, problem) from None
-    except nvml_library.NvmlProblem as problem:
+            raise library.explain(problem) from None
+    except port.GpuProblem as problem:
         send({"problem": str(problem), "status": problem.status})
         return
     started = due = time.monotonic()
@@ -219,8 +219,10 @@ def _past(unit: str, writer: _Writer) -> list[tuple[float, str]]:
 class Service:
     """One monitor. `runtime` and `state` are directories of its own, `bindings` is where `pynvml.py` lies."""
 
-    def __init__(self, config: Config, *, runtime: str, state: str | None, bindings: str) -> None:
-        self._config, self._runtime, self._bindings = config, runtime, bindings
+    def __init__(
+        self, config: Config, *, runtime: str, state: str | None, bindings: str, library: port.GpuLibrary = LIBRARY
+    ) -> None:
+        self._config, self._runtime, self._bindings, self._library = config, runtime, bindings, library
         self._state = os.path.join(state, STATE_FILE) if state else None
         self._monitor = Monitor(config, self._last_action_at())
         self._writer = _Writer()
@@ -240,7 +242,7 @@ class Service:
         while True:
             gpus = self._await_reading(wait_s)
             if self._gpus is not None and gpus is None:
-                self._lose(nvml_library.ended(child_process.ChildTimedOut(f"no reading within {wait_s:g} s")))
+                self._lose(self._library.ended(child_process.ChildTimedOut(f"no reading within {wait_s:g} s")))
             self._conclude(gpus or [])
             wait_s = period_s if self._gpus is None else 1.5 * period_s
             if self._gpus is None and time.monotonic() - tried >= RETRY_S:
@@ -261,8 +263,8 @@ class Service:
         before.close()
 
     def _start_reading(self) -> child_process.Child:
-        period_s = float(self._config["period_s"])
-        return child_process.Child(lambda send, lifeline: _read_gpus(send, lifeline, period_s, self._bindings))
+        arguments = float(self._config["period_s"]), self._bindings, self._library
+        return child_process.Child(lambda send, lifeline: _read_gpus(send, lifeline, *arguments))
 
     def _await_reading(self, wait_s: float) -> list[Reading] | None:
         """The GPUs' next reading, None if none came in time; the journal is read meanwhile."""
@@ -288,18 +290,18 @@ class Service:
         try:
             while message := child.receive(0):
                 if "problem" in message:
-                    self._lose(nvml_library.NvmlProblem(message["status"], message["problem"]))
+                    self._lose(port.GpuProblem(message["status"], message["problem"]))
                     return None
                 reading = message["gpus"]
         except child_process.ChildCrashed as problem:
-            self._lose(nvml_library.ended(problem))
+            self._lose(self._library.ended(problem))
         return reading
 
-    def _lose(self, problem: nvml_library.NvmlProblem) -> None:
+    def _lose(self, problem: port.GpuProblem) -> None:
         if self._gpus is not None:
             self._gpus.close()
         self._gpus, self._problem = None, problem.status
-        self._say("nvml", f"NVML: {problem}")
+        self._say("nvml", f"{self._library.NAME}: {problem}")
 
     def _conclude(self, gpus: list[Reading]) -> None:
         """The end of a period."""
@@ -328,7 +330,7 @@ class Service:
         self._say(f"{about} read", f"{about}: {gpu['error']}" if gpu["error"] else "")
         if gpu["samples"]:
             self._say("nvml", "")
-            over = f"{nvml_library.mib_up(gpu['peak'])} of at most {self._config['max_used_mib']} MiB used"
+            over = f"{port.mib_up(gpu['peak'])} of at most {self._config['max_used_mib']} MiB used"
             self._say(f"{about} used", f"{about}: {over}" if gpu["uuid"] in self._monitor.over else "")
 
     def _say(self, about: str, text: str) -> None:

@@ -345,7 +345,7 @@ class _Disturbed(Exception):
 
 
 def tune(wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
-    """The whole run; CannotTune, NvmlProblem. The host's models are in the end as they were.
+    """The whole run; CannotTune, GpuProblem. The host's models are in the end as they were.
 
     `gpu`: uuid, name, total_mib and reserved_mib. Returns mode, model, max_used_mib, ollama, gpu, offloadable_layers,
     others_mib, probes, best, proven, why, curve, guide_walk, and `loaded_again`.
@@ -402,7 +402,7 @@ def propose(wanted: Wanted, gpu: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _used_alone(tuning: Tuning) -> int:
-    """What the GPU holds with nothing of Ollama's on it. NvmlProblem."""
+    """What the GPU holds with nothing of Ollama's on it. GpuProblem."""
     sampler = sampling.Sampler((str(tuning.gpu["uuid"]),), bindings_path=tuning.wanted.bindings_path)
     with contextlib.closing(sampler):
         sampler.start()

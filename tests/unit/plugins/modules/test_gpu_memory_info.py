@@ -17,6 +17,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import g
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_info
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.fake_ollama import FakeOllama, Model
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.recorded_gpus import (
+    RecordedGpu,
+    RecordedLibrary,
+)
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.modules.run_module import Run, snapshot
 
 SECRET = "correct-horse-battery"
@@ -161,3 +165,14 @@ def test_the_journal_is_read_from_where_it_was_asked_for(
     module(**guest, journal_since=1_700_000_000.0)
     asked = [words for words in system.asked if words[0] == "journalctl"]
     assert len(asked) == 2 and all("--since=@1700000000" in words for words in asked)
+
+
+def test_another_gpu_library_is_read_as_nvml_is(
+    guest: dict[str, Any], module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpus = RecordedGpu(9000, listed_mib=[700]), RecordedGpu(500, index=1)
+    monkeypatch.setattr(gpu_memory_info, "LIBRARY", RecordedLibrary(*gpus))
+    read = module(**guest, gpus=["0"])["nvml"]
+    assert (read["status"], read["message"]) == ("ok", "AMD SMI answers")
+    assert [(gpu["used_mib"], gpu["processes"][0]["used_mib"]) for gpu in read["gpus"]] == [(9000, 700)]
+    assert [gpu["index"] for gpu in read["ignored"]] == [1]

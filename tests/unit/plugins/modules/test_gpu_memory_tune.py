@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import tune_run
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_tune
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import Managed
@@ -126,7 +126,7 @@ def test_all_that_is_wrong_is_said_at_once(tuning: FakeTuning, module: Module) -
     ("problem", "message", "status"),
     [
         (tune_run.CannotTune("llama3.1:8b makes vectors; name another"), "makes vectors; name another", "ok"),
-        (nvml_library.NvmlProblem("bindings_missing", "no NVML bindings; the cure"), "the cure", "bindings_missing"),
+        (port.GpuProblem("bindings_missing", "no NVML bindings; the cure"), "the cure", "bindings_missing"),
     ],
     ids=["cannot tune", "no NVML"],
 )

@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, port
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process
 
 # What tells releases of the bindings apart, copied from them.
@@ -48,7 +48,7 @@ def test_the_hosts_good_bindings_come_first(places: Path) -> None:
 @pytest.mark.parametrize("bad", [TOO_OLD, MISREADS, "import no_such_module", "syntax error"])
 def test_bad_bindings_are_passed_by(places: Path, bad: str) -> None:
     (places / "host/pynvml.py").write_text(bad)
-    with pytest.raises(nvml_library.NvmlProblem, match="host/pynvml.py.*pip install nvidia-ml-py") as problem:
+    with pytest.raises(port.GpuProblem, match="host/pynvml.py.*pip install nvidia-ml-py") as problem:
         load(places)
     assert problem.value.status == "bindings_bad"
     (places / "sent/pynvml.py").write_text(GOOD)
@@ -60,7 +60,7 @@ def test_bad_bindings_are_passed_by(places: Path, bad: str) -> None:
 def test_the_old_package_does_not_shadow(places: Path) -> None:
     (places / "host/pynvml").mkdir()
     (places / "host/pynvml/__init__.py").write_text("raise SystemExit('the old API')")
-    with pytest.raises(nvml_library.NvmlProblem, match="old pynvml package") as problem:
+    with pytest.raises(port.GpuProblem, match="old pynvml package") as problem:
         load(places)
     assert problem.value.status == "bindings_bad"
     (places / "host/pynvml.py").write_text(GOOD)
@@ -68,7 +68,7 @@ def test_the_old_package_does_not_shadow(places: Path) -> None:
 
 
 def test_no_bindings_at_all(places: Path) -> None:
-    with pytest.raises(nvml_library.NvmlProblem, match="no NVML bindings for .*; install nvidia-ml-py") as problem:
+    with pytest.raises(port.GpuProblem, match="no NVML bindings for .*; install nvidia-ml-py") as problem:
         nvml_library.load_bindings(None)
     assert problem.value.status == "bindings_missing"
 
@@ -168,7 +168,7 @@ def test_a_driver_that_is_not_loaded(
 
 
 def row(pid: int, mib: int | None) -> SimpleNamespace:
-    return SimpleNamespace(pid=pid, usedGpuMemory=None if mib is None else mib * nvml_library.MIB)
+    return SimpleNamespace(pid=pid, usedGpuMemory=None if mib is None else mib * port.MIB)
 
 
 def test_processes_are_listed_once() -> None:
@@ -212,13 +212,13 @@ def test_memory_v1_is_only_for_drivers_without_v2() -> None:
     assert read({2: 13})[1]().reserved is None
     with pytest.raises(FakeError):
         read({2: 15})  # a lost GPU is no old driver
-    with pytest.raises(nvml_library.NvmlProblem, match="shares the host's memory"):
+    with pytest.raises(port.GpuProblem, match="shares the host's memory"):
         read({2: 3, None: 3})
 
 
-@pytest.mark.parametrize(("count", "mib"), [(0, 0), (1, 1), (nvml_library.MIB, 1), (nvml_library.MIB + 1, 2)])
+@pytest.mark.parametrize(("count", "mib"), [(0, 0), (1, 1), (port.MIB, 1), (port.MIB + 1, 2)])
 def test_more_bytes_than_a_threshold_are_never_shown_as_it(count: int, mib: int) -> None:
-    assert nvml_library.mib_up(count) == mib
+    assert port.mib_up(count) == mib
 
 
 @pytest.mark.parametrize(
@@ -315,8 +315,8 @@ def test_a_library_that_the_loader_does_not_know_is_found(tmp_path: Path, monkey
     assert nvml_library.find_library(places, "libcuda.so.1") == known[-1]
 
 
-def memory_of(used: int) -> nvml_library.Memory:
-    return nvml_library.Memory(100, used, 100 - used, 0)
+def memory_of(used: int) -> port.Memory:
+    return port.Memory(100, used, 100 - used, 0)
 
 
 @pytest.mark.parametrize(

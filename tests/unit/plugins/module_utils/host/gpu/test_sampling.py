@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import subprocess
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library, sampling
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port, sampling
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import MIB
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.recorded_gpus import (
+    RecordedGpu,
+    RecordedLibrary,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -235,37 +240,8 @@ def test_only_runners_show_their_command(name: str, command: list[str], expected
     assert sampling.is_runner(name, command) == expected
 
 
-MIB = 1024 * 1024
-
-
-class FakeGpu:
-    """A GPU behind fake bindings: what each read and each listing says, and how often each was asked."""
-
-    def __init__(self, *used_mib: int, listed_mib: Sequence[int] = (), fails: Sequence[int] = ()) -> None:
-        self._used, self._listed, self._fails = list(used_mib), list(listed_mib), fails
-        self.reads = self.listings = 0
-
-    def read(self) -> nvml_library.Memory:
-        used = MIB * (self._used.pop(0) if len(self._used) > 1 else self._used[0])
-        self.reads += 1
-        return nvml_library.Memory(16380 * MIB, used, 16380 * MIB - used, 0)
-
-    def processes(self, nvml: Any, handle: Any) -> list[dict[str, Any]]:
-        self.listings += 1
-        if self.listings in self._fails:
-            raise RuntimeError("no list")
-        mib = self._listed.pop(0) if self._listed else 0
-        row = {"pid": 4194305, "name": "x", "kind": "compute", "used_bytes": mib * MIB, "used_mib": mib}
-        return [row] if mib else []
-
-    def watch(self, monkeypatch: pytest.MonkeyPatch) -> sampling._Watch:
-        monkeypatch.setattr(nvml_library, "text", lambda *about: "GPU-a")
-        monkeypatch.setattr(nvml_library, "memory_reader", lambda *about: ("v2", self.read))
-        monkeypatch.setattr(nvml_library, "accounting_mode", lambda *about: "disabled")
-        monkeypatch.setattr(nvml_library, "processes", self.processes)
-        nvml: Any = ModuleType("pynvml")
-        nvml.nvmlDeviceGetUUID = None
-        return sampling._Watch(nvml, 0, None)
+def watch_of(gpu: RecordedGpu) -> sampling._Watch:
+    return sampling._Watch(RecordedLibrary(gpu), gpu)
 
 
 def at_most(watch: sampling._Watch) -> tuple[float, int, list[int]]:
@@ -274,9 +250,9 @@ def at_most(watch: sampling._Watch) -> tuple[float, int, list[int]]:
     return kept["at_s"], kept["memory"]["used"] // MIB, [row["used_bytes"] // MIB for row in kept["processes"]]
 
 
-def test_a_sample_is_one_read_and_a_listing_one_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = FakeGpu(800)
-    watch = gpu.watch(monkeypatch)
+def test_a_sample_is_one_read_and_a_listing_one_more() -> None:
+    gpu = RecordedGpu(800)
+    watch = watch_of(gpu)
     before = gpu.reads
     for _unused in range(50):
         watch.sample(0.0)
@@ -296,9 +272,9 @@ def test_a_sample_is_one_read_and_a_listing_one_more(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_the_listing_nearest_to_the_peak_is_kept_with_the_memory_beside_it(
-    monkeypatch: pytest.MonkeyPatch, used: list[int], listed: list[int], kept: tuple[float, int, list[int]]
+    used: list[int], listed: list[int], kept: tuple[float, int, list[int]]
 ) -> None:
-    watch = FakeGpu(800, *used, listed_mib=listed).watch(monkeypatch)
+    watch = watch_of(RecordedGpu(800, *used, listed_mib=listed))
     for now in (0.0, 1.0, 2.0):
         if now:
             watch.sample(now)
@@ -306,9 +282,9 @@ def test_the_listing_nearest_to_the_peak_is_kept_with_the_memory_beside_it(
     assert at_most(watch) == kept
 
 
-def test_what_did_not_stand_still_is_listed_again_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = FakeGpu(800, 800, 8000, 9000, 9000, 9000)
-    watch = gpu.watch(monkeypatch)
+def test_what_did_not_stand_still_is_listed_again_once_a_second() -> None:
+    gpu = RecordedGpu(800, 800, 8000, 9000, 9000, 9000)
+    watch = watch_of(gpu)
     watch.list_processes(0.0)
     listings = []
     for now in (1.0, 1.5, 2.0, 3.0, 4.0):
@@ -318,16 +294,14 @@ def test_what_did_not_stand_still_is_listed_again_once_a_second(monkeypatch: pyt
     assert listings == [2, 2, 3, 3, 3]
 
 
-def test_a_listing_that_failed_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu = FakeGpu(800, 800, 9000, listed_mib=[800], fails=[2, 3])
-    watch = gpu.watch(monkeypatch)
+def test_a_listing_that_failed_is_none() -> None:
+    gpu = RecordedGpu(800, 800, 9000, listed_mib=[800], fails=[2, 3])
+    watch = watch_of(gpu)
     watch.list_processes(0.0)
     watch.sample(1.0)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(watch, "_failed", lambda problem: None)
-        watch.list_processes(1.0)
+    watch.list_processes(1.0)
     assert at_most(watch) == (0.0, 800, [800])
-    assert at_most(FakeGpu(800).watch(monkeypatch)) == (0.0, 800, [])
+    assert at_most(watch_of(RecordedGpu(800))) == (0.0, 800, [])
 
 
 def test_command_of_a_real_process() -> None:
@@ -337,3 +311,36 @@ def test_command_of_a_real_process() -> None:
         assert process.stdout and process.stdout.readline() == b"started\n"
         assert sampling.runner_command(process.pid) == command
     assert sampling.runner_command(process.pid) is None
+
+
+def sampled(library: RecordedLibrary, *wanted: str) -> list[dict[str, Any]]:
+    """The figures of a second look at GPUs, by the same calls as with NVML."""
+    with contextlib.closing(sampling.Sampler(wanted, 10, library=library)) as sampler:
+        sampler.start()
+        while sampler.progress(1) is None:
+            pass
+        return sampler.stop()
+
+
+def test_another_library_is_sampled_as_nvml_is() -> None:
+    library = RecordedLibrary(RecordedGpu(800, 800, 9000, 800, listed_mib=[700]), RecordedGpu(500, index=1))
+    library.gpus[1].uuid = "GPU-b"
+    first, second = sampled(library)
+    assert (first["peak_used_mib"], first["memory_api"], first["error"]) == (9000, "recorded", None)
+    assert [(row["name"], row["peak_mib"]) for row in first["processes"]] == [("x", 700)]
+    assert (second["uuid"], second["peak_used_mib"], second["samples"] > 0) == ("GPU-b", 500, True)
+    assert sampling.breaches([first], 8999) and not sampling.breaches([first], 9000)
+    assert [gpu["uuid"] for gpu in sampled(library, "GPU-b")] == ["GPU-b"]
+
+
+def test_what_another_library_says_is_told_in_its_words() -> None:
+    (gpu,) = sampled(RecordedLibrary(RecordedGpu(800, 800, 800, None, 800)))
+    assert (gpu["errors"], gpu["error"]) == ({"AMDSMI_GONE": 1}, "the GPU is gone; reboot")
+    for library, wanted, told in (
+        (RecordedLibrary(), (), "AMD SMI shows no GPU"),
+        (RecordedLibrary(RecordedGpu(800)), ("GPU-c",), "no GPU GPU-c here"),
+        (RecordedLibrary(RecordedGpu(None)), (), "GPU 0: the GPU is gone"),
+        (RecordedLibrary(problem=port.GpuProblem("no_permission", "become root")), (), "become root"),
+    ):
+        with pytest.raises(port.GpuProblem, match=told):
+            sampled(library, *wanted)

@@ -1,0 +1,42 @@
+"""The monitor's child, on a GPU library that is not NVML."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import MIB
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import watch
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.recorded_gpus import (
+    TOTAL_MIB,
+    RecordedGpu,
+    RecordedLibrary,
+)
+
+
+def first_message(library: RecordedLibrary) -> dict[str, Any]:
+    child = child_process.Child(lambda send, lifeline: watch._read_gpus(send, lifeline, 15.0, "/nowhere", library))
+    with contextlib.closing(child):
+        message = child.receive(10)
+    assert message
+    return message
+
+
+def test_a_dead_gpu_does_not_hide_the_others() -> None:
+    library = RecordedLibrary(RecordedGpu(9000, listed_mib=[700]), RecordedGpu(None, index=1))
+    living, dead = first_message(library)["gpus"]
+    assert living.pop("max_gap_s") >= 0
+    assert living == {
+        "index": 0, "uuid": "GPU-a", "pci_bus_id": "0000:03:00.0", "samples": 1, "error": None,
+        "total": TOTAL_MIB * MIB, "used": 9000 * MIB, "reserved": 0, "peak": 9000 * MIB,
+        "processes": [{"name": "x", "used_mib": 700}],
+    }  # fmt: skip
+    assert (dead["index"], dead["samples"], dead["error"]) == (1, 0, "the GPU is gone; reboot")
+    assert first_message(RecordedLibrary(RecordedGpu(None)))["status"] == "gpu_lost"
+
+
+def test_why_it_cannot_be_read() -> None:
+    library = RecordedLibrary(problem=port.GpuProblem("no_permission", "become root"))
+    assert first_message(library) == {"problem": "become root", "status": "no_permission"}
