@@ -207,6 +207,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_use
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking as text_masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import gpu_containers
@@ -239,7 +240,7 @@ ARGUMENTS: dict[str, Any] = {
             "env": {"type": "dict", "required": True},
         },
     },
-    "drop_in": {"type": "str", "default": "zz-gpu-memory.conf"},
+    "drop_in": {"type": "str", "default": unit_text.DROP_IN},
     "journal_since": {"type": "float"},
     "bindings_path": {"type": "path"},
     "show_secrets": {"type": "bool", "default": False, "no_log": False},

@@ -145,6 +145,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations, host_tool
@@ -172,7 +173,7 @@ ARGUMENTS: dict[str, Any] = {
         },
     },
     "gpus": {"type": "list", "elements": "str", "default": []},
-    "drop_in": {"type": "str", "default": "zz-gpu-memory.conf"},
+    "drop_in": {"type": "str", "default": unit_text.DROP_IN},
     "environment": {"type": "dict", "default": {}},
     "intent": {"type": "dict", "default": {}},
     "action": {"type": "str", "choices": ["none", "unload", "restore"], "default": "none"},

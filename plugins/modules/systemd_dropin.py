@@ -134,7 +134,7 @@ def wanted_text(params: dict[str, Any]) -> str:
     if not UNIT.fullmatch(params["unit"]):
         problems.append(f"unit: {params['unit']!r} is no name of a service; allowed: such as ollama.service")
     if not NAME.fullmatch(params["name"]):
-        problems.append(f"name: {params['name']!r} is no name of a drop-in; allowed: such as zz-gpu-memory.conf")
+        problems.append(f"name: {params['name']!r} is no name of a drop-in; allowed: such as {unit_text.DROP_IN}")
     for key, value in params["environment"].items():
         try:
             values[str(key)] = dotenv.canonical(value)
@@ -245,7 +245,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "unit": {"type": "str", "required": True},
-            "name": {"type": "str", "default": "zz-gpu-memory.conf"},
+            "name": {"type": "str", "default": unit_text.DROP_IN},
             "environment": {"type": "dict", "default": {}},
             "written_by": {"type": "str", "default": "a task"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

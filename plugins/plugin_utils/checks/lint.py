@@ -133,7 +133,7 @@ def _in_server(
     reader = "llama-server" if name.startswith(("LLAMA_ARG_", "GGML_")) else "Ollama"
     allowed = settings.malformed(row, value)
     if allowed:
-        if row.form == settings.SWITCH and version < (0, 3, 2):
+        if row.form == settings.SWITCH and version < settings.SWITCHES_TAKE_ANY_TEXT:
             return reader, "Ollama cannot read the value: it is ignored", f"write {allowed}"
         return reader, f"{reader} cannot read the value: {row.invalid}", f"write {allowed}"
     if row.overridden:
@@ -171,6 +171,6 @@ def _dotted(version: settings.Version) -> str:
 
 
 def _dead_since(last: settings.Version) -> str:
-    major, minor, patch = last
-    after = {(0, 24, 999): "0.30.0", settings.LAST_OWN_ENGINE: "0.30.0"}.get(last, f"{major}.{minor}.{patch + 1}")
-    return f"no Ollama has heeded it since {after}"
+    ended_with_its_engine = last in (settings.LAST_NEW_ENGINE, settings.LAST_OWN_ENGINE)
+    after = settings.ENGINE if ended_with_its_engine else (*last[:2], last[2] + 1)
+    return f"no Ollama has heeded it since {_dotted(after)}"

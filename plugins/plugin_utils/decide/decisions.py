@@ -36,6 +36,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import BackendService, ServicePlan
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
+    endpoints,
     model_name,
     model_use,
     modelfile,
@@ -323,10 +324,15 @@ def load_request(declared: Sized, read: HostFacts) -> LoadRequest:
     first: ModelRequest
     if own.get("url") or own.get("bodies"):
         prompts = declared["load"] if own.get("prompt_at") else prompt_texts.GUIDE
-        first = {"url": f"{url}/api/chat", "requests": at_once, "prompts": prompts, "context_tokens": intent["num_ctx"]}
-        others, listed_at = requests, f"{url}/api/ps" if requests else None
+        first = {
+            "url": url + endpoints.CHAT,
+            "requests": at_once,
+            "prompts": prompts,
+            "context_tokens": intent["num_ctx"],
+        }
+        others, listed_at = requests, url + endpoints.LOADED if requests else None
     else:
-        first = requests[0] if requests else {"url": f"{url}/api/chat", "requests": 1}
+        first = requests[0] if requests else {"url": url + endpoints.CHAT, "requests": 1}
         others, listed_at = requests[1:], None
     load = {"timeout": REQUEST_S, **first, **own, "others": others, "listed_at": listed_at}
     return cast(LoadRequest, {**load, "concurrency": load["requests"]})

@@ -151,7 +151,7 @@ def _left_free_mib(declared: Sized, read: HostFacts, version: str) -> int:
     environment, _unheard = wanted_settings.ollama_environment(declared, read)
     if ollama_settings.MARGINS & set(environment):
         return wanted_settings.margins_mib(declared, read)[0]
-    return FIT_TARGET_MIB if release is None or release >= (0, 30, 0) else RESERVE_UNTIL_029_MIB
+    return FIT_TARGET_MIB if release is None or release >= ollama_settings.ENGINE else RESERVE_UNTIL_029_MIB
 
 
 def loaded_together(

@@ -14,7 +14,6 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import pro
 
 FITTED_BY_OLLAMA = "-1"  # as num_gpu: Ollama chooses the layers, and a margin counts (api/types.go)
 PROJECTOR_GRAPH_MIB = 1024  # what Ollama adds for a projector's own graph, unless a margin is set (llm/llama_server.go)
-PROJECTOR_ADDED_SINCE = (0, 31, 2)
 
 
 def version_text(declared: Declared, read: OllamaRead) -> str | None:
@@ -48,7 +47,7 @@ def margins_mib(declared: Sized, read: HostFacts) -> list[int]:
     """
     margins = settings.margins_mib(usable_gpus(read["nvml"]), declared["profile"]["max_used_mib"])
     version = version_of(declared, read)
-    if version is None or version < PROJECTOR_ADDED_SINCE:
+    if version is None or version < settings.PROJECTOR_ADDED:
         return margins
     projectors = [-(-model.projector_bytes // gguf.MIB) for model in served(declared, read) if model is not None]
     room = max((mib + PROJECTOR_GRAPH_MIB for mib in projectors if mib), default=0)

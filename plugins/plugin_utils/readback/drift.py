@@ -530,7 +530,7 @@ def _upgrade_rows(read: HostFacts) -> list[Row]:
     versions = record.get("versions") if record else None
     proven = versions.get("ollama") if versions else None
     then, now = settings.parse_version(proven), settings.parse_version(read["ollama"]["api"]["version"])
-    if then is None or now is None or (then >= (0, 30, 0)) == (now >= (0, 30, 0)):
+    if then is None or now is None or (then >= settings.ENGINE) == (now >= settings.ENGINE):
         return []
     found = f"{read['ollama']['api']['version']} runs, which has another engine and another setting for the margin"
     source = f"Ollama was {'up' if now > then else 'down'}graded after the proof; apply again"

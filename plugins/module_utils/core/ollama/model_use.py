@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, model_name, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import SINGLE_SLOT_FAMILIES
 
 if TYPE_CHECKING:
@@ -18,14 +18,12 @@ if TYPE_CHECKING:
 
 TEXTS = ("Tell me a story", "What is AI?", "Explain how a GPU works")
 REPLY_TOKENS = 256  # some models never end by themselves
-EMBED_SINCE: settings.Version = (0, 2, 6)  # /api/embed; /api/embeddings before
 EMBEDDER_BATCH, EMBEDDER_BATCH_UNTIL_029 = (
     2048,
     512,
 )  # what an embedder reads at once; of a longer text it reads no more
 EMBEDDER_FAMILIES = {"bert", "nomic-bert", "nomic-bert-moe"}
 CLOUD_TAG = re.compile(r":([^:/]*-)?cloud\Z", re.IGNORECASE)
-CLOUD_BY_TAG_SINCE: settings.Version = (0, 17, 6)  # before, a cloud model is one that was pulled as such
 
 
 def embeds_only(shown: Show | None) -> bool:
@@ -54,12 +52,12 @@ def request(
     own_context = (shown.get("parameters") or {}).get("num_ctx") or num_ctx  # by the Modelfile
     context = min(num_ctx, own_context, trained_context(shown) or num_ctx)
     if embeds_only(shown):
-        old = version is not None and version < EMBED_SINCE
+        old = version is not None and version < settings.EMBED_ROUTE
         engine = version is None or version >= settings.ENGINE
-        path, prompt_at = ("embeddings", "prompt") if old else ("embed", "input")
+        path, prompt_at = (endpoints.EMBED_OLD, "prompt") if old else (endpoints.EMBED, "input")
         return {
             "model": model,
-            "url": f"{url}/api/{path}",
+            "url": url + path,
             "bodies": [{"model": model, prompt_at: TEXTS[0]}],
             "prompt_at": prompt_at,
             "context_tokens": min(context, EMBEDDER_BATCH if engine else EMBEDDER_BATCH_UNTIL_029),
@@ -69,7 +67,7 @@ def request(
     common = {"model": model, "options": {"num_predict": REPLY_TOKENS}}
     return {
         "model": model,
-        "url": f"{url}/api/{'chat' if chats else 'generate'}",
+        "url": url + (endpoints.CHAT if chats else endpoints.GENERATE),
         "bodies": [
             {**common, **({"messages": [{"role": "user", "content": text}]} if chats else {"prompt": text})}
             for text in TEXTS
@@ -108,7 +106,7 @@ def is_elsewhere(model: str, models: Sequence[ListedModel], version: settings.Ve
     if found and found.get("remote"):
         return True
     by_tag = CLOUD_TAG.search(model) is not None
-    return by_tag and (found is None or version is None or version >= CLOUD_BY_TAG_SINCE)
+    return by_tag and (found is None or version is None or version >= settings.CLOUD_BY_TAG)
 
 
 def is_embedders(command: Sequence[str], shows: Mapping[str, Show]) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ANY = ("0.0.0.0", "::")
 BLOB = "/blobs/sha256-"
 LISTENS = "0A"  # st in /proc/net/tcp, TCP_LISTEN
+OLLAMA = "ollama"  # the program, which serves (`serve`), and up to 0.29 holds models too (`runner`)
 RUNNERS = ("llama-server", "ollama_llama_server", "ollama-runner")
 # What holds the published port of a container on the host.
 PORT_OF_A_CONTAINER = (
@@ -50,12 +51,16 @@ def is_ollamas_runner(command: Sequence[str]) -> bool:
     )
 
 
+def is_program(path: str) -> bool:
+    return posixpath.basename(path) == OLLAMA
+
+
 def is_server(command: Sequence[str]) -> bool:
     return _is(_without_interpreter(command), "serve", "start")
 
 
 def _is(program: Sequence[str], *verbs: str) -> bool:
-    return len(program) > 1 and posixpath.basename(program[0]) == "ollama" and program[1] in verbs
+    return len(program) > 1 and is_program(program[0]) and program[1] in verbs
 
 
 def _without_interpreter(command: Sequence[str]) -> Sequence[str]:

@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 
 Version = tuple[int, int, int]
 NEWEST: Version = (9999, 0, 0)
+# Since when what has changed besides the variables, whose releases stand in their rows.
+ENGINE: Version = (0, 30, 0)  # Ollama starts llama.cpp's own llama-server
+LAST_OWN_ENGINE: Version = (0, 29, 999)
+LAST_NEW_ENGINE: Version = (0, 24, 999)  # the last release before it that has an engine beside llama.cpp's
+MODELFILE_IN_BODY: Version = (0, 1, 10)  # before, /api/create reads a file of the host
+EMBED_ROUTE: Version = (0, 2, 6)  # before, /api/embeddings
+SWITCHES_TAKE_ANY_TEXT: Version = (0, 3, 2)  # before, a switch that cannot be read is ignored
+PARAMETERS_IN_BODY: Version = (0, 5, 5)  # before, /api/create takes a Modelfile
+CLOUD_BY_TAG: Version = (0, 17, 6)  # before, a cloud model is one that was pulled as such
+SLOT_LOGITS: Version = (0, 31, 0)  # logits are kept for one token a slot, not for the whole batch
+PROJECTOR_ADDED: Version = (0, 31, 2)  # Ollama leaves room for a model's projector by itself
 MIB = 1024 * 1024
 
 
@@ -72,12 +83,12 @@ OLLAMA_READS = (
     Honoured("max_loaded_models", "OLLAMA_MAX_LOADED_MODELS", (0, 1, 33)),
     # Without it 0.15.5 and later choose by the sum of all GPUs' memory, up to 262144 (server/routes.go).
     Honoured("num_ctx", "OLLAMA_CONTEXT_LENGTH", (0, 5, 13)),
-    Honoured("kv_cache_type", "OLLAMA_FLASH_ATTENTION", (0, 5, 0), (0, 29, 999), _if_quantised),
-    Honoured("kv_cache_type", "OLLAMA_KV_CACHE_TYPE", (0, 5, 0), (0, 29, 999), _until_029),
-    Honoured("kv_cache_type", "OLLAMA_KV_CACHE_TYPE", (0, 30, 0)),
+    Honoured("kv_cache_type", "OLLAMA_FLASH_ATTENTION", (0, 5, 0), LAST_OWN_ENGINE, _if_quantised),
+    Honoured("kv_cache_type", "OLLAMA_KV_CACHE_TYPE", (0, 5, 0), LAST_OWN_ENGINE, _until_029),
+    Honoured("kv_cache_type", "OLLAMA_KV_CACHE_TYPE", ENGINE),
     # The margin: memory that fitting leaves free. Between 0.1.45 and 0.3.9 nothing carries it.
-    Honoured("margin_mib", "OLLAMA_GPU_OVERHEAD", (0, 3, 10), (0, 29, 999), _bytes_of_largest),
-    Honoured("margin_mib", "LLAMA_ARG_FIT_TARGET", (0, 30, 0), NEWEST, _mib_list),
+    Honoured("margin_mib", "OLLAMA_GPU_OVERHEAD", (0, 3, 10), LAST_OWN_ENGINE, _bytes_of_largest),
+    Honoured("margin_mib", "LLAMA_ARG_FIT_TARGET", ENGINE, NEWEST, _mib_list),
 )
 
 MARGINS = frozenset(row.variable for row in OLLAMA_READS if row.intent == "margin_mib")
@@ -96,8 +107,6 @@ COUNT, BYTES, MIB_EACH, SWITCH, DURATION, CACHE_TYPE, LAYERS, FIT, TEXT = (
 )
 IGNORED = "the default is used, with a warning in the journal"
 BREAKS_LOADS = "llama-server does not start: every load fails, and no GPU is found"
-ENGINE: Version = (0, 30, 0)  # from here on Ollama starts llama.cpp's own llama-server
-LAST_OWN_ENGINE: Version = (0, 29, 999)
 
 
 @dataclass(frozen=True)
@@ -137,9 +146,9 @@ VARIABLES = (
     Variable("OLLAMA_LOAD_TIMEOUT", DURATION, (0, 3, 10), "how long a load may stall", invalid="5m is used"),
     Variable("OLLAMA_SCHED_SPREAD", SWITCH, (0, 1, 45), "spread a model over all GPUs", invalid="it counts as true"),
     Variable("OLLAMA_MAX_VRAM", BYTES, (0, 1, 29), "memory that the estimate may use", (0, 1, 44)),
-    Variable("OLLAMA_NEW_ENGINE", SWITCH, (0, 5, 12), "Ollama's own engine", (0, 24, 999), "it counts as true"),
+    Variable("OLLAMA_NEW_ENGINE", SWITCH, (0, 5, 12), "Ollama's own engine", LAST_NEW_ENGINE, "it counts as true"),
     Variable("OLLAMA_NEW_ESTIMATES", SWITCH, (0, 11, 5), "measured layouts", (0, 11, 10), "it counts as true"),
-    Variable("OLLAMA_MULTIUSER_CACHE", SWITCH, (0, 3, 13), "prompt cache", (0, 24, 999), "it counts as true"),
+    Variable("OLLAMA_MULTIUSER_CACHE", SWITCH, (0, 3, 13), "prompt cache", LAST_NEW_ENGINE, "it counts as true"),
     Variable("OLLAMA_LLM_LIBRARY", TEXT, (0, 1, 21), "which GPU library is loaded"),
     Variable("OLLAMA_VULKAN", SWITCH, (0, 12, 11), "Vulkan as a GPU library", invalid="it counts as true"),
     Variable("CUDA_VISIBLE_DEVICES", TEXT, (0, 1, 33), "which GPUs CUDA sees"),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from math import ceil
 from typing import NamedTuple
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama.settings import CACHE_TYPES
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.compute import (
     Batch,
@@ -75,7 +76,7 @@ class Engine:
         if not match:
             raise ScenarioInvalid(f"ollama_version is {ollama_version!r}; a release such as 0.32.13 is needed")
         release = int(match[1]), int(match[2])
-        return cls(release >= (0, 30), release >= (0, 31), release >= (0, 30))
+        return cls(release >= settings.ENGINE[:2], release >= settings.SLOT_LOGITS[:2], release >= settings.ENGINE[:2])
 
 
 @dataclass(frozen=True)

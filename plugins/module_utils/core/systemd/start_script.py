@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
+
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Changes, StartScript, Unit
 
@@ -251,9 +253,7 @@ def together(texts: Mapping[str, str]) -> list[StartScript]:
 def by(unit: Unit) -> str | None:
     """What a unit starts the server by, besides Ollama itself: it may change what the server gets; None without any."""
     init_script = unit.get("source_path")
-    others = [
-        path for path in unit.get("programs") or [] if posixpath.basename(path) != "ollama" or path == init_script
-    ]
+    others = [path for path in unit.get("programs") or [] if not servers.is_program(path) or path == init_script]
     return " or ".join(others) or None
 
 

@@ -73,7 +73,7 @@ def callers(
     """
     notes: dict[str, str] = {}
     for pid, unit, command, keys in processes:
-        if not keys or not command or os.path.basename(command[0]) == "ollama" or unit is not None and unit in told:
+        if not keys or not command or _servers.is_program(command[0]) or unit is not None and unit in told:
             continue
         who = unit or f"{os.path.basename(command[0])} (process {pid})"
         notes.setdefault(

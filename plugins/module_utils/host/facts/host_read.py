@@ -21,6 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
+    endpoints,
     log_lines,
     model_use,
     modelfile,
@@ -319,7 +320,7 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.wit
     """
     facts: Api = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
     try:
-        facts["version"] = http_client.get_json(f"{url}/api/version", timeout=5).get("version")
+        facts["version"] = http_client.get_json(url + endpoints.VERSION, timeout=5).get("version")
         facts["models"] = [
             {
                 "name": model.get("name"),
@@ -327,7 +328,7 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.wit
                 "size": model.get("size"),
                 "remote": bool(model.get("remote_host") or model.get("remote_model")),
             }
-            for model in http_client.get_json(f"{url}/api/tags", timeout=10).get("models") or []
+            for model in http_client.get_json(url + endpoints.MODELS, timeout=10).get("models") or []
         ]
         facts["loaded"] = [
             {
@@ -337,7 +338,7 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.wit
                 "context_length": model.get("context_length"),
                 "digest": model.get("digest"),
             }
-            for model in http_client.get_json(f"{url}/api/ps", timeout=5).get("models") or []
+            for model in http_client.get_json(url + endpoints.LOADED, timeout=5).get("models") or []
         ]
         version = settings.parse_version(facts["version"])
         for name in [str(model["name"]) for model in facts["loaded"]] if models is None else models:
@@ -361,7 +362,7 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.wit
 
 
 def _show(url: str, model: str) -> Any:
-    return http_client.post_json(f"{url}/api/show", {"model": model, "name": model}, timeout=20)
+    return http_client.post_json(url + endpoints.SHOW, endpoints.named(model), timeout=20)
 
 
 def _blob(show: Answer) -> str | None:
@@ -383,19 +384,26 @@ def read_names(url: str, api: Api, blobs: Collection[str]) -> dict[str, str]:
     return names
 
 
-def find_processes(match: str, directory: str) -> list[int]:
-    """Processes whose command line matches and whose working directory is the backend's."""
+def find_processes(match: str, directory: str, only_readable: bool = False) -> list[int]:
+    """Processes whose command line matches and whose working directory is `directory`; not this one.
+
+    OSError where that of one that matches cannot be read, but for `only_readable`, which leaves it out.
+    """
     pattern = re.compile(match)
+    wanted = os.path.realpath(directory)
     found = []
     for pid in all_pids():
         try:
-            if os.path.realpath(f"/proc/{pid}/cwd") == os.path.realpath(directory) and pattern.search(
-                " ".join(command_line(pid))
-            ):
+            with open(f"/proc/{pid}/cmdline", "rb") as file:  # some write a text of their own there
+                command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
+            if pattern.search(command) and os.readlink(f"/proc/{pid}/cwd") == wanted:
                 found.append(pid)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended while we looked
         except OSError:
-            continue
-    return found
+            if not only_readable:
+                raise
+    return [pid for pid in found if pid != os.getpid()]
 
 
 def control_groups(text: str) -> dict[str, str]:
@@ -485,7 +493,8 @@ def read_backend(
         if unit.get("active_state") == "active":
             facts["pids"] = unit_pids(unit)
     elif backend["kind"] == "command":
-        facts["pids"] = with_descendants(find_processes(backend["process_match"], backend["directory"]))
+        own = find_processes(backend["process_match"], backend["directory"], only_readable=True)
+        facts["pids"] = with_descendants(own)
     started = []
     for pid in facts["pids"]:
         with contextlib.suppress(OSError):  # it ended while we looked

@@ -192,20 +192,11 @@ def breaches(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> lis
 def runner_command(pid: int) -> list[str] | None:
     """What may be shown of the command line of one of Ollama's runners; None for any other process."""
     try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            name = file.read().rstrip("\n")
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             command = [word.decode(errors="replace") for word in file.read().split(b"\0")[:-1]]
     except OSError:
         return None
-    return masking.shown_command(command) if is_runner(name, command) else None
-
-
-def is_runner(name: str, command: Sequence[str]) -> bool:
-    """Whether a process of this short name and command line is one of Ollama's runners, of any release."""
-    if len(command) > 1 and os.path.basename(command[1])[:15] == name:
-        command = command[1:]  # a script: the kernel names it, its interpreter comes first
-    return servers.is_runner(command)
+    return masking.shown_command(command) if servers.is_runner(command) else None
 
 
 class Moment(NamedTuple):

@@ -33,6 +33,7 @@ PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
     "core.containers",
     "core.gpus",
+    "core.ollama.endpoints",
     "core.ollama.log_lines",
     "core.ollama.model_name",
     "core.ollama.model_use",

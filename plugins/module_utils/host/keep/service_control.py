@@ -22,6 +22,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
     unit_environment,
     unit_states,
@@ -202,7 +203,7 @@ def restart(
                 def mismatch() -> str | None:
                     return host.mismatch(ollama.unit, url)
 
-                _await_ready(host, ollama, f"{url}/api/version", 200, timeout_s, alive, mismatch)
+                _await_ready(host, ollama, url + endpoints.VERSION, 200, timeout_s, alive, mismatch)
                 services["ollama"].update(_ready(host, ollama))
     if backend and goals["backend"] != STOPPED:
         health = plan["backend"].get("health") or {}

@@ -18,7 +18,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, cast
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, log_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import metrics
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
@@ -367,9 +367,9 @@ def unload_models(url: str) -> None:
     """Have Ollama free every model that it holds, each after its present requests; HttpError if it does not."""
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 
-    loaded = http_client.get_json(f"{url}/api/ps", timeout=10)["models"] or []
+    loaded = http_client.get_json(url + endpoints.LOADED, timeout=10)["models"] or []
     for model in loaded:
-        http_client.post_json(f"{url}/api/generate", {"model": model["name"], "keep_alive": 0}, timeout=30)
+        http_client.post_json(url + endpoints.GENERATE, endpoints.unloading(model["name"]), timeout=30)
 
 
 def _text_of(path: str) -> str | None:

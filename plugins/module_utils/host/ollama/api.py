@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ollama's HTTP API as far as it is about the models that are there. Names are full names (see `_ollama_model`)."""
+"""Ollama's HTTP API as far as it is about the models that are there. Names are full names (see `model_name`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.model_state import Shown, Step
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 
@@ -26,7 +27,7 @@ class Ollama:
         self._url, self._silence_s = url.rstrip("/"), silence_s
 
     def version(self) -> str:
-        url = f"{self._url}/api/version"
+        url = self._url + endpoints.VERSION
         try:
             answer = http_client.get_json(url, timeout=ANSWER_S)
         except http_client.HttpError as problem:
@@ -36,13 +37,13 @@ class Ollama:
             raise OllamaProblem(f"{problem}; {cure}") from None
         version = answer.get("version") if isinstance(answer, dict) else None
         if not isinstance(version, str):
-            raise OllamaProblem("what answers /api/version names no version, so it is no Ollama; correct url")
+            raise OllamaProblem(f"what answers {endpoints.VERSION} names no version, so it is no Ollama; correct url")
         return version
 
     def show(self, model: str) -> Shown | None:
         """The model, None if there is none; Invalid for an answer that Ollama would not give."""
         try:
-            return Shown.of(http_client.post_json(f"{self._url}/api/show", _named(model), timeout=ANSWER_S))
+            return Shown.of(http_client.post_json(self._url + endpoints.SHOW, endpoints.named(model), timeout=ANSWER_S))
         except http_client.HttpError as problem:
             if problem.status == 404:
                 return None
@@ -54,26 +55,26 @@ class Ollama:
     def digests(self) -> dict[str, str]:
         """The models that Ollama lists, each with the SHA-256 of its manifest."""
         try:
-            listed = http_client.get_json(f"{self._url}/api/tags", timeout=ANSWER_S)["models"] or []
+            listed = http_client.get_json(self._url + endpoints.MODELS, timeout=ANSWER_S)["models"] or []
             return {str(each["name"]): str(each["digest"]) for each in listed}
         except http_client.HttpError as problem:
             raise OllamaProblem(f"{problem}; Ollama's own journal says more") from None
         except (KeyError, TypeError):
-            raise OllamaProblem("what answers /api/tags is no list of Ollama's; correct url") from None
+            raise OllamaProblem(f"what answers {endpoints.MODELS} is no list of Ollama's; correct url") from None
 
     def do(self, step: Step, body: dict[str, Any]) -> None:
         """`body` is what /api/create gets besides the name."""
         if step.verb == "create":
             self._create(step.model, body)
         elif step.verb == "copy":
-            self._ask("POST", "/api/copy", {"source": step.source, "destination": step.model}, step)
+            self._ask("POST", endpoints.COPY, {"source": step.source, "destination": step.model}, step)
         else:
-            self._ask("DELETE", "/api/delete", _named(step.model), step)
+            self._ask("DELETE", endpoints.DELETE, endpoints.named(step.model), step)
 
     def pull(self, model: str, on_line: Callable[[dict[str, Any]], None]) -> None:
-        """Pulls, with each line of progress (see `_ollama_model.Meter`) to `on_line`."""
+        """Pulls, with each line of progress (see `model_state.Meter`) to `on_line`."""
         try:
-            self._stream("/api/pull", _named(model), on_line)
+            self._stream(endpoints.PULL, endpoints.named(model), on_line)
         except http_client.HttpError as problem:
             raise OllamaProblem(
                 f"cannot pull {model}: {problem}; check the name, the host's way to the registry and its free disk."
@@ -82,7 +83,7 @@ class Ollama:
 
     def _create(self, model: str, body: dict[str, Any]) -> None:
         try:
-            self._stream("/api/create", {**_named(model), **body}, lambda _unused: None)
+            self._stream(endpoints.CREATE, {**endpoints.named(model), **body}, lambda _unused: None)
         except http_client.HttpError as problem:
             raise OllamaProblem(f"cannot create {model}: {problem}; Ollama's own journal says more") from None
 
@@ -109,8 +110,3 @@ class Ollama:
             on_line(line)
         if status != "success":
             raise http_client.HttpError(f"Ollama stopped at {status!r} instead of saying success")
-
-
-def _named(model: str) -> dict[str, Any]:
-    """`model` is the key since 0.1.21, `name` the one before; every release takes both."""
-    return {"model": model, "name": model}

@@ -21,8 +21,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 
 MIB = 1024 * 1024
 KEPT = "-gpu-memory-kept"  # the tag of a model as it was before its parameters were changed in place
-OLDEST: settings.Version = (0, 1, 10)  # before, /api/create reads a file of the host
-PARAMETERS_IN_BODY: settings.Version = (0, 5, 5)  # before, /api/create takes a Modelfile
 
 _PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 _NAME = re.compile(rf"(?:[A-Za-z0-9_][A-Za-z0-9_.:-]*/){{0,2}}{_PART}(?::{_PART})?")
@@ -354,7 +352,7 @@ def create_body(wanted: Wanted, source: str, version: settings.Version | None) -
 
     Invalid where the old shape cannot carry a value.
     """
-    if version is not None and version < PARAMETERS_IN_BODY:
+    if version is not None and version < settings.PARAMETERS_IN_BODY:
         return {"modelfile": _modelfile(source, wanted.parameters)}
     return {"from": source, "parameters": dict(wanted.parameters)}
 
@@ -377,7 +375,7 @@ def _quoted(text: str) -> str:
 def check_version(text: str) -> settings.Version | None:
     """The release as numbers, None for a build from source; Invalid for one that is too old."""
     version = settings.parse_version(text)
-    if version is not None and version < OLDEST:
+    if version is not None and version < settings.MODELFILE_IN_BODY:
         raise Invalid(f"Ollama {text} is too old to create models through its API; upgrade it to 0.1.14 or later")
     return version
 

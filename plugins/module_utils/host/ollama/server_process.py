@@ -45,7 +45,7 @@ def read(unit: Unit, url: str, answers: bool) -> dict[str, Any]:
     server = _who_answers(url, pids, network) if answers else None
     listens: list[str] = []
     if server is None or not server["ours"]:  # a runner listens too, at a port of its own
-        held = _sockets(pid for pid in pids if _program(pid) not in servers.RUNNERS)
+        held = _sockets(pid for pid in pids if not servers.is_runner(host_read.command_line(pid)))
         table = _listeners(serving if network else None)
         listens = sorted({servers.url_of(address, at) for address, at, inode in table if inode in held})
     return {"server": server, "listens": listens, "apart": network is not None, "family": family}

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents as facts_dependents
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets, unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, http_client
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock, SystemClock
@@ -93,18 +92,7 @@ class LinuxHost(SystemClock):
         return "" if status == 0 else _failure("systemd-run", unit, status, error)
 
     def find_processes(self, match: str, directory: str) -> list[int]:
-        pattern = re.compile(match)
-        wanted = os.path.realpath(directory)
-        found = []
-        for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
-            try:
-                with open(f"/proc/{pid}/cmdline", "rb") as file:
-                    command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
-                if pattern.search(command) and os.readlink(f"/proc/{pid}/cwd") == wanted and pid != os.getpid():
-                    found.append(pid)
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it ended while we looked
-        return found
+        return host_read.find_processes(match, directory)
 
     def signal(self, pid: int, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -15,6 +15,7 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
@@ -36,7 +37,7 @@ def running(unit: str, changes: Mapping[str, str], lives_s: int) -> Iterator[str
     deployed = host_read.read_unit(unit)
     pid = deployed.get("main_pid") or 0
     command = host_read.command_line(pid) if pid else []
-    if not command or os.path.basename(command[0]) != "ollama":
+    if not command or not servers.is_program(command[0]):
         shown = " ".join(command[:2]) or "nothing"
         raise CannotStart(f"{unit} runs {shown}, and how it starts Ollama is not known")
     with socket.socket() as free:
@@ -92,7 +93,7 @@ def _wait_until_it_answers(url: str) -> None:
     deadline = time.monotonic() + STARTS_WITHIN_S
     while True:
         try:
-            http_client.get_json(f"{url}/api/version", timeout=5)
+            http_client.get_json(url + endpoints.VERSION, timeout=5)
             return
         except http_client.HttpError as problem:
             if time.monotonic() > deadline:

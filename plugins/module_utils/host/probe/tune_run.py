@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, prompt_texts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, log_lines, prompt_texts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput, tune_search
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
@@ -88,8 +88,8 @@ class Tuning:
     def __init__(self, wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> None:
         self.wanted, self.gpu, self._progress = wanted, gpu, progress
         self.deployed, environment = _deployed(wanted)
-        self.version = _ask(f"{wanted.url}/api/version")["version"]
-        show = _ask(f"{wanted.url}/api/show", {"model": wanted.model, "name": wanted.model})
+        self.version = _ask(wanted.url + endpoints.VERSION)["version"]
+        show = _ask(wanted.url + endpoints.SHOW, endpoints.named(wanted.model))
         try:
             self.model = planner.Model.from_show(show)
         except planner.ModelUnreadable as problem:
@@ -217,7 +217,7 @@ class Tuning:
                 load = self._run(self._chats(server, setting, context_tokens), setting, sampler)
                 time.sleep(SETTLE_S)
             gpus = sampler.stop()
-        loaded = _ask(f"{server.url}/api/ps").get("models") or []
+        loaded = _ask(server.url + endpoints.LOADED).get("models") or []
         unload_all(server.url)
         journal = server_log.read(server.unit, started)
         measured = sampling.summary(gpus, self.wanted.max_used_mib)
@@ -252,7 +252,7 @@ class Tuning:
         body = {**self._body(setting), "stream": False}
         timeout = self.wanted.load_timeout
         load = load_test.Load(
-            f"{server.url}/api/generate",
+            server.url + endpoints.GENERATE,
             bodies=[body],
             requests=1,
             concurrency=1,
@@ -269,7 +269,7 @@ class Tuning:
         body["messages"] = [{"role": "user", "content": ""}]
         many = setting.num_parallel + 1
         return load_test.Load(
-            f"{server.url}/api/chat",
+            server.url + endpoints.CHAT,
             bodies=[body],
             concurrency=many,
             requests=many,
@@ -394,7 +394,7 @@ def propose(wanted: Wanted, gpu: Mapping[str, Any]) -> dict[str, Any]:
     if wanted.mode != "search":
         steps = tune_search.ladder(wanted.mode, wanted.profiles, tuning.deployed.kv_cache_type)
         return {"first": asdict(steps[0].setting), "why": steps[0].words, "candidates": len(steps)}
-    loaded = sum(int(model.get("size_vram") or 0) for model in _ask(f"{wanted.url}/api/ps").get("models") or [])
+    loaded = sum(int(model.get("size_vram") or 0) for model in _ask(wanted.url + endpoints.LOADED).get("models") or [])
     tuning._others_mib = max(0, _used_alone(tuning) - loaded // (1024 * 1024))
     step = tune_search.next_step(tuning.candidates, [], tuning.limit_mib, tuning.card_mib, wanted.max_probes)
     first = asdict(step.candidate.setting) if isinstance(step, tune_search.Next) else None
@@ -441,17 +441,17 @@ def unload_all(url: str) -> None:
     """Unload whatever a server has loaded, and wait until it is gone."""
     deadline = time.monotonic() + UNLOAD_S
     while True:
-        loaded = [str(model["name"]) for model in _ask(f"{url}/api/ps").get("models") or []]
+        loaded = [str(model["name"]) for model in _ask(url + endpoints.LOADED).get("models") or []]
         if not loaded:
             return
         if time.monotonic() > deadline:
             raise CannotTune(f"{', '.join(loaded)} did not unload within {UNLOAD_S} s; is somebody using it?")
         for name in loaded:
             with contextlib.suppress(http_client.HttpError):  # an embedder has no such route
-                http_client.post_json(f"{url}/api/generate", {"model": name, "keep_alive": 0}, timeout=30)
+                http_client.post_json(url + endpoints.GENERATE, endpoints.unloading(name), timeout=30)
                 continue
             with contextlib.suppress(http_client.HttpError):
-                http_client.post_json(f"{url}/api/embed", {"model": name, "input": "", "keep_alive": 0}, timeout=30)
+                http_client.post_json(url + endpoints.EMBED, {**endpoints.unloading(name), "input": ""}, timeout=30)
         time.sleep(0.2)
 
 
@@ -459,9 +459,9 @@ def loaded_models(wanted: Wanted) -> list[dict[str, Any]]:
     """What is loaded now, as the requests that load it again as it is: model, options, keep_alive."""
     loads = server_log.read(wanted.unit, None)["loads"]
     found = []
-    for model in _ask(f"{wanted.url}/api/ps").get("models") or []:
+    for model in _ask(wanted.url + endpoints.LOADED).get("models") or []:
         name = str(model["name"])
-        shown = _ask(f"{wanted.url}/api/show", {"model": name, "name": name})
+        shown = _ask(wanted.url + endpoints.SHOW, endpoints.named(name))
         file = re.search(r"^FROM (\S+)$", str(shown.get("modelfile") or ""), re.MULTILINE)
         load = next((each for each in reversed(loads) if file and file[1] in each["command"]), None)
         known = log_lines.runner_settings(load["command"], load["sent"]) if load else {}
@@ -476,9 +476,9 @@ def load_again(wanted: Wanted, before: Sequence[Mapping[str, Any]]) -> list[str]
     """Load what was loaded; the names that are."""
     done = []
     for model in before:
-        for path, more in (("generate", {"stream": False}), ("embed", {"input": ""})):
+        for path, more in ((endpoints.GENERATE, {"stream": False}), (endpoints.EMBED, {"input": ""})):
             with contextlib.suppress(http_client.HttpError):
-                http_client.post_json(f"{wanted.url}/api/{path}", {**model, **more}, timeout=wanted.load_timeout)
+                http_client.post_json(wanted.url + path, {**model, **more}, timeout=wanted.load_timeout)
                 done.append(str(model["model"]))
                 break
     return done

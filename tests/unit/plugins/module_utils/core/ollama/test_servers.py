@@ -217,6 +217,10 @@ def test_whether_an_address_is_of_a_network_namespace(peer, so):
     [
         (["/usr/local/lib/ollama/llama-server", "--model", "x"], True, False),
         (["ollama-runner", "--port", "1"], True, False),
+        (["/tmp/ollama_llama_server", "--ctx-size", "8192"], True, False),
+        (["/usr/bin/python3", "/usr/bin/ollama", "runner"], True, False),
+        (["/opt/backend", "runner"], False, False),
+        (["python3", "main.py", "--token", "secret", "llama-server"], False, False),
         (["/usr/bin/python3", "/usr/local/lib/ollama/llama-server"], True, False),
         (["/usr/bin/ollama", "runner", "--ollama-engine"], True, False),
         (["/usr/bin/ollama", "serve"], False, True),

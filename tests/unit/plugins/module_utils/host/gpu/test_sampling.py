@@ -222,24 +222,6 @@ def test_summary_of_nothing() -> None:
     assert (found["peak_used_mib"], found["samples"], found["evidence"], found["gpus"]) == (None, 0, "none", [])
 
 
-@pytest.mark.parametrize(
-    ("name", "command", "expected"),
-    [
-        ("llama-server", ["/usr/lib/ollama/llama-server", "-c", "8192"], True),
-        ("llama-server", ["/usr/bin/python3", "/usr/lib/ollama/llama-server", "-c", "8192"], True),
-        ("ollama_llama_se", ["/tmp/ollama_llama_server", "--ctx-size", "8192"], True),
-        ("ollama", ["/usr/bin/ollama", "runner", "--model", "x"], True),
-        ("ollama", ["/usr/bin/python3", "/usr/bin/ollama", "runner"], True),
-        ("ollama", ["/usr/bin/ollama", "serve"], False),
-        ("python3", ["python3", "main.py", "--token", "secret", "llama-server"], False),
-        ("backend", ["/opt/backend", "runner"], False),
-        ("kworker/0:1", [], False),
-    ],
-)
-def test_only_runners_show_their_command(name: str, command: list[str], expected: bool) -> None:
-    assert sampling.is_runner(name, command) == expected
-
-
 def watch_of(gpu: RecordedGpu) -> sampling._Watch:
     return sampling._Watch(RecordedLibrary(gpu), gpu)
 
