@@ -38,6 +38,7 @@ ELSEWHERE = {
     "plugins/module_utils/core/planner/graph.py": "plugins/module_utils/core/planner/test_planner.py",
     "plugins/module_utils/host/keep/leases.py": "plugins/module_utils/host/keep/test_state.py",
     "plugins/module_utils/core/planner/model_shape.py": "plugins/module_utils/core/planner/test_planner.py",
+    "plugins/module_utils/core/ollama/endpoints.py": "plugins/modules/test_ollama_model.py",
     "plugins/module_utils/host/ollama/api.py": "plugins/modules/test_ollama_model.py",
     "plugins/module_utils/host/port/progress_file.py": "plugins/module_utils/host/keep/test_state.py",
     "plugins/module_utils/host/keep/restore_timer.py": "plugins/module_utils/host/keep/test_generations.py",

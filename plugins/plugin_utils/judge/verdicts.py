@@ -16,6 +16,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Effects, MemorySplit
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
+    endpoints,
     model_name,
     model_use,
     modelfile,
@@ -194,7 +195,7 @@ def _layer_reasons(declared: Sized, effect: Effects, after: HostFacts) -> list[s
         reasons.append(_why_so_few(declared, after, effect["num_gpu"]))
     if wanted != 0:
         on_cpu = [str(model["name"]) for model in ollama["api"]["loaded"] if model["size"] and model["size_vram"] == 0]
-        reasons += [f"{name} runs on the CPU alone, as /api/ps says" for name in on_cpu]
+        reasons += [f"{name} runs on the CPU alone, as {endpoints.LOADED} says" for name in on_cpu]
     return list(dict.fromkeys(reasons))
 
 

@@ -27,6 +27,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, LoadResult
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Effects, Row
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
+    endpoints,
     log_lines,
     model_use,
     modelfile,
@@ -196,7 +197,8 @@ def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, w
     seen: dict[str, Any] = {file["path"]: (file.get("values") or {}).get(name) for file in read["backend"]["env_files"]}
     if intent == "num_ctx":
         state, found = _context_state(wanted, effect)
-        seen.update({"runner": effect["num_ctx_total"], "/api/ps": _listed_context(read["ollama"]["api"]["loaded"])})
+        seen["runner"] = effect["num_ctx_total"]
+        seen[endpoints.LOADED] = _listed_context(read["ollama"]["api"]["loaded"])
         if state == INSTEAD:
             source = source or _requests_source(read, "num_ctx", effect["num_ctx"])
     elif intent == "gpu_layers":
@@ -256,7 +258,7 @@ def _context_state(wanted: str, effect: Effects) -> tuple[str, str]:
     if slot is None:
         return PARTIAL, NOT_READ_BACK
     if total is None:
-        found = f"/api/ps has context_length {slot}"
+        found = f"{endpoints.LOADED} has context_length {slot}"
     else:
         how = f"was sent KvSize:{total}" if "num_ctx_total" in effect["sent"] else f"has -c {total}"
         found = f"runner {how} (= {slot} x {effect['num_parallel']})"
