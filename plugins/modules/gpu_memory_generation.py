@@ -27,10 +27,12 @@ options:
       - V(prove) keeps the present state of all kept files as proven, with O(proof), and ends the run.
       - V(release) ends the run without a proof.
       - V(restore) puts files back, restarts services, or stops those that were found stopped, and ends the run. Nothing
-        restarts if nothing differs.
+        restarts if nothing differs and nothing runs with settings that no file gives it any more. Without O(run_id) it
+        fails before it touches anything where a unit would not start again, or a file has no place to go back to.
       - V(remove) puts every file back to before the first V(keep), of an env file only the keys that were set since;
         restarts what that concerns, unless it is stopped, and takes away all generations, the tool, and all else of
-        this collection. A drop-in that another than the role C(gpu_memory) has written since is left to it.
+        this collection. A drop-in that another than the role C(gpu_memory) has written since is left to it. It fails
+        where something of this collection is left, and names it.
       - V(list) only reads.
     type: str
     required: true
@@ -173,6 +175,18 @@ started:
   type: list
   elements: str
   sample: [backend]
+stale:
+  description: Which services ran with settings that no file gave them any more, so that they were restarted.
+  returned: for V(restore) and V(remove)
+  type: list
+  elements: str
+  sample: [ollama]
+missing:
+  description: Env files that somebody has deleted since. They are not made again.
+  returned: for V(restore) and V(remove)
+  type: list
+  elements: str
+  sample: []
 removed:
   description: What was on the host beside those files and is gone.
   returned: for V(remove)
@@ -313,11 +327,13 @@ def diff_of(result: dict[str, Any]) -> dict[str, str]:
         "before": "".join(
             [f"{file['path']}: {', '.join(file['what'])}\n" for file in files]
             + [f"the service {name}: running\n" for name in result.get("started", [])]
+            + [f"the service {name}: with settings of before\n" for name in result.get("stale", [])]
             + [f"{path}: there\n" for path in result.get("removed", [])]
         ),
         "after": "".join(
             [f"{file['path']}: as kept\n" for file in files]
             + [f"the service {name}: stopped\n" for name in result.get("started", [])]
+            + [f"the service {name}: with those of its files\n" for name in result.get("stale", [])]
         ),
     }
 

@@ -203,7 +203,7 @@ def test_a_rollback_by_hand_leaves_a_stopped_unit_stopped(host: Host) -> None:
     host.wait_until("curl -fs http://127.0.0.1:11434/api/version", 30)
     states = host.read(STATES)
     assert states.count("ActiveState=inactive") == 1
-    assert "ollama.service: stopped, as it was found" in host.read("gpu-memory rollback")
+    assert "ollama.service: stopped, and stays so" in host.read("gpu-memory rollback")
     assert host.read(PICTURE) == picture and host.read(STATES) == states
     host.read("systemctl is-active other-ollama")
 

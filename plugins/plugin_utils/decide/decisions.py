@@ -479,11 +479,9 @@ def ollama_problems(declared: Declared, ollama: OllamaFacts) -> list[str]:
     stranger = servers.mismatch(
         name, url, ollama.get("server"), [] if apart else listens, not unit_states.is_stopped(unit.get("active_state"))
     )
-    if unit["load_state"] == "masked":
-        problems.append(
-            f"the unit {name} is masked on this host, so that it would not start again; run: systemctl unmask {name}, "
-            "or set gpu_memory_ollama.unit to the unit that runs Ollama"
-        )
+    masked = unit_states.masked(unit)
+    if masked:
+        problems.append(f"{masked}, or set gpu_memory_ollama.unit to the unit that runs Ollama")
     elif unit["load_state"] != "loaded" and api["version"]:
         problems.append(
             f"the unit {name} is {unit['load_state']} on this host, but "
@@ -566,6 +564,8 @@ def _backend_problems(declared: Declared, backend: BackendFacts) -> list[str]:
     unit = backend.get("unit")
     if unit is not None and unit.get("error"):
         problems.append(f"{unit['name']}: {unit['error']}")
+    elif unit is not None and unit_states.masked(unit):
+        problems.append(str(unit_states.masked(unit)))
     elif unit is not None and unit["load_state"] != "loaded":
         problems.append(
             f"the backend's unit {unit['name']} is {unit['load_state']} on this host; set "
@@ -594,7 +594,7 @@ def _deploy_problems(declared: Declared, read: HostFacts) -> list[str]:
         problems += [text for text in file["refusals"] if text not in problems]
     problems += read["ollama"]["drop_ins"].get("refusals") or []
     for unit in _units(read):
-        problems += _would_not_come_back(unit)
+        problems += unit_states.would_not_come_back(unit)
         problems += filter(None, [unit_states.stopping_problem(unit)])
     if read["state"].get("error"):
         problems.append(f"what this collection keeps on the host cannot be read: {read['state']['error']}")
@@ -603,21 +603,6 @@ def _deploy_problems(declared: Declared, read: HostFacts) -> list[str]:
 
 def _units(read: HostFacts) -> list[Unit]:
     return [unit for unit in (read["ollama"]["unit"], read["backend"].get("unit")) if unit]
-
-
-def _would_not_come_back(unit: Unit) -> list[str]:
-    """Why a unit that runs now would not start again after a stop."""
-    problems = [
-        f"{unit['name']} names EnvironmentFile={path}, which is not there, so that it would not start again; create "
-        f"it, or write EnvironmentFile=-{path}"
-        for path in unit.get("missing_files") or []
-    ]
-    if unit.get("transient"):
-        problems.append(
-            f"{unit['name']} is a transient unit, as systemd-run makes one, and gone with the next stop or boot; give "
-            "it a unit file in /etc/systemd/system"
-        )
-    return problems
 
 
 def lease_problems(state: State) -> list[str]:

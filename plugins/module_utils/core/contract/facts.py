@@ -168,6 +168,9 @@ class Properties(TypedDict, total=False):
     User: str
     ControlGroup: str
     ExecStart: str
+    WorkingDirectory: str
+    RootDirectory: str
+    RootImage: str
 
 
 class Service(TypedDict):
@@ -197,6 +200,9 @@ class UnitEnvironment(TypedDict):
     own: list[str]
     gone: list[str]
     sources: list[Source]
+    missing_files: list[str]
+    missing_directories: list[str]
+    transient: bool
 
 
 class Dependent(TypedDict):
@@ -229,6 +235,7 @@ class Unit(TypedDict, total=False):
     start_scripts: list[StartScript]
     source_path: str | None
     missing_files: list[str]
+    missing_directories: list[str]
     dependents: list[Dependent]
     transient: bool
     need_daemon_reload: bool

@@ -48,7 +48,7 @@ def must_be_read_again(unit: UnitEnvironment) -> bool:
     not on the disk any more), sources (as they are on the disk)}.
     """
     new = set(unit["own"]) - set(unit["drop_in_paths"])
-    return bool(unit["need_daemon_reload"] or new or unit["gone"] or _differing(unit))
+    return bool(unit["need_daemon_reload"] or new or unit["gone"] or differing(unit))
 
 
 def not_in_memory(unit: UnitEnvironment) -> list[str]:
@@ -68,10 +68,10 @@ def not_in_memory(unit: UnitEnvironment) -> list[str]:
                 f"{name} is not in force: the {word[0]['kind']} {word[0]['path']} {does} and has the last word; take "
                 "the line out"
             )
-    differing = [name for name in _differing(unit) if name in _own_environment(unit)]
-    if differing and not problems:
+    otherwise = [name for name in differing(unit) if name in _own_environment(unit)]
+    if otherwise and not problems:
         problems.append(
-            f"systemd has {', '.join(differing)} of {unit['name']} otherwise in memory than "
+            f"systemd has {', '.join(otherwise)} of {unit['name']} otherwise in memory than "
             f"{' and '.join(unit['own'])} says, also after a daemon-reload; see: systemctl cat {unit['name']}"
         )
     return problems
@@ -93,7 +93,7 @@ def _own_environment(unit: UnitEnvironment) -> dict[str, str]:
     return merged
 
 
-def _differing(unit: UnitEnvironment) -> list[str]:
+def differing(unit: UnitEnvironment) -> list[str]:
     """The variables that systemd has otherwise in memory than the unit's files say.
 
     What has a specifier (`%h`) in a file stands resolved in memory, and is not compared.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Unit
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Unit, UnitEnvironment
 
 
 STOPPED = ("inactive", "failed")
@@ -45,6 +45,47 @@ def start_note(unit: Unit) -> str | None:
     if unit.get("load_state") != "loaded" or not is_stopped(state):
         return None
     return f"{unit['name']} is {state}: {STARTS}"
+
+
+def masked(unit: Unit | UnitEnvironment) -> str | None:
+    """Why a masked unit is not stopped; None of one that is not masked."""
+    if unit.get("load_state") != "masked":
+        return None
+    name = unit["name"]
+    return f"the unit {name} is masked on this host, so that it would not start again; run: systemctl unmask {name}"
+
+
+def would_not_come_back(unit: Unit | UnitEnvironment) -> list[str]:
+    """Why a unit that runs now would not start again after a stop, though systemd has it loaded.
+
+    `unit`: {name, load_state, missing_files (of its EnvironmentFile=), missing_directories (WorkingDirectory=),
+    transient}.
+    """
+    problems = [
+        f"{unit['name']} names EnvironmentFile={path}, which is not there, so that it would not start again; create "
+        f"it, or write EnvironmentFile=-{path}"
+        for path in unit.get("missing_files") or []
+    ]
+    problems += [
+        f"{unit['name']} names WorkingDirectory={path}, which is not there, so that it would not start again; put it "
+        "back, or name where it is now"
+        for path in unit.get("missing_directories") or []
+    ]
+    if unit.get("transient"):
+        problems.append(
+            f"{unit['name']} is a transient unit, as systemd-run makes one, and gone with the next stop or boot; give "
+            "it a unit file in /etc/systemd/system"
+        )
+    return problems
+
+
+def start_problems(unit: Unit | UnitEnvironment) -> list[str]:
+    """Why systemd would not start a unit; `unit` as `would_not_come_back` takes it."""
+    name, state = unit["name"], unit.get("load_state")
+    if state == "loaded":
+        return would_not_come_back(unit)
+    cure = f"see: systemctl status {name}; bring its unit file back, or give it its old name again"
+    return [masked(unit) or f"the unit {name} is {state} on this host, so that it would not start again; {cure}"]
 
 
 def stopping_problem(unit: Unit) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
         Written,
     )
 
-PROPERTIES = "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles"
+PROPERTIES = (
+    "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles,Transient,"
+    "WorkingDirectory,RootDirectory,RootImage"
+)
 UNITS = "/etc/systemd/system"
 IMMUTABLE = (
     "{units} is read-only, as on an immutable system or NixOS, and this collection's drop-in and restore timer belong "
@@ -66,8 +70,15 @@ def missing_files(properties: Properties) -> list[str]:
     return [path for path in named if not (glob.glob(path) if glob.has_magic(path) else os.path.isfile(path))]
 
 
-def refusals(drop_in: str) -> list[str]:
-    """Why what an apply needs could not be written here: a drop-in, and the units of the restore timer."""
+def _missing_directories(properties: Properties) -> list[str]:
+    """As `missing_files`: the working directory. `~`, and one that may be missing (`!`), are none."""
+    path = properties.get("WorkingDirectory") or ""
+    elsewhere = properties.get("RootDirectory") or properties.get("RootImage")
+    return [path] if path.startswith("/") and not elsewhere and not os.path.isdir(path) else []
+
+
+def refusals(drop_in: str, kept: str = Paths.root) -> list[str]:
+    """Why an apply could not write what it needs: a drop-in, the units of the restore timer, and what it keeps."""
     units = os.path.dirname(os.path.dirname(drop_in))
     places = [drop_in] if os.path.lexists(os.path.dirname(drop_in)) else []
     found = []
@@ -79,6 +90,10 @@ def refusals(drop_in: str) -> list[str]:
             if os.path.isdir(units) and os.statvfs(units).f_flag & os.ST_RDONLY:
                 return [IMMUTABLE.format(units=units)]
             found.append(str(problem))
+    try:
+        atomic_files.check(os.path.join(kept, "lease.json") if os.path.isdir(kept) else kept)
+    except atomic_files.CannotWrite as problem:
+        found.append(f"{problem}; what was before an apply is kept there")
     return found
 
 
@@ -122,8 +137,11 @@ def _on_the_way(path: str) -> Iterator[str]:
             at = "/" if os.readlink(at).startswith("/") else os.path.dirname(at)
 
 
-def read(name: str, directory: str = UNITS) -> UnitEnvironment:
-    """A unit as `core.unit_environment` judges it. `directory`: where its own drop-ins are kept."""
+def read(name: str, directory: str = UNITS, also: Iterable[str] = ()) -> UnitEnvironment:
+    """A unit as `core.unit_environment` judges it. `directory`: where its own drop-ins are kept.
+
+    Of its EnvironmentFiles the variables that its other files set, and those that are named in `also`.
+    """
     show = ["systemctl", "show", name, "--property", PROPERTIES]
     properties = unit_text.parse_show(commands.run(show).stdout.decode(errors="replace"))
     drop_ins = drop_in_paths(name, properties, directory)
@@ -131,7 +149,7 @@ def read(name: str, directory: str = UNITS) -> UnitEnvironment:
     fragment = properties.get("FragmentPath") or None
     sources = [source("unit", fragment)] if fragment else []
     sources += [source("drop-in", path) for path in sorted({*drop_ins, *own}, key=os.path.basename)]
-    names = {variable for one in sources for variable in one["environment"]}
+    names = {*also, *(variable for one in sources for variable in one["environment"])}
     sources += [_environment_file(path, names) for path in environment_files(properties)]
     return {
         "name": name,
@@ -143,6 +161,9 @@ def read(name: str, directory: str = UNITS) -> UnitEnvironment:
         "own": own,
         "gone": [path for path in drop_ins if not os.path.exists(path)],
         "sources": sources,
+        "missing_files": missing_files(properties),
+        "missing_directories": _missing_directories(properties),
+        "transient": properties.get("Transient") == "yes",
     }
 
 

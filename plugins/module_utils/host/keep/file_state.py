@@ -76,6 +76,14 @@ def differences(now: State, kept: State) -> list[str]:
     return sorted(words.get(name, name) for name in compared if now[name] != kept[name])
 
 
+def different(kept: State) -> list[str]:
+    """What of a path is not as kept, in words."""
+    try:
+        return differences(read(kept["path"])[0], kept)
+    except OSError as problem:
+        return [problem.strerror or str(problem)]
+
+
 def put_back(kept: State, content: bytes) -> None:
     """Bring a path into a kept state. OSError if that cannot be done; then the path is as it was before."""
     path = kept["path"]
@@ -86,7 +94,8 @@ def put_back(kept: State, content: bytes) -> None:
             with contextlib.suppress(OSError):  # gone already, or in use by others by now
                 os.rmdir(os.path.dirname(path))
         return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(os.path.dirname(path))  # of a unit's drop-ins; no place of anybody else's is made again
     temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.gpu-memory")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(temporary)  # of a restore that was cut off

@@ -27,6 +27,7 @@ from typing import Any
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_states, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     file_state,
+    in_force,
     leases,
     restore_timer,
     service_control,
@@ -179,9 +180,10 @@ class Generations:
 
         The latter leaves stopped what is stopped now.
 
-        Returns {changed, generation, files: [{path, what, removed}], services, error, reason, at, run_id}; `error` if
-        the files are back and a service is not; `by_itself` if the restore timer was first. If a file cannot be put
-        back: StateError, and the restore timer goes on.
+        Returns {changed, generation, files: [{path, what, removed}], started, stale, missing, services, error, reason,
+        at, run_id}; `error` if the files are back and a service is not, or what is not back; `by_itself` if the restore
+        timer was first. If a file cannot be put back: StateError, and the restore timer goes on. By hand, StateError
+        before anything is touched where something is in the way.
         """
         with self._locked(check):
             lease = read_json(self.paths.lease)
@@ -235,12 +237,12 @@ class Generations:
         Of an env file only this collection's keys go back, and a drop-in that somebody else has written since stays.
         Returns what `restore` returns, and the paths that were `removed`, and `left` to whom has written them. The
         files go back as a generation of their own, so that this, too, is carried on if it is cut off; if a service does
-        not come back, `error` says so and what is kept stays.
+        not come back, or a file, `error` says so and what is kept stays. It also names what is left of us elsewhere.
         """
         result = _nothing_to_restore("this collection is taken away")
         removed = [path for path in self._own_paths() if os.path.lexists(path)]
         if not removed:
-            return {**result, "removed": [], "left": []}
+            return {**result, "removed": [], "left": [], "error": "; ".join(in_force.strays(self.paths.units)) or None}
         with self._locked(check):
             leases.refuse_others(self.paths, self.host, None)
             origin = self._origin()
@@ -250,10 +252,22 @@ class Generations:
                 left = manifest["left"]
                 if not check:
                     self._save(manifest["id"], manifest, manifest["files"], contents, manifest["services"])
-                result = self._put_in_place(manifest, contents, result["reason"], None, check)
+                result = self._put_in_place(manifest, contents, result["reason"], None, check, by_hand=True)
             if not check and not result["error"]:
-                self._vanish(removed)
-            return {**result, "removed": removed, "left": left, "changed": True}
+                self._vanish([*removed, self.paths.root])
+            removed = [path for path in removed if check or not os.path.lexists(path)]
+            known = [file["path"] for file in result["files"]] if check else []
+            problems = in_force.strays(self.paths.units, known)
+            if result["error"]:
+                until = f"what is kept stays until that is mended; if it never can be, delete {self.paths.root}"
+                problems = [result["error"], until, *problems]
+            return {
+                **result,
+                "removed": removed,
+                "left": left,
+                "changed": True,
+                "error": "; ".join(problems) or None,
+            }
 
     # What is there.
 
@@ -300,7 +314,7 @@ class Generations:
 
     def _finish(self, kept: Mapping[str, Any], pointers: Mapping[str, Any]) -> None:
         """End the run that holds the host. What it has kept is `previous`, if it has changed anything."""
-        changed_host = any(_different(state) for state in kept["files"])
+        changed_host = any(file_state.different(state) for state in kept["files"])
         previous = {"previous": kept["id"]} if changed_host else {}
         write_json(self.paths.pointers, {**self._pointers(), **previous, **pointers, "finished": kept["id"]})
         self._let_go()
@@ -317,18 +331,24 @@ class Generations:
         run_id: str | None,
         check: bool = False,
         found: Mapping[str, Any] | None = None,
+        by_hand: bool = False,
     ) -> dict[str, Any]:
         """`found`: how the services are to be left, if not as the generation says."""
         manifest = self._manifest(generation)
         services = {**manifest["services"], **({"found": found} if found else {})}
-        return self._put_in_place({**manifest, "services": services}, self._copies_of(manifest), reason, run_id, check)
+        manifest = {**manifest, "services": services}
+        return self._put_in_place(manifest, self._copies_of(manifest), reason, run_id, check, by_hand)
 
     def _roll_back(self, generation: str, reason: str, check: bool) -> dict[str, Any]:
         """Go back by hand, perhaps long after the generation: by what runs now, unless that is being carried on."""
         begun = read_json(self.paths.restoring) or {}
         if begun.get("generation") == generation and begun.get("found"):
             return self._restore(generation, reason, None, check, begun["found"])
-        return self._restore(generation, reason, None, check, self._found_now(self._manifest(generation)["services"]))
+        found = self._found_now(self._manifest(generation)["services"])
+        result = self._restore(generation, reason, None, check, found, by_hand=True)
+        known = [path for manifest in self._others() for path in _paths(manifest)]
+        problems = [*filter(None, [result["error"]]), *in_force.strays(self.paths.units, known)]
+        return {**result, "error": "; ".join(problems) or None}
 
     def _found_now(self, services: service_control.Plan, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """How services are left by whoever goes by what runs now: what is stopped stays stopped.
@@ -350,21 +370,41 @@ class Generations:
         reason: str,
         run_id: str | None,
         check: bool,
+        by_hand: bool = False,
     ) -> dict[str, Any]:
+        """`by_hand`: touch nothing where something is in the way; else what can goes back, and the rest is named."""
         generation = manifest["id"]
-        goals, contents = self._goals(manifest, contents)
-        compared = [(state, _different(state)) for state in goals]
+        way = self._way_back(manifest, contents)
+        compared = [(state, file_state.different(state)) for state in way.states]
         different = [(state, what) for state, what in compared if what]
         resumed = read_json(self.paths.restoring) is not None
         plan = manifest["services"]
         started = service_control.started_since(plan, self.host)  # since, be it without any change of a file
+        values = self._our_values(manifest, contents)
+        stale = in_force.stale(plan, values, self.host)
+        named = {*(plan["restart"] if different or resumed else started), *stale}
+        restart = [name for name in service_control.names(plan) if name in named]
+        is_unread = in_force.is_unread(plan, values, self.host)
+        removes = manifest["kind"] == "origin"
+        if by_hand and not resumed:
+            in_the_way = [
+                *(() if removes else way.lost),
+                *way.unwritable(),
+                *service_control.obstacles({**plan, "restart": restart}, self.host, gone_is_fine=removes),
+            ]
+            if in_the_way:
+                raise StateError(
+                    f"generation {generation} cannot go back: {'; '.join(in_the_way)}. Nothing was touched"
+                )
         result = {
-            "changed": bool(different or started) or resumed,
+            "changed": bool(different or restart or is_unread) or resumed,
             "generation": generation,
             "files": [
                 {"path": state["path"], "what": what, "removed": state["kind"] == "absent"} for state, what in different
             ],
             "started": started,
+            "stale": stale,
+            "missing": way.missing,
             "services": {},
             "downtime_s": 0.0,
             "error": None,
@@ -383,39 +423,45 @@ class Generations:
                     write_json(self.paths.restoring, {**about, "found": plan.get("found")})
                 if read_json(self.paths.lease) is None:
                     restore_timer.arm(self.paths, self.host)
-            problems = _put_back(different, contents)
+            problems = _put_back(different, way.contents)
             if problems:
                 result["error"] = f"generation {generation} is not back yet: {'; '.join(problems)}"
                 self._record(result)
                 raise StateError(f"{result['error']}; the host tries again by itself, see: gpu-memory status")
-            restart = plan["restart"] if different or resumed else started
             result.update(service_control.restart({**plan, "restart": restart}, self.host, insist=False))
             result["at"] = self.host.unix_time()
+        left = [*filter(None, [result["error"]]), *way.lost]
+        if way.missing:
+            left += in_force.elsewhere(plan, values, self.host)
+        result["error"] = "; ".join(left) or None
         self._record(result)
         remove_file(self.paths.restoring)
         self._let_go()
         self._record(result)  # once more: on a full disk, what was just removed makes room for it
         return result
 
-    def _goals(
-        self, manifest: Mapping[str, Any], contents: Mapping[str, bytes]
-    ) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-        """The states that a generation's files go into, and their contents: env files keep what others wrote."""
-        others = []
+    def _way_back(self, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> take_back.WayBack:
+        return take_back.way_back(manifest, contents, take_back.keys_of([*self._others(), manifest]))
+
+    def _our_values(self, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, in_force.Values]:
+        """By service, what this collection has set that is not what a generation goes back to."""
+        ours = take_back.keys_of([*self._others(), manifest])
+        copies = []
+        for other in self._others():
+            with contextlib.suppress(StateError):
+                copies.append((other, self._copies_of(other)))
+        kept = in_force.values_of([(manifest, contents)], manifest["services"], ours)
+        found = in_force.values_of(copies, manifest["services"], ours)
+        return {
+            service: {name: values - kept[service].get(name, set()) for name, values in by_name.items()}
+            for service, by_name in found.items()
+        }
+
+    def _others(self) -> Iterator[dict[str, Any]]:
+        """Every generation that can be read: another one's damage is not this one's."""
         for generation in self._ids():
-            with contextlib.suppress(StateError):  # another generation's damage is not this one's
-                others.append(self._manifest(generation))
-        ours = take_back.keys_of([*others, manifest])
-        states, wanted = [], {}
-        for state in manifest["files"]:
-            content = contents.get(state.get("sha256", ""), b"")
-            if state["path"] in ours and state["kind"] != "link":
-                with contextlib.suppress(OSError):  # neither a file nor a link: what is kept has to do
-                    now = file_state.read(state["path"])
-                    state, content = take_back.goal(now, (state, content), **ours[state["path"]])
-            states.append(state)
-            wanted[state.get("sha256", "")] = content
-        return states, wanted
+            with contextlib.suppress(StateError):
+                yield self._manifest(generation)
 
     def _origin(self) -> tuple[dict[str, Any], dict[str, bytes]] | None:
         """A generation of every file as it was before the first run that changed it, and its contents; None without.
@@ -432,7 +478,7 @@ class Generations:
             new = [state for state in manifest["files"] if state["path"] not in files]
             contents.update(self._copies_of({**manifest, "files": new}))
             files.update((state["path"], state) for state in new)
-        left = [path for path, state in files.items() if _taken_over(state) and _different(state)]
+        left = [path for path, state in files.items() if _taken_over(state) and file_state.different(state)]
         env = take_back.keys_of(kept)
         origin = {
             "id": self._next_id(),
@@ -446,10 +492,11 @@ class Generations:
         services = kept[-1]["services"]
         found = self._found_now(services, kept[0]["services"].get("found") or {})
         drop_ins = f"{(services.get('ollama') or {}).get('unit')}.d"
-        changed = [state["path"] for state in self._goals(origin, contents)[0] if _different(state)]
+        way = self._way_back(origin, contents)
+        changed = [state["path"] for state in way.states if file_state.different(state)]
         concerned = {
             "ollama": any(os.path.basename(os.path.dirname(path)) == drop_ins for path in changed),
-            "backend": any(path in env for path in changed),
+            "backend": any(path in way.env_files for path in changed),
         }
         restart = [name for name in service_control.names(services) if concerned[name]]
         return {**origin, "services": {**services, "restart": restart, "found": found}}, contents
@@ -540,7 +587,9 @@ class Generations:
             raise StateError(f"generation = {name!r} is not known; allowed: previous, proven, or a number as in `list`")
         number = self._pointers().get(name)
         if number is None:
-            raise StateError(f"this host has no {name} generation: no apply has ended here yet")
+            strays = in_force.strays(self.paths.units)
+            lost = f", or what it has kept is gone: {'; '.join(strays)}" if strays else ""
+            raise StateError(f"this host has no {name} generation: no apply has ended here yet{lost}")
         return str(number)
 
     def _pointers(self) -> dict[str, Any]:
@@ -639,13 +688,6 @@ def _newest(old: Iterable[Mapping[str, Any]], new: list[Mapping[str, Any]]) -> l
     return [*(entry for entry in old if entry["key"] not in keys), *new][-CALIBRATIONS:]
 
 
-def _different(kept: Mapping[str, Any]) -> list[str]:
-    try:
-        return file_state.differences(file_state.read(kept["path"])[0], kept)
-    except OSError as problem:
-        return [problem.strerror or str(problem)]
-
-
 def _taken_over(kept: Mapping[str, Any]) -> bool:
     """Whether a file that a generation has is a drop-in which another than the role gpu_memory has written since."""
     if os.path.basename(kept["path"]) != unit_text.DROP_IN:
@@ -663,7 +705,7 @@ def _put_back(different: Iterable[tuple[Mapping[str, Any], Any]], contents: Mapp
     for state, _unused in different:
         try:
             file_state.put_back(state, contents.get(state.get("sha256", ""), b""))
-            left = _different(state)
+            left = file_state.different(state)
         except OSError as problem:
             left = [problem.strerror or str(problem)]
         if left:
@@ -677,6 +719,8 @@ def _nothing_to_restore(reason: str) -> dict[str, Any]:
         "generation": None,
         "files": [],
         "started": [],
+        "stale": [],
+        "missing": [],
         "services": {},
         "downtime_s": 0.0,
         "error": None,

@@ -68,6 +68,7 @@ PACKED = (
     "host.keep.file_state",
     "host.keep.generations",
     "host.keep.host_tool",
+    "host.keep.in_force",
     "host.keep.leases",
     "host.keep.restore_timer",
     "host.keep.service_control",
@@ -203,18 +204,25 @@ def _tell(result: Mapping[str, Any]) -> int:
 
 
 def _tell_removed(result: Mapping[str, Any]) -> int:
-    gone = [] if result["error"] else result["removed"]
     left = [f"  {path}: left to whom has written it since" for path in result["left"]]
-    lines = [*_what(result), *left, *(f"  {path}: gone" for path in gone)]
-    _say("\n".join(lines) or "nothing of this collection is on this host")
+    lines = [*_what(result), *left, *(f"  {path}: gone" for path in result["removed"])]
+    if lines or not result["error"]:
+        _say("\n".join(lines) or "nothing of this collection is on this host")
     return _failed(result)
 
 
 def _what(result: Mapping[str, Any]) -> list[str]:
+    by_hand = result.get("run_id") is None
     return [
         *(f"  {file['path']}: {_went_back(file)}" for file in result["files"]),
-        *(f"  {service['unit']}: {BACK[service['state']]}" for service in result["services"].values()),
+        *(f"  {path}: deleted since, and not made again" for path in result.get("missing") or []),
+        *(f"  {service['unit']}: {_is(service['state'], by_hand)}" for service in result["services"].values()),
     ]
+
+
+def _is(state: str, by_hand: bool) -> str:
+    """By hand, a service goes by what it is now, and not as an apply has found it."""
+    return "stopped, and stays so" if by_hand and state == STOPPED else BACK[state]
 
 
 def _went_back(file: Mapping[str, Any]) -> str:

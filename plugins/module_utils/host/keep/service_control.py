@@ -129,6 +129,27 @@ def states(plan: Plan, host: Host) -> dict[str, dict[str, Any]]:
     return {name: {**service.state(), "dependents": service.dependents()} for name, service in services.items()}
 
 
+def obstacles(plan: Plan, host: Host, gone_is_fine: bool = False) -> list[str]:
+    """Why what `plan["restart"]` names, or what goes along with it, would not start again once it is stopped.
+
+    `gone_is_fine`: also go on where a unit that does not run is not there any more.
+    """
+    problems: list[str] = []
+    for name in names(plan):
+        if name not in plan["restart"]:
+            continue
+        service = _service(plan, name, host)
+        if _goal(plan, name) != STOPPED:
+            problems += service.start_problems()
+            for one in _along(plan, name, host):
+                problems += _Unit(host, one["unit"]).start_problems()
+        elif not gone_is_fine and host.show(service.unit).get("LoadState") == "not-found":
+            problems += [
+                f"{problem}. Without it, only gpu-memory remove takes back" for problem in service.start_problems()
+            ]
+    return problems
+
+
 def started_since(plan: Plan, host: Host) -> list[str]:
     """What of `plan["restart"]` was found stopped and runs now; what cannot be told is left alone."""
     started = []
@@ -164,19 +185,26 @@ def restart(
     `insist`: where this collection's drop-in is not in its memory even then, or another file has the last word, nothing
     is restarted. `alive` is called all the while, for whoever must know that this goes on. What the plan's `found` says
     was stopped is stopped, and what was starting is started and not waited for. Ollama is ready once it is the unit
-    itself that answers. What was stopped before and does not get ready is stopped again.
+    itself that answers. What was stopped before and does not get ready is stopped again. What systemd would not start
+    again is not stopped, and named. A start that fails while the old process is still going is tried again, once.
 
     Returns {services: {name: {unit, state, pid_before, pid_after, stopped_at, ready_at (Unix),
     active_enter_timestamp}}, downtime_s, error}; `error` is None or names each service that failed and why. A backend
     is started also after Ollama failed, so as not to leave it stopped, but then it is not waited for.
     """
     goals = {name: _goal(plan, name) for name in names(plan) if name in plan["restart"]}
+    problems: list[str] = []
+    for name in [name for name, goal in goals.items() if goal != STOPPED]:
+        in_the_way = _service(plan, name, host).start_problems()
+        if in_the_way:
+            del goals[name]
+            problems += [f"{problem}. It was not restarted" for problem in in_the_way]
+    left_alone = len(problems)
     ollama = _service(plan, "ollama", host) if "ollama" in goals else None
     backend = _service(plan, "backend", host) if "backend" in goals else None
     along = {name: _along(plan, name, host) for name, goal in goals.items() if goal != STOPPED}
     rested = [name for name in goals if not _service(plan, name, host).runs()]
     services: dict[str, dict[str, Any]] = {}
-    problems: list[str] = []
     began = host.monotonic()
     alive()
     if plan.get("ollama"):
@@ -184,6 +212,7 @@ def restart(
             not_read = _read_again(host, plan["ollama"]["unit"])
             if not_read and ollama and insist:
                 return {"services": {}, "downtime_s": 0.0, "error": "; ".join(not_read)}
+    old = {service.unit: service.processes() for service in (ollama, backend) if service}
     if backend:
         services["backend"] = _stopping(host, backend)
         with _collecting(problems):
@@ -197,29 +226,37 @@ def restart(
                 ollama.restart(waits=False)
                 services["ollama"]["state"] = STARTING
             else:
-                ollama.restart()
                 url, timeout_s = plan["ollama"]["url"], plan["ollama"]["timeout_s"]
 
                 def mismatch() -> str | None:
                     return host.mismatch(ollama.unit, url)
 
-                _await_ready(host, ollama, url + endpoints.VERSION, 200, timeout_s, alive, mismatch)
+                def await_ollama() -> None:
+                    _await_ready(host, ollama, url + endpoints.VERSION, 200, timeout_s, alive, mismatch)
+
+                _get_up(ollama, ollama.restart, await_ollama, old[ollama.unit], alive)
                 services["ollama"].update(_ready(host, ollama))
     if backend and goals["backend"] != STOPPED:
         health = plan["backend"].get("health") or {}
+
+        def await_backend() -> None:
+            url, status = health.get("url"), health.get("status") or 200
+            _await_ready(host, backend, url, status, plan["backend"]["timeout_s"], alive)
+
         with _collecting(problems):
-            backend.start(waits=goals["backend"] != STARTING)
             if goals["backend"] == STARTING:
+                backend.start(waits=False)
                 services["backend"]["state"] = STARTING
-            elif not problems:
-                status = health.get("status") or 200
-                _await_ready(host, backend, health.get("url"), status, plan["backend"]["timeout_s"], alive)
+            elif len(problems) > left_alone:
+                backend.start()
+            else:
+                _get_up(backend, backend.start, await_backend, old[backend.unit], alive)
                 services["backend"].update(_ready(host, backend))
     downtime_s = host.monotonic() - began
     for name, dependents in along.items():
         for one in dependents:
             with _collecting(problems):
-                waits = not problems and goals[name] == RESTARTED
+                waits = len(problems) == left_alone and goals[name] == RESTARTED
                 _bring_back(host, one, plan[name]["timeout_s"] if waits else None, alive)
     for name, goal in goals.items():
         if goal == STOPPED:
@@ -256,6 +293,37 @@ def _bring_back(host: Host, dependent: Dependent, timeout_s: float | None, alive
             _await_ready(host, unit, None, 0, timeout_s, alive)
     except ServiceError as problem:
         raise ServiceError(f"{unit.unit} ran before and has {dependent['why']}, but is not back: {problem}") from None
+
+
+def _get_up(
+    service: _Unit,
+    start: Callable[[], None],
+    await_ready: Callable[[], None],
+    old: list[int],
+    alive: Callable[[], None],
+) -> None:
+    """Start a service and wait until it is ready; once more if one of its `old` processes was still going.
+
+    The stop of an init script, or of a unit with `KillMode=process`, does not wait for the server to end.
+    """
+    host = service.host
+    going: list[int] = []
+    try:
+        try:
+            start()
+        finally:
+            going = host.still_running(old)
+        await_ready()
+    except ServiceError:
+        if not going:
+            raise
+        deadline = host.monotonic() + STOP_S
+        _check(host.systemctl("stop", service.unit, timeout_s=STOP_S))
+        while host.still_running(going) and host.monotonic() < deadline:
+            alive()
+            host.sleep(POLL_S)
+        start()
+        await_ready()
 
 
 def _put_to_rest(service: _Unit, found: str) -> None:
@@ -307,11 +375,19 @@ class _Unit:
     def dependents(self) -> list[Dependent]:
         return self.host.dependents(self.unit)
 
+    def start_problems(self) -> list[str]:
+        """Why it would not start."""
+        return unit_states.start_problems(self.host.unit_environment(self.unit))
+
+    def processes(self) -> list[int]:
+        return self.host.processes(self.unit)
+
     def runs(self) -> bool:
         return not unit_states.is_stopped(self.state()["active_state"])
 
     def stop(self) -> None:
-        _check(self.host.systemctl("stop", self.unit, timeout_s=STOP_S))
+        if self.runs() or self.host.show(self.unit).get("LoadState") != "not-found":
+            _check(self.host.systemctl("stop", self.unit, timeout_s=STOP_S))
 
     def start(self, waits: bool = True) -> None:
         self._control("start", waits)
@@ -376,6 +452,15 @@ class _Command(_Unit):
 
     def dependents(self) -> list[Dependent]:
         return []  # nobody's file names a transient unit of ours
+
+    def start_problems(self) -> list[str]:
+        directory = self.backend["directory"]
+        if self.host.is_directory(directory):
+            return []
+        return [f"the backend's directory {directory} is missing on this host, so that it would not start again"]
+
+    def processes(self) -> list[int]:
+        return []  # `stop` waits until they have ended
 
     def stop(self) -> None:
         if self.host.show(self.unit).get("ActiveState") in ("active", "activating", "deactivating"):

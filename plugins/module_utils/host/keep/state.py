@@ -122,8 +122,11 @@ def read_json(path: str) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def locked(paths: Paths, wait_s: float) -> Iterator[None]:
     """Hold the host's one lock, which also a restore in progress holds; StateError if that takes too long."""
-    make_directory(paths.root)
-    handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        make_directory(paths.root)
+        handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as problem:
+        raise StateError(atomic_files.explain(paths.root, problem)) from None
     try:
         deadline = time.monotonic() + wait_s
         while True:

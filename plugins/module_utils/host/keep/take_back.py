@@ -1,20 +1,61 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a file goes back to: a file that this collection writes as a whole goes back as a whole; of an env file only the
-keys that this collection has set do. What somebody else has written into it since stays.
+"""What files go back to: a file that this collection writes as a whole goes back as a whole; of an env file only the
+keys that this collection has set do, in the file that is read under its name now. What somebody else has made of it
+since stays: other lines, its mode and owner, a link. One that somebody has deleted is not made again.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 
 Manifest = Mapping[str, Any]
-Kept = tuple[dict[str, Any], bytes]  # a state as in `_file_state`, and its content
+Kept = tuple[dict[str, Any], bytes]  # a state as in `file_state`, and its content
+
+
+@dataclass
+class WayBack:
+    """The states that paths go into, with contents by SHA-256; and what does not go back.
+
+    `env_files`: which of them are env files. `missing`: env files that somebody has deleted. `lost`: why a place is
+    not there to be written any more.
+    """
+
+    states: list[dict[str, Any]] = field(default_factory=list)
+    contents: dict[str, bytes] = field(default_factory=dict)
+    env_files: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    def add(self, state: dict[str, Any], content: bytes) -> None:
+        self.states.append(state)
+        self.contents[state.get("sha256", "")] = content
+
+    def unwritable(self) -> list[str]:
+        """Why what differs could not be written, as far as that can be seen without writing."""
+        problems = []
+        for state in self.states:
+            path = state["path"]
+            if file_state.different(state):
+                # A link is replaced, not followed; so it is the directory that counts.
+                place = os.path.join(os.path.dirname(path), ".new") if os.path.islink(path) else path
+                try:
+                    if os.path.isdir(os.path.dirname(path)):
+                        atomic_files.check(place)
+                except atomic_files.CannotWrite as problem:
+                    problems.append(str(problem))
+        return problems
 
 
 def keys_of(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
@@ -27,21 +68,119 @@ def keys_of(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
     return ours
 
 
+def way_back(manifest: Manifest, contents: Mapping[str, bytes], ours: Mapping[str, Mapping[str, Any]]) -> WayBack:
+    """The way back to a generation; `ours` as from `keys_of`."""
+    way = WayBack()
+    kept = {state["path"]: state for state in manifest["files"]}
+    names: dict[str, list[str]] = {}
+    for path in kept:
+        names.setdefault(_led_to(path, kept), []).append(path)
+    for path, state in kept.items():
+        leads_to = _led_to(path, kept)
+        if leads_to not in ours:
+            problem = _lost(state)
+            if problem:
+                way.lost.append(problem)
+            else:
+                way.add(state, contents.get(state.get("sha256", ""), b""))
+        elif path == leads_to:
+            _add_env_file(way, (state, contents.get(state.get("sha256", ""), b"")), names[path], ours[path])
+    return way
+
+
+def _led_to(path: str, kept: Mapping[str, Mapping[str, Any]]) -> str:
+    """Where a kept path led to when it was kept, link by link."""
+    for _unused in range(file_state.LINKS):
+        state = kept.get(path)
+        if state is None or state["kind"] != "link":
+            break
+        path = os.path.normpath(os.path.join(os.path.dirname(path), state["target"]))
+    return path
+
+
+def _lost(state: Mapping[str, Any]) -> str | None:
+    """Why a file that goes back as a whole has no place any more; systemd's own directories are made again."""
+    directory = os.path.dirname(state["path"])
+    if state["kind"] == "absent" and not os.path.lexists(state["path"]):
+        return None
+    if os.path.basename(state["path"]) == unit_text.DROP_IN:
+        try:
+            unit_files.check_links(directory)
+        except atomic_files.CannotWrite as problem:
+            return str(problem)
+        directory = os.path.dirname(directory)
+    return None if os.path.isdir(directory) else _no_directory(directory, state["path"])
+
+
+def _no_directory(directory: str, path: str) -> str:
+    return (
+        f"the directory {directory} is missing, so that {os.path.basename(path)} has no place to go back to; put it "
+        "back, or a link to where it is now, and run again"
+    )
+
+
+def _add_env_file(way: WayBack, kept: Kept, names: Iterable[str], env: Mapping[str, Any]) -> None:
+    """The files that are read now under any of an env file's names, each once."""
+    path = kept[0]["path"]
+    found: dict[str, tuple[dict[str, Any], bytes]] = {}
+    for name in names:
+        try:
+            target = atomic_files.target_of(name)
+            now = file_state.read(target)
+        except atomic_files.CannotWrite as problem:
+            way.lost.append(str(problem))
+            return
+        except OSError as problem:
+            way.lost.append(f"{name}: {problem.strerror}; move it away, and put the file back that was there")
+            return
+        if now[0]["kind"] == "file":
+            found[target] = now
+    for now in found.values():
+        try:
+            way.add(*goal(now, kept, env["keys"], env["readers"]))
+        except atomic_files.CannotWrite as problem:
+            way.lost.append(str(problem))
+        else:
+            way.env_files.append(way.states[-1]["path"])
+    if not found and kept[0]["kind"] == "file":
+        directory = os.path.dirname(path)
+        if not os.path.isdir(directory):
+            way.lost.append(_no_directory(directory, path))
+        elif _sets_anything(dotenv.set_keys(dotenv.decode(kept[1]), {}, env["keys"], env["readers"]).text):
+            way.missing.append(path)
+        else:  # a profile's own file, which a rollback to before it has taken away
+            way.add(*kept)
+            way.env_files.append(path)
+
+
 def goal(now: Kept, kept: Kept, keys: list[str], readers: list[str]) -> Kept:
-    """An env file as it is now, with our keys as they were kept, or gone if they were not there."""
-    (now_state, now_content), content = now, kept[1]
-    if now_state["kind"] != "file":
-        return kept
+    """An env file as it is now, with our keys as they were kept, or gone if they were not there.
+
+    CannotWrite where it is another file than was kept, and no key can be set in it.
+    """
+    (now_state, now_content), (kept_state, content) = now, kept
+    if kept_state["kind"] == "file" and now_content == content:
+        return now
     before, text = dotenv.decode(content), dotenv.decode(now_content)
     edit = dotenv.set_keys(text, *_apart(before, keys, readers), readers)
-    # The very file that was kept, quotes and time included, where nobody else has written into it; and where it is
+    is_the_file = now_state["path"] == _place(kept_state["path"])
+    if edit.problems and not is_the_file:
+        raise atomic_files.CannotWrite(f"{now_state['path']}: {'; '.join(edit.problems)}")
+    if kept_state["kind"] == "absent" and is_the_file and (edit.problems or not _sets_anything(edit.text)):
+        return kept  # made by us
+    # The very text that was kept, quotes and time included, where nobody else has written into it; and where it is
     # such a wreck that no key can be set, which no run of ours has left.
     only_ours = dotenv.set_keys(before, *_apart(text, keys, readers), readers).text == text
-    made_by_us = kept[0]["kind"] == "absent" and not _sets_anything(edit.text)
-    if edit.problems or only_ours or edit.text == before or made_by_us:
-        return kept
+    if kept_state["kind"] == "file" and (edit.problems or only_ours or edit.text == before):
+        mtime_ns = kept_state["mtime_ns"] if is_the_file else None
+        return {**now_state, "sha256": kept_state["sha256"], "mtime_ns": mtime_ns}, content
     new = dotenv.content_of(edit.text)
     return {**now_state, "sha256": hashlib.sha256(new).hexdigest(), "mtime_ns": None}, new
+
+
+def _place(path: str) -> str:
+    """A path with the links of its directory followed, and its own not."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _sets_anything(text: str) -> bool:

@@ -73,7 +73,7 @@ def read(path: str) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as problem:
-        raise CannotWrite(_explain(path, problem)) from problem
+        raise CannotWrite(explain(path, problem)) from problem
 
 
 def check(path: str) -> None:
@@ -87,7 +87,7 @@ def check(path: str) -> None:
     except FileNotFoundError:
         raise CannotWrite(f"the directory {directory} is missing; create it, or correct the path") from None
     except OSError as problem:
-        raise CannotWrite(_explain(path, problem)) from problem
+        raise CannotWrite(explain(path, problem)) from problem
     if status is not None:
         if not stat.S_ISREG(status.st_mode):
             raise CannotWrite(f"{path} is no regular file; move it away, or give another path")
@@ -96,11 +96,11 @@ def check(path: str) -> None:
             raise CannotWrite(f"{path} belongs to uid {status.st_uid}; run the task as that user or as root (become)")
         _check_flags(target)
     if any(os.statvfs(one).f_flag & os.ST_RDONLY for one in (directory, target) if os.path.exists(one)):
-        raise CannotWrite(_explain(path, OSError(errno.EROFS, "")))
+        raise CannotWrite(explain(path, OSError(errno.EROFS, "")))
     if place == directory:
         _check_flags(directory)
     if not os.access(place, os.W_OK):
-        raise CannotWrite(_explain(path, OSError(errno.EACCES, "")))
+        raise CannotWrite(explain(path, OSError(errno.EACCES, "")))
 
 
 def write(path: str, content: bytes, new: Ownership) -> None:
@@ -117,7 +117,7 @@ def write(path: str, content: bytes, new: Ownership) -> None:
         else:
             _replace(target, content, present, new)
     except OSError as problem:
-        raise CannotWrite(_explain(path, problem)) from problem
+        raise CannotWrite(explain(path, problem)) from problem
 
 
 def remove(path: str) -> None:
@@ -127,7 +127,7 @@ def remove(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as problem:
-        raise CannotWrite(_explain(path, problem)) from problem
+        raise CannotWrite(explain(path, problem)) from problem
     _sync_directory(os.path.dirname(path))
 
 
@@ -237,6 +237,7 @@ _CURES = {
 }
 
 
-def _explain(path: str, problem: OSError) -> str:
+def explain(path: str, problem: OSError) -> str:
+    """Why a path was not written, and the cure."""
     cure = _CURES.get(problem.errno or 0, f"{problem.strerror or problem}; see the file and its directory")
     return f"{path}: {cure}. The file is as it was"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
@@ -30,14 +30,26 @@ class Host(Clock, Protocol):
     def show(self, unit: str) -> dict[str, str]:
         """`UNIT_PROPERTIES` of a unit as systemd knows it now."""
 
-    def unit_environment(self, unit: str) -> UnitEnvironment:
-        """A unit in systemd's memory and on the disk, as `core.unit_environment` judges it."""
+    def unit_environment(self, unit: str, also: Iterable[str] = ()) -> UnitEnvironment:
+        """A unit in systemd's memory and on the disk, as `unit_environment` and `unit_states` judge it.
+
+        `also`: variables to be read of its EnvironmentFiles as well.
+        """
+
+    def process_environment(self, unit: str, names: Iterable[str]) -> dict[str, str]:
+        """Those variables that a unit's main process was started with; nothing of one that does not run."""
 
     def dependents(self, unit: str) -> list[Dependent]:
         """The running units that systemd stops or restarts along with a unit, as `core.dependents` has them."""
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         """Run systemctl; what went wrong, or nothing."""
+
+    def processes(self, unit: str) -> list[int]:
+        """The processes of a unit, also of one that has ended and has left some behind."""
+
+    def still_running(self, pids: Iterable[int]) -> list[int]:
+        """Those of some processes that have not ended."""
 
     def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
         """Start a command as a transient unit; what went wrong, or nothing."""
@@ -46,6 +58,8 @@ class Host(Clock, Protocol):
         """Processes whose command line matches and whose working directory is `directory`; OSError if not readable."""
 
     def signal(self, pid: int, number: int) -> None: ...
+
+    def is_directory(self, path: str) -> bool: ...
 
     def http_status(self, url: str) -> tuple[int | None, str]:
         """The status that a URL answers with, or None and why there was no answer."""
@@ -67,8 +81,14 @@ class LinuxHost(SystemClock):
         text = _run(["systemctl", "show", unit, "--property", UNIT_PROPERTIES], 30)[1]
         return dict(line.partition("=")[::2] for line in text.splitlines())
 
-    def unit_environment(self, unit: str) -> UnitEnvironment:
-        return unit_files.read(unit)
+    def unit_environment(self, unit: str, also: Iterable[str] = ()) -> UnitEnvironment:
+        return unit_files.read(unit, also=also)
+
+    def process_environment(self, unit: str, names: Iterable[str]) -> dict[str, str]:
+        names = set(names)
+        process = host_read.read_process(int(self.show(unit).get("MainPID") or 0), names)
+        found = process["environment"] if process else {}
+        return {name: value for name, value in found.items() if name in names}
 
     def dependents(self, unit: str) -> list[Dependent]:
         return facts_dependents.read(unit)
@@ -76,6 +96,16 @@ class LinuxHost(SystemClock):
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         status, _unused, error = _run(["systemctl", *arguments], timeout_s)
         return "" if status == 0 else _failure("systemctl", arguments[0], status, error)
+
+    def processes(self, unit: str) -> list[int]:
+        facts = self.show(unit)
+        with contextlib.suppress(OSError):
+            main_pid = int(facts.get("MainPID") or 0)
+            return host_read.unit_pids({"main_pid": main_pid, "control_group": facts.get("ControlGroup")})
+        return []
+
+    def still_running(self, pids: Iterable[int]) -> list[int]:
+        return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
 
     def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
         arguments = [
@@ -97,6 +127,9 @@ class LinuxHost(SystemClock):
     def signal(self, pid: int, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+    def is_directory(self, path: str) -> bool:
+        return os.path.isdir(path)
 
     def http_status(self, url: str) -> tuple[int | None, str]:
         try:

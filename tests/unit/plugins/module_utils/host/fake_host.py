@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import BootTime
@@ -22,7 +22,10 @@ class FakeHost:
     whose drop-in systemd has not read. `never_reads`: a variable that it lacks of a unit also after it has read it
     again. `pulls_in`: a unit that the start of another one starts. `along`: the units that systemd restarts along with
     another one, and stops with it. `refuses`: what systemctl answers to a command. `answers`: status by URL.
-    `strangers`: by URL why another one answers there. `pids`: processes of a command backend.
+    `strangers`: by URL why another one answers there. `pids`: processes of a command backend. `load_states`: of units
+    that are not loaded, such as `masked`; none of them starts. `lacks`: by unit what else it would not start without.
+    `lingers`: how long a unit's old process goes on after a stop, so that a start fails till then. `no_directories`.
+    `environments`: what processes were started with, by pid.
     """
 
     def __init__(self) -> None:
@@ -37,6 +40,12 @@ class FakeHost:
         self.refuses: dict[str, str] = {}
         self.answers: dict[str, int | None] = {}
         self.pids: dict[int, str] = {}
+        self.load_states: dict[str, str] = {}
+        self.lacks: dict[str, dict[str, Any]] = {}
+        self.lingers: dict[str, float] = {}
+        self.going: dict[int, float] = {}
+        self.no_directories: set[str] = set()
+        self.environments: dict[int, dict[str, str]] = {}
         self.ignores_sigterm = False
         self.strangers: dict[str, str] = {}
         self.lines: list[str] = []
@@ -60,7 +69,7 @@ class FakeHost:
     def show(self, unit: str) -> dict[str, str]:
         pid = self.active.get(unit, 0)
         return {
-            "LoadState": "loaded" if pid or not unit.startswith("gpu-memory-restore") else "not-found",
+            "LoadState": self._load_state(unit),
             "ActiveState": "active" if pid else self.states.get(unit, "inactive"),
             "SubState": "running" if pid else "dead",
             "UnitFileState": "enabled",
@@ -71,18 +80,35 @@ class FakeHost:
             "ActiveEnterTimestampMonotonic": str(pid),
         }
 
+    def _load_state(self, unit: str) -> str:
+        known = unit in self.active or not unit.startswith("gpu-memory-restore")
+        return self.load_states.get(unit, "loaded" if known else "not-found")
+
+    def processes(self, unit: str) -> list[int]:
+        return [self.active[unit]] if unit in self.active else []
+
+    def still_running(self, pids: Iterable[int]) -> list[int]:
+        return [pid for pid in pids if self.going.get(pid, 0) > self.now]
+
+    def is_directory(self, path: str) -> bool:
+        return path not in self.no_directories
+
     def dependents(self, unit: str) -> list[dict[str, str]]:
         running = (one for one in self.along.get(unit, []) if one in self.active)
         return [{"unit": one, "why": f"PartOf={unit}"} for one in running]
 
-    def unit_environment(self, unit: str) -> dict[str, Any]:
+    def process_environment(self, unit: str, names: Iterable[str]) -> dict[str, str]:
+        found = self.environments.get(self.active.get(unit, 0), {})
+        return {name: value for name, value in found.items() if name in names}
+
+    def unit_environment(self, unit: str, also: Iterable[str] = ()) -> dict[str, Any]:
         path = f"/etc/systemd/system/{unit}.d/zz-gpu-memory.conf"
         name, value = self.never_reads.get(unit, ("", ""))
         environment = {name: value} if name else {}
         source = {"kind": "drop-in", "path": path, "environment": environment, "resets": False, "unsets": []}
         return {
             "name": unit,
-            "load_state": "loaded",
+            "load_state": self._load_state(unit),
             "need_daemon_reload": False,
             "fragment_path": f"/etc/systemd/system/{unit}",
             "drop_in_paths": [] if unit in self.needs_reload else [path],
@@ -90,6 +116,7 @@ class FakeHost:
             "own": [path],
             "gone": [],
             "sources": [source],
+            **self.lacks.get(unit, {}),
         }
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
@@ -101,21 +128,31 @@ class FakeHost:
             self.log.append(" ".join(arguments))
         if " ".join(arguments) in self.refuses:
             return self.refuses[" ".join(arguments)]
+        state = self._load_state(unit)
+        if verb in ("start", "restart") and state == "masked":
+            return f"systemctl {verb}: Failed to {verb} {unit}: Unit {unit} is masked"
+        if verb in ("start", "restart", "stop") and state == "not-found" and unit in self.load_states:
+            return f"systemctl {verb}: Failed to {verb} {unit}: Unit {unit} not loaded"
         if verb == "daemon-reload":
             self.needs_reload.clear()
         elif verb in ("stop", "disable"):
             for one in (unit, *self.along.get(unit, [])):
-                self.active.pop(one, None)
+                self._end(one)
             if self.states.get(unit) == "activating":
                 del self.states[unit]
         elif verb in ("start", "restart", "enable"):
             self._start(unit)
         return ""
 
+    def _end(self, unit: str) -> None:
+        pid = self.active.pop(unit, None)
+        if pid and unit in self.lingers:
+            self.going[pid] = self.now + self.lingers[unit]
+
     def _start(self, unit: str) -> None:
-        self.active.pop(unit, None)
+        self._end(unit)
         along = [one for one in self.along.get(unit, []) if self.active.pop(one, None)]
-        if unit in self.broken:
+        if unit in self.broken or (unit in self.lingers and self.still_running(self.going)):
             self.states[unit] = "failed"
         else:
             self.next_pid += 1

@@ -134,3 +134,24 @@ def test_scripts_are_read_with_what_they_read_and_programs_are_not(tmp_path: Pat
         (str(script), {"A": "1"}),
         (str(part), {"B": "2", "C": "3"}),
     ]
+
+
+def test_a_place_for_what_is_kept_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    drop_in = str(tmp_path / "ollama.service.d" / "zz-gpu-memory.conf")
+    assert unit_files.refusals(drop_in, str(tmp_path / "gpu-memory")) == []
+    found = unit_files.refusals(drop_in, str(tmp_path / "var" / "gpu-memory"))
+    assert len(found) == 1 and f"the directory {tmp_path / 'var'} is missing" in found[0]
+
+
+def test_what_a_unit_needs_to_start_and_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(text: str) -> tuple[list[str], list[str], bool]:
+        monkeypatch.setattr(commands, "run", lambda *_rest: commands.Done(0, text.encode(), b""))
+        unit = unit_files.read("backend.service", str(tmp_path))
+        return unit["missing_files"], unit["missing_directories"], unit["transient"]
+
+    gone = f"{tmp_path}/gone"
+    assert lacks(f"WorkingDirectory={tmp_path}\nTransient=no\n") == ([], [], False)
+    assert lacks(f"WorkingDirectory={gone}\nRootDirectory=\nTransient=yes\n") == ([], [gone], True)
+    assert lacks(f"WorkingDirectory=!{gone}\n")[1] == lacks("WorkingDirectory=~\n")[1] == []
+    assert lacks(f"WorkingDirectory={gone}\nRootDirectory=/srv/root\n")[1] == []
+    assert lacks(f"EnvironmentFiles={gone} (ignore_errors=no)\n")[0] == [gone]

@@ -18,6 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state, generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host import managed_host
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import (
     OLLAMA_URL,
@@ -767,3 +768,303 @@ def test_remove_brings_back_what_another_had_written_before(managed: Managed) ->
     finished_run(managed)
     assert managed.drop_in.read_text() != theirs
     assert managed.store.remove()["left"] == [] and managed.drop_in.read_text() == theirs
+
+
+# What somebody has made of the host between a run and the way back.
+
+
+def test_in_an_env_file_that_has_become_a_link_our_keys_go_back_where_it_leads(
+    managed: Managed, tmp_path: Path
+) -> None:
+    finished_run(managed)
+    real = tmp_path / "etc" / "backend.env"
+    real.parent.mkdir()
+    managed.env.rename(real)
+    managed.env.symlink_to(real)
+    real.write_bytes(real.read_bytes() + b"LAST=no newline")
+    real.chmod(0o604)
+    managed.store.restore(reason="test")
+    assert os.readlink(managed.env) == str(real)
+    assert real.read_bytes() == OLD_ENV + b"LAST=no newline" and real.stat().st_mode & 0o777 == 0o604
+    assert managed.store.remove()["error"] is None and managed.env.is_symlink()
+
+
+def test_an_env_file_that_was_a_link_stays_what_it_is_now(managed: Managed, tmp_path: Path) -> None:
+    real = tmp_path / "real.env"
+    managed.env.rename(real)
+    managed.env.symlink_to("real.env")
+    finished_run(managed)
+    managed.env.unlink()
+    managed.env.write_bytes(real.read_bytes() + b"THEIRS=1\n")
+    real.unlink()
+    result = managed.store.restore(reason="test")
+    assert not managed.env.is_symlink() and managed.env.read_bytes() == OLD_ENV + b"THEIRS=1\n"
+    assert not real.exists() and (result["missing"], result["error"]) == ([], None)
+
+
+def test_a_link_that_another_user_could_move_is_not_followed(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished_run(managed)
+
+    def refuses(path: str) -> str:
+        raise atomic_files.CannotWrite("a symbolic link belongs to uid 1000")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(atomic_files, "target_of", refuses)
+        with pytest.raises(StateError, match=r"belongs to uid 1000\. Nothing was touched"):
+            managed.store.restore(reason="test")
+    assert managed.drop_in.exists()
+
+
+def test_an_env_file_that_was_deleted_is_named_and_not_made_again(managed: Managed) -> None:
+    finished_run(managed)
+    managed.env.unlink()
+    result = managed.store.restore(reason="test")
+    assert (result["missing"], result["error"]) == ([str(managed.env)], None)
+    assert not managed.env.exists() and not managed.drop_in.exists()
+    done = managed.store.remove()
+    assert (done["missing"], done["error"]) == ([str(managed.env)], None)
+    assert not managed.env.exists() and not os.path.exists(managed.paths.root)
+
+
+def test_a_profiles_own_file_that_a_rollback_has_taken_away_comes_back_with_its_generation(managed: Managed) -> None:
+    profile_file = managed.env.with_name(".env.stable")
+    managed.keep(files=[{"path": str(profile_file), "sha256": None, "env": OUR_KEYS}])
+    profile_file.write_bytes(b"# Managed\nCHAT_NUM_CTX=4096\n")
+    managed.store.prove("run1", {})
+    managed.store.restore(reason="test")
+    assert not profile_file.exists()
+    assert managed.store.restore(generation="proven", reason="test")["missing"] == []
+    assert profile_file.read_bytes() == b"# Managed\nCHAT_NUM_CTX=4096\n"
+
+
+@pytest.mark.parametrize("verb", ["restore", "remove"])
+def test_where_the_lines_of_a_deleted_env_file_are_now_they_are_named(managed: Managed, verb: str) -> None:
+    finished_run(managed)
+    managed.env.unlink()
+    environment = {"OLLAMA_GPU_LAYERS": "40", "CHAT_NUM_CTX": "8192"}
+    source = {"kind": "EnvironmentFile", "path": "/etc/selo/backend.env", "environment": environment}
+    managed.host.lacks["backend.service"] = {"sources": [{**source, "resets": False, "unsets": []}]}
+    result = managed.store.remove() if verb == "remove" else managed.store.restore(reason="test")
+    assert "/etc/selo/backend.env gives backend.service this collection's OLLAMA_GPU_LAYERS; set" in result["error"]
+    assert os.path.exists(managed.paths.generations)
+
+
+def test_a_mode_that_somebody_has_set_since_stays(managed: Managed) -> None:
+    finished_run(managed)
+    managed.env.chmod(0o600)
+    managed.store.restore(reason="test")
+    assert managed.env.read_bytes() == OLD_ENV and managed.env.stat().st_mode & 0o777 == 0o600
+    assert not managed.store.restore(reason="test")["changed"]
+
+
+@pytest.fixture
+def moved(managed: Managed) -> Path:
+    """A host whose backend's directory was moved after a run; where to."""
+    directory = managed.env.parent / "backend"
+    directory.mkdir()
+    managed.env = managed.env.rename(directory / ".env")
+    finished_run(managed)
+    managed.host.log.clear()
+    return directory.rename(directory.with_name("srv"))
+
+
+def test_a_directory_that_was_moved_is_refused_and_a_link_to_it_is_the_cure(managed: Managed, moved: Path) -> None:
+    with pytest.raises(StateError) as refused:
+        managed.store.restore(reason="test")
+    assert f"the directory {managed.env.parent} is missing" in str(refused.value)
+    assert managed.drop_in.exists() and managed.restarts() == [] and not managed.armed()
+    managed.env.parent.symlink_to(moved)
+    assert managed.store.restore(reason="test")["error"] is None
+    assert (moved / ".env").read_bytes() == OLD_ENV and not managed.drop_in.exists()
+
+
+def test_remove_takes_back_the_rest_and_names_a_directory_that_was_moved(managed: Managed, moved: Path) -> None:
+    result = managed.store.remove()
+    assert f"the directory {managed.env.parent} is missing" in result["error"]
+    assert f"if it never can be, delete {managed.paths.root}" in result["error"]
+    assert not managed.env.parent.exists() and not managed.drop_in.exists() and result["removed"] == []
+    managed.env.parent.symlink_to(moved)
+    assert managed.store.remove()["error"] is None
+    assert (moved / ".env").read_bytes() == OLD_ENV and not os.path.exists(managed.paths.root)
+
+
+def test_the_timer_puts_back_what_it_can_and_names_the_rest(managed: Managed) -> None:
+    directory = managed.env.parent / "backend"
+    directory.mkdir()
+    managed.env = managed.env.rename(directory / ".env")
+    keep_as_env(managed)
+    managed.write()
+    directory.rename(directory.with_name("srv"))
+    managed.host.now += 300
+    result = managed.store.restore_if_expired()
+    assert result is not None and f"the directory {directory} is missing" in result["error"]
+    assert not directory.exists() and not managed.drop_in.exists() and not managed.armed()
+    assert managed.restarts() == RESTARTS
+
+
+@pytest.mark.parametrize("verb", ["restore", "remove"])
+@pytest.mark.parametrize("unit", ["ollama.service", "backend.service", "web.service"])
+def test_what_would_not_start_again_is_refused_before_anything_is_touched(
+    managed: Managed, unit: str, verb: str
+) -> None:
+    finished_run(managed)
+    managed.host.active["web.service"] = 13
+    managed.host.along = {"ollama.service": ["web.service"]}
+    managed.host.load_states[unit] = "masked"
+    managed.host.log.clear()
+    with pytest.raises(StateError, match=f"systemctl unmask {unit}. Nothing was touched"):
+        managed.store.remove() if verb == "remove" else managed.store.restore(reason="test")
+    assert managed.env.read_bytes() != OLD_ENV and managed.drop_in.exists()
+    assert managed.restarts() == [] and not managed.armed()
+
+
+def test_what_is_masked_and_stopped_stands_in_nobodys_way(managed: Managed) -> None:
+    finished_run(managed)
+    stopped(managed, "ollama.service")
+    managed.host.load_states["ollama.service"] = "masked"
+    assert managed.store.restore(reason="test")["error"] is None and managed.is_old()
+
+
+def test_the_timer_takes_nothing_down_that_would_not_start_again(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.host.load_states["ollama.service"] = "masked"
+    managed.host.now += 300
+    result = managed.store.restore_if_expired()
+    assert result is not None and "systemctl unmask ollama.service" in result["error"]
+    assert managed.is_old() and managed.host.active["ollama.service"] == 11
+    assert result["services"]["backend"]["state"] == "restarted" and not managed.armed()
+
+
+def test_a_unit_that_is_gone_is_refused_and_remove_goes_on_without_it(managed: Managed) -> None:
+    finished_run(managed)
+    stopped(managed, "ollama.service")
+    managed.host.load_states["ollama.service"] = "not-found"
+    with pytest.raises(StateError, match=r"the unit ollama\.service is not-found .*only gpu-memory remove takes back"):
+        managed.store.restore(reason="test")
+    assert managed.drop_in.exists()
+    result = managed.store.remove()
+    assert result["error"] is None and managed.is_old()
+    assert result["services"]["backend"]["state"] == "restarted"
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_touched(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished_run(managed)
+
+    def immutable(path: str) -> None:
+        if path == str(managed.env):
+            raise atomic_files.CannotWrite(f"{path} is immutable")
+
+    monkeypatch.setattr(atomic_files, "check", immutable)
+    with pytest.raises(StateError, match=r"\.env is immutable\. Nothing was touched"):
+        managed.store.restore(reason="test")
+    assert managed.drop_in.exists()
+
+
+# In force, whatever the files say.
+
+
+def finished_run_with_a_value(managed: Managed) -> None:
+    keep_as_env(managed)
+    managed.write()
+    managed.drop_in.write_text(unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}))
+    managed.store.prove("run1", {})
+    pid = managed.host.active["ollama.service"]
+    managed.host.environments[pid] = {"OLLAMA_NUM_PARALLEL": "2", "OLLAMA_HOST": "0.0.0.0"}
+
+
+@pytest.mark.parametrize("verb", ["restore", "remove"])
+def test_what_still_runs_with_our_values_restarts_though_the_files_are_back(managed: Managed, verb: str) -> None:
+    finished_run_with_a_value(managed)
+    managed.env.write_bytes(OLD_ENV)
+    managed.drop_in.unlink()
+    managed.drop_in.parent.rmdir()
+    managed.host.log.clear()
+    result = managed.store.remove() if verb == "remove" else managed.store.restore(reason="test")
+    assert (result["stale"], result["error"]) == (["ollama"], None)
+    assert managed.restarts() == ["restart ollama.service"]
+
+
+def test_a_backend_that_still_runs_with_our_values_restarts(managed: Managed) -> None:
+    finished_run(managed)
+    managed.host.environments[12] = {"OLLAMA_GPU_LAYERS": "40"}
+    managed.env.write_bytes(OLD_ENV)
+    managed.drop_in.unlink()
+    managed.drop_in.parent.rmdir()
+    assert managed.store.restore(reason="test", check=True)["stale"] == ["backend"]
+    managed.store.restore(reason="test")
+    assert not managed.store.restore(reason="test")["changed"] and 12 not in managed.host.active.values()
+
+
+def test_a_value_of_the_same_kind_that_a_file_gives_restarts_nothing(managed: Managed) -> None:
+    finished_run_with_a_value(managed)
+    managed.env.write_bytes(OLD_ENV)
+    managed.drop_in.unlink()
+    managed.drop_in.parent.rmdir()
+    override = {"kind": "drop-in", "path": "/x/override.conf", "environment": {"OLLAMA_NUM_PARALLEL": "2"}}
+    facts = {"sources": [{**override, "resets": False, "unsets": []}], "environment": {"OLLAMA_NUM_PARALLEL": "2"}}
+    managed.host.lacks["ollama.service"] = facts
+    assert not managed.store.restore(reason="test")["changed"]
+
+
+def test_a_drop_in_that_only_systemd_still_has_is_read_away(managed: Managed) -> None:
+    finished_run(managed)
+    managed.env.write_bytes(OLD_ENV)
+    managed.drop_in.unlink()
+    managed.drop_in.parent.rmdir()
+    managed.host.lacks["ollama.service"] = {"gone": [str(managed.drop_in)]}
+    managed.host.log.clear()
+    assert managed.store.restore(reason="test")["changed"]
+    assert "daemon-reload" in managed.host.log and managed.restarts() == []
+
+
+def stray(managed: Managed, unit: str = "ollama-main.service") -> Path:
+    path = Path(managed.paths.units) / f"{unit}.d" / "zz-gpu-memory.conf"
+    path.parent.mkdir()
+    path.write_text(unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}))
+    return path
+
+
+def test_our_drop_in_of_a_unit_that_was_renamed_is_named(managed: Managed) -> None:
+    finished_run(managed)
+    managed.drop_in.unlink()
+    managed.drop_in.parent.rmdir()
+    path = stray(managed)
+    theirs = stray(managed, "other.service")
+    theirs.write_text(unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}, "the role ollama"))
+    for result in (managed.store.restore(reason="test"), managed.store.remove(check=True), managed.store.remove()):
+        assert f"{path} is this collection's" in result["error"] and str(theirs) not in result["error"]
+        assert "it sets OLLAMA_NUM_PARALLEL. Delete it" in result["error"]
+        assert "systemctl restart ollama-main.service" in result["error"]
+    assert not os.path.exists(managed.paths.root)  # nothing that is kept would help with it
+    assert managed.store.remove()["error"]
+    path.unlink()
+    assert managed.store.remove()["error"] is None
+
+
+def test_without_what_was_kept_both_verbs_name_our_drop_in(managed: Managed) -> None:
+    path = stray(managed, "ollama.service")
+    with pytest.raises(StateError, match="no apply has ended here yet, or what it has kept is gone: .*Delete it"):
+        managed.store.restore(reason="test")
+    assert f"{path} is this collection's" in managed.store.remove()["error"]
+
+
+def test_remove_leaves_no_directory_that_it_has_made_itself(managed: Managed) -> None:
+    left = Path(managed.paths.run) / "gpu-memory"
+    left.mkdir(parents=True)
+    assert managed.store.remove()["removed"] == [str(left)]
+    assert not left.exists() and not os.path.exists(managed.paths.root)
+
+
+def test_a_file_system_that_is_read_only_is_named_with_its_cure(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    finished_run(managed)
+    monkeypatch.setattr(os, "chmod", read_only)
+    with pytest.raises(StateError, match="state: its file system is mounted read-only; mount it read-write"):
+        managed.store.remove()

@@ -497,3 +497,62 @@ def test_a_backend_that_goes_along_with_ollama_is_no_other_unit() -> None:
     host.along = {"ollama.service": ["backend.service"]}
     assert service_control.restart(plan("ollama", "backend"), host)["error"] is None
     assert host.log == ["stop backend.service", "restart ollama.service", "start backend.service"]
+
+
+NOT_STARTED: dict[str, tuple[dict[str, Any], str]] = {
+    "masked": ({"load_state": "masked"}, "systemctl unmask ollama.service"),
+    "gone": ({"load_state": "not-found"}, "the unit ollama.service is not-found on this host"),
+    "a file": ({"missing_files": ["/etc/default/ollama"]}, "EnvironmentFile=/etc/default/ollama, which is not there"),
+    "a directory": ({"missing_directories": ["/srv"]}, "WorkingDirectory=/srv, which is not there"),
+    "transient": ({"transient": True}, "ollama.service is a transient unit"),
+}
+
+
+@pytest.mark.parametrize(("lacks", "says"), NOT_STARTED.values(), ids=NOT_STARTED)
+def test_what_would_not_start_again_is_not_stopped_and_the_other_one_restarts(lacks: dict[str, Any], says: str) -> None:
+    host = FakeHost()
+    host.lacks["ollama.service"] = lacks
+    result = service_control.restart(plan("ollama", "backend"), host)
+    assert host.active["ollama.service"] == 11 and says in result["error"]
+    assert host.log == ["stop backend.service", "start backend.service"]
+    assert {name: service["state"] for name, service in result["services"].items()} == {"backend": "restarted"}
+
+
+def test_a_backend_that_would_not_start_again_is_not_stopped() -> None:
+    host = FakeHost()
+    host.load_states["backend.service"] = "masked"
+    error = service_control.restart(plan("ollama", "backend"), host)["error"]
+    assert host.active["backend.service"] == 12 and host.log == ["restart ollama.service"]
+    assert "systemctl unmask backend.service. It was not restarted" in error
+    host.no_directories = {"/srv/chat"}
+    host.pids = {50: "python3 main.py"}
+    assert "/srv/chat is missing" in service_control.restart(command_plan(), host)["error"] and 50 in host.pids
+
+
+@pytest.mark.parametrize("state", ["not-found", "masked"])
+def test_a_unit_that_is_gone_or_masked_counts_as_stopped_if_it_does_not_run(state: str) -> None:
+    host = FakeHost()
+    host.load_states["ollama.service"] = state
+    del host.active["ollama.service"]
+    result = service_control.restart({**plan("ollama", "backend"), "found": found(ollama="inactive")}, host)
+    assert result["error"] is None
+    assert {name: one["state"] for name, one in result["services"].items()} == {
+        "ollama": "stopped",
+        "backend": "restarted",
+    }
+
+
+@pytest.mark.parametrize("unit", ["ollama.service", "backend.service"])
+def test_a_start_that_fails_while_the_old_process_is_going_is_tried_again_once_it_has_ended(unit: str) -> None:
+    host = FakeHost()
+    host.lingers = {unit: 7}
+    result = service_control.restart(plan("ollama", "backend"), host)
+    assert result["error"] is None and unit in host.active
+    assert host.log[-2 if unit == "backend.service" else -3 :][0] == f"stop {unit}"
+
+
+def test_a_start_that_fails_by_itself_is_tried_once() -> None:
+    host = FakeHost()
+    host.broken = {"ollama.service"}
+    service_control.restart(plan("ollama"), host)
+    assert host.log == ["restart ollama.service"]

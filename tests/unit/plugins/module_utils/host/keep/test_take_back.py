@@ -23,7 +23,6 @@ CASES: dict[str, tuple[bytes | None, bytes | None, bytes | None]] = {
     "nothing was changed": (b"A=1\nK=9\n", b"A=1\nK=9\n", b"A=1\nK=9\n"),
     "the file was made by us": (b"K=40\nNEW=1\n", None, None),
     "the file was made by us, and somebody uses it": (b"K=40\nB=3\n", None, b"B=3\n"),
-    "the file is gone": (None, b"A=1\nK=9\n", b"A=1\nK=9\n"),
 }
 
 

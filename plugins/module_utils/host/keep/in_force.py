@@ -1,0 +1,116 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What of this collection is in force though the files of its generations do not say so: in a process, in systemd's
+memory, in a file that no generation knows. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_environment, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import service_control
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
+
+Values = dict[str, set[str]]  # by the name of a variable
+Copies = tuple[Mapping[str, Any], Mapping[str, bytes]]  # a generation's manifest, and its contents by SHA-256
+
+
+def values_of(copies: Iterable[Copies], plan: service_control.Plan, ours: Mapping[str, Any]) -> dict[str, Values]:
+    """By service of a plan, what generations have of our variables; `ours` as from `take_back.keys_of`."""
+    drop_ins = f"{(plan.get('ollama') or {}).get('unit')}.d"
+    found: dict[str, Values] = {"ollama": {}, "backend": {}}
+    for manifest, contents in copies:
+        for state in manifest["files"]:
+            path, content = state["path"], contents.get(state.get("sha256", ""))
+            if content is None:
+                continue
+            if path in ours:
+                for readers in (ours[path]["readers"], ["systemd"]):  # which takes a comment for part of the value
+                    _collect(found["backend"], dotenv.get_keys(content, ours[path]["keys"], readers))
+            elif os.path.split(path)[1] == unit_text.DROP_IN and os.path.basename(os.path.dirname(path)) == drop_ins:
+                text = content.decode(errors="replace")
+                _collect(
+                    found["ollama"], {} if unit_text.writer_of(text) else unit_text.parse_service(text)["environment"]
+                )
+    return found
+
+
+def _collect(into: Values, environment: Mapping[str, Any]) -> None:
+    for name, value in environment.items():
+        if value is not None:
+            into.setdefault(name, set()).add(value)
+
+
+def stale(plan: service_control.Plan, values: Mapping[str, Values], host: Host) -> list[str]:
+    """The services whose process has one of our `values` that no file of its unit gives it any more."""
+    found = []
+    for name, unit in _units(plan).items():
+        facts = host.unit_environment(unit, values[name])
+        for variable, value in host.process_environment(unit, values[name]).items():
+            said = (unit_environment.last_word(variable, facts["sources"]) or (None, None))[1]
+            if value in values[name].get(variable, ()) and value != said and "%" not in (said or ""):
+                found.append(name)
+                break
+    return found
+
+
+def is_unread(plan: service_control.Plan, values: Mapping[str, Values], host: Host) -> bool:
+    """Whether systemd has our drop-in of Ollama's unit, or one of its values, in memory and not in a file any more."""
+    if not plan.get("ollama"):
+        return False
+    unit = host.unit_environment(plan["ollama"]["unit"])
+    of_ours = (
+        name
+        for name in unit_environment.differing(unit)
+        if unit["environment"].get(name) in values["ollama"].get(name, ())
+    )
+    return any(os.path.basename(path) == unit_text.DROP_IN for path in unit["gone"]) or any(of_ours)
+
+
+def _units(plan: service_control.Plan) -> dict[str, str]:
+    return {
+        name: plan[name]["unit"]
+        for name in service_control.names(plan)
+        if plan[name].get("kind", "unit") == "unit" and plan[name]["unit"]
+    }
+
+
+def elsewhere(plan: service_control.Plan, values: Mapping[str, Values], host: Host) -> list[str]:
+    """Which files of the backend's unit have our values, where its env file is not at its place."""
+    unit = _units(plan).get("backend")
+    problems = []
+    for source in host.unit_environment(unit, values["backend"])["sources"] if unit else ():
+        names = sorted(
+            name for name, value in source["environment"].items() if value in values["backend"].get(name, ())
+        )
+        if names:
+            problems.append(
+                f"{source['path']} gives {unit} this collection's {', '.join(names)}; set them to what they were, or "
+                "take the lines out, and restart it"
+            )
+    return problems
+
+
+def strays(units: str, known: Collection[str] = ()) -> list[str]:
+    """Our drop-ins, by their header, that are none of the `known` paths, and how to be rid of them."""
+    known = {os.path.realpath(path) for path in known}
+    problems = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(units), "*.d", unit_text.DROP_IN))):
+        written = unit_files.written(path, ())
+        if os.path.realpath(path) in known or written["writer"] is not None:
+            continue
+        unit = os.path.basename(os.path.dirname(path))[: -len(".d")]
+        names = [name for name in written["alone"] if not name.endswith("=")]
+        problems.append(
+            f"{path} is this collection's and stays in force, as no generation that is kept here knows of it; it sets "
+            f"{', '.join(names) or 'nothing'}. Delete it, then: systemctl daemon-reload; systemctl restart {unit}. The "
+            "backend's env file may have the profile's keys as well"
+        )
+    return problems
