@@ -257,6 +257,12 @@ def test_a_script_and_a_command_line_tell_what_must_not_be_shown(text: str, secr
     assert bool(found) == bool(secrets)
 
 
+def test_a_part_of_a_secret_that_is_ordinary_stays_readable() -> None:
+    known = masking.secrets_in({"ORIGINS_ALLOWED": '["http://localhost:3000", "http://u:hunter2@localhost"]'})
+    shown = masking.without_secrets("http://localhost:3000 and hunter2", known)
+    assert shown == f"http://localhost:3000 and {masking.MASK}"
+
+
 def test_a_command_line_is_taken_word_by_word() -> None:
     words = ["sh", "-c", 'exec server --api-key "two words"', "X", "--db-pass", "tigr", "A_VALUE=some thing"]
     assert masking.secrets_in_command(words) >= {"two words", "tigr", "some thing"}

@@ -52,7 +52,7 @@ def test_every_process_below_a_units_main_one_tells_its_environment_and_its_comm
 ) -> None:
     script = tmp_path / "start"
     script.write_text("export C='of the script'\n")
-    inner = "export A='of the inner shell'; cat"
+    inner = "A=\\$(echo of the inner shell); export A; cat"  # which no text says
     command = ["sh", "-c", f'sh -c "{inner}"; true', "sh", "--vendor-key", "of the command"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         run = {"ExecStartPre": "/bin/a --api-key=first", "ExecStopPost": "/bin/b", "ExecStart": script}
