@@ -249,6 +249,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 
 RESTORE_S = 180
@@ -349,7 +350,7 @@ def main() -> None:
         # A restore that the host has begun by itself is worth waiting for.
         store = Generations(wait_s=RESTORE_S) if module.params["action"] == "restore" else Generations()
         result = act(module.params, store, module.check_mode)
-    except (StateError, service_control.ServiceError) as problem:
+    except (StateError, ServiceError) as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:
         module.fail_json(msg=f"{problem.filename or 'this host'}: {problem.strerror}")

@@ -213,7 +213,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import gpu_containers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations, service_control
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log, server_process
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
@@ -265,11 +265,12 @@ def main() -> None:
     root.required(module)
     wanted = module.params
     mask = masking(wanted)
-    unit = host_read.read_unit(wanted["ollama"]["unit"])
+    host = LinuxHost(wanted["show_secrets"])
+    runtime = host.runtime("ollama", wanted["ollama"])
+    unit = runtime.read()
     nvml = LIBRARY.snapshot(wanted["bindings_path"])
-    serving = server_process.server_of(unit)
-    process = host_read.read_process(serving, [gpus.ORDER]) if serving else None
-    log = server_log.read(wanted["ollama"]["unit"], wanted["journal_since"], mask)
+    process = runtime.environment(unit, [gpus.ORDER])
+    log = runtime.log(wanted["journal_since"], mask)
     environment = (process or unit).get("environment") or {}
     processes = [process for gpu in nvml["gpus"] for process in gpu.get("processes") or []]
     holders = {process["pid"] for process in processes}
@@ -280,7 +281,7 @@ def main() -> None:
     found = server_process.read(unit, wanted["ollama"]["url"], api["version"] is not None)
     silent = None
     if api["error"] and unit.get("load_state") == "loaded":
-        silent = service_control.why_silent(LinuxHost(wanted["show_secrets"]), unit["name"])
+        silent = service_control.why_silent(host, unit["name"])
     module.exit_json(
         changed=False,
         host=host_read.read_host(),

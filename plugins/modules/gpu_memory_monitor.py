@@ -151,7 +151,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library i
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations, host_tool
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import installation
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
@@ -186,10 +185,10 @@ INTENTS = ("num_ctx", "num_parallel", "gpu_layers")
 
 def chosen_gpus(wanted: dict[str, Any], nvml: Nvml) -> Nvml:
     """What NVML showed with its `gpus` parted, as `gpus.select` has it."""
-    unit = host_read.read_unit(wanted["ollama"]["unit"])
-    process = host_read.read_process(unit["main_pid"], [gpus.ORDER]) if unit.get("main_pid") else None
-    environment = (process or unit).get("environment") or {}
-    return gpus.select(nvml, wanted["gpus"], environment, server_log.read(unit["name"], None)["discovered"])
+    runtime = LinuxHost().runtime("ollama", wanted["ollama"])
+    unit = runtime.read()
+    environment = (runtime.environment(unit, [gpus.ORDER]) or unit).get("environment") or {}
+    return gpus.select(nvml, wanted["gpus"], environment, runtime.log(None)["discovered"])
 
 
 def configuration(wanted: dict[str, Any], units: str, counting: list[str]) -> dict[str, Any]:

@@ -94,6 +94,7 @@ downtime_s:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
@@ -109,7 +110,7 @@ def main() -> None:
     changed = any(name in plan["restart"] for name in service_control.names(plan))
     try:
         service_control.check(plan)
-    except service_control.ServiceError as problem:
+    except ServiceError as problem:
         module.fail_json(msg=str(problem))
     if module.check_mode or not changed:
         module.exit_json(changed=changed, services={}, downtime_s=0.0)

@@ -33,6 +33,7 @@ ELSEWHERE = {
     "plugins/lookup/waves.py": "plugins/lookup/test_fleet.py",
     "plugins/module_utils/host/gpu/library.py": "plugins/module_utils/host/gpu/test_sampling.py",
     "plugins/module_utils/host/gpu/port.py": "plugins/module_utils/host/gpu/test_nvml_library.py",
+    "plugins/module_utils/host/ollama/unit_runtime.py": "plugins/module_utils/host/keep/test_service_control.py",
     "plugins/module_utils/core/planner/architectures.py": "plugins/module_utils/core/planner/test_planner.py",
     "plugins/module_utils/core/planner/compute.py": "plugins/module_utils/core/planner/test_planner.py",
     "plugins/module_utils/core/planner/graph.py": "plugins/module_utils/core/planner/test_planner.py",

@@ -17,6 +17,7 @@ MOST = {
     "a verdict rule": 1,
     "a lint rule": 2,
     "a second GPU library": 6,
+    "a container runtime": 5,
     "a module": 3,
     "a fault row": 0,
     "a found row": 0,

@@ -25,9 +25,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.service_
     RESTARTED,
     STARTING,
     STOPPED,
-    ServiceError,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
@@ -76,7 +76,10 @@ PACKED = (
     "host.keep.take_back",
     "host.monitor.watch",
     "host.monitor.watch_rules",
+    "host.ollama.runtime",
+    "host.ollama.server_log",
     "host.ollama.server_process",
+    "host.ollama.unit_runtime",
     "host.port.atomic_files",
     "host.port.child_process",
     "host.port.clock",

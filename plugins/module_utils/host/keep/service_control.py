@@ -14,20 +14,18 @@ nor where the restart has failed: those that ran before are started here.
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
+import functools
 import re
 import shlex
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
-    unit_environment,
     unit_states,
     unit_text,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import STOP_S, Runtime, ServiceError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 if TYPE_CHECKING:
@@ -35,24 +33,11 @@ if TYPE_CHECKING:
 
 Plan = Mapping[str, Any]
 
-TRANSIENT_UNIT = "gpu-memory-backend.service"
 STABLE_S = 1.0  # an answer counts once the process behind it has lived that long
-STOP_S = 100  # systemd kills after TimeoutStopSec, 90 s unless set otherwise
-TERMINATE_S = 10
 POLL_S = 0.5
 SILENT_S = 600  # of journal, at least, in which a server says why it does not answer
-ERROR_LINE = re.compile(
-    r"error|fatal|panic|fail|out of memory|cannot|unable|invalid|denied|no such|not found|203/EXEC|in use|status=[1-9]",
-    re.I,
-)
-ERROR_LINES = 5
 # What a restart has made of a service: it is ready; or it was put back as stopped, or as starting, which nobody awaits.
 RESTARTED, STOPPED, STARTING, FAILED = "restarted", "stopped", "starting", "failed"
-LINE_CHARACTERS = 300
-
-
-class ServiceError(Exception):
-    """A service that did not do what was awaited; the text names it, what was awaited, and its state."""
 
 
 # For AnsibleModule; documented once, in the fragment selo.gpu_memory.services.
@@ -142,8 +127,8 @@ def obstacles(plan: Plan, host: Host, gone_is_fine: bool = False) -> list[str]:
         if _goal(plan, name) != STOPPED:
             problems += service.start_problems()
             for one in _along(plan, name, host):
-                problems += _Unit(host, one["unit"]).start_problems()
-        elif not gone_is_fine and host.show(service.unit).get("LoadState") == "not-found":
+                problems += _unit(host, one["unit"]).start_problems()
+        elif not gone_is_fine and service.is_gone():
             problems += [
                 f"{problem}. Without it, only gpu-memory remove takes back" for problem in service.start_problems()
             ]
@@ -209,7 +194,7 @@ def restart(
     alive()
     if plan.get("ollama"):
         with _collecting(problems):
-            not_read = _read_again(host, plan["ollama"]["unit"])
+            not_read = _service(plan, "ollama", host).read_again()
             if not_read and ollama and insist:
                 return {"services": {}, "downtime_s": 0.0, "error": "; ".join(not_read)}
     old = {service.unit: service.processes() for service in (ollama, backend) if service}
@@ -227,14 +212,12 @@ def restart(
                 services["ollama"]["state"] = STARTING
             else:
                 url, timeout_s = plan["ollama"]["url"], plan["ollama"]["timeout_s"]
-
-                def mismatch() -> str | None:
-                    return host.mismatch(ollama.unit, url)
+                mismatch = functools.partial(ollama.mismatch, url)
 
                 def await_ollama() -> None:
                     _await_ready(host, ollama, url + endpoints.VERSION, 200, timeout_s, alive, mismatch)
 
-                _get_up(ollama, ollama.restart, await_ollama, old[ollama.unit], alive)
+                _get_up(host, ollama, ollama.restart, await_ollama, old[ollama.unit], alive)
                 services["ollama"].update(_ready(host, ollama))
     if backend and goals["backend"] != STOPPED:
         health = plan["backend"].get("health") or {}
@@ -250,7 +233,7 @@ def restart(
             elif len(problems) > left_alone:
                 backend.start()
             else:
-                _get_up(backend, backend.start, await_backend, old[backend.unit], alive)
+                _get_up(host, backend, backend.start, await_backend, old[backend.unit], alive)
                 services["backend"].update(_ready(host, backend))
     downtime_s = host.monotonic() - began
     for name, dependents in along.items():
@@ -285,7 +268,7 @@ def _along(plan: Plan, name: str, host: Host) -> list[Dependent]:
 
 def _bring_back(host: Host, dependent: Dependent, timeout_s: float | None, alive: Callable[[], None]) -> None:
     """Have a unit run again that went along with a service, and wait until it does; without a timeout do not wait."""
-    unit = _Unit(host, dependent["unit"], journal_is_private=True)
+    unit = _unit(host, dependent["unit"])
     try:
         if not unit.runs():
             unit.start(waits=timeout_s is not None)
@@ -296,7 +279,8 @@ def _bring_back(host: Host, dependent: Dependent, timeout_s: float | None, alive
 
 
 def _get_up(
-    service: _Unit,
+    host: Host,
+    service: Runtime,
     start: Callable[[], None],
     await_ready: Callable[[], None],
     old: list[int],
@@ -306,7 +290,6 @@ def _get_up(
 
     The stop of an init script, or of a unit with `KillMode=process`, does not wait for the server to end.
     """
-    host = service.host
     going: list[int] = []
     try:
         try:
@@ -318,7 +301,7 @@ def _get_up(
         if not going:
             raise
         deadline = host.monotonic() + STOP_S
-        _check(host.systemctl("stop", service.unit, timeout_s=STOP_S))
+        service.stop()
         while host.still_running(going) and host.monotonic() < deadline:
             alive()
             host.sleep(POLL_S)
@@ -326,24 +309,15 @@ def _get_up(
         await_ready()
 
 
-def _put_to_rest(service: _Unit, found: str) -> None:
+def _put_to_rest(service: Runtime, found: str) -> None:
     """Stop a service for good, also where the start of the other one has pulled it in."""
     if service.runs():
         service.stop()
     if found == "inactive":
-        service.host.systemctl("reset-failed", service.unit)  # how it has ended under our settings is not its state
+        service.forget_failure()  # how it has ended under our settings is not its state
     state = service.state()["active_state"]
     if not unit_states.is_stopped(state):
         raise ServiceError(f"{service.unit} was found {found} and does not stop: it is {state}")
-
-
-def _read_again(host: Host, unit: str) -> list[str]:
-    """Have systemd read its units again where its memory of this one is stale; what of our drop-in it lacks then."""
-    found = host.unit_environment(unit)
-    if unit_environment.must_be_read_again(found):
-        _check(host.systemctl("daemon-reload"))
-        found = host.unit_environment(unit)
-    return unit_environment.not_in_memory(found)
 
 
 @contextlib.contextmanager
@@ -354,158 +328,23 @@ def _collecting(problems: list[str]) -> Iterator[None]:
         problems.append(str(problem))
 
 
-class _Unit:
-    """Ollama, or a backend, that systemd knows by a unit. A backend's journal may hold anything: it is not shown."""
-
-    def __init__(self, host: Host, unit: str, journal_is_private: bool = False) -> None:
-        self.host = host
-        self.unit = unit
-        self.journal_is_private = journal_is_private
-
-    def pid(self) -> int:
-        return int(self.host.show(self.unit).get("MainPID") or 0)
-
-    def state(self) -> dict[str, str]:
-        facts = self.host.show(self.unit)
-        return {
-            "active_state": facts.get("ActiveState") or "unknown",
-            "unit_file_state": facts.get("UnitFileState") or "",
-        }
-
-    def dependents(self) -> list[Dependent]:
-        return self.host.dependents(self.unit)
-
-    def start_problems(self) -> list[str]:
-        """Why it would not start."""
-        return unit_states.start_problems(self.host.unit_environment(self.unit))
-
-    def processes(self) -> list[int]:
-        return self.host.processes(self.unit)
-
-    def runs(self) -> bool:
-        return not unit_states.is_stopped(self.state()["active_state"])
-
-    def stop(self) -> None:
-        if self.runs() or self.host.show(self.unit).get("LoadState") != "not-found":
-            _check(self.host.systemctl("stop", self.unit, timeout_s=STOP_S))
-
-    def start(self, waits: bool = True) -> None:
-        self._control("start", waits)
-
-    def restart(self, waits: bool = True) -> None:
-        self._control("restart", waits)
-
-    def _control(self, verb: str, waits: bool) -> None:
-        began = self.host.unix_time()
-        self.host.systemctl("reset-failed", self.unit)  # a start limit that earlier crashes have used up
-        words = [verb] if waits else [verb, "--no-block"]
-        problem = self.host.systemctl(*words, self.unit, timeout_s=STOP_S)
-        if problem:
-            raise ServiceError(f"{problem}. {self.explain(began)}")
-
-    def explain(self, since: float) -> str:
-        facts = self.host.show(self.unit)
-        text = f"{self.unit} is {facts.get('ActiveState')} ({facts.get('SubState')}), result {facts.get('Result')}"
-        if facts.get("ExecMainStatus") != "0":  # 0 also where it was ExecStartPre= that failed
-            text += f", exit status {facts.get('ExecMainStatus')}"
-        if self.journal_is_private:
-            return f"{text}; see on the host: journalctl -u {self.unit} -n 50"
-        known_as = facts.get("Id") or self.unit  # the journal knows no alias
-        # The line with the whole configuration may hold a proxy's password.
-        lines = [line for line in self.host.journal(known_as, since) if "server config" not in line]
-        said = [line.strip()[:LINE_CHARACTERS] for line in lines if ERROR_LINE.search(line)][-ERROR_LINES:]
-        return f"{text}; its journal: {' | '.join(said)}" if said else f"{text}; its journal has no error"
-
-
 def why_silent(host: Host, unit: str) -> str:
     """The state of a unit whose server does not answer, with the last errors since its last start, masked."""
     recently = host.unix_time() - SILENT_S
     began = unit_text.moment(host.show(unit).get("InactiveExitTimestamp", ""))
-    return _Unit(host, unit).explain(min(recently, recently if began is None else began))
+    return host.runtime("ollama", {"unit": unit}).explain(min(recently, recently if began is None else began))
 
 
-class _Command(_Unit):
-    """A backend that is a command, as in `python main.py`.
-
-    Whoever started it, it is found by its command line and its working directory. We start it as a transient unit: it
-    outlives our session, but not a reboot, just as the command itself.
-    """
-
-    def __init__(self, host: Host, backend: Mapping[str, Any]) -> None:
-        super().__init__(host, TRANSIENT_UNIT, journal_is_private=True)
-        self.backend = backend
-
-    def _processes(self) -> list[int]:
-        try:
-            return self.host.find_processes(self.backend["process_match"], self.backend["directory"])
-        except OSError as problem:
-            raise ServiceError(
-                f"the backend's processes cannot be told: {problem.filename}: {problem.strerror}"
-            ) from None
-
-    def pid(self) -> int:
-        return super().pid() or next(iter(self._processes()), 0)
-
-    def state(self) -> dict[str, str]:
-        """Whoever has started it. No unit file starts it at boot."""
-        return {"active_state": "active" if self.pid() else "inactive", "unit_file_state": ""}
-
-    def dependents(self) -> list[Dependent]:
-        return []  # nobody's file names a transient unit of ours
-
-    def start_problems(self) -> list[str]:
-        directory = self.backend["directory"]
-        if self.host.is_directory(directory):
-            return []
-        return [f"the backend's directory {directory} is missing on this host, so that it would not start again"]
-
-    def processes(self) -> list[int]:
-        return []  # `stop` waits until they have ended
-
-    def stop(self) -> None:
-        if self.host.show(self.unit).get("ActiveState") in ("active", "activating", "deactivating"):
-            super().stop()
-        for number, patience_s in ((signal.SIGTERM, TERMINATE_S), (signal.SIGKILL, TERMINATE_S)):
-            for pid in self._processes():
-                self.host.signal(pid, number)
-            deadline = self.host.monotonic() + patience_s
-            while self._processes() and self.host.monotonic() < deadline:
-                self.host.sleep(POLL_S)
-            if not self._processes():
-                return
-        raise ServiceError(f"the backend's process {self._processes()[0]} does not end, not even by SIGKILL")
-
-    def start(self, waits: bool = True) -> None:
-        self.host.systemctl("reset-failed", self.unit)
-        directory = self.backend["directory"]
-        words = shlex.split(self.backend["command"])
-        user = self.backend.get("user") or _owner(directory)
-        problem = self.host.start_transient(self.unit, words, directory, user)
-        if problem:
-            raise ServiceError(f"the backend's command {words[0]} did not start in {directory}: {problem}")
+def _service(plan: Plan, name: str, host: Host) -> Runtime:
+    return host.runtime(name, plan[name])
 
 
-def _service(plan: Plan, name: str, host: Host) -> _Unit:
-    service = plan[name]
-    if name == "ollama":
-        return _Unit(host, service["unit"])
-    if service["kind"] == "command":
-        return _Command(host, service)
-    return _Unit(host, service["unit"], journal_is_private=True)
+def _unit(host: Host, unit: str) -> Runtime:
+    """One that goes along with a service."""
+    return host.runtime("backend", {"kind": "unit", "unit": unit})
 
 
-def _owner(directory: str) -> str:
-    try:
-        number = os.stat(directory).st_uid
-    except OSError as problem:
-        raise ServiceError(f"the backend's directory {directory}: {problem.strerror}") from None
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-def _stopping(host: Host, service: _Unit) -> dict[str, Any]:
+def _stopping(host: Host, service: Runtime) -> dict[str, Any]:
     return {
         "unit": service.unit,
         "state": FAILED,
@@ -517,18 +356,18 @@ def _stopping(host: Host, service: _Unit) -> dict[str, Any]:
     }
 
 
-def _ready(host: Host, service: _Unit) -> dict[str, Any]:
+def _ready(host: Host, service: Runtime) -> dict[str, Any]:
     return {
         "state": RESTARTED,
         "pid_after": service.pid() or None,
         "ready_at": round(host.unix_time(), 3),
-        "active_enter_timestamp": host.show(service.unit).get("ActiveEnterTimestamp") or None,
+        "active_enter_timestamp": service.moment().entered,
     }
 
 
 def _await_ready(
     host: Host,
-    service: _Unit,
+    service: Runtime,
     url: str | None,
     status: int,
     timeout_s: float,
@@ -541,14 +380,13 @@ def _await_ready(
     """
     began = host.unix_time()
     deadline = host.monotonic() + timeout_s
-    seen: tuple[str, ...] | None = None
+    seen: object = None
     seen_since = 0.0
     stranger: str | None = None
     while True:
         alive()
-        facts = host.show(service.unit)
-        state = facts.get("ActiveState")
-        current = tuple(facts.get(name, "") for name in ("MainPID", "ActiveEnterTimestampMonotonic"))
+        moment = service.moment()
+        state, current = moment.active_state, moment.process
         answer, cause = host.http_status(url) if url and state == "active" else (None, "")
         now = host.monotonic()
         if state != "active" or current != seen:
@@ -572,8 +410,3 @@ def _await_ready(
     else:
         awaited = f"its process did not stay the same within {timeout_s:g} s"
     raise ServiceError(f"{service.unit}: {awaited}. {service.explain(began)}")
-
-
-def _check(problem: str) -> None:
-    if problem:
-        raise ServiceError(problem)

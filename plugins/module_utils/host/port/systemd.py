@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents as facts_dependents
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets, unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process, unit_runtime
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, http_client
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock, SystemClock
 
@@ -41,6 +42,9 @@ class Host(Clock, Protocol):
 
     def dependents(self, unit: str) -> list[Dependent]:
         """The running units that systemd stops or restarts along with a unit, as `core.dependents` has them."""
+
+    def runtime(self, name: str, service: Mapping[str, Any]) -> Runtime:
+        """What runs a service of a plan here: `name` is ollama or backend, `service` that part of the plan."""
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         """Run systemctl; what went wrong, or nothing."""
@@ -92,6 +96,9 @@ class LinuxHost(SystemClock):
 
     def dependents(self, unit: str) -> list[Dependent]:
         return facts_dependents.read(unit)
+
+    def runtime(self, name: str, service: Mapping[str, Any]) -> Runtime:
+        return unit_runtime.of(self, name, service)
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         status, _unused, error = _run(["systemctl", *arguments], timeout_s)

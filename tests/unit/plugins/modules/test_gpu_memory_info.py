@@ -17,6 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import g
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_info
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.fake_ollama import FakeOllama, Model
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.recorded_container import ContainerHost
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.recorded_gpus import (
     RecordedGpu,
     RecordedLibrary,
@@ -176,3 +177,16 @@ def test_another_gpu_library_is_read_as_nvml_is(
     assert (read["status"], read["message"]) == ("ok", "AMD SMI answers")
     assert [(gpu["used_mib"], gpu["processes"][0]["used_mib"]) for gpu in read["gpus"]] == [(9000, 700)]
     assert [gpu["index"] for gpu in read["ignored"]] == [1]
+
+
+def test_an_ollama_that_is_no_unit_is_read_as_a_unit_is(
+    guest: dict[str, Any], module: Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = ContainerHost()
+    host.container.set_to = {"OLLAMA_NUM_PARALLEL": "3"}
+    host.container.lines = ['time=2026-11-30T10:00:00Z level=INFO msg="server config" env="map[OLLAMA_NUM_PARALLEL:3]"']
+    monkeypatch.setattr(gpu_memory_info, "LinuxHost", lambda _show_secrets: host)
+    ollama = module(**guest)["ollama"]
+    assert (ollama["unit"]["name"], ollama["journal"]["log"]["where"]) == ("the container ollama",) * 2
+    assert ollama["process"]["environment"] == {"OLLAMA_NUM_PARALLEL": "3"}
+    assert ollama["journal"]["server_config"]["OLLAMA_NUM_PARALLEL"] == "3"

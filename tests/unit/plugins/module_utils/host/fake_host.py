@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import unit_runtime
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import BootTime
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 OLLAMA_URL = "http://127.0.0.1:11434"
 HEALTH_URL = "http://127.0.0.1:8000/health"
@@ -118,6 +121,9 @@ class FakeHost:
             "sources": [source],
             **self.lacks.get(unit, {}),
         }
+
+    def runtime(self, name: str, service: Mapping[str, Any]) -> Runtime:
+        return unit_runtime.of(cast(Host, self), name, service)
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         verb, unit = arguments[0], arguments[-1]

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import service_control
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import unit_runtime
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import (
     HEALTH_URL,
     OLLAMA_URL,
@@ -214,7 +216,7 @@ def test_a_command_that_ignores_sigterm_is_killed() -> None:
     host.ignores_sigterm = True
     assert service_control.restart(command_plan(), host)["error"] is None
     assert host.log[:2] == ["signal 15 to 50", "signal 9 to 50"]
-    assert host.now - 1000 >= service_control.TERMINATE_S
+    assert host.now - 1000 >= unit_runtime.TERMINATE_S
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,7 @@ def test_a_command_that_ignores_sigterm_is_killed() -> None:
     ],
 )
 def test_a_plan_that_cannot_be_carried_out_is_refused(backend: dict[str, Any], says: str) -> None:
-    with pytest.raises(service_control.ServiceError) as refused:
+    with pytest.raises(ServiceError) as refused:
         service_control.check(command_plan(**backend))
     assert says in str(refused.value)
 
@@ -270,7 +272,7 @@ def test_a_command_whose_processes_cannot_be_told_is_not_stopped_blindly() -> No
         raise PermissionError(13, "Permission denied", "/srv/chat")
 
     host.find_processes = denied  # type: ignore[method-assign]
-    with pytest.raises(service_control.ServiceError, match="cannot be told: /srv/chat: Permission denied"):
+    with pytest.raises(ServiceError, match="cannot be told: /srv/chat: Permission denied"):
         service_control.restart(command_plan(), host)
 
 
@@ -288,8 +290,8 @@ def test_a_command_runs_as_whom_its_directory_belongs_to(tmp_path: Path) -> None
     os.chown(tmp_path, os.geteuid(), -1)
     service_control.restart(command_plan(user=None, directory=str(tmp_path)), host)
     owner = pwd.getpwuid(os.geteuid()).pw_name
-    assert any(line.startswith(f"run {service_control.TRANSIENT_UNIT} as {owner} in {tmp_path}: ") for line in host.log)
-    assert service_control._owner(str(tmp_path)) == owner
+    assert any(line.startswith(f"run {unit_runtime.TRANSIENT_UNIT} as {owner} in {tmp_path}: ") for line in host.log)
+    assert unit_runtime._owner(str(tmp_path)) == owner
 
 
 def test_a_directory_of_nobody_known_gives_its_number_and_a_missing_one_is_named(
@@ -299,7 +301,7 @@ def test_a_directory_of_nobody_known_gives_its_number_and_a_missing_one_is_named
         raise KeyError(number)
 
     monkeypatch.setattr(pwd, "getpwuid", unknown)
-    assert service_control._owner(str(tmp_path)) == str(tmp_path.stat().st_uid)
+    assert unit_runtime._owner(str(tmp_path)) == str(tmp_path.stat().st_uid)
     result = service_control.restart(command_plan(user=None, directory=str(tmp_path / "gone")), FakeHost())
     assert f"the backend's directory {tmp_path}/gone: No such file or directory" in result["error"]
 
