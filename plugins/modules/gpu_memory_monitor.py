@@ -220,10 +220,13 @@ def present(module: AnsibleModule, places: installation.Places) -> dict[str, Any
         "nvml": {name: nvml[name] for name in ("status", "message")},
         "metrics": places.metrics,
     }
-    if nvml["bindings"] is None:
-        return {**result, "failed": True, "msg": f"NVML: {nvml['message']}"}
-    with open(nvml["bindings"]["path"], "rb") as file:
-        files = installation.wanted_files(config, places, host_tool.archive(), file.read())
+    if nvml["bindings"] is None and nvml["status"] != "ok":
+        return {**result, "failed": True, "msg": f"{LIBRARY.NAME}: {nvml['message']}"}
+    bindings = None  # not every library has any
+    if nvml["bindings"]:
+        with open(nvml["bindings"]["path"], "rb") as file:
+            bindings = file.read()
+    files = installation.wanted_files(config, places, host_tool.archive(), bindings)
     result["diff"] = [
         installation.difference(path, files[path][0]) for path in (places.config, places.unit(installation.SERVICE))
     ]
@@ -232,7 +235,11 @@ def present(module: AnsibleModule, places: installation.Places) -> dict[str, Any
         module.warn(f"there is no {config['textfile_dir']}, so no node_exporter reads {places.metrics}")
     if not module.check_mode and nvml["status"] == "ok" and not installation.nvml_answers(places):
         cure = f"see on the host: journalctl -u {installation.SERVICE}"
-        return {**result, "failed": True, "msg": f"NVML can be read here, but not in the monitor's sandbox; {cure}"}
+        return {
+            **result,
+            "failed": True,
+            "msg": f"{LIBRARY.NAME} can be read here, but not in the monitor's sandbox; {cure}",
+        }
     return result
 
 

@@ -16,6 +16,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor.installation import Places
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_monitor
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.recorded_gpus import (
+    RecordedGpu,
+    RecordedLibrary,
+)
 
 
 class Host(FakeHost):
@@ -151,3 +155,10 @@ def test_without_node_exporter_it_warns(module: Module, tmp_path: Path, monkeypa
     monkeypatch.setattr(gpu_memory_monitor.AnsibleModule, "warn", lambda _module, text: said.append(text))
     assert module(textfile_dir=str(tmp_path / "missing"))["changed"]
     assert "no node_exporter reads" in said[0]
+
+
+def test_a_library_without_bindings_is_watched_as_nvml_is(module: Module, places: Places) -> None:
+    module.monkeypatch.setattr(gpu_memory_monitor, "LIBRARY", RecordedLibrary(RecordedGpu(800)))
+    answer = module()
+    assert answer["changed"] and not answer.get("failed") and not Path(places.bindings).exists()
+    assert json.loads(Path(places.config).read_text())["gpus"] == ["GPU-a"]
