@@ -15,8 +15,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decl
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
 
-HOOKS = ("before_restart", "after_proof")
-
 
 class ActionModule(ActionBase):
     _requires_connection = False
@@ -36,12 +34,15 @@ class ActionModule(ActionBase):
                 f"this playbook applies the profile {fixed}; for another one use selo.gpu_memory.apply "
                 "with -e gpu_memory_profile=NAME",
             )
-        declared["problems"] += [problem for hook in HOOKS for problem in _make_absolute(hook, declared[hook])]
+        before_restart, after_proof = declared["before_restart"], declared["after_proof"]
+        declared["problems"] += _make_absolute("before_restart", before_restart)
+        declared["problems"] += _make_absolute("after_proof", after_proof)
         declared["problems"] = [controller.with_origin(text, task_vars) for text in declared["problems"]]
         for attempt in filter(None, [declared, declared["fallback"]]):
             # Headers may be secret, and a task's result is shown at -v: load_models.yml takes them from the variable.
             attempt["backend"]["load"].pop("headers", None)
-            attempt.update({hook: declared[hook] for hook in HOOKS}, run_id=uuid.uuid4().hex[:12], holder=_holder())
+            attempt["before_restart"], attempt["after_proof"] = before_restart, after_proof
+            attempt["run_id"], attempt["holder"] = uuid.uuid4().hex[:12], _holder()
             # Not `ansible_check_mode`, which is that of the command line alone, whatever the play or the task says.
             attempt["check_mode"] = self._task.check_mode
         return {**result, "changed": False, **declared}

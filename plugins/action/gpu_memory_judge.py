@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Judged
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
@@ -65,21 +66,21 @@ class ActionModule(ActionBase):
             generation=(given.get("kept") or {}).get("generation"),
         )
 
-    def _after_load(self, host: str) -> dict[str, Any]:
+    def _after_load(self, host: str) -> Judged:
         """The judgement of a load. Where something was deployed, anything but a pass fails, so that it is put back."""
         given = self.given
         verdict, reasons = verdicts.judge_load(
             given["declared"], given["load"], given["after"], _succeeded(given.get("read"))
         )
-        judged: dict[str, Any] = {"verdict": verdict, "reasons": reasons}
+        judged: Judged = {"verdict": verdict, "reasons": reasons}
         if verdict == "pass":
             key = decisions.key_of_proven(given["declared"], given["decision"], given["after"])
             return {**judged, "record": self._record(host, verdict, reasons), "proof_key": key}
         if given.get("enforce"):
-            judged.update(failed=True, msg="\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)]))
+            judged["failed"], judged["msg"] = True, "\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)])
         return judged
 
-    def _end(self, host: str) -> dict[str, Any]:
+    def _end(self, host: str) -> dict[str, object]:
         given = self.given
         decision = given.get("decision")
         ended = ending.end(

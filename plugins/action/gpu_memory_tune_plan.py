@@ -34,7 +34,7 @@ class ActionModule(ActionBase):
         hosts = tune_declare.group_of(host, keys)
         return {**base, "hosts": hosts, "tunes": hosts[:1] == [host]}
 
-    def _concluded(self, host: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _concluded(self, host: str, given: Mapping[str, Any]) -> dict[str, object]:
         """The result as a profile, and its files; without one, why."""
         planned, group, tuned = given["planned"], given["group"], given.get("tuned") or {}
         result: dict[str, Any] = {"host": host, "hosts": group["hosts"], "problems": list(planned["problems"])}

@@ -48,7 +48,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import fleet_
 
 
 class LookupModule(LookupBase):
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str]:
+    def run(self, terms: list[str], variables: dict[str, object] | None = None, **kwargs: Any) -> list[str]:
         self.set_options(var_options=variables, direct=kwargs)
         try:
             hosts = fleet_hosts.matching(terms[0], variables or {}, self._loader)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TypedDict
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import OllamaFacts
@@ -18,7 +18,16 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import dr
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 QUANTISED = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
-Finding = dict[str, Any]
+
+class Finding(TypedDict):
+    """A setting, where it stands, what is wrong with it, who reads it, and the cure."""
+
+    name: str
+    value: str
+    where: list[str]
+    read_by: str
+    problem: str
+    cure: str
 
 
 def lint(declared: Sized, read: HostFacts) -> list[Finding]:
@@ -34,7 +43,14 @@ def lint(declared: Sized, read: HostFacts) -> list[Finding]:
     def add(name: str, value: str, where: str, told: tuple[str, str, str] | None) -> None:
         if told:
             read_by, problem, cure = told
-            finding = {"name": name, "value": value, "where": [], "read_by": read_by, "problem": problem, "cure": cure}
+            finding: Finding = {
+                "name": name,
+                "value": value,
+                "where": [],
+                "read_by": read_by,
+                "problem": problem,
+                "cure": cure,
+            }
             findings.setdefault((name, value, problem), finding)["where"].append(where)
 
     found = _of_server(read["ollama"])
@@ -48,7 +64,7 @@ def lint(declared: Sized, read: HostFacts) -> list[Finding]:
     return list(findings.values())
 
 
-def text(finding: Mapping[str, Any]) -> str:
+def text(finding: Finding) -> str:
     """One line: the setting, where it stands, what is wrong, who reads it, and the cure."""
     where = " and ".join(finding["where"])
     return f"{finding['name']}={finding['value']} in {where}: {finding['problem']}; {finding['cure']}"

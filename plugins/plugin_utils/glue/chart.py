@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
 from xml.etree import ElementTree
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
@@ -67,9 +66,9 @@ def timeline_svg(record: Record, expected_mib: int | None) -> str | None:
     return _bare(chart.render_tree())
 
 
-def series(record: Record, expected_mib: int | None) -> list[dict[str, Any]]:
+def series(record: Record, expected_mib: int | None) -> list[dict[str, object]]:
     """What each line of the picture is, in order: `kind` (gpu, threshold, expected), `name`, and its level in MiB."""
-    rows = [
+    rows: list[dict[str, object]] = [
         {"kind": "gpu", "name": f"GPU {gpu['index']}, peak", "mib": gpu["peak_used_mib"]}
         for gpu in record["gpus"]
         if gpu.get("timeline")
@@ -88,7 +87,7 @@ def _whole(number: float) -> str:
     return f"{number:.0f}"
 
 
-def _bare(element: Any) -> str:
+def _bare(element: ElementTree.Element) -> str:
     """The picture without all that is not geometry: scripts, styles, titles, what is empty, and needless digits."""
     ElementTree.register_namespace("", _SVG)
     svg = ElementTree.fromstring(ElementTree.tostring(element))
@@ -96,12 +95,12 @@ def _bare(element: Any) -> str:
     return ElementTree.tostring(svg, encoding="unicode")
 
 
-def _strip(element: Any) -> None:
+def _strip(element: ElementTree.Element) -> None:
     name = element.tag.rpartition("}")[2]
     for attribute in set(element.attrib) - _KEPT[name]:
         del element.attrib[attribute]
     for attribute in {"d", "x", "y"} & set(element.attrib):
-        element.set(attribute, _FRACTION.sub(r"\1", element.get(attribute)))
+        element.set(attribute, _FRACTION.sub(r"\1", element.get(attribute, "")))
     for child in list(element):
         kept = isinstance(child.tag, str) and child.tag.rpartition("}")[2] in _KEPT
         if kept:

@@ -105,7 +105,7 @@ def write_text(path: Path, content: str) -> None:
         raise
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, object] | None:
     try:
         with path.open(encoding="utf-8") as file:
             content = json.load(file)

@@ -13,10 +13,9 @@ import base64
 import hashlib
 import json
 import string
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import Fleet
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import chart
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import budget_svg, fleet_report, memory_parts
@@ -33,7 +32,7 @@ KINDS = {
 SOURCE = Path(__file__).with_name("page")
 
 
-def page(fleet: Mapping[str, Any], undo: str | None = None) -> str:
+def page(fleet: Fleet, undo: str | None = None) -> str:
     """`fleet` comes from `fleet_report.fleet`; in `undo`, a command, `{host}` stands for the host."""
     style, script = (_source(name) for name in ("report.css", "report.js"))
     data = {
@@ -51,13 +50,13 @@ def page(fleet: Mapping[str, Any], undo: str | None = None) -> str:
     )
 
 
-def as_json_in_html(value: Any) -> str:
+def as_json_in_html(value: object) -> str:
     """JSON that no HTML parser takes for the end of its element or the start of another, whatever texts it holds."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _host(record: Record, undo: str | None) -> dict[str, Any]:
+def _host(record: Record, undo: str | None) -> dict[str, object]:
     expected = fleet_report.expected_mib(record)
     return {
         **fleet_report.row(record, undo),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from ansible import constants, context
 
@@ -57,7 +56,7 @@ def of_this_run(playbook: str) -> str:
     return command(playbook, context.CLIARGS, configured)
 
 
-def command(playbook: str, given: Mapping[str, Any], configured: Mapping[str, Any]) -> str:
+def command(playbook: str, given: Mapping[str, object], configured: Mapping[str, object]) -> str:
     """`playbook`: its name in the collection, which works anywhere. `given`: as `context.CLIARGS`.
 
     Of `-e` only files are carried: values may be secret, and would stand in reports and in the shell's history.
@@ -66,7 +65,7 @@ def command(playbook: str, given: Mapping[str, Any], configured: Mapping[str, An
     return f"{shlex.join(words)} --limit {{host}}"
 
 
-def _options(given: Mapping[str, Any], configured: Mapping[str, Any]) -> Iterator[str]:
+def _options(given: Mapping[str, object], configured: Mapping[str, object]) -> Iterator[str]:
     for name, option in VALUES:
         value = given.get(name)
         if value and _listed(value) != _listed(configured.get(name)):
@@ -76,10 +75,10 @@ def _options(given: Mapping[str, Any], configured: Mapping[str, Any]) -> Iterato
     for name, option in SWITCHES:
         if given.get(name) and not configured.get(name):
             yield option
-    for value in given.get("extra_vars") or ():
+    for value in _listed(given.get("extra_vars")):
         if value.startswith("@"):
             yield from ("-e", value)
 
 
-def _listed(value: Any) -> list[str]:
+def _listed(value: object) -> list[str]:
     return [str(one) for one in value] if isinstance(value, list | tuple) else [str(value)] if value else []

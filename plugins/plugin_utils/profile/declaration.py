@@ -10,8 +10,17 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import (
+    Backend,
+    CandidateProfile,
+    Declared,
+    Hook,
+    Ollama,
+    Profile,
+    ProfileFile,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import prompt_texts, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking, urls
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles as named_profiles
@@ -26,7 +35,7 @@ BACKEND_KEYS = {
     "extends", "kind", "unit", "directory", "command", "user", "process_match", "env_files", "profile_file", "keys",
     "reads", "sends", "health", "timeout_s", "load",
 }  # fmt: skip
-NO_BACKEND: dict[str, Any] = {
+NO_BACKEND: Backend = {
     "kind": "none", "env_files": [], "keys": {}, "sends": {}, "reads": [], "health": {}, "load": {}
 }  # fmt: skip
 SHAPES: tuple[tuple[str, Any, str], ...] = (
@@ -60,7 +69,7 @@ LOAD_EXTRA_S = 120  # what a load test may take besides its requests
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
-def boolean(value: Any) -> bool | None:
+def boolean(value: object) -> bool | None:
     """A boolean, also where `-e` made it text; None for anything else."""
     if isinstance(value, bool):
         return value
@@ -82,7 +91,7 @@ def misspelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
     return problems
 
 
-def resolve_backend(declared: Any, presets: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def resolve_backend(declared: object, presets: Mapping[str, Mapping[str, Any]]) -> tuple[Backend, list[str]]:
     """The backend as one whole mapping: a preset by name, or a mapping over the preset it `extends`.
 
     Of a mapping in it what is not said stays; an empty one takes it away. Null takes a part of the preset away. Paths
@@ -98,14 +107,14 @@ def resolve_backend(declared: Any, presets: Mapping[str, Any]) -> tuple[dict[str
     base = declared.get("extends", "none")
     if not isinstance(base, str) or base not in presets:
         return NO_BACKEND, [f"gpu_memory_backend = {base!r} is not a known preset; allowed: {known}"]
-    changes = {key: NO_BACKEND.get(key) if value is None else value for key, value in declared.items()}
+    changes: dict[str, Any] = {key: NO_BACKEND.get(key) if value is None else value for key, value in declared.items()}
     for part in MAPPINGS:
         own = changes.get(part)
         if isinstance(own, Mapping) and own:
             gone = {"prompt_at", "forget"} if "bodies" in own else set()  # they are about the preset's bodies
             kept = {key: value for key, value in presets[base].get(part, {}).items() if key not in gone}
             changes[part] = {key: value for key, value in {**kept, **own}.items() if value is not None}
-    backend = {**NO_BACKEND, **presets[base], **changes}
+    backend: dict[str, Any] = {**NO_BACKEND, **presets[base], **changes}
     backend.pop("extends", None)
     if backend["kind"] == "none":
         # A backend that is none has no files either: leaving out is how `kind: none` over a preset is meant.
@@ -116,38 +125,38 @@ def resolve_backend(declared: Any, presets: Mapping[str, Any]) -> tuple[dict[str
     directory = backend.get("directory") or "/"
     backend["env_files"] = [{**file, "path": posixpath.join(directory, file["path"])} for file in backend["env_files"]]
     backend["timeout_s"] = named_profiles.canonical_int(backend.get("timeout_s", 180))
-    return backend, []
+    return cast(Backend, backend), []
 
 
-def _unknown(where: str, given: Mapping[Any, Any], known: set[str]) -> list[str]:
+def _unknown(where: str, given: Iterable[object], known: set[str]) -> list[str]:
     allowed = ", ".join(sorted(known))
     return [f"{where}.{key} is not known; allowed: {allowed}" for key in sorted(map(str, set(given) - known))]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     """A value for a message; of a collection that may hold anything, such as headers, only what it is."""
     inside = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else []
     if isinstance(value, Mapping) and value or any(isinstance(item, (Mapping, list)) for item in inside):
-        return f"a {type(value).__name__} of {len(value)}"
+        return f"a {type(value).__name__} of {len(inside)}"
     return repr(value)
 
 
-def _url_problem(where: str, value: Any) -> list[str]:
+def _url_problem(where: str, value: object) -> list[str]:
+    url = value if isinstance(value, str) and URL.match(value) and value.isprintable() else ""
     try:
-        good = isinstance(value, str) and bool(URL.match(value)) and value.isprintable()
-        urls.parse(value if good else "")
+        urls.parse(url)
     except ValueError:
         return [f"{where} = {_shown(value)} must be an http address"]
-    if "@" in value.split("/")[2]:
+    if "@" in url.split("/")[2]:
         return [f"{where} must have no user and no password, since an address is shown; give the load a header instead"]
     return []
 
 
-def _one_line(value: Any) -> bool:
+def _one_line(value: object) -> bool:
     return isinstance(value, str) and value.isprintable()
 
 
-def _is_variable(value: Any) -> bool:
+def _is_variable(value: object) -> bool:
     return isinstance(value, str) and bool(named_profiles.KEY.match(value))
 
 
@@ -157,7 +166,7 @@ def _backend_problems(backend: Mapping[str, Any]) -> list[str]:
     for key, shape, form in SHAPES:
         if not isinstance(backend[key], shape):
             problems.append(f"{where}.{key} = {_shown(backend[key])} must be {form}")
-            backend = {**backend, key: NO_BACKEND[key]}
+            backend = {**backend, key: NO_BACKEND.get(key)}
     for key in ("directory", "command", "user", "process_match", "profile_file"):
         if not _one_line(backend.get(key) or ""):
             problems.append(f"{where}.{key} = {_shown(backend[key])} must be one line of text")
@@ -201,7 +210,7 @@ def _backend_problems(backend: Mapping[str, Any]) -> list[str]:
     return problems + _request_problems(where, backend)
 
 
-def _takes_several(variable: Any, keys: Mapping[str, Any]) -> bool:
+def _takes_several(variable: object, keys: Mapping[str, object]) -> bool:
     return list(keys.values()).count(variable) > 1
 
 
@@ -226,7 +235,7 @@ def _file_problems(where: str, backend: Mapping[str, Any]) -> list[str]:
     return problems
 
 
-def _env_file_problems(where: str, file: Any, directory: Any) -> list[str]:
+def _env_file_problems(where: str, file: object, directory: object) -> list[str]:
     if not isinstance(file, Mapping) or not isinstance(file.get("path"), str) or not file["path"]:
         return [f"{where}: {file!r} must be a mapping with path and read_by"]
     if not _one_line(file["path"]):
@@ -288,9 +297,9 @@ def _template_problems(where: str, load: Mapping[str, Any]) -> list[str]:
     return []
 
 
-def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
+def resolve_ollama(declared: object) -> tuple[Ollama, list[str]]:
     """Where Ollama is: {unit, url, timeout_s, version or None, take_over}; with the problems of what was declared."""
-    ollama: dict[str, Any] = {
+    usual: Ollama = {
         "unit": "ollama.service",
         "url": "http://127.0.0.1:11434",
         "timeout_s": 60,
@@ -298,9 +307,9 @@ def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
         "take_over": False,
     }
     if not isinstance(declared, Mapping):
-        return ollama, [f"gpu_memory_ollama = {declared!r} must be a mapping with unit and url"]
-    problems = _unknown("gpu_memory_ollama", declared, set(ollama))
-    ollama = {**ollama, **declared}
+        return usual, [f"gpu_memory_ollama = {declared!r} must be a mapping with unit and url"]
+    problems = _unknown("gpu_memory_ollama", declared, set(usual))
+    ollama: dict[str, Any] = {**usual, **declared}
     if not UNIT.match(str(ollama["unit"])):
         problems.append(
             f"gpu_memory_ollama.unit = {ollama['unit']!r} must be the name of a unit, such as ollama.service"
@@ -316,15 +325,16 @@ def resolve_ollama(declared: Any) -> tuple[dict[str, Any], list[str]]:
     if boolean(ollama["take_over"]) is None:
         problems.append(f"gpu_memory_ollama.take_over = {_shown(ollama['take_over'])} must be true or false")
     ollama["take_over"] = boolean(ollama["take_over"])
-    return ollama, problems
+    return cast(Ollama, ollama), problems
 
 
-def resolve_gpus(declared: Any) -> tuple[list[str], list[str]]:
+def resolve_gpus(declared: object) -> tuple[list[str], list[str]]:
     """The GPUs that count, by index or UUID as text; empty for those that Ollama uses. With what is wrong of it."""
     if declared == "used":
         return [], []
-    words = [str(word) for word in declared] if isinstance(declared, list) else []
-    if not words or not all(isinstance(word, (int, str)) and GPU.match(str(word)) for word in declared):
+    given = declared if isinstance(declared, list) else []
+    words = [str(word) for word in given]
+    if not words or not all(isinstance(word, (int, str)) and GPU.match(str(word)) for word in given):
         return [], [
             f"gpu_memory_gpus = {_shown(declared)} must be used, or a list of indices or UUIDs of GPUs as nvidia-smi "
             "-L shows them"
@@ -333,9 +343,9 @@ def resolve_gpus(declared: Any) -> tuple[list[str], list[str]]:
     return words, [f"gpu_memory_gpus names {word} twice; take one of the two away" for word in twice]
 
 
-def resolve_hook(name: str, declared: Any) -> tuple[dict[str, Any], list[str]]:
+def resolve_hook(name: str, declared: object) -> tuple[Hook, list[str]]:
     """What an operator wants done at some moment: {tasks: a file on the controller or "", commands: for the host}."""
-    hook: dict[str, Any] = {"tasks": "", "commands": []}
+    hook: Hook = {"tasks": "", "commands": []}
     if not isinstance(declared, Mapping):
         return hook, [f"{name} = {declared!r} must be a mapping with tasks and commands"]
     problems = _unknown(name, declared, set(hook))
@@ -349,7 +359,7 @@ def resolve_hook(name: str, declared: Any) -> tuple[dict[str, Any], list[str]]:
 
 def resolve_fallback(
     variables: Mapping[str, Any], profile: named_profiles.Profile | None, known: list[str]
-) -> tuple[dict[str, Any] | None, list[str]]:
+) -> tuple[Declared | None, list[str]]:
     """`resolve` for the profile to try where the wanted one does not hold; None where there is no such profile.
 
     `known`: problems that are told already.
@@ -360,7 +370,7 @@ def resolve_fallback(
     changed = {"gpu_memory_profile": name, "gpu_memory_fallback_profile": ""}
     fallback = resolve({**variables, **changed}, [])
     problems = [problem for problem in fallback["problems"] if problem not in known]
-    if not problems and fallback["profile"]["max_used_mib"] is None:
+    if not problems and fallback["profile"] and fallback["profile"]["max_used_mib"] is None:
         problems = [f"{name} has no threshold (max_used_mib), so nothing could prove it"]
     return fallback, [f"gpu_memory_fallback_profile: {problem}" for problem in problems]
 
@@ -422,7 +432,7 @@ def _resolve_alone(variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     return {name[len(PREFIX) :]: value for name, value in values.items()}, problems
 
 
-def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> dict[str, Any]:
+def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> Declared:
     """All of an operator's variables as one plain mapping, with every problem in `problems`.
 
     `variables`: the `gpu_memory_*` variables of a host by their names, and the built-in profiles and presets.
@@ -453,7 +463,7 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
     problems = [masking.without_secrets(problem) for problem in [*problems, *found]]
     fallback, found = resolve_fallback(variables, profile, problems)
     env = {**profile.env, **named_profiles.carried(profile.env, profile.intent, backend["keys"])} if profile else {}
-    return {
+    resolved: dict[str, object] = {
         **alone,
         "problems": [*problems, *found],
         "fallback": fallback,
@@ -466,15 +476,16 @@ def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> 
         "env_keys": sorted({*(profile.env if profile else {}), *backend["keys"].values()}),
         "profile_file": _profile_file(backend, profile),
     }
+    return cast(Declared, resolved)
 
 
-def every_profile(variables: Mapping[str, Any], backend: Mapping[str, Any]) -> list[dict[str, Any]]:
+def every_profile(variables: Mapping[str, Any], backend: Backend) -> list[CandidateProfile]:
     """All profiles that this host could be given, in the order of their declaration, each with its `problems`.
 
     Shape as `profile` of `resolve`, with `models`: those that the host or else the profile names.
     """
     built_in, own = variables["__gpu_memory_built_in_profiles"], variables["gpu_memory_profiles"]
-    profiles = []
+    profiles: list[CandidateProfile] = []
     for name in dict.fromkeys([*built_in, *map(str, own if isinstance(own, Mapping) else ())]):
         profile, problems = named_profiles.resolve(
             name, built_in, own, variables["gpu_memory_overrides"], backend["keys"]
@@ -488,7 +499,7 @@ def every_profile(variables: Mapping[str, Any], backend: Mapping[str, Any]) -> l
     return profiles
 
 
-def _as_mapping(profile: named_profiles.Profile) -> dict[str, Any]:
+def _as_mapping(profile: named_profiles.Profile) -> Profile:
     return {
         "name": profile.name,
         "label": profile.label,
@@ -500,14 +511,14 @@ def _as_mapping(profile: named_profiles.Profile) -> dict[str, Any]:
     }
 
 
-def _slowest_step_s(ollama: Mapping[str, Any], backend: Mapping[str, Any]) -> int:
+def _slowest_step_s(ollama: Ollama, backend: Backend) -> int:
     """How long a restart or a load test may take: a restore any earlier would undo what is about to work."""
     restart = (ollama["timeout_s"] or 0) + (backend.get("timeout_s") or 0)
     load = float(backend["load"].get("timeout") or 0) + LOAD_EXTRA_S
     return int(min(max(restart, load, LEAST_RESTORE_AFTER_S), NUMBERS["gpu_memory_restore_after"][1]))
 
 
-def _profile_file(backend: Mapping[str, Any], profile: named_profiles.Profile | None) -> dict[str, Any] | None:
+def _profile_file(backend: Backend, profile: named_profiles.Profile | None) -> ProfileFile | None:
     """The profile's own file beside the backend's `.env` (the guide's `.env.stable-16gb`): {path, read_by, env}.
 
     The guide copies it over `.env`, so it has the same readers.

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Intent
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
@@ -34,7 +35,7 @@ class Bound:
         what = "MiB, as 12288 or 12GiB" if self.size else "a whole number"
         return f"{what}, from {self.least} to {self.most}"
 
-    def read(self, value: Any) -> int | None:
+    def read(self, value: object) -> int | None:
         """The canonical value; None for what is not of the form."""
         number = canonical_mib(value) if self.size else canonical_int(value)
         return number if number is not None and self.least <= number <= self.most else None
@@ -51,7 +52,7 @@ class Choice:
     def form(self) -> str:
         return f"one of {', '.join(self.allowed)}"
 
-    def read(self, value: Any) -> str | None:
+    def read(self, value: object) -> str | None:
         """The canonical value; None for what is not of the form."""
         word = value.strip().lower() if isinstance(value, str) else None
         return word if word in self.allowed else None
@@ -82,7 +83,7 @@ class Profile:
 
     name: str
     env: dict[str, str]
-    intent: dict[str, Any]
+    intent: Intent
     models: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     own_threshold: bool = False
@@ -93,8 +94,17 @@ class Profile:
 
     @property
     def max_used_mib(self) -> int | None:
-        most: int | None = self.intent.get("max_used_mib")
-        return most
+        return self.intent.get("max_used_mib")
+
+
+class Layer(TypedDict):
+    """One declared layer, canonical; `said` tells where each part of `env` and `intent` was said."""
+
+    env: dict[str, str]
+    intent: dict[str, int | str]
+    models: list[str] | None
+    extends: object
+    said: dict[str, str]
 
 
 # Ollama's own variables that carry an intent; a backend preset adds those of the backend.
@@ -107,12 +117,12 @@ OLLAMA_KEYS = {
 OLLAMA_ALSO = {"num_ctx": "OLLAMA_CONTEXT_LENGTH"}
 
 
-def carried(env: Mapping[str, str], intent: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, str]:
+def carried(env: Mapping[str, str], intent: Mapping[str, object], keys: Mapping[str, str]) -> dict[str, str]:
     """What a backend needs besides a profile's `env`: an intent in the variable where this backend takes it."""
     return {variable: str(intent[name]) for name, variable in keys.items() if name in intent and variable not in env}
 
 
-def canonical_int(value: Any) -> int | None:
+def canonical_int(value: object) -> int | None:
     """A whole number, also where `-e` made it text; None for anything else. Booleans are not numbers here."""
     if isinstance(value, bool):
         return None
@@ -132,7 +142,7 @@ def within(name: str, value: object, least: int, most: int, unit: str) -> tuple[
     return number, [] if good else [f"{name} = {value!r} must be {unit}, from {least} to {most}"]
 
 
-def canonical_number(value: Any, most: float = 100_000) -> float | None:
+def canonical_number(value: object, most: float = 100_000) -> float | None:
     """A number from 0 to `most`, also where `-e` made it text; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
@@ -143,7 +153,7 @@ def canonical_number(value: Any, most: float = 100_000) -> float | None:
     return number if 0 <= number <= most else None
 
 
-def canonical_mib(value: Any) -> int | None:
+def canonical_mib(value: object) -> int | None:
     """MiB from a whole number or from text such as `12GiB`; None for anything else, `12 GB` included."""
     whole = canonical_int(value)
     if whole is not None:
@@ -155,7 +165,7 @@ def canonical_mib(value: Any) -> int | None:
     return int(mib) if mib.is_integer() else None
 
 
-def canonical_models(value: Any) -> list[str] | None:
+def canonical_models(value: object) -> list[str] | None:
     """Names of models without the space around them, also from `-e` with commas between; None for anything else."""
     if isinstance(value, str):
         value = value.split(",")
@@ -164,7 +174,7 @@ def canonical_models(value: Any) -> list[str] | None:
     return None
 
 
-def canonical_text(value: Any) -> str | None:
+def canonical_text(value: object) -> str | None:
     """One line of printable text, also from a number; None for anything else, booleans included."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return None
@@ -172,12 +182,12 @@ def canonical_text(value: Any) -> str | None:
     return text if text.isprintable() else None
 
 
-def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
-    """One declared layer (a profile, or the overrides) as {env, intent, models, extends, said}, canonical.
+NOTHING: Layer = {"env": {}, "intent": {}, "models": [], "extends": None, "said": {}}
 
-    `said` tells where each part of `env` and `intent` was said.
-    """
-    result: dict[str, Any] = {"env": {}, "intent": {}, "models": None, "extends": None, "said": {}}
+
+def _read_layer(layer: object, where: str, problems: list[str]) -> Layer:
+    """One declared layer: a profile, or the overrides."""
+    result: Layer = {"env": {}, "intent": {}, "models": None, "extends": None, "said": {}}
     if not isinstance(layer, Mapping):
         problems.append(f"{where} must be a mapping with env and intent, not {type(layer).__name__}")
         return result
@@ -219,11 +229,12 @@ def _read_layer(layer: Any, where: str, problems: list[str]) -> dict[str, Any]:
         if result["models"] is None:
             problems.append(f"{where}.models = {layer['models']!r} must be a list of model names")
     result["extends"] = layer.get("extends")
-    result["said"] = {f"{part}.{key}": f"{where}.{part}.{key}" for part in ("env", "intent") for key in result[part]}
+    said = [*(f"env.{key}" for key in result["env"]), *(f"intent.{key}" for key in result["intent"])]
+    result["said"] = {part: f"{where}.{part}" for part in said}
     return result
 
 
-def _merge(base: dict[str, Any], layer: dict[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:
+def _merge(base: Layer, layer: Layer, keys: Mapping[str, str]) -> Layer:
     """`layer` over `base`. A changed intent also changes the variable that carries it, unless the layer names both."""
     carried = {keys[name]: str(value) for name, value in layer["intent"].items() if name in keys}
     carried = {key: value for key, value in carried.items() if key in base["env"]}
@@ -231,6 +242,7 @@ def _merge(base: dict[str, Any], layer: dict[str, Any], keys: Mapping[str, str])
         "env": {**base["env"], **carried, **layer["env"]},
         "intent": {**base["intent"], **layer["intent"]},
         "models": base["models"] if layer["models"] is None else layer["models"],
+        "extends": None,
         "said": {**base["said"], **layer["said"]},
     }
 
@@ -243,13 +255,13 @@ class _Declared:
     own: Mapping[str, Any]
     keys: Mapping[str, str]
     problems: list[str] = field(default_factory=list)
-    own_layers: list[dict[str, Any]] = field(default_factory=list)
+    own_layers: list[Layer] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:
         return sorted({*self.built_in, *self.own})
 
-    def whole(self, wanted: str, chain: tuple[str, ...] = ()) -> dict[str, Any]:
+    def whole(self, wanted: str, chain: tuple[str, ...] = ()) -> Layer:
         """A profile with all that it extends; `stable` inside a redefined `stable` is the built-in one."""
         use_own = wanted in self.own and wanted not in chain
         if not use_own and wanted not in self.built_in:
@@ -258,7 +270,7 @@ class _Declared:
                 f"gpu_memory_profiles.{chain[-1]}.extends = {wanted!r}: that profile {reason}; "
                 f"allowed: {', '.join(self.names)}"
             )
-            return {"env": {}, "intent": {}, "models": [], "said": {}}
+            return NOTHING
         found: list[str] = []
         layer = _read_layer((self.own if use_own else self.built_in)[wanted], f"gpu_memory_profiles.{wanted}", found)
         self.own_layers.extend([layer] if use_own else [])
@@ -270,10 +282,10 @@ class _Declared:
 
 
 def resolve(
-    name: Any,
+    name: object,
     built_in: Mapping[str, Any],
-    own: Any,
-    overrides: Any,
+    own: object,
+    overrides: object,
     keys: Mapping[str, str],
 ) -> tuple[Profile | None, list[str]]:
     """The profile `name` out of the built-in ones, the operator's `own` and this host's `overrides`.
@@ -304,10 +316,11 @@ def resolve(
     base_profile = built_in.get(name)
     changed = _differences(merged, base_profile) if base_profile else (["overrides"] if overrides else [])
     own_threshold = any("max_used_mib" in layer["intent"] for layer in declared.own_layers)
-    return Profile(name, merged["env"], merged["intent"], merged["models"], changed, own_threshold), []
+    intent = cast(Intent, merged["intent"])
+    return Profile(name, merged["env"], intent, merged["models"] or [], changed, own_threshold), []
 
 
-def _cross_checks(name: str, merged: dict[str, Any], keys: Mapping[str, str], complete: bool) -> list[str]:
+def _cross_checks(name: str, merged: Layer, keys: Mapping[str, str], complete: bool) -> list[str]:
     problems = []
     where = f"gpu_memory_profiles.{name}"
     missing = [key for key, bound in INTENTS.items() if bound.required and key not in merged["intent"]]
@@ -324,7 +337,7 @@ def _cross_checks(name: str, merged: dict[str, Any], keys: Mapping[str, str], co
     return problems
 
 
-def _differences(merged: dict[str, Any], base: Mapping[str, Any]) -> list[str]:
+def _differences(merged: Layer, base: Mapping[str, Any]) -> list[str]:
     changed = []
     for part in ("env", "intent"):
         theirs = base.get(part, {})

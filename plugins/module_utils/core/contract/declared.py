@@ -131,6 +131,10 @@ class Declared(TypedDict):
     strict: bool
     show_secrets: bool
     fail: bool
+    # Of this run:
+    run_id: NotRequired[str]
+    holder: NotRequired[str]
+    check_mode: NotRequired[bool]
 
 
 class Sized(Declared):
