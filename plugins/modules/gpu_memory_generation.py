@@ -242,7 +242,8 @@ state:
     error: null
 """
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
@@ -251,6 +252,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generati
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import Removed
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
 
 RESTORE_S = 180
 
@@ -286,15 +291,15 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
-def service_plan(services: dict[str, Any]) -> dict[str, Any]:
+def service_plan(services: dict[str, Any]) -> ServicePlan:
     """The arguments of gpu_memory_restart, checked as that module checks them."""
     checked = ArgumentSpecValidator(service_control.ARGUMENTS).validate(services)
     if checked.error_messages:
         raise StateError(f"services: {'; '.join(checked.error_messages)}")
-    return dict(checked.validated_parameters)
+    return cast("ServicePlan", dict(checked.validated_parameters))
 
 
-def act(wanted: dict[str, Any], store: Generations, check: bool) -> dict[str, Any]:
+def act(wanted: dict[str, Any], store: Generations, check: bool) -> Mapping[str, object]:
     action, run_id = wanted["action"], wanted["run_id"]
     if action == "keep":
         return store.keep(
@@ -319,7 +324,7 @@ def act(wanted: dict[str, Any], store: Generations, check: bool) -> dict[str, An
     return {"changed": False, "state": store.summary()}
 
 
-def diff_of(result: dict[str, Any]) -> dict[str, str]:
+def diff_of(result: Removed) -> dict[str, str]:
     """Which files go back, and what of them; contents may be secret."""
     files = result.get("files", [])
     return {
@@ -349,13 +354,13 @@ def main() -> None:
     try:
         # A restore that the host has begun by itself is worth waiting for.
         store = Generations(wait_s=RESTORE_S) if module.params["action"] == "restore" else Generations()
-        result = act(module.params, store, module.check_mode)
+        result = dict(act(module.params, store, module.check_mode))
     except (StateError, ServiceError) as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:
         module.fail_json(msg=f"{problem.filename or 'this host'}: {problem.strerror}")
     if module.params["action"] in ("restore", "remove"):
-        result["diff"] = diff_of(result)
+        result["diff"] = diff_of(cast("Removed", result))
         result["check_mode"] = module.check_mode
     error = result.pop("error", None)
     if error:

@@ -12,12 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import (
-    ChangingEnv,
-    ChangingFile,
-    Decision,
-    KeysOfFile,
-)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import ChangingEnv, Decision
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
     Api,
@@ -31,7 +26,13 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.fact
     Source,
     Unit,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts, Proof, State
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+    ChangingFile,
+    KeysOfFile,
+    Proof,
+    State,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadRequest, ModelRequest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import BackendService, ServicePlan

@@ -12,7 +12,8 @@ from typing import cast
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Decision
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Answer, Gpu
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts, Proof
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import Proof
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import AtMost, Figures, LoadResult
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import (
     Record,

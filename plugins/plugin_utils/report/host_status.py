@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Decision
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, LogLine
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts, State
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import State
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import (
     HolderNow,
     MemoryNow,

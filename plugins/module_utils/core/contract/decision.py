@@ -7,28 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import Proof
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import ChangingFile, Proof
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadRequest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted, Record
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
-
-
-class KeysOfFile(TypedDict):
-    """The keys of an env file that are about to change, and by whom they are read."""
-
-    keys: list[str]
-    readers: list[str] | None
-
-
-class ChangingFile(TypedDict):
-    """A file that changes, as it was read."""
-
-    path: str
-    sha256: str | None
-    env: NotRequired[KeysOfFile]
 
 
 class ChangingEnv(TypedDict):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import HealthCheck
@@ -19,7 +20,7 @@ class OllamaService(TypedDict):
 
     unit: str
     url: str
-    timeout_s: int | None
+    timeout_s: int
 
 
 class BackendService(TypedDict, total=False):
@@ -32,24 +33,29 @@ class BackendService(TypedDict, total=False):
     user: str | None
     process_match: str
     health: HealthCheck | None
-    timeout_s: int | None
+    timeout_s: int
 
 
-class FoundService(TypedDict):
-    """How a service was found: whether it runs, starts at boot, and which units go along with it."""
+class ServiceState(TypedDict):
+    """Whether a unit runs, and whether it starts at boot."""
 
     active_state: str
     unit_file_state: str
-    dependents: list[Dependent]
+
+
+class FoundService(ServiceState):
+    """How a service was found, and which running units go along with it."""
+
+    dependents: NotRequired[list[Dependent]]
 
 
 class ServicePlan(TypedDict):
     """The two services, and which of them restart; a restore's plan also has how they were found."""
 
-    ollama: OllamaService | None
+    ollama: NotRequired[OllamaService]
     backend: BackendService
     restart: list[str]
-    found: NotRequired[dict[str, FoundService] | None]
+    found: NotRequired[Mapping[str, FoundService | None] | None]
 
 
 class RestoredFile(TypedDict):
@@ -83,11 +89,13 @@ class Restarted(TypedDict, total=False):
 
 
 class Restored(Restarted, total=False):
-    """What became of a restore; `by_itself`: the host was first. A module that failed has `failed` and `msg`."""
+    """What became of a restore; `by_itself`: the host was first. `missing`: env files that somebody has deleted."""
 
     generation: str | None
     files: list[RestoredFile]
     started: list[str]
+    stale: list[str]
+    missing: list[str]
     reason: str
     run_id: str | None
     at: float

@@ -18,12 +18,13 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import sync_directory
 
-State = Mapping[str, Any]
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import FileState
+
 
 MAX_BYTES = 16 * 1024 * 1024  # settings, not data
 LINKS = 40  # as many as the kernel follows
@@ -39,7 +40,7 @@ def resolve(path: str) -> list[str]:
     return chain
 
 
-def read(path: str) -> tuple[dict[str, Any], bytes]:
+def read(path: str) -> tuple[FileState, bytes]:
     """The state of a path (a link is not followed) and its content; OSError where it is neither file nor link."""
     try:
         status = os.lstat(path)
@@ -67,16 +68,16 @@ def read(path: str) -> tuple[dict[str, Any], bytes]:
     }, content
 
 
-def differences(now: State, kept: State) -> list[str]:
+def differences(now: FileState, kept: FileState) -> list[str]:
     """What of a path is not as kept, in words that show no content."""
     if now["kind"] != kept["kind"]:
         return [f"{now['kind']} instead of {kept['kind']}"]
     words = {"sha256": "content", "uid": "owner", "gid": "group", "mtime_ns": "time", "xattrs": "extended attributes"}
     compared = {name for name, value in kept.items() if value is not None} - {"path", "parent_absent"}
-    return sorted(words.get(name, name) for name in compared if now[name] != kept[name])
+    return sorted(words.get(name, name) for name in compared if now.get(name) != kept.get(name))
 
 
-def different(kept: State) -> list[str]:
+def different(kept: FileState) -> list[str]:
     """What of a path is not as kept, in words."""
     try:
         return differences(read(kept["path"])[0], kept)
@@ -84,7 +85,7 @@ def different(kept: State) -> list[str]:
         return [problem.strerror or str(problem)]
 
 
-def put_back(kept: State, content: bytes) -> None:
+def put_back(kept: FileState, content: bytes) -> None:
     """Bring a path into a kept state. OSError if that cannot be done; then the path is as it was before."""
     path = kept["path"]
     if kept["kind"] == "absent":
@@ -124,7 +125,7 @@ def _written_in_place(path: str) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_nlink > 1
 
 
-def _replace(temporary: str, kept: State, content: bytes) -> None:
+def _replace(temporary: str, kept: FileState, content: bytes) -> None:
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -138,7 +139,7 @@ def _replace(temporary: str, kept: State, content: bytes) -> None:
         raise
 
 
-def _overwrite(kept: State, content: bytes) -> None:
+def _overwrite(kept: FileState, content: bytes) -> None:
     handle = os.open(kept["path"], os.O_WRONLY | os.O_NOFOLLOW)
     with os.fdopen(handle, "wb") as file:
         if content:
@@ -150,7 +151,7 @@ def _overwrite(kept: State, content: bytes) -> None:
         os.fsync(handle)
 
 
-def _set_attributes(handle: int, kept: State) -> None:
+def _set_attributes(handle: int, kept: FileState) -> None:
     os.fchown(handle, kept["uid"], kept["gid"])
     os.fchmod(handle, kept["mode"])
     wanted = {name: base64.b64decode(value) for name, value in kept["xattrs"].items()}

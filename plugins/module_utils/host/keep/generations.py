@@ -22,7 +22,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_states, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
@@ -47,6 +47,28 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host, LinuxHost
 
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+        About,
+        ChangingFile,
+        FileState,
+        Generation,
+        Held,
+        KeysOfFile,
+        Manifest,
+        Pointers,
+        Proof,
+        Removed,
+        State,
+        StoredLease,
+    )
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Calibration
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import (
+        FoundService,
+        Restored,
+        ServicePlan,
+    )
+
 LATEST = 5  # generations kept besides the previous, the proven, the held one, and the first of each file
 CALIBRATIONS = 50  # kept at most
 GENERATION = re.compile(r"[0-9]{4,}\Z")
@@ -67,12 +89,12 @@ class Generations:
         *,
         run_id: str,
         holder: str,
-        files: Iterable[Mapping[str, Any]],
-        services: service_control.Plan,
+        files: Iterable[ChangingFile],
+        services: ServicePlan,
         restore_after_s: float,
         tool: bytes,
         check: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Held:
         """Keep `files`, take the lease and arm the restore timer.
 
         `files`: [{path, sha256 as it was read, None for absent, env: {keys, readers} for an env file of which only
@@ -96,9 +118,9 @@ class Generations:
             if states or not lease:
                 found = manifest["services"].get("found") if manifest else service_control.states(services, self.host)
                 restart = [name for name in service_control.names(services) if name in restarts]
-                plan = {**services, "restart": restart, "found": found}
-                env = {**(manifest or {}).get("env", {}), **_env_of(files)}
-                about = {"run_id": run_id, "holder": holder, "kind": "kept", "env": env}
+                plan: ServicePlan = {**services, "restart": restart, "found": found}
+                env = {**(manifest.get("env", {}) if manifest else {}), **_env_of(files)}
+                about: About = {"run_id": run_id, "holder": holder, "kind": "kept", "env": env}
                 self._save(generation, about, [*kept, *states], copies, plan)
             if not lease:
                 self._install(tool)
@@ -124,13 +146,13 @@ class Generations:
                 "until": until,
             }
 
-    def renew(self, run_id: str) -> dict[str, Any]:
+    def renew(self, run_id: str) -> Held:
         """Put the restore off by as long as the lease was taken for. Returns {changed, generation, until}."""
         lease = leases.renew(self.paths, self.host, run_id, self.wait_s)
         until = leases.described(lease, self.host)["until"]
         return {"changed": False, "generation": lease["generation"], "until": until}
 
-    def prove(self, run_id: str, proof: Mapping[str, Any], check: bool = False) -> dict[str, Any]:
+    def prove(self, run_id: str, proof: Proof, check: bool = False) -> Held:
         """Keep the present state as proven, with its proof; let go of the host. Returns {changed, generation}.
 
         The proven generation has every file of the one before it, too, so that it is the whole state.
@@ -139,24 +161,26 @@ class Generations:
             return {"changed": True}
         with self._locked():
             kept = self._manifest(self._own_lease(run_id)["generation"])
-            generation = self._pointers().get("proven")
+            generation = self._pointers().get("proven", "")
             last = self._manifest(generation) if generation else None
             states, copies = self._read_present([*(_paths(last) if last else []), *_paths(kept)])
             if last is None or last["files"] != states:
                 generation = self._next_id()
                 found = service_control.states(kept["services"], self.host)
-                plan = {**kept["services"], "restart": service_control.names(kept["services"]), "found": found}
+                restart = service_control.names(kept["services"])
+                plan: ServicePlan = {**kept["services"], "restart": restart, "found": found}
                 env = take_back.keys_of([*([last] if last else []), kept])
-                about = {"run_id": run_id, "holder": kept["holder"], "kind": "proven", "env": env}
+                about: About = {"run_id": run_id, "holder": kept["holder"], "kind": "proven", "env": env}
                 self._save(generation, about, states, copies, plan)
             # What the proven load measured outlives its proof, for whoever plans the same again.
-            measured = (proof.get("record") or {}).get("calibration") or []
+            record = proof.get("record")
+            measured = (record.get("calibration") if record else None) or []
             calibration = _newest(self._pointers().get("calibration") or [], measured)
-            pointers = {"proven": generation, "proof": {**proof, "at": self.host.unix_time()}}
-            self._finish(kept, {**pointers, "calibration": calibration})
+            proven: Proof = {**proof, "at": self.host.unix_time()}
+            self._finish(kept, {"proven": generation, "proof": proven, "calibration": calibration})
             return {"changed": True, "generation": generation}
 
-    def release(self, run_id: str, check: bool = False) -> dict[str, Any]:
+    def release(self, run_id: str, check: bool = False) -> Held:
         """Let go of the host as it is now, without a proof. Returns {changed, generation}."""
         if check:
             return {"changed": True}
@@ -175,7 +199,7 @@ class Generations:
 
     def restore(
         self, *, run_id: str | None = None, generation: str | None = None, reason: str, check: bool = False
-    ) -> dict[str, Any]:
+    ) -> Restored:
         """Put back what `run_id` has kept or, where nobody holds the host, `previous`, `proven` or a number.
 
         The latter leaves stopped what is stopped now.
@@ -192,19 +216,19 @@ class Generations:
                 return self._roll_back(self._id_of(generation or "previous"), reason, check)
             if lease is None and check:
                 return _nothing_to_restore(reason)  # check mode has kept nothing either
-            restored = read_json(self.paths.restored)
+            restored: Restored | None = read_json(self.paths.restored)
             if lease is None and restored and restored["run_id"] == run_id:
                 # The restore timer was first. What this run has written since goes back as well, unless the host is
                 # another run's by now.
                 if restored["generation"] == self._newest_kept():
-                    what = restored["generation"], restored["reason"], run_id
+                    what = str(restored["generation"]), restored["reason"], run_id
                     if self._restore(*what, check=True)["changed"]:
                         return {**self._restore(*what, check), "by_itself": True}
                 return {**restored, "changed": False, "by_itself": True}
             lease = leases.own(self.paths, self.host, run_id)
             return self._restore(lease["generation"], reason, run_id, check)
 
-    def abort(self, reason: str) -> dict[str, Any]:
+    def abort(self, reason: str) -> Restored:
         """Put back what the present holder of the lease has kept, whoever it is."""
         with self._locked():
             lease = read_json(self.paths.lease)
@@ -212,7 +236,7 @@ class Generations:
                 return _nothing_to_restore(reason)
             return self._restore(lease["generation"], reason, lease["run_id"])
 
-    def restore_if_expired(self) -> dict[str, Any] | None:
+    def restore_if_expired(self) -> Restored | None:
         """What the restore timer does: put back what a run has kept that is not heard of any more; else None."""
         with self._locked():
             lease = read_json(self.paths.lease)
@@ -231,7 +255,7 @@ class Generations:
                 reason = f"nothing was heard of the apply for {lease['restore_after_s']:g} s"
             return self._restore(lease["generation"], reason, lease["run_id"])
 
-    def remove(self, check: bool = False) -> dict[str, Any]:
+    def remove(self, check: bool = False) -> Removed:
         """Put every file back to before this collection first changed it, then take away all that is kept here.
 
         Of an env file only this collection's keys go back, and a drop-in that somebody else has written since stays.
@@ -271,7 +295,7 @@ class Generations:
 
     # What is there.
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> State:
         """All that is kept, as plain data without any content of a file; for the read, the report and `list`.
 
         {generations: [{id, at, kind, holder, run_id, paths}], previous, proven, proof: {..., at, generation}
@@ -308,11 +332,11 @@ class Generations:
                 self._let_go()
             yield
 
-    def _own_lease(self, run_id: str) -> dict[str, Any]:
+    def _own_lease(self, run_id: str) -> StoredLease:
         refuse_while_restoring(self.paths)
         return leases.own(self.paths, self.host, run_id)
 
-    def _finish(self, kept: Mapping[str, Any], pointers: Mapping[str, Any]) -> None:
+    def _finish(self, kept: Manifest, pointers: Pointers) -> None:
         """End the run that holds the host. What it has kept is `previous`, if it has changed anything."""
         changed_host = any(file_state.different(state) for state in kept["files"])
         previous = {"previous": kept["id"]} if changed_host else {}
@@ -330,16 +354,16 @@ class Generations:
         reason: str,
         run_id: str | None,
         check: bool = False,
-        found: Mapping[str, Any] | None = None,
+        found: Mapping[str, FoundService | None] | None = None,
         by_hand: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Restored:
         """`found`: how the services are to be left, if not as the generation says."""
         manifest = self._manifest(generation)
-        services = {**manifest["services"], **({"found": found} if found else {})}
-        manifest = {**manifest, "services": services}
+        if found:
+            manifest = {**manifest, "services": {**manifest["services"], "found": found}}
         return self._put_in_place(manifest, self._copies_of(manifest), reason, run_id, check, by_hand)
 
-    def _roll_back(self, generation: str, reason: str, check: bool) -> dict[str, Any]:
+    def _roll_back(self, generation: str, reason: str, check: bool) -> Restored:
         """Go back by hand, perhaps long after the generation: by what runs now, unless that is being carried on."""
         begun = read_json(self.paths.restoring) or {}
         if begun.get("generation") == generation and begun.get("found"):
@@ -350,7 +374,9 @@ class Generations:
         problems = [*filter(None, [result["error"]]), *in_force.strays(self.paths.units, known)]
         return {**result, "error": "; ".join(problems) or None}
 
-    def _found_now(self, services: service_control.Plan, before: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def _found_now(
+        self, services: ServicePlan, before: Mapping[str, FoundService | None] | None = None
+    ) -> dict[str, FoundService | None]:
         """How services are left by whoever goes by what runs now: what is stopped stays stopped.
 
         What has failed, or does not come up, may do so under our settings: there `before` counts, how a generation has
@@ -365,13 +391,13 @@ class Generations:
 
     def _put_in_place(
         self,
-        manifest: Mapping[str, Any],
+        manifest: Manifest,
         contents: Mapping[str, bytes],
         reason: str,
         run_id: str | None,
         check: bool,
         by_hand: bool = False,
-    ) -> dict[str, Any]:
+    ) -> Restored:
         """`by_hand`: touch nothing where something is in the way; else what can goes back, and the rest is named."""
         generation = manifest["id"]
         way = self._way_back(manifest, contents)
@@ -396,7 +422,7 @@ class Generations:
                 raise StateError(
                     f"generation {generation} cannot go back: {'; '.join(in_the_way)}. Nothing was touched"
                 )
-        result = {
+        result: Restored = {
             "changed": bool(different or restart or is_unread) or resumed,
             "generation": generation,
             "files": [
@@ -428,7 +454,9 @@ class Generations:
                 result["error"] = f"generation {generation} is not back yet: {'; '.join(problems)}"
                 self._record(result)
                 raise StateError(f"{result['error']}; the host tries again by itself, see: gpu-memory status")
-            result.update(service_control.restart({**plan, "restart": restart}, self.host, insist=False))
+            restarted = service_control.restart({**plan, "restart": restart}, self.host, insist=False)
+            result["services"], result["downtime_s"] = restarted["services"], restarted["downtime_s"]
+            result["error"] = restarted["error"]
             result["at"] = self.host.unix_time()
         left = [*filter(None, [result["error"]]), *way.lost]
         if way.missing:
@@ -440,10 +468,10 @@ class Generations:
         self._record(result)  # once more: on a full disk, what was just removed makes room for it
         return result
 
-    def _way_back(self, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> take_back.WayBack:
+    def _way_back(self, manifest: Manifest, contents: Mapping[str, bytes]) -> take_back.WayBack:
         return take_back.way_back(manifest, contents, take_back.keys_of([*self._others(), manifest]))
 
-    def _our_values(self, manifest: Mapping[str, Any], contents: Mapping[str, bytes]) -> dict[str, in_force.Values]:
+    def _our_values(self, manifest: Manifest, contents: Mapping[str, bytes]) -> dict[str, in_force.Values]:
         """By service, what this collection has set that is not what a generation goes back to."""
         ours = take_back.keys_of([*self._others(), manifest])
         copies = []
@@ -457,13 +485,13 @@ class Generations:
             for service, by_name in found.items()
         }
 
-    def _others(self) -> Iterator[dict[str, Any]]:
+    def _others(self) -> Iterator[Manifest]:
         """Every generation that can be read: another one's damage is not this one's."""
         for generation in self._ids():
             with contextlib.suppress(StateError):
                 yield self._manifest(generation)
 
-    def _origin(self) -> tuple[dict[str, Any], dict[str, bytes]] | None:
+    def _origin(self) -> tuple[Manifest, dict[str, bytes]] | None:
         """A generation of every file as it was before the first run that changed it, and its contents; None without.
 
         Its services restart where one of their files differs.
@@ -472,7 +500,7 @@ class Generations:
         kept = [manifest for manifest in manifests if manifest["kind"] == "kept"]
         if not kept:
             return None
-        files: dict[str, dict[str, Any]] = {}
+        files: dict[str, FileState] = {}
         contents: dict[str, bytes] = {}
         for manifest in kept:
             new = [state for state in manifest["files"] if state["path"] not in files]
@@ -480,7 +508,8 @@ class Generations:
             files.update((state["path"], state) for state in new)
         left = [path for path, state in files.items() if _taken_over(state) and file_state.different(state)]
         env = take_back.keys_of(kept)
-        origin = {
+        services = kept[-1]["services"]
+        origin: Manifest = {
             "id": self._next_id(),
             "run_id": None,
             "holder": "remove",
@@ -488,10 +517,11 @@ class Generations:
             "files": [state for path, state in files.items() if path not in left],
             "left": left,
             "env": env,
+            "services": services,
         }
-        services = kept[-1]["services"]
         found = self._found_now(services, kept[0]["services"].get("found") or {})
-        drop_ins = f"{(services.get('ollama') or {}).get('unit')}.d"
+        ollama = services.get("ollama")
+        drop_ins = f"{ollama['unit']}.d" if ollama else None
         way = self._way_back(origin, contents)
         changed = [state["path"] for state in way.states if file_state.different(state)]
         concerned = {
@@ -501,13 +531,13 @@ class Generations:
         restart = [name for name in service_control.names(services) if concerned[name]]
         return {**origin, "services": {**services, "restart": restart, "found": found}}, contents
 
-    def _record(self, result: Mapping[str, Any]) -> None:
+    def _record(self, result: Restored) -> None:
         with contextlib.suppress(StateError):  # a full disk; the result is told to whoever asked, and to the journal
             write_json(self.paths.restored, result)
 
-    def _read_as_expected(self, files: Iterable[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    def _read_as_expected(self, files: Iterable[ChangingFile]) -> tuple[list[FileState], dict[str, bytes]]:
         """The states of files and of the links to them, and their contents by SHA-256; StateError if not as read."""
-        states: dict[str, dict[str, Any]] = {}
+        states: dict[str, FileState] = {}
         copies: dict[str, bytes] = {}
         problems = []
         for file in files:
@@ -525,7 +555,7 @@ class Generations:
             raise StateError("; ".join(problems))
         return list(states.values()), copies
 
-    def _read_present(self, paths: Iterable[str]) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    def _read_present(self, paths: Iterable[str]) -> tuple[list[FileState], dict[str, bytes]]:
         states, copies = [], {}
         for path in dict.fromkeys(paths):
             state, content = file_state.read(path)
@@ -537,10 +567,10 @@ class Generations:
     def _save(
         self,
         generation: str,
-        about: Mapping[str, Any],
-        states: list[dict[str, Any]],
+        about: About,
+        states: list[FileState],
         copies: Mapping[str, bytes],
-        services: service_control.Plan,
+        services: ServicePlan,
     ) -> None:
         """Write a generation; it is one from the moment its manifest is there."""
         directory = os.path.join(self.paths.generations, generation)
@@ -555,7 +585,7 @@ class Generations:
             {**about, "id": generation, "at": self.host.unix_time(), "files": states, "services": services},
         )
 
-    def _copies_of(self, manifest: Mapping[str, Any]) -> dict[str, bytes]:
+    def _copies_of(self, manifest: Manifest) -> dict[str, bytes]:
         """A generation's contents by SHA-256; StateError before anything is touched if one is damaged."""
         contents = {}
         for state in manifest["files"]:
@@ -572,7 +602,7 @@ class Generations:
             contents[state["sha256"]] = content
         return contents
 
-    def _manifest(self, generation: str) -> dict[str, Any]:
+    def _manifest(self, generation: str) -> Manifest:
         manifest = read_json(os.path.join(self.paths.generations, generation, "manifest.json"))
         if manifest is None:
             known = ", ".join(self._ids()) or "none"
@@ -592,13 +622,20 @@ class Generations:
             raise StateError(f"this host has no {name} generation: no apply has ended here yet{lost}")
         return str(number)
 
-    def _pointers(self) -> dict[str, Any]:
-        return read_json(self.paths.pointers) or {}
+    def _pointers(self) -> Pointers:
+        pointers: Pointers | None = read_json(self.paths.pointers)
+        return pointers or {}
 
-    def _about(self, generation: str) -> dict[str, Any]:
+    def _about(self, generation: str) -> Generation:
         manifest = self._manifest(generation)
-        shown = {name: manifest[name] for name in ("id", "at", "kind", "holder", "run_id")}
-        return {**shown, "paths": _paths(manifest)}
+        return {
+            "id": manifest["id"],
+            "at": manifest["at"],
+            "kind": manifest["kind"],
+            "holder": manifest["holder"],
+            "run_id": manifest["run_id"],
+            "paths": _paths(manifest),
+        }
 
     def _directories(self) -> list[str]:
         try:
@@ -661,7 +698,7 @@ class Generations:
             raise StateError(f"{', '.join(left)} cannot be removed; see the file systems they are on, and run again")
 
 
-def summary() -> dict[str, Any]:
+def summary() -> State:
     """`Generations.summary` of this host; where it cannot be read, `error` says why."""
     try:
         return Generations().summary()
@@ -673,22 +710,22 @@ def _is_empty_mount(path: str) -> bool:
     return os.path.ismount(path) and not os.listdir(path)
 
 
-def _env_of(files: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _env_of(files: Iterable[ChangingFile]) -> dict[str, KeysOfFile]:
     """By the path that an env file's name leads to: which keys in it are this collection's, and who reads it."""
-    return {file_state.resolve(file["path"])[-1]: file["env"] for file in files if file.get("env")}
+    return {file_state.resolve(file["path"])[-1]: env for file in files if (env := file.get("env"))}
 
 
-def _paths(manifest: Mapping[str, Any]) -> list[str]:
+def _paths(manifest: Manifest) -> list[str]:
     return [state["path"] for state in manifest["files"]]
 
 
-def _newest(old: Iterable[Mapping[str, Any]], new: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _newest(old: Iterable[Calibration], new: list[Calibration]) -> list[Calibration]:
     """Of what loads have measured the newest figure for each key, and of those the newest `CALIBRATIONS`."""
     keys = [entry["key"] for entry in new]
     return [*(entry for entry in old if entry["key"] not in keys), *new][-CALIBRATIONS:]
 
 
-def _taken_over(kept: Mapping[str, Any]) -> bool:
+def _taken_over(kept: FileState) -> bool:
     """Whether a file that a generation has is a drop-in which another than the role gpu_memory has written since."""
     if os.path.basename(kept["path"]) != unit_text.DROP_IN:
         return False
@@ -699,7 +736,7 @@ def _taken_over(kept: Mapping[str, Any]) -> bool:
     return bool(content) and unit_text.writer_of(content.decode(errors="replace")) is not None
 
 
-def _put_back(different: Iterable[tuple[Mapping[str, Any], Any]], contents: Mapping[str, bytes]) -> list[str]:
+def _put_back(different: Iterable[tuple[FileState, object]], contents: Mapping[str, bytes]) -> list[str]:
     """Put every path back that can be; what could not, and why."""
     problems = []
     for state, _unused in different:
@@ -713,7 +750,7 @@ def _put_back(different: Iterable[tuple[Mapping[str, Any], Any]], contents: Mapp
     return problems
 
 
-def _nothing_to_restore(reason: str) -> dict[str, Any]:
+def _nothing_to_restore(reason: str) -> Restored:
     return {
         "changed": False,
         "generation": None,
@@ -728,7 +765,7 @@ def _nothing_to_restore(reason: str) -> dict[str, Any]:
     }
 
 
-def _damaged(manifest: Mapping[str, Any], state: Mapping[str, Any], why: str | None) -> str:
+def _damaged(manifest: Manifest, state: FileState, why: str | None) -> str:
     return (
         f"generation {manifest['id']} is damaged: the copy of {state['path']} ({why}); nothing was touched. "
         "Put the file back by hand, then on the host: gpu-memory release"

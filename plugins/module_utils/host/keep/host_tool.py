@@ -14,8 +14,8 @@ import importlib.util
 import io
 import sys
 import zipfile
-from collections.abc import Mapping, Sequence
-from typing import Any, TextIO, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
@@ -28,6 +28,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.service_
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import Proof, Removed, State
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import Restored, RestoredFile
 
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
@@ -195,7 +199,7 @@ def _run(wanted: argparse.Namespace, store: Generations) -> int:
     return 0
 
 
-def _tell(result: Mapping[str, Any]) -> int:
+def _tell(result: Restored) -> int:
     if result["generation"] is None:
         _say("no apply holds this host; nothing to put back")
     elif not result["changed"]:
@@ -206,7 +210,7 @@ def _tell(result: Mapping[str, Any]) -> int:
     return _failed(result)
 
 
-def _tell_removed(result: Mapping[str, Any]) -> int:
+def _tell_removed(result: Removed) -> int:
     left = [f"  {path}: left to whom has written it since" for path in result["left"]]
     lines = [*_what(result), *left, *(f"  {path}: gone" for path in result["removed"])]
     if lines or not result["error"]:
@@ -214,7 +218,7 @@ def _tell_removed(result: Mapping[str, Any]) -> int:
     return _failed(result)
 
 
-def _what(result: Mapping[str, Any]) -> list[str]:
+def _what(result: Restored) -> list[str]:
     by_hand = result.get("run_id") is None
     return [
         *(f"  {file['path']}: {_went_back(file)}" for file in result["files"]),
@@ -228,21 +232,21 @@ def _is(state: str, by_hand: bool) -> str:
     return "stopped, and stays so" if by_hand and state == STOPPED else BACK[state]
 
 
-def _went_back(file: Mapping[str, Any]) -> str:
+def _went_back(file: RestoredFile) -> str:
     if file["removed"]:
         return "removed"
     words = ", ".join(file["what"])
     return f"put back ({words if ' instead of ' in words else f'{words} differed'})"
 
 
-def _failed(result: Mapping[str, Any]) -> int:
+def _failed(result: Restored) -> int:
     if result["error"]:
         _say(result["error"], sys.stderr)
     return 1 if result["error"] else 0
 
 
-def _status(facts: Mapping[str, Any]) -> str:
-    lease, proof, last, restoring = (facts[name] for name in ("lease", "proof", "last_restore", "restoring"))
+def _status(facts: State) -> str:
+    lease, proof, last, restoring = facts["lease"], facts["proof"], facts["last_restore"], facts["restoring"]
     lines = ["lease         nobody holds this host"]
     if lease:
         lines = [
@@ -264,11 +268,11 @@ def _status(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _proof(proof: Mapping[str, Any] | None) -> str:
+def _proof(proof: Proof | None) -> str:
     return f"generation {proof['generation']}, {utc.text(proof['at'])}" if proof else "nothing yet"
 
 
-def _list(facts: Mapping[str, Any]) -> str:
+def _list(facts: State) -> str:
     marks = {facts["previous"]: "previous", facts["proven"]: "proven"}
     if facts["lease"]:
         marks[facts["lease"]["generation"]] = "held"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_environment, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
@@ -18,13 +18,18 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import KeysOfFile, Manifest
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
+
 Values = dict[str, set[str]]  # by the name of a variable
-Copies = tuple[Mapping[str, Any], Mapping[str, bytes]]  # a generation's manifest, and its contents by SHA-256
+Copies = tuple["Manifest", Mapping[str, bytes]]  # a generation's manifest, and its contents by SHA-256
 
 
-def values_of(copies: Iterable[Copies], plan: service_control.Plan, ours: Mapping[str, Any]) -> dict[str, Values]:
+def values_of(copies: Iterable[Copies], plan: ServicePlan, ours: Mapping[str, KeysOfFile]) -> dict[str, Values]:
     """By service of a plan, what generations have of our variables; `ours` as from `take_back.keys_of`."""
-    drop_ins = f"{(plan.get('ollama') or {}).get('unit')}.d"
+    ollama = plan.get("ollama")
+    drop_ins = f"{ollama['unit']}.d" if ollama else None
     found: dict[str, Values] = {"ollama": {}, "backend": {}}
     for manifest, contents in copies:
         for state in manifest["files"]:
@@ -42,13 +47,13 @@ def values_of(copies: Iterable[Copies], plan: service_control.Plan, ours: Mappin
     return found
 
 
-def _collect(into: Values, environment: Mapping[str, Any]) -> None:
+def _collect(into: Values, environment: Mapping[str, str | None]) -> None:
     for name, value in environment.items():
         if value is not None:
             into.setdefault(name, set()).add(value)
 
 
-def stale(plan: service_control.Plan, values: Mapping[str, Values], host: Host) -> list[str]:
+def stale(plan: ServicePlan, values: Mapping[str, Values], host: Host) -> list[str]:
     """The services whose process has one of our `values` that no file of its unit gives it any more."""
     found = []
     for name, unit in _units(plan).items():
@@ -61,7 +66,7 @@ def stale(plan: service_control.Plan, values: Mapping[str, Values], host: Host) 
     return found
 
 
-def is_unread(plan: service_control.Plan, values: Mapping[str, Values], host: Host) -> bool:
+def is_unread(plan: ServicePlan, values: Mapping[str, Values], host: Host) -> bool:
     """Whether systemd has our drop-in of Ollama's unit, or one of its values, in memory and not in a file any more."""
     if not plan.get("ollama"):
         return False
@@ -74,15 +79,15 @@ def is_unread(plan: service_control.Plan, values: Mapping[str, Values], host: Ho
     return any(os.path.basename(path) == unit_text.DROP_IN for path in unit["gone"]) or any(of_ours)
 
 
-def _units(plan: service_control.Plan) -> dict[str, str]:
-    return {
-        name: plan[name]["unit"]
-        for name in service_control.names(plan)
-        if plan[name].get("kind", "unit") == "unit" and plan[name]["unit"]
-    }
+def _units(plan: ServicePlan) -> dict[str, str]:
+    ollama, backend = plan.get("ollama"), service_control.backend_of(plan)
+    units = {"ollama": ollama["unit"]} if ollama else {}
+    if backend and backend["kind"] == "unit":
+        units["backend"] = backend["unit"]
+    return {name: unit for name, unit in units.items() if unit}
 
 
-def elsewhere(plan: service_control.Plan, values: Mapping[str, Values], host: Host) -> list[str]:
+def elsewhere(plan: ServicePlan, values: Mapping[str, Values], host: Host) -> list[str]:
     """Which files of the backend's unit have our values, where its env file is not at its place."""
     unit = _units(plan).get("backend")
     problems = []

@@ -9,8 +9,7 @@ Few imports: the restore timer looks at it again and again, and whatever lasts l
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
@@ -23,14 +22,21 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import BootTime, Clock, SystemClock
 
-Lease = Mapping[str, Any]
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+        Lease,
+        LeaseTerms,
+        StoredLease,
+    )
+
+
 RENEWALS = 4  # of a lease, in the time that it would take to expire
 RETRY_S = 5  # after one that failed; the shortest lease is one of 30 s
 
 
-def new(clock: Clock, *, run_id: str, holder: str, generation: str, restore_after_s: float) -> dict[str, Any]:
+def new(clock: Clock, *, run_id: str, holder: str, generation: str, restore_after_s: float) -> StoredLease:
     """A lease from now on. `generation` is what the host gets back when nobody renews it in `restore_after_s`."""
-    lease = {
+    lease: LeaseTerms = {
         "run_id": run_id,
         "holder": holder,
         "generation": generation,
@@ -40,16 +46,16 @@ def new(clock: Clock, *, run_id: str, holder: str, generation: str, restore_afte
     return renewed(lease, clock.boot_time())
 
 
-def renewed(lease: Lease, now: BootTime) -> dict[str, Any]:
+def renewed(lease: LeaseTerms, now: BootTime) -> StoredLease:
     return {**lease, "boot": now.boot, "deadline_s": now.seconds + float(lease["restore_after_s"])}
 
 
-def left_s(lease: Lease, now: BootTime) -> float:
+def left_s(lease: StoredLease, now: BootTime) -> float:
     """Seconds until a lease expires; one of another boot has expired. The wall clock plays no part."""
     return max(0.0, float(lease["deadline_s"]) - now.seconds) if lease["boot"] == now.boot else 0.0
 
 
-def is_finished(lease: Lease, paths: Paths) -> bool:
+def is_finished(lease: StoredLease, paths: Paths) -> bool:
     """Whether its run has ended, and was cut off before it could let go."""
     return bool(lease["generation"] == (read_json(paths.pointers) or {}).get("finished"))
 
@@ -63,7 +69,7 @@ def holds(paths: Paths | None = None, clock: Clock | None = None) -> bool:
     return False
 
 
-def renew(paths: Paths, clock: Clock, run_id: str, wait_s: float = 10) -> dict[str, Any]:
+def renew(paths: Paths, clock: Clock, run_id: str, wait_s: float = 10) -> StoredLease:
     """Put the restore off by as long as the lease of this run was taken for; the lease as it is now."""
     with locked(paths, wait_s):
         refuse_while_restoring(paths)
@@ -87,7 +93,7 @@ class Renewal:
             self._due = self._clock.monotonic() + float(lease["restore_after_s"]) / RENEWALS
 
 
-def described(lease: Lease, clock: Clock) -> dict[str, Any]:
+def described(lease: StoredLease, clock: Clock) -> Lease:
     """A lease for people and for the planner: who, since when, until when, and whether it is live."""
     left = left_s(lease, clock.boot_time())
     return {
@@ -101,7 +107,7 @@ def described(lease: Lease, clock: Clock) -> dict[str, Any]:
     }
 
 
-def own(paths: Paths, clock: Clock, run_id: str) -> dict[str, Any]:
+def own(paths: Paths, clock: Clock, run_id: str) -> StoredLease:
     """The lease of this run, also one that has expired but was not acted on; StateError says what became of it."""
     lease = read_json(paths.lease)
     if lease is not None and lease["run_id"] == run_id:
@@ -115,7 +121,7 @@ def own(paths: Paths, clock: Clock, run_id: str) -> dict[str, Any]:
     raise StateError(f"run {run_id} does not hold this host: {_holder(lease, clock)}; start a new run")
 
 
-def refuse_others(paths: Paths, clock: Clock, run_id: str | None) -> dict[str, Any] | None:
+def refuse_others(paths: Paths, clock: Clock, run_id: str | None) -> StoredLease | None:
     """The lease of this run, or None if nobody has one; StateError if another run has."""
     lease = read_json(paths.lease)
     if lease is None or lease["run_id"] == run_id:
@@ -123,7 +129,7 @@ def refuse_others(paths: Paths, clock: Clock, run_id: str | None) -> dict[str, A
     raise StateError(_holder(lease, clock))
 
 
-def _holder(lease: Lease | None, clock: Clock) -> str:
+def _holder(lease: StoredLease | None, clock: Clock) -> str:
     if lease is None:
         return "nobody does"
     facts = described(lease, clock)

@@ -17,7 +17,7 @@ import contextlib
 import functools
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints
@@ -30,8 +30,14 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd 
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Dependent
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import (
+        BackendService,
+        FoundService,
+        Restarted,
+        RestartedService,
+        ServicePlan,
+    )
 
-Plan = Mapping[str, Any]
 
 STABLE_S = 1.0  # an answer counts once the process behind it has lived that long
 POLL_S = 0.5
@@ -76,7 +82,7 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
-def check(plan: Plan) -> None:
+def check(plan: ServicePlan) -> None:
     """ServiceError if a plan could not be carried out for what it says itself."""
     backend = backend_of(plan)
     if backend is None or backend["kind"] != "command":
@@ -94,18 +100,18 @@ def check(plan: Plan) -> None:
         raise ServiceError("backend.command is empty; it must be a program with its arguments")
 
 
-def backend_of(plan: Plan) -> Mapping[str, Any] | None:
+def backend_of(plan: ServicePlan) -> BackendService | None:
     """The plan's backend, or None where there is none."""
     backend = plan.get("backend")
     return backend if backend and backend["kind"] != "none" else None
 
 
-def names(plan: Plan) -> list[str]:
+def names(plan: ServicePlan) -> list[str]:
     """The services that a plan knows, in the order of `restart`."""
     return ["ollama"] * bool(plan.get("ollama")) + ["backend"] * bool(backend_of(plan))
 
 
-def states(plan: Plan, host: Host) -> dict[str, dict[str, Any]]:
+def states(plan: ServicePlan, host: Host) -> dict[str, FoundService]:
     """By service of a plan: whether it runs (`active_state`), and starts at boot (`unit_file_state`).
 
     `dependents`: the running units that go along with it.
@@ -114,7 +120,7 @@ def states(plan: Plan, host: Host) -> dict[str, dict[str, Any]]:
     return {name: {**service.state(), "dependents": service.dependents()} for name, service in services.items()}
 
 
-def obstacles(plan: Plan, host: Host, gone_is_fine: bool = False) -> list[str]:
+def obstacles(plan: ServicePlan, host: Host, gone_is_fine: bool = False) -> list[str]:
     """Why what `plan["restart"]` names, or what goes along with it, would not start again once it is stopped.
 
     `gone_is_fine`: also go on where a unit that does not run is not there any more.
@@ -135,7 +141,7 @@ def obstacles(plan: Plan, host: Host, gone_is_fine: bool = False) -> list[str]:
     return problems
 
 
-def started_since(plan: Plan, host: Host) -> list[str]:
+def started_since(plan: ServicePlan, host: Host) -> list[str]:
     """What of `plan["restart"]` was found stopped and runs now; what cannot be told is left alone."""
     started = []
     for name in names(plan):
@@ -145,12 +151,17 @@ def started_since(plan: Plan, host: Host) -> list[str]:
     return started
 
 
-def _goal(plan: Plan, name: str) -> str:
+def _goal(plan: ServicePlan, name: str) -> str:
     """How a service that restarts is to be left: RESTARTED, or as a restore's plan says that it was found."""
-    found = ((plan.get("found") or {}).get(name) or {}).get("active_state")
-    if unit_states.is_stopped(found):
+    state = _found_state(plan, name)
+    if unit_states.is_stopped(state):
         return STOPPED
-    return STARTING if found == unit_states.STARTING else RESTARTED
+    return STARTING if state == unit_states.STARTING else RESTARTED
+
+
+def _found_state(plan: ServicePlan, name: str) -> str | None:
+    found = (plan.get("found") or {}).get(name)
+    return found["active_state"] if found else None
 
 
 def _nobody_waits() -> None:
@@ -162,8 +173,8 @@ def _nobody_else() -> None:
 
 
 def restart(
-    plan: Plan, host: Host, *, insist: bool = True, alive: Callable[[], None] = _nobody_waits
-) -> dict[str, Any]:
+    plan: ServicePlan, host: Host, *, insist: bool = True, alive: Callable[[], None] = _nobody_waits
+) -> Restarted:
     """Restart what `plan["restart"]` names, each once, and wait until it answers.
 
     systemd reads its units again before, once, if what it has in memory of Ollama's is not what the files say.
@@ -189,7 +200,7 @@ def restart(
     backend = _service(plan, "backend", host) if "backend" in goals else None
     along = {name: _along(plan, name, host) for name, goal in goals.items() if goal != STOPPED}
     rested = [name for name in goals if not _service(plan, name, host).runs()]
-    services: dict[str, dict[str, Any]] = {}
+    services: dict[str, RestartedService] = {}
     began = host.monotonic()
     alive()
     if plan.get("ollama"):
@@ -240,11 +251,12 @@ def restart(
         for one in dependents:
             with _collecting(problems):
                 waits = len(problems) == left_alone and goals[name] == RESTARTED
-                _bring_back(host, one, plan[name]["timeout_s"] if waits else None, alive)
+                timeout_s = plan["ollama"]["timeout_s"] if name == "ollama" else plan["backend"]["timeout_s"]
+                _bring_back(host, one, timeout_s if waits else None, alive)
     for name, goal in goals.items():
         if goal == STOPPED:
             with _collecting(problems):
-                _put_to_rest(_service(plan, name, host), plan["found"][name]["active_state"])
+                _put_to_rest(_service(plan, name, host), _found_state(plan, name) or "")
                 services[name]["state"] = STOPPED
     for name in rested:  # what does not come up is not left to systemd, which would start it again and again
         if goals[name] == RESTARTED and services[name]["state"] == FAILED:
@@ -258,11 +270,12 @@ def restart(
     }
 
 
-def _along(plan: Plan, name: str, host: Host) -> list[Dependent]:
+def _along(plan: ServicePlan, name: str, host: Host) -> list[Dependent]:
     """The units that run now, or were found running, and go along with a service; none of the plan's own."""
-    found = ((plan.get("found") or {}).get(name) or {}).get("dependents") or []
+    found = (plan.get("found") or {}).get(name)
+    before = (found.get("dependents") if found else None) or []
     own = {_service(plan, one, host).unit for one in names(plan)}
-    both = {one["unit"]: one for one in [*found, *_service(plan, name, host).dependents()]}
+    both = {one["unit"]: one for one in [*before, *_service(plan, name, host).dependents()]}
     return [one for unit, one in both.items() if unit not in own]
 
 
@@ -335,8 +348,8 @@ def why_silent(host: Host, unit: str) -> str:
     return host.runtime("ollama", {"unit": unit}).explain(min(recently, recently if began is None else began))
 
 
-def _service(plan: Plan, name: str, host: Host) -> Runtime:
-    return host.runtime(name, plan[name])
+def _service(plan: ServicePlan, name: str, host: Host) -> Runtime:
+    return host.runtime(name, plan["ollama"] if name == "ollama" else plan["backend"])
 
 
 def _unit(host: Host, unit: str) -> Runtime:
@@ -344,7 +357,7 @@ def _unit(host: Host, unit: str) -> Runtime:
     return host.runtime("backend", {"kind": "unit", "unit": unit})
 
 
-def _stopping(host: Host, service: Runtime) -> dict[str, Any]:
+def _stopping(host: Host, service: Runtime) -> RestartedService:
     return {
         "unit": service.unit,
         "state": FAILED,
@@ -356,7 +369,7 @@ def _stopping(host: Host, service: Runtime) -> dict[str, Any]:
     }
 
 
-def _ready(host: Host, service: Runtime) -> dict[str, Any]:
+def _ready(host: Host, service: Runtime) -> RestartedService:
     return {
         "state": RESTARTED,
         "pid_after": service.pid() or None,

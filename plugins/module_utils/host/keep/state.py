@@ -98,11 +98,11 @@ def remove_file(path: str) -> None:
         raise StateError(str(problem)) from None
 
 
-def write_json(path: str, value: Mapping[str, Any]) -> None:
+def write_json(path: str, value: Mapping[str, object]) -> None:
     write_file(path, json.dumps({"schema": SCHEMA, **value}, indent=1, sort_keys=True).encode() + b"\n")
 
 
-def read_json(path: str) -> dict[str, Any] | None:
+def read_json(path: str) -> Any:
     """What `write_json` has written, by this or an older collection; None where there is nothing."""
     try:
         with open(path, encoding="utf-8") as file:

@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
@@ -20,8 +20,15 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 
-Manifest = Mapping[str, Any]
-Kept = tuple[dict[str, Any], bytes]  # a state as in `file_state`, and its content
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+        FileState,
+        KeysOfFile,
+        Manifest,
+    )
+
+
+Kept = tuple["FileState", bytes]  # a state, and its content
 
 
 @dataclass
@@ -32,13 +39,13 @@ class WayBack:
     not there to be written any more.
     """
 
-    states: list[dict[str, Any]] = field(default_factory=list)
+    states: list[FileState] = field(default_factory=list)
     contents: dict[str, bytes] = field(default_factory=dict)
     env_files: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
-    def add(self, state: dict[str, Any], content: bytes) -> None:
+    def add(self, state: FileState, content: bytes) -> None:
         self.states.append(state)
         self.contents[state.get("sha256", "")] = content
 
@@ -58,9 +65,9 @@ class WayBack:
         return problems
 
 
-def keys_of(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
+def keys_of(manifests: Iterable[Manifest]) -> dict[str, KeysOfFile]:
     """By path of an env file: all `keys` that this collection has set in it, oldest first, and the file's `readers`."""
-    ours: dict[str, dict[str, Any]] = {}
+    ours: dict[str, KeysOfFile] = {}
     for manifest in manifests:
         for path, env in manifest.get("env", {}).items():
             known = ours.setdefault(path, {"keys": [], "readers": env["readers"]})
@@ -68,7 +75,7 @@ def keys_of(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
     return ours
 
 
-def way_back(manifest: Manifest, contents: Mapping[str, bytes], ours: Mapping[str, Mapping[str, Any]]) -> WayBack:
+def way_back(manifest: Manifest, contents: Mapping[str, bytes], ours: Mapping[str, KeysOfFile]) -> WayBack:
     """The way back to a generation; `ours` as from `keys_of`."""
     way = WayBack()
     kept = {state["path"]: state for state in manifest["files"]}
@@ -88,7 +95,7 @@ def way_back(manifest: Manifest, contents: Mapping[str, bytes], ours: Mapping[st
     return way
 
 
-def _led_to(path: str, kept: Mapping[str, Mapping[str, Any]]) -> str:
+def _led_to(path: str, kept: Mapping[str, FileState]) -> str:
     """Where a kept path led to when it was kept, link by link."""
     for _unused in range(file_state.LINKS):
         state = kept.get(path)
@@ -98,7 +105,7 @@ def _led_to(path: str, kept: Mapping[str, Mapping[str, Any]]) -> str:
     return path
 
 
-def _lost(state: Mapping[str, Any]) -> str | None:
+def _lost(state: FileState) -> str | None:
     """Why a file that goes back as a whole has no place any more; systemd's own directories are made again."""
     directory = os.path.dirname(state["path"])
     if state["kind"] == "absent" and not os.path.lexists(state["path"]):
@@ -119,10 +126,10 @@ def _no_directory(directory: str, path: str) -> str:
     )
 
 
-def _add_env_file(way: WayBack, kept: Kept, names: Iterable[str], env: Mapping[str, Any]) -> None:
+def _add_env_file(way: WayBack, kept: Kept, names: Iterable[str], env: KeysOfFile) -> None:
     """The files that are read now under any of an env file's names, each once."""
     path = kept[0]["path"]
-    found: dict[str, tuple[dict[str, Any], bytes]] = {}
+    found: dict[str, Kept] = {}
     for name in names:
         try:
             target = atomic_files.target_of(name)
@@ -153,7 +160,7 @@ def _add_env_file(way: WayBack, kept: Kept, names: Iterable[str], env: Mapping[s
             way.env_files.append(path)
 
 
-def goal(now: Kept, kept: Kept, keys: list[str], readers: list[str]) -> Kept:
+def goal(now: Kept, kept: Kept, keys: list[str], readers: list[str] | None) -> Kept:
     """An env file as it is now, with our keys as they were kept, or gone if they were not there.
 
     CannotWrite where it is another file than was kept, and no key can be set in it.
@@ -188,7 +195,7 @@ def _sets_anything(text: str) -> bool:
     return any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines())
 
 
-def _apart(text: str, keys: list[str], readers: list[str]) -> tuple[dict[str, str], list[str]]:
+def _apart(text: str, keys: list[str], readers: list[str] | None) -> tuple[dict[str, str], list[str]]:
     """The values of those keys that a text sets, and the keys that it does not."""
     found = dotenv.get_keys(text, keys, readers)
     values = {key: value for key, value in found.items() if value is not None}

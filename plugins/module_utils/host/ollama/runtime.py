@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         Process,
         Unit,
     )
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServiceState
 
 
 STOP_S = 100  # systemd kills after TimeoutStopSec, 90 s unless set otherwise
@@ -54,7 +55,7 @@ class Runtime(Protocol):
     def processes(self) -> list[int]:
         """All of them, also those of one that has ended and has left some behind."""
 
-    def state(self) -> dict[str, str]:
+    def state(self) -> ServiceState:
         """`active_state`, and `unit_file_state`: whether it starts at boot."""
 
     def moment(self) -> Moment: ...

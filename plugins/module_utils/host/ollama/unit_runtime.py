@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Process,
         Unit,
     )
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServiceState
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 TRANSIENT_UNIT = "gpu-memory-backend.service"
@@ -74,7 +75,7 @@ class UnitRuntime:
     def pid(self) -> int:
         return int(self.host.show(self.unit).get("MainPID") or 0)
 
-    def state(self) -> dict[str, str]:
+    def state(self) -> ServiceState:
         facts = self.host.show(self.unit)
         return {
             "active_state": facts.get("ActiveState") or "unknown",
@@ -170,7 +171,7 @@ class CommandRuntime(UnitRuntime):
     def pid(self) -> int:
         return super().pid() or next(iter(self._processes()), 0)
 
-    def state(self) -> dict[str, str]:
+    def state(self) -> ServiceState:
         """Whoever has started it. No unit file starts it at boot."""
         return {"active_state": "active" if self.pid() else "inactive", "unit_file_state": ""}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServiceState
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Moment, Runtime, ServiceError
@@ -52,7 +53,7 @@ class RecordedContainer:
     def processes(self) -> list[int]:
         return [self.pid()] if self.pid() else []
 
-    def state(self) -> dict[str, str]:
+    def state(self) -> ServiceState:
         return {"active_state": self.state_now, "unit_file_state": "enabled"}
 
     def moment(self) -> Moment:
