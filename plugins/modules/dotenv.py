@@ -141,6 +141,7 @@ import grp
 import hashlib
 import os
 import pwd
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -152,7 +153,7 @@ class Refused(Exception):
     """What the user asked for cannot be done; the text says why and what to do."""
 
 
-def wanted_values(env: dict[Any, Any]) -> dict[str, str]:
+def wanted_values(env: Mapping[object, object]) -> dict[str, str]:
     """`env` with its values as text; Refused with all that cannot be text."""
     values = {}
     problems = []
@@ -166,7 +167,7 @@ def wanted_values(env: dict[Any, Any]) -> dict[str, str]:
     return values
 
 
-def ownership(path: str, mode: Any, owner: str | None, group: str | None) -> atomic_files.Ownership:
+def ownership(path: str, mode: object, owner: str | None, group: str | None) -> atomic_files.Ownership:
     """Mode and owner of a new file; who is not root cannot give a file away."""
     try:
         bits = mode if isinstance(mode, int) else int(str(mode), 8)
@@ -192,7 +193,7 @@ def _number(option: str, name: str | None, look_up: Any, default: int) -> int:
         raise Refused(f"{option}: there is no {name} on this host; create it, or give a number") from None
 
 
-def edit(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def edit(params: dict[str, Any], check_mode: bool) -> dict[str, object]:
     """Do what the options say, or in check mode predict it; the result without Ansible's own keys."""
     values = wanted_values(params["env"])
     keys = [*values, *params["remove"]]

@@ -371,7 +371,7 @@ load:
 
 import contextlib
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
@@ -382,6 +382,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import po
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, SampledGpu
 
 SETTLE_S = 0.5
 OF_MODELS = ("model", "others", "listed_at")
@@ -490,7 +493,7 @@ def template_problems(load: dict[str, Any]) -> list[str]:
 
 def measure(
     wanted: dict[str, Any],
-) -> tuple[list[dict[str, Any]], dict[str, Any] | None, port.GpuProblem | None]:
+) -> tuple[list[SampledGpu], Figures | None, port.GpuProblem | None]:
     """Sample while the load runs: the figures of each GPU, those of the load, and what kept NVML from being read."""
     known = secrets.secrets_of_host(wanted["private_units"], wanted["private_files"])
     private = None if wanted["show_secrets"] else frozenset(known)
@@ -563,8 +566,8 @@ def others_of(options: dict[str, Any], private: frozenset[str] | None) -> list[t
 
 
 def failures_of(
-    gpus: list[dict[str, Any]],
-    load: dict[str, Any] | None,
+    gpus: list[SampledGpu],
+    load: Figures | None,
     gpu_problem: port.GpuProblem | None,
     max_used_mib: int | None,
 ) -> list[str]:

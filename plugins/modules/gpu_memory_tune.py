@@ -163,6 +163,7 @@ nvml:
   sample: {status: ok}
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -216,7 +217,7 @@ def main() -> None:
 
     renewal = leases.Renewal(given["renew"])
 
-    def progress(figures: dict[str, Any]) -> None:
+    def progress(figures: Mapping[str, object]) -> None:
         renewal()
         if given["progress_path"]:
             progress_file.write(given["progress_path"], figures)

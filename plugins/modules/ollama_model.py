@@ -177,12 +177,15 @@ version:
 """
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import model_state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.api import Ollama, OllamaProblem
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Answer
 
 PROGRESS_EVERY_S = 0.5
 
@@ -205,12 +208,12 @@ def wanted_of(params: dict[str, Any]) -> model_state.Wanted:
     return wanted
 
 
-def pull(ollama: Ollama, model: str, progress_path: str | None) -> dict[str, Any]:
+def pull(ollama: Ollama, model: str, progress_path: str | None) -> dict[str, object]:
     """Pull the model; the figures for the result."""
     meter = model_state.Meter(model)
     written = 0.0
 
-    def on_line(line: dict[str, Any]) -> None:
+    def on_line(line: Answer) -> None:
         nonlocal written
         meter.add(line)
         if progress_path and (time.monotonic() - written >= PROGRESS_EVERY_S or line.get("status") == "success"):
@@ -223,7 +226,7 @@ def pull(ollama: Ollama, model: str, progress_path: str | None) -> dict[str, Any
 
 def apply(
     wanted: model_state.Wanted, ollama: Ollama, progress_path: str | None, check_mode: bool, steps: list[str]
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Do what is wanted, or in check mode predict it; the result. `steps` gets each step once it is done."""
     version_text = ollama.version()
     version = model_state.check_version(version_text)

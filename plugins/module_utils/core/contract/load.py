@@ -154,3 +154,39 @@ class LoadResult(Sampled, total=False):
     nvml: NvmlStatus
     breached: bool
     msg: str
+
+
+class Accounted(TypedDict):
+    """What NVML's accounting holds of a process: its peak in bytes, and whether it still runs."""
+
+    peak: int
+    running: bool
+
+
+class AccountedNow(TypedDict):
+    """The same of one that lived during a load; `grew`: its peak was reached meanwhile."""
+
+    peak: int
+    grew: bool
+
+
+class WatchedProcess(TypedDict):
+    """A process of a GPU that is sampled, while it is."""
+
+    pid: int
+    name: str | None
+    kind: str
+    peak_mib: int | None
+    command: list[str] | None
+
+
+class Progress(TypedDict, total=False):
+    """The figures of a moment of a load."""
+
+    what: str
+    t_s: float
+    used_mib: int
+    peak_used_mib: int
+    max_used_mib: int | None
+    requests_done: int
+    requests: int | None

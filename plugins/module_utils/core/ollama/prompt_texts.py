@@ -58,12 +58,12 @@ def tokens_of(kind: str, context_tokens: int, index: int, seed: int) -> int | No
     return max(1, round(context_tokens * share))
 
 
-def with_prompt(body: Any, at: str, prompt: Callable[[str], str]) -> Any:
+def with_prompt(body: object, at: str, prompt: Callable[[str], str]) -> object:
     """A copy of a body with what `prompt` makes of its text at `at` (`messages.0.content`); ValueError without one."""
     body = copy.deepcopy(body)
     *parents, last = at.split(".")
     try:
-        place = body
+        place: Any = body
         for name in parents:
             place = place[_key(place, name)]
         if not isinstance(place[_key(place, last)], str):
@@ -74,5 +74,5 @@ def with_prompt(body: Any, at: str, prompt: Callable[[str], str]) -> Any:
     return body
 
 
-def _key(place: Any, name: str) -> Any:
+def _key(place: object, name: str) -> Any:
     return name if isinstance(place, Mapping) else int(name)

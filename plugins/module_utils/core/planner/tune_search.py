@@ -12,10 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import gguf, planner, throughput
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Intent
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import TunedProfile
 
 HELD, OVER, OUT_OF_MEMORY = "held", "over", "out of memory"
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
@@ -144,7 +148,7 @@ def bounds(over: Mapping[str, Any], at_least: Mapping[str, Any], objective: Sequ
     return problems
 
 
-def _whole(value: Any, least: int) -> bool:
+def _whole(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
@@ -366,7 +370,7 @@ LADDERS = ("still_crashing", "too_slow", "profiles")
 TOO_SLOW_MAX_USED_MIB = 13 * 1024  # "Monitor GPU memory - stay under 13GB"
 
 
-def ladder(mode: str, profiles: Mapping[str, Mapping[str, Any]], kv_cache_type: str) -> list[Step]:
+def ladder(mode: str, profiles: Mapping[str, Intent], kv_cache_type: str) -> list[Step]:
     """The steps as the guide has them, each on top of the one before.
 
     `profiles`: intents by name; `kv_cache_type`: of those that name none.
@@ -433,9 +437,9 @@ def effective(setting: Setting, offloadable: int) -> Setting:
     return replace(setting, num_gpu=min(setting.num_gpu, offloadable))
 
 
-def profile(setting: Setting, max_used_mib: int, model: str, base: str, deployed_cache_type: str) -> dict[str, Any]:
+def profile(setting: Setting, max_used_mib: int, model: str, base: str, deployed_cache_type: str) -> TunedProfile:
     """The profile for `gpu_memory_profiles`; what it does not say is as in `base`, or as it is deployed."""
-    cache = {} if setting.kv_cache_type == deployed_cache_type else {"kv_cache_type": setting.kv_cache_type}
+    cache: Intent = {} if setting.kv_cache_type == deployed_cache_type else {"kv_cache_type": setting.kv_cache_type}
     return {
         "extends": base,
         "models": [model],

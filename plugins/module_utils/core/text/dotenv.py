@@ -47,7 +47,7 @@ class Edit:
     notes: list[str] = field(default_factory=list)
 
 
-def canonical(value: Any) -> str:
+def canonical(value: object) -> str:
     """The text of a value that came as text or a number; ValueError for all else, with the cure."""
     if isinstance(value, bool):
         raise ValueError(f'the boolean {value} is written differently by every program; quote it ("true" or "True")')

@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import host_address, model_use, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers as _servers
@@ -30,34 +30,42 @@ CALLER_KEYS = ("OLLAMA_API_BASE", "OLLAMA_BASE_URL", "OLLAMA_HOST")
 BACKEND_KEYS = sorted({*settings.SHOWN, "CHAT_NUM_CTX", *CALLER_KEYS})
 
 
-def discover() -> dict[str, Any]:
+class FoundServer(NamedTuple):
+    """One Ollama server: its unit, its address as seen from this host, and who it is in words."""
+
+    unit: str | None
+    url: str
+    told: str
+
+
+def discover() -> dict[str, object]:
     """What runs here: `ollama` (unit, url), `models`, `backends` and `notes` on what needs a human."""
     notes: list[str] = []
     servers = [_server(pid) for pid in host_read.all_pids() if _servers.is_server(host_read.command_line(pid))]
-    ollama = next((server for server in servers if server["unit"]), None)
+    ollama = next((server for server in servers if server.unit), None)
     if ollama is None:
         notes += [
-            f"Ollama runs here as {one['told']}, and only a unit of the system that is there for it can be managed"
+            f"Ollama runs here as {one.told}, and only a unit of the system that is there for it can be managed"
             for one in servers
         ] or ["no Ollama server runs here"]
     elif len(servers) > 1:
-        named = ", ".join(one["told"] for one in servers)
+        named = ", ".join(one.told for one in servers)
         notes.append(f"{len(servers)} Ollama servers run here ({named}); the first that is a unit was taken")
     nothing: Api = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
-    api = host_read.read_ollama_api(ollama["url"], []) if ollama else nothing
+    api = host_read.read_ollama_api(ollama.url, []) if ollama else nothing
     if api["error"]:
-        notes.append(f"Ollama does not answer at {ollama['url'] if ollama else '?'}: {api['error']}")
-    backends = _backends({server["unit"] for server in servers})
+        notes.append(f"Ollama does not answer at {ollama.url if ollama else '?'}: {api['error']}")
+    backends = _backends({server.unit for server in servers})
     if len(backends) > 1:
         notes.append("more than one backend was found; keep the one that calls Ollama in gpu_memory_backend")
-    told = {one.get("unit") for one in [*servers, *backends]}
+    told = {*(server.unit for server in servers), *(str(one["unit"]) for one in backends if "unit" in one)}
     pids = host_read.all_pids()
     notes += callers(
         [(pid, _unit_of_process(pid), host_read.command_line(pid), _caller_keys(pid)) for pid in pids], told
     )
     names, version = [str(model["name"]) for model in api["models"]], settings.parse_version(api.get("version"))
     return {
-        "ollama": ollama and {"unit": ollama["unit"], "url": ollama["url"]},
+        "ollama": ollama and {"unit": ollama.unit, "url": ollama.url},
         "models": [name for name in names if not model_use.is_elsewhere(name, api["models"], version)],
         "backends": backends,
         "notes": notes,
@@ -99,22 +107,21 @@ def _unit_of_process(pid: int) -> str | None:
     return found["name"] if found["kind"] == "unit" else None
 
 
-def _server(pid: int) -> dict[str, Any]:
-    """One Ollama server: its unit, its address as seen from this host, and `told`, who it is in words."""
+def _server(pid: int) -> FoundServer:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
             host = next((item[12:] for item in file.read().split(b"\0") if item.startswith(b"OLLAMA_HOST=")), b"")
     except OSError:
         host = b""
-    return {
-        "unit": _unit_of_process(pid),
-        "url": host_address.url_of_server(host.decode(errors="replace")),
-        "told": _servers.told(server_process.describe(pid)),
-    }
+    return FoundServer(
+        unit=_unit_of_process(pid),
+        url=host_address.url_of_server(host.decode(errors="replace")),
+        told=_servers.told(server_process.describe(pid)),
+    )
 
 
-def _backends(ollama_units: set[str | None]) -> list[dict[str, Any]]:
-    found: dict[tuple[str | None, str], dict[str, Any]] = {}
+def _backends(ollama_units: set[str | None]) -> list[dict[str, object]]:
+    found: dict[tuple[str | None, str], dict[str, object]] = {}
     for pid in host_read.all_pids():
         try:
             directory = os.readlink(f"/proc/{pid}/cwd")
@@ -132,7 +139,7 @@ def _backends(ollama_units: set[str | None]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _command(words: list[str]) -> dict[str, Any]:
+def _command(words: list[str]) -> dict[str, str]:
     """How a backend without a unit is started and found again; only its first words, since others may be secrets."""
     first = words[:2] if os.path.basename(words[0]).startswith("python") else words[:1]
     return {"kind": "command", "command": shlex.join(first), "process_match": re.escape(first[-1]) + "( |$)"}

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         GpuProcess,
         Nvml,
     )
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Accounted
 
 NAME = "NVML"
 DEVICES = "/dev/nvidia"
@@ -195,11 +196,11 @@ class OpenGpu:
     def processes(self) -> list[GpuProcess]:
         return processes(self._bindings, self._handle)
 
-    def accounting(self) -> dict[tuple[int, int], dict[str, Any]] | None:
+    def accounting(self) -> dict[tuple[int, int], Accounted] | None:
         """None where it is off. It is never switched on here."""
         if accounting_mode(self._bindings, self._handle) != "enabled":
             return None
-        rows = {}
+        rows: dict[tuple[int, int], Accounted] = {}
         try:
             for pid in self._bindings.nvmlDeviceGetAccountingPids(self._handle):
                 stats = self._bindings.nvmlDeviceGetAccountingStats(self._handle, pid)
@@ -312,7 +313,7 @@ def _is_loaded(module: str) -> bool:
     return False
 
 
-def memory_reader(nvml: ModuleType, handle: Any) -> tuple[str, Callable[[], Memory]]:
+def memory_reader(nvml: ModuleType, handle: object) -> tuple[str, Callable[[], Memory]]:
     """`v2` or, on drivers before R510, `v1`, and a function that reads the memory of one GPU."""
 
     def read_v2() -> Memory:
@@ -343,7 +344,7 @@ def memory_reader(nvml: ModuleType, handle: Any) -> tuple[str, Callable[[], Memo
     return "v1", read_v1
 
 
-def held(nvml: ModuleType, handle: Any, read: Callable[[], Memory]) -> tuple[Memory, list[GpuProcess]]:
+def held(nvml: ModuleType, handle: object, read: Callable[[], Memory]) -> tuple[Memory, list[GpuProcess]]:
     """Memory and `processes` of a GPU, of one moment where memory stands still for as long as a listing takes."""
     after = read()
     for _unused in range(LISTINGS):
@@ -353,7 +354,7 @@ def held(nvml: ModuleType, handle: Any, read: Callable[[], Memory]) -> tuple[Mem
     return beside(before, after), rows
 
 
-def processes(nvml: ModuleType, handle: Any) -> list[GpuProcess]:
+def processes(nvml: ModuleType, handle: object) -> list[GpuProcess]:
     """Who holds memory of a GPU, each once: pid, name, used_bytes and used_mib, kind.
 
     The figures are None where the driver has none, as under WSL 2; the name is None of a process that is not here.
@@ -401,7 +402,7 @@ def process_name(nvml: ModuleType, pid: int) -> str | None:
     return None
 
 
-def accounting_mode(nvml: ModuleType, handle: Any) -> str:
+def accounting_mode(nvml: ModuleType, handle: object) -> str:
     try:
         mode = nvml.nvmlDeviceGetAccountingMode(handle)
     except (nvml.NVMLError, nvml.NVMLLibraryMismatchError):

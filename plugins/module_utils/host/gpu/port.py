@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuMemory, GpuProcess, Nvml
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Accounted
 
 MIB = 1024 * 1024
 
@@ -59,7 +60,7 @@ class OpenGpu(Protocol):
     def processes(self) -> list[GpuProcess]:
         """Who holds memory of it, each once: pid, name, used_bytes and used_mib (None if unknown), kind."""
 
-    def accounting(self) -> Mapping[tuple[int, int], Mapping[str, Any]] | None:
+    def accounting(self) -> Mapping[tuple[int, int], Accounted] | None:
         """By (pid, start) the `peak` bytes, and whether it is `running`; None where nobody keeps account of them."""
 
 

@@ -16,8 +16,8 @@ import select
 import time
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking, series
@@ -25,12 +25,23 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import po
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process
 
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuProcess
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import (
+        Accounted,
+        AccountedNow,
+        PeakProcess,
+        Progress,
+        Sampled,
+        SampledGpu,
+        WatchedProcess,
+    )
+
 TIMELINE_POINTS = 500
 LISTING_INTERVAL_S = 1.0
 UNSEEN_LIMIT_MS = 2000  # a GPU that went unread for longer than this may have done anything
 PROGRESS_INTERVAL_S = 0.5
 ENDED_PROCESSES_KEPT = 128  # the driver forgets older ones, whatever its buffer size says
-HOLDER = ("pid", "name", "used_bytes")  # what is told of a process at the moment of the listing
 EVIDENCE = ("none", "sampled", "bounded")  # weakest first
 
 
@@ -91,13 +102,13 @@ class Samples:
 
 
 def accounted_in_window(
-    before: Mapping[tuple[int, int], Mapping[str, Any]], after: Mapping[tuple[int, int], Mapping[str, Any]]
-) -> dict[int, dict[str, Any]]:
+    before: Mapping[tuple[int, int], Accounted], after: Mapping[tuple[int, int], Accounted]
+) -> dict[int, AccountedNow]:
     """Of two readings of accounting, by (pid, start): what lived between them, by pid, as peak bytes and `grew`.
 
     `grew` means that the peak was reached between the two readings.
     """
-    lived = {}
+    lived: dict[int, AccountedNow] = {}
     for key, row in sorted(after.items(), key=lambda item: item[0][1]):
         known = before.get(key)
         if known is None or known["running"]:
@@ -105,13 +116,13 @@ def accounted_in_window(
     return lived
 
 
-def accounted_peak_mib(row: Mapping[str, Any] | None, sampled_mib: int | None) -> int | None:
+def accounted_peak_mib(row: AccountedNow | None, sampled_mib: int | None) -> int | None:
     """A process's accounted peak, if it can be believed: drivers may count nothing for a process in a container."""
     peak_mib = port.mib_up(row["peak"]) if row else 0
     return peak_mib if peak_mib > 0 and peak_mib >= (sampled_mib or 0) else None
 
 
-def bound_mib(processes: Sequence[Mapping[str, Any]], others_mib: int, ended: int) -> int | None:
+def bound_mib(processes: Sequence[PeakProcess], others_mib: int, ended: int) -> int | None:
     """The most a GPU can have held: the sum of all processes' accounted peaks and what belongs to no process.
 
     None if accounting does not cover it: a process without an accounted peak (it started before accounting was on, or
@@ -122,7 +133,7 @@ def bound_mib(processes: Sequence[Mapping[str, Any]], others_mib: int, ended: in
     return sum(known) + others_mib if len(known) == len(peaks) and ended < ENDED_PROCESSES_KEPT else None
 
 
-def evidence(gpu: Mapping[str, Any], max_used_mib: int | None) -> str:
+def evidence(gpu: SampledGpu, max_used_mib: int | None) -> str:
     """What the figures of one GPU prove: `none`, `sampled` (a lower bound) or `bounded` (it cannot have been more)."""
     if blindness(gpu):
         return "none"
@@ -131,7 +142,7 @@ def evidence(gpu: Mapping[str, Any], max_used_mib: int | None) -> str:
     return "sampled"
 
 
-def blindness(gpu: Mapping[str, Any]) -> str | None:
+def blindness(gpu: SampledGpu) -> str | None:
     """Why the figures of one GPU prove nothing."""
     if gpu["error"]:
         return str(gpu["error"])
@@ -142,10 +153,15 @@ def blindness(gpu: Mapping[str, Any]) -> str | None:
     return None
 
 
-def summary(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> dict[str, Any]:
+def summary(gpus: Sequence[SampledGpu], max_used_mib: int | None) -> Sampled:
     """The figures of all GPUs as one: the highest peak, the weakest evidence, the worst gap."""
     sampled = [gpu for gpu in gpus if gpu["samples"]]
-    highest = max(sampled, key=lambda gpu: int(gpu["peak_used_mib"]), default=None)
+    processes = ({"gpu": gpu["index"], **process} for gpu in gpus for process in gpu.get("processes") or [])
+    of_each = [
+        {**{name: value for name, value in gpu.items() if name != "processes"}, "evidence": evidence(gpu, max_used_mib)}
+        for gpu in gpus
+    ]
+    highest = max(sampled, key=lambda gpu: gpu["peak_used_mib"] or 0, default=None)
     return {
         "peak_used_mib": highest["peak_used_mib"] if highest else None,
         "samples": min((gpu["samples"] for gpu in gpus), default=0),
@@ -153,27 +169,18 @@ def summary(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> dict
         "max_gap_ms": max((gpu["max_gap_ms"] for gpu in gpus), default=None),
         "evidence": min((evidence(gpu, max_used_mib) for gpu in gpus), key=EVIDENCE.index, default="none"),
         "timeline": highest["timeline"] if highest else [],
-        "processes": sorted(
-            ({"gpu": gpu["index"], **process} for gpu in gpus for process in gpu["processes"]),
-            key=lambda process: -(process["peak_mib"] or 0),
-        ),
-        "gpus": [
-            {
-                **{name: value for name, value in gpu.items() if name != "processes"},
-                "evidence": evidence(gpu, max_used_mib),
-            }
-            for gpu in gpus
-        ],
+        "processes": sorted(cast("Iterable[PeakProcess]", processes), key=lambda process: -(process["peak_mib"] or 0)),
+        "gpus": cast("list[SampledGpu]", of_each),
     }
 
 
-def breaches(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> list[str]:
+def breaches(gpus: Sequence[SampledGpu], max_used_mib: int | None) -> list[str]:
     """A sentence for each GPU that was over the threshold, or of which nothing is known."""
     found = []
     for gpu in gpus:
         name = f"GPU {gpu['index']} ({gpu['uuid']})"
         if gpu["samples"] and max_used_mib is not None:
-            if gpu["peak_used_mib"] > max_used_mib:
+            if (gpu["peak_used_mib"] or 0) > max_used_mib:
                 found.append(
                     f"{name}: {gpu['peak_used_mib']} of at most {max_used_mib} MiB used at t={gpu['peak_at_s']:.1f} s"
                 )
@@ -182,7 +189,7 @@ def breaches(gpus: Sequence[Mapping[str, Any]], max_used_mib: int | None) -> lis
                     f"{name}: {process['name'] or 'process'} ({process['pid']}) alone held "
                     f"{process['accounting_peak_mib']} of at most {max_used_mib} MiB, says NVML's accounting"
                     for process in gpu["processes"]
-                    if process["accounting_grew"] and process["accounting_peak_mib"] > max_used_mib
+                    if process["accounting_grew"] and (process["accounting_peak_mib"] or 0) > max_used_mib
                 ]
         if blindness(gpu):
             found.append(f"{name}: no evidence: {blindness(gpu)}")
@@ -210,7 +217,7 @@ class Moment(NamedTuple):
     at: float
     memory: port.Memory
     settled: bool
-    processes: Sequence[Mapping[str, Any]]
+    processes: Sequence[GpuProcess]
 
     def is_nearer_to_the_peak(self, other: Moment | None) -> bool:
         """Higher than the one that is kept; of two as high the first settled one."""
@@ -226,7 +233,7 @@ class _Watch:
         self._errors: Counter[str] = Counter()
         self._problems: dict[str, port.GpuProblem] = {}
         self._failing: str | None = None
-        self._processes: dict[tuple[int, str | None], dict[str, Any]] = {}
+        self._processes: dict[tuple[int, str | None], WatchedProcess] = {}
         self._listed_used, self._listed_at, self._others_mib = -1.0, -math.inf, 0
         self._at_most: Moment | None = None
         self.index, self.uuid, self.memory_api, self._read = gpu.index, gpu.uuid, gpu.memory_api, gpu.memory
@@ -278,12 +285,18 @@ class _Watch:
         for row in rows:
             known = self._processes.setdefault(
                 (row["pid"], row["name"]),
-                {**row, "used_mib": None, "peak_mib": None, "command": runner_command(row["pid"])},
+                {
+                    "pid": row["pid"],
+                    "name": row["name"],
+                    "kind": row["kind"],
+                    "peak_mib": None,
+                    "command": runner_command(row["pid"]),
+                },
             )
             if row["used_mib"] is not None:
                 known["peak_mib"] = max(known["peak_mib"] or 0, row["used_mib"])
 
-    def result(self, started: float, ended: float, interval_s: float) -> dict[str, Any]:
+    def result(self, started: float, ended: float, interval_s: float) -> SampledGpu:
         seen = self._samples
         processes, bound = self._account()
         at_most = self._at_most or Moment(started, self._memory, False, [])
@@ -299,7 +312,10 @@ class _Watch:
             "at_most": {
                 "at_s": round(at_most.at - started, 3),
                 "memory": at_most.memory.as_dict(),
-                "processes": [{name: row[name] for name in HOLDER} for row in at_most.processes],
+                "processes": [
+                    {"pid": row["pid"], "name": row["name"], "used_bytes": row["used_bytes"]}
+                    for row in at_most.processes
+                ],
             },
             "bound_mib": bound,
             "samples": seen.count,
@@ -324,7 +340,7 @@ class _Watch:
         found = lost or self._problems.get(self._failing or "")
         return str(found) if found else None
 
-    def _account(self) -> tuple[list[dict[str, Any]], int | None]:
+    def _account(self) -> tuple[list[PeakProcess], int | None]:
         """All processes of the watch with both their peaks, and the bound that follows."""
         before, after = self._accounting, self._gpu.accounting()
         lived = accounted_in_window(before, after) if before is not None and after is not None else None
@@ -332,15 +348,19 @@ class _Watch:
         for pid in lived or {}:
             if pid not in listed:  # it came and went between two listings
                 self._processes[pid, None] = {
-                    "pid": pid, "name": None, "used_mib": None, "kind": "compute", "peak_mib": None, "command": None,
+                    "pid": pid, "name": None, "kind": "compute", "peak_mib": None, "command": None,
                 }  # fmt: skip
-        processes = []
+        processes: list[PeakProcess] = []
         for process in self._processes.values():
             row = (lived or {}).get(process["pid"])
             peak_mib = accounted_peak_mib(row, process["peak_mib"])
             processes.append(
                 {
-                    **{name: process[name] for name in ("pid", "name", "kind", "peak_mib", "command")},
+                    "pid": process["pid"],
+                    "name": process["name"],
+                    "kind": process["kind"],
+                    "peak_mib": process["peak_mib"],
+                    "command": process["command"],
                     "accounting_peak_mib": peak_mib,
                     "accounting_grew": bool(peak_mib and row and row["grew"]),
                 }
@@ -443,7 +463,7 @@ class Sampler:
         self._child = child_process.Child(lambda send, lifeline: _sample(send, lifeline, *self._arguments))
         self._expect("started", timeout_s)
 
-    def progress(self, timeout_s: float) -> dict[str, Any] | None:
+    def progress(self, timeout_s: float) -> Progress | None:
         """The next t_s, used_mib and peak_used_mib (highest over the GPUs), about twice a second; None if none came.
 
         GpuProblem if the sampler crashed.
@@ -451,10 +471,10 @@ class Sampler:
         message = self._receive(timeout_s)
         return message["figures"] if message and message["kind"] == "progress" else None
 
-    def stop(self, timeout_s: float = 10) -> list[dict[str, Any]]:
+    def stop(self, timeout_s: float = 10) -> list[SampledGpu]:
         """Take the last samples and return the figures of each GPU; GpuProblem if the sampler crashed or hangs."""
         self._started().let_go()
-        gpus: list[dict[str, Any]] = self._expect("result", timeout_s)["gpus"]
+        gpus: list[SampledGpu] = self._expect("result", timeout_s)["gpus"]
         return gpus
 
     def close(self) -> None:

@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.model_state import Shown, Step
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Answer
 
 ANSWER_S = 30
 
@@ -62,7 +65,7 @@ class Ollama:
         except (KeyError, TypeError):
             raise OllamaProblem(f"what answers {endpoints.MODELS} is no list of Ollama's; correct url") from None
 
-    def do(self, step: Step, body: dict[str, Any]) -> None:
+    def do(self, step: Step, body: Mapping[str, object]) -> None:
         """`body` is what /api/create gets besides the name."""
         if step.verb == "create":
             self._create(step.model, body)
@@ -71,7 +74,7 @@ class Ollama:
         else:
             self._ask("DELETE", endpoints.DELETE, endpoints.named(step.model), step)
 
-    def pull(self, model: str, on_line: Callable[[dict[str, Any]], None]) -> None:
+    def pull(self, model: str, on_line: Callable[[Answer], None]) -> None:
         """Pulls, with each line of progress (see `model_state.Meter`) to `on_line`."""
         try:
             self._stream(endpoints.PULL, endpoints.named(model), on_line)
@@ -81,13 +84,13 @@ class Ollama:
                 " What has come is kept, and the next pull goes on from there"
             ) from None
 
-    def _create(self, model: str, body: dict[str, Any]) -> None:
+    def _create(self, model: str, body: Mapping[str, object]) -> None:
         try:
             self._stream(endpoints.CREATE, {**endpoints.named(model), **body}, lambda _unused: None)
         except http_client.HttpError as problem:
             raise OllamaProblem(f"cannot create {model}: {problem}; Ollama's own journal says more") from None
 
-    def _ask(self, method: str, path: str, body: dict[str, Any], step: Step) -> None:
+    def _ask(self, method: str, path: str, body: Mapping[str, object], step: Step) -> None:
         """A request whose good answer is empty."""
         content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
         try:
@@ -100,7 +103,7 @@ class Ollama:
             said = f"{answer.status}: {http_client.error_text(answer.body)}"
             raise OllamaProblem(f"cannot {step}: Ollama answered {said}; Ollama's own journal says more")
 
-    def _stream(self, path: str, body: dict[str, Any], on_line: Callable[[dict[str, Any]], None]) -> None:
+    def _stream(self, path: str, body: Mapping[str, object], on_line: Callable[[Answer], None]) -> None:
         """HttpError unless the last line says success. An error can come in a line of a good answer."""
         url, status = self._url + path, None
         for line in http_client.post_for_lines(url, {**body, "stream": True}, silence_s=self._silence_s):

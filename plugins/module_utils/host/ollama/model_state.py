@@ -15,9 +15,12 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name, settings
+
+if TYPE_CHECKING:
+    pass
 
 MIB = 1024 * 1024
 KEPT = "-gpu-memory-kept"  # the tag of a model as it was before its parameters were changed in place
@@ -80,7 +83,7 @@ PARAMETERS: dict[str, _Kind] = {
 }
 
 
-def typed(given: Mapping[Any, Any]) -> dict[str, Value]:
+def typed(given: Mapping[Any, object]) -> dict[str, Value]:
     """`{"num_gpu": "20"}` → `{"num_gpu": 20}`; Invalid with all that is wrong with the parameters.
 
     Ollama stores text as it is, and refuses to load the model later: `option "num_gpu" must be of type integer`.
@@ -117,7 +120,7 @@ def _typed_one(key: str, value: Any) -> Value:
     return int(value) if whole else float(value)
 
 
-def _stops(value: Any) -> list[str]:
+def _stops(value: object) -> list[str]:
     stops = [value] if isinstance(value, str) else value
     if not isinstance(stops, list) or not stops or not all(isinstance(each, str) and each for each in stops):
         raise Invalid(f"{value!r} cannot be; allowed: a text, or a list of texts, none of them empty")
@@ -177,7 +180,7 @@ class Shown:
     system: str = ""
 
     @classmethod
-    def of(cls, answer: Any) -> Shown:
+    def of(cls, answer: object) -> Shown:
         """Reads an answer; Invalid if it is none."""
         texts: dict[str, str] = {}
         for key in ("parameters", "modelfile", "template", "system"):
@@ -335,7 +338,7 @@ def agrees(found: Shown | None, expected: Shown | None, wanted: Wanted) -> bool:
     )
 
 
-def view(models: Models) -> dict[str, Any]:
+def view(models: Models) -> dict[str, object]:
     """For the diff: the models that are there, with what may change of them."""
     return {
         name: {
@@ -347,7 +350,7 @@ def view(models: Models) -> dict[str, Any]:
     }
 
 
-def create_body(wanted: Wanted, source: str, version: settings.Version | None) -> dict[str, Any]:
+def create_body(wanted: Wanted, source: str, version: settings.Version | None) -> dict[str, object]:
     """The body for /api/create in the shape of this release (None: built from source, so a current one).
 
     Invalid where the old shape cannot carry a value.
@@ -400,7 +403,7 @@ class Meter:
             first = self._layers.get(line["digest"], (there,))[0]
             self._layers[line["digest"]] = (first, there, line["total"])
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, object]:
         """For a progress file."""
         there, total = (sum(layer[at] for layer in self._layers.values()) for at in (1, 2))
         return {
@@ -411,7 +414,7 @@ class Meter:
             "total_mib": total // MIB,
         }
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> dict[str, object]:
         """For the result: what came through the network, how large the model is, and how long it took."""
         layers = self._layers.values()
         return {

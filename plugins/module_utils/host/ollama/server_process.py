@@ -10,7 +10,7 @@ import os
 import pwd
 import socket
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
@@ -31,7 +31,16 @@ MOST_FILES = 65536  # of one process that are looked at
 MOST_BYTES = 16 * 1024 * 1024  # of /proc/net/tcp
 
 
-def read(unit: Unit, url: str, answers: bool) -> dict[str, Any]:
+class Found(TypedDict):
+    """Who answers at an address, where the unit itself listens, whether apart, and the pids of its own."""
+
+    server: Server | None
+    listens: list[str]
+    apart: bool
+    family: list[int]
+
+
+def read(unit: Unit, url: str, answers: bool) -> Found:
     """`server`: who answers at `url`, as `servers.mismatch` takes it; None where nothing does.
 
     `listens`: where the unit's own server listens instead, as addresses; `apart`: whether that is in a network

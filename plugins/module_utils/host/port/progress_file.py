@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import tempfile
-from typing import Any
+from collections.abc import Mapping
 
 
 def problem_of(path: str | None) -> str | None:
@@ -19,7 +19,7 @@ def problem_of(path: str | None) -> str | None:
     return None
 
 
-def write(path: str, figures: dict[str, Any]) -> None:
+def write(path: str, figures: Mapping[str, object]) -> None:
     """Replace the file. A full disk must not end what is being watched."""
     with contextlib.suppress(OSError):
         handle, new = tempfile.mkstemp(prefix=".progress-", dir=os.path.dirname(path) or ".")

@@ -15,12 +15,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name, prompt_texts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.used_models import UsedModels
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, ModelFigures
 
 NO_ANSWER = "no answer"
 DISTINCT_ERRORS = 20  # told
@@ -62,7 +65,7 @@ class Load:
     forget: Sequence[str] = ()
     private: frozenset[str] | None = frozenset()
 
-    def body(self, index: int) -> Any:
+    def body(self, index: int) -> object:
         """The body of the request number `index`."""
         body = self.bodies[index % len(self.bodies)] if self.bodies else None
         tokens = prompt_texts.tokens_of(self.prompts, self.context_tokens, index, self.seed)
@@ -126,7 +129,7 @@ class Tally:
     def failed(self) -> int:
         return self.requests - len(self._elapsed_s)
 
-    def summary(self, started: float, wall_s: float) -> dict[str, Any]:
+    def summary(self, started: float, wall_s: float) -> Figures:
         """Counts, latencies of the requests that succeeded (null without any), distinct errors, and when it was.
 
         What only answers can tell (tokens, their speed, the first token) is null where they do not.
@@ -193,10 +196,11 @@ class LoadRun:
         for thread in self._threads:
             thread.join(None if until is None else max(0.0, until - time.monotonic()))
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Figures:
         """The figures; call it when the load no longer runs. The time of a warm-up is not in `wall_s`."""
-        about = {"seed": self._load.seed, "longest_asked_tokens": self._load.longest_asked}
-        return {**self._tally.summary(self._started, self._ended - self._began), **about}
+        figures = self._tally.summary(self._started, self._ended - self._began)
+        figures["seed"], figures["longest_asked_tokens"] = self._load.seed, self._load.longest_asked
+        return figures
 
     def _send_all(self, place: int, delay_s: float) -> None:
         if place == 0:
@@ -258,15 +262,15 @@ class LoadOfModels:
         counts = [run.requests for run in self._runs()]
         return None if None in counts else sum(filter(None, counts))
 
-    def result(self) -> dict[str, Any]:
+    def result(self) -> Figures:
         """The figures of the load, with `model`; `others`: those of each further model.
 
         `used`: the models that the load made Ollama use, as far as that was looked at; `loaded`: those and the models
         that answered for themselves. Both are None where Ollama did not tell.
         """
-        figures = {"model": self._model, **self._run.result()}
-        others = [{"model": model, **run.result()} for model, run in self._more]
-        loaded = {one["model"] for one in [figures, *others] if one["model"] and one["ok"]}
+        figures = cast("Figures", {"model": self._model, **self._run.result()})
+        others = cast("list[ModelFigures]", [{"model": model, **run.result()} for model, run in self._more])
+        loaded = {model for one in [figures, *others] if (model := one["model"]) and one["ok"]}
         used = set() if self._used is None else self._used.names
         return {
             **figures,
@@ -375,7 +379,7 @@ def _without_secrets(text: str, load: Load) -> str:
     return text if load.private is None else masking.without_secrets(text, load.private)
 
 
-def _encode(body: Any) -> tuple[bytes | None, dict[str, str]]:
+def _encode(body: object) -> tuple[bytes | None, dict[str, str]]:
     if body is None:
         return None, {}
     if isinstance(body, str):

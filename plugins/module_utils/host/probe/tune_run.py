@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, log_lines, prompt_texts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
@@ -27,6 +27,13 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import 
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Intent
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import (
+        CurvePoint,
+        GuideWalk,
+        TunedGpu,
+    )
 
 OUT_OF_MEMORY = re.compile(
     r"out of memory|out-of-memory|cudaMalloc|failed to allocate|unable to allocate|allocation failed|not enough memory"
@@ -58,12 +65,20 @@ class Wanted:
     over: Mapping[str, Any]
     at_least: Mapping[str, Any]
     objective: Sequence[str]
-    profiles: Mapping[str, Mapping[str, Any]]
+    profiles: Mapping[str, Intent]
     max_probes: int
     load_timeout: float
     gpu_gb_per_s: float
     host_gb_per_s: float
     bindings_path: str | None = None
+
+
+class Outcome(NamedTuple):
+    """What a run has found: the best setting if any holds, whether it is proven to be that, and why."""
+
+    best: tune_search.Setting | None
+    proven: bool
+    why: str
 
 
 @dataclass(frozen=True)
@@ -79,13 +94,13 @@ class Server:
         return (self.num_parallel, self.kv_cache_type) == (setting.num_parallel, setting.kv_cache_type)
 
 
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[Mapping[str, object]], None]
 
 
 class Tuning:
     """One run. `progress` gets the figures of the moment."""
 
-    def __init__(self, wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> None:
+    def __init__(self, wanted: Wanted, gpu: TunedGpu, progress: Progress) -> None:
         self.wanted, self.gpu, self._progress = wanted, gpu, progress
         self.deployed, environment = _deployed(wanted)
         self.version = _ask(wanted.url + endpoints.VERSION)["version"]
@@ -134,18 +149,18 @@ class Tuning:
         if not self.candidates:
             raise CannotTune("Ollama would refuse every setting in bounds; see gpu_memory_tune_over")
 
-    def search(self) -> dict[str, Any]:
+    def search(self) -> Outcome:
         """Probe until `tune_search.next_step` has a result."""
         while True:
             step = tune_search.next_step(
                 self.candidates, self.probes, self.limit_mib, self.card_mib, self.wanted.max_probes
             )
             if isinstance(step, tune_search.Result):
-                best = step.best and step.best.setting
-                return {"best": best, "proven": step.proven, "why": step.why}
+                best = step.best.setting if step.best else None
+                return Outcome(best, step.proven, step.why)
             self.probe(step.candidate.setting, step.why)
 
-    def climb(self) -> dict[str, Any]:
+    def climb(self) -> Outcome:
         """One of the guide's ladders. A step that changes nothing for this model is not loaded again."""
         mode = self.wanted.mode
         steps = tune_search.ladder(mode, self.wanted.profiles, self.deployed.kv_cache_type)
@@ -164,7 +179,7 @@ class Tuning:
                 taken.append(self.probe(setting, steps[index].words, context))
         end = tune_search.climbed(mode, [probe.outcome for probe in taken])
         best = None if end is None else taken[end].setting
-        return {"best": best, "proven": best is not None, "why": _ladder_ends(mode, end, steps)}
+        return Outcome(best, best is not None, _ladder_ends(mode, end, steps))
 
     # What is measured
 
@@ -226,7 +241,7 @@ class Tuning:
         error = error or (load["errors"][0] if load and load["failed"] else None)
         if error is not None and not _is_out_of_memory(error, journal):
             raise CannotTune(f"{setting}: {error}; Ollama's own journal says more")
-        peak, others = int(measured["peak_used_mib"]), int(gpus[0]["baseline_mib"])
+        peak, others = measured["peak_used_mib"] or 0, gpus[0]["baseline_mib"] or 0
         self._others_mib = max(self._others_mib, others)
         detail = {
             "evidence": measured["evidence"],
@@ -243,9 +258,8 @@ class Tuning:
         speed = load["tokens_per_s"] if load else None
         return tune_search.Probe(setting, outcome, peak - others, why, peak, others, speed, detail)
 
-    def _body(self, setting: tune_search.Setting) -> dict[str, Any]:
-        options = {name: getattr(setting, name) for name in ("num_gpu", "num_ctx", "num_batch")}
-        return {"model": self.wanted.model, "options": options, "keep_alive": "10m"}
+    def _body(self, setting: tune_search.Setting) -> dict[str, object]:
+        return {"model": self.wanted.model, "options": _options(setting), "keep_alive": "10m"}
 
     def _load_model(self, server: Server, setting: tune_search.Setting, sampler: sampling.Sampler) -> str | None:
         """Load the model alone; what went wrong if anything did."""
@@ -265,7 +279,7 @@ class Tuning:
     def _chats(self, server: Server, setting: tune_search.Setting, context_tokens: int | None) -> load_test.Load:
         """One chat more than run at once, with prompts that fill the context, the same in all probes of a run."""
         body = self._body(setting)
-        body["options"] = {**body["options"], "num_predict": REPLY_TOKENS, "temperature": 0, "seed": 1}
+        body["options"] = {**_options(setting), "num_predict": REPLY_TOKENS, "temperature": 0, "seed": 1}
         body["messages"] = [{"role": "user", "content": ""}]
         many = setting.num_parallel + 1
         return load_test.Load(
@@ -281,7 +295,7 @@ class Tuning:
             private=self._private,
         )
 
-    def _run(self, load: load_test.Load, setting: tune_search.Setting, sampler: sampling.Sampler) -> dict[str, Any]:
+    def _run(self, load: load_test.Load, setting: tune_search.Setting, sampler: sampling.Sampler) -> Figures:
         """The figures of a load, after telling those of the moment."""
         run = load_test.LoadRun(load)
         while run.running:
@@ -296,8 +310,8 @@ class Tuning:
         self,
         server: Server,
         setting: tune_search.Setting,
-        journal: Mapping[str, Any],
-        loaded: Sequence[Mapping[str, Any]],
+        journal: Journal,
+        loaded: Sequence[object],
     ) -> None:
         """Whether the server did what was asked, and for nobody else; what it does not say is not held against it."""
         if len([load for load in journal["loads"] if load["started"]]) > 1 or len(loaded) > 1:
@@ -317,7 +331,7 @@ class Tuning:
 
     # What comes out
 
-    def curve(self, setting: tune_search.Setting) -> list[dict[str, Any]]:
+    def curve(self, setting: tune_search.Setting) -> list[CurvePoint]:
         """Peak (with the others) and speed over num_gpu beside a setting, from the planner and all measurements."""
         expected = tune_search.calibrated(self.candidates, self.probes, self.card_mib)
         return [
@@ -329,7 +343,7 @@ class Tuning:
             for each in tune_search.along_num_gpu(self.candidates, setting)
         ]
 
-    def guide_walk(self, curve: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    def guide_walk(self, curve: Sequence[CurvePoint]) -> GuideWalk | None:
         """How the guide's walk by 5 layers would go on this curve; not loaded."""
         peaks = {row["num_gpu"]: row["peak_mib"] for row in curve}
         if set(peaks) != set(range(self.model.offloadable + 1)):
@@ -340,11 +354,15 @@ class Tuning:
         return {"layers": tried, "load_tests": len(tried), "ends_at": end}
 
 
+def _options(setting: tune_search.Setting) -> dict[str, int]:
+    return {"num_gpu": setting.num_gpu, "num_ctx": setting.num_ctx, "num_batch": setting.num_batch}
+
+
 class _Disturbed(Exception):
     """Somebody else used the server during a probe."""
 
 
-def tune(wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> dict[str, Any]:
+def tune(wanted: Wanted, gpu: TunedGpu, progress: Progress) -> dict[str, object]:
     """The whole run; CannotTune, GpuProblem. The host's models are in the end as they were.
 
     `gpu`: uuid, name, total_mib and reserved_mib. Returns mode, model, max_used_mib, ollama, gpu, offloadable_layers,
@@ -362,7 +380,7 @@ def tune(wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> dict[str
         with contextlib.suppress(CannotTune):
             unload_all(wanted.url)
         again = load_again(wanted, before)
-    best: tune_search.Setting | None = result["best"]
+    best = result.best
     shown = best or (tuning.probes[0].setting if tuning.probes else tuning.candidates[0].setting)
     curve = tuning.curve(shown)
     return {
@@ -378,8 +396,8 @@ def tune(wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> dict[str
         "objective": list(wanted.objective),
         "probes": [{**asdict(probe), "setting": asdict(probe.setting)} for probe in tuning.probes],
         "best": best and asdict(best),
-        "proven": result["proven"],
-        "why": result["why"],
+        "proven": result.proven,
+        "why": result.why,
         "curve": curve,
         "guide_walk": tuning.guide_walk(curve) if wanted.mode == "search" else None,
         "loaded_before": [model["model"] for model in before],
@@ -387,7 +405,7 @@ def tune(wanted: Wanted, gpu: Mapping[str, Any], progress: Progress) -> dict[str
     }
 
 
-def propose(wanted: Wanted, gpu: Mapping[str, Any]) -> dict[str, Any]:
+def propose(wanted: Wanted, gpu: TunedGpu) -> dict[str, object]:
     """What would be probed first, without loading or unloading anything; so what is loaded now counts for others."""
     tuning = Tuning(wanted, gpu, lambda _unused: None)
     tuning.plan()
@@ -406,7 +424,7 @@ def _used_alone(tuning: Tuning) -> int:
     sampler = sampling.Sampler((str(tuning.gpu["uuid"]),), bindings_path=tuning.wanted.bindings_path)
     with contextlib.closing(sampler):
         sampler.start()
-        return int(sampler.stop()[0]["baseline_mib"])
+        return sampler.stop()[0]["baseline_mib"] or 0
 
 
 def _ladder_ends(mode: str, end: int | None, steps: Sequence[tune_search.Step]) -> str:
@@ -417,7 +435,7 @@ def _ladder_ends(mode: str, end: int | None, steps: Sequence[tune_search.Step]) 
     return f"step {end + 1} of {len(steps)}: {steps[end].words}"
 
 
-def _is_out_of_memory(error: str, journal: Mapping[str, Any]) -> bool:
+def _is_out_of_memory(error: str, journal: Journal) -> bool:
     fatal = [failure["line"] for failure in journal["failures"] if failure["severity"] == "fatal"]
     return any(OUT_OF_MEMORY.search(text) for text in [error, *fatal])
 
@@ -455,7 +473,7 @@ def unload_all(url: str) -> None:
         time.sleep(0.2)
 
 
-def loaded_models(wanted: Wanted) -> list[dict[str, Any]]:
+def loaded_models(wanted: Wanted) -> list[dict[str, object]]:
     """What is loaded now, as the requests that load it again as it is: model, options, keep_alive."""
     loads = server_log.read(wanted.unit, None)["loads"]
     found = []
@@ -472,7 +490,7 @@ def loaded_models(wanted: Wanted) -> list[dict[str, Any]]:
     return found
 
 
-def load_again(wanted: Wanted, before: Sequence[Mapping[str, Any]]) -> list[str]:
+def load_again(wanted: Wanted, before: Sequence[Mapping[str, object]]) -> list[str]:
     """Load what was loaded; the names that are."""
     done = []
     for model in before:
@@ -484,7 +502,7 @@ def load_again(wanted: Wanted, before: Sequence[Mapping[str, Any]]) -> list[str]
     return done
 
 
-def _left(expires_at: Any) -> int:
+def _left(expires_at: object) -> int:
     """Seconds that a model has left, at least one; below 0 is for ever (RFC 3339, as Go writes it)."""
     match = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", str(expires_at or ""))
     if not match:
@@ -496,7 +514,7 @@ def _left(expires_at: Any) -> int:
     return -1 if left > FOR_EVER_S else max(1, round(left))
 
 
-def _ask(url: str, body: Mapping[str, Any] | None = None) -> Any:
+def _ask(url: str, body: Mapping[str, object] | None = None) -> Any:
     try:
         return http_client.get_json(url, timeout=20) if body is None else http_client.post_json(url, body, timeout=20)
     except http_client.HttpError as problem:

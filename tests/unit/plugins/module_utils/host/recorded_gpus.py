@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Accounted
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import MIB
 
@@ -49,7 +50,7 @@ class RecordedGpu:
         row: GpuProcess = {"pid": 4194305, "name": "x", "kind": "compute", "used_bytes": mib * MIB, "used_mib": mib}
         return [row] if mib else []
 
-    def accounting(self) -> Mapping[tuple[int, int], Mapping[str, Any]] | None:
+    def accounting(self) -> Mapping[tuple[int, int], Accounted] | None:
         return None
 
 

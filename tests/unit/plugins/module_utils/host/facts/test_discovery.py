@@ -135,7 +135,7 @@ def test_a_process_of_ones_own_is_of_no_unit_or_of_one():
     assert unit is None or unit.endswith(".service")
     assert discovery._unit_of_process(NO_SUCH_PID) is None
     gone = discovery._server(NO_SUCH_PID)
-    assert (gone["unit"], gone["url"]) == (None, "http://127.0.0.1:11434")
+    assert (gone.unit, gone.url) == (None, "http://127.0.0.1:11434")
 
 
 def test_who_calls_ollama_by_its_environment_is_named_without_any_value():
