@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import floor, log10
-from typing import Any
+from typing import TypedDict
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import Tuned, TunedProbe
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
@@ -20,6 +20,17 @@ STYLE = """
   .axis { stroke: #8c959f; stroke-width: 1 } .grid { stroke: #8c959f; stroke-width: 0.4; stroke-dasharray: 2 4 }
   .middle { text-anchor: middle } .line { fill: none; stroke: #7397f0; stroke-width: 2 }
 """
+
+
+class Point(TypedDict):
+    """A probe at its place on the axis, with its number and what is said of it."""
+
+    outcome: str
+    peak_mib: int | None
+    tokens_per_s: float | None
+    x: int
+    n: int
+    about: str
 
 
 def svg(result: Tuned) -> str:
@@ -68,17 +79,24 @@ def _about(result: Tuned) -> str:
     return f"{gpu['name']}, {gpu['total_mib']} MiB; {found}"
 
 
-def _points(result: Tuned) -> list[dict[str, Any]]:
+def _points(result: Tuned) -> list[Point]:
     return [_point(probe, number, probe["setting"]["num_gpu"]) for number, probe in enumerate(result["probes"], 1)]
 
 
-def _steps(result: Tuned) -> list[dict[str, Any]]:
+def _steps(result: Tuned) -> list[Point]:
     return [_point(probe, number, number) for number, probe in enumerate(result["probes"], 1)]
 
 
-def _point(probe: TunedProbe, number: int, x: int) -> dict[str, Any]:
+def _point(probe: TunedProbe, number: int, x: int) -> Point:
     about = f"{number}: {tune_search.Setting(**probe['setting'])}: {probe['outcome']}"
-    return {**{key: probe[key] for key in ("outcome", "peak_mib", "tokens_per_s")}, "x": x, "n": number, "about": about}
+    return {
+        "outcome": probe["outcome"],
+        "peak_mib": probe["peak_mib"],
+        "tokens_per_s": probe["tokens_per_s"],
+        "x": x,
+        "n": number,
+        "about": about,
+    }
 
 
 def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
@@ -101,7 +119,7 @@ def _round_step(least: float) -> float:
 
 def _plot(
     top: int, name: str, x_of: Callable[[float], float], most: float, line: Sequence[tuple[int, float]],
-    points: Sequence[tuple[Mapping[str, Any], float | None]], limit: float | None,
+    points: Sequence[tuple[Point, float | None]], limit: float | None,
 ) -> list[str]:  # fmt: skip
     bottom, right = top + PLOT_HEIGHT, budget_svg.WIDTH - RIGHT
 

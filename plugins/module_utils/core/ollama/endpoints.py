@@ -5,18 +5,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 VERSION, MODELS, LOADED, SHOW = "/api/version", "/api/tags", "/api/ps", "/api/show"
 CHAT, GENERATE, EMBED, EMBED_OLD = "/api/chat", "/api/generate", "/api/embed", "/api/embeddings"
 PULL, CREATE, COPY, DELETE = "/api/pull", "/api/create", "/api/copy", "/api/delete"
 
 
-def named(model: str) -> dict[str, Any]:
+def named(model: str) -> dict[str, object]:
     """`model` is the key since 0.1.21, `name` the one before; every release takes both."""
     return {"model": model, "name": model}
 
 
-def unloading(model: str) -> dict[str, Any]:
+def unloading(model: str) -> dict[str, object]:
     """For GENERATE: free it after its present requests."""
     return {"model": model, "keep_alive": 0}
