@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, log_lines, prompt_texts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput, tune_search
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sampling
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test, second_server
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ class Tuning:
             gpus = sampler.stop()
         loaded = _ask(server.url + endpoints.LOADED).get("models") or []
         unload_all(server.url)
-        journal = server_log.read(server.unit, started)
+        journal = _runtime(server.unit).log(started)
         measured = sampling.summary(gpus, self.wanted.max_used_mib)
         if measured["evidence"] == "none":
             raise CannotTune("NVML gave no evidence: " + "; ".join(sampling.breaches(gpus, None)))
@@ -440,12 +441,17 @@ def _is_out_of_memory(error: str, journal: Journal) -> bool:
     return any(OUT_OF_MEMORY.search(text) for text in [error, *fatal])
 
 
+def _runtime(unit: str) -> Runtime:
+    return LinuxHost().runtime("ollama", {"unit": unit})
+
+
 def _deployed(wanted: Wanted) -> tuple[Server, Mapping[str, str]]:
     """The deployed server as it says it was started, else as its environment has it."""
-    unit = host_read.read_unit(wanted.unit)
-    process = host_read.read_process(unit.get("main_pid") or 0) if unit.get("main_pid") else None
+    runtime = _runtime(wanted.unit)
+    unit = runtime.read()
+    process = runtime.environment(unit)
     environment = (process or unit).get("environment") or {}
-    config = server_log.read(wanted.unit, None)["server_config"] or {}
+    config = runtime.log(None)["server_config"] or {}
     parallel = str(config.get("OLLAMA_NUM_PARALLEL") or environment.get("OLLAMA_NUM_PARALLEL") or "1")
     kind = str(environment.get("OLLAMA_KV_CACHE_TYPE") or "f16").lower()
     number = int(parallel) if parallel.isdigit() and int(parallel) else 1
@@ -475,7 +481,7 @@ def unload_all(url: str) -> None:
 
 def loaded_models(wanted: Wanted) -> list[dict[str, object]]:
     """What is loaded now, as the requests that load it again as it is: model, options, keep_alive."""
-    loads = server_log.read(wanted.unit, None)["loads"]
+    loads = _runtime(wanted.unit).log(None)["loads"]
     found = []
     for model in _ask(wanted.url + endpoints.LOADED).get("models") or []:
         name = str(model["name"])
