@@ -316,7 +316,7 @@ def test_another_library_is_sampled_as_nvml_is() -> None:
 
 
 def test_what_another_library_says_is_told_in_its_words() -> None:
-    (gpu,) = sampled(RecordedLibrary(RecordedGpu(800, 800, 800, None, 800)))
+    (gpu,) = sampled(RecordedLibrary(RecordedGpu(800, None, 800)))
     assert (gpu["errors"], gpu["error"]) == ({"AMDSMI_GONE": 1}, "the GPU is gone; reboot")
     for library, wanted, told in (
         (RecordedLibrary(), (), "AMD SMI shows no GPU"),
