@@ -20,7 +20,7 @@ OLLAMA, BACKEND, OTHERS, RESERVED, UNKNOWN, FREE = KINDS = (
 )  # fmt: skip
 NAMES = {OLLAMA: "Ollama", BACKEND: "backend", RESERVED: "reserved by the driver", FREE: "free"}
 COMM = 15  # the kernel keeps so much of a name
-OLLAMA_NAMES = {name[:COMM] for name in ("ollama", *servers.RUNNERS)}
+OLLAMA_NAMES = {name[:COMM] for name in (servers.OLLAMA, *servers.RUNNERS)}
 NAMED = 8  # of others; the rest are one part
 
 
