@@ -17,14 +17,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decl
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
     Api,
     BackendFacts,
-    EnvFile,
-    File,
     ListedModel,
     Nvml,
     OllamaFacts,
-    OwnDropIn,
-    Source,
-    Unit,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
@@ -36,6 +31,13 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadRequest, ModelRequest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import BackendService, ServicePlan
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import (
+    EnvFile,
+    File,
+    OwnDropIn,
+    Source,
+    Unit,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
     model_name,

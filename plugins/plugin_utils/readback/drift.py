@@ -19,13 +19,12 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.fact
     LoadedModel,
     LogLoad,
     OllamaFacts,
-    OwnDropIn,
     Show,
-    Unit,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, LoadResult
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Effects, Row
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import OwnDropIn, Unit
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
     log_lines,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import HealthCheck
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Dependent
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired

@@ -17,7 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import (
         Properties,
         Source,
         StartScript,

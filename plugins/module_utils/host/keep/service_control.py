@@ -29,7 +29,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtim
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Dependent
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import (
         BackendService,
         FoundService,
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
         RestartedService,
         ServicePlan,
     )
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent
 
 
 STABLE_S = 1.0  # an answer counts once the process behind it has lived that long

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
         OtherOllama,
         Owner,
         Server,
-        Unit,
     )
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Unit
 
 CONNECT_S = 5
 MOST_FILES = 65536  # of one process that are looked at

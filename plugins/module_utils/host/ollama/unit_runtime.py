@@ -25,13 +25,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtim
 )
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
-        Dependent,
-        Journal,
-        Process,
-        Unit,
-    )
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, Process
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServiceState
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent, Unit
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 TRANSIENT_UNIT = "gpu-memory-backend.service"

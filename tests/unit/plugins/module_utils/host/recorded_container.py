@@ -12,12 +12,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtim
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
-        Dependent,
-        Journal,
-        Process,
-        Unit,
-    )
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, Process
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent, Unit
 
 READ = {"load_state": "loaded", "active_state": "active", "main_pid": 0, "control_group": None, "error": None}
 
