@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import urls
-
 DOCUMENTATION = r"""
 module: gpu_memory_assert
 short_description: Fail if GPU memory exceeds a threshold while a load runs
@@ -376,7 +374,7 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import prompt_texts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking, urls
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port, sampling
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state

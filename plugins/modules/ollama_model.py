@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import urls
-
 DOCUMENTATION = r"""
 module: ollama_model
 short_description: Pull, derive, restore and delete models of Ollama
@@ -180,6 +178,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import urls
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import model_state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.api import Ollama, OllamaProblem
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file

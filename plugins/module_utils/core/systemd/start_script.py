@@ -234,7 +234,7 @@ def together(texts: Mapping[str, str]) -> list[StartScript]:
         touched = {name for other in others for name in (*other.perhaps, *other.unsets)}
         touched |= {name for other in others for name, value in other.sets.items() if one.sets.get(name) != value}
         sure = {name: value for name, value in one.sets.items() if name not in touched}
-        perhaps = {name: values for name, values in one.perhaps.items()}
+        perhaps = dict(one.perhaps)
         perhaps.update({name: [value] for name, value in one.sets.items() if name in touched})
         found.append(
             {

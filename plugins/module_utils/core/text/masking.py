@@ -132,7 +132,7 @@ def _named(text: str) -> Iterator[tuple[str, int, int]]:
             continue
         value = _VALUE.match(text, found.end())
         if value:
-            plain = next(group for group in value.groups()[1:] if group is not None)
+            plain = next(filter(None, value.groups()[1:]), "")
             if _hides(name, plain) and not (between.isspace() and plain.startswith("-")):
                 at = value.end()
                 yield plain, at, value.start()

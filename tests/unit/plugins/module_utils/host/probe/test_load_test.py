@@ -137,8 +137,9 @@ def test_prompts_fill_the_context_and_are_the_same_each_time(serve: Any) -> None
     seen: list[Any] = []
     url = serve(lambda handler, body: (seen.append(json.loads(body)), (200, b"{}"))[1])
     template = {"message": "Tell me a story", "conversation_id": "test1"}
-    load = load_test.Load(url, bodies=[template], requests=5, concurrency=1, prompts="mixed", prompt_at="message",
-                      context_tokens=4096)  # fmt: skip
+    load = load_test.Load(
+        url, bodies=[template], requests=5, concurrency=1, prompts="mixed", prompt_at="message", context_tokens=4096
+    )
     run(load)
     run(load)
     assert seen[:5] == seen[5:]
@@ -154,8 +155,16 @@ def test_another_seed_sends_other_prompts(serve: Any) -> None:
     url = serve(lambda handler, body: (seen.append(json.loads(body)["message"]), (200, b"{}"))[1])
     for prompts in ("guide", "fill"):
         for seed in (1, 2):
-            load = load_test.Load(url, bodies=[{"message": "What is AI?"}], requests=4, concurrency=1, prompts=prompts,
-                              prompt_at="message", context_tokens=64, seed=seed)  # fmt: skip
+            load = load_test.Load(
+                url,
+                bodies=[{"message": "What is AI?"}],
+                requests=4,
+                concurrency=1,
+                prompts=prompts,
+                prompt_at="message",
+                context_tokens=64,
+                seed=seed,
+            )
             found = run(load)
             assert (found["seed"], found["longest_asked_tokens"]) == (seed, 56 if prompts == "fill" else None)
     assert [len({text[:20] for text in part}) for part in (seen[:8], seen[8:])] == [8, 8]
@@ -292,8 +301,16 @@ def test_a_warm_up_is_in_no_figure_unless_it_fails(serve: Any) -> None:
         time.sleep(0.2 if len(prompts) <= 2 else 0)
         return next(statuses), b"{}"
 
-    load = load_test.Load(serve(answer), bodies=[{"message": ""}], requests=2, concurrency=2, warm_up=2, prompts="fill",
-                      prompt_at="message", context_tokens=64)  # fmt: skip
+    load = load_test.Load(
+        serve(answer),
+        bodies=[{"message": ""}],
+        requests=2,
+        concurrency=2,
+        warm_up=2,
+        prompts="fill",
+        prompt_at="message",
+        context_tokens=64,
+    )
     found = run(load)
     assert len(set(prompts)) == len(prompts) == 4
     assert (found["requests"], found["ok"]) == (2, 2)
