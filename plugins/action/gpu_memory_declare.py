@@ -25,7 +25,7 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         play_vars = self._task.get_play().vars
         misplaced = controller.set_in_inventory(declaration.RUN_LEVEL, {*task_vars} - {*play_vars}, self._loader)
-        declared = declaration.resolve(self._task.args["variables"], misplaced)
+        declared = declaration.declared_of(self._task.args["variables"], misplaced)
         declared["problems"] += declaration.misspelt(task_vars, self._known())
         fixed = self._task.args.get("fixed_profile")
         if fixed and controller.given_on_the_command_line("gpu_memory_profile", self._loader):

@@ -37,10 +37,10 @@ class ActionModule(ActionBase):
         earlier = takewhile(lambda host: host not in set(batch), variables.get("ansible_play_hosts_all") or [])
         results: dict[str, Record | None] = controller.registered("gpu_memory_result", earlier, variables)
         finished = {host: None if host_record.is_lost(record) else record for host, record in results.items()}
-        spoilt = []
+        did_not_last = []
         if given.get("watched"):
-            spoilt = self._spoilt(finished, wave, variables)
-            finished.update({record["host"]: record for record in spoilt})
+            did_not_last = self._did_not_last(finished, wave, variables)
+            finished.update({record["host"]: record for record in did_not_last})
         try:
             gate = wave_gate.judge(finished, given.get("max_fail_percentage"))
             bake_s = 60 * wave_gate.minutes(given.get("bake_minutes"))
@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
                 [one["restore_after"] for one in declared if one.get("restore_after")]
             ),
             "watchers": watchers,
-            "spoilt": spoilt,
+            "did_not_last": did_not_last,
         }
 
     def _wave(self, batch: list[str], variables: Mapping[str, Any]) -> list[str]:
@@ -70,7 +70,7 @@ class ActionModule(ActionBase):
             return [variables["inventory_hostname"]]
         return [host for host in batch if host_record.is_lost(variables["hostvars"][host].get("gpu_memory_result"))]
 
-    def _spoilt(
+    def _did_not_last(
         self, finished: Mapping[str, Record | None], wave: list[str], variables: Mapping[str, Any]
     ) -> list[Record]:
         """The records of hosts that had ended well and did not last, as the hosts of this wave have read them again."""

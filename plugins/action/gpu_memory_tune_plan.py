@@ -24,7 +24,7 @@ class ActionModule(ActionBase):
         given, variables = self._task.args, task_vars or {}
         host = variables["inventory_hostname"]
         if given["at"] == "host":
-            return {**base, **tune_declare.resolve(given["declared"], given["read"], given["tune"])}
+            return {**base, **tune_declare.tuning_of(given["declared"], given["read"], given["tune"])}
         if given["at"] == "result":
             return {**base, **self._concluded(host, given)}
         keys = {

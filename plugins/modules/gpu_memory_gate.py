@@ -70,7 +70,7 @@ watchers:
   returned: success
   type: dict
   sample: {gpu02: [gpu01]}
-spoilt:
+did_not_last:
   description: The corrected records of hosts of earlier waves that did not last.
   returned: success
   type: list

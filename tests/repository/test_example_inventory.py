@@ -31,7 +31,7 @@ def inventory() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def declared() -> dict[str, Any]:
     hosts = inventory()["_meta"]["hostvars"]
-    return {host: declaration.resolve({**role_variables(), **variables}, []) for host, variables in hosts.items()}
+    return {host: declaration.declared_of({**role_variables(), **variables}, []) for host, variables in hosts.items()}
 
 
 def test_every_host_is_declared_well(declared: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ def variables(**changes: Any) -> dict[str, Any]:
 
 
 def declared(**changes: Any) -> dict[str, Any]:
-    return declaration.resolve(variables(**changes), [])
+    return declaration.declared_of(variables(**changes), [])
 
 
 def changed(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

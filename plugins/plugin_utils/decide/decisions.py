@@ -67,7 +67,7 @@ REQUEST_S = 300
 def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
     """What to do on one host.
 
-    `declared`: `declaration.resolve`. `read`: the result of `gpu_memory_info`. `deploys`: false where nothing will be
+    `declared`: `declaration.declared_of`. `read`: the result of `gpu_memory_info`. `deploys`: false where nothing is
     written (verify), so that only what hinders a proof is a problem.
     """
     as_declared, declared = declared, sizes.sized(declared, read)

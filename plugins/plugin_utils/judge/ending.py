@@ -58,7 +58,7 @@ def end(
     verdict, reasons, ok = conclude(declared, gate, decision, judged, failure, restored, kept, check_mode)
     falls_back = not first and may_fall_back(verdict, declared, restored)
     if first:
-        verdict, reasons, ok = with_first(first, declared["profile"]["label"], verdict, reasons)
+        verdict, reasons, ok = after_falling_back(first, declared["profile"]["label"], verdict, reasons)
     drained, free = drained and not check_mode, serves(verdict, kept)
     if drained and not (free or falls_back) and _has_hook(declared):
         reasons = [*reasons, "users are still kept away: gpu_memory_after_proof was not done"]
@@ -117,7 +117,9 @@ def may_fall_back(verdict: str, declared: Declared, restored: Restored | None) -
     return verdict == "rolled_back" and bool(declared.get("fallback")) and not (restored or {}).get("by_itself")
 
 
-def with_first(first: Record, profile: str, verdict: str, reasons: Sequence[str]) -> tuple[str, list[str], bool]:
+def after_falling_back(
+    first: Record, profile: str, verdict: str, reasons: Sequence[str]
+) -> tuple[str, list[str], bool]:
     """The verdict of a second attempt, with the story of the first: that of the wanted profile, which did not hold."""
     story = [f"{first['profile']}: {reason}" for reason in first["reasons"]]
     if verdict == "pass":

@@ -65,13 +65,13 @@ def watchers(wave: Sequence[str], finished: Mapping[str, Record | None]) -> dict
 
 def corrected(record: Record | None, read: HostFacts) -> Record | None:
     """The record of a host that had ended well and did not last; None where nothing speaks against it."""
-    reasons = [f"it passed, but did not last: {reason}" for reason in spoilt(read)]
+    reasons = [f"it passed, but did not last: {reason}" for reason in did_not_last(read)]
     if not record or not reasons:
         return None
     return {**record, "verdict": "fail", "ok": False, "reasons": reasons, "reason": "; ".join(reasons)}
 
 
-def spoilt(read: HostFacts) -> list[str]:
+def did_not_last(read: HostFacts) -> list[str]:
     """Why a host that had ended well may not stand any more. `read`: gpu_memory_info with its journal since then."""
     if "ollama" not in read:
         return [f"it cannot be read again: {read.get('msg') or 'no message'}"]

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All profiles of a host side by side, before any is deployed: what plan.yml shows. Pure; nothing here is measured.
 
-A host's plan is a mapping of plain data (`<report_dir>/<host>.plan.json`); docs/plan.md has its keys. MiB everywhere.
+A host's plan is plain data (`<report_dir>/<host>.plan.json`); core/contract/plan.py has its keys. MiB everywhere.
 """
 
 from __future__ import annotations

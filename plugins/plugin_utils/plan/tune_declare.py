@@ -24,7 +24,7 @@ FOR_THE_GUIDES_LADDERS = ("stable", "conservative")
 NUMBERS = {"max_probes": (1, 50, "probes"), "timeout": (60, 86400, "seconds")}
 
 
-def resolve(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> dict[str, Any]:
+def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> dict[str, Any]:
     """`given`: the operator's variables without `gpu_memory_tune_`, and the two bandwidths.
 
     Returns `problems`, and without any: `run` (the arguments of the module gpu_memory_tune), `key` (hosts of the same

@@ -368,7 +368,7 @@ def resolve_fallback(
     if not name or profile is None or name == profile.name:
         return None, []
     changed = {"gpu_memory_profile": name, "gpu_memory_fallback_profile": ""}
-    fallback = resolve({**variables, **changed}, [])
+    fallback = declared_of({**variables, **changed}, [])
     problems = [problem for problem in fallback["problems"] if problem not in known]
     if not problems and fallback["profile"] and fallback["profile"]["max_used_mib"] is None:
         problems = [f"{name} has no threshold (max_used_mib), so nothing could prove it"]
@@ -432,7 +432,7 @@ def _resolve_alone(variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
     return {name[len(PREFIX) :]: value for name, value in values.items()}, problems
 
 
-def resolve(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> Declared:
+def declared_of(variables: Mapping[str, Any], run_level_in_inventory: list[str]) -> Declared:
     """All of an operator's variables as one plain mapping, with every problem in `problems`.
 
     `variables`: the `gpu_memory_*` variables of a host by their names, and the built-in profiles and presets.

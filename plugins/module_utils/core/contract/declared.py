@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the operator has declared, as one checked value (`profile.declaration.resolve`)."""
+"""What the operator has declared, as one checked value (`profile.declaration.declared_of`)."""
 
 from __future__ import annotations
 

@@ -177,13 +177,13 @@ def _others(text: str, key: str, readers: Sequence[str] | None) -> list[Any]:
     ]
 
 
-def _deaf(text: str, key: str, value: str, readers: Sequence[str] | None) -> dict[str, str | None]:
+def _readers_without(text: str, key: str, value: str, readers: Sequence[str] | None) -> dict[str, str | None]:
     """Readers that do not see the value, with the reason why they stopped reading, if they did."""
     return {reader: reading.stopped for reader, reading in _all(text, readers) if reading.value(key) != value}
 
 
 def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
-    if not _deaf(text, key, value, readers):
+    if not _readers_without(text, key, value, readers):
         return text
     others = _others(text, key, readers)
     base = text
@@ -191,10 +191,10 @@ def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str
         form = encode(value, readers or DEFAULT_READERS, text[start : start + 1])
         candidate = text[:start] + form + text[end:]
         if _others(candidate, key, readers) == others:
-            deaf = _deaf(candidate, key, value, readers)
-            if not deaf:
+            without = _readers_without(candidate, key, value, readers)
+            if not without:
                 return candidate
-            if base is text and len(deaf) < len(set(readers or DEFAULT_READERS)):
+            if base is text and len(without) < len(set(readers or DEFAULT_READERS)):
                 base = candidate
     form = encode(value, readers or DEFAULT_READERS)
     line_end = "\r\n" if "\r\n" in text else "\n"
@@ -205,7 +205,7 @@ def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str
         for after in (line_end, "\n")  # bash takes a carriage return into the value
     ]
     for candidate in candidates:
-        if _others(candidate, key, readers) == others and not _deaf(candidate, key, value, readers):
+        if _others(candidate, key, readers) == others and not _readers_without(candidate, key, value, readers):
             return candidate
     return _cannot(candidates[0], key, value, readers)
 
@@ -222,12 +222,12 @@ def _places(text: str, key: str, readers: Sequence[str] | None) -> list[tuple[in
 
 
 def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> ValueNotPortable:
-    deaf = _deaf(text, key, value, readers)
-    reasons = sorted({f"{reader}: {reason}" for reader, reason in deaf.items() if reason})
+    without = _readers_without(text, key, value, readers)
+    reasons = sorted({f"{reader}: {reason}" for reader, reason in without.items() if reason})
     if reasons:
         return ValueNotPortable(f"{'; '.join(reasons)}; correct that line, or take the reader out of the list")
     return ValueNotPortable(
-        f"{_and(list(deaf))} would not read it from this file; look for a quote "
+        f"{_and(list(without))} would not read it from this file; look for a quote "
         "that is not closed, or for a name that the reader keeps for itself"
     )
 

@@ -30,7 +30,7 @@ MAX_BYTES = 16 * 1024 * 1024  # settings, not data
 LINKS = 40  # as many as the kernel follows
 
 
-def resolve(path: str) -> list[str]:
+def link_chain(path: str) -> list[str]:
     """The path and what it links to, link by link; the last one is no link."""
     chain = [os.path.normpath(path)]
     while os.path.islink(chain[-1]):

@@ -542,7 +542,7 @@ class Generations:
         problems = []
         for file in files:
             try:
-                chain = file_state.resolve(file["path"])
+                chain = file_state.link_chain(file["path"])
                 found, content = self._read_present(chain)
             except OSError as problem:
                 problems.append(f"{file['path']} cannot be kept: {problem.strerror}")
@@ -712,7 +712,7 @@ def _is_empty_mount(path: str) -> bool:
 
 def _env_of(files: Iterable[ChangingFile]) -> dict[str, KeysOfFile]:
     """By the path that an env file's name leads to: which keys in it are this collection's, and who reads it."""
-    return {file_state.resolve(file["path"])[-1]: env for file in files if (env := file.get("env"))}
+    return {file_state.link_chain(file["path"])[-1]: env for file in files if (env := file.get("env"))}
 
 
 def _paths(manifest: Manifest) -> list[str]:

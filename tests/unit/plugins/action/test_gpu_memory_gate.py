@@ -45,7 +45,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_the_first_wave_starts(act: Act) -> None:
     result = act("gpu_memory_gate", play(batch=["canary"]))
     assert (result["open"], result["wave"], result["reason"], result["changed"]) == (True, 1, None, False)
-    assert (result["restore_after"], result["watchers"], result["spoilt"]) == (240, {}, [])
+    assert (result["restore_after"], result["watchers"], result["did_not_last"]) == (240, {}, [])
 
 
 def test_a_good_wave_lets_the_next_start_and_its_hosts_wait_for_each_other(act: Act) -> None:
@@ -115,14 +115,14 @@ def test_a_host_that_did_not_last_closes_the_gate_and_its_record_says_so(act: Ac
     record = json.loads((tmp_path / "canary.json").read_text())
     assert (record["verdict"], record["ok"]) == ("fail", False)
     assert record["reason"] == "it passed, but did not last: ollama.service is failed"
-    assert result["spoilt"] == [record]
+    assert result["did_not_last"] == [record]
 
 
 def test_a_host_that_lasts_stays_as_it_was_recorded(act: Act, tmp_path: Path) -> None:
     variables = play(ended("canary"))
     variables["hostvars"]["gpu02"].update(watched())
     result = act("gpu_memory_gate", variables, watched=True, report_dir=str(tmp_path))
-    assert (result["open"], result["spoilt"], list(tmp_path.iterdir())) == (True, [], [])
+    assert (result["open"], result["did_not_last"], list(tmp_path.iterdir())) == (True, [], [])
 
 
 def test_a_role_that_is_begun_in_the_middle_is_told_so(act: Act) -> None:

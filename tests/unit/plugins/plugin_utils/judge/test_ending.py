@@ -162,11 +162,11 @@ def test_only_a_host_that_is_back_may_fall_back(verdict, fallback, wanted):
 
 def test_both_stories_are_told():
     first = {"profile": "stable", "reasons": ["out of memory", "generation 0001 is back"]}
-    verdict, reasons, ok = ending.with_first(first, "conservative", "pass", [])
+    verdict, reasons, ok = ending.after_falling_back(first, "conservative", "pass", [])
     assert (verdict, ok) == ("fell_back", True)
     assert reasons[:2] == ["stable: out of memory", "stable: generation 0001 is back"]
     assert "conservative is proven instead" in reasons[2] and "gpu_memory_profile" in reasons[2]
-    verdict, reasons, ok = ending.with_first(first, "conservative", "rolled_back", ["out of memory as well"])
+    verdict, reasons, ok = ending.after_falling_back(first, "conservative", "rolled_back", ["out of memory as well"])
     assert (verdict, ok, reasons[-1]) == ("rolled_back", False, "conservative: out of memory as well")
 
 

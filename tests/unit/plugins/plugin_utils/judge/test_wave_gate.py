@@ -93,8 +93,8 @@ def read_again(*failures: str, state: str = "active", health: dict | None = None
 def test_what_lasts_is_not_spoilt():
     warning = read_again()
     warning["ollama"]["journal"]["failures"] = [{"severity": "recovered", "at": 1.0, "line": "out of memory"}]
-    assert wave_gate.spoilt(read_again()) == wave_gate.spoilt(warning) == []
-    assert wave_gate.spoilt(read_again(health={"ok": True, "status": 200, "error": None})) == []
+    assert wave_gate.did_not_last(read_again()) == wave_gate.did_not_last(warning) == []
+    assert wave_gate.did_not_last(read_again(health={"ok": True, "status": 200, "error": None})) == []
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_what_lasts_is_not_spoilt():
     ],
 )
 def test_what_did_not_last(read, reason):
-    assert wave_gate.spoilt(read) == [reason]
+    assert wave_gate.did_not_last(read) == [reason]
 
 
 def test_a_record_is_corrected_only_where_something_did_not_last():

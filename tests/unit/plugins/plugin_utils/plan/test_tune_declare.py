@@ -17,7 +17,7 @@ GIVEN.update(gpu_gb_per_s=0, host_gb_per_s=0)
 
 def resolved(read: dict[str, Any] | None = None, models: list[str] | None = None, **given: Any) -> dict[str, Any]:
     declared = builders.declared(models=[builders.MODEL] if models is None else models)
-    return tune_declare.resolve(declared, builders.read() if read is None else read, {**GIVEN, **given})
+    return tune_declare.tuning_of(declared, builders.read() if read is None else read, {**GIVEN, **given})
 
 
 def test_the_defaults_search_over_layers_for_the_profile() -> None:
@@ -127,11 +127,11 @@ def test_what_the_operator_leaves_for_the_backend_counts(given: int, left: int, 
 
 def test_without_a_backend_nothing_is_left_for_one() -> None:
     declared = builders.declared(models=[builders.MODEL], backend="none")
-    found = tune_declare.resolve(declared, builders.read(backend__kind="none", backend__pids=[]), GIVEN)
+    found = tune_declare.tuning_of(declared, builders.read(backend__kind="none", backend__pids=[]), GIVEN)
     assert (found["run"]["max_used_mib"], found["note"]) == (12288, None)
 
 
 def test_a_profile_without_a_threshold_needs_one_from_the_operator() -> None:
     declared = builders.declared(models=[builders.MODEL], profile="baseline", allow_unsafe=True)
-    problems = tune_declare.resolve(declared, builders.read(), GIVEN)["problems"]
+    problems = tune_declare.tuning_of(declared, builders.read(), GIVEN)["problems"]
     assert problems == ["gpu_memory_tune_max_used_mib must be set, since the profile has no threshold (max_used_mib)"]

@@ -141,7 +141,7 @@ def test_an_address_of_ollama_has_no_slash_at_its_end():
 
 
 def test_run_level_variables_in_the_inventory_are_named():
-    (problem,) = declaration.resolve(variables(), ["gpu_memory_batches"])["problems"]
+    (problem,) = declaration.declared_of(variables(), ["gpu_memory_batches"])["problems"]
     assert "gpu_memory_batches" in problem
     assert "-e" in problem
 

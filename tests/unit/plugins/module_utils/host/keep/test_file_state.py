@@ -132,7 +132,7 @@ def test_links_are_followed_one_by_one(path: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     second.symlink_to("backend/.env")
     first.symlink_to(second)
-    assert file_state.resolve(str(first)) == [str(first), str(second), str(path)]
+    assert file_state.link_chain(str(first)) == [str(first), str(second), str(path)]
     assert file_state.read(str(first))[0] == {"path": str(first), "kind": "link", "target": str(second)}
 
 
@@ -140,7 +140,7 @@ def test_a_ring_of_links_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("a")
     with pytest.raises(OSError, match="symbolic links"):
-        file_state.resolve(str(tmp_path / "a"))
+        file_state.link_chain(str(tmp_path / "a"))
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
