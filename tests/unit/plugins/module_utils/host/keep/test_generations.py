@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state, generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state, generations, going_back
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host import managed_host
@@ -339,7 +339,7 @@ def test_state_that_cannot_be_written_does_not_hinder_a_restore(
     def full(*arguments: object) -> None:
         raise StateError(os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(generations, "write_json", full)
+    monkeypatch.setattr(going_back, "write_json", full)
     assert managed.store.restore(run_id="run1", reason="test")["error"] is None
     assert managed.is_old() and not managed.armed()
 
@@ -446,7 +446,7 @@ def test_a_run_that_was_cut_off_after_its_proof_stays_proven(managed: Managed, m
     managed.keep()
     managed.write()
     with monkeypatch.context() as cut:
-        cut.setattr(generations, "remove_file", lambda path: (_unused for _unused in ()).throw(KeyboardInterrupt))
+        cut.setattr(going_back, "remove_file", lambda path: (_unused for _unused in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             managed.store.prove("run1", {"verdict": "pass"})
     managed.host.boot = "second-boot"

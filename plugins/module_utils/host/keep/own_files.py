@@ -1,0 +1,57 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What this collection has on a host beside the files that it was asked to change."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import restore_timer
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
+    Paths,
+    StateError,
+    make_directory,
+    write_file,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
+
+if TYPE_CHECKING:
+    pass
+
+
+def install(paths: Paths, tool: bytes) -> None:
+    """The host tool, for when there is no controller; and a name for it, where /usr/local can be written."""
+    make_directory(os.path.dirname(paths.tool))
+    write_file(paths.tool, tool, 0o700)
+    with contextlib.suppress(OSError):
+        os.symlink(paths.tool, paths.command)
+
+
+def present(paths: Paths) -> list[str]:
+    """Everything that this collection has on a host beside the files it was asked to change."""
+    link = paths.command
+    ours = os.path.islink(link) and os.readlink(link) == paths.tool
+    units = [os.path.join(paths.units, unit) for unit in (restore_timer.TIMER, restore_timer.SERVICE)]
+    return [*units, *([link] if ours else []), *paths.volatile, paths.root]
+
+
+def remove(paths: Paths, host: Host, found: Iterable[str]) -> None:
+    restore_timer.disarm(paths, host)
+    for path in found:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+    left = [path for path in found if os.path.lexists(path) and not _is_empty_mount(path)]
+    if left:
+        raise StateError(f"{', '.join(left)} cannot be removed; see the file systems they are on, and run again")
+
+
+def _is_empty_mount(path: str) -> bool:
+    return os.path.ismount(path) and not os.listdir(path)

@@ -1,0 +1,170 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The generations on a host's disk, and which of them is which. Whoever changes them has the lock."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import in_force
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
+    Paths,
+    StateError,
+    make_directory,
+    read_json,
+    sync_directory,
+    write_file,
+    write_json,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
+
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+        About,
+        FileState,
+        Generation,
+        Manifest,
+        Pointers,
+    )
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
+
+LATEST = 5  # generations kept besides the previous, the proven, the held one, and the first of each file
+GENERATION = re.compile(r"[0-9]{4,}\Z")
+
+
+class StoredGenerations:
+    """See `generations` for the files. StateError where one is damaged, or not there."""
+
+    def __init__(self, paths: Paths, host: Host) -> None:
+        self.paths, self.host = paths, host
+
+    def save(
+        self,
+        generation: str,
+        about: About,
+        states: list[FileState],
+        copies: Mapping[str, bytes],
+        services: ServicePlan,
+    ) -> None:
+        """Write a generation; it is one from the moment its manifest is there."""
+        directory = os.path.join(self.paths.generations, generation)
+        make_directory(self.paths.generations)
+        make_directory(directory)
+        sync_directory(self.paths.root)
+        sync_directory(self.paths.generations)
+        for name, content in copies.items():
+            write_file(os.path.join(directory, name), content)
+        write_json(
+            os.path.join(directory, "manifest.json"),
+            {**about, "id": generation, "at": self.host.unix_time(), "files": states, "services": services},
+        )
+
+    def copies_of(self, manifest: Manifest) -> dict[str, bytes]:
+        """A generation's contents by SHA-256; StateError before anything is touched if one is damaged."""
+        contents = {}
+        for state in manifest["files"]:
+            if state["kind"] != "file":
+                continue
+            path = os.path.join(self.paths.generations, manifest["id"], state["sha256"])
+            try:
+                with open(path, "rb") as file:
+                    content = file.read()
+            except OSError as problem:
+                raise StateError(_damaged(manifest, state, problem.strerror)) from None
+            if hashlib.sha256(content).hexdigest() != state["sha256"]:
+                raise StateError(_damaged(manifest, state, "its content is not what was kept"))
+            contents[state["sha256"]] = content
+        return contents
+
+    def manifest(self, generation: str) -> Manifest:
+        manifest = read_json(os.path.join(self.paths.generations, generation, "manifest.json"))
+        if manifest is None:
+            known = ", ".join(self.ids()) or "none"
+            raise StateError(f"generation {generation} is not on this host; it has: {known}")
+        return manifest
+
+    def readable(self) -> Iterator[Manifest]:
+        """Every generation that can be read: another one's damage is not this one's."""
+        for generation in self.ids():
+            with contextlib.suppress(StateError):
+                yield self.manifest(generation)
+
+    def id_of(self, name: str) -> str:
+        """The number of a generation that is named by its number, or as `previous` or `proven`."""
+        if GENERATION.match(name.zfill(4)):
+            return name.zfill(4)
+        if name not in ("previous", "proven"):
+            raise StateError(f"generation = {name!r} is not known; allowed: previous, proven, or a number as in `list`")
+        number = self.pointers().get(name)
+        if number is None:
+            strays = in_force.strays(self.paths.units)
+            lost = f", or what it has kept is gone: {'; '.join(strays)}" if strays else ""
+            raise StateError(f"this host has no {name} generation: no apply has ended here yet{lost}")
+        return str(number)
+
+    def pointers(self) -> Pointers:
+        pointers: Pointers | None = read_json(self.paths.pointers)
+        return pointers or {}
+
+    def about(self, generation: str) -> Generation:
+        manifest = self.manifest(generation)
+        return {
+            "id": manifest["id"],
+            "at": manifest["at"],
+            "kind": manifest["kind"],
+            "holder": manifest["holder"],
+            "run_id": manifest["run_id"],
+            "paths": paths_of(manifest),
+        }
+
+    def _directories(self) -> list[str]:
+        try:
+            return sorted((name for name in os.listdir(self.paths.generations) if GENERATION.match(name)), key=int)
+        except FileNotFoundError:
+            return []
+
+    def ids(self) -> list[str]:
+        """Whole generations, oldest first."""
+        return [
+            name
+            for name in self._directories()
+            if os.path.exists(os.path.join(self.paths.generations, name, "manifest.json"))
+        ]
+
+    def newest_kept(self) -> str | None:
+        """The generation that the last run has kept."""
+        return next((name for name in reversed(self.ids()) if self.manifest(name)["kind"] == "kept"), None)
+
+    def next_id(self) -> str:
+        """A number that no generation has had: `finished` must never mean a later run."""
+        used = [*self._directories(), self.pointers().get("finished", "0000")]
+        return f"{max(int(name) for name in used) + 1:04d}"
+
+    def prune(self) -> None:
+        """Remove what nothing needs: all but the previous, the proven, the latest, and each file's first."""
+        pointers = self.pointers()
+        files = {name: paths_of(self.manifest(name)) for name in self.ids()}
+        ids = [name for name, paths in files.items() if paths]
+        firsts = {path: name for name in reversed(ids) for path in files[name]}
+        needed = {*firsts.values(), *ids[-LATEST:], pointers.get("previous"), pointers.get("proven")}
+        for name in self._directories():
+            if name not in needed:
+                shutil.rmtree(os.path.join(self.paths.generations, name), ignore_errors=True)
+
+
+def paths_of(manifest: Manifest) -> list[str]:
+    return [state["path"] for state in manifest["files"]]
+
+
+def _damaged(manifest: Manifest, state: FileState, why: str | None) -> str:
+    return (
+        f"generation {manifest['id']} is damaged: the copy of {state['path']} ({why}); nothing was touched. "
+        "Put the file back by hand, then on the host: gpu-memory release"
+    )
