@@ -188,86 +188,132 @@ def restart(
     active_enter_timestamp}}, downtime_s, error}; `error` is None or names each service that failed and why. A backend
     is started also after Ollama failed, so as not to leave it stopped, but then it is not waited for.
     """
-    goals = {name: _goal(plan, name) for name in names(plan) if name in plan["restart"]}
-    problems: list[str] = []
-    for name in [name for name, goal in goals.items() if goal != STOPPED]:
-        in_the_way = _service(plan, name, host).start_problems()
-        if in_the_way:
-            del goals[name]
-            problems += [f"{problem}. It was not restarted" for problem in in_the_way]
-    left_alone = len(problems)
-    ollama = _service(plan, "ollama", host) if "ollama" in goals else None
-    backend = _service(plan, "backend", host) if "backend" in goals else None
-    along = {name: _along(plan, name, host) for name, goal in goals.items() if goal != STOPPED}
-    rested = [name for name in goals if not _service(plan, name, host).runs()]
-    services: dict[str, RestartedService] = {}
+    run = _Restart(plan, host, alive)
     began = host.monotonic()
     alive()
-    if plan.get("ollama"):
-        with _collecting(problems):
-            not_read = _service(plan, "ollama", host).read_again()
-            if not_read and ollama and insist:
-                return {"services": {}, "downtime_s": 0.0, "error": "; ".join(not_read)}
-    old = {service.unit: service.processes() for service in (ollama, backend) if service}
-    if backend:
-        services["backend"] = _stopping(host, backend)
-        with _collecting(problems):
-            backend.stop()
-    if ollama:
-        services["ollama"] = _stopping(host, ollama)
-        with _collecting(problems):
-            if goals["ollama"] == STOPPED:
-                ollama.stop()
-            elif goals["ollama"] == STARTING:
-                ollama.restart(waits=False)
-                services["ollama"]["state"] = STARTING
-            else:
-                url, timeout_s = plan["ollama"]["url"], plan["ollama"]["timeout_s"]
-                mismatch = functools.partial(ollama.mismatch, url)
-
-                def await_ollama() -> None:
-                    _await_ready(host, ollama, url + endpoints.VERSION, 200, timeout_s, alive, mismatch)
-
-                _get_up(host, ollama, ollama.restart, await_ollama, old[ollama.unit], alive)
-                services["ollama"].update(_ready(host, ollama))
-    if backend and goals["backend"] != STOPPED:
-        health = plan["backend"].get("health") or {}
-
-        def await_backend() -> None:
-            url, status = health.get("url"), health.get("status") or 200
-            _await_ready(host, backend, url, status, plan["backend"]["timeout_s"], alive)
-
-        with _collecting(problems):
-            if goals["backend"] == STARTING:
-                backend.start(waits=False)
-                services["backend"]["state"] = STARTING
-            elif len(problems) > left_alone:
-                backend.start()
-            else:
-                _get_up(host, backend, backend.start, await_backend, old[backend.unit], alive)
-                services["backend"].update(_ready(host, backend))
+    not_read = run.read_again()
+    if not_read and insist and "ollama" in run.goals:
+        return {"services": {}, "downtime_s": 0.0, "error": "; ".join(not_read)}
+    run.stop_backend()
+    run.restart_ollama()
+    run.start_backend()
     downtime_s = host.monotonic() - began
-    for name, dependents in along.items():
-        for one in dependents:
-            with _collecting(problems):
-                waits = len(problems) == left_alone and goals[name] == RESTARTED
-                timeout_s = plan["ollama"]["timeout_s"] if name == "ollama" else plan["backend"]["timeout_s"]
-                _bring_back(host, one, timeout_s if waits else None, alive)
-    for name, goal in goals.items():
-        if goal == STOPPED:
-            with _collecting(problems):
-                _put_to_rest(_service(plan, name, host), _found_state(plan, name) or "")
-                services[name]["state"] = STOPPED
-    for name in rested:  # what does not come up is not left to systemd, which would start it again and again
-        if goals[name] == RESTARTED and services[name]["state"] == FAILED:
-            with _collecting(problems):
-                _service(plan, name, host).stop()
-    serves = any(goal != STOPPED for goal in goals.values())
+    run.bring_others_back()
+    run.put_to_rest()
+    serves = any(goal != STOPPED for goal in run.goals.values())
     return {
-        "services": services,
+        "services": run.services,
         "downtime_s": round(downtime_s, 1) if serves else 0.0,
-        "error": "; ".join(problems) or None,
+        "error": "; ".join(run.problems) or None,
     }
+
+
+class _Restart:
+    """A restart under way, its steps in their order: what becomes of each service, and what went wrong."""
+
+    def __init__(self, plan: ServicePlan, host: Host, alive: Callable[[], None]) -> None:
+        self.plan, self.host, self.alive = plan, host, alive
+        self.goals = {name: _goal(plan, name) for name in names(plan) if name in plan["restart"]}
+        self.services: dict[str, RestartedService] = {}
+        self.problems: list[str] = []
+        for name in [name for name, goal in self.goals.items() if goal != STOPPED]:
+            in_the_way = _service(plan, name, host).start_problems()
+            if in_the_way:
+                del self.goals[name]
+                self.problems += [f"{problem}. It was not restarted" for problem in in_the_way]
+        self.left_alone = len(self.problems)
+        self.units = {name: _service(plan, name, host) for name in self.goals}
+        self.along = {name: _along(plan, name, host) for name, goal in self.goals.items() if goal != STOPPED}
+        self.rested = [name for name, unit in self.units.items() if not unit.runs()]
+        self.old: dict[str, list[int]] = {}  # processes from before the first stop
+
+    @property
+    def has_failed(self) -> bool:
+        return len(self.problems) > self.left_alone
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        try:
+            yield
+        except ServiceError as problem:
+            self.problems.append(str(problem))
+
+    def read_again(self) -> list[str]:
+        """Have systemd read its units again where it must; what it lacks of our drop-in even then."""
+        not_read: list[str] = []
+        if self.plan.get("ollama"):
+            with self.collecting():
+                not_read = _service(self.plan, "ollama", self.host).read_again()
+        return not_read
+
+    def stop_backend(self) -> None:
+        self.old = {name: unit.processes() for name, unit in self.units.items()}
+        if "backend" in self.goals:
+            self.services["backend"] = _stopping(self.host, self.units["backend"])
+            with self.collecting():
+                self.units["backend"].stop()
+
+    def restart_ollama(self) -> None:
+        if "ollama" not in self.goals:
+            return
+        unit = self.units["ollama"]
+
+        def await_ready() -> None:
+            url, timeout_s = self.plan["ollama"]["url"], self.plan["ollama"]["timeout_s"]
+            mismatch = functools.partial(unit.mismatch, url)
+            _await_ready(self.host, unit, url + endpoints.VERSION, 200, timeout_s, self.alive, mismatch)
+
+        self.services["ollama"] = _stopping(self.host, unit)
+        with self.collecting():
+            if self.goals["ollama"] == STOPPED:
+                unit.stop()
+            elif self.goals["ollama"] == STARTING:
+                unit.restart(waits=False)
+                self.services["ollama"]["state"] = STARTING
+            else:
+                _get_up(self.host, unit, unit.restart, await_ready, self.old["ollama"], self.alive)
+                self.services["ollama"].update(_ready(self.host, unit))
+
+    def start_backend(self) -> None:
+        if self.goals.get("backend", STOPPED) == STOPPED:
+            return
+        unit, backend = self.units["backend"], self.plan["backend"]
+        health = backend.get("health") or {}
+
+        def await_ready() -> None:
+            url, status = health.get("url"), health.get("status") or 200
+            _await_ready(self.host, unit, url, status, backend["timeout_s"], self.alive)
+
+        with self.collecting():
+            if self.goals["backend"] == STARTING:
+                unit.start(waits=False)
+                self.services["backend"]["state"] = STARTING
+            elif self.has_failed:
+                unit.start()
+            else:
+                _get_up(self.host, unit, unit.start, await_ready, self.old["backend"], self.alive)
+                self.services["backend"].update(_ready(self.host, unit))
+
+    def bring_others_back(self) -> None:
+        """What ran before and went along with a service."""
+        for name, dependents in self.along.items():
+            for one in dependents:
+                with self.collecting():
+                    waits = self.goals[name] == RESTARTED and not self.has_failed
+                    timeout_s = (self.plan["ollama"] if name == "ollama" else self.plan["backend"])["timeout_s"]
+                    _bring_back(self.host, one, timeout_s if waits else None, self.alive)
+
+    def put_to_rest(self) -> None:
+        """Stop what was found stopped, and what does not come up: systemd would start that again and again."""
+        for name, goal in self.goals.items():
+            if goal == STOPPED:
+                with self.collecting():
+                    _put_to_rest(self.units[name], _found_state(self.plan, name) or "")
+                    self.services[name]["state"] = STOPPED
+        for name in self.rested:
+            if self.goals[name] == RESTARTED and self.services[name]["state"] == FAILED:
+                with self.collecting():
+                    self.units[name].stop()
 
 
 def _along(plan: ServicePlan, name: str, host: Host) -> list[Dependent]:
@@ -331,14 +377,6 @@ def _put_to_rest(service: Runtime, found: str) -> None:
     state = service.state()["active_state"]
     if not unit_states.is_stopped(state):
         raise ServiceError(f"{service.unit} was found {found} and does not stop: it is {state}")
-
-
-@contextlib.contextmanager
-def _collecting(problems: list[str]) -> Iterator[None]:
-    try:
-        yield
-    except ServiceError as problem:
-        problems.append(str(problem))
 
 
 def why_silent(host: Host, unit: str) -> str:
