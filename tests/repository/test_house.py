@@ -75,3 +75,28 @@ def test_every_file_imports_only_what_its_floor_may(path: Path) -> None:
 )
 def test_an_import_that_crosses_is_found(module: str, imports: str) -> None:
     assert len(crossings(module, f"def later():\n    {imports}\n")) == 1
+
+
+# So that each can be read at a time. Decorators do not count.
+MOST_LINES = {ast.FunctionDef: 60, ast.AsyncFunctionDef: 60, ast.ClassDef: 300}
+
+
+def too_long(source: str) -> list[str]:
+    """The functions and classes of more lines than they may have."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            found += [f"{node.name}: {lines} lines"] if lines > MOST_LINES[type(node)] else []
+    return found
+
+
+def test_no_function_and_no_class_is_too_long() -> None:
+    found = {str(path.relative_to(PLUGINS)): too_long(path.read_text()) for path in sorted(PLUGINS.rglob("*.py"))}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize(("head", "most"), [("def f():", 60), ("async def f():", 60), ("class f:", 300)])
+def test_one_line_too_many_is_found(head: str, most: int) -> None:
+    assert too_long(head + "\n    x = 1" * (most - 1)) == []
+    assert too_long(head + "\n    x = 1" * most) == [f"f: {most + 1} lines"]
