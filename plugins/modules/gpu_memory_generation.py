@@ -321,7 +321,7 @@ def act(wanted: dict[str, Any], store: Generations, check: bool) -> Mapping[str,
         return store.restore(run_id=run_id, generation=wanted["generation"], reason=wanted["reason"], check=check)
     if action == "remove":
         return store.remove(check)
-    return {"changed": False, "state": store.summary()}
+    return {"changed": False, "state": store.stored.summary()}
 
 
 def diff_of(result: Removed) -> dict[str, str]:

@@ -212,8 +212,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import m
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import gpu_containers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations, service_control
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import stored_generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process, unit_runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
@@ -281,7 +281,7 @@ def main() -> None:
     found = server_process.read(unit, wanted["ollama"]["url"], api["version"] is not None)
     silent = None
     if api["error"] and unit.get("load_state") == "loaded":
-        silent = service_control.why_silent(host, unit["name"])
+        silent = unit_runtime.why_silent(host, unit["name"])
     module.exit_json(
         changed=False,
         host=host_read.read_host(),
@@ -301,7 +301,7 @@ def main() -> None:
             "journal": log,
         },
         backend=host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["env"], wanted["profile_file"]),
-        state=generations.summary(),
+        state=stored_generations.summary(),
     )
 
 

@@ -148,7 +148,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations, host_tool
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, stored_generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import installation
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
@@ -212,7 +212,7 @@ def present(module: AnsibleModule, places: installation.Places) -> dict[str, Any
         module.params, places.paths.units, sorted(gpu["uuid"] for gpu in nvml["gpus"] if gpu.get("uuid"))
     )
     problems = [*installation.problems_of(config), *(nvml["problems"] if nvml["status"] == "ok" else [])]
-    if config["action"] == "restore" and not generations.summary().get("proven"):
+    if config["action"] == "restore" and not stored_generations.summary().get("proven"):
         problems.append("action = 'restore' needs a proven generation, and nothing is proven on this host; apply first")
     if problems:
         raise StateError("\n".join(problems))

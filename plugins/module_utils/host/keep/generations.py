@@ -61,7 +61,6 @@ if TYPE_CHECKING:
         Pointers,
         Proof,
         Removed,
-        State,
         StoredLease,
     )
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Calibration
@@ -288,31 +287,6 @@ class Generations:
                 "error": "; ".join(problems) or None,
             }
 
-    # What is there.
-
-    def summary(self) -> State:
-        """All that is kept, as plain data without any content of a file; for the read, the report and `list`.
-
-        {generations: [{id, at, kind, holder, run_id, paths}], previous, proven, proof: {..., at, generation}
-        | None, lease: {run_id, holder, generation, since, until, left_s, live} | None, restoring,
-        last_restore, timer}.
-        """
-        lease = read_json(self.paths.lease)
-        pointers = self.stored.pointers()
-        proof = pointers.get("proof")
-        return {
-            "generations": [self.stored.about(generation) for generation in self.stored.ids()],
-            "previous": pointers.get("previous"),
-            "proven": pointers.get("proven"),
-            "proof": {**proof, "generation": pointers["proven"]} if proof else None,
-            "calibration": pointers.get("calibration") or [],
-            "lease": leases.described(lease, self.host) if lease else None,
-            "restoring": read_json(self.paths.restoring),
-            "last_restore": read_json(self.paths.restored),
-            "timer": restore_timer.state(self.host),
-            "error": None,
-        }
-
     # How it is done.
 
     @contextlib.contextmanager
@@ -344,14 +318,6 @@ class Generations:
         previous = {"previous": kept["id"]} if changed_host else {}
         write_json(self.paths.pointers, {**self.stored.pointers(), **previous, **pointers, "finished": kept["id"]})
         let_go(self.stored)
-
-
-def summary() -> State:
-    """`Generations.summary` of this host; where it cannot be read, `error` says why."""
-    try:
-        return Generations().summary()
-    except (OSError, StateError) as problem:
-        return {"generations": [], "lease": None, "proof": None, "error": str(problem)}
 
 
 def _env_of(files: Iterable[ChangingFile]) -> dict[str, KeysOfFile]:

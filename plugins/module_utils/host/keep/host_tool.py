@@ -184,9 +184,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(wanted: argparse.Namespace, store: Generations) -> int:
     if wanted.command == "status":
-        _say(_status(store.summary()))
+        _say(_status(store.stored.summary()))
     elif wanted.command == "list":
-        _say(_list(store.summary()))
+        _say(_list(store.stored.summary()))
     elif wanted.command == "release":
         store.drop()
         _say("nobody holds this host any more")

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
     unit_states,
-    unit_text,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import STOP_S, Runtime, ServiceError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
 
 STABLE_S = 1.0  # an answer counts once the process behind it has lived that long
 POLL_S = 0.5
-SILENT_S = 600  # of journal, at least, in which a server says why it does not answer
 # What a restart has made of a service: it is ready; or it was put back as stopped, or as starting, which nobody awaits.
 RESTARTED, STOPPED, STARTING, FAILED = "restarted", "stopped", "starting", "failed"
 
@@ -377,13 +375,6 @@ def _put_to_rest(service: Runtime, found: str) -> None:
     state = service.state()["active_state"]
     if not unit_states.is_stopped(state):
         raise ServiceError(f"{service.unit} was found {found} and does not stop: it is {state}")
-
-
-def why_silent(host: Host, unit: str) -> str:
-    """The state of a unit whose server does not answer, with the last errors since its last start, masked."""
-    recently = host.unix_time() - SILENT_S
-    began = unit_text.moment(host.show(unit).get("InactiveExitTimestamp", ""))
-    return host.runtime("ollama", {"unit": unit}).explain(min(recently, recently if began is None else began))
 
 
 def _service(plan: ServicePlan, name: str, host: Host) -> Runtime:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import in_force
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import in_force, leases, restore_timer
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
     Paths,
     StateError,
@@ -23,7 +23,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
     write_file,
     write_json,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host, LinuxHost
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Generation,
         Manifest,
         Pointers,
+        State,
     )
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
 
@@ -157,6 +158,37 @@ class StoredGenerations:
         for name in self._directories():
             if name not in needed:
                 shutil.rmtree(os.path.join(self.paths.generations, name), ignore_errors=True)
+
+    def summary(self) -> State:
+        """All that is kept, as plain data without any content of a file; for the read, the report and `list`.
+
+        {generations: [{id, at, kind, holder, run_id, paths}], previous, proven, proof: {..., at, generation}
+        | None, lease: {run_id, holder, generation, since, until, left_s, live} | None, restoring,
+        last_restore, timer}.
+        """
+        lease = read_json(self.paths.lease)
+        pointers = self.pointers()
+        proof = pointers.get("proof")
+        return {
+            "generations": [self.about(generation) for generation in self.ids()],
+            "previous": pointers.get("previous"),
+            "proven": pointers.get("proven"),
+            "proof": {**proof, "generation": pointers["proven"]} if proof else None,
+            "calibration": pointers.get("calibration") or [],
+            "lease": leases.described(lease, self.host) if lease else None,
+            "restoring": read_json(self.paths.restoring),
+            "last_restore": read_json(self.paths.restored),
+            "timer": restore_timer.state(self.host),
+            "error": None,
+        }
+
+
+def summary() -> State:
+    """`StoredGenerations.summary` of this host; where it cannot be read, `error` says why."""
+    try:
+        return StoredGenerations(Paths(), LinuxHost()).summary()
+    except (OSError, StateError) as problem:
+        return {"generations": [], "lease": None, "proof": None, "error": str(problem)}
 
 
 def paths_of(manifest: Manifest) -> list[str]:

@@ -13,7 +13,11 @@ import signal
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_environment, unit_states
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
+    unit_environment,
+    unit_states,
+    unit_text,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log, server_process
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent, Unit
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
+SILENT_S = 600  # of journal, at least, in which a server says why it does not answer
 TRANSIENT_UNIT = "gpu-memory-backend.service"
 TERMINATE_S = 10
 ERROR_LINE = re.compile(
@@ -220,3 +225,10 @@ def _owner(directory: str) -> str:
 def _check(problem: str) -> None:
     if problem:
         raise ServiceError(problem)
+
+
+def why_silent(host: Host, unit: str) -> str:
+    """The state of a unit whose server does not answer, with the last errors since its last start, masked."""
+    recently = host.unix_time() - SILENT_S
+    began = unit_text.moment(host.show(unit).get("InactiveExitTimestamp", ""))
+    return host.runtime("ollama", {"unit": unit}).explain(min(recently, recently if began is None else began))

@@ -64,12 +64,16 @@ CASES: dict[str, tuple[Callable[[Managed], None], Callable[[Managed], dict[str, 
     "create: keep": (
         fresh,
         keep,
-        lambda managed: managed.armed() and managed.is_old() and len(managed.store.summary()["generations"]) == 1,
+        lambda managed: (
+            managed.armed() and managed.is_old() and len(managed.store.stored.summary()["generations"]) == 1
+        ),
     ),
     "modify: keep one more file": (
         with_env_kept,
         keep,
-        lambda managed: managed.store.summary()["generations"][0]["paths"] == [str(managed.env), str(managed.drop_in)],
+        lambda managed: (
+            managed.store.stored.summary()["generations"][0]["paths"] == [str(managed.env), str(managed.drop_in)]
+        ),
     ),
     "delete: restore what a run has written": (
         applied,
@@ -80,7 +84,7 @@ CASES: dict[str, tuple[Callable[[Managed], None], Callable[[Managed], dict[str, 
         proven,
         lambda _unused: {"action": "restore", "reason": "the load test failed"},
         lambda managed: (
-            managed.is_old() and managed.store.summary()["last_restore"]["reason"] == "the load test failed"
+            managed.is_old() and managed.store.stored.summary()["last_restore"]["reason"] == "the load test failed"
         ),
     ),
     "delete: remove": (
@@ -134,7 +138,7 @@ def test_the_end_of_a_run_lets_go_of_the_host_once(
         assert snapshot(tmp_path) == untouched and managed.armed()
         return
     assert not managed.armed() and not managed.is_old()
-    summary = managed.store.summary()
+    summary = managed.store.stored.summary()
     assert (summary["lease"], summary["previous"]) == (None, "0001")
     assert summary["proven"] == ("0002" if action == "prove" else None)
     assert "run run1 does not hold this host: nobody does" in module(**task)["msg"]
@@ -145,7 +149,7 @@ def test_renewing_puts_the_restore_off_and_changes_nothing(managed: Managed, mod
     managed.keep()
     managed.host.now += 100
     assert not module(check_mode=check_mode, action="renew", run_id="run1")["changed"]
-    assert managed.store.summary()["lease"]["left_s"] == (140 if check_mode else 240)
+    assert managed.store.stored.summary()["lease"]["left_s"] == (140 if check_mode else 240)
 
 
 def test_list_shows_what_is_kept_and_no_content(managed: Managed, module: Module) -> None:

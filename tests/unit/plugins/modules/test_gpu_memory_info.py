@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import stored_generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_info
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.fake_ollama import FakeOllama, Model
@@ -57,7 +57,7 @@ def system(monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
     fake = FakeSystem()
     monkeypatch.setattr(commands, "run", fake.run)
     monkeypatch.setattr(nvml_library, "snapshot", lambda path: {**NVML, "asked_for": path})
-    monkeypatch.setattr(generations, "summary", lambda: {"generations": [], "lease": None})
+    monkeypatch.setattr(stored_generations, "summary", lambda: {"generations": [], "lease": None})
     return fake
 
 

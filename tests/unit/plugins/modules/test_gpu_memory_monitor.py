@@ -10,7 +10,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import stored_generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import installation
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor.installation import Places
@@ -125,9 +125,9 @@ def test_all_problems_come_at_once_and_nothing_is_written(module: Module, tmp_pa
 
 
 def test_restore_needs_something_proven(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(generations, "summary", lambda: {"proven": None})
+    monkeypatch.setattr(stored_generations, "summary", lambda: {"proven": None})
     assert "apply first" in module(action="restore")["msg"]
-    monkeypatch.setattr(generations, "summary", lambda: {"proven": "0002"})
+    monkeypatch.setattr(stored_generations, "summary", lambda: {"proven": "0002"})
     assert module(action="restore")["changed"]
 
 

@@ -82,7 +82,7 @@ def test_the_lease_is_renewed_while_it_probes_and_probing_ends_with_it(
     managed.keep()
     managed.host.now += 200
     assert module(renew="run1")["best"] == RESULT["best"]
-    assert managed.store.summary()["lease"]["left_s"] == 240
+    assert managed.store.stored.summary()["lease"]["left_s"] == 240
     managed.store.drop()
     answer = module(renew="run1")
     assert answer["failed"] and answer["msg"] == "run run1 does not hold this host: nobody does; start a new run"

@@ -46,7 +46,7 @@ def test_keep_copies_for_root_alone_arms_and_holds(managed: Managed) -> None:
         assert os.stat(directory).st_mode & 0o777 == 0o700
         for name in names:
             assert os.stat(os.path.join(directory, name)).st_mode & 0o077 == 0
-    lease = managed.store.summary()["lease"]
+    lease = managed.store.stored.summary()["lease"]
     assert lease["live"] and lease["holder"] == "alice applies stable" and lease["left_s"] == 240
     assert os.readlink(managed.paths.command) == managed.paths.tool
 
@@ -72,7 +72,7 @@ def test_a_file_that_has_changed_since_it_was_read_is_not_kept(managed: Managed)
     with pytest.raises(StateError, match=r"\.env was changed by somebody else since it was read"):
         managed.keep(files=files)
     assert not managed.armed()
-    assert managed.store.summary()["lease"] is None
+    assert managed.store.stored.summary()["lease"] is None
 
 
 def test_every_file_that_cannot_be_kept_is_named_at_once(managed: Managed, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_timer_restores_only_once_nothing_is_heard(managed: Managed) -> None
     assert managed.host.log[: len(RESTARTS)] == RESTARTS
     assert managed.is_old()
     assert not managed.armed()
-    summary = managed.store.summary()
+    summary = managed.store.stored.summary()
     assert summary["lease"] is None and summary["restoring"] is None
     assert summary["last_restore"]["generation"] == "0001"
 
@@ -111,7 +111,7 @@ def test_the_wall_clock_plays_no_part(managed: Managed) -> None:
     for jump in (86400.0 * 365, -2 * 86400.0 * 365):
         managed.host.wall_offset += jump
         assert managed.store.restore_if_expired() is None
-        assert managed.store.summary()["lease"]["live"]
+        assert managed.store.stored.summary()["lease"]["live"]
 
 
 def test_a_restart_of_the_host_ends_a_run_at_once(managed: Managed) -> None:
@@ -136,7 +136,7 @@ def test_prove_ends_the_run_and_both_states_can_be_gone_back_to(managed: Managed
     managed.write()
     assert managed.store.prove("run1", {"verdict": "pass", "key": "k"})["generation"] == "0002"
     assert not managed.armed()
-    summary = managed.store.summary()
+    summary = managed.store.stored.summary()
     assert (summary["previous"], summary["proven"], summary["lease"]) == ("0001", "0002", None)
     assert summary["proof"] == {"verdict": "pass", "key": "k", "at": managed.host.unix_time(), "generation": "0002"}
 
@@ -171,7 +171,7 @@ def test_a_new_proof_of_an_unchanged_host_makes_no_new_generation(managed: Manag
     for run_id in ("run2", "run3"):
         managed.keep(run_id, files=[])
         assert managed.store.prove(run_id, {"key": run_id})["generation"] == "0002"
-    summary = managed.store.summary()
+    summary = managed.store.stored.summary()
     assert summary["proof"]["key"] == "run3" and summary["previous"] == "0001"
     assert [kept["id"] for kept in summary["generations"]] == ["0001", "0002"]
 
@@ -189,7 +189,7 @@ def test_a_run_after_one_that_kept_no_file_is_a_run_of_its_own(managed: Managed)
 def test_release_ends_a_run_and_what_it_changed_can_be_undone(managed: Managed) -> None:
     managed.keep()
     managed.store.release("run1")
-    assert managed.store.summary()["previous"] is None
+    assert managed.store.stored.summary()["previous"] is None
     managed.keep("run2")
     managed.write()
     managed.store.release("run2")
@@ -204,7 +204,7 @@ def test_who_comes_after_the_restore_is_told_when_it_was(managed: Managed, late:
     managed.write()
     managed.host.now += 300
     managed.store.restore_if_expired()
-    restored = managed.store.summary()["last_restore"]
+    restored = managed.store.stored.summary()["last_restore"]
     with pytest.raises(StateError) as refused:
         managed.store.prove("run1", {}) if late == "prove" else getattr(managed.store, late)("run1")
     assert f"put back to generation 0001 at {utc.text(restored['at'])}" in str(refused.value)
@@ -304,7 +304,7 @@ def test_a_rollback_that_was_cut_off_is_finished_by_the_timer(
     managed.host.boot = "second-boot"
     assert managed.store.restore_if_expired() is not None
     assert managed.is_old() and not managed.armed()
-    assert managed.store.summary()["restoring"] is None
+    assert managed.store.stored.summary()["restoring"] is None
 
 
 def test_a_file_that_cannot_go_back_is_tried_again_and_services_wait_for_it(
@@ -351,7 +351,7 @@ def test_a_service_that_does_not_come_back_is_told_and_the_run_has_ended(managed
     result = managed.store.restore(run_id="run1", reason="test")
     assert "ollama.service" in result["error"]
     assert managed.is_old() and not managed.armed()
-    assert managed.store.summary()["last_restore"]["error"] == result["error"]
+    assert managed.store.stored.summary()["last_restore"]["error"] == result["error"]
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
@@ -365,7 +365,7 @@ def test_a_damaged_copy_is_refused_before_anything_is_touched(managed: Managed, 
         managed.store.restore(run_id="run1", reason="test")
     assert managed.env.read_bytes() == NEW_ENV and managed.drop_in.exists() and managed.host.log == []
     managed.store.drop()
-    assert not managed.armed() and managed.store.summary()["lease"] is None
+    assert not managed.armed() and managed.store.stored.summary()["lease"] is None
 
 
 def test_a_second_keep_of_a_run_adds_files_and_keeps_the_first_state(managed: Managed, tmp_path: Path) -> None:
@@ -418,7 +418,7 @@ def test_few_generations_stay_and_those_that_are_needed_always(managed: Managed)
         managed.store.prove(f"run{number}", {}) if number == 3 else managed.store.restore(
             run_id=f"run{number}", reason="test"
         )
-    summary = managed.store.summary()
+    summary = managed.store.stored.summary()
     ids = [kept["id"] for kept in summary["generations"]]
     assert ids == ["0001", "0004", "0005", *(f"{number:04d}" for number in range(9, 14))]
     assert (summary["previous"], summary["proven"]) == ("0004", "0005")
@@ -452,7 +452,7 @@ def test_a_run_that_was_cut_off_after_its_proof_stays_proven(managed: Managed, m
     managed.host.boot = "second-boot"
     assert managed.store.restore_if_expired() is None
     assert managed.env.read_bytes() == NEW_ENV and not managed.armed()
-    assert managed.store.summary()["proof"]["verdict"] == "pass"
+    assert managed.store.stored.summary()["proof"]["verdict"] == "pass"
 
 
 def test_a_timer_that_does_not_start_means_nothing_is_held(managed: Managed) -> None:
@@ -460,7 +460,7 @@ def test_a_timer_that_does_not_start_means_nothing_is_held(managed: Managed) -> 
     with pytest.raises(StateError, match="the restore timer did not start"):
         managed.keep()
     assert not managed.armed()
-    assert managed.store.summary()["lease"] is None
+    assert managed.store.stored.summary()["lease"] is None
 
 
 @pytest.mark.parametrize(
@@ -490,7 +490,7 @@ def test_state_of_a_newer_collection_is_refused_by_name(managed: Managed) -> Non
     lease = json.loads(Path(managed.paths.lease).read_text())
     Path(managed.paths.lease).write_text(json.dumps({**lease, "schema": 2}))
     with pytest.raises(StateError, match=r"lease\.json has schema 2, this collection knows up to 1"):
-        managed.store.summary()
+        managed.store.stored.summary()
 
 
 def test_a_generation_of_schema_1_stays_readable(managed: Managed) -> None:

@@ -168,7 +168,7 @@ def test_a_service_that_does_not_come_back_is_an_error(
 
 def test_release_lets_go_of_whoever_holds_the_host(store: Generations, held: Path) -> None:
     assert host_tool.main(["release"], store) == 0
-    assert store.summary()["lease"] is None and held.exists()
+    assert store.stored.summary()["lease"] is None and held.exists()
 
 
 def said(store: Generations, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:

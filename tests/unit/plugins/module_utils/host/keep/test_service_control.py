@@ -112,7 +112,7 @@ def test_the_exit_status_of_the_main_process_is_not_told_where_another_one_faile
     host = FailsBefore()
     control = "ollama.service: Control process exited, code=exited, status=3/NOTIMPLEMENTED"
     host.lines = [control]
-    told = service_control.why_silent(host, "ollama.service")
+    told = unit_runtime.why_silent(host, "ollama.service")
     assert "exit status" not in told and told.endswith(f"its journal: {control}")
 
 
@@ -136,7 +136,7 @@ def test_why_a_unit_is_silent_is_read_since_its_last_start(started: str, since: 
     asked: list[float] = []
     host = Silent()
     host.now = 4600.0
-    assert "permission denied" in service_control.why_silent(host, "ollama.service")
+    assert "permission denied" in unit_runtime.why_silent(host, "ollama.service")
     assert asked == [since]
 
 

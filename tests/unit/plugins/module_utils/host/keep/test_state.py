@@ -133,7 +133,7 @@ def test_nothing_is_due_only_while_a_live_run_has_the_host(managed: Managed) -> 
 
 def test_what_lasts_long_renews_its_lease_well_before_it_expires(managed: Managed) -> None:
     def left_s() -> float:
-        return float(managed.store.summary()["lease"]["left_s"])
+        return float(managed.store.stored.summary()["lease"]["left_s"])
 
     managed.keep()
     managed.host.now += 100
