@@ -54,6 +54,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
     unit_states,
     unit_text,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import prediction
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, sizes, wanted_settings
@@ -205,7 +206,8 @@ def _changing_files(read: HostFacts, drop_in: bool, env_changed: Sequence[Changi
     own, backend = read["ollama"]["drop_ins"]["own"], read["backend"]
     profile_files = [backend["profile_file"]] if backend["profile_file"] else []
     ours: dict[str, KeysOfFile] = {
-        file["path"]: {"keys": list(file["env"]), "readers": file["read_by"]} for file in env_changed
+        file["path"]: {"keys": list(file["env"]), "readers": file["read_by"] or list(dotenv.DEFAULT_READERS)}
+        for file in env_changed
     }
     # A profile's own file that is not there yet becomes ours with every line, and so goes as a whole.
     whole = {file["path"] for file in profile_files if not file["exists"]}

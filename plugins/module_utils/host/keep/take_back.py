@@ -169,7 +169,7 @@ def goal(now: Kept, kept: Kept, keys: list[str], readers: list[str] | None) -> K
     if kept_state["kind"] == "file" and now_content == content:
         return now
     before, text = dotenv.decode(content), dotenv.decode(now_content)
-    edit = dotenv.set_keys(text, *_apart(before, keys, readers), readers)
+    edit = _taken_back(text, _apart(before, keys, readers), readers)
     is_the_file = now_state["path"] == _place(kept_state["path"])
     if edit.problems and not is_the_file:
         raise atomic_files.CannotWrite(f"{now_state['path']}: {'; '.join(edit.problems)}")
@@ -183,6 +183,13 @@ def goal(now: Kept, kept: Kept, keys: list[str], readers: list[str] | None) -> K
         return {**now_state, "sha256": kept_state["sha256"], "mtime_ns": mtime_ns}, content
     new = dotenv.content_of(edit.text)
     return {**now_state, "sha256": hashlib.sha256(new).hexdigest(), "mtime_ns": None}, new
+
+
+def _taken_back(text: str, wanted: tuple[dict[str, str], list[str]], readers: list[str] | None) -> dotenv.Edit:
+    """By all readers; where the owner has written what not all of them understand, by the first that does."""
+    several = [readers, *([reader] for reader in readers or dotenv.DEFAULT_READERS)]
+    edits = [dotenv.set_keys(text, *wanted, some) for some in several]
+    return next((edit for edit in edits if not edit.problems), edits[0])
 
 
 def _place(path: str) -> str:

@@ -386,6 +386,12 @@ def test_only_those_of_several_env_files_that_differ_are_written():
     assert [file["path"] for file in good(host, declared(backend=backend))["env_changed"]] == [other]
 
 
+def test_a_file_of_which_nobody_says_who_reads_it_is_read_by_all():
+    decision = good(read(backend__env_files=[{**env_file(values={}), "read_by": None}]))
+    (env,) = [file["env"] for file in decision["files"] if file.get("env")]
+    assert env["readers"] == ["python-dotenv", "bash", "systemd"]
+
+
 SELO = {
     "extends": "guide", "keys": {"num_ctx": "CHAT_NUM_CTX", "gpu_layers": "OLLAMA_NUM_GPU"},
     "env_files": [{"path": ".env"}, {"path": "/etc/selo-ai/environment", "read_by": ["systemd"], "add_keys": False}],

@@ -21,6 +21,13 @@ CASES: dict[str, tuple[bytes | None, bytes | None, bytes | None]] = {
     "only ours was changed": (b"A=1\nK='40'\nNEW=1\n", b"A=1\nK='9'\n", b"A=1\nK='9'\n"),
     "somebody has written since": (b"A=2\nK=40\nB=3\nNEW=1\n", b"A=1\nK=9\n", b"A=2\nK=9\nB=3\n"),
     "nothing was changed": (b"A=1\nK=9\n", b"A=1\nK=9\n", b"A=1\nK=9\n"),
+    "a line that only bash understands": (
+        b"source x.env\nK=40\nB=3\nNEW=1\n",
+        b"A=1\nK=9\n",
+        b"source x.env\nK=9\nB=3\n",
+    ),
+    "a line that bash does not": (b"MSG=it's\nK=40\nB=3\n", b"K=9\n", b"MSG=it's\nK=9\nB=3\n"),
+    "a command in a file that was made by us": (b"A=`hostname`\nK=40\nB=3\n", None, b"A=`hostname`\nB=3\n"),
     "the file was made by us": (b"K=40\nNEW=1\n", None, None),
     "the file was made by us, and somebody uses it": (b"K=40\nB=3\n", None, b"B=3\n"),
 }
