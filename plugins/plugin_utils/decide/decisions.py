@@ -327,6 +327,7 @@ def load_request(declared: Sized, read: HostFacts) -> LoadRequest:
     requests.sort(key=lambda request: model_use.embeds_only(shown.get(request["model"] or "")))
     own = declared["backend"]["load"]
     first: ModelRequest
+    listed_at: str | None
     if own.get("url") or own.get("bodies"):
         prompts = declared["load"] if own.get("prompt_at") else prompt_texts.GUIDE
         first = {
@@ -335,7 +336,7 @@ def load_request(declared: Sized, read: HostFacts) -> LoadRequest:
             "prompts": prompts,
             "context_tokens": intent["num_ctx"],
         }
-        others, listed_at = requests, url + endpoints.LOADED if requests else None
+        others, listed_at = requests, url + endpoints.LOADED
     else:
         first = requests[0] if requests else {"url": url + endpoints.CHAT, "requests": 1}
         others, listed_at = requests[1:], None
