@@ -16,7 +16,7 @@ import select
 import time
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
@@ -169,7 +169,7 @@ def summary(gpus: Sequence[SampledGpu], max_used_mib: int | None) -> Sampled:
         "max_gap_ms": max((gpu["max_gap_ms"] for gpu in gpus), default=None),
         "evidence": min((evidence(gpu, max_used_mib) for gpu in gpus), key=EVIDENCE.index, default="none"),
         "timeline": highest["timeline"] if highest else [],
-        "processes": sorted(cast("Iterable[PeakProcess]", processes), key=lambda process: -(process["peak_mib"] or 0)),
+        "processes": sorted(cast("Sequence[PeakProcess]", processes), key=lambda process: -(process["peak_mib"] or 0)),
         "gpus": cast("list[SampledGpu]", of_each),
     }
 
