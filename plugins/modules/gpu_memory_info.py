@@ -222,10 +222,7 @@ ARGUMENTS: dict[str, Any] = {
         "type": "dict",
         "default": {},
         "apply_defaults": True,
-        "options": {
-            "unit": {"type": "str", "default": "ollama.service"},
-            "url": {"type": "str", "default": "http://127.0.0.1:11434"},
-        },
+        "options": unit_runtime.ARGUMENTS,
     },
     "models": {"type": "list", "elements": "str"},
     "backend": {"type": "dict", "default": {"kind": "none"}},

@@ -151,6 +151,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library i
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, stored_generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import installation
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import unit_runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
@@ -166,10 +167,7 @@ ARGUMENTS: dict[str, Any] = {
         "type": "dict",
         "default": {},
         "apply_defaults": True,
-        "options": {
-            "unit": {"type": "str", "default": "ollama.service"},
-            "url": {"type": "str", "default": "http://127.0.0.1:11434"},
-        },
+        "options": unit_runtime.ARGUMENTS,
     },
     "gpus": {"type": "list", "elements": "str", "default": []},
     "drop_in": {"type": "str", "default": unit_text.DROP_IN},

@@ -59,8 +59,8 @@ class HealthCheck(TypedDict, total=False):
     status: int
 
 
-class Backend(TypedDict, total=False):
-    """The backend: none, a unit or a command. `keys`: the variables that carry an intent; `sends`: what requests do."""
+class BackendProcess(TypedDict, total=False):
+    """How a backend runs: as a unit or by a command, or not at all."""
 
     kind: str
     unit: str
@@ -68,6 +68,11 @@ class Backend(TypedDict, total=False):
     command: str
     user: str | None
     process_match: str
+
+
+class Backend(BackendProcess, total=False):
+    """The backend as it was declared. `keys`: the variables that carry an intent; `sends`: what requests do."""
+
     env_files: list[EnvFileOfBackend]
     profile_file: str | None
     keys: dict[str, str]

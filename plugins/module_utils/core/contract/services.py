@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import HealthCheck
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import BackendProcess, HealthCheck
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent
 
 if TYPE_CHECKING:
@@ -23,15 +23,9 @@ class OllamaService(TypedDict):
     timeout_s: int
 
 
-class BackendService(TypedDict, total=False):
+class BackendService(BackendProcess, total=False):
     """The backend as a restart needs to know it."""
 
-    kind: str
-    unit: str
-    directory: str
-    command: str
-    user: str | None
-    process_match: str
     health: HealthCheck | None
     timeout_s: int
 

@@ -301,10 +301,7 @@ def secrets_in_script(text: str, levels: int = MOST_LEVELS) -> set[str]:
     for name, double, single, plain in _ASSIGNED.findall(text):
         found |= _of_assignment(name, double or single or plain)
     for line in text.splitlines():
-        words = [
-            re.sub(r"[\"']", "", word) if " " not in word else word.strip("\"'") for word in _SHELL_WORD.findall(line)
-        ]
-        found |= secrets_in_command(words, levels)
+        found |= secrets_in_command([_unquoted(word) for word in _SHELL_WORD.findall(line)], levels)
     return found
 
 

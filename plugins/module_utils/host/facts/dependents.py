@@ -21,12 +21,11 @@ Show = Callable[[str], dict[str, str]]
 
 
 def _show(unit: str) -> dict[str, str]:
-    done = commands.run(["systemctl", "show", unit, "--property", PROPERTIES], 30)
-    return dict(line.partition("=")[::2] for line in done.stdout.decode(errors="replace").splitlines())
+    return commands.properties(unit, PROPERTIES)
 
 
 def read(unit: str, show: Show = _show) -> list[Dependent]:
-    """The running units that go along with `unit`, and with those again, as `core.dependents` has them."""
+    """The running units that go along with `unit`, and with those again, as `core.systemd.dependents` has them."""
     found: dict[str, str] = {}
     seen = {unit}
     named = list(dependents.named(unit, show(unit)).items())

@@ -138,7 +138,7 @@ def _on_the_way(path: str) -> Iterator[str]:
 
 
 def read(name: str, directory: str = UNITS, also: Iterable[str] = ()) -> UnitEnvironment:
-    """A unit as `core.unit_environment` judges it. `directory`: where its own drop-ins are kept.
+    """A unit as `core.systemd.unit_environment` judges it. `directory`: where its own drop-ins are kept.
 
     Of its EnvironmentFiles the variables that its other files set, and those that are named in `also`.
     """

@@ -32,6 +32,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_g
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
         FileState,
+        KeysOfFile,
         Manifest,
     )
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import (
@@ -99,13 +100,15 @@ class GoingBack:
     ) -> Restored:
         """`by_hand`: touch nothing where something is in the way; else what can goes back, and the rest is named."""
         generation = manifest["id"]
-        way = self._way_back(manifest, contents)
+        others = list(self.stored.readable())
+        ours = take_back.keys_of([*others, manifest])
+        way = take_back.way_back(manifest, contents, ours)
         compared = [(state, file_state.different(state)) for state in way.states]
         different = [(state, what) for state, what in compared if what]
         resumed = read_json(self.paths.restoring) is not None
         plan = manifest["services"]
         started = service_control.started_since(plan, self.host)  # since, be it without any change of a file
-        values = self._our_values(manifest, contents)
+        values = self._our_values(manifest, contents, others, ours)
         stale = in_force.stale(plan, values, self.host)
         named = {*(plan["restart"] if different or resumed else started), *stale}
         restart = [name for name in service_control.names(plan) if name in named]
@@ -117,6 +120,7 @@ class GoingBack:
                     f"generation {generation} cannot go back: {'; '.join(in_the_way)}. Nothing was touched"
                 )
         result: Restored = {
+            **nothing_to_restore(reason),
             "changed": bool(different or restart or is_unread) or resumed,
             "generation": generation,
             "files": [
@@ -125,10 +129,6 @@ class GoingBack:
             "started": started,
             "stale": stale,
             "missing": way.missing,
-            "services": {},
-            "downtime_s": 0.0,
-            "error": None,
-            "reason": reason,
             "run_id": run_id,
             "at": self.host.unix_time(),
         }
@@ -181,14 +181,16 @@ class GoingBack:
         let_go(self.stored)
         self._record(result)  # once more: on a full disk, what was just removed makes room for it
 
-    def _way_back(self, manifest: Manifest, contents: Mapping[str, bytes]) -> take_back.WayBack:
-        return take_back.way_back(manifest, contents, take_back.keys_of([*self.stored.readable(), manifest]))
-
-    def _our_values(self, manifest: Manifest, contents: Mapping[str, bytes]) -> dict[str, in_force.Values]:
+    def _our_values(
+        self,
+        manifest: Manifest,
+        contents: Mapping[str, bytes],
+        others: Iterable[Manifest],
+        ours: Mapping[str, KeysOfFile],
+    ) -> dict[str, in_force.Values]:
         """By service, what this collection has set that is not what a generation goes back to."""
-        ours = take_back.keys_of([*self.stored.readable(), manifest])
         copies = []
-        for other in self.stored.readable():
+        for other in others:
             with contextlib.suppress(StateError):
                 copies.append((other, self.stored.copies_of(other)))
         kept = in_force.values_of([(manifest, contents)], manifest["services"], ours)
@@ -229,7 +231,7 @@ class GoingBack:
         found = self._found_now(services, kept[0]["services"].get("found") or {})
         ollama = services.get("ollama")
         drop_ins = f"{ollama['unit']}.d" if ollama else None
-        way = self._way_back(origin, contents)
+        way = take_back.way_back(origin, contents, take_back.keys_of([*self.stored.readable(), origin]))
         changed = [state["path"] for state in way.states if file_state.different(state)]
         concerned = {
             "ollama": any(os.path.basename(os.path.dirname(path)) == drop_ins for path in changed),

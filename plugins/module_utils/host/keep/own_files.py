@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import restore_timer
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
@@ -19,9 +18,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
     write_file,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
-
-if TYPE_CHECKING:
-    pass
 
 
 def install(paths: Paths, tool: bytes) -> None:

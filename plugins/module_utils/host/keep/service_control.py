@@ -7,8 +7,8 @@ A service plan is `{"ollama": {unit, url, timeout_s} | None, "backend": {kind, u
 process_match, health: {url, status} | None, timeout_s}, "restart": ["ollama", "backend"]}`. The same code serves an
 apply and a restore that has no controller any more; a restore's plan also has `found`, what `states` said before.
 
-systemd stops or restarts other units along with these (`core.dependents`). It starts none of them again after a stop,
-nor where the restart has failed: those that ran before are started here.
+systemd stops or restarts other units along with these (`core.systemd.dependents`). It starts none of them again after a
+stop, nor where the restart has failed: those that ran before are started here.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
     unit_states,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import unit_runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import STOP_S, Runtime, ServiceError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
@@ -49,11 +50,7 @@ ARGUMENTS: dict[str, Any] = {
     "ollama": {
         "type": "dict",
         "apply_defaults": True,
-        "options": {
-            "unit": {"type": "str", "default": "ollama.service"},
-            "url": {"type": "str", "default": "http://127.0.0.1:11434"},
-            "timeout_s": {"type": "int", "default": 60},
-        },
+        "options": {**unit_runtime.ARGUMENTS, "timeout_s": {"type": "int", "default": 60}},
     },
     "backend": {
         "type": "dict",

@@ -187,9 +187,11 @@ def goal(now: Kept, kept: Kept, keys: list[str], readers: list[str] | None) -> K
 
 def _taken_back(text: str, wanted: tuple[dict[str, str], list[str]], readers: list[str] | None) -> dotenv.Edit:
     """By all readers; where the owner has written what not all of them understand, by the first that does."""
-    several = [readers, *([reader] for reader in readers or dotenv.DEFAULT_READERS)]
-    edits = [dotenv.set_keys(text, *wanted, some) for some in several]
-    return next((edit for edit in edits if not edit.problems), edits[0])
+    edit = dotenv.set_keys(text, *wanted, readers)
+    if not edit.problems:
+        return edit
+    of_one = (dotenv.set_keys(text, *wanted, [reader]) for reader in readers or dotenv.DEFAULT_READERS)
+    return next((one for one in of_one if not one.problems), edit)
 
 
 def _place(path: str) -> str:

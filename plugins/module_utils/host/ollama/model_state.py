@@ -15,12 +15,9 @@ import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name, settings
-
-if TYPE_CHECKING:
-    pass
 
 MIB = 1024 * 1024
 KEPT = "-gpu-memory-kept"  # the tag of a model as it was before its parameters were changed in place

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent, Unit
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
+# Which Ollama, for AnsibleModule.
+ARGUMENTS: dict[str, Any] = {
+    "unit": {"type": "str", "default": "ollama.service"},
+    "url": {"type": "str", "default": "http://127.0.0.1:11434"},
+}
 SILENT_S = 600  # of journal, at least, in which a server says why it does not answer
 TRANSIENT_UNIT = "gpu-memory-backend.service"
 TERMINATE_S = 10

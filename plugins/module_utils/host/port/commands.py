@@ -21,6 +21,12 @@ class Done(NamedTuple):
     stderr: bytes
 
 
+def properties(unit: str, names: str) -> dict[str, str]:
+    """Properties of a unit, of which `names` has the names with commas between, as `systemctl show` prints them."""
+    text = run(["systemctl", "show", unit, "--property", names]).stdout.decode(errors="replace")
+    return dict(line.partition("=")[::2] for line in text.splitlines())
+
+
 def run(
     arguments: Sequence[str],
     timeout_s: float = 30,

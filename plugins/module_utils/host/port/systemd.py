@@ -41,7 +41,7 @@ class Host(Clock, Protocol):
         """Those variables that a unit's main process was started with; nothing of one that does not run."""
 
     def dependents(self, unit: str) -> list[Dependent]:
-        """The running units that systemd stops or restarts along with a unit, as `core.dependents` has them."""
+        """The running units that systemd stops or restarts along with a unit, as `core.systemd.dependents` has them."""
 
     def runtime(self, name: str, service: Mapping[str, Any]) -> Runtime:
         """What runs a service of a plan here: `name` is ollama or backend, `service` that part of the plan."""
@@ -82,8 +82,7 @@ class LinuxHost(SystemClock):
         self._show_secrets = show_secrets
 
     def show(self, unit: str) -> dict[str, str]:
-        text = _run(["systemctl", "show", unit, "--property", UNIT_PROPERTIES], 30)[1]
-        return dict(line.partition("=")[::2] for line in text.splitlines())
+        return commands.properties(unit, UNIT_PROPERTIES)
 
     def unit_environment(self, unit: str, also: Iterable[str] = ()) -> UnitEnvironment:
         return unit_files.read(unit, also=also)

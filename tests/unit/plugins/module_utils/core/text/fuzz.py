@@ -7,7 +7,6 @@ Docker's rule, which has no program of its own to ask, is written down once more
 from __future__ import annotations
 
 import random
-import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -77,19 +76,7 @@ def text_of(chance: random.Random) -> str:
 
 
 def bash(path: Path) -> Variables:
-    script = path.with_name("source-all.bash")
-    if not script.exists():
-        script.write_text(SOURCE)
-    printed = subprocess.run(
-        ["/bin/bash", "--noprofile", "--norc", script, path],
-        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-        cwd=path.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        check=False,
-    ).stdout
-    pairs = (item.partition(b"=") for item in printed.split(b"\0") if item)
-    return {name.decode(): value.decode("utf-8", "surrogateescape") for name, _unused, value in pairs}
+    return real_readers.sourced(path.with_name("source-all.bash"), SOURCE, path, search="/usr/bin:/bin")
 
 
 def python_dotenv(path: Path) -> Variables:

@@ -29,12 +29,16 @@ source "$file" >/dev/null 2>&1 </dev/null
 
 
 def bash(path: Path, names: list[str]) -> dict[str, str]:
-    script = path.with_name("source.bash")
+    return sourced(path.with_name("source.bash"), SOURCE, path, *names, search="/nonexistent")
+
+
+def sourced(script: Path, text: str, path: Path, *names: str, search: str) -> dict[str, str]:
+    """What bash prints by a script that sources `path`. `search`: where it finds programs."""
     if not script.exists():
-        script.write_text(SOURCE)
+        script.write_text(text)
     printed = subprocess.run(
         ["/bin/bash", "--noprofile", "--norc", script, path, *names],
-        env={"PATH": "/nonexistent", "LC_ALL": "C.UTF-8"},
+        env={"PATH": search, "LC_ALL": "C.UTF-8"},
         cwd=path.parent,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
