@@ -38,7 +38,7 @@ INVENTORY = STATE / "inventory" / "hosts.yml"
 ENV = "/mnt/local/Projects/SELODSP/selo-ai/backend/.env"
 COUNTER = "/usr/local/bin/counting-python"
 LOG = "/run/python-was-started"
-# As in tests/lab/test_executions.py: each module starts the interpreter that Ansible was told of once.
+# As in tests/integration/lab/test_executions.py: each module starts the interpreter that Ansible was told of once.
 COUNT = f"""printf '#!/bin/sh\\necho x >> {LOG}\\nexec /usr/bin/python3 "$@"\\n' > {COUNTER}
 chmod 755 {COUNTER}; : > {LOG}; chmod 666 {LOG}"""
 

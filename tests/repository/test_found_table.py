@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from tests.found.condition import KNOWN_FROM
-from tests.found.table import FOUND
+from tests.integration.found.condition import KNOWN_FROM
+from tests.integration.found.table import FOUND
 
 
 def test_every_row_has_a_name_of_its_own_and_a_public_source() -> None:

@@ -17,7 +17,7 @@ FILES = sorted(
     if path.name != "__init__.py"
 )
 
-# What only does things on a host: tests/lab and the scenarios in molecule/ run it.
+# What only does things on a host: tests/integration/lab and the scenarios in molecule/ run it.
 ON_A_HOST = {
     "plugins/module_utils/host/facts/host_read.py",  # systemd, /proc, a running Ollama and backend
     "plugins/module_utils/host/gpu/nvml_library.py",  # the driver's library

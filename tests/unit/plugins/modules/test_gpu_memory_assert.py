@@ -1,4 +1,4 @@
-"""The module in its own process, with a fake of the NVML bindings; tests/lab has it with the real ones."""
+"""The module in its own process, with a fake of the NVML bindings; tests/integration/lab has it with the real ones."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Who overrides what: every way in which a host can come to run something else than its profile, without a load.
 
-tests/long/test_drift.py plants the same on a host, so that systemd itself merges the files.
+tests/integration/long/test_drift.py plants the same on a host, so that systemd itself merges the files.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What of a tuning run needs no host; tests/tune has it on a lab host."""
+"""What of a tuning run needs no host; tests/integration/tune has it on a lab host."""
 
 from __future__ import annotations
 

@@ -1,0 +1,36 @@
+"""The table of faults as docs/rollback.md has it: python -m tests.integration.faults.as_text"""
+
+from __future__ import annotations
+
+from tests.integration.faults.table import FAULTS, NEW, Fault
+
+HEADER = "| fault | strikes | verdict | the host then | the reason names |\n| --- | --- | --- | --- | --- |\n"
+MOMENTS = {
+    "before": "before the run",
+    "kept": "once the old state is kept",
+    "written": "once the drop-in is written",
+    "restarting": "in the restart",
+    "restarted": "after the restart",
+    "loading": "under load",
+    "loaded": "after the load",
+}
+
+
+def table() -> str:
+    return HEADER + "".join(row(fault) for fault in FAULTS)
+
+
+def row(fault: Fault) -> str:
+    name = fault.name.replace("_", " ").replace("nvml", "NVML").replace("gpu", "GPU").replace("ollama", "Ollama")
+    verdict = " or ".join(f"`{verdict}`" for verdict in fault.verdict.split("|"))
+    then = "proven on the new settings" if fault.ends == NEW else "as it was"
+    if not fault.settles:
+        then = "on the new settings, unproven, until somebody mends it"
+    elif not fault.runs:
+        then += ", a service still missing or stopped"
+    says = ", ".join(f"`{words}`" for words in fault.says) or "-"
+    return f"| {name}{' (short)' if fault.short else ''} | {MOMENTS[fault.moment]} | {verdict} | {then} | {says} |\n"
+
+
+if __name__ == "__main__":
+    print(table(), end="")

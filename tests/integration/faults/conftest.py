@@ -1,0 +1,71 @@
+"""Every selected fault is tried on a fresh host, a few at a time; a test then waits for its own."""
+
+from __future__ import annotations
+
+import os
+import queue
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.integration.faults.fault_lab import LAB, Host, lab
+from tests.integration.faults.figure import write_figure
+from tests.integration.faults.outcome import Outcome, attempt
+from tests.integration.faults.table import FAULTS, Fault
+
+AT_ONCE = int(os.environ.get("FAULTS_AT_ONCE", "3"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fault" in metafunc.fixturenames:
+        rows = [
+            pytest.param(fault, id=fault.name, marks=[pytest.mark.short] if fault.short else []) for fault in FAULTS
+        ]
+        metafunc.parametrize("fault", rows)
+
+
+@pytest.fixture(scope="session")
+def hosts() -> Iterator[queue.Queue[Host]]:
+    """Hosts that nobody uses just now; whoever takes one makes it fresh and puts it back.
+
+    Each is a lab of its own: a lab waits until all its hosts are well.
+    """
+    free: queue.Queue[Host] = queue.Queue()
+    for number in range(1, AT_ONCE + 1):
+        lab("up", "1", name=f"{LAB}-{number}")
+        free.put(Host("gpu01", f"{LAB}-{number}"))
+    yield free
+    for number in range(1, AT_ONCE + 1):
+        lab("down", name=f"{LAB}-{number}")
+
+
+@pytest.fixture
+def host(hosts: queue.Queue[Host]) -> Iterator[Host]:
+    host = hosts.get()
+    host.reset()
+    yield host
+    hosts.put(host)
+
+
+@pytest.fixture(scope="session")
+def attempts(
+    hosts: queue.Queue[Host], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Outcome]]]:
+    def one(fault: Fault, directory: Path) -> Outcome:
+        host = hosts.get()
+        try:
+            host.reset()
+            return attempt(fault, host, directory)
+        finally:
+            hosts.put(host)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        selected = [item.callspec.params["fault"] for item in request.session.items if "fault" in item.fixturenames]
+        yield {fault.name: pool.submit(one, fault, tmp_path_factory.mktemp(fault.name)) for fault in selected}
+        pool.shutdown(cancel_futures=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    write_figure(terminalreporter, "test_fault", "faults")

@@ -1,0 +1,518 @@
+"""The faults: when each strikes, how it is made on a host, and how an apply of the profile stable must end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.integration.faults.fault_lab import BACKEND, DROP_INS, GPU, KEPT, PID, RESTORE_AFTER_S
+
+SAME, NEW = "same", "new"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One row: at `moment` (`before` the run, or one of `fault_lab.MOMENTS`) `script` runs on the host, as root.
+
+    `prepare` runs before the run in any case. The run then ends with `verdict`, each of `says` stands in its reason,
+    and the host is on the `SAME` files and settings as before the run, or on the `NEW` ones. `runs`: whether services
+    answer then, as far as the fault allows. `settles`: whether the host is left alone then; if not, it waits for a
+    human. `reboots`: the fault is a reboot; `rival`: another run that is there first, and passes. `short`: one of those
+    that `script/test` tries.
+    """
+
+    name: str
+    moment: str
+    script: str
+    verdict: str
+    says: tuple[str, ...]
+    prepare: str = ""
+    ends: str = SAME
+    runs: bool = True
+    settles: bool = True
+    reboots: bool = False
+    rival: bool = False
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    short: bool = False
+
+
+def on_new_settings(service: str, what: str, script: str) -> str:
+    """A service that has its fault only with the new settings: a drop-in of the machine's owner with `what`."""
+    new = {"ollama": 'test -n "$OLLAMA_CONTEXT_LENGTH"', "selo-backend": f"grep -q ^CHAT_NUM_CTX=4096 {BACKEND}/.env"}
+    directory = f"/etc/systemd/system/{service}.service.d"
+    return f"""
+mkdir -p {directory} /opt/fault
+cat > /opt/fault/{service} <<'END'
+#!/bin/bash
+if {new[service]}; then
+{script}
+fi
+END
+chmod 0755 /opt/fault/{service}
+printf '[Service]\\n{what}=/opt/fault/{service}\\n' > {directory}/10-owner.conf
+systemctl daemon-reload
+"""
+
+
+def small_disk(path: str, free_kib: int) -> str:
+    """A file system of its own for a directory, with as much left on it."""
+    return f"""
+mkdir -p {path} && cp -a {path} /opt/copy
+mount -t tmpfs -o size=1m,mode=0755 tmpfs {path}
+cp -a /opt/copy/. {path}/ && rm -r /opt/copy
+fill=$(( $(df --output=avail -k {path} | tail -1) - {free_kib} ))
+[ $fill -le 0 ] || dd if=/dev/zero of={path}/filling bs=1k count=$fill status=none
+"""
+
+
+def patched_backend(old: str, new: str) -> str:
+    """A backend that behaves differently from its next start on; on its old settings it is as ever."""
+    return f"""
+python3 - <<'END'
+import os, pathlib
+main = pathlib.Path("{BACKEND}/main.py")
+text = main.read_text()
+assert {old!r} in text
+main.write_text(text.replace({old!r}, {new!r}))
+END
+"""
+
+
+SETTINGS_READ = '    backend.load_dotenv(HERE / ".env")'
+POSTED = 'if path != "/api/chat":'
+ON_NEW = 'os.environ["CHAT_NUM_CTX"] == "4096"'
+CUT = "ip link set eth0 down"
+CUT_FOR_A_WHILE = f"ip link set eth0 down; sleep {RESTORE_AFTER_S + 40}; ip link set eth0 up"
+SELF_HEALING = ("lost the connection", "puts its kept generation back by itself")
+QUICK_OLLAMA = {"gpu_memory_ollama": {"timeout_s": 15}}
+QUICK_BACKEND = {"gpu_memory_backend": {"extends": "guide", "timeout_s": 15}}
+QUICK_LOAD = {
+    "gpu_memory_backend": {
+        "extends": "guide",
+        "load": {
+            "url": "http://127.0.0.1:8000/api/chat",
+            "bodies": [{"message": "Tell me a story", "conversation_id": "gpu-memory-test1"}],
+            "timeout": 12,
+        },
+    }
+}
+
+FAULTS = [
+    # --- the GPU ------------------------------------------------------------------------------------------------------
+    Fault(
+        "nvml_is_missing",
+        "before",
+        "rm /usr/lib/libnvidia-ml.so.1; ldconfig",
+        "refused",
+        ("libnvidia-ml.so.1",),
+    ),
+    Fault(
+        "driver_not_loaded",
+        "before",
+        f"{GPU} fault --function 'nvmlInit*' --code DriverNotLoaded",
+        "refused",
+        ("NVML", "driver", "not loaded"),
+        short=True,
+    ),
+    Fault(
+        "driver_and_library_differ",
+        "before",
+        f"{GPU} fault --function 'nvmlInit*' --code LibRmVersionMismatch",
+        "refused",
+        ("NVML", "version", "reboot"),
+    ),
+    Fault(
+        "gpu_lost_under_load",
+        "loading",
+        f"{GPU} fault --function 'nvmlDeviceGetMemoryInfo*' --code GpuIsLost",
+        "rolled_back",
+        ("GPU 0", "the GPU is lost"),
+        short=True,
+    ),
+    Fault(
+        "nvml_crashes_under_load",
+        "loading",
+        f"{GPU} fault --function 'nvmlDeviceGet*' --crash",
+        "rolled_back",
+        ("NVML",),
+    ),
+    Fault(
+        "nvml_hangs_under_load",
+        "loading",
+        f"{GPU} fault --function 'nvmlDeviceGetMemoryInfo*' --delay-ms 600000",
+        "rolled_back",
+        ("NVML",),
+    ),
+    Fault(
+        "stranger_takes_memory_under_load",
+        "loading",
+        f"{GPU} stranger --mib 4000 --kind compute --name /usr/bin/stranger",
+        "rolled_back",
+        ("12288", "stranger"),
+        short=True,
+    ),
+    Fault(
+        "stranger_fills_the_gpu_before_the_load",
+        "restarted",
+        f"{GPU} stranger --mib 9000 --kind compute --name /usr/bin/stranger",
+        "rolled_back",
+        ("out of memory",),
+    ),
+    Fault(
+        "stranger_fills_the_gpu_before_the_run",
+        "before",
+        f"{GPU} stranger --mib 9000 --kind compute --name /usr/bin/stranger",
+        "refused",
+        ("stranger", "9000"),
+    ),
+    # --- Ollama -------------------------------------------------------------------------------------------------------
+    Fault(
+        "ollama_does_not_start_on_the_new_settings",
+        "before",
+        on_new_settings("ollama", "ExecStartPre", 'echo "Error: cannot use this device" >&2; exit 3'),
+        "rolled_back",
+        ("ollama.service", "cannot use this device"),
+        short=True,
+    ),
+    Fault(
+        "ollama_was_stopped_and_does_not_start_on_the_new_settings",
+        "before",
+        "systemctl disable --quiet --now ollama"
+        + on_new_settings("ollama", "ExecStartPre", 'echo "Error: cannot use this device" >&2; exit 3'),
+        "rolled_back",
+        ("cannot use this device", "its services answer", "ollama.service is stopped, as it was found"),
+        runs=False,
+        variables={"gpu_memory_ollama": {"version": "0.32.15"}},
+    ),
+    Fault(
+        "ollama_does_not_start_any_more",
+        "before",
+        f"mkdir -p {DROP_INS} && printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/no-ollama serve\\n'"
+        f" > {DROP_INS}/10-owner.conf",
+        "fail",
+        ("ollama.service", "no-ollama", "203"),
+        runs=False,
+    ),
+    Fault(
+        "ollama_never_answers",
+        "before",
+        on_new_settings("ollama", "ExecStartPost", "kill -STOP $MAINPID"),
+        "rolled_back",
+        ("ollama.service", "did not answer 200 within 15 s"),
+        variables=QUICK_OLLAMA,
+    ),
+    Fault(
+        "ollama_dies_after_it_has_answered",
+        "before",
+        on_new_settings("ollama", "ExecStartPost", "(sleep 2.5; kill -KILL $MAINPID) &"),
+        "rolled_back",
+        ("Ollama",),
+    ),
+    Fault(
+        "ollama_killed_under_load",
+        "loading",
+        "systemctl kill --signal=KILL ollama",
+        "rolled_back",
+        ("requests failed",),
+    ),
+    Fault(
+        "ollama_stopped_under_load",
+        "loading",
+        "systemctl stop ollama",
+        "rolled_back",
+        ("requests failed",),
+    ),
+    Fault(
+        "runner_killed_under_load",
+        "loading",
+        "until pkill -KILL llama-server; do sleep 0.1; done",
+        "rolled_back",
+        ("requests failed", "llama"),
+    ),
+    Fault(
+        "runner_hangs_under_load",
+        "loading",
+        "until pkill -STOP llama-server; do sleep 0.1; done",
+        "rolled_back",
+        ("requests failed", "no complete answer within 12 s"),
+        variables=QUICK_LOAD,
+    ),
+    Fault(
+        "ollama_upgraded_meanwhile",
+        "before",
+        "sed -i 's/^LAB_OLLAMA_VERSION=.*/LAB_OLLAMA_VERSION=0.24.0/' /etc/lab/options",
+        "rolled_back",
+        ("0.24", "0.32"),
+    ),
+    Fault(
+        "ollama_unit_is_missing",
+        "before",
+        "systemctl disable --now ollama; mv /etc/systemd/system/ollama.service /opt; systemctl daemon-reload",
+        "refused",
+        ("ollama.service", "not-found"),
+        runs=False,
+    ),
+    Fault(
+        "model_is_missing",
+        "before",
+        ":",
+        "refused",
+        ("the model qwen3:32b is not on this host", "ollama pull qwen3:32b"),
+        variables={"gpu_memory_models": ["qwen3:32b"]},
+    ),
+    Fault(
+        "ollama_runs_in_a_container",
+        "before",
+        "systemctl disable --now ollama; mv /etc/systemd/system/ollama.service /opt; systemctl daemon-reload\n"
+        "systemd-run --quiet --unit=container /usr/local/bin/ollama serve\n"
+        "until curl -fs http://127.0.0.1:11434/api/version; do sleep 0.5; done",
+        "refused",
+        (
+            "ollama.service is not-found",
+            "it is not ollama.service that answers",
+            "gpu_memory_ollama.unit=container.service",
+        ),
+        runs=False,
+    ),
+    Fault(
+        "ollama_hangs_under_load",
+        "loading",
+        f"kill -STOP {PID}",
+        "rolled_back",
+        ("requests failed", "no complete answer within 12 s"),
+        variables=QUICK_LOAD,
+    ),
+    Fault(
+        "model_falls_to_the_cpu",
+        "before",
+        patched_backend('int(os.environ["OLLAMA_GPU_LAYERS"])', f"0 if {ON_NEW} else 40"),
+        "rolled_back",
+        ("0 of 33 layers are on the GPU",),
+    ),
+    # --- the backend --------------------------------------------------------------------------------------------------
+    Fault(
+        "backend_unit_is_missing",
+        "before",
+        "systemctl disable --now selo-backend\nmv /etc/systemd/system/selo-backend.service /opt\n"
+        "systemctl daemon-reload",
+        "refused",
+        ("selo-backend.service", "not-found"),
+        runs=False,
+    ),
+    Fault(
+        "backend_does_not_start_on_the_new_settings",
+        "before",
+        on_new_settings("selo-backend", "ExecStartPre", "exit 4"),
+        "rolled_back",
+        ("selo-backend.service", "journalctl -u selo-backend.service"),
+        short=True,
+    ),
+    Fault(
+        "backend_ends_at_once_on_the_new_settings",
+        "before",
+        patched_backend(SETTINGS_READ, f"{SETTINGS_READ}\n    if {ON_NEW}:\n        sys.exit(5)"),
+        "rolled_back",
+        ("selo-backend.service", "journalctl -u selo-backend.service"),
+        variables=QUICK_BACKEND,
+    ),
+    Fault(
+        "backend_is_never_healthy",
+        "before",
+        patched_backend('return (200, {"status"', f'return (503 if {ON_NEW} else 200, {{"status"'),
+        "rolled_back",
+        ("selo-backend.service", "/health did not answer 200 within 15 s", "answered 503"),
+        variables=QUICK_BACKEND,
+    ),
+    Fault(
+        "backend_is_slow",
+        "before",
+        on_new_settings("selo-backend", "ExecStartPre", "sleep 12"),
+        "pass",
+        (),
+        ends=NEW,
+    ),
+    Fault(
+        "backend_fails_under_load",
+        "before",
+        patched_backend(
+            POSTED, f'if {ON_NEW}:\n            return 500, {{"detail": "no such table: chats"}}\n        {POSTED}'
+        ),
+        "rolled_back",
+        ("3 of 3 requests failed", "500"),
+    ),
+    Fault(
+        "backend_was_stopped_and_fails_under_load",
+        "before",
+        patched_backend(
+            POSTED, f'if {ON_NEW}:\n            return 500, {{"detail": "no such table: chats"}}\n        {POSTED}'
+        )
+        + "systemctl disable --quiet --now selo-backend",
+        "rolled_back",
+        ("3 of 3 requests failed", "its services answer", "selo-backend.service is stopped, as it was found"),
+        runs=False,
+    ),
+    Fault(
+        "backend_answers_with_an_error_inside",
+        "before",
+        patched_backend(POSTED, f'if {ON_NEW}:\n            return 200, {{"error": "no model"}}\n        {POSTED}'),
+        "rolled_back",
+        ("3 of 3 requests failed", "no model"),
+    ),
+    Fault(
+        "backend_dies_after_it_was_healthy",
+        "before",
+        patched_backend(
+            SETTINGS_READ, f"{SETTINGS_READ}\n    if {ON_NEW}:\n        threading.Timer(6, os._exit, (7,)).start()"
+        ),
+        "rolled_back",
+        ("requests failed",),
+    ),
+    Fault(
+        "backend_directory_is_missing",
+        "before",
+        f"systemctl stop selo-backend; mv {BACKEND} {BACKEND}.moved",
+        "refused",
+        (f"the backend's directory {BACKEND} is missing", "gpu_memory_backend.directory"),
+        runs=False,
+    ),
+    # --- files --------------------------------------------------------------------------------------------------------
+    Fault(
+        "disk_full_under_the_backend",
+        "before",
+        small_disk(BACKEND, 0),
+        "rolled_back",
+        ("no space is left", BACKEND),
+        short=True,
+    ),
+    Fault(
+        "disk_full_under_what_is_kept",
+        "before",
+        small_disk(KEPT, 0),
+        "fail",
+        (KEPT, "no space is left"),
+    ),
+    Fault(
+        "disk_fills_up_under_what_is_kept",
+        "loading",
+        f"dd if=/dev/zero of={KEPT}/filling bs=1k status=none\n"
+        f"{GPU} stranger --mib 4000 --kind compute --name stranger",
+        "rolled_back",
+        ("12288",),
+        prepare=small_disk(KEPT, 300),
+    ),
+    Fault(
+        "disk_full_under_the_drop_ins",
+        "before",
+        small_disk(DROP_INS, 0),
+        "rolled_back",
+        ("no space is left", "zz-gpu-memory.conf"),
+    ),
+    Fault(
+        "backend_directory_is_read_only",
+        "before",
+        f"mount --bind {BACKEND} {BACKEND}; mount -o remount,bind,ro {BACKEND}",
+        "refused",
+        ("read-only", BACKEND),
+    ),
+    Fault(
+        "env_file_is_immutable",
+        "before",
+        f"chattr +i {BACKEND}/.env",
+        "refused",
+        (f"{BACKEND}/.env", "immutable", "chattr"),
+    ),
+    Fault(
+        "env_file_is_a_directory",
+        "before",
+        f"mv {BACKEND}/.env /opt/env; mkdir {BACKEND}/.env",
+        "refused",
+        (f"{BACKEND}/.env is no regular file",),
+    ),
+    Fault(
+        "no_permission",
+        "before",
+        ":",
+        "fail",
+        ("needs root", "become: true"),
+        variables={"ansible_become": False},
+    ),
+    Fault(
+        "later_drop_in_wins",
+        "before",
+        f"mkdir -p {DROP_INS} && printf '[Service]\\nEnvironment=OLLAMA_CONTEXT_LENGTH=8192\\n'"
+        f" > {DROP_INS}/zzz-local.conf; systemctl daemon-reload",
+        "refused",
+        ("zzz-local.conf", "OLLAMA_CONTEXT_LENGTH=8192", "take the line out"),
+        short=True,
+    ),
+    Fault(
+        "environment_file_wins",
+        "before",
+        f"echo OLLAMA_NUM_PARALLEL=4 > /etc/default/ollama; mkdir -p {DROP_INS}\n"
+        f"printf '[Service]\\nEnvironmentFile=/etc/default/ollama\\n' > {DROP_INS}/20-owner.conf\n"
+        "systemctl daemon-reload",
+        "refused",
+        ("/etc/default/ollama", "OLLAMA_NUM_PARALLEL=4"),
+    ),
+    # --- the network --------------------------------------------------------------------------------------------------
+    # The answer that the state is kept may be lost, too; then nothing was written.
+    Fault("network_cut_when_kept", "kept", CUT, "fail|untouched", ("lost the connection",)),
+    Fault("network_cut_when_written", "written", CUT, "fail", SELF_HEALING),
+    Fault("network_cut_in_the_restart", "restarting", CUT, "fail", SELF_HEALING),
+    Fault("network_cut_under_load", "loading", CUT, "fail", SELF_HEALING, short=True),
+    Fault("network_cut_at_the_proof", "loaded", CUT, "fail", SELF_HEALING),
+    Fault(
+        "network_gone_for_a_moment_under_load",
+        "loading",
+        "ip link set eth0 down; sleep 8; ip link set eth0 up",
+        "pass",
+        (),
+        ends=NEW,
+    ),
+    Fault(
+        "network_back_after_the_host_went_back",
+        "restarting",
+        CUT_FOR_A_WHILE,
+        "fail",
+        SELF_HEALING,
+    ),
+    # --- the host and the controller ---
+    Fault("reboot_in_the_restart", "restarting", "", "rolled_back|fail", (), reboots=True),
+    Fault("reboot_under_load", "loading", "", "rolled_back|fail", (), reboots=True),
+    Fault(
+        "two_runs_at_once",
+        "kept",
+        "",
+        "refused",
+        ("another run holds this host until", "applies stable", "wait"),
+        ends=NEW,
+        rival=True,
+    ),
+    Fault(
+        "clock_was_set_back",
+        "before",
+        f"touch -d '+2 days' {BACKEND}/.env",
+        "pass",
+        (),
+        ends=NEW,
+    ),
+    # --- what is kept -------------------------------------------------------------------------------------------------
+    Fault(
+        "kept_state_unreadable",
+        "before",
+        f"mkdir -p {KEPT} && echo '{{' > {KEPT}/pointers.json",
+        "refused",
+        (f"{KEPT}/pointers.json is damaged",),
+    ),
+    Fault(
+        "generation_damaged_during_the_run",
+        "loading",
+        f"for copy in {KEPT}/generations/*/*; do case $copy in *.json) ;; *) echo damage > $copy ;; esac; done\n"
+        f"{GPU} stranger --mib 4000 --kind compute --name stranger",
+        "fail",
+        ("12288", "is damaged: the copy of", "nothing was touched", "gpu-memory release"),
+        ends=NEW,
+        settles=False,
+    ),
+]
