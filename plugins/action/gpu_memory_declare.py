@@ -11,7 +11,7 @@ import uuid
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Hook
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Hook
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
 

@@ -12,9 +12,9 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import HostPlan
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import Tuned
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import HostPlan
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.tune import Tuned
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import (
     controller,
     once,

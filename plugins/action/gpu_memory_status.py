@@ -10,9 +10,9 @@ from typing import Any, cast
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import Status
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import Status
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, once, suggested_commands
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_status
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import Tuned
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.tune import Tuned
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import tune_declare, tune_svg, tune_text
 

@@ -382,7 +382,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import p
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, SampledGpu
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures, SampledGpu
 
 SETTLE_S = 0.5
 OF_MODELS = ("model", "others", "listed_at")

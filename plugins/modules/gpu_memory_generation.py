@@ -254,8 +254,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtim
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import Removed
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Removed
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServicePlan
 
 RESTORE_S = 180
 

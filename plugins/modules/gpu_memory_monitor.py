@@ -156,7 +156,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import r
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Nvml
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Nvml
 
 ARGUMENTS: dict[str, Any] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},

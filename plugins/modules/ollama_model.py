@@ -184,7 +184,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.api im
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Answer
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Answer
 
 PROGRESS_EVERY_S = 0.5
 

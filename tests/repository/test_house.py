@@ -11,18 +11,22 @@ import pytest
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 OURS = "ansible_collections.selo.gpu_memory.plugins."
 CORE, HOST, CONTROLLER, GLUE = "module_utils.core", "module_utils.host", "plugin_utils", "plugin_utils.glue"
+CONTRACT = "plugin_utils.contract"
 # The floor of a file -> the floors that it may import. The longest name that fits counts.
 MAY_IMPORT = {
     CORE: {CORE},
     HOST: {CORE, HOST},
-    CONTROLLER: {CORE, CONTROLLER},
-    GLUE: {CORE, CONTROLLER, GLUE},
+    CONTRACT: {CONTRACT},
+    CONTROLLER: {CORE, CONTRACT, CONTROLLER},
+    GLUE: {CORE, CONTRACT, CONTROLLER, GLUE},
     "modules": {CORE, HOST},
-    **dict.fromkeys(("action", "lookup", "filter"), {CORE, CONTROLLER, GLUE}),
+    **dict.fromkeys(("action", "lookup", "filter"), {CORE, CONTRACT, CONTROLLER, GLUE}),
     "doc_fragments": set(),
 }
+# Who may have the types too, but below `if TYPE_CHECKING`: Ansible sends no host what stands outside of module_utils.
+TYPED = {CORE, HOST, "modules"}
 # What is pure has no files, sockets, processes or clock.
-PURE = {CORE, CONTROLLER}
+PURE = {CORE, CONTRACT, CONTROLLER}
 EFFECTS = {"fcntl", "http", "os", "select", "shutil", "signal", "socket", "subprocess", "tempfile", "time"}
 
 
@@ -31,21 +35,26 @@ def floor(module: str) -> str:
     return max((name for name in MAY_IMPORT if f"{module}.".startswith(f"{name}.")), key=len)
 
 
-def imported(source: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
+def imported(source: str) -> Iterator[tuple[str, bool]]:
+    """The names, and whether they are there for type checkers alone."""
+    tree = ast.parse(source)
+    guards = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    typing = {inner for guard in guards for part in guard.body for inner in ast.walk(part)}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, node in typing) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from ((f"{node.module}.{alias.name}", node in typing) for alias in node.names)
 
 
 def crossings(module: str, source: str) -> list[str]:
     """What a module imports and must not."""
     here = floor(module)
     found = []
-    for name in imported(source):
+    for name, for_types in imported(source):
         if name.startswith(OURS):
-            found += [name] if floor(name[len(OURS) :]) not in MAY_IMPORT[here] else []
+            may = MAY_IMPORT[here] | ({CONTRACT} if for_types and here in TYPED else set())
+            found += [name] if floor(name[len(OURS) :]) not in may else []
         elif here in PURE and name.partition(".")[0] in EFFECTS:
             found.append(name)
     return found
@@ -62,6 +71,9 @@ def test_every_file_imports_only_what_its_floor_may(path: Path) -> None:
     [
         ("module_utils.core.gpus", f"from {OURS}module_utils.host.port import commands"),
         ("module_utils.core.gpus", f"from {OURS}plugin_utils.plan import prediction"),
+        ("module_utils.core.gpus", f"from {OURS}plugin_utils.contract import facts"),
+        ("module_utils.host.keep.state", f"from {OURS}plugin_utils.contract.kept import State"),
+        ("plugin_utils.contract.facts", f"from {OURS}module_utils.core import gpus"),
         ("module_utils.core.gpus", "import os.path"),
         ("module_utils.core.text.utc", "from time import time"),
         ("module_utils.host.keep.state", f"from {OURS}plugin_utils.judge import verdicts"),
@@ -75,6 +87,12 @@ def test_every_file_imports_only_what_its_floor_may(path: Path) -> None:
 )
 def test_an_import_that_crosses_is_found(module: str, imports: str) -> None:
     assert len(crossings(module, f"def later():\n    {imports}\n")) == 1
+
+
+@pytest.mark.parametrize(("of", "found"), [("contract.facts", 0), ("judge.verdicts", 1)])
+def test_types_alone_may_cross(of: str, found: int) -> None:
+    source = f"if TYPE_CHECKING:\n    from {OURS}plugin_utils.{of} import Nvml\n"
+    assert len(crossings("module_utils.host.keep.state", source)) == found
 
 
 # So that each can be read at a time. Decorators do not count.

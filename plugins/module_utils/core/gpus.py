@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Gpu, GpuId, Nvml
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Gpu, GpuId, Nvml
 
 
 AnyGpu = TypeVar("AnyGpu", bound="GpuId")

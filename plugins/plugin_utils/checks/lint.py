@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import OllamaFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import OllamaFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import (
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import (
     Change,
     Record,
     Remembered,

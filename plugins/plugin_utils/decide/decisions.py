@@ -12,32 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import ChangingEnv, Decision
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
-    Api,
-    BackendFacts,
-    ListedModel,
-    Nvml,
-    OllamaFacts,
-)
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
-    ChangingFile,
-    KeysOfFile,
-    Proof,
-    State,
-)
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadRequest, ModelRequest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import BackendService, ServicePlan
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import (
-    EnvFile,
-    File,
-    OwnDropIn,
-    Source,
-    Unit,
-)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
     model_name,
@@ -56,6 +30,33 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import ChangingEnv, Decision
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared, Sized
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
+    Api,
+    BackendFacts,
+    ListedModel,
+    Nvml,
+    OllamaFacts,
+)
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import (
+    ChangingFile,
+    KeysOfFile,
+    Proof,
+    State,
+)
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import LoadRequest, ModelRequest
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Predicted
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import BackendService, ServicePlan
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import (
+    EnvFile,
+    File,
+    OwnDropIn,
+    Source,
+    Unit,
+)
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import model_requests
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import prediction
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, sizes, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
@@ -319,7 +320,7 @@ def load_request(declared: Sized, read: HostFacts) -> LoadRequest:
     version = wanted_settings.version_of(declared, read)
     requests: list[ModelRequest] = [
         {
-            **model_use.request(model, shown.get(model), url, intent["num_ctx"], at_once, version),
+            **model_requests.request(model, shown.get(model), url, intent["num_ctx"], at_once, version),
             "prompts": declared["load"],
         }
         for model in declared["models"]

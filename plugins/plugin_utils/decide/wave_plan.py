@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Nvml
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Nvml
 
 CANARIES = ("first", "per_hardware")
 PERCENTAGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*%\s*\Z")

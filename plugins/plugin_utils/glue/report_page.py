@@ -15,8 +15,8 @@ import json
 import string
 from pathlib import Path
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import Fleet
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import Fleet
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import chart
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import budget_svg, fleet_report, memory_parts
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import (
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import (
     Decision,
     FailedTask,
     Gate,
     Judged,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import RestartedService, Restored
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared, Sized
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import RestartedService, Restored
 
 AS_FOUND = ("stopped", "starting")
 

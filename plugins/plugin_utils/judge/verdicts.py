@@ -9,11 +9,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, LogLine, Show
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, LoadResult
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Effects, MemorySplit
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
@@ -22,6 +17,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     modelfile,
     prompt_reuse,
 )
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, LogLine, Show
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures, LoadResult
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Effects, MemorySplit
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, evidence
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Gate
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import Gate
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
 
 FIRST_NAMED = 5

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, model_name, model_use
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
     LoadedModel,
     LogLoad,
     OllamaFacts,
     RunnerSettings,
     Show,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadResult
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Calibration
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines, model_name, model_use
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import LoadResult
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Calibration
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, evidence
 
 MIB = 1024 * 1024

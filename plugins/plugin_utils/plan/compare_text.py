@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import (
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import (
     BackendUse,
     Column,
     HostPlan,

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Gpu, GpuProcess
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile, servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Gpu, GpuProcess
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Predicted
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift

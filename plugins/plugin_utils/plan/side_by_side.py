@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """All profiles of a host side by side, before any is deployed: what plan.yml shows. Pure; nothing here is measured.
 
-A host's plan is plain data (`<report_dir>/<host>.plan.json`); core/contract/plan.py has its keys. MiB everywhere.
+A host's plan is plain data (`<report_dir>/<host>.plan.json`); contract/plan.py has its keys. MiB everywhere.
 """
 
 from __future__ import annotations
@@ -14,15 +14,18 @@ from datetime import datetime, timezone
 from math import ceil
 from typing import NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import (
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import (
     CandidateProfile,
     Declared,
     Profile,
     Sized,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Api, Gpu
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import (
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Api, Gpu
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import (
     BackendUse,
     Column,
     ComparisonRow,
@@ -32,9 +35,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan
     PlannedModel,
     UsedBy,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile, settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration, prediction
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes, wanted_settings

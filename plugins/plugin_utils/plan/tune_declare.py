@@ -9,11 +9,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Intent
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Gpu
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared, Intent
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Gpu
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import side_by_side
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, wanted_settings

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from math import floor, log10
 from typing import TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import Tuned, TunedProbe
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.tune import Tuned, TunedProbe
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import budget_svg
 
 LEFT, RIGHT, PLOT_HEIGHT, FIRST_TOP, GAP = 76, 24, 190, 92, 62

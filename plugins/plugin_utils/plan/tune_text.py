@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import json
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import Tuned, TunedProbe, TunedSetting
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.tune import Tuned, TunedProbe, TunedSetting
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import side_by_side
 
 PROFILE = "tuned"

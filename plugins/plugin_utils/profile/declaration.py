@@ -12,7 +12,9 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import (
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import prompt_texts, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking, urls
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import (
     Backend,
     CandidateProfile,
     Declared,
@@ -21,8 +23,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decl
     Profile,
     ProfileFile,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import prompt_texts, settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking, urls
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles as named_profiles
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes
 

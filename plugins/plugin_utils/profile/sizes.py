@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import cast
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import (
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import (
     Declared,
     Intent,
     Profile,
     Sized,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuSize
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuSize
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import wanted_settings
 
 OTHER_SIZES = ("refuse", "scale")

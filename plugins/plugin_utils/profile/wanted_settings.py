@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Gpu, Nvml
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts, OllamaRead
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import gguf, model_shape
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared, Sized
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Gpu, Nvml
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts, OllamaRead
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles
 
 FITTED_BY_OLLAMA = "-1"  # as num_gpu: Ollama chooses the layers, and a margin counts (api/types.go)

@@ -12,19 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
-    BackendFacts,
-    Journal,
-    LoadedModel,
-    LogLoad,
-    OllamaFacts,
-    Show,
-)
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, LoadResult
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Effects, Row
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import OwnDropIn, Unit
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
     log_lines,
@@ -32,8 +19,22 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     modelfile,
     settings,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import SINGLE_SLOT_FAMILIES
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_environment import last_word
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
+    BackendFacts,
+    Journal,
+    LoadedModel,
+    LogLoad,
+    OllamaFacts,
+    Show,
+)
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures, LoadResult
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Effects, Row
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import OwnDropIn, Unit
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
 
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
@@ -109,7 +110,7 @@ def effects(load: LoadResult | None, after: HostFacts) -> Effects:
         "runner": bool(commands),
         "offloaded": its_load.get("offloaded"),
         "offloadable": its_load.get("offloadable"),
-        "embedder": model_use.is_embedders(command, shows),
+        "embedder": is_embedders(command, shows),
         **_limits(command, shows),
     }
 
@@ -145,7 +146,7 @@ def _that_count(
         commands = [command for command in commands if command not in later]
     blobs = {(shows.get(model) or {}).get("blob") for model in besides} - {None}
     commands = [command for command in commands if model_use.blob_of(command) not in blobs] or commands
-    return [command for command in commands if not model_use.is_embedders(command, shows)] or commands
+    return [command for command in commands if not is_embedders(command, shows)] or commands
 
 
 def _limits(command: Sequence[str], shows: Mapping[str, Show]) -> Effects:
@@ -153,8 +154,23 @@ def _limits(command: Sequence[str], shows: Mapping[str, Show]) -> Effects:
     blob = model_use.blob_of(command)
     known = [show for show in shows.values() if blob and show and show.get("blob") == blob]
     show: Show = known[0] if known else {}
-    one_slot = model_use.has_one_slot(show) or model_use.is_embedders(command, shows)
+    one_slot = has_one_slot(show) or is_embedders(command, shows)
     return {"one_slot": one_slot, "trained_ctx": model_use.trained_context(show)}
+
+
+def has_one_slot(shown: Show) -> bool:
+    """Whether Ollama starts a model with one slot, whatever is asked for (server/sched.go)."""
+    details, info = shown.get("details") or {}, shown.get("model_info") or {}
+    families = {details.get("family"), *(details.get("families") or ()), info.get("general.architecture")}
+    return bool(families & SINGLE_SLOT_FAMILIES) or model_use.embeds_only(shown)
+
+
+def is_embedders(command: Sequence[str], shows: Mapping[str, Show]) -> bool:
+    """Whether a runner was started for a model that only embeds; before 0.30 its command line has the file alone."""
+    if "--embedding" in command:
+        return True
+    blob = model_use.blob_of(command)
+    return any(blob and show and show.get("blob") == blob and model_use.embeds_only(show) for show in shows.values())
 
 
 def load_by(command: list[str], journal: Journal) -> LogLoad:

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import RecordedJournal
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import RecordedJournal
 
 
 def where(journal: Journal | RecordedJournal) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import Column, HostPlan
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import Column, HostPlan
 
 WIDTH = 980
 BAR_LEFT, BAR_WIDTH, BAR_HEIGHT = 20, 940, 34

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import cast
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import Fleet
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record, RecordedGpu
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import series
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import Fleet
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record, RecordedGpu
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import (
     budget_svg,
     host_record,

@@ -9,20 +9,20 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import cast
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Decision
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Sized
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Answer, Gpu
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import Proof
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import AtMost, Figures, LoadResult
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import (
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import series
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import Decision
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Answer, Gpu
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Proof
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import AtMost, Figures, LoadResult
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import (
     Record,
     RecordedGpu,
     Row,
     Sampling,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import Restarted, Restored
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import series
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import Restarted, Restored
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, evidence

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Decision
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, LogLine
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import State
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import (
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import Decision
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared, Sized
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, LogLine
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import State
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import (
     HolderNow,
     MemoryNow,
     ProofAge,
     Status,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes, wanted_settings

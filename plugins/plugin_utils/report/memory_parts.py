@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuMemory, Holder
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import PeakProcess
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Part
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuMemory, Holder
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import PeakProcess
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Part
 
 MIB = 1024 * 1024
 OLLAMA, BACKEND, OTHERS, RESERVED, UNKNOWN, FREE = KINDS = (

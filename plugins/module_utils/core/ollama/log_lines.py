@@ -24,7 +24,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama.prompt
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
         Answer,
         Failure,
         LogFacts,

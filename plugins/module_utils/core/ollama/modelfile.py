@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_use
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared, Sized
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Show
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared, Sized
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Show
 
 OPTIONS = {"num_ctx": "num_ctx", "gpu_layers": "num_gpu", "num_batch": "num_batch"}  # by intent
 

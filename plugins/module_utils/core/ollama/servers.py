@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.containers import container_of
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
         Described,
         OtherOllama,
         Owner,

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Intent
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuSize
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Intent
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuSize
 
 
 Version = tuple[int, int, int]

@@ -18,8 +18,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import gguf, planner, throughput
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Intent
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import TunedProfile
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Intent
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.tune import TunedProfile
 
 HELD, OVER, OUT_OF_MEMORY = "held", "over", "out of memory"
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")

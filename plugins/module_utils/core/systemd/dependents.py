@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent
 
 
 # Property of the one -> directive of the other.

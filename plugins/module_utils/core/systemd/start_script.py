@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Changes, StartScript, Unit
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Changes, StartScript, Unit
 
 
 _COMMENT = re.compile(r"(?:^|(?<=[ \t;]))#.*", re.MULTILINE)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Source, UnitEnvironment
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Source, UnitEnvironment
 
 
 def last_word(name: str, sources: Sequence[Source]) -> tuple[Source, str | None, str] | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Unit, UnitEnvironment
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Unit, UnitEnvironment
 
 
 STOPPED = ("inactive", "failed")

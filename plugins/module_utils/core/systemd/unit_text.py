@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Properties, Service
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Properties, Service
 
 
 MASK = "********"

@@ -12,7 +12,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent
 
 PROPERTIES = ",".join(["ActiveState", *dependents.DIRECTIVES])
 MOST = 50  # that are followed

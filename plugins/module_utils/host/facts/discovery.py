@@ -21,7 +21,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Api
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Api
 
 # By which a program is told where Ollama is, in its environment.
 CALLERS_NAMED = 10

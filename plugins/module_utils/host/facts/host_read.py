@@ -39,8 +39,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
 )
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Backend, ProfileFile
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Backend, ProfileFile
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
         Answer,
         Api,
         BackendFacts,
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         Process,
         Runner,
     )
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import (
         DropIns,
         EnvFile,
         File,

@@ -16,7 +16,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Properties, Unit
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Properties, Unit
 
 MOST_PROCESSES = 256  # of one unit
 PROPERTIES = (

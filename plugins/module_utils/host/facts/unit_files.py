@@ -17,7 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import (
         Properties,
         Source,
         StartScript,
@@ -212,6 +212,24 @@ def written(path: str, elsewhere: Collection[str]) -> Written:
         "writer": unit_text.writer_of(text),
         "alone": [name for name in unit_text.directives(text) if name not in elsewhere],
     }
+
+
+def strays(units: str, known: Collection[str] = ()) -> list[str]:
+    """Our drop-ins, by their header, that are none of the `known` paths, and how to be rid of them."""
+    known = {os.path.realpath(path) for path in known}
+    problems = []
+    for path in sorted(glob.glob(os.path.join(glob.escape(units), "*.d", unit_text.DROP_IN))):
+        drop_in = written(path, ())
+        if os.path.realpath(path) in known or drop_in["writer"] is not None:
+            continue
+        unit = os.path.basename(os.path.dirname(path))[: -len(".d")]
+        names = [name for name in drop_in["alone"] if not name.endswith("=")]
+        problems.append(
+            f"{path} is this collection's and stays in force, as no generation that is kept here knows of it; it sets "
+            f"{', '.join(names) or 'nothing'}. Delete it, then: systemctl daemon-reload; systemctl restart {unit}. The "
+            "backend's env file may have the profile's keys as well"
+        )
+    return problems
 
 
 def values_in(path: str, names: Iterable[str]) -> dict[str, str]:

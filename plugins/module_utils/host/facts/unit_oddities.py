@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_oddities
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Oddity
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Oddity
 
 MOST_BYTES, MOST_FILES = 64 * 1024, 100
 # Read at a login or by a shell, or by a unit that names them: by no service of itself.

@@ -30,13 +30,13 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port impo
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
         Bindings,
         Gpu,
         GpuProcess,
         Nvml,
     )
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Accounted
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Accounted
 
 NAME = "NVML"
 DEVICES = "/dev/nvidia"

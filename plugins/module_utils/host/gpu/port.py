@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuMemory, GpuProcess, Nvml
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Accounted
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuMemory, GpuProcess, Nvml
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Accounted
 
 MIB = 1024 * 1024
 

@@ -26,8 +26,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library i
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuProcess
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuProcess
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import (
         Accounted,
         AccountedNow,
         PeakProcess,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import sync_directory
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import FileState
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import FileState
 
 
 MAX_BYTES = 16 * 1024 * 1024  # settings, not data

@@ -21,9 +21,9 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     file_state,
-    in_force,
     leases,
     own_files,
     restore_timer,
@@ -51,7 +51,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_g
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host, LinuxHost
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import (
         About,
         ChangingFile,
         FileState,
@@ -63,8 +63,8 @@ if TYPE_CHECKING:
         Removed,
         StoredLease,
     )
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Calibration
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Calibration
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import (
         Restored,
         ServicePlan,
     )
@@ -260,7 +260,12 @@ class Generations:
         result = nothing_to_restore("this collection is taken away")
         removed = [path for path in own_files.present(self.paths) if os.path.lexists(path)]
         if not removed:
-            return {**result, "removed": [], "left": [], "error": "; ".join(in_force.strays(self.paths.units)) or None}
+            return {
+                **result,
+                "removed": [],
+                "left": [],
+                "error": "; ".join(unit_files.strays(self.paths.units)) or None,
+            }
         with self._locked(check):
             leases.refuse_others(self.paths, self.host, None)
             origin = self.back.origin()
@@ -275,7 +280,7 @@ class Generations:
                 own_files.remove(self.paths, self.host, [*removed, self.paths.root])
             removed = [path for path in removed if check or not os.path.lexists(path)]
             known = [file["path"] for file in result["files"]] if check else []
-            problems = in_force.strays(self.paths.units, known)
+            problems = unit_files.strays(self.paths.units, known)
             if result["error"]:
                 until = f"what is kept stays until that is mended; if it never can be, delete {self.paths.root}"
                 problems = [result["error"], until, *problems]

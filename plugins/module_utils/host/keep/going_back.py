@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_states, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     file_state,
     in_force,
@@ -30,12 +31,12 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_g
 )
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import (
         FileState,
         KeysOfFile,
         Manifest,
     )
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import (
         FoundService,
         Restored,
         ServicePlan,
@@ -71,7 +72,7 @@ class GoingBack:
         found = self._found_now(self.stored.manifest(generation)["services"])
         result = self.restore(generation, reason, None, check, found, by_hand=True)
         known = [path for manifest in self.stored.readable() for path in paths_of(manifest)]
-        problems = [*filter(None, [result["error"]]), *in_force.strays(self.paths.units, known)]
+        problems = [*filter(None, [result["error"]]), *unit_files.strays(self.paths.units, known)]
         return {**result, "error": "; ".join(problems) or None}
 
     def _found_now(

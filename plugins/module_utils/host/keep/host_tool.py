@@ -30,8 +30,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import Proof, Removed, State
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import Restored, RestoredFile
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Proof, Removed, State
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import Restored, RestoredFile
 
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
@@ -45,7 +45,6 @@ PACKED = (
     "core.ollama.prompt_reuse",
     "core.ollama.servers",
     "core.ollama.settings",
-    "core.planner.architectures",
     "core.systemd.dependents",
     "core.systemd.start_script",
     "core.systemd.unit_environment",

@@ -2,25 +2,22 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What of this collection is in force though the files of its generations do not say so: in a process, in systemd's
-memory, in a file that no generation knows. Changes nothing.
+memory, in another file of the unit. Changes nothing.
 """
 
 from __future__ import annotations
 
-import glob
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_environment, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import KeysOfFile, Manifest
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import KeysOfFile, Manifest
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServicePlan
 
 Values = dict[str, set[str]]  # by the name of a variable
 Copies = tuple["Manifest", Mapping[str, bytes]]  # a generation's manifest, and its contents by SHA-256
@@ -80,7 +77,7 @@ def is_unread(plan: ServicePlan, values: Mapping[str, Values], host: Host) -> bo
 
 
 def _units(plan: ServicePlan) -> dict[str, str]:
-    ollama, backend = plan.get("ollama"), service_control.backend_of(plan)
+    ollama, backend = plan.get("ollama"), plan.get("backend")
     units = {"ollama": ollama["unit"]} if ollama else {}
     if backend and backend["kind"] == "unit":
         units["backend"] = backend["unit"]
@@ -100,22 +97,4 @@ def elsewhere(plan: ServicePlan, values: Mapping[str, Values], host: Host) -> li
                 f"{source['path']} gives {unit} this collection's {', '.join(names)}; set them to what they were, or "
                 "take the lines out, and restart it"
             )
-    return problems
-
-
-def strays(units: str, known: Collection[str] = ()) -> list[str]:
-    """Our drop-ins, by their header, that are none of the `known` paths, and how to be rid of them."""
-    known = {os.path.realpath(path) for path in known}
-    problems = []
-    for path in sorted(glob.glob(os.path.join(glob.escape(units), "*.d", unit_text.DROP_IN))):
-        written = unit_files.written(path, ())
-        if os.path.realpath(path) in known or written["writer"] is not None:
-            continue
-        unit = os.path.basename(os.path.dirname(path))[: -len(".d")]
-        names = [name for name in written["alone"] if not name.endswith("=")]
-        problems.append(
-            f"{path} is this collection's and stays in force, as no generation that is kept here knows of it; it sets "
-            f"{', '.join(names) or 'nothing'}. Delete it, then: systemctl daemon-reload; systemctl restart {unit}. The "
-            "backend's env file may have the profile's keys as well"
-        )
     return problems

@@ -23,7 +23,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import BootTime, Clock, SystemClock
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import (
         Lease,
         LeaseTerms,
         StoredLease,

@@ -29,14 +29,14 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtim
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import (
         BackendService,
         FoundService,
         Restarted,
         RestartedService,
         ServicePlan,
     )
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent
 
 
 STABLE_S = 1.0  # an answer counts once the process behind it has lived that long

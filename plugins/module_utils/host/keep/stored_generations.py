@@ -13,7 +13,8 @@ import shutil
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import in_force, leases, restore_timer
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, restore_timer
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
     Paths,
     StateError,
@@ -26,7 +27,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host, LinuxHost
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import (
         About,
         FileState,
         Generation,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
         Pointers,
         State,
     )
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServicePlan
 
 LATEST = 5  # generations kept besides the previous, the proven, the held one, and the first of each file
 GENERATION = re.compile(r"[0-9]{4,}\Z")
@@ -105,7 +106,7 @@ class StoredGenerations:
             raise StateError(f"generation = {name!r} is not known; allowed: previous, proven, or a number as in `list`")
         number = self.pointers().get(name)
         if number is None:
-            strays = in_force.strays(self.paths.units)
+            strays = unit_files.strays(self.paths.units)
             lost = f", or what it has kept is gone: {'; '.join(strays)}" if strays else ""
             raise StateError(f"this host has no {name} generation: no apply has ended here yet{lost}")
         return str(number)

@@ -21,7 +21,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import f
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import (
         FileState,
         KeysOfFile,
         Manifest,

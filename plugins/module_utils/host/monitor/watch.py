@@ -27,8 +27,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor.watch
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import child_process, commands, proc_stat
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuProcess
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.monitor import Reading
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuProcess
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.monitor import Reading
 
 SAMPLE_S = 1.0
 RETRY_S = 60.0  # between two attempts to reach NVML

@@ -23,8 +23,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.metrics import Metric, Sample
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import LogFacts, LogLoad
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.monitor import NamedHolder, Reading
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import LogFacts, LogLoad
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.monitor import NamedHolder, Reading
 
 Config = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.model_
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Answer
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Answer
 
 ANSWER_S = 30
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, Process
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServiceState
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent, Unit
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, Process
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServiceState
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent, Unit
 
 
 STOP_S = 100  # systemd kills after TimeoutStopSec, 90 s unless set otherwise

@@ -22,7 +22,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal
 
 PROPERTIES = (
     "Id,ActiveState,ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogFilterPatterns,"

@@ -17,14 +17,14 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
         Described,
         GpuProcess,
         OtherOllama,
         Owner,
         Server,
     )
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Unit
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Unit
 
 CONNECT_S = 5
 MOST_FILES = 65536  # of one process that are looked at

@@ -29,10 +29,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtim
 )
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal, Process
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServiceState
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent, Unit
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, Process
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServiceState
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent, Unit
 
 # Which Ollama, for AnsibleModule.
 ARGUMENTS: dict[str, Any] = {

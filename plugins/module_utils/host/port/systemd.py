@@ -19,7 +19,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import c
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent, UnitEnvironment
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent, UnitEnvironment
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,ControlGroup,"

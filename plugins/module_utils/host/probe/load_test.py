@@ -23,7 +23,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.used_m
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures, ModelFigures
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures, ModelFigures
 
 NO_ANSWER = "no answer"
 DISTINCT_ERRORS = 20  # told

@@ -27,10 +27,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test, second_server
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Intent
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Journal
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures
-    from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.tune import (
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Intent
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.tune import (
         CurvePoint,
         GuideWalk,
         TunedGpu,

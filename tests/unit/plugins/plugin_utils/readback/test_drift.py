@@ -376,3 +376,26 @@ def test_loads_of_the_server_before_the_last_restart_do_not_count():
     assert drift.load_by(RUNNER, journal(server_at=NOW + 1)) == {}
     assert drift.load_by(RUNNER, journal(server_at=NOW - 1))["offloaded"] == 33
     assert drift.load_by(["another"], journal()) == {}
+
+
+def test_a_runner_of_an_embedder() -> None:
+    shows = {"e": {"capabilities": ["embedding"], "blob": "/e"}, "c": {"blob": "/c"}, "gone": None}
+    assert drift.is_embedders(["llama-server", "--model", "/c", "--embedding"], {})
+    assert drift.is_embedders(["ollama", "runner", "--model", "/e"], shows)
+    assert not drift.is_embedders(["ollama", "runner", "--model", "/c"], shows)
+    assert not drift.is_embedders([], {"e": {"capabilities": ["embedding"], "blob": None}})
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({}, False),
+        ({"details": {"family": "llama"}}, False),
+        ({"details": {"family": "qwen35"}}, True),
+        ({"details": {"family": "x", "families": ["mllama"]}}, True),
+        ({"model_info": {"general.architecture": "lfm2"}}, True),
+        ({"capabilities": ["embedding"]}, True),
+    ],
+)
+def test_has_one_slot(shown: Any, expected: bool) -> None:
+    assert drift.has_one_slot(shown) is expected

@@ -155,3 +155,14 @@ def test_what_a_unit_needs_to_start_and_lacks(tmp_path: Path, monkeypatch: pytes
     assert lacks(f"WorkingDirectory=!{gone}\n")[1] == lacks("WorkingDirectory=~\n")[1] == []
     assert lacks(f"WorkingDirectory={gone}\nRootDirectory=/srv/root\n")[1] == []
     assert lacks(f"EnvironmentFiles={gone} (ignore_errors=no)\n")[0] == [gone]
+
+
+def test_a_known_drop_in_is_no_stray_by_whatever_name(tmp_path: Path) -> None:
+    path = tmp_path / "units" / "ollama.service.d" / unit_text.DROP_IN
+    path.parent.mkdir(parents=True)
+    path.write_text(unit_text.render_dropin({}))
+    (tmp_path / "link").symlink_to("units")
+    assert unit_files.strays(str(tmp_path / "units"), [str(tmp_path / "link" / "ollama.service.d" / path.name)]) == []
+    assert "it sets nothing. Delete it" in unit_files.strays(str(tmp_path / "units"))[0]
+    path.write_text("[Service]\nEnvironment=THEIRS=1\n")
+    assert unit_files.strays(str(tmp_path / "units")) == []

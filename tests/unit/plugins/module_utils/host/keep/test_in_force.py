@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,14 +58,3 @@ def test_what_only_systemd_has_of_ours_is_unread() -> None:
         host.lacks["ollama.service"] = facts
         assert in_force.is_unread(SERVICES, VALUES, host)
         assert not in_force.is_unread({**SERVICES, "ollama": None}, VALUES, host)
-
-
-def test_a_known_drop_in_is_no_stray_by_whatever_name(tmp_path: Path) -> None:
-    path = tmp_path / "units" / "ollama.service.d" / unit_text.DROP_IN
-    path.parent.mkdir(parents=True)
-    path.write_text(unit_text.render_dropin({}))
-    (tmp_path / "link").symlink_to("units")
-    assert in_force.strays(str(tmp_path / "units"), [str(tmp_path / "link" / "ollama.service.d" / path.name)]) == []
-    assert "it sets nothing. Delete it" in in_force.strays(str(tmp_path / "units"))[0]
-    path.write_text("[Service]\nEnvironment=THEIRS=1\n")
-    assert in_force.strays(str(tmp_path / "units")) == []

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import BackendProcess, HealthCheck
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import Dependent
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import BackendProcess, HealthCheck
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired

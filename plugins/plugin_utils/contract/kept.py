@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Calibration, Record
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import (
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Calibration, Record
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import (
     FoundService,
     Restored,
     ServicePlan,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuId
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuId
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired

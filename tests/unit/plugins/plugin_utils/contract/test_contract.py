@@ -9,19 +9,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.decision import Decision
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Declared
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadResult
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.plan import HostPlan, Status
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Record
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import Decision
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import LoadResult
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import HostPlan, Status
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import side_by_side
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record, host_status
 
 from tests.unit.builders import MODEL, declared, load, read
 
-DATA = Path(__file__).resolve().parents[5] / "data"
+DATA = Path(__file__).resolve().parents[4] / "data"
 SHOW = json.loads((DATA / "planner" / "llama31-8b-q8_0.show.json").read_text(encoding="utf-8"))
 HOST = read(ollama__api__show={MODEL: {**SHOW, "blob": None, "parameters": {}}})
 WANTED = declared(models=[MODEL])

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import Failure, GpuProcess, Log
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import Figures
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import Restarted, Restored
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Failure, GpuProcess, Log
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import Restarted, Restored
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired

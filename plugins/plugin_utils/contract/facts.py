@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.units import DropIns, EnvFile, Unit
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import DropIns, EnvFile, Unit
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired, ReadOnly

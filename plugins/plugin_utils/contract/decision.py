@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import ChangingFile, Proof
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.load import LoadRequest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Predicted, Record
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.services import ServicePlan
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import ChangingFile, Proof
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import LoadRequest
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Predicted, Record
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServicePlan
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired

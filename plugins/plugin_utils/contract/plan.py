@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.declared import Intent
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import GpuSize, LogLine
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.record import Part, Record
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Intent
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuSize, LogLine
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Part, Record
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired

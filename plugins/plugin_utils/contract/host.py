@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.facts import (
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
     BackendFacts,
     HostSystem,
     Nvml,
     OllamaFacts,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.contract.kept import State
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import State
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
