@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import forms
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import OllamaFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
@@ -147,7 +148,7 @@ def _in_server(
         successor = "; LLAMA_ARG_FIT_TARGET is its successor" if name == "OLLAMA_GPU_OVERHEAD" else ""
         return "nobody", f"{since}, and {_dotted(version)} runs", f"take it out{successor}"
     reader = "llama-server" if name.startswith(("LLAMA_ARG_", "GGML_")) else "Ollama"
-    allowed = settings.malformed(row, value)
+    allowed = forms.malformed(row, value)
     if allowed:
         if row.form == settings.SWITCH and version < settings.SWITCHES_TAKE_ANY_TEXT:
             return reader, "Ollama cannot read the value: it is ignored", f"write {allowed}"

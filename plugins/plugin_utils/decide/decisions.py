@@ -23,7 +23,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
     dependents,
-    start_script,
     unit_environment,
     unit_states,
     unit_text,
@@ -59,7 +58,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units imp
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import model_requests
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import prediction
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, sizes, wanted_settings
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, start_programs
 
 OLDEST_DRIVER = 510
 DAY_S = 86400
@@ -633,13 +632,13 @@ def _override_problems(environment: Mapping[str, str], ollama: OllamaFacts) -> l
                         f"{name}={environment[name]}; take the line out there"
                     )
     running = (ollama["process"] or {}).get("environment") or {}
-    problems += start_script.problems(environment, ollama["unit"], drift.merged_environment(ollama["unit"]), running)
+    problems += start_programs.problems(environment, ollama["unit"], drift.merged_environment(ollama["unit"]), running)
     return problems + _taken_back(environment, ollama["unit"].get("sources") or [])
 
 
 def _start_program_notes(environment: Mapping[str, str], ollama: OllamaFacts) -> list[str]:
     running = (ollama["process"] or {}).get("environment") or {}
-    return start_script.notes(environment, ollama["unit"], drift.merged_environment(ollama["unit"]), running)
+    return start_programs.notes(environment, ollama["unit"], drift.merged_environment(ollama["unit"]), running)
 
 
 def _is_later(path: str) -> bool:

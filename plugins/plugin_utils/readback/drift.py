@@ -20,7 +20,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     settings,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import SINGLE_SLOT_FAMILIES
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_environment import last_word
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
@@ -36,6 +35,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load impo
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Effects, Row
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import OwnDropIn, Unit
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import start_programs
 
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
 NOT_READ_BACK = "not read back"
@@ -513,7 +513,7 @@ def server_override(ollama: OllamaFacts, name: str, wanted: str) -> str | None:
     scripts = [script["path"] for script in unit.get("start_scripts") or [] if name in script["environment"]]
     if scripts:
         return f"{' or '.join(scripts)} sets it, by which ExecStart of {unit['name']} starts the server"
-    program = start_script.by(unit)
+    program = start_programs.by(unit)
     if program:
         return (
             f"systemd has it so in memory for {unit['name']}, but {program}, by which its ExecStart starts the server, "

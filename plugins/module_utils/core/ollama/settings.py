@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Intent
@@ -64,8 +63,7 @@ def _bytes_of_largest(margins: Sequence[int]) -> str:
     return str(max(margins) * MIB)
 
 
-@dataclass(frozen=True)
-class Honoured:
+class Honoured(NamedTuple):
     """A variable that Ollama reads for an intent, from `first` to `last` release, and how the value is written.
 
     `write` gives None where the variable is not needed, or cannot carry the value.
@@ -93,7 +91,7 @@ OLLAMA_READS = (
 
 MARGINS = frozenset(row.variable for row in OLLAMA_READS if row.intent == "margin_mib")
 
-# How a value is written; `malformed` knows what each form allows.
+# How a value is written; `checks.forms` knows what each form allows.
 COUNT, BYTES, MIB_EACH, SWITCH, DURATION, CACHE_TYPE, LAYERS, FIT, TEXT = (
     "a whole number",
     "bytes, a whole number",
@@ -109,8 +107,7 @@ IGNORED = "the default is used, with a warning in the journal"
 BREAKS_LOADS = "llama-server does not start: every load fails, and no GPU is found"
 
 
-@dataclass(frozen=True)
-class Variable:
+class Variable(NamedTuple):
     """A variable that Ollama, or the llama-server that inherits its environment, reads from `first` to `last` release.
 
     `what`: what it does. `invalid`: what becomes of a value that is not of the `form`. `overridden`: a flag of Ollama's
@@ -192,52 +189,13 @@ CURES = {
 # Values that may be read on a host and shown: settings of memory, never a secret. Names outside are not even read.
 SHOWN = frozenset({variable.name for variable in VARIABLES} | set(NOBODY_READS) | {"PYTORCH_CUDA_ALLOC_CONF"})
 
-# strconv.ParseBool
-GO_BOOLEANS = ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False")
-GO_DURATION = re.compile(r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h))+\Z|[+-]?\d+\Z")
 CACHE_TYPES_UNTIL_029 = ("f16", "q8_0", "q4_0")
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
-SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?\Z", re.IGNORECASE)
-POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def known(name: str, version: Version) -> Variable | None:
     """The row for a variable in a release; None where that release does not read it."""
     return next((row for row in VARIABLES if row.name == name and row.first <= version <= row.last), None)
-
-
-def malformed(variable: Variable, value: str) -> str | None:
-    """What is allowed, where a value is not of the variable's form; None where it is.
-
-    Ollama strips spaces and quotes, and takes an empty value for none; llama-server takes neither.
-    """
-    if not variable.name.startswith("LLAMA_ARG_"):
-        value = value.strip().strip("\"'").strip()
-        if not value:
-            return None
-    elif not value:
-        return variable.form
-    allowed = {
-        COUNT: value.isascii() and value.isdigit(),
-        BYTES: value.isascii() and value.isdigit(),
-        MIB_EACH: re.fullmatch(r"\d+(,\d+)*", value) is not None,
-        SWITCH: value in GO_BOOLEANS,
-        DURATION: GO_DURATION.match(value) is not None,
-        CACHE_TYPE: value in (CACHE_TYPES if variable.last == NEWEST else CACHE_TYPES_UNTIL_029),
-        LAYERS: re.fullmatch(r"-?\d+|auto|all", value) is not None,
-        FIT: value in ("on", "off", "enabled", "disabled", "true", "false", "1", "0"),
-        TEXT: True,
-    }
-    if allowed[variable.form]:
-        return None
-    if variable.form == CACHE_TYPE:
-        return "one of " + ", ".join(CACHE_TYPES if variable.last == NEWEST else CACHE_TYPES_UNTIL_029)
-    size = SIZE.match(value) if variable.form in (BYTES, MIB_EACH) else None
-    if size:
-        in_bytes = float(size.group(1)) * 1024 ** POWERS[size.group(2).lower()]
-        meant = int(in_bytes if variable.form == BYTES else in_bytes / MIB)
-        return f"{variable.form}: {meant} for {value}"
-    return variable.form
 
 
 def shown(environment: Mapping[str, str]) -> dict[str, str]:

@@ -11,8 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
@@ -24,8 +23,7 @@ class StateError(Exception):
     """What was asked for cannot be done; the text names the cause and the cure."""
 
 
-@dataclass(frozen=True)
-class Paths:
+class Paths(NamedTuple):
     """Every place on a host that generations, lease and restore timer use. Tests give their own roots."""
 
     root: str = "/var/lib/gpu-memory"

@@ -17,7 +17,7 @@ import os
 import stat
 import struct
 import tempfile
-from dataclasses import dataclass
+from typing import NamedTuple
 
 # Of what a file's content is: the kernel makes them anew.
 _COMPUTED_ATTRIBUTES = ("security.ima", "security.evm")
@@ -29,8 +29,7 @@ class CannotWrite(Exception):
     """A file cannot be written, and was not; the text names the cause and the cure."""
 
 
-@dataclass(frozen=True)
-class Ownership:
+class Ownership(NamedTuple):
     """Mode and owner of a file that does not exist yet."""
 
     mode: int

@@ -12,8 +12,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls import Url
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls import parse as parse_url
@@ -34,8 +33,7 @@ class HttpError(Exception):
         self.status = status
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     status: int
     body: bytes
     elapsed_s: float

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, cast
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Moment, Runtime, ServiceError
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServiceState
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, Process
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServiceState
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent, Unit
 
 READ = {"load_state": "loaded", "active_state": "active", "main_pid": 0, "control_group": None, "error": None}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import MIB
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Accounted
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Gpu, GpuProcess, Nvml
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Accounted
 
 TOTAL_MIB = 16380
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import forms, lint
 from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     DROP_IN_PATH,
     ENV_PATH,
@@ -197,7 +197,7 @@ def test_what_we_write_is_known_and_well_formed_in_every_release():
             variable = settings.known(row.variable, version)
             assert variable is not None, (row, version)
             wanted = {"margin_mib": [4092, 12288], "kv_cache_type": "q8_0"}.get(row.intent, 4096)
-            assert settings.malformed(variable, row.write(wanted)) is None
+            assert forms.malformed(variable, row.write(wanted)) is None
             assert not variable.overridden
 
 
