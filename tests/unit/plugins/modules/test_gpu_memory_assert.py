@@ -87,7 +87,7 @@ basic._ANSIBLE_ARGS = sys.stdin.buffer.read()
 basic._ANSIBLE_PROFILE = "legacy"
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_assert
-Paths.__new__.__defaults__ = (sys.argv[1], *Paths.__init__.__defaults__[1:])
+Paths.__new__.__defaults__ = (sys.argv[1], *Paths.__new__.__defaults__[1:])
 gpu_memory_assert.main()
 """
 

@@ -29,7 +29,7 @@ import runpy, sys, types
 tool, root = sys.argv[1:]
 sys.path.insert(0, tool)
 from {host_tool.PACKAGE}.host.keep.state import Paths
-Paths.__new__.__defaults__ = (root, *Paths.__init__.__defaults__[1:])
+Paths.__new__.__defaults__ = (root, *Paths.__new__.__defaults__[1:])
 acts = []
 whole = sys.modules["{host_tool.PACKAGE}.host.keep.host_tool"] = types.ModuleType("whole")
 whole.main = lambda: acts.append(True)
