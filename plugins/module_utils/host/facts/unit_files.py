@@ -77,7 +77,7 @@ def _missing_directories(properties: Properties) -> list[str]:
     return [path] if path.startswith("/") and not elsewhere and not os.path.isdir(path) else []
 
 
-def refusals(drop_in: str, kept: str = Paths.root) -> list[str]:
+def refusals(drop_in: str, kept: str = Paths().root) -> list[str]:
     """Why an apply could not write what it needs: a drop-in, the units of the restore timer, and what it keeps."""
     units = os.path.dirname(os.path.dirname(drop_in))
     places = [drop_in] if os.path.lexists(os.path.dirname(drop_in)) else []
