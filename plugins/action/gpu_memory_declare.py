@@ -35,6 +35,8 @@ class ActionModule(ActionBase):
                 "with -e gpu_memory_profile=NAME",
             )
         before_restart, after_proof = declared["before_restart"], declared["after_proof"]
+        if self._task.args.get("reports", True):
+            declared["problems"] += _no_reports(self._task.args["variables"]["gpu_memory_report_dir"])
         declared["problems"] += _make_absolute("before_restart", before_restart)
         declared["problems"] += _make_absolute("after_proof", after_proof)
         declared["problems"] = [controller.with_origin(text, task_vars) for text in declared["problems"]]
@@ -51,6 +53,14 @@ class ActionModule(ActionBase):
         """The variables of the role that this task is in, by its defaults; outside of a role those it was given."""
         role = self._task._role
         return {*self._task.args["variables"], *(role.get_default_vars() if role else ())}
+
+
+def _no_reports(report_dir: object) -> list[str]:
+    """What is wrong with the directory of the reports; what is no path is a problem already."""
+    if not isinstance(report_dir, str):
+        return []
+    problem = controller.no_reports(controller.report_directory(report_dir))
+    return [problem] if problem else []
 
 
 def _make_absolute(name: str, hook: Hook) -> list[str]:

@@ -14,7 +14,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, record_files
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import wave_gate
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
@@ -81,8 +81,7 @@ class ActionModule(ActionBase):
                 record = wave_gate.corrected(finished[read["gpu_memory_watched_host"]], read)
                 if record:
                     directory = controller.report_directory(self._task.args["report_dir"])
-                    controller.write_json(directory / f"{record['host']}.json", record)
-                    found.append(record)
+                    found.append(record_files.written(directory, record)[0])
         return found
 
 

@@ -102,10 +102,11 @@ class ActionModule(ActionBase):
             record = self._record(host, ended.verdict, ended.reasons)
         directory = controller.report_directory(given["report_dir"])
         record = {**record, "wave": given["gate"]["wave"], "ok": ended.ok, "first": given.get("first")}
-        record = record_files.dated(directory, record, time.time())
+        record, file = record_files.dated(directory, record, time.time()), None
         if not self._task.check_mode:
-            record_files.write(directory, record)
-        return {**record, "falls_back": ended.falls_back, "drained": ended.drained, "serves": ended.serves}
+            record, file = record_files.written(directory, record)
+        ends = {"falls_back": ended.falls_back, "drained": ended.drained, "serves": ended.serves}
+        return {**record, **ends, "file": file}
 
 
 def _succeeded(read: HostFacts | None) -> HostFacts | None:

@@ -74,9 +74,7 @@ class ActionModule(ActionBase):
         if result and not host_record.is_lost(result):
             return result
         record = record_files.dated(directory, host_record.lost(host), time.time())
-        if not self._task.check_mode:
-            record_files.write(directory, record)
-        return record
+        return record if self._task.check_mode else record_files.written(directory, record)[0]
 
 
 def _plans(found: Mapping[str, HostPlan | None]) -> Texts:

@@ -22,6 +22,10 @@ options:
   fixed_profile:
     description: The profile that the playbook stands for; giving another with C(-e) is then a problem.
     type: str
+  reports:
+    description: Whether reports are to be written into C(gpu_memory_report_dir), and it is a problem if they cannot.
+    type: bool
+    default: true
 extends_documentation_fragment:
   - selo.gpu_memory.on_controller
 author:

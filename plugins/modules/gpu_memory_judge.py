@@ -114,6 +114,11 @@ serves:
   returned: at the end
   type: bool
   sample: true
+file:
+  description: Where the record was written on the controller; null in check mode, and where it could not be.
+  returned: at the end
+  type: str
+  sample: /home/alice/gpu-memory-report/gpu01.json
 ok:
   description: Whether the host counts as good for the gate and the exit status.
   returned: success

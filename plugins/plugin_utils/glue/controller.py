@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
 import json
 import os
 import re
@@ -14,7 +15,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleActionFail
 from ansible.utils.vars import load_extra_vars
+
+ROOM = 2**20  # bytes that the reports of a run may take at least
 
 
 def set_in_inventory(names: tuple[str, ...], beside_the_play: Collection[str], loader: Any) -> list[str]:
@@ -88,21 +92,47 @@ def report_directory(declared: str) -> Path:
     return absolute(declared)
 
 
+def no_reports(directory: Path) -> str | None:
+    """Why no report can be written into a directory, which need not be there yet; None where one can.
+
+    It is tried, and nothing is left of that.
+    """
+    there = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
+    if not os.path.isdir(there):
+        return _not_written(directory, f"{there} is no directory")
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(bytes(ROOM))
+    except OSError as problem:
+        return _not_written(directory, f"{there}: {problem.strerror}")
+    return None
+
+
+def _not_written(what: Path, why: str) -> str:
+    return (
+        f"gpu_memory_report_dir: on the controller {what} cannot be written: {why}; mend that, or set it to a "
+        f"directory with room that {getpass.getuser()} may write to"
+    )
+
+
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def write_text(path: Path, content: str) -> None:
     """Replace a report as a whole, so that nobody reads half of one. Readable by its owner alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+                file.write(content)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as problem:
+        raise AnsibleActionFail(_not_written(path, str(problem.strerror))) from None  # it would be said twice
 
 
 def read_json(path: Path) -> dict[str, object] | None:

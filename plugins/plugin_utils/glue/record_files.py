@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import cast
 
+from ansible.errors import AnsibleActionFail
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import change_list
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
@@ -31,5 +32,11 @@ def dated(directory: Path, record: Record, at: float) -> Record:
     return {**record, "at": at, "previous": before, "changes": change_list.changes(before, record)}
 
 
-def write(directory: Path, record: Record) -> None:
-    controller.write_json(directory / f"{record['host']}.json", record)
+def written(directory: Path, record: Record) -> tuple[Record, str | None]:
+    """The record and its file. Where that cannot be written there is none, and the record says why."""
+    path = directory / f"{record['host']}.json"
+    try:
+        controller.write_json(path, record)
+    except AnsibleActionFail as problem:
+        return {**record, "notes": [*record["notes"], f"no file has this record. {problem}"]}, None
+    return record, str(path)

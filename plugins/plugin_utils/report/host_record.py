@@ -374,11 +374,34 @@ def _speed_text(record: Record) -> str | None:
         parts.append(f"{record['speed']} tok/s" + (f" ({'; '.join(about)})" if about else ""))
     if load.get("p95_s") is not None:
         parts.append(f"p95 {load['p95_s']:.1f} s")
-    restarts = record.get("restarts") or {}
-    if restarts.get("services") and restarts.get("downtime_s") is not None:
-        parts.append(f"downtime {restarts['downtime_s']:.0f} s")
+    downtime_s = _downtime_s(record)
+    if downtime_s is not None:
+        parts.append(f"downtime {downtime_s:.0f} s")
     further = [f"{one['model']} {one['tokens_per_s']:.1f} tok/s" for one in others]
     return "; ".join(filter(None, [", ".join(parts), *further])) or None
+
+
+def _downtime_s(record: Record) -> float | None:
+    """Of all restarts of a run: those of this attempt and of the one before, and of putting the host back after each.
+
+    None where nothing was restarted, or where it is not known of a part of it.
+    """
+    attempts = [attempt for attempt in (record.get("first"), record) if attempt]
+    outages = [outage for attempt in attempts for outage in _outages(attempt)]
+    known = [outage for outage in outages if outage is not None]
+    return sum(known) if len(known) == len(outages) and any(known) else None
+
+
+def _outages(attempt: Record) -> list[float | None]:
+    """The seconds of each outage; None of one without an end. A failed restart ends with the restore."""
+    restarted, restored = attempt.get("restarts") or {}, attempt.get("restored") or {}
+    back_at = None if restored.get("failed") or not restored.get("services") else restored.get("at")
+    if restarted.get("services") == {}:  # nothing was stopped, failed or not
+        restarted = {}
+    if restarted.get("failed"):
+        stopped = [at for service in (restarted.get("services") or {}).values() if (at := service.get("stopped_at"))]
+        return [back_at - min(stopped) if back_at and stopped else None]
+    return [None if part.get("failed") else part.get("downtime_s") for part in (restarted, restored) if part]
 
 
 def _memory_text(record: Record) -> str | None:

@@ -184,6 +184,18 @@ def test_rescue_around_the_role_has_the_result(fleet: Fleet) -> None:
     assert done.records[BAD]["verdict"] == "refused"
 
 
+def test_where_no_report_can_be_written_a_host_is_refused_and_stays_as_it_is(fleet: Fleet) -> None:
+    (fleet.directory / "file").touch()
+    elsewhere = ("-e", f"gpu_memory_report_dir={fleet.directory / 'file'}")
+    before = fleet.pictures()
+    done = fleet.run(play(role(), LET_IN, hosts=GOOD, vars={"gpu_memory_profile": "conservative"}), arguments=elsewhere)
+    said = " ".join(done.output.split())
+    assert done.status == 2 and not done.let_in(GOOD) and done.recap(GOOD, "changed") == 0
+    assert f"refused: gpu_memory_report_dir: on the controller {fleet.directory}/file cannot be written" in said
+    assert "set it to a directory with room" in said and f"{GOOD}.json" not in said
+    assert fleet.pictures() == before
+
+
 # --- strategies, tags, parts ------------------------------------------------------------------------------------------
 
 

@@ -92,3 +92,14 @@ def test_check_mode_is_that_of_the_task_also_for_the_fallback(act: Act, check_mo
     variables = builders.variables(fallback_profile="conservative")
     result = act("gpu_memory_declare", {}, check_mode=check_mode, variables=variables)
     assert (result["check_mode"], result["fallback"]["check_mode"]) == (check_mode, check_mode)
+
+
+@pytest.mark.parametrize("check_mode", [True, False], ids=["check", "real"])
+def test_where_no_report_can_be_written_that_is_a_problem_before_a_host_is_met(
+    act: Act, tmp_path: Path, check_mode: bool
+) -> None:
+    (tmp_path / "file").touch()
+    given = {"variables": builders.variables(report_dir=str(tmp_path / "file"))}
+    (problem,) = act("gpu_memory_declare", check_mode=check_mode, **given)["problems"]
+    assert f"{tmp_path}/file is no directory" in problem
+    assert act("gpu_memory_declare", **given, reports=False)["problems"] == []

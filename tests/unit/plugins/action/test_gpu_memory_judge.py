@@ -155,3 +155,12 @@ def test_a_when_on_the_role_that_looks_at_its_result_is_refused_before_the_resul
     act.when = ["inventory_hostname != 'gpu09'", "not gpu_memory_result.ok"]
     with pytest.raises(AnsibleActionFail, match="use include_role with that `when`"):
         act("gpu_memory_judge", VARIABLES, at="begin")
+
+
+def test_a_record_that_cannot_be_written_is_in_the_result_all_the_same(act: Act, tmp_path: Path) -> None:
+    assert judge(act, given(tmp_path, "end"))["file"] == str(tmp_path / "report" / "gpu01.json")
+    assert judge(act, given(tmp_path, "end"), check_mode=True)["file"] is None
+    (tmp_path / "file").touch()
+    result = judge(act, given(tmp_path, "end", report_dir=str(tmp_path / "file")))
+    assert result["file"] is None and not result.get("failed")
+    assert "no file has this record" in result["notes"][-1]

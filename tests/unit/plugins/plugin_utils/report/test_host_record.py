@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import fleet_report, host_record
@@ -127,6 +128,39 @@ def test_a_proof_that_holds_says_from_when_it_is():
     assert "before: crashed" not in text
     assert "downtime" not in text
     assert "undo" not in text
+
+
+BACK = {"services": {"ollama": {"state": "restarted"}}, "downtime_s": 4.1, "generation": "0001", "at": 1_050.0}
+STOPPED = {"backend": {"stopped_at": 1_001.0}, "ollama": {"stopped_at": 1_002.0}}
+STILL_DOWN = {"failed": True, "downtime_s": 30.0, "services": STOPPED}
+NOT_STOPPED = {"failed": True, "downtime_s": 0.0, "services": {}}
+LOST = {"failed": True, "lost_connection": True, "msg": "lost the connection"}
+
+
+@pytest.mark.parametrize(
+    ("restarted", "restored", "downtime"),
+    [
+        (RESTARTED, None, "9 s"),
+        (RESTARTED, BACK, "13 s"),
+        (None, BACK, "4 s"),
+        (STILL_DOWN, BACK, "49 s"),  # until it was back, with what lay between the two
+        (STILL_DOWN, None, None),
+        (STILL_DOWN, {**BACK, "failed": True}, None),
+        (RESTARTED, LOST, None),
+        (LOST, BACK, None),
+        (NOT_STOPPED, BACK, "4 s"),
+        (NOT_STOPPED, {**BACK, "services": {}, "downtime_s": 0.0}, None),
+    ],
+)
+def test_downtime_is_all_of_it(restarted, restored, downtime):
+    text = host_record.block(record(verdict="rolled_back", restarted=restarted, restored=restored))
+    found = re.findall(r"downtime (\d+ s)$", text, re.M)
+    assert found == ([downtime] if downtime else [])
+
+
+def test_downtime_has_that_of_the_profile_that_was_tried_before():
+    first = record(verdict="rolled_back", restored=BACK)
+    assert ", downtime 22 s\n" in host_record.block({**record(verdict="fell_back"), "first": first})
 
 
 def test_without_a_threshold_there_is_no_headroom():
