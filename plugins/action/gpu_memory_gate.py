@@ -34,7 +34,9 @@ class ActionModule(ActionBase):
         left_out = controller.begun_in_the_middle(any(declared))
         if left_out:
             raise AnsibleActionFail(left_out)
-        earlier = takewhile(lambda host: host not in set(batch), variables.get("ansible_play_hosts_all") or [])
+        hosts = variables.get("ansible_play_hosts_all") or []
+        failed_before = controller.failed_before(hosts, variables)
+        earlier = [host for host in takewhile(lambda host: host not in batch, hosts) if host not in failed_before]
         results: dict[str, Record | None] = controller.registered("gpu_memory_result", earlier, variables)
         finished = {host: None if host_record.is_lost(record) else record for host, record in results.items()}
         did_not_last = []
@@ -59,6 +61,7 @@ class ActionModule(ActionBase):
             ),
             "watchers": watchers,
             "did_not_last": did_not_last,
+            "failed_before": failed_before,
         }
 
     def _wave(self, batch: list[str], variables: Mapping[str, Any]) -> list[str]:

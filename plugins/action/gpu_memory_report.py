@@ -53,9 +53,11 @@ class ActionModule(ActionBase):
             records = [record for record in (record_files.read(directory, host) for host in hosts) if record]
             fleet = hosts
         else:
-            results: dict[str, Record | None] = controller.registered("gpu_memory_result", hosts, variables)
+            failed_before = controller.failed_before(hosts, variables)
+            others = [host for host in hosts if host not in failed_before]
+            results: dict[str, Record | None] = controller.registered("gpu_memory_result", others, variables)
             records = [self._of_this_run(directory, host, result) for host, result in results.items()]
-            hosts = list(results)
+            hosts = [*results, *failed_before]
             fleet = (variables.get("groups") or {}).get("all") or hosts  # a run with --limit is of a part of the fleet
         undo = suggested_commands.of_this_run(given["undo"]) if given.get("undo") else None
         display = Display()

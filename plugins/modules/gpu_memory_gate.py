@@ -76,4 +76,10 @@ did_not_last:
   type: list
   elements: dict
   sample: []
+failed_before:
+  description: The hosts of this play that a task before the role has failed; they count for no wave.
+  returned: success
+  type: list
+  elements: str
+  sample: []
 """

@@ -83,6 +83,21 @@ def registered(name: str, hosts: Iterable[str], variables: Mapping[str, Any]) ->
     return {host: value for host, value in found.items() if value or host not in in_play}
 
 
+def failed_before(hosts: Iterable[str], variables: Mapping[str, Any]) -> list[str]:
+    """Those of the hosts that some task has failed before they came to the role: a matter of that task's play.
+
+    One that cannot be reached is not among them. Ansible tells the two apart within a batch alone, so that the gate of
+    each wave remembers it.
+    """
+    known = {host: variables["hostvars"][host] for host in hosts}
+    reached = {*(variables.get("ansible_current_hosts") or []), *(variables.get("ansible_failed_hosts") or [])}
+    failed = reached - set(variables.get("ansible_play_hosts") or [])
+    for gate in filter(None, (one.get("__gpu_memory_gate") for one in known.values())):
+        failed.update(gate.get("failed_before") or [])
+    # A host that came to the role has registered this, be it that its first task has failed.
+    return [host for host, one in known.items() if host in failed and not one.get("__gpu_memory_declared")]
+
+
 def absolute(declared: str) -> Path:
     """Relative to where the user stands."""
     return Path(os.path.expanduser(declared)).absolute()

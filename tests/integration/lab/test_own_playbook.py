@@ -243,6 +243,15 @@ def test_a_role_cannot_be_begun_in_the_middle(fleet: Fleet, first: str) -> None:
     assert done.records == {} and fleet.pictures() == before
 
 
+@pytest.mark.parametrize(
+    ("how", "first"), [("import_role", "Apply the profile"), ("include_role", "Bring GPU memory to its profile")]
+)
+def test_a_run_can_begin_with_the_role_as_a_whole(fleet: Fleet, how: str, first: str) -> None:
+    never = {"ansible.builtin.fail": {"msg": "this was to be left out"}}
+    done = fleet.run(play(never, role(how), LET_IN, hosts=GOOD), arguments=("--start-at-task", first))
+    assert done.status == 0 and done.let_in(GOOD) and done.records[GOOD]["verdict"] == "pass"
+
+
 @pytest.mark.parametrize("left_out", ["Check what was declared", "Begin, as one that is lost"])
 def test_a_role_whose_beginning_was_left_out_writes_nothing_and_says_so(fleet: Fleet, left_out: str) -> None:
     before = fleet.pictures()
@@ -327,6 +336,25 @@ def test_a_host_that_is_lost_before_the_role_closes_the_gate_and_one_that_is_not
     done = fleet.run(batches, arguments=("-i", str(inventory)))
     assert done.records[GOOD]["reason"] == "wave 1 closed the gate: gone lost"
     assert done.status != 0 and list(done.records) == [GOOD]
+
+
+@pytest.mark.parametrize("earlier_play", [False, True], ids=["in this play", "in an earlier play"])
+def test_a_host_that_some_task_has_failed_before_the_role_is_of_no_wave(fleet: Fleet, earlier_play: bool) -> None:
+    """The other host of its batch is the good one by another name."""
+    how = ("ansible_host", "ansible_ssh_private_key_file", "ansible_ssh_common_args")
+    address = {name: f"{{{{ hostvars['{GOOD}'].{name} }}}}" for name in how}
+    inventory = fleet.directory / "also.yml"
+    inventory.write_text(json.dumps({"all": {"hosts": {"also": address}}}))
+    variables = {"gpu_memory_models": [MODEL], "gpu_memory_backend": "none"}
+    refuse = {"ansible.builtin.fail": {"msg": "not today"}, "when": ONLY_BAD}
+    batches = play(refuse, role(), hosts=f"{BAD},also,{GOOD}", serial=2, vars=variables)
+    if earlier_play:
+        batches["tasks"].remove(refuse)
+    before = [play(refuse, hosts="all", become=False)] if earlier_play else []
+    report = play(REPORT, hosts=f"{BAD},also,{GOOD}", become=False)
+    done = fleet.run(*before, batches, report, arguments=("-i", str(inventory)))
+    assert {name: (record["verdict"], record["wave"]) for name, record in done.records.items()} == {GOOD: ("pass", 2)}
+    assert f"no record    {BAD}" in done.output and done.status == 2
 
 
 def test_a_when_that_looks_at_the_result_works_by_include_and_is_refused_by_import(fleet: Fleet) -> None:

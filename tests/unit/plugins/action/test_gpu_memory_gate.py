@@ -153,3 +153,42 @@ def test_where_each_host_asks_for_itself_it_looks_after_all(act: Act, slept: lis
     act.strategy = strategy
     result = act("gpu_memory_gate", play(ended("canary")), bake_minutes=1)
     assert result["watchers"] == {"gpu02": ["canary"]}
+
+
+def before_the_role(**told: list[str]) -> dict[str, Any]:
+    """The variables of a batch whose first host is out of the play before it came to the role, as Ansible tells it."""
+    return {
+        **play(batch=["gpu02"]),
+        "ansible_play_hosts": ["gpu02", "gpu03"],
+        "ansible_current_hosts": ["gpu02"],
+        **told,
+    }
+
+
+@pytest.mark.parametrize(
+    ("told", "lost"),
+    [
+        ({"ansible_failed_hosts": ["canary"]}, False),
+        ({"ansible_current_hosts": ["canary", "gpu02"]}, False),  # in an earlier play
+        ({}, True),  # it cannot be reached
+    ],
+    ids=["a task failed it", "a task of an earlier play failed it", "unreachable"],
+)
+def test_a_host_that_was_failed_before_the_role_is_of_no_wave_and_one_that_was_lost_is(
+    act: Act, told: Any, lost: bool
+) -> None:
+    variables = before_the_role(**told)
+    variables["hostvars"]["canary"] = {}
+    gate = act("gpu_memory_gate", variables)
+    assert (gate["open"], gate["failed_before"]) == (not lost, [] if lost else ["canary"])
+    # The next wave is told of its own batch alone.
+    later = play(ended("canary"), ended("gpu02"))
+    later["hostvars"].update(canary={}, gpu02={**later["hostvars"]["gpu02"], "__gpu_memory_gate": gate})
+    later["ansible_play_hosts"] = ["gpu02", "gpu03"]
+    assert act("gpu_memory_gate", later)["reason"] == ("wave 1 closed the gate: canary lost" if lost else None)
+
+
+def test_a_host_that_the_role_itself_has_failed_at_its_first_task_is_lost(act: Act) -> None:
+    variables = before_the_role(ansible_failed_hosts=["canary"])
+    variables["hostvars"]["canary"] = {"__gpu_memory_declared": {"failed": True}}
+    assert act("gpu_memory_gate", variables)["reason"] == "wave 1 closed the gate: canary lost"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleActionFail
 from ansible_collections.selo.gpu_memory.tests.unit import builders, recorded_fleet
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_side_by_side import plan
@@ -116,3 +117,18 @@ def test_a_host_that_when_leaves_out_is_not_shown(act: Act, of: str, name: str) 
     hostvars = {"gpu01": {name: plan() if of == "plan" else tuning_result()}, "gpu09": {}}
     variables = {"ansible_play_hosts_all": hosts, "ansible_play_hosts": hosts, "hostvars": hostvars}
     assert act("gpu_memory_report", variables, of=of)["shown"] == 1 and "gpu09" not in act.text()
+
+
+def test_what_a_run_has_found_is_shown_also_where_nothing_can_be_written(act: Act, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AnsibleActionFail, match="all.json cannot be written"):
+        act("gpu_memory_report", play("gpu01", "gpu03", gpu01=PASS), report_dir=str(tmp_path / "file"))
+    assert "gpu01  stable  PASS" in act.text() and "gpu03  -  INCONCLUSIVE" in act.text()
+    assert "no file has this record" in act.text()
+
+
+def test_a_host_that_some_task_has_failed_before_the_role_keeps_its_record(act: Act, tmp_path: Path) -> None:
+    variables = play("gpu01", "gpu02", gpu01=PASS)
+    variables["hostvars"]["gpu01"]["__gpu_memory_gate"] = {"failed_before": ["gpu02"]}
+    assert act("gpu_memory_report", variables, report_dir=str(tmp_path))["shown"] == 1
+    assert ("no record    gpu02", "yellow") in act.shown and not (tmp_path / "gpu02.json").exists()
