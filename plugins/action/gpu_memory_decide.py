@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import host_tool
 
 
 class ActionModule(ActionBase):
@@ -18,5 +19,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         result = super().run(tmp, task_vars)
         given = self._task.args
-        decision = decisions.decide(given["declared"], given["read"], given["deploys"])
+        decision, state = decisions.decide(given["declared"], given["read"], given["deploys"]), given["read"]["state"]
+        if given["deploys"]:
+            decision["renews_tool"] = decisions.renews_tool(decision, state, host_tool.digest())
         return {**result, **decision, "changed": False}

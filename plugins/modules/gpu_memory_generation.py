@@ -33,10 +33,11 @@ options:
         restarts what that concerns, unless it is stopped, and takes away all generations, the tool, and all else of
         this collection. A drop-in that another than the role C(gpu_memory) has written since is left to it. It fails
         where something of this collection is left, and names it.
+      - V(renew_tool) puts the tool C(gpu-memory) of this collection in the place of another one's, of an older release.
       - V(list) only reads.
     type: str
     required: true
-    choices: [keep, renew, prove, restore, release, remove, list]
+    choices: [keep, renew, prove, restore, release, remove, renew_tool, list]
   run_id:
     description:
       - Who acts, a name of your choice that no other run has. V(keep), V(renew), V(prove) and V(release) need it.
@@ -263,7 +264,7 @@ ARGUMENTS: dict[str, Any] = {
     "action": {
         "type": "str",
         "required": True,
-        "choices": ["keep", "renew", "prove", "restore", "release", "remove", "list"],
+        "choices": ["keep", "renew", "prove", "restore", "release", "remove", "renew_tool", "list"],
     },
     "run_id": {"type": "str"},
     "holder": {"type": "str", "default": "an unnamed run"},
@@ -321,6 +322,8 @@ def act(wanted: dict[str, Any], store: Generations, check: bool) -> Mapping[str,
         return store.restore(run_id=run_id, generation=wanted["generation"], reason=wanted["reason"], check=check)
     if action == "remove":
         return store.remove(check)
+    if action == "renew_tool":
+        return store.renew_tool(host_tool.archive(), check)
     return {"changed": False, "state": store.stored.summary()}
 
 
@@ -362,6 +365,8 @@ def main() -> None:
     if module.params["action"] in ("restore", "remove"):
         result["diff"] = diff_of(cast("Removed", result))
         result["check_mode"] = module.check_mode
+    if module.params["action"] == "renew_tool" and result["changed"]:
+        result["diff"] = {"before": "the tool gpu-memory of another release\n", "after": "that of this one\n"}
     error = result.pop("error", None)
     if error:
         module.fail_json(msg=error, **result)

@@ -41,6 +41,7 @@ class Decision(TypedDict, total=False):
     restart: list[str]
     services: ServicePlan  # for gpu_memory_restart
     acts: bool  # whether any of it will be done
+    renews_tool: bool  # whether the host tool is another release's; only where anything may be deployed
     proof_key: str  # what a proof of this is made of
     proof: Proof | None  # the kept one, where it holds
     load: LoadRequest  # for gpu_memory_assert

@@ -169,4 +169,5 @@ class State(TypedDict, total=False):
     restoring: Restoring | None
     last_restore: Restored | None
     timer: str
+    tool: str | None
     error: str | None

@@ -65,6 +65,14 @@ DAY_S = 86400
 REQUEST_S = 300
 
 
+def renews_tool(decision: Decision, state: State, tool: str) -> bool:
+    """Whether the host tool is another release's, or gone; where nothing is kept a host needs none.
+
+    `state`: what is kept there; `tool`: the digest of this collection's.
+    """
+    return not decision["problems"] and bool(state.get("generations")) and state.get("tool") != tool
+
+
 def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
     """What to do on one host.
 

@@ -139,6 +139,15 @@ class Generations:
                 "until": until,
             }
 
+    def renew_tool(self, tool: bytes, check: bool = False) -> Held:
+        """Have this host tool in the place of another one. Returns {changed}."""
+        with self._locked(check):
+            leases.refuse_others(self.paths, self.host, None)
+            changed = own_files.tool(self.paths) != tool
+            if changed and not check:
+                own_files.install(self.paths, tool)
+        return {"changed": changed}
+
     def renew(self, run_id: str) -> Held:
         """Put the restore off by as long as the lease was taken for. Returns {changed, generation, until}."""
         lease = leases.renew(self.paths, self.host, run_id, self.wait_s)

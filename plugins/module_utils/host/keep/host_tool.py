@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import tool_parts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.restore_timer import python
@@ -33,91 +34,12 @@ if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Proof, Removed, State
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import Restored, RestoredFile
 
-PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
-PACKED = (
-    "core.containers",
-    "core.gpus",
-    "core.ollama.endpoints",
-    "core.ollama.log_lines",
-    "core.ollama.model_name",
-    "core.ollama.model_use",
-    "core.ollama.modelfile",
-    "core.ollama.prompt_reuse",
-    "core.ollama.servers",
-    "core.ollama.settings",
-    "core.systemd.dependents",
-    "core.systemd.start_script",
-    "core.systemd.unit_environment",
-    "core.systemd.unit_oddities",
-    "core.systemd.unit_states",
-    "core.systemd.unit_text",
-    "core.text.credentials",
-    "core.text.dotenv",
-    "core.text.dotenv_readers",
-    "core.text.masking",
-    "core.text.metrics",
-    "core.text.series",
-    "core.text.urls",
-    "core.text.utc",
-    "host.facts.dependents",
-    "host.facts.host_read",
-    "host.facts.secrets",
-    "host.facts.unit_files",
-    "host.facts.unit_oddities",
-    "host.gpu.library",
-    "host.gpu.nvml_library",
-    "host.gpu.port",
-    "host.gpu.sampling",
-    "host.keep.file_state",
-    "host.keep.generations",
-    "host.keep.going_back",
-    "host.keep.host_tool",
-    "host.keep.in_force",
-    "host.keep.leases",
-    "host.keep.own_files",
-    "host.keep.restore_timer",
-    "host.keep.service_control",
-    "host.keep.state",
-    "host.keep.stored_generations",
-    "host.keep.take_back",
-    "host.monitor.watch",
-    "host.monitor.watch_rules",
-    "host.ollama.runtime",
-    "host.ollama.server_log",
-    "host.ollama.server_process",
-    "host.ollama.unit_runtime",
-    "host.port.atomic_files",
-    "host.port.child_process",
-    "host.port.clock",
-    "host.port.commands",
-    "host.port.http_client",
-    "host.port.proc_stat",
-    "host.port.systemd",
-)
 BACK = {
     RESTARTED: "restarted",
     STOPPED: "stopped, as it was found",
     STARTING: "starting, as it was found",
     FAILED: "not running as it should",
 }
-MAIN = f"""\
-import sys
-
-if sys.argv[1:2] == ["monitor"]:  # without what the other commands need: it runs as long as the host
-    from {PACKAGE}.host.monitor.watch import main
-
-    sys.exit(main(sys.argv[2]))
-
-if sys.argv[1:] == ["restore", "--if-expired"]:  # the restore timer, all through an apply
-    from {PACKAGE}.host.keep.leases import holds
-
-    if holds():
-        sys.exit(0)
-
-from {PACKAGE}.host.keep.host_tool import main
-
-sys.exit(main())
-"""
 
 
 def archive() -> bytes:
@@ -125,26 +47,22 @@ def archive() -> bytes:
     # Ansible sends to the host only what something imports; here, so that no command of the tool has to load it.
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import watch  # noqa: F401
 
-    modules = {f"{PACKAGE}.{name}": _source(f"{PACKAGE}.{name}") for name in PACKED}
-    packages = {name.rpartition(".")[0] for name in modules}
-    parts = [name.split(".") for name in packages]
-    files = {"/".join([*names[:count], "__init__.py"]): "" for names in parts for count in range(1, len(names) + 1)}
-    files.update({f"{name.replace('.', '/')}.py": source for name, source in modules.items()})
-    files["__main__.py"] = MAIN
+    files = tool_parts.files(_source)
     buffer = io.BytesIO()
     buffer.write(f"#!{python()}\n".encode())
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
         for name in sorted(files):
             packed.writestr(zipfile.ZipInfo(name), files[name], zipfile.ZIP_DEFLATED)
+        packed.comment = tool_parts.digest(files).encode()
     return buffer.getvalue()
 
 
 def _source(name: str) -> str:
     """A module's source, also where Ansible runs it out of a zip file."""
-    spec = importlib.util.find_spec(name)
+    spec = importlib.util.find_spec(f"{tool_parts.PACKAGE}.{name}")
     if spec is None or spec.loader is None:
         raise ImportError(name)
-    return cast(str, cast(Any, spec.loader).get_source(name))
+    return cast(str, cast(Any, spec.loader).get_source(spec.name))
 
 
 def _say(text: object, to: TextIO | None = None) -> None:

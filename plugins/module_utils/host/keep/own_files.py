@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import zipfile
 from collections.abc import Iterable
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import restore_timer
@@ -26,6 +27,25 @@ def install(paths: Paths, tool: bytes) -> None:
     write_file(paths.tool, tool, 0o700)
     with contextlib.suppress(OSError):
         os.symlink(paths.tool, paths.command)
+
+
+def tool(paths: Paths) -> bytes | None:
+    try:
+        with open(paths.tool, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def tool_digest(paths: Paths) -> str | None:
+    """That of what the host tool is made of; None where there is none, and empty of one that does not bear it."""
+    try:
+        with zipfile.ZipFile(paths.tool) as tool:
+            return tool.comment.decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    except (OSError, zipfile.BadZipFile):
+        return ""
 
 
 def present(paths: Paths) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, restore_timer
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, own_files, restore_timer
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
     Paths,
     StateError,
@@ -165,7 +165,7 @@ class StoredGenerations:
 
         {generations: [{id, at, kind, holder, run_id, paths}], previous, proven, proof: {..., at, generation}
         | None, lease: {run_id, holder, generation, since, until, left_s, live} | None, restoring,
-        last_restore, timer}.
+        last_restore, timer, tool: what the host tool bears as its digest | None}.
         """
         lease = read_json(self.paths.lease)
         pointers = self.pointers()
@@ -180,6 +180,7 @@ class StoredGenerations:
             "restoring": read_json(self.paths.restoring),
             "last_restore": read_json(self.paths.restored),
             "timer": restore_timer.state(self.host),
+            "tool": own_files.tool_digest(self.paths),
             "error": None,
         }
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, own_files
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_generation
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import host_tool as glue_host_tool
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import (
     OLD_ENV,
     SERVICES,
@@ -73,6 +75,15 @@ CASES: dict[str, tuple[Callable[[Managed], None], Callable[[Managed], dict[str, 
         keep,
         lambda managed: (
             managed.store.stored.summary()["generations"][0]["paths"] == [str(managed.env), str(managed.drop_in)]
+        ),
+    ),
+    "modify: renew the tool of another release": (
+        proven,
+        lambda _unused: {"action": "renew_tool"},
+        lambda managed: (
+            Path(managed.paths.tool).read_bytes() == host_tool.archive()
+            and managed.store.stored.summary()["tool"] == glue_host_tool.digest()
+            and not managed.is_old()
         ),
     ),
     "delete: restore what a run has written": (
@@ -246,3 +257,20 @@ def test_what_the_system_says_names_the_path(managed: Managed, module: Module, m
     monkeypatch.setattr(managed.store, "release", full)
     answer = module(action="release", run_id="run1")
     assert answer["msg"] == "/var/lib/gpu-memory/lock: No space left on device"
+
+
+def test_while_a_run_holds_the_host_its_tool_stays(managed: Managed, module: Module) -> None:
+    applied(managed)
+    before = own_files.tool(managed.paths)
+    assert "held by alice" in module(action="renew_tool")["msg"]
+    assert own_files.tool(managed.paths) == before
+
+
+@pytest.mark.parametrize(("content", "digest"), [(None, None), (b"", ""), (b"#!/usr/bin/python3\nprint()\n", "")])
+def test_a_tool_that_bears_no_digest_has_none(managed: Managed, content: bytes | None, digest: str | None) -> None:
+    proven(managed)
+    tool = Path(managed.paths.tool)
+    tool.unlink()
+    if content is not None:
+        tool.write_bytes(content)
+    assert managed.store.stored.summary()["tool"] == digest

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import tool_parts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_text import HEADER
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
@@ -28,10 +29,10 @@ LOOK = f"""
 import runpy, sys, types
 tool, root = sys.argv[1:]
 sys.path.insert(0, tool)
-from {host_tool.PACKAGE}.host.keep.state import Paths
+from {tool_parts.PACKAGE}.host.keep.state import Paths
 Paths.__new__.__defaults__ = (root, *Paths.__new__.__defaults__[1:])
 acts = []
-whole = sys.modules["{host_tool.PACKAGE}.host.keep.host_tool"] = types.ModuleType("whole")
+whole = sys.modules["{tool_parts.PACKAGE}.host.keep.host_tool"] = types.ModuleType("whole")
 whole.main = lambda: acts.append(True)
 sys.argv = [tool, "restore", "--if-expired"]
 try:
@@ -46,8 +47,8 @@ except SystemExit as end:
 IMPORT_ALL = f"""
 import importlib, sys
 sys.path.insert(0, sys.argv[1])
-for name in {host_tool.PACKED!r}:
-    importlib.import_module("{host_tool.PACKAGE}." + name)
+for name in {tool_parts.PACKED!r}:
+    importlib.import_module("{tool_parts.PACKAGE}." + name)
 """
 
 
