@@ -17,6 +17,11 @@ description:
     never leave the host.
   - NVML is read in a child process, so that a crash of the driver's library becomes a message.
 options:
+  declared:
+    description:
+      - The result of M(selo.gpu_memory.gpu_memory_declare), by which all is read that no other option names.
+      - The action plugin takes O(ollama), O(backend), O(gpus), O(env_keys) and O(models) from it.
+    type: dict
   ollama:
     description: Where Ollama is.
     type: dict
@@ -218,6 +223,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import r
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
 ARGUMENTS: dict[str, Any] = {
+    "declared": {"type": "dict"},
     "ollama": {
         "type": "dict",
         "default": {},

@@ -6,7 +6,7 @@
 It adds three things to what Ansible does by itself. A lost connection fails the task instead of dropping the host from
 the play, because `rescue` does not run for an unreachable host and the report would have no line for it; so does a
 host that does not let us become root, with the line of sudo that says why. And a host without good NVML bindings gets
-the controller's copy of them.
+the controller's copy of them. What gpu_memory_info is asked of a host it takes from what was declared.
 """
 
 from __future__ import annotations
@@ -55,6 +55,16 @@ def controllers_bindings() -> Path | None:
     return Path(spec.origin)
 
 
+def asked(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of gpu_memory_info; where they leave something open it is as `declared` among them says."""
+    given = dict(arguments)
+    declared = given.pop("declared", None)
+    if declared is None:
+        return given
+    ollama = {name: declared["ollama"][name] for name in ("unit", "url")}
+    return {"ollama": ollama, **{name: declared[name] for name in ("backend", "gpus", "env_keys", "models")}, **given}
+
+
 def plain(result: dict[str, Any]) -> dict[str, Any]:
     """A module's result; where no module answered, with what the host said instead of what was no JSON."""
     if not result.get("failed") or "module_stdout" not in result:
@@ -88,6 +98,8 @@ class ActionModule(ActionBase):
         module = self._task.action.rpartition(".")[2]
         try:
             super().run(tmp, task_vars)
+            if module == "gpu_memory_info":
+                self._task.args = asked(self._task.args)
             if module in QUOTES and self._shows_secrets(task_vars or {}):
                 self._task.args = {"show_secrets": True, **self._task.args}
             if module not in READS_NVML:

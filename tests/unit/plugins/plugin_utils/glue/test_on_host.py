@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import on_host as glue_on_host
+from ansible_collections.selo.gpu_memory.tests.unit import builders
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act, plugin_of
 
 MISSING = {"failed": True, "msg": "no NVML bindings", "nvml": {"status": "bindings_missing"}}
@@ -106,6 +107,19 @@ def test_the_switch_for_debugging_reaches_what_quotes_others(act: Act, shown: An
     act("dotenv", variables)
     of_switch, of_task, of_another = (arguments.get("show_secrets") for arguments in act.executed)
     assert (of_switch, of_task, of_another) == (True if shown else None, False, None)
+
+
+ASKED = ("backend", "gpus", "env_keys", "models")
+
+
+@pytest.mark.parametrize("given", [{}, {"models": []}, {"models": None, "journal_since": 5.0, "gpus": ["0"]}])
+def test_a_host_is_read_as_declared_but_for_what_the_task_names(act: Act, given: dict[str, Any]) -> None:
+    declared = {**builders.declared(), "gpus": ["GPU-a"], "env_keys": ["CHAT_NUM_CTX"]}
+    act.answers = [READ]
+    act("gpu_memory_info", declared=declared, bindings_path="/here", **given)
+    ollama = {name: declared["ollama"][name] for name in ("unit", "url")}
+    wanted = {"ollama": ollama, **{name: declared[name] for name in ASKED}, "bindings_path": "/here", **given}
+    assert act.executed == [wanted]
 
 
 def test_a_host_with_bindings_is_asked_once(act: Act, tmp_path: Path) -> None:
