@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -50,6 +51,18 @@ def progress_until(sampler: sampling.Sampler, peak_mib: int) -> None:
         if figures and figures["peak_used_mib"] >= peak_mib:
             return
         assert time.monotonic() < deadline
+
+
+@contextlib.contextmanager
+def stopped(sampler: sampling.Sampler) -> Iterator[None]:
+    """What happens within, sampling does not see."""
+    assert sampler._child is not None
+    os.kill(sampler._child.pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, sampler._child.pid, os.WSTOPPED)
+    try:
+        yield
+    finally:
+        os.kill(sampler._child.pid, signal.SIGCONT)
 
 
 def allowed(set_it: str) -> bool:
@@ -287,11 +300,13 @@ def test_accounting_bounds_what_sampling_may_have_missed(gpus: Any, sampler: sam
         pytest.skip("accounting is switched on by root")
     subprocess.run([sys.executable, "-c", set_accounting], check=True)
     sampler.start()
-    gpus.reserve(6000)
-    gpus.reserve(4000)
+    with stopped(sampler):
+        gpus.reserve(6000)
+        gpus.reserve(4000)
     progress_until(sampler, 4000)
     (gpu,) = sampler.stop()
     (process,) = gpu["processes"]
+    assert gpu["peak_used_mib"] == 4000
     assert (process["accounting_peak_mib"], process["accounting_grew"]) == (6000, True)
     assert gpu["bound_mib"] == 6000
     assert sampling.evidence(gpu, 12288) == "bounded"
