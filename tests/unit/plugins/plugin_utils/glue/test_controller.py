@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,17 @@ def test_a_directory_that_takes_no_file_is_named_with_the_reason(
     monkeypatch.setattr(controller.tempfile, "TemporaryFile", refuses)
     problem = controller.no_reports(tmp_path / "reports")
     assert problem and f"cannot be written: {tmp_path}: {os.strerror(code)}; mend that" in problem
+
+
+def test_a_disk_without_room_for_reports_is_seen_by_writing(tmp_path: Path) -> None:
+    """A limit stands in for the disk: the file can be made, and does not take all."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (controller.ROOM // 2, before[1]))
+    try:
+        problem = controller.no_reports(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert problem and f"{tmp_path}: {os.strerror(errno.EFBIG)}" in problem and not list(tmp_path.iterdir())
 
 
 def test_what_cannot_be_written_leaves_no_half_of_it(tmp_path: Path) -> None:
