@@ -83,12 +83,17 @@ class Backend(BackendProcess, total=False):
     load: LoadOptions
 
 
-class Ollama(TypedDict):
-    """Where Ollama is; `version` where the operator says which."""
+class OllamaService(TypedDict):
+    """Ollama's unit, where it answers, and for how long that is awaited."""
 
     unit: str
     url: str
     timeout_s: int
+
+
+class Ollama(OllamaService):
+    """Where Ollama is; `version` where the operator says which."""
+
     version: str | None
     take_over: bool | None
 

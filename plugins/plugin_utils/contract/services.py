@@ -8,19 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import BackendProcess, HealthCheck
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import (
+    BackendProcess,
+    HealthCheck,
+    OllamaService,
+)
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
-
-
-class OllamaService(TypedDict):
-    """Ollama's unit, where it answers, and for how long that is awaited."""
-
-    unit: str
-    url: str
-    timeout_s: int
 
 
 class BackendService(BackendProcess, total=False):

@@ -94,11 +94,9 @@ def callers(
 
 def _caller_keys(pid: int) -> list[str]:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            names = {item.partition(b"=")[0].decode(errors="replace") for item in file.read().split(b"\0")}
+        return sorted(host_read.process_environment(pid).keys() & CALLER_KEYS)
     except OSError:
         return []
-    return sorted(names.intersection(CALLER_KEYS))
 
 
 def _unit_of_process(pid: int) -> str | None:
@@ -109,13 +107,12 @@ def _unit_of_process(pid: int) -> str | None:
 
 def _server(pid: int) -> FoundServer:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            host = next((item[12:] for item in file.read().split(b"\0") if item.startswith(b"OLLAMA_HOST=")), b"")
+        host = host_read.process_environment(pid).get("OLLAMA_HOST", "")
     except OSError:
-        host = b""
+        host = ""
     return FoundServer(
         unit=_unit_of_process(pid),
-        url=host_address.url_of_server(host.decode(errors="replace")),
+        url=host_address.url_of_server(host),
         told=_servers.told(server_process.describe(pid)),
     )
 

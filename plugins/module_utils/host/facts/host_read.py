@@ -98,8 +98,8 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
     Of all environments only what may be shown is read: settings of GPU memory, and `keys`.
     """
     names = settings.SHOWN | set(keys)
-    status, text = run(["systemctl", "show", name, "--property", UNIT_PROPERTIES])
-    if status != 0:
+    text = commands.show(name, UNIT_PROPERTIES)
+    if not text:
         return {"name": name, "id": name, "error": "systemctl show failed; is systemd the init system here?"}
     properties = unit_text.parse_show(text)
     environment = properties.get("Environment") or {}
@@ -189,15 +189,25 @@ def _of(names: Iterable[str], found: Iterable[str]) -> list[str]:
 def read_process(pid: int, keys: Iterable[str] = ()) -> Process | None:
     """What a process was started with; None where there is none. Environment: what may be shown, and `keys`."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            pairs = (item.partition(b"=") for item in file.read().split(b"\0") if item)
-            environment = {
-                name.decode(errors="replace"): value.decode(errors="replace") for name, _unused, value in pairs
-            }
-        shown = _only(settings.SHOWN | set(keys), environment)
+        shown = _only(settings.SHOWN | set(keys), process_environment(pid))
         return {"pid": pid, "started_s": proc_stat.start_s(pid), "environment": shown}
     except OSError:
         return None
+
+
+def process_environment(pid: int) -> dict[str, str]:
+    """What a process was started with, OSError where that cannot be read.
+
+    Of a name that stands twice the first counts, as for Go, C and Python.
+    """
+    return dict(reversed(environment_items(pid)))
+
+
+def environment_items(pid: int, errors: str = "replace") -> list[tuple[str, str]]:
+    """The same with every item of it; `errors`: what becomes of bytes that are no UTF-8."""
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        items = file.read(dotenv.MOST_BYTES).decode(errors=errors).split("\0")
+    return [item.partition("=")[::2] for item in items if item]
 
 
 def command_line(pid: int) -> list[str]:

@@ -31,10 +31,10 @@ def secrets_of_host(units: Iterable[str], files: Iterable[str]) -> set[str]:
     A unit's are those that systemd gives it, those of all its processes, and what the scripts that start it say.
     systemd's own has what `DefaultEnvironment=` and `systemctl set-environment` say; a unit may let it pass.
     """
-    found = masking.secrets_in(unit_text.parse_show(_show([])).get("Environment") or {})
+    found = masking.secrets_in(unit_text.parse_show(commands.show(None, PROPERTIES)).get("Environment") or {})
     paths = list(files)
     for unit in units:
-        text = _show([unit])
+        text = commands.show(unit, PROPERTIES)
         shown = unit_text.parse_show(text)
         found |= masking.secrets_in(shown.get("Environment") or {})
         paths += unit_files.environment_files(shown)
@@ -42,13 +42,15 @@ def secrets_of_host(units: Iterable[str], files: Iterable[str]) -> set[str]:
         for script in (*lines, *unit_files.script_texts("\n".join(lines)).values()):
             found |= masking.secrets_in_script(script)
         for environment, command in _processes(shown):
-            found |= masking.secrets_in(environment) | masking.secrets_in_command(command)
+            found |= masking.secrets_in_command(command)
+            for name, value in environment:
+                found |= masking.secrets_in({name: value})
     for path in paths:
         found |= secrets_in_file(path)
     return found
 
 
-def _processes(shown: Properties) -> Iterator[tuple[dict[str, str], list[str]]]:
+def _processes(shown: Properties) -> Iterator[tuple[list[tuple[str, str]], list[str]]]:
     """The environment and the command line of every process of a unit: each may have been given more by the one above.
 
     `shown`: as `unit_text.parse_show` gives it. What `su -` starts is in a control group of its own.
@@ -59,9 +61,10 @@ def _processes(shown: Properties) -> Iterator[tuple[dict[str, str], list[str]]]:
     with contextlib.suppress(OSError):
         pids += host_read.unit_pids(unit)
     for pid in sorted(set(pids))[:MOST_PROCESSES]:
-        command, environment = (dotenv.decode(_read(f"/proc/{pid}/{name}")) for name in ("cmdline", "environ"))
-        pairs = (item.partition("=") for item in environment.split("\0"))
-        yield {name: value for name, equals, value in pairs if equals}, command.split("\0")[:-1]
+        environment: list[tuple[str, str]] = []
+        with contextlib.suppress(OSError):
+            environment = host_read.environment_items(pid, "surrogateescape")
+        yield environment, dotenv.decode(_read(f"/proc/{pid}/cmdline")).split("\0")[:-1]
 
 
 def _read(path: str) -> bytes:
@@ -76,9 +79,3 @@ def _read(path: str) -> bytes:
 def secrets_in_file(path: str) -> set[str]:
     """The values of an env file that must not be shown; nothing of a file that cannot be read."""
     return masking.secrets_in_text(dotenv.decode(_read(path))) if os.path.isfile(path) else set()
-
-
-def _show(units: list[str]) -> str:
-    """Of a unit, or of systemd itself where none is named."""
-    done = commands.run(["systemctl", "show", *units, "--property", PROPERTIES])
-    return done.stdout.decode(errors="replace")

@@ -142,8 +142,7 @@ def read(name: str, directory: str = UNITS, also: Iterable[str] = ()) -> UnitEnv
 
     Of its EnvironmentFiles the variables that its other files set, and those that are named in `also`.
     """
-    show = ["systemctl", "show", name, "--property", PROPERTIES]
-    properties = unit_text.parse_show(commands.run(show).stdout.decode(errors="replace"))
+    properties = unit_text.parse_show(commands.show(name, PROPERTIES))
     drop_ins = drop_in_paths(name, properties, directory)
     own = [path for path in _drop_ins_in(os.path.join(directory, f"{name}.d")) if _is_ours(path)]
     fragment = properties.get("FragmentPath") or None

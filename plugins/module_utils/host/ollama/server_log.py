@@ -57,8 +57,7 @@ def read(unit: str, since: float | None, mask: host_read.Mask = masking.without_
     keep; an estimate is at least 1), `cut` (whether lines are missing since the log begins later, or is too long),
     `filtered` (whether the unit leaves lines out) and `lines`.
     """
-    _status, text = host_read.run(["systemctl", "show", unit, "--property", PROPERTIES])
-    properties = {name: str(value) for name, value in unit_text.parse_show(text).items()}
+    properties = commands.properties(unit, PROPERTIES)
     unit = properties.get("Id") or unit  # the journal knows no alias
     main = properties.get("MainPID", "")
     serving = server_process.server_of(

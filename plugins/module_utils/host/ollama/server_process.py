@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, TypedDict
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
@@ -176,10 +176,9 @@ def whose(pid: int) -> Owner:
 
 
 def _is_for_ollama(unit: str, pid: int) -> bool:
-    _status, text = host_read.run(["systemctl", "show", unit, "--property", "MainPID,ExecStart"])
-    properties = unit_text.parse_show(text)
-    main = str(properties.get("MainPID") or "")
-    return servers.is_for_ollama(unit, int(main) if main.isdigit() else 0, str(properties.get("ExecStart")), pid)
+    properties = commands.properties(unit, "MainPID,ExecStart")
+    main = properties.get("MainPID", "")
+    return servers.is_for_ollama(unit, int(main) if main.isdigit() else 0, properties.get("ExecStart", ""), pid)
 
 
 def _program(pid: int) -> str:

@@ -21,10 +21,18 @@ class Done(NamedTuple):
     stderr: bytes
 
 
+def show(unit: str | None, names: str) -> str:
+    """What `systemctl show` prints of a unit, or of systemd itself; `names`: the properties, with commas between.
+
+    Nothing where it fails. It does not for a unit that is not there.
+    """
+    units = [] if unit is None else [unit]
+    return run(["systemctl", "show", *units, "--property", names]).stdout.decode(errors="replace")
+
+
 def properties(unit: str, names: str) -> dict[str, str]:
-    """Properties of a unit, of which `names` has the names with commas between, as `systemctl show` prints them."""
-    text = run(["systemctl", "show", unit, "--property", names]).stdout.decode(errors="replace")
-    return dict(line.partition("=")[::2] for line in text.splitlines())
+    """The same by name, where each has one line."""
+    return dict(line.partition("=")[::2] for line in show(unit, names).split("\n") if line)
 
 
 def run(

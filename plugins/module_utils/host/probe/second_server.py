@@ -59,11 +59,10 @@ def running(unit: str, changes: Mapping[str, str], lives_s: int) -> Iterator[str
 
 def _environment(pid: int) -> dict[str, str]:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            pairs = [item.decode(errors="replace").partition("=") for item in file.read().split(b"\0") if item]
+        found = host_read.process_environment(pid)
     except OSError as problem:
         raise CannotStart(f"the environment of the deployed server cannot be read: {problem.strerror}") from None
-    return {name: value for name, _unused, value in pairs if name not in ITS_OWN}
+    return {name: value for name, value in found.items() if name not in ITS_OWN}
 
 
 def _write_environment(environment: Mapping[str, str]) -> None:

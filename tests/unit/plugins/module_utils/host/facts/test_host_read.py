@@ -124,3 +124,21 @@ def test_a_command_s_children_are_its_own() -> None:
         assert os.getpid() not in family
         assert proc_stat.start_s(parent.pid) <= proc_stat.start_s((set(family) - {parent.pid}).pop())
         parent.communicate(b"\n")
+
+
+def test_of_a_variable_that_stands_twice_the_first_counts_and_all_are_seen() -> None:
+    # Not by execve() of Python, which takes a mapping: the items are put there as they are.
+    start = "import ctypes; ctypes.CDLL(None).execve(b'/bin/cat', (ctypes.c_char_p * 2)(b'cat'), ENV)"
+    items = "(ctypes.c_char_p * 5)(b'A=1', b'A=2', b'B=\\xff', b'C')"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", start.replace("ENV", items)], stdin=pipe, stdout=pipe) as process:
+        assert process.stdin and process.stdout
+        process.stdin.write(b"\n")  # cat answers once it is there
+        process.stdin.flush()
+        process.stdout.readline()
+        assert host_read.process_environment(process.pid) == {"A": "1", "B": "\ufffd", "C": ""}
+        items_of = host_read.environment_items(process.pid, "surrogateescape")
+        process.stdin.close()
+    assert items_of == [("A", "1"), ("A", "2"), ("B", "\udcff"), ("C", "")]
+    with pytest.raises(OSError):
+        host_read.process_environment(process.pid)
