@@ -76,4 +76,11 @@ options:
     elements: str
     choices: [ollama, backend]
     default: []
+  private_files:
+    description:
+      - Env files on the host whose values no message has, whatever a journal says. Those that the units name, and those
+        that M(selo.gpu_memory.gpu_memory_generation) has kept, are known without.
+    type: list
+    elements: path
+    default: []
 """

@@ -369,6 +369,7 @@ load:
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -493,8 +494,10 @@ def measure(
     wanted: dict[str, Any],
 ) -> tuple[list[SampledGpu], Figures | None, port.GpuProblem | None]:
     """Sample while the load runs: the figures of each GPU, those of the load, and what kept NVML from being read."""
-    known = secrets.secrets_of_host(wanted["private_units"], wanted["private_files"])
-    private = None if wanted["show_secrets"] else frozenset(known)
+    load = wanted["load"] or {"others": []}
+    names = [model for model in (load.get("model"), *(other["model"] for other in load["others"])) if model]
+    mask = secrets.Masking(wanted["private_units"], wanted["private_files"], names, wanted["show_secrets"])
+    mask.look()
     sampler = sampling.Sampler(wanted["gpus"], wanted["interval_ms"], wanted["bindings_path"])
     run: load_test.LoadOfModels | None = None
     with contextlib.closing(sampler):
@@ -502,7 +505,7 @@ def measure(
             sampler.start()
             if wanted["load"]:
                 load = wanted["load"]
-                first, others = load_of(load, private), others_of(load, private)
+                first, others = load_of(load, mask), others_of(load, mask)
                 run = load_test.LoadOfModels(first, load["model"], others, load["listed_at"])
             until = time.monotonic() + (wanted["duration"] or 0)
             renewal = leases.Renewal(wanted["renew"])
@@ -521,7 +524,7 @@ def measure(
                 return gpus, None, None
             return (
                 gpus,
-                {**run.result(), "not_forgotten": load_test.not_forgotten(load_of(wanted["load"], private))},
+                {**run.result(), "not_forgotten": load_test.not_forgotten(load_of(wanted["load"], mask))},
                 None,
             )
         except port.GpuProblem as problem:
@@ -534,15 +537,15 @@ def keep_lease(renewal: leases.Renewal, at_once: bool = False) -> None:
         renewal(at_once)
 
 
-def load_of(options: dict[str, Any], private: frozenset[str] | None = frozenset()) -> load_test.Load:
+def load_of(options: dict[str, Any], mask: Callable[[str], str]) -> load_test.Load:
     given = {name: value for name, value in options.items() if name not in OF_MODELS}
     headers = {name: str(value) for name, value in options["headers"].items()}
-    given.update(headers=headers, requests=options["requests"] or options["concurrency"], private=private)
+    given.update(headers=headers, requests=options["requests"] or options["concurrency"], mask=mask)
     given["seed"] = prompt_texts.drawn_seed() if options["seed"] is None else options["seed"]
     return load_test.Load(**{**given, "context_tokens": options["context_tokens"] or 0})
 
 
-def others_of(options: dict[str, Any], private: frozenset[str] | None) -> list[tuple[str, load_test.Load]]:
+def others_of(options: dict[str, Any], mask: Callable[[str], str]) -> list[tuple[str, load_test.Load]]:
     """The loads of further models; names of one model share a runner and its prompt cache, so each has its own seed."""
     place = urlsplit(options["url"]).netloc
     return [
@@ -556,7 +559,7 @@ def others_of(options: dict[str, Any], private: frozenset[str] | None) -> list[t
                     "headers": options["headers"] if urlsplit(other["url"]).netloc == place else {},
                     "seed": None if options["seed"] is None else options["seed"] + number,
                 },
-                private,
+                mask,
             ),
         )
         for number, other in enumerate(options["others"], 1)

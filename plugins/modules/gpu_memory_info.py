@@ -206,14 +206,12 @@ state:
   sample: {lease: null, proof: null, generations: []}
 """
 
-import functools
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_use
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking as text_masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import gpu_containers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
@@ -250,14 +248,14 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
-def masking(wanted: dict[str, Any]) -> host_read.Mask:
+def masking(wanted: dict[str, Any]) -> secrets.Masking:
     """What is shown of a text by somebody else, such as a journal's line."""
-    if wanted["show_secrets"]:
-        return str
-    backend = wanted["backend"]
-    units = [wanted["ollama"]["unit"], *([backend["unit"]] if backend["kind"] == "unit" else [])]
-    known = secrets.secrets_of_host(units, [file["path"] for file in backend.get("env_files") or []])
-    return functools.partial(text_masking.without_secrets, known=known)
+    files = [*(wanted["backend"].get("env_files") or []), *filter(None, [wanted["profile_file"]])]
+    found = secrets.Masking(
+        files=[file["path"] for file in files], names=wanted["models"] or (), shows_secrets=wanted["show_secrets"]
+    )
+    found.look({"ollama": wanted["ollama"], "backend": wanted["backend"], "restart": []})
+    return found
 
 
 def main() -> None:
@@ -267,17 +265,16 @@ def main() -> None:
     )
     root.required(module)
     wanted = module.params
-    mask = masking(wanted)
-    host = LinuxHost(wanted["show_secrets"])
+    host = LinuxHost(masking(wanted))
     runtime = host.runtime("ollama", wanted["ollama"])
     unit = runtime.read()
     nvml = LIBRARY.snapshot(wanted["bindings_path"])
     process = runtime.environment(unit, [gpus.ORDER])
-    log = runtime.log(wanted["journal_since"], mask)
+    log = runtime.log(wanted["journal_since"])
     environment = (process or unit).get("environment") or {}
     processes = [process for gpu in nvml["gpus"] for process in gpu.get("processes") or []]
     holders = {process["pid"] for process in processes}
-    api = host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], mask)
+    api = host_read.read_ollama_api(wanted["ollama"]["url"].rstrip("/"), wanted["models"], host.mask)
     if wanted["journal_since"]:
         blobs = set(filter(None, (model_use.blob_of(load["command"]) for load in log["loads"])))
         api["names"] = host_read.read_names(wanted["ollama"]["url"].rstrip("/"), api, blobs)

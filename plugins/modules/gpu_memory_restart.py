@@ -92,6 +92,7 @@ downtime_s:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
@@ -114,7 +115,7 @@ def main() -> None:
         module.fail_json(msg=str(problem))
     if module.check_mode or not changed:
         module.exit_json(changed=changed, services={}, downtime_s=0.0)
-    host = LinuxHost(plan["show_secrets"])
+    host = LinuxHost(secrets.Masking(shows_secrets=plan["show_secrets"]))
     try:
         result = service_control.restart(plan, host, alive=leases.Renewal(plan["run_id"], clock=host))
     except StateError as problem:

@@ -82,6 +82,16 @@ options:
   progress_path:
     description: A file on the host that is replaced with the figures of the moment, as JSON.
     type: path
+  private_files:
+    description: Env files on the host whose values are masked in errors.
+    type: list
+    elements: path
+    default: []
+  private_units:
+    description: Units on the host, besides Ollama's, whose environment is masked in errors.
+    type: list
+    elements: str
+    default: []
   renew:
     description:
       - The run whose lease on this host is renewed all the while, see M(selo.gpu_memory.gpu_memory_generation). Probing
@@ -168,6 +178,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import GpuProblem
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file, root
@@ -203,6 +214,8 @@ def main() -> None:
             "gpu_gb_per_s": {"type": "float", "default": 0},
             "host_gb_per_s": {"type": "float", "default": 0},
             "progress_path": {"type": "path"},
+            "private_files": {"type": "list", "elements": "path", "default": []},
+            "private_units": {"type": "list", "elements": "str", "default": []},
             "renew": {"type": "str"},
             "bindings_path": {"type": "path"},
         },
@@ -222,15 +235,17 @@ def main() -> None:
         if given["progress_path"]:
             progress_file.write(given["progress_path"], figures)
 
+    mask = secrets.Masking([given["ollama"]["unit"], *given["private_units"]], given["private_files"], [given["model"]])
+    mask.look()
     try:
         if module.check_mode:
-            proposed = tune_run.propose(wanted_of(given), given["gpu"])
+            proposed = tune_run.propose(wanted_of(given), given["gpu"], mask)
             module.exit_json(changed=False, proposed=proposed, nvml={"status": "ok"})
-        result = tune_run.tune(wanted_of(given), given["gpu"], progress)
+        result = tune_run.tune(wanted_of(given), given["gpu"], mask, progress)
     except GpuProblem as problem:
         module.fail_json(msg=str(problem), nvml={"status": problem.status})
     except (tune_run.CannotTune, tune_search.Invalid, state.StateError) as problem:
-        module.fail_json(msg=str(problem), nvml={"status": "ok"})
+        module.fail_json(msg=mask(str(problem)), nvml={"status": "ok"})
     module.exit_json(changed=False, **result, nvml={"status": "ok"})
 
 

@@ -179,6 +179,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import urls
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import model_state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.api import Ollama, OllamaProblem
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
@@ -305,7 +306,9 @@ def main() -> None:
         ollama = Ollama(module.params["url"], module.params["timeout"])
         result = apply(wanted, ollama, module.params["progress_path"], module.check_mode, steps)
     except (OllamaProblem, model_state.Invalid) as problem:
-        module.fail_json(msg=str(problem), steps=steps, changed=bool(steps) and not module.check_mode)
+        names = [wanted.name, *filter(None, [module.params["from"]])]
+        msg = secrets.Masking(["ollama.service"], names=names)(str(problem))
+        module.fail_json(msg=msg, steps=steps, changed=bool(steps) and not module.check_mode)
     module.exit_json(**result)
 
 

@@ -115,7 +115,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands, root
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
@@ -169,15 +169,16 @@ def verify(unit: str, name: str, text: str, directory: str) -> tuple[bool, list[
     known = {line.replace(directory, place) for line in without}
     added = [line.replace(f"{place}/", f"{directory}/") for line in output if line not in known and line not in without]
     if added:
-        raise Refused(f"systemd rejects the drop-in, and it is not put in place: {_shown('; '.join(added))}")
+        raise Refused(f"systemd rejects the drop-in, and it is not put in place: {_shown(unit, '; '.join(added))}")
     if f"Unit {unit} not found." in output:
         return False, [f"{unit} is not there, so the drop-in is not verified"]
-    return True, [_shown(line) for line in output]
+    return True, [_shown(unit, line) for line in output]
 
 
-def _shown(line: str) -> str:
+def _shown(unit: str, line: str) -> str:
     """systemd quotes what it does not understand, and that may be anything."""
-    return masking.without_secrets(re.sub(r"(?<!Unknown key )'[^']*'", f"'{masking.MASK}'", line))
+    mask = secrets.Masking([unit])
+    return mask(re.sub(r"(?<!Unknown key )'[^']*'", f"'{masking.MASK}'", line))
 
 
 def _analyze(unit: str, first: str, directory: str) -> list[str] | None:

@@ -40,11 +40,15 @@ class FoundService(ServiceState):
 
 
 class ServicePlan(TypedDict):
-    """The two services, and which of them restart; a restore's plan also has how they were found."""
+    """The two services, and which of them restart; a restore's plan also has how they were found.
+
+    `private_files`: env files whose values no message has.
+    """
 
     ollama: NotRequired[OllamaService]
     backend: BackendService
     restart: list[str]
+    private_files: NotRequired[list[str]]
     found: NotRequired[Mapping[str, FoundService | None] | None]
 
 

@@ -306,10 +306,12 @@ def services(declared: Declared, restart: list[str]) -> ServicePlan:
     ollama, declared_backend = declared["ollama"], declared["backend"]
     names = ("kind", "unit", "directory", "command", "user", "process_match", "health", "timeout_s")
     backend = {name: declared_backend.get(name) for name in names if name in declared_backend}
+    files = [*declared_backend["env_files"], *filter(None, [declared["profile_file"]])]
     return {
         "ollama": {"unit": ollama["unit"], "url": ollama["url"], "timeout_s": ollama["timeout_s"]},
         "backend": cast(BackendService, backend),
         "restart": restart,
+        "private_files": [file["path"] for file in files],
     }
 
 

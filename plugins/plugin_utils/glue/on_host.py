@@ -21,6 +21,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail, AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
 
 # These may quote what somebody else wrote; the switch for debugging reaches them all from here.
@@ -79,8 +80,8 @@ def plain(result: dict[str, Any]) -> dict[str, Any]:
 
 def _lines(result: Mapping[str, Any]) -> list[str]:
     text = f"{result.get('module_stdout') or ''}\n{result.get('module_stderr') or ''}"
-    lines = (" ".join(line.split())[:300] for line in text.splitlines()[-50:])
-    shown = ("".join(sign for sign in line if sign.isprintable()) for line in lines)
+    lines = (" ".join(line.split()) for line in text.splitlines()[-50:])
+    shown = ("".join(sign for sign in masking.without_secrets(line)[:300] if sign.isprintable()) for line in lines)
     return [line for line in shown if line and not re.match(r"(?:Shared connection|Connection) to .* closed", line)]
 
 
@@ -160,5 +161,6 @@ class ActionModule(ActionBase):
         if done["rc"] != 0:
             # With a terminal all that a command says is in `stdout`, and `stderr` is SSH's.
             said = " ".join(f"{done['stdout']} {done['stderr']}".split())
+            said = masking.without_secrets(said)
             raise AnsibleActionFail(f"cannot put the NVML bindings into {directory}: {said}; run as root (become)")
         return directory

@@ -56,12 +56,13 @@ def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> 
     gpu = {name: gpus[0].get(name) for name in ("uuid", "name", "total_mib", "reserved_mib")}
     intent = declared["profile"]["intent"]
     base = {name: intent[name] for name in ("num_ctx", "num_parallel", "num_batch", "kv_cache_type") if name in intent}
+    services = decisions.services(declared, [])
     return {
         "problems": [],
         "key": _key(declared, read, gpus[0], model),
         "adopt": alone["adopt"],
         "timeout": alone["timeout"],
-        "services": decisions.services(declared, []),
+        "services": services,
         "threshold_mib": threshold,
         "note": note,
         "base_profile": declared["profile"]["name"],
@@ -79,6 +80,8 @@ def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> 
             "max_probes": alone["max_probes"],
             "gpu_gb_per_s": float(given["gpu_gb_per_s"]),
             "host_gb_per_s": float(given["host_gb_per_s"]),
+            "private_files": services["private_files"],
+            "private_units": [unit for unit in [declared["backend"].get("unit")] if unit],
         },
     }
 

@@ -27,7 +27,7 @@ done
 class Outcome:
     record: dict[str, Any]
     output: str
-    written: str  # the output, and every file that the run wrote on the controller
+    written: str  # the output, every file that the run wrote on the controller, and what the host says of it
     status: int
     before: str
     after: str
@@ -48,11 +48,12 @@ def attempt(found: Found, host: Host, directory: Path) -> Outcome:
     with contextlib.suppress(AssertionError):  # a background job takes a moment to tidy up after itself
         host.wait_until(f'{SETTLED} && test -z "$({LEFT_BEHIND})"', 20)
     path = directory / f"{host.name}.json"
+    told = host.run("gpu-memory status; gpu-memory list; cat /var/lib/gpu-memory/*.json 2>/dev/null").stdout
     files = [file.read_text(errors="replace") for file in sorted(directory.rglob("*")) if file.is_file()]
     return Outcome(
         record=records.read(path) if path.exists() else {},
         output=output,
-        written="\n".join([output, *files]),
+        written="\n".join([output, told, *files]),
         status=run.returncode,
         before=before,
         after=host.read(PICTURE + SERVICES),

@@ -9,6 +9,7 @@ Names of secrets cannot be listed, those of ordinary things can: a value is a se
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 
@@ -33,6 +34,7 @@ PARTS = (
 )  # fmt: skip
 STEM = re.compile(_STEM, re.I)
 _IS_WORD = re.compile(rf"(?:{_WORD}|\w*(?:pass|key))\Z", re.I)
+ALONE = {"pass", "pw", "psk"}  # `pass: x` in a text; `code: 500` and `auth: none` are none
 _BETWEEN_WORDS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 
 _SWITCHES = {"true", "false", "yes", "no", "on", "off", "none", "null", "auto", "enabled", "disabled"}
@@ -41,6 +43,20 @@ _ORDINARY_WORDS = {
     "production", "development", "staging", "testing", "localhost", "ollama", "llama-server", "llamacpp", "nvidia",
     "systemd", "python", "python3", "uvicorn", "gunicorn", "docker", "podman", "container", "noninteractive",
     "x86_64", "aarch64", "float16", "bfloat16", "float32",
+}  # fmt: skip
+# What this collection and Ollama must be able to say: a verdict, a cause. A value of such words alone is ordinary.
+_OWN_WORDS = {
+    *_ORDINARY_WORDS, "pass", "passed", "fail", "failed", "failure", "failures", "refused", "rolled", "back",
+    "untouched", "inconclusive", "unchanged", "error", "errors", "fatal", "panic", "killed", "crash", "crashed",
+    "abort", "aborted", "signal", "timeout", "denied", "permission", "invalid", "cannot", "unable", "found", "out",
+    "of", "no", "not", "such", "in", "is", "on", "to", "memory", "vram", "cudamalloc", "malloc", "allocate",
+    "allocated", "allocation", "buffer", "buffers", "device", "devices", "driver", "drivers", "library", "kernel",
+    "graphics", "compute", "capability", "gpu", "gpus", "cpu", "cuda", "rocm", "vulkan", "nvml", "ggml", "llama",
+    "server", "runner", "backend", "service", "process", "unit", "model", "models", "layer", "layers", "offload",
+    "offloaded", "offloading", "load", "loaded", "loading", "unload", "context", "prompt", "prompts", "token", "tokens",
+    "cache", "batch", "parallel", "attention", "flash", "threshold", "request", "requests", "connection", "address",
+    "listen", "file", "directory", "exists", "exited", "status", "code", "result", "started", "stopped", "restart",
+    "restarted", "active", "inactive", "activating",
 }  # fmt: skip
 # Variables of the system's own, whatever they hold.
 _OF_THE_SYSTEM = {
@@ -67,7 +83,18 @@ _OF_NAMES = {
     "PROFILE", "ENV", "ENVIRONMENT", "SERVICE", "UNIT", "REGION", "ENCODING", "LIBRARY",
 }  # fmt: skip
 
+_OF_MODELS = {
+    "NAME", "NAMES", "ID", "IDS", "TAG", "CHAT", "EMBED", "EMBEDDING", "EMBEDDINGS", "FALLBACK", "DEFAULT", "SMALL",
+    "LARGE", "FAST", "VISION", "REPO",
+}  # fmt: skip
+# Of a model's vocabulary, as in `eos_token`.
+OF_TOKENS = {
+    "BOS", "EOS", "EOT", "EOM", "EOG", "UNK", "UNKNOWN", "SEP", "PAD", "CLS", "MASK", "NL", "LF", "PRE", "SUF", "MID",
+    "REP",
+}  # fmt: skip
+
 _FIGURE = re.compile(r"[+-]?\d{1,15}(?:\.\d{1,9})?")
+_TOKEN_ID = re.compile(r"-1|\d{1,7}")
 _ROOTS = (
     "usr|var|etc|opt|home|srv|tmp|run|mnt|media|data|root|dev|proc|sys|lib|lib64|bin|sbin|nix|boot|snap|models"
     "|workspace"
@@ -90,6 +117,8 @@ _ORDINARY = re.compile(
     r"|v?\d{1,6}(?:\.\d{1,6}){1,3}(?:[-+.~][a-z0-9.]{1,12})?"  # a version
     r"|\d{1,9}(?:\.\d{1,6})?\s?[KMGT]i?B?"  # a size
     r"|(?:\d{1,9}(?:\.\d{1,6})?(?:ns|us|ms|s|m|h|d)){1,6}"  # a duration
+    r"|[a-z0-9][\w.-]{0,60}(?:/[\w.-]{1,60}){0,3}:(?:latest|\d{1,4}(?:\.\d)?[bm](?:-[\w.-]{1,60})?)"  # a model
+    r"|(?:NVIDIA )?(?:GeForce|Quadro|Tesla|TITAN|RTX|GTX)(?: [\w()-]{1,12}){1,6}"
     r"|(?:cuda|gpu|cpu):\d{1,3}|(?:GPU|MIG)-[0-9a-f-]{36}|sha256[:-][0-9a-f]{64}"
 )
 
@@ -104,13 +133,22 @@ def says_credential(name: str) -> bool:
     return bool(STEM.search(name)) or words not in (["SEED"], ["CODE"]) and any(map(_IS_WORD.match, words))
 
 
-def is_secret(name: str, value: str) -> bool:
-    """Whether the value of a variable must not be shown wherever it occurs."""
+def is_secret(name: str, value: str, names: Collection[str] = ()) -> bool:
+    """Whether the value of a variable must not be shown wherever it occurs.
+
+    `names`: of units, models and the like that were declared. A value that is a part of one, or what this collection
+    itself must be able to say, is none, unless the variable's name says credential.
+    """
     if name in _OF_THE_SYSTEM or name in settings.SHOWN:
         return False
     if says_credential(name):
         return len(value) >= LEAST_OF_A_CREDENTIAL and not is_ordinary_of_a_credential(name, value)
-    return len(value) >= LEAST and not _is_ordinary(words_of(name), value)
+    if len(value) < LEAST or _is_ordinary(words_of(name), value):
+        return False
+    said = {word.lower() for word in words_of(value)}
+    return not (said and said <= _OWN_WORDS and re.fullmatch(r"[\w .-]+", value)) and not any(
+        value.lower() in declared.lower() for declared in names
+    )
 
 
 def is_ordinary_of_a_credential(name: str, value: str) -> bool:
@@ -118,6 +156,8 @@ def is_ordinary_of_a_credential(name: str, value: str) -> bool:
     words = words_of(name)
     if value.lower() in _SWITCHES:
         return True
+    if words[-2:] == ["TOKEN", "ID"] or words[-1] == "TOKEN" and set(words[-2:-1]) & OF_TOKENS:
+        return bool(_TOKEN_ID.fullmatch(value))
     if words[-1] in _OF_FIGURES or words[-1] == "TOKENS" and words[0] in ("MAX", "MIN", "NUM", "N"):
         return bool(_FIGURE.fullmatch(value))
     if words[-1] in _OF_PLACES:
@@ -138,6 +178,6 @@ def _is_ordinary(words: list[str], value: str) -> bool:
         and _HOST_NAMED.fullmatch(value)
         or last in _OF_NAMES
         and _NAME.fullmatch(value)
-        or any(word.startswith("MODEL") for word in words)
+        or (last.startswith("MODEL") or last in _OF_MODELS and any(word.startswith("MODEL") for word in words))
         and _MODEL.fullmatch(value)
     )

@@ -17,7 +17,7 @@ import functools
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -25,6 +25,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import c
 
 MASK = dotenv.MASK
 LONG = 65536  # what is longer is no password: it is masked as it is, and not searched
+CUT = "…"  # where a text was cut off
+MOST_CUTS = 20
+MOST_OF_AN_END = 300  # characters before a cut
 MOST_LEVELS = 3  # of commands inside commands: `sh -c "sh -c '…'"`
 
 # The name of a variable, flag or key that may say credential, and what stands between it and the value. A word is
@@ -34,6 +37,9 @@ _NAMED = re.compile(
     r"""(\\?["']?\s{0,8}[=:]\s{0,8}|["'],\s{0,8}(?=["'])|[ \t]{1,8})""",
     re.I,
 )
+# llama.cpp: `EOS token = 128009`.
+LONGEST_WORD_BEFORE = 8
+_WORD_BEFORE = re.compile(rf"(?<![\w-])({'|'.join(sorted(credentials.OF_TOKENS))})[ _]\Z", re.I)
 _VALUE = re.compile(
     r"""\\(["'])(.*?)\\\1|"((?:[^"\\\n]|\\.)*)"|'((?:[^'\\\n]|\\.)*)'|["'](.*)|([^\s,;&)}\]]+)""",
 )
@@ -64,6 +70,12 @@ _LOOKS = (
         r"(?<!\S)(-u[ \t]{0,8}|--(?:proxy-)?user[ =])(?=([^\s:\"']+))\2:(?!\d{1,10}(?!\S))\S+",
         rf"\1\2:{MASK}",
     ),
+    # Elsewhere -p is followed by a number, a port or a path.
+    (
+        ("-p",),
+        r"(?<!\S)(-p[ \t]{1,8})(?![-/~.]|\d[\d:.,/-]*(?:tcp|udp)?(?!\S))(?:\"[^\"\n]*\"?|'[^'\n]*'?|\S+)",
+        rf"\1{MASK}",
+    ),
     (_TOKENS, rf"(?<![a-z0-9])(?:{'|'.join(map(re.escape, _TOKENS))})[\w.~+/-]{{10,}}", MASK),
     # Long, of letters and digits: a key. GPUs and the files of models go by such names too, and those are no secrets.
     (("",), r"(?<![a-z0-9])(?<!sha256[-:])(?=[a-z0-9]*\d)(?=\d*[a-z])[a-z0-9+]{16,}={0,2}", MASK),
@@ -80,7 +92,9 @@ _PASSWORD_OF_URL = re.compile(r"://[^\s/@:]{0,256}:(?!\d{1,5}/)([^\s@]{1,1024})@
 _PASSWORD_BEFORE_HOST = re.compile(r"(?<![\w.%+-])[\w.%+-]{0,256}:(?!//)([^\s@]{1,1024})@")
 _ASSIGNED = re.compile(r"""(?<![\w/$.-])([A-Za-z_]\w{0,127})=(?:"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)'|([^\s"';&|()`]+))""")
 _SHELL_WORD = re.compile(r"""(?:[^\s"';&|]|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')+""")
+_TAKEN_OUT = re.compile(r"[# \t]*(?:export[ \t]+)?([A-Za-z_][\w.-]*)=(.+)")
 _USER_FLAG = re.compile(r"-u|--(?:proxy-)?user")
+_ASKED_WITH_P = {"sshpass", "login"}  # docker, podman: the word after -p is a password; elsewhere a port, a path
 
 
 def without_secrets(text: str, known: Iterable[str] = ()) -> str:
@@ -92,6 +106,9 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
     present = [form for form in _forms(known) if form in text]
     if present:
         text = re.sub("|".join(map(_alone, present)), MASK, text)
+    if known:
+        pieces = text.split(CUT, MOST_CUTS)
+        text = CUT.join(_without_beginning(piece, known) for piece in pieces)
     text = _SYSTEMD.sub(lambda line: _QUOTED.sub(_quoted, line[0]), text)
     text = _URL.sub(lambda url: _without_user_and_query(url[0]), text)
     lower = text.lower()
@@ -99,6 +116,18 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
         if any(part in lower for part in needed):
             text = look.sub(masked, text)
     return _without_named(text) if any(part in lower for part in credentials.PARTS) else text
+
+
+def _without_beginning(text: str, known: frozenset[str]) -> str:
+    """`text`, which may have been cut off in the middle of a value, without what of one stands at its end."""
+    end = text[-MOST_OF_AN_END:]
+    for form in _forms(known):
+        at = end.find(form[: credentials.LEAST])
+        while at >= 0 and len(form) > credentials.LEAST:
+            if form.startswith(end[at:]):
+                return text[: len(text) - len(end) + at] + MASK
+            at = end.find(form[: credentials.LEAST], at + 1)
+    return text
 
 
 def _quoted(found: re.Match[str]) -> str:
@@ -133,7 +162,9 @@ def _named(text: str) -> Iterator[tuple[str, int, int]]:
         value = _VALUE.match(text, found.end())
         if value:
             plain = next(filter(None, value.groups()[1:]), "")
-            if _hides(name, plain) and not (between.isspace() and plain.startswith("-")):
+            before = _WORD_BEFORE.search(text, max(0, found.start() - LONGEST_WORD_BEFORE), found.start())
+            about = f"{before[1]}_{name}" if before else name
+            if _hides(about, plain) and not (between.isspace() and plain.startswith("-")):
                 at = value.end()
                 yield plain, at, value.start()
 
@@ -141,7 +172,7 @@ def _named(text: str) -> Iterator[tuple[str, int, int]]:
 def _hides(name: str, value: str) -> bool:
     """Whether a text's `name=value` is masked. `key=tokenizer.ggml.model` and `code: 500` are none."""
     name = name.strip(".-") if not name.startswith("-") else name
-    if credentials.STEM.search(name):
+    if credentials.STEM.search(name) or name.lower() in credentials.ALONE and not value.isdigit():
         return not credentials.is_ordinary_of_a_credential(name, value)
     return bool(name.startswith("-") or name.isupper() and "_" in name) and (
         credentials.says_credential(name) and credentials.is_secret(name, value)
@@ -195,14 +226,17 @@ def shown_command(words: Sequence[str]) -> list[str]:
     return shown
 
 
-def secrets_in(variables: Mapping[str, str | None]) -> set[str]:
-    """The values of an environment that must not be shown: of a URL its credentials and query, else the whole value."""
+def secrets_in(variables: Mapping[str, str | None], names: Collection[str] = ()) -> set[str]:
+    """The values of an environment that must not be shown: of a URL its credentials and query, else the whole value.
+
+    `names`: see `credentials.is_secret`, here and below.
+    """
     return {
         part
         for name, value in variables.items()
         if value
         for about, part in _parts(name, value)
-        if credentials.is_secret(about, part)
+        if credentials.is_secret(about, part, names)
     }
 
 
@@ -264,44 +298,52 @@ def _url_parts(value: str) -> list[tuple[str, str]] | None:
     return [(name, form) for name, part in parts for form in (part, unquote(part))]
 
 
-def secrets_in_text(text: str) -> set[str]:
-    """The values of an env file's text that must not be shown, as any reader would take them."""
-    found: set[str] = set()
+def secrets_in_text(text: str, names: Collection[str] = ()) -> set[str]:
+    """The values of an env file's text that must not be shown, as any reader would take them, and its comments."""
+    comments = [line[line.index("#") :].strip() for line in text.splitlines() if "#" in line]
+    found = {comment for comment in comments if len(comment) >= credentials.LEAST}
+    for comment in comments:  # what was taken out may still be in use elsewhere
+        taken_out = _TAKEN_OUT.fullmatch(comment)
+        if taken_out:
+            found |= secrets_in({taken_out[1]: taken_out[2].strip("\"'")}, names)
     for reader in dotenv_readers.READERS:
         for reading in dotenv_readers.readings(text, reader):
             for one in reading.assignments:
-                found |= secrets_in({one.key: one.value})
+                found |= secrets_in({one.key: one.value}, names)
     return found
 
 
-def secrets_in_command(words: Sequence[str], levels: int = MOST_LEVELS) -> set[str]:
+def secrets_in_command(words: Sequence[str], names: Collection[str] = (), levels: int = MOST_LEVELS) -> set[str]:
     """What of a command line must not be shown: what follows a flag that says so, its assignments, URLs and scripts."""
     found: set[str] = set()
-    by_curl = any(word.rpartition("/")[2] == "curl" for word in words)  # elsewhere -u says other things
+    programs = {word.rpartition("/")[2] for word in words}
+    by_curl = "curl" in programs  # elsewhere -u says other things
+    by_password = bool(programs & _ASKED_WITH_P)
     for before, word in zip(["", *words], words):
         name, equals, value = word.partition("=")
         if not equals or not name.startswith("-"):
             name, value = before, word
         if name.startswith("-") and "=" not in name and credentials.says_credential(name):
-            found |= secrets_in({name: value})
-        elif by_curl and _USER_FLAG.fullmatch(name) and ":" in value:
-            found |= secrets_in({"PASSWORD": value})
+            found |= secrets_in({name: value}, names)
+        elif by_curl and _USER_FLAG.fullmatch(name) and ":" in value or by_password and name == "-p":
+            found |= secrets_in({"PASSWORD": value}, names)
         if "://" in word:
-            found |= secrets_in({"URL": value})
-        if re.match(r"[A-Za-z_]\w*=", word):
-            found |= _of_assignment(*word.split("=", maxsplit=1))
+            found |= secrets_in({"URL": value}, names)
+        assigned, equals, value = word.partition("=")
+        if equals and re.fullmatch(r"[A-Za-z_]\w*", assigned):
+            found |= _of_assignment(assigned, value, names)
         if levels and re.search(r"\s", word):
-            found |= secrets_in_script(word, levels - 1)
+            found |= secrets_in_script(word, names, levels - 1)
     return found
 
 
-def secrets_in_script(text: str, levels: int = MOST_LEVELS) -> set[str]:
+def secrets_in_script(text: str, names: Collection[str] = (), levels: int = MOST_LEVELS) -> set[str]:
     """The same of a shell script, or of the command lines that `systemctl show` prints."""
     found: set[str] = set()
     for name, double, single, plain in _ASSIGNED.findall(text):
-        found |= _of_assignment(name, double or single or plain)
+        found |= _of_assignment(name, double or single or plain, names)
     for line in text.splitlines():
-        found |= secrets_in_command([_unquoted(word) for word in _SHELL_WORD.findall(line)], levels)
+        found |= secrets_in_command([_unquoted(word) for word in _SHELL_WORD.findall(line)], names, levels)
     return found
 
 
@@ -310,7 +352,7 @@ def _unquoted(word: str) -> str:
     return word.strip("\"'") if " " in word else re.sub("[\"']", "", word)
 
 
-def _of_assignment(name: str, value: str) -> set[str]:
+def _of_assignment(name: str, value: str, names: Collection[str]) -> set[str]:
     """A script's own variables are words of it, unless their names say more; what it reads or counts is no value."""
     private = name.isupper() or credentials.says_credential(name)
-    return secrets_in({name: value}) if private and not value.startswith(("$", "`")) else set()
+    return secrets_in({name: value}, names) if private and not value.startswith(("$", "`")) else set()

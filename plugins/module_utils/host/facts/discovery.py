@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import host_address, model_use, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers as _servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def discover() -> dict[str, object]:
         named = ", ".join(one.told for one in servers)
         notes.append(f"{len(servers)} Ollama servers run here ({named}); the first that is a unit was taken")
     nothing: Api = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
-    api = host_read.read_ollama_api(ollama.url, []) if ollama else nothing
+    api = host_read.read_ollama_api(ollama.url, [], secrets.Masking(filter(None, [ollama.unit]))) if ollama else nothing
     if api["error"]:
         notes.append(f"Ollama does not answer at {ollama.url if ollama else '?'}: {api['error']}")
     backends = _backends({server.unit for server in servers})

@@ -325,7 +325,7 @@ def read_drop_ins(unit: Unit, own_name: str) -> DropIns:
     }
 
 
-def read_ollama_api(url: str, models: list[str] | None, mask: Mask = masking.without_secrets) -> Api:
+def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:
     """Version, models with digests, loaded models and, for `models` (None: the loaded ones), `/api/show`.
 
     `error` where it does not answer.

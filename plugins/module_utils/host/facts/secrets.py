@@ -1,21 +1,24 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a host keeps in its env files, units and processes that must not be shown."""
+"""What a host keeps in its env files, units and processes, and what may be shown of a text that may quote it."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, StateError, read_json
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 
 if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Manifest
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServicePlan
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Properties, Unit
 
 MOST_PROCESSES = 256  # of one unit
@@ -25,33 +28,97 @@ PROPERTIES = (
 )
 
 
-def secrets_of_host(units: Iterable[str], files: Iterable[str]) -> set[str]:
+class Masking:
+    """What may be shown on this host of a text that somebody else wrote. Whatever quotes one goes through this.
+
+    It alone knows who keeps secrets here: the services and files that it is told of, and those that the kept
+    generations name. What it has seen once stays masked: a process that ends takes its environment along.
+    """
+
+    def __init__(
+        self,
+        units: Iterable[str] = (),
+        files: Iterable[str] = (),
+        names: Iterable[str] = (),
+        shows_secrets: bool = False,
+        paths: Paths | None = None,
+    ) -> None:
+        """`names`: what was declared and may be read by everybody, such as models; the units' are known."""
+        self._units, self._files, self._names = {*units}, {*files}, {*names}
+        self._commands: set[tuple[str, str]] = set()
+        self._shows_secrets, self._paths = shows_secrets, paths or Paths()
+        self._known: frozenset[str] | None = None
+
+    def look(self, services: ServicePlan | None = None, unit: str | None = None) -> None:
+        """Learn what is kept here now, also by these services, and by a further unit."""
+        for manifest in _manifests(self._paths):
+            self._add(manifest["services"])
+            self._files |= set(manifest.get("env") or {})
+        if services:
+            self._add(services)
+        self._units |= {unit} if unit else set()
+        found = secrets_of_host(self._units, self._files, self._commands, {*self._units, *self._names})
+        self._known = frozenset(found | (self._known or set()))
+
+    def _add(self, services: ServicePlan) -> None:
+        ollama, backend = services.get("ollama"), services.get("backend")
+        self._files |= set(services.get("private_files") or [])
+        self._units |= {service["unit"] for service in (ollama, backend) if service and service.get("unit")}
+        if backend and backend.get("kind") == "command":
+            self._commands.add((backend["process_match"], backend["directory"]))
+
+    def __call__(self, text: str) -> str:
+        if self._shows_secrets:
+            return text
+        if self._known is None:
+            self.look()
+        return masking.without_secrets(text, self._known or ())
+
+
+def _manifests(paths: Paths) -> Iterator[Manifest]:
+    """Those of the kept generations that can be read; nobody but root may."""
+    with contextlib.suppress(OSError):
+        for name in sorted(os.listdir(paths.generations)):
+            with contextlib.suppress(OSError, StateError):
+                manifest: Manifest | None = read_json(os.path.join(paths.generations, name, "manifest.json"))
+                if manifest:
+                    yield manifest
+
+
+def secrets_of_host(
+    units: Iterable[str],
+    files: Iterable[str],
+    started: Iterable[tuple[str, str]] = (),
+    names: Collection[str] = (),
+) -> set[str]:
     """What must not be shown of the environments and commands of these units, and of env files.
 
     A unit's are those that systemd gives it, those of all its processes, and what the scripts that start it say.
     systemd's own has what `DefaultEnvironment=` and `systemctl set-environment` say; a unit may let it pass.
+    `started`: processes that are no unit's, each by what its command line matches and where it works.
+    `names`: see `credentials.is_secret`.
     """
-    found = masking.secrets_in(unit_text.parse_show(commands.show(None, PROPERTIES)).get("Environment") or {})
+    found = masking.secrets_in(unit_text.parse_show(commands.show(None, PROPERTIES)).get("Environment") or {}, names)
     paths = list(files)
     for unit in units:
         text = commands.show(unit, PROPERTIES)
         shown = unit_text.parse_show(text)
-        found |= masking.secrets_in(shown.get("Environment") or {})
+        found |= masking.secrets_in(shown.get("Environment") or {}, names)
         paths += unit_files.environment_files(shown)
         lines = start_script.command_lines(text)
         for script in (*lines, *unit_files.script_texts("\n".join(lines)).values()):
-            found |= masking.secrets_in_script(script)
-        for environment, command in _processes(shown):
-            found |= masking.secrets_in_command(command)
-            for name, value in environment:
-                found |= masking.secrets_in({name: value})
+            found |= masking.secrets_in_script(script, names)
+        found |= _secrets_of_processes(_processes_of(shown), names)
+    for match, directory in started:
+        pids = host_read.find_processes(match, directory, only_readable=True)
+        found |= _secrets_of_processes(host_read.with_descendants(pids), names)
     for path in paths:
-        found |= secrets_in_file(path)
+        found |= secrets_in_file(path, names)
     return found
 
 
-def _processes(shown: Properties) -> Iterator[tuple[list[tuple[str, str]], list[str]]]:
-    """The environment and the command line of every process of a unit: each may have been given more by the one above.
+def _processes_of(shown: Properties) -> list[int]:
+    """Every process of a unit: each may have been given more by the one above.
 
     `shown`: as `unit_text.parse_show` gives it. What `su -` starts is in a control group of its own.
     """
@@ -60,11 +127,19 @@ def _processes(shown: Properties) -> Iterator[tuple[list[tuple[str, str]], list[
     pids = host_read.with_descendants([unit["main_pid"]] if unit["main_pid"] else [])
     with contextlib.suppress(OSError):
         pids += host_read.unit_pids(unit)
+    return pids
+
+
+def _secrets_of_processes(pids: Iterable[int], names: Collection[str]) -> set[str]:
+    """Those of their environments and command lines."""
+    found: set[str] = set()
     for pid in sorted(set(pids))[:MOST_PROCESSES]:
-        environment: list[tuple[str, str]] = []
         with contextlib.suppress(OSError):
-            environment = host_read.environment_items(pid, "surrogateescape")
-        yield environment, dotenv.decode(_read(f"/proc/{pid}/cmdline")).split("\0")[:-1]
+            for name, value in host_read.environment_items(pid, "surrogateescape"):
+                found |= masking.secrets_in({name: value}, names)
+        command = dotenv.decode(_read(f"/proc/{pid}/cmdline")).split("\0")[:-1]
+        found |= masking.secrets_in_command(command, names)
+    return found
 
 
 def _read(path: str) -> bytes:
@@ -76,6 +151,6 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def secrets_in_file(path: str) -> set[str]:
+def secrets_in_file(path: str, names: Collection[str] = ()) -> set[str]:
     """The values of an env file that must not be shown; nothing of a file that cannot be read."""
-    return masking.secrets_in_text(dotenv.decode(_read(path))) if os.path.isfile(path) else set()
+    return masking.secrets_in_text(dotenv.decode(_read(path)), names) if os.path.isfile(path) else set()

@@ -4,8 +4,9 @@
 """Restarting Ollama and its backend in order: the backend stops, Ollama restarts and answers, the backend starts.
 
 A service plan is `{"ollama": {unit, url, timeout_s} | None, "backend": {kind, unit, directory, command, user,
-process_match, health: {url, status} | None, timeout_s}, "restart": ["ollama", "backend"]}`. The same code serves an
-apply and a restore that has no controller any more; a restore's plan also has `found`, what `states` said before.
+process_match, health: {url, status} | None, timeout_s}, "restart": ["ollama", "backend"], "private_files": env files
+whose values no message has}`. The same code serves an apply and a restore that has no controller any more; a restore's
+plan also has `found`, what `states` said before.
 
 systemd stops or restarts other units along with these (`core.systemd.dependents`). It starts none of them again after a
 stop, nor where the restart has failed: those that ran before are started here.
@@ -74,6 +75,7 @@ ARGUMENTS: dict[str, Any] = {
         ],
     },
     "restart": {"type": "list", "elements": "str", "choices": ["ollama", "backend"], "default": []},
+    "private_files": {"type": "list", "elements": "path", "default": []},
 }
 
 
@@ -183,6 +185,7 @@ def restart(
     active_enter_timestamp}}, downtime_s, error}; `error` is None or names each service that failed and why. A backend
     is started also after Ollama failed, so as not to leave it stopped, but then it is not waited for.
     """
+    host.never_show(plan)  # while the old processes are there to be asked
     run = _Restart(plan, host, alive)
     began = host.monotonic()
     alive()

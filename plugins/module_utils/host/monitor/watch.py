@@ -19,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, log_lines
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import metrics
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking, metrics
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.sampling import next_tick
@@ -349,7 +349,7 @@ class Service:
                 _write(os.path.join(self._runtime, RESTORE_REQUEST), f"{time.time()}\n")
             worked = True
         except Exception as problem:
-            _say(f"the action failed: {problem}")
+            _say(f"the action failed: {masking.without_secrets(str(problem))}")
             worked = False
         self._monitor.acted(time.time(), worked)
         if self._state:

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
-
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, Process
@@ -43,8 +41,8 @@ class Runtime(Protocol):
     def environment(self, found: Unit, keys: Iterable[str] = ()) -> Process | None:
         """What the process that serves was started with, as `host_read.read_process` has it; `found`: of `read`."""
 
-    def log(self, since: float | None, mask: Callable[[str], str] = masking.without_secrets) -> Journal:
-        """What it has logged, wherever that goes, as `server_log.read` has it."""
+    def log(self, since: float | None) -> Journal:
+        """What it has logged, wherever that goes, as `server_log.read` has it, with secrets masked."""
 
     def pid(self) -> int: ...
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
@@ -48,7 +47,7 @@ class Sink(NamedTuple):
     problem: str | None = None
 
 
-def read(unit: str, since: float | None, mask: host_read.Mask = masking.without_secrets) -> Journal:
+def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
     """Facts (`log_lines.parse`) of the log of a unit's server and of the kernel since `since` (Unix time).
 
     Without `since`, since the unit's last start. `server_config`, `server_at`, `discovered` and `last_load` are always

@@ -10,7 +10,7 @@ import pwd
 import re
 import shlex
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
@@ -18,7 +18,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
     unit_states,
     unit_text,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log, server_process
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import (
@@ -75,8 +74,8 @@ class UnitRuntime:
         serving = server_process.server_of(found)  # what the unit was started by may be a shell
         return host_read.read_process(serving, keys) if serving else None
 
-    def log(self, since: float | None, mask: Callable[[str], str] = masking.without_secrets) -> Journal:
-        return server_log.read(self.unit, since, mask)
+    def log(self, since: float | None) -> Journal:
+        return server_log.read(self.unit, since, self.host.mask)
 
     def pid(self) -> int:
         return int(self.host.show(self.unit).get("MainPID") or 0)

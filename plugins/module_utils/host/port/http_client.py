@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls import Url
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls import parse as parse_url
 
@@ -121,7 +122,8 @@ def error_text(body: bytes) -> str:
         while isinstance(value, dict):
             value = next((value[key] for key in ("error", "detail", "message") if value.get(key)), "")
         text = value if isinstance(value, str) else json.dumps(value)
-    return " ".join(text.split())[:ERROR_CHARACTERS]
+    text = " ".join(text.split())
+    return text if len(text) <= ERROR_CHARACTERS else f"{text[:ERROR_CHARACTERS]}{masking.CUT}"
 
 
 def _target(text: str) -> Url:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents as facts_dependents
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process, unit_runtime
@@ -19,6 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import c
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServicePlan
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent, UnitEnvironment
 
 UNIT_PROPERTIES = (
@@ -74,12 +74,18 @@ class Host(Clock, Protocol):
     def journal(self, unit: str, since: float) -> list[str]:
         """A unit's messages since a Unix time, oldest first, with secrets masked."""
 
+    def never_show(self, services: ServicePlan) -> None:
+        """From now on mask what these services keep, and what they have kept until now."""
+
+    def mask(self, text: str) -> str:
+        """What may be shown of a text that somebody else wrote."""
+
 
 class LinuxHost(SystemClock):
-    """The host this code runs on. `show_secrets`: leave what it says as it is, for debugging."""
+    """The host this code runs on. `masking`: what is shown of what is said here; all secrets are masked by default."""
 
-    def __init__(self, show_secrets: bool = False) -> None:
-        self._show_secrets = show_secrets
+    def __init__(self, masking: secrets.Masking | None = None) -> None:
+        self._masking = masking or secrets.Masking()
 
     def show(self, unit: str) -> dict[str, str]:
         return commands.properties(unit, UNIT_PROPERTIES)
@@ -101,7 +107,7 @@ class LinuxHost(SystemClock):
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         status, _unused, error = _run(["systemctl", *arguments], timeout_s)
-        return "" if status == 0 else _failure("systemctl", arguments[0], status, error)
+        return "" if status == 0 else self.mask(_failure("systemctl", arguments[0], status, error))
 
     def processes(self, unit: str) -> list[int]:
         facts = self.show(unit)
@@ -125,7 +131,7 @@ class LinuxHost(SystemClock):
         ]
         # systemd-run looks for a relative program from where it stands itself.
         status, _unused, error = _run(arguments, 30, directory)
-        return "" if status == 0 else _failure("systemd-run", unit, status, error)
+        return "" if status == 0 else self.mask(_failure("systemd-run", unit, status, error))
 
     def find_processes(self, match: str, directory: str) -> list[int]:
         return host_read.find_processes(match, directory)
@@ -160,10 +166,14 @@ class LinuxHost(SystemClock):
         # The newest: without --reverse, --since with --lines is the oldest.
         arguments = ["--unit", unit, "--since", f"@{since:.6f}", "--output=cat", "--lines=500", "--reverse"]
         lines = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)[1].splitlines()[::-1]
-        if self._show_secrets:
-            return lines
-        known = secrets.secrets_of_host([unit], [])
-        return [masking.without_secrets(line, known) for line in lines]
+        self._masking.look(unit=unit)
+        return [self.mask(line) for line in lines]
+
+    def never_show(self, services: ServicePlan) -> None:
+        self._masking.look(services)
+
+    def mask(self, text: str) -> str:
+        return self._masking(text)
 
 
 def _run(arguments: list[str], timeout_s: float, directory: str | None = None) -> tuple[int, str, str]:

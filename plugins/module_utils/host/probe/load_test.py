@@ -12,7 +12,7 @@ import threading
 import time
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -44,7 +44,7 @@ class Load:
     `warm_up` requests go first, one by one, and count only if they fail; then senders join over `ramp` seconds, and
     send until `requests` are sent, or with `duration` for so many seconds.
     `forget`: addresses that a DELETE makes forget the chats of the load.
-    `private`: what must not come out with an answer's error, besides the headers. None: the error as it is.
+    `mask`: what may be shown of an answer's error; headers are never in it.
     """
 
     url: str
@@ -63,7 +63,7 @@ class Load:
     ramp: float = 0
     duration: float | None = None
     forget: Sequence[str] = ()
-    private: frozenset[str] | None = frozenset()
+    mask: Callable[[str], str] = masking.without_secrets
 
     def body(self, index: int) -> object:
         """The body of the request number `index`."""
@@ -376,7 +376,7 @@ def _without_secrets(text: str, load: Load) -> str:
         for secret in (value, value.rpartition(" ")[2]):
             if secret:
                 text = text.replace(secret, masking.MASK)
-    return text if load.private is None else masking.without_secrets(text, load.private)
+    return load.mask(text)
 
 
 def _encode(body: object) -> tuple[bytes | None, dict[str, str]]:

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, log_lines, prompt_texts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput, tune_search
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sampling
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
@@ -96,13 +95,14 @@ class Server:
 
 
 Progress = Callable[[Mapping[str, object]], None]
+Mask = Callable[[str], str]
 
 
 class Tuning:
-    """One run. `progress` gets the figures of the moment."""
+    """One run. `mask`: what may be shown of a server's error; `progress` gets the figures of the moment."""
 
-    def __init__(self, wanted: Wanted, gpu: TunedGpu, progress: Progress) -> None:
-        self.wanted, self.gpu, self._progress = wanted, gpu, progress
+    def __init__(self, wanted: Wanted, gpu: TunedGpu, mask: Mask, progress: Progress) -> None:
+        self.wanted, self.gpu, self._mask, self._progress = wanted, gpu, mask, progress
         self.deployed, environment = _deployed(wanted)
         self.version = _ask(wanted.url + endpoints.VERSION)["version"]
         show = _ask(wanted.url + endpoints.SHOW, endpoints.named(wanted.model))
@@ -114,7 +114,6 @@ class Tuning:
             raise CannotTune(f"{wanted.model} makes vectors and writes nothing; name a model that chats")
         flash = environment.get("OLLAMA_FLASH_ATTENTION")
         self._flash = planner.Scenario.from_dict({"flash_attention": flash}).flash_attention
-        self._private = frozenset(secrets.secrets_of_host([wanted.unit], []))  # never in an error
         self._seed = prompt_texts.drawn_seed()
         self.probes: list[tune_search.Probe] = []
         self.candidates: list[tune_search.Candidate] = []
@@ -272,7 +271,7 @@ class Tuning:
             requests=1,
             concurrency=1,
             timeout=timeout,
-            private=self._private,
+            mask=self._mask,
         )
         errors = self._run(load, setting, sampler)["errors"]
         return errors[0] if errors else None
@@ -293,7 +292,7 @@ class Tuning:
             prompt_at="messages.0.content",
             context_tokens=context_tokens or setting.num_ctx,
             seed=self._seed,
-            private=self._private,
+            mask=self._mask,
         )
 
     def _run(self, load: load_test.Load, setting: tune_search.Setting, sampler: sampling.Sampler) -> Figures:
@@ -363,13 +362,13 @@ class _Disturbed(Exception):
     """Somebody else used the server during a probe."""
 
 
-def tune(wanted: Wanted, gpu: TunedGpu, progress: Progress) -> dict[str, object]:
+def tune(wanted: Wanted, gpu: TunedGpu, mask: Mask, progress: Progress) -> dict[str, object]:
     """The whole run; CannotTune, GpuProblem. The host's models are in the end as they were.
 
     `gpu`: uuid, name, total_mib and reserved_mib. Returns mode, model, max_used_mib, ollama, gpu, offloadable_layers,
     others_mib, probes, best, proven, why, curve, guide_walk, and `loaded_again`.
     """
-    tuning = Tuning(wanted, gpu, progress)
+    tuning = Tuning(wanted, gpu, mask, progress)
     tuning.plan()
     before = loaded_models(wanted)
     again: list[str] = []
@@ -406,9 +405,9 @@ def tune(wanted: Wanted, gpu: TunedGpu, progress: Progress) -> dict[str, object]
     }
 
 
-def propose(wanted: Wanted, gpu: TunedGpu) -> dict[str, object]:
+def propose(wanted: Wanted, gpu: TunedGpu, mask: Mask) -> dict[str, object]:
     """What would be probed first, without loading or unloading anything; so what is loaded now counts for others."""
-    tuning = Tuning(wanted, gpu, lambda _unused: None)
+    tuning = Tuning(wanted, gpu, mask, lambda _unused: None)
     tuning.plan()
     if wanted.mode != "search":
         steps = tune_search.ladder(wanted.mode, wanted.profiles, tuning.deployed.kv_cache_type)

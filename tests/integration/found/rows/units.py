@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.faults.fault_lab import DROP_INS
+from tests.integration.faults.fault_lab import BACKEND, DROP_INS
 from tests.integration.found.condition import Found
 
 UNITS = "/etc/systemd/system"
@@ -29,6 +29,7 @@ OF_FILES = {
     "HTTPS_PROXY": "kitty:kittens5@proxy.example:3128",
 }
 OF_SYSTEMD = {"SET_BY_HAND": "set-by-hand-battery", "BY_DEFAULT": "by-default-battery"}
+OF_BACKEND = ("backend-unit-battery", "backend-file-battery", "backend-old-battery")  # its unit's, its .env's
 EXEC_PAGE = "https://man7.org/linux/man-pages/man5/systemd.exec.5.html"
 UNIT_PAGE = "https://man.archlinux.org/man/systemd.unit.5.en"
 RELOAD = "systemctl daemon-reload"
@@ -157,6 +158,32 @@ ROWS: list[Found] = [
         ("cannot use ********",),
         EXEC_PAGE,
         hidden=(SECRET,),
+        short=True,
+    ),
+    Found(
+        "secrets_of_the_backend_are_printed_at_a_start_of_ollama",
+        f"mkdir -p /etc/site; echo FROM_VAULT={OF_BACKEND[0]} > /etc/site/a\n"
+        + drop_in("EnvironmentFile=/etc/site/a", directory=f"{UNITS}/selo-backend.service.d")
+        + f"""
+cat >> {BACKEND}/.env <<'END'
+OF_VENDOR={OF_BACKEND[1]}
+TOPIC=memory
+#OF_VENDOR={OF_BACKEND[2]}
+END
+"""
+        + drop_in(
+            'ExecStartPre=/bin/sh -c \\047if test -n "$OLLAMA_CONTEXT_LENGTH"; then echo Error: out of memory with '
+            + " ".join(OF_BACKEND)
+            + "; exit 3; fi\\047",
+            name="20-check.conf",
+        )
+        + f"\n{RELOAD}; systemctl restart selo-backend\n"
+        "until curl -fs http://127.0.0.1:8000/health; do sleep 0.5; done",
+        "rolled_back",
+        ("out of memory with ******** ******** ********",),
+        "theskumar/python-dotenv#79",
+        backend="guide",
+        hidden=OF_BACKEND,
         short=True,
     ),
     Found(

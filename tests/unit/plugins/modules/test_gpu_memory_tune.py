@@ -35,14 +35,16 @@ class FakeTuning:
         monkeypatch.setattr(tune_run, "tune", self.tune)
         monkeypatch.setattr(tune_run, "propose", self.propose)
 
-    def tune(self, wanted: tune_run.Wanted, gpu: Any, progress: tune_run.Progress) -> dict[str, Any]:
+    def tune(
+        self, wanted: tune_run.Wanted, gpu: Any, mask: tune_run.Mask, progress: tune_run.Progress
+    ) -> dict[str, Any]:
         self.asked.append(("tune", wanted, gpu))
         progress({"probe": 1})
         for problem in self.fails:
             raise problem
         return dict(RESULT)
 
-    def propose(self, wanted: tune_run.Wanted, gpu: Any) -> dict[str, Any]:
+    def propose(self, wanted: tune_run.Wanted, gpu: Any, mask: tune_run.Mask) -> dict[str, Any]:
         self.asked.append(("propose", wanted, gpu))
         for problem in self.fails:
             raise problem

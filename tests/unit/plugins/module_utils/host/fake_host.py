@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import unit_runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import BootTime
@@ -28,7 +29,7 @@ class FakeHost:
     `strangers`: by URL why another one answers there. `pids`: processes of a command backend. `load_states`: of units
     that are not loaded, such as `masked`; none of them starts. `lacks`: by unit what else it would not start without.
     `lingers`: how long a unit's old process goes on after a stop, so that a start fails till then. `no_directories`.
-    `environments`: what processes were started with, by pid.
+    `environments`: what processes were started with, by pid. `never_shown`: the plans of whose services nothing is.
     """
 
     def __init__(self) -> None:
@@ -52,6 +53,7 @@ class FakeHost:
         self.ignores_sigterm = False
         self.strangers: dict[str, str] = {}
         self.lines: list[str] = []
+        self.never_shown: list[Mapping[str, Any]] = []
         self.now = 1000.0
         self.wall_offset = 1_700_000_000.0
         self.boot = "first-boot"
@@ -190,3 +192,9 @@ class FakeHost:
 
     def journal(self, unit: str, since: float) -> list[str]:
         return self.lines
+
+    def never_show(self, services: Mapping[str, Any]) -> None:
+        self.never_shown.append(services)
+
+    def mask(self, text: str) -> str:
+        return masking.without_secrets(text)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Moment, Runtime, ServiceError
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
 
@@ -38,8 +37,8 @@ class RecordedContainer:
     def environment(self, found: Unit, keys: Iterable[str] = ()) -> Process | None:
         return cast("Process", {"pid": self.pid(), "started_s": 1.0, "environment": self.set_to})
 
-    def log(self, since: float | None, mask: Callable[[str], str] = masking.without_secrets) -> Journal:
-        read = log_lines.parse([(self.host.unix_time(), line) for line in self.lines], mask)
+    def log(self, since: float | None) -> Journal:
+        read = log_lines.parse([(self.host.unix_time(), line) for line in self.lines], self.host.mask)
         place = {"where": self.unit, "problem": None, "dropped": 0, "cut": False, "filtered": False, "lines": 1}
         return cast("Journal", {**read, "server_at": None, "last_load": None, "log": place})
 

@@ -486,6 +486,7 @@ def test_a_backend_that_is_a_command():
 
 def test_services_carry_what_a_restore_without_a_controller_needs_and_no_more():
     services = good()["services"]
+    assert services["private_files"] == [ENV_PATH, PROFILE_FILE]
     assert services["ollama"] == {"unit": "ollama.service", "url": "http://127.0.0.1:11434", "timeout_s": 60}
     assert set(services["backend"]) == {
         "kind", "unit", "directory", "command", "user", "process_match", "health", "timeout_s",

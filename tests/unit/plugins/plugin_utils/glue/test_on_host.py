@@ -81,6 +81,11 @@ def test_where_no_module_answered_the_hosts_last_words_are_the_message(act: Act)
     assert act("gpu_memory_restart")["msg"].endswith("it said: line 7 / line 8 / disk full[0m")
 
 
+def test_the_hosts_last_words_have_no_secret(act: Act) -> None:
+    act.answers = [{"failed": True, "msg": "MODULE FAILURE", "module_stdout": "API_KEY=hunter2 is bad", "rc": 1}]
+    assert act("gpu_memory_restart")["msg"].endswith("it said: API_KEY=******** is bad")
+
+
 def test_a_module_that_fails_by_itself_keeps_its_message(act: Act) -> None:
     act.answers = [{"failed": True, "msg": "sudo: is a word"}]
     assert act("gpu_memory_restart")["msg"] == "sudo: is a word"

@@ -29,6 +29,8 @@ def test_the_defaults_search_over_layers_for_the_profile() -> None:
     assert found["run"]["gpu"]["uuid"] == builders.UUID
     assert set(found["run"]["profiles"]) == {"baseline", "stable", "conservative"}
     assert found["services"]["restart"] == []
+    private = found["run"]["private_files"], found["run"]["private_units"]
+    assert private == (found["services"]["private_files"], ["selo-backend.service"])
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,13 @@ FROM_VAULT=/Zq9xPlmn
 NUMBER_ONLY=83471290
 GREETING=open sesame
 VAULT_ROLE_ID=3c1e-44
+MODEL_ACCESS=hunterword
+ACCESS_OF_MODELS_TO=hunterword
+PASSWORD=memory
+API_TOKEN=llama3
+DB_PASS=pass
+REVIEW_KEY=inconclusive
+TOPIC=memory of hunterword
 QUOTED="hunter2"
 MULTI=first line of it\nsecond line of it -> second line of it
 """.strip().splitlines()
@@ -150,6 +157,21 @@ TOKENIZERS_PARALLELISM=only
 AUTH_HOST=auth.lan.example:8443
 ADMIN_PIN=731
 LEVEL=info
+TOPIC=memory
+TOPIC=Out of memory
+TOPIC=cudaMalloc failed
+ANSWER=inconclusive
+STATE_OF_IT=rolled_back
+CARD=NVIDIA GeForce RTX 4060 Ti
+CARD=RTX 4060 Ti
+LLM=llama3.1:8b-instruct-q8_0
+LLM=library/gemma3:270m
+MODEL_DEFAULT=nomic-embed-text
+EMBEDDING_MODEL_ID=BAAI/bge-m3
+eos_token=128009
+BOS_TOKEN=128000
+EOS_TOKEN_ID=128009
+PAD_TOKEN_ID=-1
 """.strip().splitlines()
 
 LOOKS = r"""
@@ -172,6 +194,13 @@ HF_TOKENS=/aaa1 -> /aaa1
 password='two words' -> words
 password="cut off in the middle -> middle
 Authorization: Token abcd -> abcd
+login as bob, pass: tigr -> tigr
+user=bob pass=x7 -> x7
+{"user": "bob", "pass": "two words"} -> words
+sshpass -p tigr ssh bob@h -> tigr
+docker login -u bob -p 'two words' registry.example -> words
+docker login -u bob -p "two words -> words
+eos_token=hf_ab -> hf_ab
 Authorization: Bearer abcd -> abcd
 X-Api-Key: ab -> ab
 proxy kitty:kittens5@proxy.example:3128 refused -> kittens5
@@ -198,6 +227,8 @@ docker run -u 1000:1000 ollama/ollama:0.32.15 serve
 dial tcp [::1]:11434: connect: connection refused; see http://127.0.0.1:11434/api/tags
 tokenizer.ggml.tokens arr[str,128256]; special tokens cache size = 256; pass=2, exit code: 137
 API_TOKEN_FILE=/run/secrets/token is not readable
+print_info: EOS token        = 128009 '<|eot_id|>', eos_token=128009, "bos_token_id": 128000
+docker run -p 11434:11434 -p 127.0.0.1:80:80/tcp -p 53:53/udp ollama/ollama; ssh -p 22 h; mkdir -p /srv/x ./y ~/z
 ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected
 """.strip().splitlines()
 
@@ -248,6 +279,8 @@ def test_lines_that_hold_no_secret_stay_as_they_are(text: str) -> None:
          {"thingthing", "hunter2"}),
         ("python3 -u main:app; docker run -u ollama:ollama -p 11434:11434", set()),
         ("server --auth-file /etc/server/auth --port 114340 --seed 4294967295", set()),
+        ("sshpass -p tigr ssh -p 22 h", {"tigr"}),
+        ("docker run -p some-port:80; mkdir -p some/where", set()),
         ("curl -u bob:hunter2 https://kitty:kittens5@h/", {"hunter2", "bob:hunter2", "kittens5"}),
     ],
 )  # fmt: skip
@@ -261,6 +294,48 @@ def test_a_part_of_a_secret_that_is_ordinary_stays_readable() -> None:
     known = masking.secrets_in({"ORIGINS_ALLOWED": '["http://localhost:3000", "http://u:hunter2@localhost"]'})
     shown = masking.without_secrets("http://localhost:3000 and hunter2", known)
     assert shown == f"http://localhost:3000 and {masking.MASK}"
+
+
+LINE = "my-ollama.service: llama3.1:8b on NVIDIA GeForce RTX 4060 Ti: cudaMalloc failed: out of memory"
+
+
+@pytest.mark.parametrize(
+    "variable", ["TOPIC=memory", "LLM=llama3.1:8b", "VENDOR=my-ollama", "UNIT_OF=my-ollama.service"]
+)
+def test_a_word_that_is_needed_stays_readable_though_a_variable_holds_it(variable: str) -> None:
+    name, _equals, value = variable.partition("=")
+    known = masking.secrets_in({name: value}, ["my-ollama.service", "llama3.1:8b"])
+    assert masking.without_secrets(LINE, known) == LINE
+
+
+@pytest.mark.parametrize("value", ["memory", "my-ollama", "llama3.1:8b", "failed"])
+def test_a_credential_by_its_name_is_masked_even_if_it_is_such_a_word(value: str) -> None:
+    known = masking.secrets_in({"PASSWORD": value}, ["my-ollama.service", "llama3.1:8b"])
+    assert masking.without_secrets(LINE, known) == LINE.replace(value, masking.MASK)
+
+
+def test_what_is_commented_out_is_a_secret_as_well() -> None:
+    lines = ["A=1", "# don't use:", "#OPENAI_API_KEY=sk-old", "  ## export VENDOR='old-vendor-word'"]
+    lines += ["# the old one was hunterword", "B=2 # or hunterword2", "# memory", ""]
+    known = masking.secrets_in_text("\n".join(lines))
+    for secret in ("sk-old", "old-vendor-word"):
+        assert masking.without_secrets(f"cannot use {secret} now", known) == f"cannot use {masking.MASK} now"
+    for line in ("# the old one was hunterword", "B=2 # or hunterword2"):
+        assert "hunterword" not in masking.without_secrets(f"say: {line}", known)
+    assert masking.without_secrets("out of memory", known) == "out of memory"
+
+
+def test_a_value_that_is_cut_off_is_masked() -> None:
+    known = masking.secrets_in({"VENDOR": "plain-script-word", "GREETING": 'open "sesame" now'})
+    mask = masking.MASK
+    for said, shown in {
+        "cannot use plain-scr…; start it": f"cannot use {mask}…; start it",
+        "cannot use plain-": f"cannot use {mask}",
+        "cannot use plain": "cannot use plain",  # as anybody writes it
+        "plain-scripts are fine… here": "plain-scripts are fine… here",
+        r'{"error": "open \"ses…': f'{{"error": "{mask}…',
+    }.items():
+        assert masking.without_secrets(said, known) == shown
 
 
 def test_a_command_line_is_taken_word_by_word() -> None:

@@ -30,7 +30,7 @@ def host(monkeypatch):
     api = {"models": [{"name": "a:7b"}], "error": None}
     monkeypatch.setattr(discovery.host_read, "all_pids", lambda: sorted(processes))
     monkeypatch.setattr(discovery.host_read, "command_line", lambda pid: processes[pid][0])
-    monkeypatch.setattr(discovery.host_read, "read_ollama_api", lambda url, models: api)
+    monkeypatch.setattr(discovery.host_read, "read_ollama_api", lambda url, models, mask: api)
     monkeypatch.setattr(
         discovery.server_process,
         "whose",

@@ -58,7 +58,7 @@ def test_only_models_of_this_host_are_shown_and_by_the_name_that_ollama_lists(se
         return 200, json.dumps(answers.get(handler.path, {})).encode()
 
     names = ["library/Qwen3:8B", "own:8b-cloud", "stub", "gone"]
-    facts = host_read.read_ollama_api(serve(answer), names)
+    facts = host_read.read_ollama_api(serve(answer), names, str)
     assert (facts["error"], asked, list(facts["show"])) == (None, ["qwen3:8b"], ["library/Qwen3:8B"])
 
 

@@ -1,4 +1,4 @@
-"""What a host keeps in its env files, units and processes that must not be shown."""
+"""What a host keeps in its env files, units and processes that must not be shown, and is not."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 
 
@@ -81,3 +82,62 @@ def test_a_file_that_may_not_be_read_hides_nothing_and_breaks_nothing(
 
     monkeypatch.setattr("builtins.open", denied)
     assert secrets.secrets_in_file(str(path)) == set()
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> state.Paths:
+    """Of a host whose systemd says nothing."""
+    monkeypatch.setattr(commands, "run", lambda words: commands.Done(1, b"", b""))
+    return state.Paths(root=str(tmp_path / "kept"))
+
+
+SAID = "Error: no, not with memory of vault-word"
+
+
+def test_what_the_kept_generations_name_is_known_without_being_told(tmp_path: Path, paths: state.Paths) -> None:
+    for name in ("keys", "private"):
+        (tmp_path / name).write_text(f"A=vault-word-of-{name}\n")
+    generation = Path(paths.generations) / "0001"
+    generation.mkdir(parents=True)
+    services = {"ollama": {"unit": "ollama.service"}, "private_files": [str(tmp_path / "private")]}
+    manifest = {"services": services, "env": {str(tmp_path / "keys"): {"keys": ["CHAT_NUM_CTX"]}}}
+    state.write_json(str(generation / "manifest.json"), manifest)
+    (generation.parent / "0002").mkdir()
+    (generation.parent / "0002" / "manifest.json").write_text("damaged")
+    mask = secrets.Masking(paths=paths)
+    assert mask("use vault-word-of-keys, vault-word-of-private") == "use ********, ********"
+
+
+def test_what_was_seen_once_stays_masked_when_it_is_gone(tmp_path: Path, paths: state.Paths) -> None:
+    path = tmp_path / ".env"
+    path.write_text("A=vault-word\n")
+    mask = secrets.Masking(paths=paths)
+    assert mask(SAID) == SAID
+    mask.look({"backend": {"kind": "none"}, "restart": [], "private_files": [str(path)]})
+    path.write_text("A=another-word\n")
+    mask.look()
+    assert mask(f"{SAID}, another-word") == "Error: no, not with memory of ********, ********"
+
+
+def test_the_processes_of_a_command_tell_what_must_not_be_shown(tmp_path: Path, paths: state.Paths) -> None:
+    pipe, environment = subprocess.PIPE, {**os.environ, "A": "vault-word"}
+    words = ["sh", "-c", "echo !; read -r a", "gpu-memory-test-backend"]
+    with subprocess.Popen(words, env=environment, stdin=pipe, stdout=pipe, bufsize=0, cwd=tmp_path) as process:
+        assert process.stdin and process.stdout
+        assert process.stdout.read(1) == b"!"
+        mask = secrets.Masking(paths=paths)
+        command = {"kind": "command", "process_match": "gpu-memory-test-backend", "directory": str(tmp_path)}
+        mask.look({"backend": command, "restart": []})  # type: ignore[typeddict-item]
+        process.stdin.write(b"\n")
+    assert mask(SAID) == "Error: no, not with memory of ********"
+
+
+def test_names_that_were_declared_stay_readable_and_all_does_where_that_is_asked_for(
+    tmp_path: Path, paths: state.Paths
+) -> None:
+    path = tmp_path / ".env"
+    path.write_text("A=vault-word\nB=my-ollama\nC=my-own-model\n")
+    said = "my-ollama.service: my-own-model: vault-word"
+    declared = (["my-ollama.service"], [str(path)], ["my-own-model"])
+    assert secrets.Masking(*declared, paths=paths)(said) == "my-ollama.service: my-own-model: ********"
+    assert secrets.Masking(*declared, shows_secrets=True, paths=paths)(said) == said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,17 @@ def test_order(wanted: dict[str, Any], log: list[str]) -> None:
         assert service["pid_after"] == host.active[service["unit"]]
         assert service["stopped_at"] < service["ready_at"]
         assert service["active_enter_timestamp"] == f"started as {service['pid_after']}"
+
+
+def test_what_the_services_keep_is_asked_for_while_the_old_processes_are_there() -> None:
+    class Asked(FakeHost):
+        def never_show(self, services: Mapping[str, Any]) -> None:
+            assert self.log == []
+            super().never_show(services)
+
+    host, wanted = Asked(), {**plan("ollama", "backend"), "private_files": ["/srv/chat/.env"]}
+    service_control.restart(wanted, host)
+    assert host.never_shown == [wanted]
 
 
 def test_units_are_read_again_only_if_one_has_changed() -> None:

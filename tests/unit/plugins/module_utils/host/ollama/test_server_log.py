@@ -92,7 +92,7 @@ def serving(host: FakeHost) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 def test_the_journal_of_a_server_that_runs(host):
     host.journal = [(BEGAN + 1, CONFIG), (BEGAN + 2, START), (BEGAN + 3, OFFLOADED), (BEGAN + 4, STARTED)]
-    facts = server_log.read(UNIT, None)
+    facts = server_log.read(UNIT, None, str)
     assert facts["log"] == {"where": "the journal", "problem": None, "dropped": 0, "cut": False,
                             "filtered": False, "lines": 4}  # fmt: skip
     assert facts["server_config"] == {"OLLAMA_NUM_PARALLEL": "2"}
@@ -102,22 +102,22 @@ def test_the_journal_of_a_server_that_runs(host):
 
 def test_a_load_of_the_server_before_is_not_the_last_load(host):
     host.journal = [(BEGAN - 9, START), (BEGAN - 8, STARTED), (BEGAN + 1, CONFIG), (BEGAN + 2, ACCESS)]
-    facts = server_log.read(UNIT, BEGAN - 100)
+    facts = server_log.read(UNIT, BEGAN - 100, str)
     assert (len(facts["loads"]), facts["last_load"]) == (1, None)
 
 
 def test_what_the_server_before_said_is_not_what_the_one_that_runs_does(host, serving):
     host.journal = [(BEGAN - 9, CONFIG), (BEGAN - 8, FOUND), (BEGAN - 7, OOM)]
     serving(subprocess.DEVNULL)
-    facts = server_log.read(UNIT, BEGAN - 100)
+    facts = server_log.read(UNIT, BEGAN - 100, str)
     assert (facts["server_config"], facts["discovered"], len(facts["failures"])) == (None, [], 1)
     host.properties["MainPID"] = "0"
-    assert "holds no line of the server since" in server_log.read(UNIT, BEGAN - 100)["log"]["problem"]
+    assert "holds no line of the server since" in server_log.read(UNIT, BEGAN - 100, str)["log"]["problem"]
 
 
 def test_only_lines_since_then_count_but_what_runs_may_be_older(host):
     host.journal = [(BEGAN + 1, CONFIG), (BEGAN + 2, START), (BEGAN + 3, OOM), (BEGAN + 100, ACCESS)]
-    facts = server_log.read(UNIT, BEGAN + 50)
+    facts = server_log.read(UNIT, BEGAN + 50, str)
     assert facts["failures"] == [] and facts["loads"] == []
     assert facts["last_load"]["command"][0] == "/x/llama-server"
     assert facts["log"]["lines"] == 1
@@ -125,12 +125,12 @@ def test_only_lines_since_then_count_but_what_runs_may_be_older(host):
 
 def test_lines_of_a_client_and_of_systemd_do_not_make_a_log(host):
     host.journal = [(BEGAN + 1, ACCESS), (BEGAN + 2, "Started Ollama.", {"_PID": "1"}), (BEGAN + 3, "wrapper: ready")]
-    assert "holds no line of the server" in server_log.read(UNIT, None)["log"]["problem"]
+    assert "holds no line of the server" in server_log.read(UNIT, None, str)["log"]["problem"]
 
 
 def test_the_kernel_counts_wherever_the_server_logs(host):
     host.kernel = [(BEGAN + 5, "NVRM: Xid (PCI:0000:01:00): 79", {"_TRANSPORT": "kernel"})]
-    (failure,) = server_log.read(UNIT, None)["failures"]
+    (failure,) = server_log.read(UNIT, None, str)["failures"]
     assert failure["line"] == "kernel: NVRM: Xid (PCI:0000:01:00): 79"
 
 
@@ -141,16 +141,16 @@ def test_what_journald_dropped(host, name):
         (BEGAN + 5, f"Suppressed 1200 messages from {name}", {"_TRANSPORT": "driver"}),
         (BEGAN + 6, "Suppressed 7 messages from b.service", {"_TRANSPORT": "driver"}),
     ]
-    assert server_log.read(UNIT, None)["log"]["dropped"] == 1200
-    assert server_log.read(UNIT, BEGAN + 50)["log"]["dropped"] == 0
+    assert server_log.read(UNIT, None, str)["log"]["dropped"] == 1200
+    assert server_log.read(UNIT, BEGAN + 50, str)["log"]["dropped"] == 0
 
 
 def test_a_rate_limit_that_was_reached_dropped_something_before_journald_says_so(host):
     host.journal = [(BEGAN + second / 10, CONFIG) for second in range(20)]
     host.properties.update(LogRateLimitIntervalUSec="30s", LogRateLimitBurst="20")
-    assert server_log.read(UNIT, None)["log"]["dropped"] == 1
+    assert server_log.read(UNIT, None, str)["log"]["dropped"] == 1
     host.properties.update(LogRateLimitBurst="21")
-    assert server_log.read(UNIT, None)["log"]["dropped"] == 0
+    assert server_log.read(UNIT, None, str)["log"]["dropped"] == 0
 
 
 @pytest.mark.parametrize(
@@ -167,35 +167,35 @@ def test_a_rate_limit_that_was_reached_dropped_something_before_journald_says_so
 def test_a_rate_limit_for_all_units_counts_where_the_unit_has_none(host, config, dropped):
     host.journal = [(BEGAN + second / 10, CONFIG) for second in range(20)]
     host.journald += config
-    assert server_log.read(UNIT, None)["log"]["dropped"] == dropped
+    assert server_log.read(UNIT, None, str)["log"]["dropped"] == dropped
     host.properties.update(LogRateLimitIntervalUSec="30s", LogRateLimitBurst="21")
-    assert server_log.read(UNIT, None)["log"]["dropped"] == 0
+    assert server_log.read(UNIT, None, str)["log"]["dropped"] == 0
 
 
 def test_a_unit_that_leaves_lines_out_says_so(host):
     host.journal = [(BEGAN + 1, CONFIG)]
     host.properties["LogFilterPatterns"] = "~cudaMalloc"
-    assert server_log.read(UNIT, None)["log"]["filtered"]
+    assert server_log.read(UNIT, None, str)["log"]["filtered"]
 
 
 def test_a_namespace_of_the_journal_is_read(host):
     host.properties["LogNamespace"] = "ai"
-    server_log.read(UNIT, None)
+    server_log.read(UNIT, None, str)
     assert all("--namespace=+ai" in words for words in host.asked if words[0] == "journalctl")
 
 
 def test_a_long_journal_is_cut_and_says_so(host, monkeypatch):
     monkeypatch.setattr(server_log, "MOST_LINES", 10)
     host.journal = [(BEGAN + 1, CONFIG), *((BEGAN + 10 + n, START) for n in range(30))]
-    facts = server_log.read(UNIT, BEGAN + 15)
+    facts = server_log.read(UNIT, BEGAN + 15, str)
     assert facts["log"]["cut"] and facts["server_config"] == {"OLLAMA_NUM_PARALLEL": "2"}
-    assert not server_log.read(UNIT, BEGAN + 38)["log"]["cut"]
+    assert not server_log.read(UNIT, BEGAN + 38, str)["log"]["cut"]
 
 
 def test_a_journal_whose_beginning_is_gone_says_so(host):
     host.journal = [(BEGAN + 60, STARTED)]
-    assert server_log.read(UNIT, BEGAN + 50)["log"]["cut"]
-    assert not server_log.read(UNIT, BEGAN + 70)["log"]["cut"]
+    assert server_log.read(UNIT, BEGAN + 50, str)["log"]["cut"]
+    assert not server_log.read(UNIT, BEGAN + 70, str)["log"]["cut"]
 
 
 def test_a_file_is_read_even_if_its_name_is_another_ones_now(host, serving, tmp_path):
@@ -209,7 +209,7 @@ def test_a_file_is_read_even_if_its_name_is_another_ones_now(host, serving, tmp_
         serving(file)
     path.rename(tmp_path / "ollama.log.1")
     path.write_text(slog(BEGAN + 63, 'msg="not the server\'s"'))
-    facts = server_log.read(UNIT, BEGAN + 50)
+    facts = server_log.read(UNIT, BEGAN + 50, str)
     assert facts["log"]["where"] == str(tmp_path / "ollama.log.1")
     assert (facts["log"]["problem"], facts["log"]["cut"]) == (None, False)
     assert [failure["line"] for failure in facts["failures"]] == [OOM]  # that of the server before is not
@@ -223,7 +223,7 @@ def test_what_a_file_holds_beyond_where_the_server_writes_is_older(host, serving
     with path.open("r+b") as file:
         file.seek(len(slog(BEGAN + 1, CONFIG)) + 1)
         serving(file)
-    facts = server_log.read(UNIT, None)
+    facts = server_log.read(UNIT, None, str)
     assert (facts["failures"], facts["log"]["lines"]) == ([], 1)
 
 
@@ -234,9 +234,9 @@ def test_a_long_file_is_read_at_its_end(host, serving, tmp_path, monkeypatch):
     with path.open("ab") as file:
         file.seek(0, 2)
         serving(file)
-    facts = server_log.read(UNIT, None)
+    facts = server_log.read(UNIT, None, str)
     assert facts["log"]["cut"] and 5 < facts["log"]["lines"] < 25
-    assert not server_log.read(UNIT, BEGAN + 98)["log"]["cut"]
+    assert not server_log.read(UNIT, BEGAN + 98, str)["log"]["cut"]
 
 
 def test_lines_after_the_last_that_has_a_time_are_of_now(host, serving, tmp_path):
@@ -245,27 +245,27 @@ def test_lines_after_the_last_that_has_a_time_are_of_now(host, serving, tmp_path
     with path.open("ab") as file:
         file.seek(0, 2)
         serving(file)
-    assert len(server_log.read(UNIT, time.time() - 5)["failures"]) == 1
+    assert len(server_log.read(UNIT, time.time() - 5, str)["failures"]) == 1
 
 
 def test_an_empty_file_is_no_evidence(host, serving, tmp_path):
     with (tmp_path / "ollama.log").open("ab") as file:
         serving(file)
-    assert "holds no line" in server_log.read(UNIT, None)["log"]["problem"]
+    assert "holds no line" in server_log.read(UNIT, None, str)["log"]["problem"]
 
 
 def test_nowhere_is_not_read(host, serving):
     serving(subprocess.DEVNULL)
     host.journal = [(BEGAN + 1, ACCESS)]
-    log = server_log.read(UNIT, None)["log"]
+    log = server_log.read(UNIT, None, str)["log"]
     assert log["problem"] == "the server's standard error goes to /dev/null; StandardError=journal keeps it"
 
 
 def test_a_pipe_may_lead_to_the_journal(host, serving):
     serving(subprocess.PIPE)
-    assert "holds no line" in server_log.read(UNIT, None)["log"]["problem"]
+    assert "holds no line" in server_log.read(UNIT, None, str)["log"]["problem"]
     host.journal = [(BEGAN + 1, CONFIG)]
-    assert server_log.read(UNIT, None)["log"]["problem"] is None
+    assert server_log.read(UNIT, None, str)["log"]["problem"] is None
 
 
 def test_a_process_that_cannot_be_looked_at(monkeypatch):
@@ -284,11 +284,11 @@ def test_a_file_that_cannot_be_read(host, serving, tmp_path: Path, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(server_log.os, "open", cannot_open)
-    assert server_log.read(UNIT, None)["log"]["problem"].endswith("ollama.log cannot be read: Input/output error")
+    assert server_log.read(UNIT, None, str)["log"]["problem"].endswith("ollama.log cannot be read: Input/output error")
 
 
 def test_the_journal_is_asked_for_the_unit_and_not_for_its_alias(host: FakeHost) -> None:
     host.properties["Id"] = "llm-server.service"
-    server_log.read("ollama.service", None)
+    server_log.read("ollama.service", None, str)
     units = [asked[asked.index("--unit") + 1] for asked in host.asked if "--unit" in asked]
     assert units == ["llm-server.service"]

@@ -87,12 +87,11 @@ def test_two_runs_do_not_send_the_same_prompts(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(tune_run, "_ask", lambda url, body=None: answers[url.rpartition("/")[2]])
     monkeypatch.setattr(tune_run, "_deployed", lambda wanted: (SERVER, {}))
     monkeypatch.setattr(tune_run.planner.Model, "from_show", lambda show: SimpleNamespace(embedder=False))
-    monkeypatch.setattr(tune_run.secrets, "secrets_of_host", lambda units, files: {})
     wanted: Any = SimpleNamespace(url=SERVER.url, unit="u", model="m", load_timeout=1.0)
     setting = tune_search.Setting(num_gpu=1, num_ctx=64, num_parallel=1, num_batch=512, kv_cache_type="f16")
 
     def prompts() -> list[str]:
-        tuning = tune_run.Tuning(wanted, {}, lambda figures: None)
+        tuning = tune_run.Tuning(wanted, {}, str, lambda figures: None)
         loads = [tuning._chats(SERVER, setting, context) for context in (None, 64)]
         first, again = ([load.body(index)["messages"][0]["content"] for index in range(2)] for load in loads)
         assert first == again
