@@ -61,6 +61,7 @@ Environment=SITE_VALUE={S["09"]}
 Environment={S["11"]}
 Environment=HTTPS_PROXY=http://proxy:{S["15"]}@proxy.example.net:3128
 ExecStartPre=+/opt/site/say
+ExecStartPost=+/opt/site/say
 END
 mkdir -p /opt/site /etc/systemd/system/selo-backend.service.d
 cat > /opt/site/say <<'END'
@@ -153,7 +154,8 @@ def test_no_secret_is_ever_shown(planted: Host, tmp_path: Path) -> None:
     logs: dict[str, str] = {}
 
     def run(verb: str, *options: str, expect: int = 0, **variables: Any) -> None:
-        done = playbook(verb, *options, "-vvv", "--diff", report=report, **{"gpu_memory_backend": backend, **variables})
+        given = {"gpu_memory_backend": backend, "gpu_memory_ollama": {"take_over": True}, **variables}
+        done = playbook(verb, *options, "-vvv", "--diff", report=report, **given)
         logs[" ".join((verb, *options, str(len(logs))))] = done.stdout
         assert done.returncode == expect, done.stdout[-5000:]
 
@@ -168,7 +170,8 @@ def test_no_secret_is_ever_shown(planted: Host, tmp_path: Path) -> None:
     run("apply-stable.yml")
     verdict = record(report)
     assert verdict["verdict"] == "pass", verdict
-    assert "invalid setting" in logs["apply-stable.yml 2"], "the planted line of the journal was never read"
+    words = logs["apply-stable.yml 2"].split()  # YAML breaks lines
+    assert "invalid setting" in " ".join(words), "the planted line of the journal was never read"
     run("playbooks/verify.yml", expect=2, gpu_memory_verify="always", gpu_memory_backend=failing)
     assert "500" in str(record(report)["load"]["errors"])
     run("apply-conservative.yml", expect=2, gpu_memory_backend=failing)

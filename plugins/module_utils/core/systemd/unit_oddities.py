@@ -49,11 +49,18 @@ def _in_assignments(value: str) -> Iterator[Oddity]:
         word for word in words if not (NAME.match(word) and ASSIGNED.match(word) and not word.startswith("export "))
     ]
     if wrong:
-        name = next((found[0] for found in map(NAME.match, words) if found and found[0] != "export"), "a variable")
+        name = _name_first(words)
         yield (
-            f"Environment= for {name} has a word that is no NAME=value, which systemd ignores",
-            f'write Environment="{name}=value", without blanks around =',
+            f"Environment= for {name or 'a variable'} has a word that is no NAME=value, which systemd ignores",
+            f'write Environment="{name or "NAME"}=value", without blanks around =',
         )
+
+
+def _name_first(words: list[str]) -> str | None:
+    """The variable that these words begin with; a word without a = may be a value, or a part of one."""
+    text = " ".join(words[:3] if words[:1] == ["export"] else words[:2])
+    assigned = ASSIGNED.match(text)
+    return assigned[1] if assigned else None
 
 
 def in_environment_file(text: str) -> Iterator[Oddity]:
