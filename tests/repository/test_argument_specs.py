@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ TYPES = {"str", "int", "float", "bool", "list", "dict", "path", "raw"}
 PYTHON = {"str": str, "int": int, "float": (int, float), "bool": bool, "list": list, "dict": dict, "path": str}
 
 
+@functools.cache
 def specs(role: Path) -> dict[str, dict[str, Any]]:
     return yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]
 
 
+@functools.cache
 def defaults(role: Path) -> dict[str, Any]:
     return yaml.safe_load((role / "defaults" / "main.yml").read_text()) or {}
 

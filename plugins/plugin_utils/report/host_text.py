@@ -10,6 +10,8 @@ import shlex
 
 def printable(text: str) -> str:
     """One line in which nothing steers a terminal or turns the order of letters around."""
+    if text.isprintable():
+        return text
     return "".join(character if character.isprintable() else " " if character.isspace() else "?" for character in text)
 
 

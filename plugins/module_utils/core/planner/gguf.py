@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from math import prod
@@ -82,7 +83,7 @@ class Tensor:
     def elements(self) -> int:
         return prod(self.shape)
 
-    @property
+    @functools.cached_property
     def bytes(self) -> int:
         return row_bytes(self.type, self.shape[0]) * prod(self.shape[1:])
 

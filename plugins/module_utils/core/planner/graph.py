@@ -10,7 +10,7 @@ some operations take over a source's place when nobody else needs it; a tensor i
 from __future__ import annotations
 
 from bisect import bisect_left
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf import align
 
@@ -51,8 +51,7 @@ class _Arena:
             del self._offsets[index], self._sizes[index]
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """One tensor of the graph; `size` 0: it needs no memory of its own (`view_of` >= 0: it shows that tensor's)."""
 
     size: int

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -135,7 +136,7 @@ class Block:
     host_bytes: int = 0
     largest_matrix_bytes: int = 0
 
-    @property
+    @functools.cached_property
     def shape(self) -> tuple[object, ...]:
         """Equal for blocks whose graphs are equal."""
         return self.sliding, self.rotated, tuple((name, tensor.shape) for name, tensor in self.tensors.items())
@@ -184,7 +185,7 @@ class Model:
     single_slot: bool
     notes: tuple[str, ...] = field(default=())
 
-    @property
+    @functools.cached_property
     def last_block(self) -> Block:
         return max((block for block in self.blocks if block.tensors), key=lambda block: block.index)
 
