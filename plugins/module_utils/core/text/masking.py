@@ -327,12 +327,13 @@ def secrets_in_command(words: Sequence[str], names: Collection[str] = (), levels
             found |= secrets_in({name: value}, names)
         elif by_curl and _USER_FLAG.fullmatch(name) and ":" in value or by_password and name == "-p":
             found |= secrets_in({"PASSWORD": value}, names)
-        if "://" in word:
+        is_script = levels and re.search(r"\s", word)
+        if "://" in word and not is_script:
             found |= secrets_in({"URL": value}, names)
         assigned, equals, value = word.partition("=")
         if equals and re.fullmatch(r"[A-Za-z_]\w*", assigned):
             found |= _of_assignment(assigned, value, names)
-        if levels and re.search(r"\s", word):
+        if is_script:
             found |= secrets_in_script(word, names, levels - 1)
     return found
 

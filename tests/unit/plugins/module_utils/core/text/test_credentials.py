@@ -338,6 +338,12 @@ def test_a_value_that_is_cut_off_is_masked() -> None:
         assert masking.without_secrets(said, known) == shown
 
 
+def test_a_line_that_a_script_prints_is_no_secret_for_the_url_in_it() -> None:
+    line = 'msg="invalid setting" password=hunter2 see https://u:tigr@wiki.example.net/'
+    known = masking.secrets_in_script(f"echo '{line}'")
+    assert line not in known and known >= {"hunter2", "tigr"}
+
+
 def test_a_command_line_is_taken_word_by_word() -> None:
     words = ["sh", "-c", 'exec server --api-key "two words"', "X", "--db-pass", "tigr", "A_VALUE=some thing"]
     assert masking.secrets_in_command(words) >= {"two words", "tigr", "some thing"}
