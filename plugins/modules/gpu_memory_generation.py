@@ -79,6 +79,15 @@ options:
             type: list
             elements: str
             default: [python-dotenv, bash, systemd]
+          values:
+            description:
+              - The values that each key is about to be set to, as lists. By these its line is known where the file is
+                no longer understood, as below a quote that is not closed.
+            type: dict
+            default: {}
+          profile:
+            description: The profile whose own file it is, which nobody reads, so that nothing restarts for it.
+            type: str
   services:
     description:
       - How the services that read O(files) restart, and which of them, as the arguments of
@@ -280,6 +289,8 @@ ARGUMENTS: dict[str, Any] = {
                 "options": {
                     "keys": {"type": "list", "elements": "str", "required": True, "no_log": False},
                     "readers": {"type": "list", "elements": "str", "default": ["python-dotenv", "bash", "systemd"]},
+                    "values": {"type": "dict", "default": {}},
+                    "profile": {"type": "str"},
                 },
             },
         },

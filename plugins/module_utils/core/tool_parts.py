@@ -29,6 +29,7 @@ PACKED = (
     "core.text.credentials",
     "core.text.dotenv",
     "core.text.dotenv_readers",
+    "core.text.env_lines",
     "core.text.masking",
     "core.text.metrics",
     "core.text.series",

@@ -38,10 +38,15 @@ class FileState(TypedDict):
 
 
 class KeysOfFile(TypedDict):
-    """The keys of an env file that are this collection's, and by whom it is read."""
+    """The keys of an env file that are this collection's, the values it has given each, and by whom it is read.
+
+    `profile`: whose own file it is, which nobody reads.
+    """
 
     keys: list[str]
     readers: list[str] | None
+    values: NotRequired[dict[str, list[str]]]
+    profile: NotRequired[str | None]
 
 
 class ChangingFile(TypedDict):

@@ -214,13 +214,16 @@ def _changing_files(read: HostFacts, drop_in: bool, env_changed: Sequence[Changi
     own, backend = read["ollama"]["drop_ins"]["own"], read["backend"]
     profile_files = [backend["profile_file"]] if backend["profile_file"] else []
     ours: dict[str, KeysOfFile] = {
-        file["path"]: {"keys": list(file["env"]), "readers": file["read_by"] or list(dotenv.DEFAULT_READERS)}
+        file["path"]: {
+            "keys": list(file["env"]),
+            "values": {key: [value] for key, value in file["env"].items()},
+            "readers": file["read_by"] or list(dotenv.DEFAULT_READERS),
+            "profile": file.get("profile"),
+        }
         for file in env_changed
     }
-    # A profile's own file that is not there yet becomes ours with every line, and so goes as a whole.
-    whole = {file["path"] for file in profile_files if not file["exists"]}
     changed = [file for file in [*backend["env_files"], *profile_files] if file["path"] in ours]
-    files = [_changing(file, None if file["path"] in whole else ours[file["path"]]) for file in changed]
+    files = [_changing(file, ours[file["path"]]) for file in changed]
     return [*([_changing(own, None)] if drop_in else []), *files]
 
 

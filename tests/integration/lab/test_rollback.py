@@ -69,7 +69,11 @@ def host(lab_host: Host) -> Host:
             {
                 "path": ENV,
                 "sha256": lab_host.read(f"sha256sum {ENV}").split()[0],
-                "env": {"keys": ["CHAT_NUM_CTX"], "readers": ["python-dotenv"]},
+                "env": {
+                    "keys": ["CHAT_NUM_CTX"],
+                    "values": {"CHAT_NUM_CTX": ["4096"]},
+                    "readers": ["python-dotenv", "systemd"],
+                },
             },
             {"path": DROP_IN, "sha256": None},
         ],
@@ -148,6 +152,20 @@ def test_an_env_file_that_is_a_link_now_keeps_what_was_written_since(host: Host,
     host.read(ANSWERS)
     removed(host)
     host.read(f"rm {ENV} && cp --archive /root/env {ENV}")
+
+
+def test_what_the_owner_wrote_below_a_quote_that_is_not_closed_stays(host: Host) -> None:
+    host.read(f"sed -i '1i MSG=\"hello' {ENV} && printf 'B=\"3\"\\n' >> {ENV}")
+    host.read("gpu-memory rollback")
+    expected = f'MSG="hello\n{host.read("cat /root/env")}B="3"\n'
+    assert host.read(f"cat {ENV}") == expected
+    host.read(ANSWERS)
+    assert "nothing was restarted" in host.read("gpu-memory rollback")
+    host.read(f"sed -i 's/^CHAT_NUM_CTX=.*/CHAT_NUM_CTX=1/' {ENV} && printf 'C=\"' >> {ENV}")
+    host.read("gpu-memory rollback")
+    assert host.read(f"cat {ENV}") == f'{expected}C="'
+    host.read(f"cp --archive /root/env {ENV}")
+    removed(host)
 
 
 def test_what_runs_with_our_values_restarts_though_the_files_are_back(host: Host) -> None:

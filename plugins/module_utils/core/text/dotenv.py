@@ -169,7 +169,7 @@ def _all(text: str, readers: Sequence[str] | None) -> list[tuple[str, Reading]]:
     return [(reader, reading) for reader in readers or DEFAULT_READERS for reading in readings(text, reader)]
 
 
-def _others(text: str, key: str, readers: Sequence[str] | None) -> list[Any]:
+def all_but(text: str, key: str, readers: Sequence[str] | None) -> list[Any]:
     """All that the readers take from a text but for one key."""
     return [
         [(one.key, one.value, text[one.start : one.end]) for one in reading.assignments if one.key != key]
@@ -185,12 +185,12 @@ def _readers_without(text: str, key: str, value: str, readers: Sequence[str] | N
 def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
     if not _readers_without(text, key, value, readers):
         return text
-    others = _others(text, key, readers)
+    others = all_but(text, key, readers)
     base = text
     for start, end in _places(text, key, readers):
         form = encode(value, readers or DEFAULT_READERS, text[start : start + 1])
         candidate = text[:start] + form + text[end:]
-        if _others(candidate, key, readers) == others:
+        if all_but(candidate, key, readers) == others:
             without = _readers_without(candidate, key, value, readers)
             if not without:
                 return candidate
@@ -205,7 +205,7 @@ def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str
         for after in (line_end, "\n")  # bash takes a carriage return into the value
     ]
     for candidate in candidates:
-        if _others(candidate, key, readers) == others and not _readers_without(candidate, key, value, readers):
+        if all_but(candidate, key, readers) == others and not _readers_without(candidate, key, value, readers):
             return candidate
     return _cannot(candidates[0], key, value, readers)
 
@@ -233,7 +233,7 @@ def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> V
 
 
 def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
-    others = _others(text, key, readers)
+    others = all_but(text, key, readers)
     while True:
         found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
         if not found:
@@ -242,7 +242,7 @@ def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueN
         for end in sorted({one.end for one in found if one.start == last}):
             line_end = text.find("\n", end)
             candidate = text[: text.rfind("\n", 0, last) + 1] + (text[line_end + 1 :] if line_end >= 0 else "")
-            if _others(candidate, key, readers) == others:
+            if all_but(candidate, key, readers) == others:
                 text = candidate
                 break
         else:
@@ -269,7 +269,7 @@ def masked(text: str, own: Iterable[str]) -> str:
     """The text with its lines, but of values only those of the keys `own`; comments are masked as a whole."""
     own = set(own)
     found = [one for _unused, reading in _all(text, list(READERS)) for one in reading.assignments]
-    inside = {line for one in found for line in _later_lines(text, one)}
+    inside = {line for one in found for line in later_lines(text, one)}
     result = []
     at = 0
     for number, line in enumerate(text.split("\n")):
@@ -289,7 +289,7 @@ def masked(text: str, own: Iterable[str]) -> str:
     return "\n".join(result)
 
 
-def _later_lines(text: str, one: Assignment) -> range:
+def later_lines(text: str, one: Assignment) -> range:
     """The lines that a value reaches into, but for its first; counted from 0."""
     first = text.count("\n", 0, one.start)
     return range(first + 1, first + 1 + text.count("\n", one.start, one.end))

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, env_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
@@ -29,14 +30,16 @@ if TYPE_CHECKING:
 
 
 Kept = tuple["FileState", bytes]  # a state, and its content
+# The comment that begins a profile's own file (roles/backend/templates/profile.env.j2).
+_OWN_HEADER = re.compile(r"\A# Profile [^\n]* of selo\.gpu_memory, from the inventory\.[^\n]*\n")
 
 
 @dataclass
 class WayBack:
     """The states that paths go into, with contents by SHA-256; and what does not go back.
 
-    `env_files`: which of them are env files. `missing`: env files that somebody has deleted. `lost`: why a place is
-    not there to be written any more.
+    `env_files`: which of them are env files that somebody reads. `missing`: env files that somebody has deleted.
+    `lost`: why a place is not there to be written any more, or why a key stays.
     """
 
     states: list[FileState] = field(default_factory=list)
@@ -66,12 +69,17 @@ class WayBack:
 
 
 def keys_of(manifests: Iterable[Manifest]) -> dict[str, KeysOfFile]:
-    """By path of an env file: all `keys` that this collection has set in it, oldest first, and the file's `readers`."""
+    """By path of an env file: all `keys` that this collection has set in it, oldest first, to which `values`; who reads
+    it; and the profile whose own it is.
+    """
     ours: dict[str, KeysOfFile] = {}
     for manifest in manifests:
         for path, env in manifest.get("env", {}).items():
-            known = ours.setdefault(path, {"keys": [], "readers": env["readers"]})
+            known = ours.setdefault(path, {**env, "keys": [], "values": {}})
             known["keys"] += [key for key in env["keys"] if key not in known["keys"]]
+            for key, values in env.get("values", {}).items():
+                all_of_key = known["values"].setdefault(key, [])
+                all_of_key += [value for value in values if value not in all_of_key]
     return ours
 
 
@@ -143,12 +151,10 @@ def _add_env_file(way: WayBack, kept: Kept, names: Iterable[str], env: KeysOfFil
         if now[0]["kind"] == "file":
             found[target] = now
     for now in found.values():
-        try:
-            way.add(*goal(now, kept, env["keys"], env["readers"]))
-        except atomic_files.CannotWrite as problem:
-            way.lost.append(str(problem))
-        else:
-            way.env_files.append(way.states[-1]["path"])
+        state, content, problems = goal(now, kept, env)
+        way.add(state, content)
+        way.env_files += [] if env.get("profile") else [state["path"]]
+        way.lost += [f"{state['path']}: {'; '.join(problems)}"] if problems else []
     if not found and kept[0]["kind"] == "file":
         directory = os.path.dirname(path)
         if not os.path.isdir(directory):
@@ -157,41 +163,32 @@ def _add_env_file(way: WayBack, kept: Kept, names: Iterable[str], env: KeysOfFil
             way.missing.append(path)
         else:  # a profile's own file, which a rollback to before it has taken away
             way.add(*kept)
-            way.env_files.append(path)
+            way.env_files += [] if env.get("profile") else [path]
 
 
-def goal(now: Kept, kept: Kept, keys: list[str], readers: list[str] | None) -> Kept:
-    """An env file as it is now, with our keys as they were kept, or gone if they were not there.
+def goal(now: Kept, kept: Kept, env: KeysOfFile) -> tuple[FileState, bytes, list[str]]:
+    """An env file as it is now, with our keys as they were kept, or gone if nobody else has written into it.
 
-    CannotWrite where it is another file than was kept, and no key can be set in it.
+    And what of our keys stays, with the reason.
     """
     (now_state, now_content), (kept_state, content) = now, kept
     if kept_state["kind"] == "file" and now_content == content:
-        return now
+        return *now, []
     before, text = dotenv.decode(content), dotenv.decode(now_content)
-    edit = _taken_back(text, _apart(before, keys, readers), readers)
     is_the_file = now_state["path"] == _place(kept_state["path"])
-    if edit.problems and not is_the_file:
-        raise atomic_files.CannotWrite(f"{now_state['path']}: {'; '.join(edit.problems)}")
-    if kept_state["kind"] == "absent" and is_the_file and (edit.problems or not _sets_anything(edit.text)):
-        return kept  # made by us
-    # The very text that was kept, quotes and time included, where nobody else has written into it; and where it is
-    # such a wreck that no key can be set, which no run of ours has left.
-    only_ours = dotenv.set_keys(before, *_apart(text, keys, readers), readers).text == text
-    if kept_state["kind"] == "file" and (edit.problems or only_ours or edit.text == before):
+    readers = env["readers"] or list(dotenv.DEFAULT_READERS)
+    ours = {key: env.get("values", {}).get(key, []) for key in env["keys"]}
+    edit = env_lines.taken_back(text, before, ours, readers)
+    if kept_state["kind"] == "absent" and is_the_file and not _OWN_HEADER.sub("", edit.text, count=1).strip():
+        return *kept, []
+    # The very text that was kept, quotes and time included, where nobody else has written into it; and where a crash
+    # of the host has left nothing but NUL bytes.
+    only_ours = dotenv.set_keys(before, *_apart(text, env["keys"], readers), readers).text == text
+    if kept_state["kind"] == "file" and (only_ours or edit.text == before or text and not text.strip("\0")):
         mtime_ns = kept_state["mtime_ns"] if is_the_file else None
-        return {**now_state, "sha256": kept_state["sha256"], "mtime_ns": mtime_ns}, content
+        return {**now_state, "sha256": kept_state["sha256"], "mtime_ns": mtime_ns}, content, []
     new = dotenv.content_of(edit.text)
-    return {**now_state, "sha256": hashlib.sha256(new).hexdigest(), "mtime_ns": None}, new
-
-
-def _taken_back(text: str, wanted: tuple[dict[str, str], list[str]], readers: list[str] | None) -> dotenv.Edit:
-    """By all readers; where the owner has written what not all of them understand, by the first that does."""
-    edit = dotenv.set_keys(text, *wanted, readers)
-    if not edit.problems:
-        return edit
-    of_one = (dotenv.set_keys(text, *wanted, [reader]) for reader in readers or dotenv.DEFAULT_READERS)
-    return next((one for one in of_one if not one.problems), edit)
+    return {**now_state, "sha256": hashlib.sha256(new).hexdigest(), "mtime_ns": None}, new, edit.problems
 
 
 def _place(path: str) -> str:

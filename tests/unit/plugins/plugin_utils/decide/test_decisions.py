@@ -237,10 +237,11 @@ def test_only_what_changed_is_written_and_restarted(changes, files, restart):
 
 def test_files_carry_the_hash_of_what_they_replace():
     decision = good(read(backend__env_files=[env_file(values={}, sha256="abc")], ollama__drop_ins__own=drop_in(None)))
-    keys = list(declared()["profile"]["env"])
+    values = {key: [value] for key, value in STABLE_ENV.items()}
+    env = {"keys": list(values), "values": values, "readers": ["python-dotenv"], "profile": None}
     assert decision["files"] == [
         {"path": DROP_IN_PATH, "sha256": None},
-        {"path": ENV_PATH, "sha256": "abc", "env": {"keys": keys, "readers": ["python-dotenv"]}},
+        {"path": ENV_PATH, "sha256": "abc", "env": env},
     ]
 
 
@@ -861,16 +862,9 @@ def test_strict_refuses_for_a_note_unless_it_is_accepted():
     assert (accepted["problems"], accepted["notes"]) == ([], [])
 
 
-def test_a_profiles_own_file_that_was_not_there_goes_back_as_a_whole():
-    host = read()
-    absent = {**host["backend"]["profile_file"], "exists": False, "sha256": None, "values": {}}
-    decision = good({**host, "backend": {**host["backend"], "profile_file": absent}})
+def test_a_profiles_own_file_is_kept_as_one_that_nobody_reads():
+    absent = {**read()["backend"]["profile_file"], "exists": False, "sha256": None, "values": {}}
+    decision = good(read(backend__profile_file=absent))
     (kept,) = [file for file in decision["files"] if file["path"] == absent["path"]]
-    assert "env" not in kept
-    there = {**host["backend"]["profile_file"], "exists": True, "values": {}}
-    (kept,) = [
-        file
-        for file in good({**host, "backend": {**host["backend"], "profile_file": there}})["files"]
-        if file["path"] == there["path"]
-    ]
-    assert "env" in kept
+    assert kept["env"]["profile"] == "stable"
+    assert kept["env"]["values"] == {key: [value] for key, value in STABLE_ENV.items()}

@@ -516,6 +516,7 @@ def test_a_generation_of_schema_1_stays_readable(managed: Managed) -> None:
     assert not managed.drop_in.parent.exists()
 
 
+HEADER = b"# Profile stable of selo.gpu_memory, from the inventory. The backend reads .env.\n"
 OUR_KEYS = {"keys": ["OLLAMA_GPU_LAYERS", "CHAT_NUM_CTX"], "readers": ["python-dotenv"]}
 
 
@@ -548,7 +549,7 @@ def test_a_rollback_later_takes_our_keys_back_and_leaves_the_others(managed: Man
     assert managed.env.read_bytes() == NEW_ENV.replace(b"hunter2", b"rotated") + b"CHAT_NUM_CTX=4096\n"
 
 
-def test_an_env_file_in_which_no_key_can_be_set_goes_back_as_a_whole(managed: Managed) -> None:
+def test_an_env_file_of_which_a_crash_has_left_nothing_goes_back_as_a_whole(managed: Managed) -> None:
     keep_as_env(managed)
     managed.env.write_bytes(b"\0\0\0")
     managed.store.abort("test")
@@ -627,13 +628,13 @@ def test_a_file_that_a_run_has_made_goes_with_its_header_unless_somebody_uses_it
     profile_file = managed.env.with_name(".env.stable")
     file = {"path": str(profile_file), "sha256": None, "env": OUR_KEYS}
     managed.keep(files=[file])
-    profile_file.write_bytes(b"# Managed\nCHAT_NUM_CTX=4096\n")
+    profile_file.write_bytes(HEADER + b"CHAT_NUM_CTX=4096\n")
     managed.store.abort("test")
     assert not profile_file.exists()
     managed.keep("run2", files=[file])
-    profile_file.write_bytes(b"# Managed\nCHAT_NUM_CTX=4096\nTHEIRS=1\n")
+    profile_file.write_bytes(HEADER + b"CHAT_NUM_CTX=4096\nTHEIRS=1\n")
     managed.store.abort("test")
-    assert profile_file.read_bytes() == b"# Managed\nTHEIRS=1\n"
+    assert profile_file.read_bytes() == HEADER + b"THEIRS=1\n"
 
 
 def stopped(managed: Managed, *units: str, state: str = "inactive") -> None:
@@ -829,12 +830,12 @@ def test_an_env_file_that_was_deleted_is_named_and_not_made_again(managed: Manag
 def test_a_profiles_own_file_that_a_rollback_has_taken_away_comes_back_with_its_generation(managed: Managed) -> None:
     profile_file = managed.env.with_name(".env.stable")
     managed.keep(files=[{"path": str(profile_file), "sha256": None, "env": OUR_KEYS}])
-    profile_file.write_bytes(b"# Managed\nCHAT_NUM_CTX=4096\n")
+    profile_file.write_bytes(HEADER + b"CHAT_NUM_CTX=4096\n")
     managed.store.prove("run1", {})
     managed.store.restore(reason="test")
     assert not profile_file.exists()
     assert managed.store.restore(generation="proven", reason="test")["missing"] == []
-    assert profile_file.read_bytes() == b"# Managed\nCHAT_NUM_CTX=4096\n"
+    assert profile_file.read_bytes() == HEADER + b"CHAT_NUM_CTX=4096\n"
 
 
 @pytest.mark.parametrize("verb", ["restore", "remove"])

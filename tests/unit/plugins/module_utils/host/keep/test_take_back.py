@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import KeysOfFile
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import take_back
 
-KEYS, READERS = ["K", "NEW"], ["python-dotenv", "bash"]
+READERS = ["python-dotenv", "bash", "systemd"]
+ENV: KeysOfFile = {"keys": ["K", "NEW"], "readers": READERS, "values": {"K": ["40"], "NEW": ["1"]}}
 
 
 def state(content: bytes | None) -> tuple[dict[str, Any], bytes]:
@@ -16,6 +19,8 @@ def state(content: bytes | None) -> tuple[dict[str, Any], bytes]:
     return {"path": "/x/.env", "kind": "file", "sha256": str(hash(content)), "mtime_ns": 1}, content
 
 
+HEADER = b"# Profile stable of selo.gpu_memory, from the inventory. The backend reads .env.\n"
+ROLE = Path(__file__).parents[6] / "roles" / "backend"
 CASES: dict[str, tuple[bytes | None, bytes | None, bytes | None]] = {
     # now, kept, goal
     "only ours was changed": (b"A=1\nK='40'\nNEW=1\n", b"A=1\nK='9'\n", b"A=1\nK='9'\n"),
@@ -28,22 +33,105 @@ CASES: dict[str, tuple[bytes | None, bytes | None, bytes | None]] = {
     ),
     "a line that bash does not": (b"MSG=it's\nK=40\nB=3\n", b"K=9\n", b"MSG=it's\nK=9\nB=3\n"),
     "a command in a file that was made by us": (b"A=`hostname`\nK=40\nB=3\n", None, b"A=`hostname`\nB=3\n"),
+    "a quote that is not closed": (
+        b'A=1\nMSG="hello\nK=40\nB="3"\nNEW=1\n',
+        b"A=1\nK=9\n",
+        b'A=1\nMSG="hello\nK=9\nB="3"\n',
+    ),
+    "a quote that is not closed, in a file that was made by us": (
+        b'MSG="hello\nK=40\nB="3"\nNEW=1\n',
+        None,
+        b'MSG="hello\nB="3"\n',
+    ),
+    "what our lines were is back already": (
+        b'MSG="hello\nK=9\nB="3"\n',
+        b"K=9\n",
+        b'MSG="hello\nK=9\nB="3"\n',
+    ),
+    "the owner's spacing and comment, above a quote that is not closed": (
+        b'export K=40 # mine\nK=40\nMSG="hello\nB="3"\n',
+        b"export K=9 # mine\n",
+        b'export K=9 # mine\nMSG="hello\nB="3"\n',
+    ),
+    "lines that end as on Windows": (
+        b'A=1\r\nMSG="hello\r\nK=40\r\nB="3"\r\n',
+        b"A=1\r\nK=9\r\n",
+        b'A=1\r\nMSG="hello\r\nK=9\r\nB="3"\r\n',
+    ),
+    "another value than ours, where one was computed": (b"K=50\nB=3\n", b"K=$(nproc)\n", b"K=$(nproc)\nB=3\n"),
+    "none where one was computed": (b"B=3", b"K=$(nproc)\n", b"B=3\nK=$(nproc)\n"),
+    "a value that begins as ours": (b"K=40\nB=3\n", b"K=4\n", b"K=4\nB=3\n"),
+    "a value that is computed": (b"K=40\nB=3\n", b"K=$(nproc)\n", b"K=$(nproc)\nB=3\n"),
+    "a value of several lines": (b'K="40"\nB=3\n', b'K="a\nb"\n', b'K="a\nb"\nB=3\n'),
+    "our line in what somebody quotes": (
+        b'NOTE="was\nK=40\n"\nK=40\nNEW=1\n',
+        b"K=9\n",
+        b'NOTE="was\nK=40\n"\nK=9\n',
+    ),
+    "NUL bytes among the lines": (b"A=1\nK=40\nB=3\0\n", b"A=1\nK=9\n", b"A=1\nK=9\nB=3\0\n"),
+    "nothing but NUL bytes": (b"\0\0\0", b"A=1\nK=9\n", b"A=1\nK=9\n"),
+    "somebody has emptied it": (b"", b"A=1\nK=9\n", b"K=9\n"),
     "the file was made by us": (b"K=40\nNEW=1\n", None, None),
     "the file was made by us, and somebody uses it": (b"K=40\nB=3\n", None, b"B=3\n"),
+    "the file was made by us, and somebody has noted something in it": (b"# mine\nK=40\n", None, b"# mine\n"),
+    "a profile's own file": (HEADER + b"K=40\nNEW=1\n", None, None),
+    "a profile's own file that somebody uses": (HEADER + b"# mine\nK=40\n", None, HEADER + b"# mine\n"),
 }
 
 
 @pytest.mark.parametrize(("now", "kept", "goal"), CASES.values(), ids=CASES)
 def test_our_keys_go_back_and_the_others_stay(now: bytes | None, kept: bytes | None, goal: bytes | None) -> None:
-    found, content = take_back.goal(state(now), state(kept), KEYS, READERS)
-    assert (found["kind"], content) == (("absent", b"") if goal is None else ("file", goal))
+    found, content, problems = take_back.goal(state(now), state(kept), ENV)
+    assert (found["kind"], content, problems) == (("absent", b"", []) if goal is None else ("file", goal, []))
     if goal == kept and kept is not None:
         assert found["mtime_ns"] == 1  # the very file, time included
+    again = take_back.goal(state(goal), state(kept), ENV)
+    assert goal is None or again[1:] == (goal, [])
+
+
+STAY: dict[str, tuple[bytes, bytes | None, bytes, str]] = {
+    # now, kept, goal, what stays
+    "another value than ours, in a quote that is not closed": (
+        b"MSG='hello\nK=50\nNEW=1\n",
+        b"K=9\n",
+        b"MSG='hello\nK=50\n",
+        "K: bash: from line 1 on it is shell code that bash runs or rejects; systemd: the quote that opens in line 1",
+    ),
+    "another value than ours beside something else, where one was computed": (
+        b"K=50; B=3\n",
+        b"K=$(nproc)\n",
+        b"K=50; B=3\n",
+        "K: its line was changed since, beside something else",
+    ),
+}
+
+
+@pytest.mark.parametrize(("now", "kept", "goal", "stays"), STAY.values(), ids=STAY)
+def test_what_cannot_be_told_from_the_owners_stays_and_is_named(
+    now: bytes, kept: bytes | None, goal: bytes, stays: str
+) -> None:
+    _unused, content, (problem,) = take_back.goal(state(now), state(kept), {**ENV, "readers": ["bash", "systemd"]})
+    assert content == goal
+    assert problem.startswith(stays)
+
+
+def test_the_header_of_a_profiles_own_file_is_that_of_its_template() -> None:
+    template = (ROLE / "templates" / "profile.env.j2").read_text().splitlines()[0]
+    assert template.replace("{{ backend_env_file.profile }}", "stable") == HEADER.decode().rstrip()
 
 
 def test_the_keys_of_a_file_are_those_of_every_run() -> None:
-    env = {"keys": ["K"], "readers": READERS}
-    more = {"keys": ["K", "NEW"], "readers": ["docker"]}
-    found = take_back.keys_of([{"env": {"/x/.env": env}}, {}, {"env": {"/x/.env": more, "/y/.env": more}}])
-    assert found["/x/.env"]["keys"] == ["K", "NEW"]
-    assert found["/y/.env"] == more
+    env = {"keys": ["K"], "readers": READERS, "values": {"K": ["40"]}}
+    more = {"keys": ["K", "NEW"], "readers": ["docker"], "values": {"K": ["40", "50"]}, "profile": "stable"}
+    of_an_older_release = {"keys": ["OLD"], "readers": READERS}
+    found = take_back.keys_of(
+        [
+            {"env": {"/x/.env": env}},
+            {},
+            {"env": {"/x/.env": more, "/y/.env": more}},
+            {"env": {"/x/.env": of_an_older_release}},
+        ]
+    )
+    assert found["/x/.env"]["keys"] == ["K", "NEW", "OLD"]
+    assert found["/x/.env"]["values"] == {"K": ["40", "50"]}
+    assert found["/y/.env"] == more and more["values"] == {"K": ["40", "50"]}
