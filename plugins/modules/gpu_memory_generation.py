@@ -31,7 +31,7 @@ options:
         fails before it touches anything where a unit would not start again, or a file has no place to go back to.
       - V(remove) puts every file back to before the first V(keep), of an env file only the keys that were set since;
         restarts what that concerns, unless it is stopped, and takes away all generations, the tool, and all else of
-        this collection. A drop-in that another than the role C(gpu_memory) has written since is left to it. It fails
+        this collection. What another than the role C(gpu_memory) has written into its drop-in since stays. It fails
         where something of this collection is left, and names it.
       - V(renew_tool) puts the tool C(gpu-memory) of this collection in the place of another one's, of an older release.
       - V(list) only reads.
@@ -204,8 +204,8 @@ removed:
   elements: str
   sample: [/usr/local/sbin/gpu-memory, /var/lib/gpu-memory]
 left:
-  description: Drop-ins that stay, since another than the role C(gpu_memory) has written them since.
-  returned: for V(remove)
+  description: Drop-ins of ours into which somebody else has written since. That stays, and the rest goes back.
+  returned: for V(restore) and V(remove)
   type: list
   elements: str
   sample: []

@@ -67,13 +67,12 @@ class About(TypedDict):
 
 
 class Manifest(About):
-    """A generation; `left`: files that go back to whom has written them since."""
+    """A generation."""
 
     id: str
     at: NotRequired[float]
     files: list[FileState]
     services: ServicePlan
-    left: NotRequired[list[str]]
 
 
 class LeaseTerms(TypedDict):
@@ -113,10 +112,9 @@ class Held(TypedDict, total=False):
 
 
 class Removed(Restored, total=False):
-    """What taking this collection away returns: what is gone, and what is left to whom has written it since."""
+    """What taking this collection away returns, with what is gone."""
 
     removed: list[str]
-    left: list[str]
 
 
 class Proof(TypedDict, total=False):

@@ -83,13 +83,17 @@ class Restarted(TypedDict, total=False):
 
 
 class Restored(Restarted, total=False):
-    """What became of a restore; `by_itself`: the host was first. `missing`: env files that somebody has deleted."""
+    """What became of a restore; `by_itself`: the host was first. `missing`: env files that somebody has deleted.
+
+    `left`: files in which that stays which somebody else has written since.
+    """
 
     generation: str | None
     files: list[RestoredFile]
     started: list[str]
     stale: list[str]
     missing: list[str]
+    left: list[str]
     reason: str
     run_id: str | None
     at: float

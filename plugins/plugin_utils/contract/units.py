@@ -68,13 +68,6 @@ class Service(TypedDict):
     unsets: list[str]
 
 
-class Written(TypedDict):
-    """Who has written a drop-in of our name, and what only it sets, by name."""
-
-    writer: str | None
-    alone: list[str]
-
-
 class Changes(TypedDict, total=False):
     """What a command line takes away: `strips` (by which program, all but what it `keeps`) and `unsets`."""
 
@@ -175,7 +168,7 @@ class EnvFile(File):
 
 
 class OwnDropIn(File):
-    """This collection's drop-in: `writer` if somebody else has written it, `alone` the names that only it sets."""
+    """This collection's drop-in: `writer` if somebody else has written it, `alone` what would be lost with it."""
 
     environment: dict[str, str]
     writer: NotRequired[str | None]

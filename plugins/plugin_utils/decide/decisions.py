@@ -272,8 +272,13 @@ def taken_over_notes(own: OwnDropIn) -> list[str]:
 
 
 def _taken_over(declared: Declared, own: OwnDropIn, environment: Mapping[str, str]) -> list[str]:
-    """Why another's drop-in is not replaced: it holds what nothing else does."""
+    """Why a drop-in is not replaced: it holds what somebody else has written, and nothing else does."""
     lost = [name for name in own.get("alone") or [] if name not in environment]
+    if lost and not own.get("writer"):
+        return [
+            f"{', '.join(lost)} in {own['path']}, which an apply writes anew, would be lost: move it to a drop-in of "
+            "another name, such as override.conf beside it"
+        ]
     if not own.get("writer") or not lost or declared["ollama"]["take_over"]:
         return []
     cure = "move it to a drop-in of another name"

@@ -168,6 +168,27 @@ def test_what_the_owner_wrote_below_a_quote_that_is_not_closed_stays(host: Host)
     removed(host)
 
 
+def test_what_the_owner_wrote_into_our_drop_in_is_not_written_over_and_stays(host: Host, tmp_path: Path) -> None:
+    host.read(f"echo Environment=OLLAMA_KEEP_ALIVE=24h >> {DROP_IN}")
+    before = host.read(f"{PIDS}; {fault_lab.PICTURE}")
+    for arguments in (("--check", "--diff"), ()):
+        started = playbook(host, tmp_path, "apply-conservative.yml", *arguments)
+        output, _ = started.communicate(timeout=120)
+        assert started.returncode != 0, output
+        assert f"OLLAMA_KEEP_ALIVE in {DROP_IN}" in output and "move it to a drop-in of another name" in output
+    assert host.read(f"{PIDS}; {fault_lab.PICTURE}") == before
+    started = playbook(host, tmp_path, "playbooks/rollback.yml")
+    output, _ = started.communicate(timeout=120)
+    assert started.returncode == 0, output
+    assert f"what somebody else has written into {DROP_IN} stays" in " ".join(output.split())
+    assert host.read(f"cat {DROP_IN}") == "[Service]\nEnvironment=OLLAMA_KEEP_ALIVE=24h\n"
+    host.read(ANSWERS)
+    assert "OLLAMA_KEEP_ALIVE=24h" in host.read("systemctl show ollama --property Environment")
+    assert not host.holds(NEW_RUNS)
+    assert f"{DROP_IN}: what somebody else has written into it stays" in host.read("gpu-memory remove")
+    host.read(f"rm -r {DROP_INS}; systemctl daemon-reload; systemctl restart ollama")
+
+
 def test_what_runs_with_our_values_restarts_though_the_files_are_back(host: Host) -> None:
     host.read(f"rm -r {DROP_INS}; cp --archive /root/env {ENV}")
     memory = "systemctl show ollama --property DropInPaths,Environment"

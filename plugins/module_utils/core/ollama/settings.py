@@ -89,6 +89,7 @@ OLLAMA_READS = (
     Honoured("margin_mib", "LLAMA_ARG_FIT_TARGET", ENGINE, NEWEST, _mib_list),
 )
 
+OURS = frozenset(row.variable for row in OLLAMA_READS)  # all that our drop-in ever sets
 MARGINS = frozenset(row.variable for row in OLLAMA_READS if row.intent == "margin_mib")
 
 # How a value is written; `checks.forms` knows what each form allows.

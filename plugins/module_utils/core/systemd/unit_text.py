@@ -11,6 +11,8 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import credentials
+
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Properties, Service
 
@@ -22,6 +24,9 @@ WRITTEN_BY = "# Written by "  # the second line, where that is not the role gpu_
 SOMEBODY = "somebody else"
 
 WRITER = re.compile(r"[A-Za-z0-9_.-]+(?: [A-Za-z0-9_.-]+)*")
+_SECTION = re.compile(r"\[[^\]]*\]")
+_DIRECTIVE = re.compile(r"[A-Za-z]+")
+_PLAIN = re.compile(r"[\w./:-]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # src/basic/escape.c, cunescape_one.
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "s": " "}
@@ -77,23 +82,68 @@ def directives(text: str) -> list[str]:
     return names
 
 
+def added(text: str, own: Collection[str]) -> str:
+    """What somebody has written into our drop-in, with the sections that it stands in: all but its first line, and what
+    sets one of the variables `own`.
+    """
+    found: list[str] = []
+    goes_on = False
+    for line in text.splitlines():
+        is_section = bool(_SECTION.fullmatch(line.strip()))
+        if is_section and found and _SECTION.fullmatch(found[-1].strip()):
+            found.pop()  # nothing of anybody's stood in it
+        if goes_on or line.strip() and line != HEADER and not _sets_one_of(line, own):
+            found.append(line)
+        goes_on = line.endswith("\\")
+    if found and _SECTION.fullmatch(found[-1].strip()):
+        found.pop()
+    return "".join(f"{line}\n" for line in found)
+
+
+def _sets_one_of(line: str, own: Collection[str]) -> bool:
+    variables = _variables_of(line)
+    return len(variables) == 1 and variables.keys() <= set(own) and not line.endswith("\\")
+
+
 def masked(text: str, own: Collection[str]) -> str:
-    """A drop-in's text, but of what is no `Environment=` of one of the variables `own` only that there is something."""
+    """A drop-in's text, without the values that may be secrets.
+
+    Those of the variables `own` are none. Of what is no setting only that there is something.
+    """
     frame = ("", HEADER, "[Service]")
     return "".join(
-        line if line.strip() in frame or _named(line.strip()) or _sets_only(line, own) else f"{MASK}\n"
+        line if line.strip() in frame or _named(line.strip()) else f"{_shown(line.rstrip(), own)}\n"
         for line in text.splitlines(keepends=True)
     )
 
 
-def _sets_only(line: str, own: Collection[str]) -> bool:
-    variables = parse_environment_directives(f"[Service]\n{line}")
-    return len(variables) == 1 and variables.keys() <= set(own) and line == _directive(*next(iter(variables.items())))
+def _shown(line: str, own: Collection[str]) -> str:
+    """A line without the values that may be secrets; what is no setting may be anything."""
+    variables = _variables_of(line)
+    if variables:
+        words_shown = (
+            _word(name, value) if name in own or not credentials.is_secret(name, value) else f"{name}={MASK}"
+            for name, value in variables.items()
+        )
+        return f"Environment={' '.join(words_shown)}"
+    name, equals, value = line.partition("=")
+    if not equals or not _DIRECTIVE.fullmatch(name):
+        return MASK
+    is_shown = _PLAIN.fullmatch(value) and not credentials.is_secret(name, value)
+    return line if is_shown else f"{name}={MASK}"
+
+
+def _variables_of(line: str) -> dict[str, str]:
+    return parse_environment_directives(f"[Service]\n{line}")
 
 
 def _directive(name: str, value: str) -> str:
+    return f"Environment={_word(name, value)}\n"
+
+
+def _word(name: str, value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'Environment="{name}={escaped}"\n'
+    return f'"{name}={escaped}"'
 
 
 def _is_noncharacter(code: int) -> bool:

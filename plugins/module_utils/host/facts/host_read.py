@@ -298,9 +298,9 @@ def _name(lookup: Any, number: int) -> str:
 
 
 def read_drop_ins(unit: Unit, own_name: str) -> DropIns:
-    """Our drop-in's identity, who has written it and what it alone sets; and the others.
+    """Our drop-in's identity, who has written it and what would be lost with it; and the others.
 
-    Of each those of its variables that may be shown; of what ours alone sets the names.
+    Of each those of its variables that may be shown; of what would be lost the names.
     """
     own_path = f"{unit_files.UNITS}/{unit['name']}.d/{own_name}"
     environment = _unit_file(own_path, settings.SHOWN)["environment"]
@@ -314,8 +314,10 @@ def read_drop_ins(unit: Unit, own_name: str) -> DropIns:
     named = [file["path"] for file in unit.get("environment_files") or []]
     if own["exists"]:
         elsewhere = {name for path in files if path != own_path for name in unit_files.source("", path)["environment"]}
-        written = unit_files.written(own_path, elsewhere)
-        own["writer"], own["alone"] = written["writer"], written["alone"]
+        writer, names = unit_files.written(own_path)
+        # What somebody has added to ours is lost with it, be it set elsewhere as well, with another value.
+        known = elsewhere if writer else settings.OURS
+        own["writer"], own["alone"] = writer, [name for name in names if name not in known]
     return {
         "own": own,
         "others": others,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         Source,
         StartScript,
         UnitEnvironment,
-        Written,
     )
 
 PROPERTIES = (
@@ -200,17 +199,14 @@ def _script(path: str) -> str:
     return "" if b"\0" in content else content.decode(errors="replace")
 
 
-def written(path: str, elsewhere: Collection[str]) -> Written:
-    """`writer`: who has written a drop-in of our name (`unit_text.writer_of`); `alone`: what only it sets, by name."""
+def written(path: str) -> tuple[str | None, list[str]]:
+    """Who has written a drop-in of our name (`unit_text.writer_of`), and what it sets, by name."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read(dotenv.MOST_BYTES)
     except OSError:
-        return {"writer": None, "alone": []}
-    return {
-        "writer": unit_text.writer_of(text),
-        "alone": [name for name in unit_text.directives(text) if name not in elsewhere],
-    }
+        return None, []
+    return unit_text.writer_of(text), unit_text.directives(text)
 
 
 def strays(units: str, known: Collection[str] = ()) -> list[str]:
@@ -218,11 +214,11 @@ def strays(units: str, known: Collection[str] = ()) -> list[str]:
     known = {os.path.realpath(path) for path in known}
     problems = []
     for path in sorted(glob.glob(os.path.join(glob.escape(units), "*.d", unit_text.DROP_IN))):
-        drop_in = written(path, ())
-        if os.path.realpath(path) in known or drop_in["writer"] is not None:
+        writer, names = written(path)
+        if os.path.realpath(path) in known or writer is not None:
             continue
         unit = os.path.basename(os.path.dirname(path))[: -len(".d")]
-        names = [name for name in drop_in["alone"] if not name.endswith("=")]
+        names = [name for name in names if not name.endswith("=")]
         problems.append(
             f"{path} is this collection's and stays in force, as no generation that is kept here knows of it; it sets "
             f"{', '.join(names) or 'nothing'}. Delete it, then: systemctl daemon-reload; systemctl restart {unit}. The "

@@ -269,19 +269,12 @@ class Generations:
         result = nothing_to_restore("this collection is taken away")
         removed = [path for path in own_files.present(self.paths) if os.path.lexists(path)]
         if not removed:
-            return {
-                **result,
-                "removed": [],
-                "left": [],
-                "error": "; ".join(unit_files.strays(self.paths.units)) or None,
-            }
+            return {**result, "removed": [], "error": "; ".join(unit_files.strays(self.paths.units)) or None}
         with self._locked(check):
             leases.refuse_others(self.paths, self.host, None)
             origin = self.back.origin()
-            left: list[str] = []
             if origin:
                 manifest, contents = origin
-                left = manifest["left"]
                 if not check:
                     self.stored.save(manifest["id"], manifest, manifest["files"], contents, manifest["services"])
                 result = self.back.put_in_place(manifest, contents, result["reason"], None, check, by_hand=True)
@@ -296,7 +289,6 @@ class Generations:
             return {
                 **result,
                 "removed": removed,
-                "left": left,
                 "changed": True,
                 "error": "; ".join(problems) or None,
             }

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_states, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_states
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     file_state,
@@ -130,6 +130,7 @@ class GoingBack:
             "started": started,
             "stale": stale,
             "missing": way.missing,
+            "left": way.left,
             "run_id": run_id,
             "at": self.host.unix_time(),
         }
@@ -216,7 +217,6 @@ class GoingBack:
             new = [state for state in manifest["files"] if state["path"] not in files]
             contents.update(self.stored.copies_of({**manifest, "files": new}))
             files.update((state["path"], state) for state in new)
-        left = [path for path, state in files.items() if _taken_over(state) and file_state.different(state)]
         env = take_back.keys_of(kept)
         services = kept[-1]["services"]
         origin: Manifest = {
@@ -224,8 +224,7 @@ class GoingBack:
             "run_id": None,
             "holder": "remove",
             "kind": "origin",
-            "files": [state for path, state in files.items() if path not in left],
-            "left": left,
+            "files": list(files.values()),
             "env": env,
             "services": services,
         }
@@ -253,17 +252,6 @@ def let_go(stored: StoredGenerations) -> None:
     stored.prune()
 
 
-def _taken_over(kept: FileState) -> bool:
-    """Whether a file that a generation has is a drop-in which another than the role gpu_memory has written since."""
-    if os.path.basename(kept["path"]) != unit_text.DROP_IN:
-        return False
-    try:
-        content = file_state.read(kept["path"])[1]
-    except OSError:
-        return False
-    return bool(content) and unit_text.writer_of(content.decode(errors="replace")) is not None
-
-
 def _put_back(different: Iterable[tuple[FileState, object]], contents: Mapping[str, bytes]) -> list[str]:
     """Put every path back that can be; what could not, and why."""
     problems = []
@@ -286,6 +274,7 @@ def nothing_to_restore(reason: str) -> Restored:
         "started": [],
         "stale": [],
         "missing": [],
+        "left": [],
         "services": {},
         "downtime_s": 0.0,
         "error": None,

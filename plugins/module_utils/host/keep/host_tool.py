@@ -131,8 +131,7 @@ def _tell(result: Restored) -> int:
 
 
 def _tell_removed(result: Removed) -> int:
-    left = [f"  {path}: left to whom has written it since" for path in result["left"]]
-    lines = [*_what(result), *left, *(f"  {path}: gone" for path in result["removed"])]
+    lines = [*_what(result), *(f"  {path}: gone" for path in result["removed"])]
     if lines or not result["error"]:
         _say("\n".join(lines) or "nothing of this collection is on this host")
     return _failed(result)
@@ -143,6 +142,7 @@ def _what(result: Restored) -> list[str]:
     return [
         *(f"  {file['path']}: {_went_back(file)}" for file in result["files"]),
         *(f"  {path}: deleted since, and not made again" for path in result.get("missing") or []),
+        *(f"  {path}: what somebody else has written into it stays" for path in result.get("left") or []),
         *(f"  {service['unit']}: {_is(service['state'], by_hand)}" for service in result["services"].values()),
     ]
 

@@ -1,9 +1,10 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What files go back to: a file that this collection writes as a whole goes back as a whole; of an env file only the
-keys that this collection has set do, in the file that is read under its name now. What somebody else has made of it
-since stays: other lines, its mode and owner, a link. One that somebody has deleted is not made again.
+"""What files go back to: a file that this collection writes as a whole goes back as a whole, but for what somebody has
+written into it; of an env file only the keys that this collection has set do, in the file that is read under its name
+now. What somebody else has made of it since stays: other lines, its mode and owner, a link. One that somebody has
+deleted is not made again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, env_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
@@ -39,6 +41,7 @@ class WayBack:
     """The states that paths go into, with contents by SHA-256; and what does not go back.
 
     `env_files`: which of them are env files that somebody reads. `missing`: env files that somebody has deleted.
+    `left`: drop-ins of ours that somebody else has written into, who keeps that.
     `lost`: why a place is not there to be written any more, or why a key stays.
     """
 
@@ -46,6 +49,7 @@ class WayBack:
     contents: dict[str, bytes] = field(default_factory=dict)
     env_files: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
 
     def add(self, state: FileState, content: bytes) -> None:
@@ -97,10 +101,31 @@ def way_back(manifest: Manifest, contents: Mapping[str, bytes], ours: Mapping[st
             if problem:
                 way.lost.append(problem)
             else:
-                way.add(state, contents.get(state.get("sha256", ""), b""))
+                _add_file(way, (state, contents.get(state.get("sha256", ""), b"")))
         elif path == leads_to:
             _add_env_file(way, (state, contents.get(state.get("sha256", ""), b"")), names[path], ours[path])
     return way
+
+
+def _add_file(way: WayBack, kept: Kept) -> None:
+    """A file that goes back as a whole; of a drop-in what somebody has written into it since stays."""
+    path = kept[0]["path"]
+    if os.path.basename(path) != unit_text.DROP_IN or kept[0]["kind"] == "link":
+        way.add(*kept)
+        return
+    try:
+        now, content = file_state.read(path)
+    except OSError:
+        now, content = kept
+    text, before = dotenv.decode(content), dotenv.decode(kept[1])
+    is_ours = unit_text.writer_of(text) is None
+    added = unit_text.added(text, settings.OURS) if is_ours else text.strip("\0")
+    if now["kind"] != "file" or content == kept[1] or not added:
+        way.add(*kept)
+        return
+    new = dotenv.content_of(before + added if is_ours else text)
+    way.add({**now, "sha256": hashlib.sha256(new).hexdigest(), "mtime_ns": None}, new)
+    way.left.append(path)
 
 
 def _led_to(path: str, kept: Mapping[str, FileState]) -> str:

@@ -93,13 +93,17 @@ def test_absent_leaves_the_drop_ins_of_others(units: Path, capsys: pytest.Captur
     assert FILE not in snapshot(units)
 
 
-def test_what_somebody_else_wrote_into_it_is_masked(units: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_what_somebody_else_wrote_into_it_secrets_are_masked(
+    units: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (units / FILE).parent.mkdir()
     (units / FILE).write_text(
         '[Service]\nEnvironment="B=old" "HF_TOKEN=s3cret"\nEnvironment=API=s3cret\n# s3cret\nEnvironment="B=old"\n'
     )
     answer = run(capsys, units, **PRESENT)
-    assert answer["diff"]["before"] == '[Service]\n********\n********\n********\nEnvironment="B=old"\n'
+    assert answer["diff"]["before"] == (
+        '[Service]\nEnvironment="B=old" HF_TOKEN=********\nEnvironment=API=********\n********\nEnvironment="B=old"\n'
+    )
     assert "s3cret" not in json.dumps(answer)
 
 

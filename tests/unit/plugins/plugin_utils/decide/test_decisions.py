@@ -365,6 +365,16 @@ def test_a_drop_in_of_the_role_ollama_is_not_replaced_where_something_would_be_l
     )
 
 
+def test_what_somebody_has_added_to_our_drop_in_is_not_written_over():
+    own = {**drop_in({"OLLAMA_NUM_PARALLEL": "4"}), "writer": None, "alone": ["OLLAMA_KEEP_ALIVE", "LimitNOFILE="]}
+    assert decide(read(ollama__drop_ins__own=own))["problems"] == [
+        f"OLLAMA_KEEP_ALIVE, LimitNOFILE= in {DROP_IN_PATH}, which an apply writes anew, would be lost: move it to a "
+        "drop-in of another name, such as override.conf beside it"
+    ]
+    assert decide(read(ollama__drop_ins__own=own), declared(ollama={"take_over": True}))["problems"]
+    assert decide(read(ollama__drop_ins__own=own), deploys=False)["problems"] == []
+
+
 def test_a_drop_in_of_the_role_ollama_with_nothing_but_our_variables_is_replaced_with_a_note():
     note = f"{DROP_IN_PATH} was written by the role ollama: an apply replaces it, and remove brings it back"
     decision = good(read(ollama__drop_ins__own={**THE_ROLE, "alone": ["OLLAMA_NUM_PARALLEL"]}))

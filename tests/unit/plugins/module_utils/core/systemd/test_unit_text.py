@@ -136,6 +136,45 @@ def test_what_a_drop_in_sets_is_named_without_values() -> None:
     assert unit_text.directives(text) == ["A", "B", "D", "After=", "LimitNOFILE="]
 
 
+OURS = f'{unit_text.HEADER}\n[Service]\nEnvironment="A=1"\n'
+ADDED = {
+    "nothing": (OURS, ""),
+    "a value of ours, quoted otherwise": (OURS.replace('"', ""), ""),
+    "a variable": (f"{OURS}Environment=B=2\n", "[Service]\nEnvironment=B=2\n"),
+    "a variable beside ours": (f'{OURS}Environment="A=1" B=2\n', '[Service]\nEnvironment="A=1" B=2\n'),
+    "a line that goes on": (f"{OURS}Environment=A=1 \\\nB=2\n", "[Service]\nEnvironment=A=1 \\\nB=2\n"),
+    "a comment": (f"{OURS}# A=1\n", "[Service]\n# A=1\n"),
+    "a section behind": (f"{OURS}\n[Unit]\nAfter=x.mount\n", "[Unit]\nAfter=x.mount\n"),
+    "a section before": (
+        OURS.replace("[Service]", "[Unit]\nAfter=x.mount\n[Service]\nNice=1"),
+        "[Unit]\nAfter=x.mount\n[Service]\nNice=1\n",
+    ),
+    "an empty section": (f"{OURS}[Unit]\n", ""),
+}
+
+
+@pytest.mark.parametrize(("text", "added"), ADDED.values(), ids=ADDED)
+def test_what_somebody_has_added_to_our_drop_in(text: str, added: str) -> None:
+    assert unit_text.added(text, {"A"}) == added
+    assert unit_text.added(OURS + added, {"A"}) == added
+
+
+SHOWN = {
+    "ours": ('Environment="A=secret%%1"', 'Environment="A=secret%%1"'),
+    "ordinary": ("Environment=OLLAMA_KEEP_ALIVE=24h", 'Environment="OLLAMA_KEEP_ALIVE=24h"'),
+    "one of two": ('Environment="B=old" HF_TOKEN=hf_s3cret', 'Environment="B=old" HF_TOKEN=********'),
+    "what follows a quote that is not closed": ('Environment=B=old "C=s3cret', 'Environment="B=old"'),
+    "a directive": ("LimitNOFILE=65536", "LimitNOFILE=65536"),
+    "a command": ("ExecStartPre=/bin/login --token s3cret", "ExecStartPre=********"),
+    "a comment": ("# s3cret=1", "********"),
+}
+
+
+@pytest.mark.parametrize(("line", "shown"), SHOWN.values(), ids=SHOWN)
+def test_a_setting_is_shown_unless_it_may_be_a_secret(line: str, shown: str) -> None:
+    assert unit_text.masked(f"[Service]\n{line}\n", {"A"}) == f"[Service]\n{shown}\n"
+
+
 def test_the_writer_of_a_drop_in_is_no_secret() -> None:
     text = unit_text.render_dropin({"A": "1"}, "the role ollama")
     assert unit_text.masked(text, ["A"]) == text

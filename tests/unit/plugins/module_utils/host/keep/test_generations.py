@@ -762,6 +762,31 @@ def test_remove_leaves_a_drop_in_that_another_has_written_since(managed: Managed
     assert "restart ollama.service" not in managed.host.log
 
 
+@pytest.mark.parametrize("verb", ["restore", "remove"])
+def test_what_somebody_has_added_to_our_drop_in_stays(managed: Managed, verb: str) -> None:
+    finished_run(managed)
+    ours = unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"})
+    added = "[Service]\nEnvironment=OLLAMA_KEEP_ALIVE=24h\n"
+    managed.drop_in.write_text(ours + added.partition("\n")[2])
+    managed.host.log.clear()
+    done = managed.store.remove() if verb == "remove" else managed.store.restore(reason="test")
+    assert (done["left"], done["error"]) == ([str(managed.drop_in)], None)
+    assert managed.drop_in.read_text() == added and managed.env.read_bytes() == OLD_ENV
+    assert "restart ollama.service" in managed.host.log
+    again = managed.store.remove() if verb == "remove" else managed.store.restore(reason="test")
+    assert not again["changed"] and managed.drop_in.read_text() == added
+
+
+def test_what_somebody_has_added_to_our_drop_in_goes_along_to_an_earlier_one(managed: Managed) -> None:
+    finished_run(managed)
+    proven = managed.drop_in.read_text()
+    managed.drop_in.write_text(f"{proven}LimitNOFILE=65536\n")
+    assert managed.store.restore(generation="proven", reason="test")["left"] == [str(managed.drop_in)]
+    managed.drop_in.write_text(unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "9"}) + "LimitNOFILE=65536\n")
+    managed.store.restore(generation="proven", reason="test")
+    assert managed.drop_in.read_text() == f"{proven}[Service]\nLimitNOFILE=65536\n"
+
+
 def test_remove_brings_back_what_another_had_written_before(managed: Managed) -> None:
     theirs = unit_text.render_dropin({"OLLAMA_MODELS": "/data"}, "the role ollama")
     managed.drop_in.parent.mkdir()
