@@ -61,10 +61,13 @@ class RestoredFile(TypedDict):
 
 
 class RestartedService(TypedDict, total=False):
-    """What a restart has made of a service: restarted, stopped, starting or failed."""
+    """What a restart has made of a service: restarted, stopped (`gone`: the unit is not there any more), starting or
+    failed.
+    """
 
     unit: str
     state: str
+    gone: bool
     pid_before: int | None
     pid_after: int | None
     stopped_at: float | None

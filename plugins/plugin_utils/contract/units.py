@@ -55,9 +55,18 @@ class Properties(TypedDict, total=False):
     User: str
     ControlGroup: str
     ExecStart: str
+    ExecStartPre: str
+    Group: str
+    SupplementaryGroups: str
+    DynamicUser: str
     WorkingDirectory: str
     RootDirectory: str
     RootImage: str
+    BindPaths: str
+    BindReadOnlyPaths: str
+    MountImages: str
+    ExtensionImages: str
+    ExtensionDirectories: str
 
 
 class Service(TypedDict):
@@ -98,8 +107,7 @@ class UnitEnvironment(TypedDict):
     own: list[str]
     gone: list[str]
     sources: list[Source]
-    missing_files: list[str]
-    missing_directories: list[str]
+    missing: dict[str, list[str]]
     transient: bool
 
 
@@ -132,8 +140,7 @@ class Unit(TypedDict, total=False):
     exec: Changes
     start_scripts: list[StartScript]
     source_path: str | None
-    missing_files: list[str]
-    missing_directories: list[str]
+    missing: dict[str, list[str]]
     dependents: list[Dependent]
     transient: bool
     need_daemon_reload: bool

@@ -501,14 +501,19 @@ def ollama_problems(declared: Declared, ollama: OllamaFacts) -> list[str]:
     listens, apart = ollama.get("listens") or [], bool(ollama.get("apart"))
     url = declared["ollama"]["url"]
     stranger = servers.mismatch(
-        name, url, ollama.get("server"), [] if apart else listens, not unit_states.is_stopped(unit.get("active_state"))
+        name,
+        url,
+        ollama.get("server"),
+        [] if apart else listens,
+        runs=not unit_states.is_stopped(unit.get("active_state")),
+        exists=unit["load_state"] in ("loaded", "masked"),
     )
     masked = unit_states.masked(unit)
     if masked:
         problems.append(f"{masked}, or set gpu_memory_ollama.unit to the unit that runs Ollama")
     elif unit["load_state"] != "loaded" and api["version"]:
         problems.append(
-            f"the unit {name} is {unit['load_state']} on this host, but "
+            f"the unit {name} is {unit['load_state']} on this host; "
             + (
                 stranger
                 or f"an Ollama answers at {declared['ollama']['url']}: set gpu_memory_ollama.unit to its unit. One "

@@ -270,7 +270,7 @@ FAULTS = [
         "refused",
         (
             "ollama.service is not-found",
-            "it is not ollama.service that answers",
+            "the unit container.service answers",
             "gpu_memory_ollama.unit=container.service",
         ),
         runs=False,

@@ -182,41 +182,53 @@ def told(server: Described) -> str:
 
 
 def mismatch(
-    unit: str, url: str, server: Server | None, addresses: Sequence[str] = (), runs: bool = True
+    unit: str, url: str, server: Server | None, addresses: Sequence[str] = (), runs: bool = True, exists: bool = True
 ) -> str | None:
     """Why what answers at `url` is not the unit declared, and the cure; None where it is.
 
     `server`: what answers there, with `ours` (whether it is a process of the unit); `pid` None where nothing that this
     host can see listens at the port; None where that was not looked for. `addresses`: where the unit itself listens, if
-    it `runs`.
+    it `runs`; `exists`: whether this host has it at all.
     """
     if server is None or server["ours"]:
         return None
-    to_the_unit = (
-        f"set gpu_memory_ollama.url{f'={addresses[0]}, where {unit} listens' if addresses else ' to where it listens'}"
-    )
-    if not runs:
-        to_the_unit = f"stop it and start {unit}"
+    instead = f"stop it and start {unit}" if exists else "stop it and give Ollama a unit, as its install script does"
+    to_the_unit = _to_the_unit(unit, addresses, runs, exists)
     if server["pid"] is None:
+        there = f"Give {unit} that address, or {to_the_unit}" if exists else f"So {to_the_unit}"
         return (
             f"an Ollama answers at {url}, but no process of this host listens there: a container whose port is "
-            f"forwarded, or another machine. Give {unit} that address, or {to_the_unit}"
+            f"forwarded, or another machine. {there}"
         )
     contained = server["kind"] in ("container", "namespace") or server["command"] in PORT_OF_A_CONTAINER
     if contained:
-        cure = f"a container is not served yet: stop it and start {unit}"
+        cure = f"a container is not served yet: {instead}"
     elif not server["serves"]:
         cure = f"it is no Ollama but may pass requests on to one; {to_the_unit}"
     else:
+        its_own = f"set gpu_memory_ollama.unit={server['name']}"
         cure = {
-            "unit": f"set gpu_memory_ollama.unit={server['name']}, or {to_the_unit}",
-            "user unit": f"only units of the system are served: move it there, or stop it and start {unit}",
+            "unit": f"{its_own}, or {to_the_unit}" if exists else its_own,
+            "user unit": f"only units of the system are served: move it there, or {instead}",
             "started": (
-                f"have {unit} run it instead, or, if {server['name']} is there for Ollama alone, set "
-                f"gpu_memory_ollama.unit={server['name']}"
+                f"have {unit if exists else 'a unit of its own'} run it instead, or, if {server['name']} is there for "
+                f"Ollama alone, {its_own}"
             ),
-        }.get(server["kind"], f"stop it and start {unit}")
+        }.get(server["kind"], instead)
+    if not exists:
+        return f"at {url} {told(server)} answers: {cure}"
     return f"at {url} it is not {unit} that answers, but {told(server)}: {cure}"
+
+
+def _to_the_unit(unit: str, addresses: Sequence[str], runs: bool, exists: bool) -> str:
+    """What to do for the unit to be the one that is asked."""
+    if not exists:
+        return "set gpu_memory_ollama.unit to the unit that runs Ollama on this host, and gpu_memory_ollama.url with it"
+    if not runs:
+        return f"stop it and start {unit}"
+    return (
+        f"set gpu_memory_ollama.url{f'={addresses[0]}, where {unit} listens' if addresses else ' to where it listens'}"
+    )
 
 
 def elsewhere(unit: str, url: str, addresses: list[str], apart: bool) -> str | None:

@@ -38,6 +38,7 @@ _RUNS_ANOTHER = {
 }  # fmt: skip
 MOST_WORDS = 512  # of one command
 _ARGV = re.compile(r"argv\[\]=(.*?) ; (?:ignore_errors|flags|start_time)=", re.S)
+_STARTED = re.compile(r"\{ path=(/.*?) ; argv\[\]=.*? ; ignore_errors=(yes|no) ", re.S)
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "ash"}
 
 
@@ -66,6 +67,11 @@ def programs(exec_start: str) -> list[str]:
 def command_lines(executed: str) -> list[str]:
     """What is run, of the commands that `systemctl show` tells: it also says when, and how that ended."""
     return _ARGV.findall(executed)
+
+
+def started(executed: str) -> list[str]:
+    """The programs of such a property by which a unit starts, or does not: not those whose errors are ignored."""
+    return [path for path, ignored in _STARTED.findall(executed) if ignored == "no"]
 
 
 def of_exec_start(exec_start: str) -> Says:

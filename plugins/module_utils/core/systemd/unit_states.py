@@ -15,6 +15,16 @@ STOPPED = ("inactive", "failed")
 STARTING = "activating"  # also what systemd tries again and again: `activating (auto-restart)`
 RETRIED = ("auto-restart", "auto-restart-queued")
 STOPPING = "deactivating"
+# Of what a unit's file names and this host does not have.
+CURES = {
+    "EnvironmentFile": "create it, or write EnvironmentFile=-{value}",
+    "WorkingDirectory": "put it back, or name where it is now",
+    "ExecStartPre": "install it, or name where it is now",
+    "ExecStart": "install it, or name where it is now",
+    "User": "create it (useradd --system {value}), or name the one that it is to run as",
+    "Group": "create it (groupadd --system {value}), or name the one that it is to run as",
+    "SupplementaryGroups": "create it (groupadd --system {value}), or take it out",
+}
 STARTS = "an apply starts it, and stops it again if that does not hold"
 
 
@@ -58,18 +68,13 @@ def masked(unit: Unit | UnitEnvironment) -> str | None:
 def would_not_come_back(unit: Unit | UnitEnvironment) -> list[str]:
     """Why a unit that runs now would not start again after a stop, though systemd has it loaded.
 
-    `unit`: {name, load_state, missing_files (of its EnvironmentFile=), missing_directories (WorkingDirectory=),
-    transient}.
+    `unit`: {name, load_state, missing (values by directive), transient}.
     """
     problems = [
-        f"{unit['name']} names EnvironmentFile={path}, which is not there, so that it would not start again; create "
-        f"it, or write EnvironmentFile=-{path}"
-        for path in unit.get("missing_files") or []
-    ]
-    problems += [
-        f"{unit['name']} names WorkingDirectory={path}, which is not there, so that it would not start again; put it "
-        "back, or name where it is now"
-        for path in unit.get("missing_directories") or []
+        f"{unit['name']} names {directive}={value}, which is not there, so that it would not start again; "
+        + CURES[directive].format(value=value)
+        for directive, values in (unit.get("missing") or {}).items()
+        for value in values
     ]
     if unit.get("transient"):
         problems.append(

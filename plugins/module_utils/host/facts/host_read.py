@@ -98,7 +98,7 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
     Of all environments only what may be shown is read: settings of GPU memory, and `keys`.
     """
     names = settings.SHOWN | set(keys)
-    text = commands.show(name, UNIT_PROPERTIES)
+    text = commands.show(name, f"{UNIT_PROPERTIES},{unit_files.NEEDS}")
     if not text:
         return {"name": name, "id": name, "error": "systemctl show failed; is systemd the init system here?"}
     properties = unit_text.parse_show(text)
@@ -140,7 +140,8 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
         "programs": start_script.programs(exec_start)[: unit_files.MOST_SCRIPTS],
         "start_scripts": [_script(script, names) for script in unit_files.start_scripts(exec_start)],
         "source_path": properties.get("SourcePath") or None,
-        "missing_files": unit_files.missing_files(properties),
+        # Others do not see everything that is there.
+        "missing": unit_files.missing(properties) if os.geteuid() == 0 else {},
         "dependents": dependents.read(properties.get("Id") or name),
         "transient": properties.get("Transient") == "yes",
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",

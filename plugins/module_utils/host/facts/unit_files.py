@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import glob
+import grp
 import os
+import pwd
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
@@ -24,10 +26,17 @@ if TYPE_CHECKING:
         UnitEnvironment,
     )
 
-PROPERTIES = (
-    "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles,Transient,"
-    "WorkingDirectory,RootDirectory,RootImage"
+PROPERTIES = "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles,Transient"
+# What `missing` goes by.
+NEEDS = (
+    "EnvironmentFiles,WorkingDirectory,ExecStart,ExecStartPre,User,Group,SupplementaryGroups,DynamicUser,RootDirectory,"
+    "RootImage,BindPaths,BindReadOnlyPaths,MountImages,ExtensionImages,ExtensionDirectories"
 )
+# A unit with one of these sees other directories than this host has.
+_OWN_TREE = (
+    "RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "MountImages", "ExtensionImages",
+    "ExtensionDirectories",
+)  # fmt: skip
 UNITS = "/etc/systemd/system"
 IMMUTABLE = (
     "{units} is read-only, as on an immutable system or NixOS, and this collection's drop-in and restore timer belong "
@@ -63,17 +72,42 @@ def environment_files(properties: Properties) -> list[str]:
     return found
 
 
-def missing_files(properties: Properties) -> list[str]:
-    """The files without which systemd does not start the unit, and that are not there."""
-    named = (one["path"] for one in properties.get("EnvironmentFiles") or [] if not one["optional"])
-    return [path for path in named if not (glob.glob(path) if glob.has_magic(path) else os.path.isfile(path))]
+def missing(properties: Properties) -> dict[str, list[str]]:
+    """By directive, what systemd does not start the unit without, and that is not there.
+
+    `properties`: `NEEDS` at least. What may be missing (`-`, in systemd's words `!` or ignore_errors) is not named.
+    """
+    files = [one["path"] for one in properties.get("EnvironmentFiles") or [] if not one["optional"]]
+    found = {
+        "EnvironmentFile": [
+            path for path in files if not (glob.glob(path) if glob.has_magic(path) else os.path.isfile(path))
+        ]
+    }
+    if not any(properties.get(name) for name in _OWN_TREE):
+        directory = properties.get("WorkingDirectory") or ""  # also `~`
+        found["WorkingDirectory"] = [directory] if directory.startswith("/") and not os.path.isdir(directory) else []
+        for name, value in (
+            ("ExecStartPre", properties.get("ExecStartPre")),
+            ("ExecStart", properties.get("ExecStart")),
+        ):
+            found[name] = [path for path in start_script.started(value or "") if not os.path.isfile(path)]
+        if properties.get("DynamicUser") != "yes":
+            found["User"] = _unknown(pwd.getpwnam, properties.get("User"))
+            found["Group"] = _unknown(grp.getgrnam, properties.get("Group"))
+        found["SupplementaryGroups"] = _unknown(grp.getgrnam, properties.get("SupplementaryGroups"))
+    return {name: values for name, values in found.items() if values}
 
 
-def _missing_directories(properties: Properties) -> list[str]:
-    """As `missing_files`: the working directory. `~`, and one that may be missing (`!`), are none."""
-    path = properties.get("WorkingDirectory") or ""
-    elsewhere = properties.get("RootDirectory") or properties.get("RootImage")
-    return [path] if path.startswith("/") and not elsewhere and not os.path.isdir(path) else []
+def _unknown(look_up: Callable[[str], object], names: str | None) -> list[str]:
+    """Which names of users or groups this host does not know; numbers need not be known."""
+    found = []
+    for name in (names or "").split():
+        try:
+            if not name.isdigit():
+                look_up(name)
+        except KeyError:
+            found.append(name)
+    return found
 
 
 def refusals(drop_in: str, kept: str = Paths().root) -> list[str]:
@@ -141,7 +175,7 @@ def read(name: str, directory: str = UNITS, also: Iterable[str] = ()) -> UnitEnv
 
     Of its EnvironmentFiles the variables that its other files set, and those that are named in `also`.
     """
-    properties = unit_text.parse_show(commands.show(name, PROPERTIES))
+    properties = unit_text.parse_show(commands.show(name, f"{PROPERTIES},{NEEDS}"))
     drop_ins = drop_in_paths(name, properties, directory)
     own = [path for path in _drop_ins_in(os.path.join(directory, f"{name}.d")) if _is_ours(path)]
     fragment = properties.get("FragmentPath") or None
@@ -159,8 +193,7 @@ def read(name: str, directory: str = UNITS, also: Iterable[str] = ()) -> UnitEnv
         "own": own,
         "gone": [path for path in drop_ins if not os.path.exists(path)],
         "sources": sources,
-        "missing_files": missing_files(properties),
-        "missing_directories": _missing_directories(properties),
+        "missing": missing(properties),
         "transient": properties.get("Transient") == "yes",
     }
 
@@ -220,7 +253,7 @@ def strays(units: str, known: Collection[str] = ()) -> list[str]:
         unit = os.path.basename(os.path.dirname(path))[: -len(".d")]
         names = [name for name in names if not name.endswith("=")]
         problems.append(
-            f"{path} is this collection's and stays in force, as no generation that is kept here knows of it; it sets "
+            f"{path} is this collection's and stays in force, as what was before it is not kept on this host; it sets "
             f"{', '.join(names) or 'nothing'}. Delete it, then: systemctl daemon-reload; systemctl restart {unit}. The "
             "backend's env file may have the profile's keys as well"
         )

@@ -32,7 +32,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtim
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Proof, Removed, State
-    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import Restored, RestoredFile
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import (
+        RestartedService,
+        Restored,
+        RestoredFile,
+    )
 
 BACK = {
     RESTARTED: "restarted",
@@ -143,13 +147,15 @@ def _what(result: Restored) -> list[str]:
         *(f"  {file['path']}: {_went_back(file)}" for file in result["files"]),
         *(f"  {path}: deleted since, and not made again" for path in result.get("missing") or []),
         *(f"  {path}: what somebody else has written into it stays" for path in result.get("left") or []),
-        *(f"  {service['unit']}: {_is(service['state'], by_hand)}" for service in result["services"].values()),
+        *(f"  {service['unit']}: {_is(service, by_hand)}" for service in result["services"].values()),
     ]
 
 
-def _is(state: str, by_hand: bool) -> str:
+def _is(service: RestartedService, by_hand: bool) -> str:
     """By hand, a service goes by what it is now, and not as an apply has found it."""
-    return "stopped, and stays so" if by_hand and state == STOPPED else BACK[state]
+    if service.get("gone"):
+        return "not on this host any more"
+    return "stopped, and stays so" if by_hand and service["state"] == STOPPED else BACK[service["state"]]
 
 
 def _went_back(file: RestoredFile) -> str:

@@ -307,7 +307,7 @@ class _Restart:
             if goal == STOPPED:
                 with self.collecting():
                     _put_to_rest(self.units[name], _found_state(self.plan, name) or "")
-                    self.services[name]["state"] = STOPPED
+                    self.services[name].update({"state": STOPPED, "gone": self.units[name].is_gone()})
         for name in self.rested:
             if self.goals[name] == RESTARTED and self.services[name]["state"] == FAILED:
                 with self.collecting():

@@ -594,4 +594,33 @@ END
         ("docker 000000000000 uses the GPU here", "native.cgroupdriver=cgroupfs", "1227"),
         "NVIDIA/nvidia-container-toolkit#48",
     ),
+    # --- what a start needs -------------------------------------------------------------------------------------------
+    Found(
+        "working_directory_of_the_backend_is_gone",
+        f"{drop_in('WorkingDirectory=/srv/chat', directory=f'{UNITS}/selo-backend.service.d')}; {RELOAD}",
+        "refused",
+        ("selo-backend.service names WorkingDirectory=/srv/chat, which is not there", "put it back"),
+        EXEC_PAGE,
+        backend="guide",
+    ),
+    Found(
+        "user_groups_and_program_of_ollama_are_gone",
+        f"{drop_in('User=llm', 'SupplementaryGroups=render-gpu', 'ExecStart=', 'ExecStart=/opt/ollama serve')}; "
+        f"{RELOAD}",
+        "refused",
+        ("User=llm, which is not there", "groupadd --system render-gpu", "ExecStart=/opt/ollama, which is not there"),
+        EXEC_PAGE,
+    ),
+    Found(
+        "unit_of_ollama_was_renamed",
+        f"systemctl disable --quiet --now ollama; mv {UNITS}/ollama.service {UNITS}/llm.service; {RELOAD}; "
+        "systemctl start llm\n"
+        "until curl --silent --fail --output /dev/null http://127.0.0.1:11434/; do sleep 0.5; done",
+        "refused",
+        (
+            "ollama.service is not-found on this host; at",
+            "the unit llm.service answers: set gpu_memory_ollama.unit=llm",
+        ),
+        "ollama/ollama#707",
+    ),
 ]

@@ -724,9 +724,19 @@ PROBLEMS = {
         ["EnvironmentFile /etc/default/ollama", "OLLAMA_NUM_PARALLEL=4", "take the line out"],
     ),
     "EnvironmentFile that is gone": (
-        {"ollama__unit__missing_files": ["/etc/site"]},
+        {"ollama__unit__missing": {"EnvironmentFile": ["/etc/site"]}},
         {},
         ["EnvironmentFile=/etc/site, which is not there", "or write EnvironmentFile=-/etc/site"],
+    ),
+    "directory of the backend's unit that is gone": (
+        {"backend__unit__missing": {"WorkingDirectory": ["/srv/chat"]}},
+        {},
+        ["WorkingDirectory=/srv/chat, which is not there", "put it back, or name where it is now"],
+    ),
+    "user of the backend's unit that is gone": (
+        {"backend__unit__missing": {"User": ["chat"]}},
+        {},
+        ["User=chat, which is not there", "useradd --system chat"],
     ),
     "transient unit": ({"ollama__unit__transient": True}, {}, ["is a transient unit", "give it a unit file"]),
     "read-only units": ({"ollama__drop_ins__refusals": ["/e is read-only; mount it"]}, {}, ["/e is read-only"]),
@@ -789,7 +799,7 @@ ONLY_FOR_DEPLOYING = {
     "an UnsetEnvironment, wherever it stands",
     "unreadable env", "env file cannot be edited", "the profile's own file cannot be edited", "both for one reason",
     "no threshold", "state", "later drop-in", "EnvironmentFile", "EnvironmentFile that is gone", "transient unit",
-    "read-only units",
+    "read-only units", "directory of the backend's unit that is gone", "user of the backend's unit that is gone",
 }  # fmt: skip
 
 

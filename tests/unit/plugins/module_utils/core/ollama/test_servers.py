@@ -158,6 +158,26 @@ def test_a_unit_that_does_not_run_listens_nowhere():
     assert text.endswith("set gpu_memory_ollama.unit=x.service, or stop it and start ollama.service")
 
 
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        (server(), "at http://127.0.0.1:11434 the unit x.service answers: set gpu_memory_ollama.unit=x.service"),
+        (server(kind="user unit"), "move it there, or stop it and give Ollama a unit, as its install script does"),
+        (server(kind="session"), "started by hand answers: stop it and give Ollama a unit, as its install script does"),
+        (
+            server(kind="container", name="c"),
+            "the container c answers: a container is not served yet: stop it and give",
+        ),
+        (server(kind="started", name="cron.service"), "have a unit of its own run it instead, or, if cron.service is"),
+        (server(serves=False), "set gpu_memory_ollama.unit to the unit that runs Ollama on this host"),
+        (server(pid=None), "So set gpu_memory_ollama.unit to the unit that runs Ollama on this host"),
+    ],
+)
+def test_a_unit_that_is_not_there_is_not_to_be_started(answers, says):
+    text = servers.mismatch("ollama.service", URL, answers, runs=False, exists=False)
+    assert says in text and "ollama.service" not in text
+
+
 def test_the_unit_itself_is_no_mismatch():
     assert servers.mismatch("ollama.service", URL, server(ours=True)) is None
     assert servers.mismatch("ollama.service", URL, None) is None

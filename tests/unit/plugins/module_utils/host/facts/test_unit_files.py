@@ -144,17 +144,39 @@ def test_a_place_for_what_is_kept_that_cannot_be_written_is_refused(tmp_path: Pa
 
 
 def test_what_a_unit_needs_to_start_and_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def lacks(text: str) -> tuple[list[str], list[str], bool]:
+    def lacks(*lines: str) -> dict[str, list[str]]:
+        text = "\n".join(lines)
         monkeypatch.setattr(commands, "run", lambda *_rest: commands.Done(0, text.encode(), b""))
-        unit = unit_files.read("backend.service", str(tmp_path))
-        return unit["missing_files"], unit["missing_directories"], unit["transient"]
+        return unit_files.read("backend.service", str(tmp_path))["missing"]
 
-    gone = f"{tmp_path}/gone"
-    assert lacks(f"WorkingDirectory={tmp_path}\nTransient=no\n") == ([], [], False)
-    assert lacks(f"WorkingDirectory={gone}\nRootDirectory=\nTransient=yes\n") == ([], [gone], True)
-    assert lacks(f"WorkingDirectory=!{gone}\n")[1] == lacks("WorkingDirectory=~\n")[1] == []
-    assert lacks(f"WorkingDirectory={gone}\nRootDirectory=/srv/root\n")[1] == []
-    assert lacks(f"EnvironmentFiles={gone} (ignore_errors=no)\n")[0] == [gone]
+    def runs(path: object, ignored: str = "no") -> str:
+        return f"ExecStart={{ path={path} ; argv[]={path} serve ; ignore_errors={ignored} ; start_time=[n/a] ; pid=0 }}"
+
+    gone, program = f"{tmp_path}/gone", tmp_path / "a program"
+    program.touch()
+    assert lacks(f"WorkingDirectory={tmp_path}", runs(program), "User=root", "Group=0", "SupplementaryGroups=") == {}
+    assert lacks(f"WorkingDirectory={gone}", "RootDirectory=") == {"WorkingDirectory": [gone]}
+    assert lacks(f"WorkingDirectory=!{gone}") == lacks("WorkingDirectory=~") == {}
+    assert lacks(f"EnvironmentFiles={gone} (ignore_errors=no)") == {"EnvironmentFile": [gone]}
+    assert lacks(runs(gone)) == {"ExecStart": [gone]}
+    assert lacks(runs(gone).replace("ExecStart", "ExecStartPre")) == {"ExecStartPre": [gone]}
+    assert lacks(runs(gone, "yes")) == {}
+    named = ("User=no-such-user", "Group=no-such-group", "SupplementaryGroups=root no-such-group")
+    assert lacks(*named) == {
+        "User": ["no-such-user"],
+        "Group": ["no-such-group"],
+        "SupplementaryGroups": ["no-such-group"],
+    }
+    assert lacks(*named[:2], "DynamicUser=yes") == {}
+    for own_tree in ("RootDirectory=/srv/root", "BindPaths=/data:/srv:rbind"):
+        assert lacks(f"WorkingDirectory={gone}", runs(gone), *named, own_tree) == {}
+
+
+def test_a_transient_unit_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for transient in ("yes", "no"):
+        done = commands.Done(0, f"Transient={transient}\n".encode(), b"")
+        monkeypatch.setattr(commands, "run", lambda *_rest, done=done: done)
+        assert unit_files.read("backend.service", str(tmp_path))["transient"] is (transient == "yes")
 
 
 def test_a_known_drop_in_is_no_stray_by_whatever_name(tmp_path: Path) -> None:
@@ -163,6 +185,7 @@ def test_a_known_drop_in_is_no_stray_by_whatever_name(tmp_path: Path) -> None:
     path.write_text(unit_text.render_dropin({}))
     (tmp_path / "link").symlink_to("units")
     assert unit_files.strays(str(tmp_path / "units"), [str(tmp_path / "link" / "ollama.service.d" / path.name)]) == []
-    assert "it sets nothing. Delete it" in unit_files.strays(str(tmp_path / "units"))[0]
+    (said,) = unit_files.strays(str(tmp_path / "units"))
+    assert "what was before it is not kept on this host; it sets nothing. Delete it" in said
     path.write_text("[Service]\nEnvironment=THEIRS=1\n")
     assert unit_files.strays(str(tmp_path / "units")) == []

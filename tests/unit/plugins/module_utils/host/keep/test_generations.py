@@ -972,6 +972,7 @@ def test_a_unit_that_is_gone_is_refused_and_remove_goes_on_without_it(managed: M
     result = managed.store.remove()
     assert result["error"] is None and managed.is_old()
     assert result["services"]["backend"]["state"] == "restarted"
+    assert result["services"]["ollama"]["gone"]
 
 
 def test_a_file_that_cannot_be_written_is_refused_before_anything_is_touched(

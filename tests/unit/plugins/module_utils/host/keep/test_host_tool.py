@@ -113,6 +113,24 @@ def test_restore_tells_what_it_has_stopped(
     assert "backend.service: stopped, as it was found" in capsys.readouterr().out
 
 
+def test_remove_does_not_call_a_unit_stopped_that_is_gone(
+    store: Generations, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = store.host
+    assert isinstance(host, FakeHost)
+    drop_in = tmp_path / "ollama.service.d" / "zz-gpu-memory.conf"
+    services = {**SERVICES, "restart": ["ollama"]}
+    files = [{"path": str(drop_in), "sha256": None}]
+    store.keep(run_id="run1", holder="alice", files=files, services=services, restore_after_s=60, tool=b"tool")
+    drop_in.parent.mkdir()
+    drop_in.write_text(f"{HEADER}\n")
+    store.release("run1")
+    host.systemctl("stop", "ollama.service")
+    host.load_states["ollama.service"] = "not-found"
+    code, out, _unused = said(store, capsys, "remove")
+    assert code == 0 and "ollama.service: not on this host any more" in out
+
+
 def test_rollback_is_refused_while_a_run_holds_the_host(
     store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -516,8 +516,11 @@ def test_a_backend_that_goes_along_with_ollama_is_no_other_unit() -> None:
 NOT_STARTED: dict[str, tuple[dict[str, Any], str]] = {
     "masked": ({"load_state": "masked"}, "systemctl unmask ollama.service"),
     "gone": ({"load_state": "not-found"}, "the unit ollama.service is not-found on this host"),
-    "a file": ({"missing_files": ["/etc/default/ollama"]}, "EnvironmentFile=/etc/default/ollama, which is not there"),
-    "a directory": ({"missing_directories": ["/srv"]}, "WorkingDirectory=/srv, which is not there"),
+    "a file": (
+        {"missing": {"EnvironmentFile": ["/etc/default/ollama"]}},
+        "EnvironmentFile=/etc/default/ollama, which is not there",
+    ),
+    "a directory": ({"missing": {"WorkingDirectory": ["/srv"]}}, "WorkingDirectory=/srv, which is not there"),
     "transient": ({"transient": True}, "ollama.service is a transient unit"),
 }
 

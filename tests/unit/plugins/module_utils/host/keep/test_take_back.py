@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import KeysOfFile
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import take_back
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import KeysOfFile
 
 READERS = ["python-dotenv", "bash", "systemd"]
 ENV: KeysOfFile = {"keys": ["K", "NEW"], "readers": READERS, "values": {"K": ["40"], "NEW": ["1"]}}
