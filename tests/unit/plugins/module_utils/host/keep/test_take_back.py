@@ -43,6 +43,11 @@ CASES: dict[str, tuple[bytes | None, bytes | None, bytes | None]] = {
         None,
         b'MSG="hello\nB="3"\n',
     ),
+    "a line that was ours before already": (
+        b'MSG="hello\nK=40\nB="3"\n',
+        b"K=40\n",
+        b'MSG="hello\nK=40\nB="3"\n',
+    ),
     "what our lines were is back already": (
         b'MSG="hello\nK=9\nB="3"\n',
         b"K=9\n",
