@@ -139,7 +139,6 @@ notes:
 
 import grp
 import hashlib
-import os
 import pwd
 from collections.abc import Mapping
 from typing import Any
@@ -167,7 +166,7 @@ def wanted_values(env: Mapping[object, object]) -> dict[str, str]:
     return values
 
 
-def ownership(path: str, mode: object, owner: str | None, group: str | None) -> atomic_files.Ownership:
+def ownership(mode: object, owner: str | None, group: str | None) -> atomic_files.Ownership:
     """Mode and owner of a new file; who is not root cannot give a file away."""
     try:
         bits = mode if isinstance(mode, int) else int(str(mode), 8)
@@ -175,18 +174,16 @@ def ownership(path: str, mode: object, owner: str | None, group: str | None) -> 
         bits = -1
     if not 0 <= bits <= 0o777:
         raise Refused(f'mode: {mode!r} is no mode of a file; allowed: octal digits in quotes, such as "0600"')
-    directory = os.stat(os.path.dirname(path))
-    is_root = os.geteuid() == 0
     return atomic_files.Ownership(
         bits,
-        _number("owner", owner, lambda name: pwd.getpwnam(name).pw_uid, directory.st_uid if is_root else os.geteuid()),
-        _number("group", group, lambda name: grp.getgrnam(name).gr_gid, directory.st_gid if is_root else os.getegid()),
+        _number("owner", owner, lambda name: pwd.getpwnam(name).pw_uid),
+        _number("group", group, lambda name: grp.getgrnam(name).gr_gid),
     )
 
 
-def _number(option: str, name: str | None, look_up: Any, default: int) -> int:
+def _number(option: str, name: str | None, look_up: Any) -> int | None:
     if name is None:
-        return default
+        return None
     try:
         return int(name) if name.isdigit() else look_up(name)
     except KeyError:
@@ -211,7 +208,7 @@ def edit(params: dict[str, Any], check_mode: bool) -> dict[str, object]:
     changed = result.text != before
     if changed:
         atomic_files.check(path)
-        new = ownership(path, params["mode"], params["owner"], params["group"])
+        new = ownership(params["mode"], params["owner"], params["group"])
         if not check_mode:
             atomic_files.write(path, dotenv.content_of(result.text), new)
     exists = changed or content is not None

@@ -67,6 +67,7 @@ PACKED = (
     "host.port.child_process",
     "host.port.clock",
     "host.port.commands",
+    "host.port.held_path",
     "host.port.http_client",
     "host.port.proc_stat",
     "host.port.systemd",

@@ -34,6 +34,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
     atomic_files,
     commands,
+    held_path,
     http_client,
     proc_stat,
 )
@@ -243,10 +244,6 @@ def read_env_file(
     Without `add_keys` only those of the keys are wanted that the file has.
     """
     facts = cast("EnvFile", {**read_file(path, sorted({*keys, *settings.SHOWN}), readers), "refusals": []})
-    try:
-        atomic_files.target_of(path)
-    except atomic_files.CannotWrite as problem:
-        return {**facts, "error": str(problem)}
     has = facts.get("values") or {}
     wanted = {name: value for name, value in wanted.items() if add_keys or has.get(name) is not None}
     if wanted and not facts["error"] and (facts["exists"] or add_keys):
@@ -265,21 +262,26 @@ def read_file(path: str, keys: list[str] | None = None, readers: list[str] | Non
     """A file's identity, and of a `.env` file the values of `keys` alone."""
     facts: File = {"path": path, "exists": False, "sha256": None, "error": None}
     try:
-        status = os.stat(path)
-        facts["exists"], facts["regular"] = True, stat.S_ISREG(status.st_mode)
-        facts["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
-        facts["owner"], facts["group"] = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
-        facts["modified_s"] = _seconds_since_boot(status.st_mtime)
-        if keys is not None and status.st_size > dotenv.MOST_BYTES:
-            facts["error"] = dotenv.TOO_LARGE
-        elif facts["regular"]:
-            with open(path, "rb") as file:
-                content = file.read()
-            facts["sha256"] = hashlib.sha256(content).hexdigest()
-            if keys is not None:
-                facts["values"] = dotenv.get_keys(content, keys, readers=readers)
+        with held_path.hold(path) as place:
+            status = place.status()
+            if status is None:
+                facts["parent_exists"] = True
+                return facts
+            facts["exists"], facts["regular"] = True, stat.S_ISREG(status.st_mode)
+            facts["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
+            facts["owner"], facts["group"] = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
+            facts["modified_s"] = _seconds_since_boot(status.st_mtime)
+            if keys is not None and status.st_size > dotenv.MOST_BYTES:
+                facts["error"] = dotenv.TOO_LARGE
+            elif facts["regular"]:
+                content = place.read()[0]
+                facts["sha256"] = hashlib.sha256(content).hexdigest()
+                if keys is not None:
+                    facts["values"] = dotenv.get_keys(content, keys, readers=readers)
     except FileNotFoundError:
         facts["parent_exists"] = os.path.isdir(os.path.dirname(path))
+    except held_path.Misleading as problem:
+        facts["error"] = problem.strerror
     except (OSError, ValueError) as problem:
         facts["error"] = str(problem)
     return facts

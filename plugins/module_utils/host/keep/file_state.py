@@ -5,7 +5,7 @@
 
 A state is one of
 `{path, kind: "file", sha256, mode, uid, gid, mtime_ns, xattrs: {name: base64}}`,
-`{path, kind: "link", target}` and
+`{path, kind: "link", target, uid, gid}` and
 `{path, kind: "absent", parent_absent}`. ACLs and SELinux labels are extended attributes. A state to put a path into may
 have None for `mtime_ns`: any time will do.
 """
@@ -20,14 +20,11 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import sync_directory
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import held_path
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.held_path import LINKS, Held
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import FileState
-
-
-MAX_BYTES = 16 * 1024 * 1024  # settings, not data
-LINKS = 40  # as many as the kernel follows
 
 
 def link_chain(path: str) -> list[str]:
@@ -43,24 +40,27 @@ def link_chain(path: str) -> list[str]:
 def read(path: str) -> tuple[FileState, bytes]:
     """The state of a path (a link is not followed) and its content; OSError where it is neither file nor link."""
     try:
-        status = os.lstat(path)
+        with held_path.hold(path, follow=False) as place:
+            return _read(path, place)
     except FileNotFoundError:
-        return {"path": path, "kind": "absent", "parent_absent": not os.path.isdir(os.path.dirname(path))}, b""
+        return {"path": path, "kind": "absent", "parent_absent": True}, b""
+
+
+def _read(path: str, place: Held) -> tuple[FileState, bytes]:
+    status = place.status()
+    if status is None:
+        return {"path": path, "kind": "absent", "parent_absent": False}, b""
     if stat.S_ISLNK(status.st_mode):
-        return {"path": path, "kind": "link", "target": os.readlink(path)}, b""
+        target = os.readlink(place.name, dir_fd=place.directory)
+        return {"path": path, "kind": "link", "target": target, "uid": status.st_uid, "gid": status.st_gid}, b""
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is neither a file nor a link", path)
-    with open(path, "rb") as file:
-        status = os.fstat(file.fileno())
-        content = file.read(MAX_BYTES + 1)
-        xattrs = _xattrs(file.fileno())
-    if len(content) > MAX_BYTES:
-        raise OSError(errno.EFBIG, f"it is larger than {MAX_BYTES // 1024 // 1024} MiB", path)
+    content, status, xattrs = place.read()
     return {
         "path": path,
         "kind": "file",
         "sha256": hashlib.sha256(content).hexdigest(),
-        "mode": stat.S_IMODE(status.st_mode),
+        "mode": held_path.carried(status.st_mode),
         "uid": status.st_uid,
         "gid": status.st_gid,
         "mtime_ns": status.st_mtime_ns,
@@ -74,7 +74,8 @@ def differences(now: FileState, kept: FileState) -> list[str]:
         return [f"{now['kind']} instead of {kept['kind']}"]
     words = {"sha256": "content", "uid": "owner", "gid": "group", "mtime_ns": "time", "xattrs": "extended attributes"}
     compared = {name for name, value in kept.items() if value is not None} - {"path", "parent_absent"}
-    return sorted(words.get(name, name) for name in compared if now.get(name) != kept.get(name))
+    goal = {**kept, "mode": held_path.carried(kept["mode"])} if "mode" in kept else kept  # as an older one has kept it
+    return sorted(words.get(name, name) for name in compared if now.get(name) != goal.get(name))
 
 
 def different(kept: FileState) -> list[str]:
@@ -88,88 +89,43 @@ def different(kept: FileState) -> list[str]:
 def put_back(kept: FileState, content: bytes) -> None:
     """Bring a path into a kept state. OSError if that cannot be done; then the path is as it was before."""
     path = kept["path"]
+    directory = os.path.dirname(path)
     if kept["kind"] == "absent":
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        with contextlib.suppress(FileNotFoundError), held_path.hold(path, follow=False) as place:
+            place.remove()
         if kept["parent_absent"]:
-            with contextlib.suppress(OSError):  # gone already, or in use by others by now
-                os.rmdir(os.path.dirname(path))
+            with contextlib.suppress(OSError), held_path.hold(directory, follow=False) as above:
+                os.rmdir(above.name, dir_fd=above.directory)  # unless gone already, or in use by others by now
         return
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(os.path.dirname(path))  # of a unit's drop-ins; no place of anybody else's is made again
-    temporary = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.gpu-memory")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)  # of a restore that was cut off
-    if kept["kind"] == "link":
-        os.symlink(kept["target"], temporary)
-        os.replace(temporary, path)
-    elif _written_in_place(path):
-        _overwrite(kept, content)
-    else:
-        try:
-            _replace(temporary, kept, content)
-        except OSError as problem:
-            # No room for a second file, or a file that is mounted by itself: its own blocks can still be written.
-            if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EBUSY) or not os.path.isfile(path):
-                raise
-            _overwrite(kept, content)
-    sync_directory(os.path.dirname(path))
+    with contextlib.suppress(FileExistsError), held_path.hold(directory, follow=False) as above:
+        os.mkdir(above.name, dir_fd=above.directory)  # of a unit's drop-ins; no place of anybody else's is made again
+    with held_path.hold(path, follow=False) as place:
+        if kept["kind"] == "link":
+            owner = os.fstat(place.directory)  # of what an older collection has kept
+            place.link(kept["target"], kept.get("uid", owner.st_uid), kept.get("gid", owner.st_gid))
+        else:
+            _put_file_back(place, kept, content)
+        place.sync()
 
 
-def _written_in_place(path: str) -> bool:
-    """Whether a file has other names (hard links), which a replaced file would lose."""
+def _put_file_back(place: Held, kept: FileState, content: bytes) -> None:
+    status = place.status()
+    is_file = status is not None and stat.S_ISREG(status.st_mode)
+    if status is not None and is_file and status.st_nlink > 1:  # its other names would be lost
+        place.overwrite(content, lambda same: _set_attributes(same, kept))
+        return
     try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return False
-    return stat.S_ISREG(status.st_mode) and status.st_nlink > 1
-
-
-def _replace(temporary: str, kept: FileState, content: bytes) -> None:
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            _set_attributes(file.fileno(), kept)
-            os.fsync(file.fileno())
-        os.replace(temporary, kept["path"])
-    except OSError:
-        os.unlink(temporary)
-        raise
-
-
-def _overwrite(kept: FileState, content: bytes) -> None:
-    handle = os.open(kept["path"], os.O_WRONLY | os.O_NOFOLLOW)
-    with os.fdopen(handle, "wb") as file:
-        if content:
-            os.posix_fallocate(handle, 0, len(content))  # fails before anything is overwritten
-        file.write(content)
-        file.truncate()
-        file.flush()
-        _set_attributes(handle, kept)
-        os.fsync(handle)
+        place.replace(content, lambda created: _set_attributes(created, kept))
+    except OSError as problem:
+        # No room for a second file, or a file that is mounted by itself: its own blocks can still be written.
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EBUSY) or not is_file:
+            raise
+        place.overwrite(content, lambda same: _set_attributes(same, kept))
 
 
 def _set_attributes(handle: int, kept: FileState) -> None:
     os.fchown(handle, kept["uid"], kept["gid"])
-    os.fchmod(handle, kept["mode"])
-    wanted = {name: base64.b64decode(value) for name, value in kept["xattrs"].items()}
-    present = _xattrs(handle)
-    for name in present.keys() - wanted.keys():
-        if not name.startswith("security."):  # a label cannot be taken away, only changed
-            os.removexattr(handle, name)
-    for name, value in wanted.items():
-        if present.get(name) != value:
-            os.setxattr(handle, name, value)
+    os.fchmod(handle, held_path.carried(kept["mode"]))
+    held_path.set_xattrs(handle, {name: base64.b64decode(value) for name, value in kept["xattrs"].items()})
     if kept["mtime_ns"] is not None:
         os.utime(handle, ns=(kept["mtime_ns"], kept["mtime_ns"]))
-
-
-def _xattrs(handle: int) -> dict[str, bytes]:
-    try:
-        return {name: os.getxattr(handle, name) for name in os.listxattr(handle)}
-    except OSError as problem:
-        if problem.errno in (errno.ENOTSUP, errno.ENOSYS):
-            return {}
-        raise

@@ -21,7 +21,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, env_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, held_path
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import (
@@ -130,7 +130,7 @@ def _add_file(way: WayBack, kept: Kept) -> None:
 
 def _led_to(path: str, kept: Mapping[str, FileState]) -> str:
     """Where a kept path led to when it was kept, link by link."""
-    for _unused in range(file_state.LINKS):
+    for _unused in range(held_path.LINKS):
         state = kept.get(path)
         if state is None or state["kind"] != "link":
             break

@@ -16,11 +16,12 @@ import fcntl
 import os
 import stat
 import struct
-import tempfile
+from collections.abc import Iterator
 from typing import NamedTuple
 
-# Of what a file's content is: the kernel makes them anew.
-_COMPUTED_ATTRIBUTES = ("security.ima", "security.evm")
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import held_path
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.held_path import Held
+
 _FS_IOC_GETFLAGS = 0x80086601
 _IMMUTABLE_OR_APPEND_ONLY = 0x10 | 0x20
 
@@ -29,77 +30,42 @@ class CannotWrite(Exception):
     """A file cannot be written, and was not; the text names the cause and the cure."""
 
 
+class MissingDirectory(CannotWrite):
+    """There is no file, and no directory for it."""
+
+
 class Ownership(NamedTuple):
-    """Mode and owner of a file that does not exist yet."""
+    """Mode and owner of a file that does not exist yet; None for an owner: who owns its directory, if we are root."""
 
     mode: int
-    uid: int
-    gid: int
+    uid: int | None
+    gid: int | None
 
 
 def target_of(path: str) -> str:
-    """The file that a path stands for, with symbolic links followed.
-
-    A link that belongs to somebody else than root, us or the owner of its target is refused: whoever owns a directory
-    could make root write anywhere.
-    """
-    seen = 0
-    while os.path.islink(path):
-        link = os.lstat(path)
-        path = os.path.join(os.path.dirname(path), os.readlink(path))
-        trusted = {0, os.geteuid()}
-        with contextlib.suppress(OSError):
-            trusted.add(os.stat(path).st_uid)
-        if link.st_uid not in trusted:
-            raise CannotWrite(
-                f"a symbolic link to {path} belongs to uid {link.st_uid}, who does not own that file; "
-                "give the path of the file itself"
-            )
-        seen += 1
-        if seen > 40:
-            raise CannotWrite(f"{path} is a loop of symbolic links; take it away")
-    return os.path.realpath(path)
+    """The file that a path stands for, with symbolic links followed; CannotWrite where one is not to be trusted."""
+    try:
+        with held_path.hold(path) as place:
+            return place.path
+    except held_path.Misleading as problem:
+        raise CannotWrite(problem.strerror) from None
+    except OSError:  # a directory on the way is missing, or not ours to enter
+        return os.path.realpath(path)
 
 
 def read(path: str) -> bytes | None:
     """The content of the file that `path` stands for; None where there is none."""
-    target = target_of(path)
     try:
-        if not stat.S_ISREG(os.stat(target).st_mode):
-            raise CannotWrite(f"{path} is no regular file; move it away, or give another path")
-        with open(target, "rb") as file:
-            return file.read()
-    except FileNotFoundError:
+        with _place(path) as place:
+            return place.read()[0] if _regular(path, place) else None
+    except MissingDirectory:
         return None
-    except OSError as problem:
-        raise CannotWrite(explain(path, problem)) from problem
 
 
 def check(path: str) -> None:
     """CannotWrite where `write` would fail for a reason that can be seen without writing."""
-    target = target_of(path)
-    directory = os.path.dirname(target)
-    place = directory
-    try:
-        os.stat(os.path.join(directory, ""))
-        status = os.stat(target) if os.path.lexists(target) else None
-    except FileNotFoundError:
-        raise CannotWrite(f"the directory {directory} is missing; create it, or correct the path") from None
-    except OSError as problem:
-        raise CannotWrite(explain(path, problem)) from problem
-    if status is not None:
-        if not stat.S_ISREG(status.st_mode):
-            raise CannotWrite(f"{path} is no regular file; move it away, or give another path")
-        place = target if status.st_nlink > 1 else directory
-        if os.geteuid() not in (0, status.st_uid):
-            raise CannotWrite(f"{path} belongs to uid {status.st_uid}; run the task as that user or as root (become)")
-        _check_flags(target)
-    if any(os.statvfs(one).f_flag & os.ST_RDONLY for one in (directory, target) if os.path.exists(one)):
-        raise CannotWrite(explain(path, OSError(errno.EROFS, "")))
-    if place == directory:
-        _check_flags(directory)
-    if not os.access(place, os.W_OK):
-        raise CannotWrite(explain(path, OSError(errno.EACCES, "")))
+    with _place(path) as place:
+        _check(path, place)
 
 
 def write(path: str, content: bytes, new: Ownership) -> None:
@@ -107,121 +73,98 @@ def write(path: str, content: bytes, new: Ownership) -> None:
 
     On CannotWrite the file is as it was.
     """
-    check(path)
-    target = target_of(path)
-    try:
-        present = os.stat(target) if os.path.exists(target) else None
+    with _place(path) as place:
+        present = _check(path, place)
         if present is not None and present.st_nlink > 1:
-            _overwrite(target, content)
+            place.overwrite(content, lambda _same: None)
         else:
-            _replace(target, content, present, new)
-    except OSError as problem:
-        raise CannotWrite(explain(path, problem)) from problem
+            _replace(place, content, present, new)
 
 
 def remove(path: str) -> None:
-    """Take a file away; no error where there is none."""
+    """Take a file, or the link that stands in its place, away; no error where there is none."""
+    with contextlib.suppress(MissingDirectory), _place(path, follow=False) as place:
+        if place.remove():
+            place.sync()
+
+
+@contextlib.contextmanager
+def _place(path: str, follow: bool = True) -> Iterator[Held]:
+    """The place that a path stands for; CannotWrite for whatever the system has against what is done there."""
     try:
-        os.unlink(path)
+        with held_path.hold(path, follow) as place:
+            yield place
+    except held_path.Misleading as problem:
+        raise CannotWrite(problem.strerror) from None
     except FileNotFoundError:
-        return
+        directory = os.path.dirname(os.path.realpath(path))
+        raise MissingDirectory(f"the directory {directory} is missing; create it, or correct the path") from None
     except OSError as problem:
         raise CannotWrite(explain(path, problem)) from problem
-    _sync_directory(os.path.dirname(path))
 
 
-def _replace(target: str, content: bytes, present: os.stat_result | None, new: Ownership) -> None:
-    directory, name = os.path.split(target)
-    descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=f".{name}.", suffix=".new")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            if present is None:
-                _own(descriptor, new.uid, new.gid)
-                os.fchmod(descriptor, new.mode)
-            else:
-                _own(descriptor, present.st_uid, present.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(present.st_mode))
-                _copy_attributes(target, descriptor)
-            os.fsync(descriptor)
+def _regular(path: str, place: Held) -> os.stat_result | None:
+    """The status of the file in a place, if there is one."""
+    status = place.status()
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise CannotWrite(f"{path} is no regular file; move it away, or give another path")
+    return status
+
+
+def _check(path: str, place: Held) -> os.stat_result | None:
+    """The status of the file that is there and can be written, if there is one."""
+    status = _regular(path, place)
+    in_place = status is not None and status.st_nlink > 1
+    if status is not None and os.geteuid() not in (0, status.st_uid):
+        raise CannotWrite(f"{path} belongs to uid {status.st_uid}; run the task as that user or as root (become)")
+    for name in (place.name, ".") if status is not None else (".",):
+        if os.statvfs(f"/proc/self/fd/{place.directory}/{name}").f_flag & os.ST_RDONLY:
+            raise CannotWrite(explain(path, OSError(errno.EROFS, "")))
+    if status is not None:
+        _check_flags(place, place.name)
+    if not in_place:
+        _check_flags(place, ".")
+    if not os.access(place.name if in_place else ".", os.W_OK, dir_fd=place.directory):
+        raise CannotWrite(explain(path, OSError(errno.EACCES, "")))
+    return status
+
+
+def _replace(place: Held, content: bytes, present: os.stat_result | None, new: Ownership) -> None:
+    if present is None:
+        directory = os.fstat(place.directory)
+        is_root = os.geteuid() == 0
+        uid = new.uid if new.uid is not None else directory.st_uid if is_root else os.geteuid()
+        gid = new.gid if new.gid is not None else directory.st_gid if is_root else os.getegid()
+        place.replace(content, lambda created: _give(created, uid, gid, new.mode, None))
+    else:
+        status, attributes = place.read()[1:]
         try:
-            os.rename(temporary, target)
+            owner = (status.st_uid, status.st_gid, status.st_mode)
+            place.replace(content, lambda created: _give(created, *owner, attributes))
         except OSError as problem:
-            if problem.errno != errno.EBUSY or present is None:
+            if problem.errno != errno.EBUSY:
                 raise
-            _overwrite(target, content)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-    _sync_directory(directory)
+            place.overwrite(content, lambda _same: None)  # it is mounted by itself
+    place.sync()
 
 
-def _own(descriptor: int, uid: int, gid: int) -> None:
-    """Change the owner only if it differs: a user who is not root may not even ask for it."""
-    status = os.fstat(descriptor)
-    if (status.st_uid, status.st_gid) != (uid, gid):
-        os.fchown(descriptor, uid, gid)
+def _give(descriptor: int, uid: int, gid: int, mode: int, attributes: dict[str, bytes] | None) -> None:
+    held_path.own(descriptor, uid, gid)
+    os.fchmod(descriptor, held_path.carried(mode))
+    if attributes is not None:  # the default ones that the new file got are taken off
+        held_path.set_xattrs(descriptor, attributes)
 
 
-def _copy_attributes(source: str, descriptor: int) -> None:
-    """ACLs, SELinux label and user attributes; the default ones that the new file got are taken off."""
-    try:
-        wanted = {name: os.getxattr(source, name) for name in os.listxattr(source) if name not in _COMPUTED_ATTRIBUTES}
-    except OSError as problem:
-        if problem.errno != errno.ENOTSUP:
-            raise
-        return
-    for name in os.listxattr(descriptor):
-        if name not in wanted and not name.startswith("security."):  # a label cannot be taken away, only changed
-            os.removexattr(descriptor, name)
-    for name, value in wanted.items():
-        if name not in os.listxattr(descriptor) or os.getxattr(descriptor, name) != value:
-            os.setxattr(descriptor, name, value)
-
-
-def _overwrite(target: str, content: bytes) -> None:
-    descriptor = os.open(target, os.O_RDWR | os.O_NOFOLLOW)
-    try:
-        old = os.read(descriptor, os.fstat(descriptor).st_size)
-        try:
-            if len(content) > len(old):
-                os.posix_fallocate(descriptor, len(old), len(content) - len(old))
-            _fill(descriptor, content)
-        except OSError:
-            _fill(descriptor, old)
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _fill(descriptor: int, content: bytes) -> None:
-    at = 0
-    while at < len(content):
-        at += os.pwrite(descriptor, content[at:], at)
-    os.ftruncate(descriptor, len(content))
-    os.fsync(descriptor)
-
-
-def _sync_directory(directory: str) -> None:
-    """As far as we may: the file is in its place already."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _check_flags(path: str) -> None:
+def _check_flags(place: Held, name: str) -> None:
     """Not every file system knows these flags; where it does not, nothing stands in the way."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=place.directory)
         try:
             flags = struct.unpack("l", fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(struct.calcsize("l"))))[0]
         finally:
             os.close(descriptor)
         if flags & _IMMUTABLE_OR_APPEND_ONLY:
+            path = place.real_directory if name == "." else place.path
             raise CannotWrite(f"{path} is immutable or append-only; see lsattr, and take it off with chattr -i -a")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import held_path
 
 
 def rewritten(path: Path) -> None:
@@ -77,7 +78,7 @@ def test_owner_and_group_come_back(path: Path) -> None:
     assert set(file_state.differences(file_state.read(str(path))[0], kept)) == {"owner", "group", "mode"}
     file_state.put_back(kept, content)
     status = path.stat()
-    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (12, 34, 0o4640)
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (12, 34, 0o640), "a set-uid bit came back"
 
 
 @pytest.mark.parametrize("directory_was_there", [True, False])
@@ -133,7 +134,13 @@ def test_links_are_followed_one_by_one(path: Path, tmp_path: Path) -> None:
     second.symlink_to("backend/.env")
     first.symlink_to(second)
     assert file_state.link_chain(str(first)) == [str(first), str(second), str(path)]
-    assert file_state.read(str(first))[0] == {"path": str(first), "kind": "link", "target": str(second)}
+    assert file_state.read(str(first))[0] == {
+        "path": str(first),
+        "kind": "link",
+        "target": str(second),
+        "uid": os.geteuid(),
+        "gid": os.getegid(),
+    }
 
 
 def test_a_ring_of_links_is_refused(tmp_path: Path) -> None:
@@ -149,7 +156,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_too_large_is_refused_with_the_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_state, "MAX_BYTES", 1024 * 1024)
+    monkeypatch.setattr(held_path, "MOST_BYTES", 1024 * 1024)
     path.write_bytes(b"x" * (1024 * 1024 + 1))
     with pytest.raises(OSError, match="larger than 1 MiB"):
         file_state.read(str(path))

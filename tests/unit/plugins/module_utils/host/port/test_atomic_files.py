@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, held_path
 
 NEW = atomic_files.Ownership(0o600, os.geteuid(), os.getegid())
 SECRET = b"OLD=1\n"
@@ -109,7 +109,7 @@ def test_other_names_of_a_file_see_the_change(env: Path) -> None:
 
 
 def test_a_mount_point_is_overwritten(env: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def busy(*_unused: str) -> None:
+    def busy(*_unused: str, **_places: int) -> None:
         raise OSError(errno.EBUSY, "busy")
 
     monkeypatch.setattr(os, "rename", busy)  # as the kernel answers for a file that is mounted
@@ -122,7 +122,7 @@ def test_a_mount_point_is_overwritten(env: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("call", ["fsync", "rename", "fchmod"])
 def test_a_failure_leaves_the_old_file_alone(env: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    def full(*_unused: object) -> None:
+    def full(*_unused: object, **_places: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(os, call, full)
@@ -222,7 +222,7 @@ def test_what_the_system_says_comes_with_the_path(env: Path, monkeypatch: pytest
     def broken(*_unused: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "stat", broken)
+    monkeypatch.setattr(held_path.Held, "status", broken)
     for action in (atomic_files.read, atomic_files.check):
         with pytest.raises(atomic_files.CannotWrite) as refused:
             action(str(env))
