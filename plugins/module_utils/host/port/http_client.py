@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import socket
 import ssl
@@ -20,6 +21,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls imp
 
 ERROR_CHARACTERS = 300
 CHUNK = 65536
+MOST_BYTES = 64 * 1024 * 1024  # of an answer, or of a line of one
 LINE_BY_LINE = ("application/x-ndjson", "text/event-stream")
 
 
@@ -52,25 +54,24 @@ def request(
     """Ask once and read the whole answer, whatever its status, within `timeout` seconds in all; else HttpError."""
     target = _target(url)
     started = time.monotonic()
-    deadline = started + timeout
     connection = _connect(target, timeout)
     with contextlib.closing(connection):
         try:
+            _within(connection, started + timeout)
             connection.request(method, target.path, body=body, headers=dict(headers or {}))
-            channel = connection.sock  # http.client forgets it once it has seen `Connection: close`
             answer = connection.getresponse()
             chunks: list[bytes] = []
-            first_s = None
+            size, first_s = 0, None
             while not answer.isclosed():
-                channel.settimeout(max(0.001, deadline - time.monotonic()))
                 chunk = answer.read1(CHUNK)
                 if not chunk:
                     break
                 if not chunks and answer.headers.get_content_type() in LINE_BY_LINE:
                     first_s = time.monotonic() - started
                 chunks.append(chunk)
-                if time.monotonic() > deadline:
-                    raise TimeoutError
+                size += len(chunk)
+                if size > MOST_BYTES:
+                    raise _TooLarge
             if answer.length:  # read1 takes an early end for the end
                 raise http.client.IncompleteRead(b"", answer.length)
         except Exception as problem:
@@ -92,18 +93,25 @@ def post_json(url: str, value: Any, *, headers: Mapping[str, str] | None = None,
 def post_for_lines(url: str, value: Any, *, silence_s: float = 300) -> Iterator[Any]:
     """The JSON of each line of a 2xx answer to POST of `value`, as it comes; else HttpError.
 
-    An answer may take as long as it likes, as long as it is never silent for `silence_s` seconds. One that is cut off
-    between two chunks cannot be told from one that has ended: whoever asks must know the last line.
+    An answer may take as long as it likes, as long as each line is there within `silence_s` seconds. One that is cut
+    off between two chunks cannot be told from one that has ended: whoever asks must know the last line.
     """
     target = _target(url)
     connection = _connect(target, silence_s)
     with contextlib.closing(connection):
         try:
+            within = _within(connection, time.monotonic() + silence_s)
             connection.request("POST", target.path, json.dumps(value).encode(), {"Content-Type": "application/json"})
             answer = connection.getresponse()
             if not 200 <= answer.status < 300:
-                _json_of(url, Response(answer.status, answer.read(), 0))
-            for line in answer:
+                _json_of(url, Response(answer.status, answer.read(CHUNK), 0))
+            while True:
+                within.deadline = time.monotonic() + silence_s
+                line = answer.readline(MOST_BYTES)
+                if len(line) >= MOST_BYTES:
+                    raise _TooLarge
+                if not line:
+                    break
                 if line.strip():
                     yield _json_of(url, Response(answer.status, line, 0))
             if answer.length:  # readline takes an early end for the end
@@ -138,10 +146,63 @@ def _connect(target: Url, timeout: float) -> http.client.HTTPConnection:
     return kind(target.host, target.port, timeout=timeout)
 
 
+class _TooLarge(Exception):
+    """More than anybody sends who means it."""
+
+
+class _Within:
+    """A connection's socket that ends at a deadline, however slowly the other side sends; a timeout is for one read."""
+
+    def __init__(self, channel: socket.socket, deadline: float) -> None:
+        self._channel, self.deadline = channel, deadline
+
+    def sendall(self, data: Any) -> None:
+        self.set_timeout()
+        self._channel.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_Reads(self, self._channel.makefile("rb", buffering=0)))
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def set_timeout(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._channel.settimeout(left)
+
+
+class _Reads(io.RawIOBase):
+    def __init__(self, within: _Within, raw: socket.SocketIO) -> None:
+        self._within, self._raw = within, raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._within.set_timeout()
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+def _within(connection: http.client.HTTPConnection, deadline: float) -> _Within:
+    """Connect, and have all that is sent and read end at the deadline."""
+    connection.connect()
+    within = _Within(connection.sock, deadline)
+    connection.sock = within  # of a socket http.client uses these methods alone
+    return within
+
+
 def _cause(problem: Exception, timeout: float) -> str:
     """An exception in plain words. Never its own text: http.client quotes header values and whole URLs."""
     if isinstance(problem, (socket.timeout, TimeoutError)):
         return f"no complete answer within {timeout:g} s"
+    if isinstance(problem, _TooLarge):
+        return f"the answer is larger than {MOST_BYTES // 1024 // 1024} MiB"
     if isinstance(problem, ConnectionRefusedError):
         return "connection refused, so nothing listens there"
     if isinstance(problem, socket.gaierror):

@@ -138,19 +138,29 @@ def test_hangs_end_in_time(answer: bytes) -> None:
         http_client.request(raw_server(answer, then_hang=True), timeout=0.3)
 
 
-def test_the_timeout_is_for_the_whole_answer(serve: Any) -> None:
+@pytest.mark.parametrize("start", [b"HTTP", b"HTTP/1.0 200 OK\r\nX: ", b"HTTP/1.0 200 OK\r\n\r\n"])
+@pytest.mark.parametrize(
+    "ask", [http_client.request, lambda url, timeout: list(http_client.post_for_lines(url, {}, silence_s=timeout))]
+)
+def test_the_timeout_is_for_the_whole_answer(serve: Any, start: bytes, ask: Any) -> None:
     stop = threading.Event()
 
     def drip(handler: Any, body: bytes) -> None:
-        handler.send_response(200)
-        handler.end_headers()
+        handler.wfile.write(start)
         while not stop.wait(0.02):
             handler.wfile.write(b".")
 
     url = serve(drip)
     with pytest.raises(http_client.HttpError, match="within 0.3 s"):
-        http_client.request(url, timeout=0.3)
+        ask(url, timeout=0.3)
     stop.set()
+
+
+@pytest.mark.parametrize("ask", [http_client.request, lambda url: list(http_client.post_for_lines(url, {}))])
+def test_an_answer_without_end_is_given_up(serve: Any, monkeypatch: pytest.MonkeyPatch, ask: Any) -> None:
+    monkeypatch.setattr(http_client, "MOST_BYTES", 1024 * 1024)
+    with pytest.raises(http_client.HttpError, match="the answer is larger than 1 MiB"):
+        ask(serve(lambda _handler, _body: (200, b"x" * 2_000_000)))
 
 
 def test_lines_come_one_by_one(serve: Any) -> None:
