@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, record_files
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import side_by_side
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import budget_svg
 
@@ -29,7 +29,7 @@ class ActionModule(ActionBase):
         plan = {"host": host, **plan}
         if not self._task.check_mode:
             directory = controller.report_directory(given["report_dir"])
-            controller.write_json(directory / f"{host}.plan.json", plan)
-            controller.write_text(directory / f"{host}.plan.svg", budget_svg.budget_svg(plan))
-            plan["files"] = [str(directory / f"{host}.plan.{kind}") for kind in ("json", "svg")]
+            controller.write_json(directory / record_files.file_name(host, ".plan.json"), plan)
+            controller.write_text(directory / record_files.file_name(host, ".plan.svg"), budget_svg.budget_svg(plan))
+            plan["files"] = [str(directory / record_files.file_name(host, f".plan.{kind}")) for kind in ("json", "svg")]
         return {**result, "changed": False, **plan}

@@ -11,7 +11,7 @@ from typing import Any, cast
 from ansible.plugins.action import ActionBase
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.tune import Tuned
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, record_files
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import tune_declare, tune_svg, tune_text
 
 
@@ -64,10 +64,10 @@ class ActionModule(ActionBase):
 
     def _write(self, host: str, result: Tuned) -> list[str]:
         directory = controller.report_directory(self._task.args["report_dir"])
-        controller.write_json(directory / f"{host}.tune.json", result)
-        controller.write_text(directory / f"{host}.tune.svg", tune_svg.svg(result))
+        controller.write_json(directory / record_files.file_name(host, ".tune.json"), result)
+        controller.write_text(directory / record_files.file_name(host, ".tune.svg"), tune_svg.svg(result))
         kinds = ["json", "svg"]
         if result["best"]:
-            controller.write_text(directory / f"{host}.tune.yml", tune_text.profile_yaml(result))
+            controller.write_text(directory / record_files.file_name(host, ".tune.yml"), tune_text.profile_yaml(result))
             kinds.append("yml")
-        return [str(directory / f"{host}.tune.{kind}") for kind in kinds]
+        return [str(directory / record_files.file_name(host, f".tune.{kind}")) for kind in kinds]

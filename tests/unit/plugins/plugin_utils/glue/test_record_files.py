@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import record_files
 from ansible_collections.selo.gpu_memory.tests.unit import recorded_fleet
 
@@ -39,3 +40,35 @@ def test_a_record_that_no_file_can_have_says_so_itself(tmp_path):
     kept, file = record_files.written(tmp_path / "file", record)
     assert file is None and {**kept, "notes": record["notes"]} == record
     assert kept["notes"][-1].startswith("no file has this record. gpu_memory_report_dir: on the controller ")
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        ("gpu01.example.org", "gpu01.example.org.json"),
+        ("[2001:db8::1]", "[2001:db8::1].json"),
+        ("../../x", "%2E.%2F..%2Fx.json"),
+        ("/etc/cron.d/x", "%2Fetc%2Fcron.d%2Fx.json"),
+        (".env", "%2Eenv.json"),
+        ("all", "%61ll.json"),
+        ("Status", "%53tatus.json"),
+        ("gpu01.plan", "%67pu01.plan.json"),
+        ("a%2Fb", "a%252Fb.json"),
+        ("a\nb\0c", "a%0Ab%00c.json"),
+    ],
+)
+def test_a_name_of_a_host_is_no_path(host, name):
+    assert record_files.file_name(host) == name
+
+
+def test_long_names_stay_apart_and_fit():
+    first, second = (record_files.file_name("x" * 300 + end, ".plan.json") for end in "ab")
+    assert first != second
+    assert len(first) <= 255
+
+
+def test_what_a_host_is_called_stays_in_the_directory(tmp_path):
+    record = {**recorded_fleet.recorded("pass"), "host": "../../escaped"}
+    record_files.written(tmp_path / "a" / "b", record)
+    assert record_files.read(tmp_path / "a" / "b", "../../escaped") == record
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
