@@ -33,17 +33,15 @@ MOST = 1024 * KIB
 SECONDS = 20  # for one text; what takes longer is shown as such
 
 # Repeated to the whole length; escaped as in Python.
-PIECES = [
-    piece.encode().decode("unicode_escape")
-    for piece in r"""
+WRITTEN = r"""
 a A= a=b\x20 A=1\n = \x20 \t \n \\ \\\n " ' '" "\\ ` $ ${ $( $(( ${A { } [ ( ) (( : :// a:// a:b@ @ / // . ..
 , ; | && # % %s - -- --a= -p\x20 --password\x20 password= password:\x20 Bearer\x20 Basic\x20 sk- hf_ ghp_ eyJ.
 0 1. 1: \xe9 \x00 \x1b[ <<A\n export\x20A= if\x20 case\x20a\x20in\x20 Environment= Environment="A= [Service]\n
 PARAMETER\x20num_ctx\x20 level=INFO\x20msg= time= [GIN]\x20 offloaded\x201/1\x20layers\x20
 KV\x20buffer\x20size a="b\\"\x20 aB3 AKIA -----BEGIN\x20 xoxb- https://u:p@h/ A=' A=" A=$B A=${A:- _ a_ pass
 PASS_ key
-""".split()
-]
+"""
+PIECES = [piece.encode().decode("unicode_escape") for piece in WRITTEN.split()]
 
 
 def _log(text: str) -> object:
