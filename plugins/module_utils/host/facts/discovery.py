@@ -19,6 +19,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import held_path
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Api
@@ -144,8 +145,7 @@ def _command(words: list[str]) -> dict[str, str]:
 
 def _keys(path: str) -> list[str]:
     try:
-        with open(path, "rb") as file:
-            values = dotenv.get_keys(file.read(), BACKEND_KEYS)
-    except (OSError, ValueError):
+        values = dotenv.get_keys(held_path.beginning(path, dotenv.MOST_BYTES), BACKEND_KEYS)
+    except ValueError:
         return []
     return sorted(name for name, value in values.items() if value is not None)

@@ -14,7 +14,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, StateError, read_json
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Manifest
@@ -144,11 +144,7 @@ def _secrets_of_processes(pids: Iterable[int], names: Collection[str]) -> set[st
 
 def _read(path: str) -> bytes:
     """At most what an env file may hold; nothing of what cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(dotenv.MOST_BYTES)
-    except OSError:
-        return b""
+    return held_path.beginning(path, dotenv.MOST_BYTES)
 
 
 def secrets_in_file(path: str, names: Collection[str] = ()) -> set[str]:

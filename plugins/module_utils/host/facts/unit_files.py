@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands, held_path
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import (
@@ -200,12 +200,7 @@ def read(name: str, directory: str = UNITS, also: Iterable[str] = ()) -> UnitEnv
 
 def source(kind: str, path: str) -> Source:
     """A unit file or drop-in as a source of its unit's environment; nothing of one that cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            service = unit_text.parse_service(file.read(dotenv.MOST_BYTES))
-    except OSError:
-        service = {"environment": {}, "resets": False, "unsets": []}
-    return {"kind": kind, "path": path, **service}
+    return {"kind": kind, "path": path, **unit_text.parse_service(_text(path))}
 
 
 def start_scripts(exec_start: str) -> list[StartScript]:
@@ -224,22 +219,14 @@ def script_texts(exec_start: str) -> dict[str, str]:
 
 def _script(path: str) -> str:
     """A text file; nothing of a program or of what is no file."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            content = file.read(MOST_SCRIPT_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""
-    except OSError:
-        return ""
+    content = held_path.beginning(path, MOST_SCRIPT_BYTES)
     return "" if b"\0" in content else content.decode(errors="replace")
 
 
 def written(path: str) -> tuple[str | None, list[str]]:
     """Who has written a drop-in of our name (`unit_text.writer_of`), and what it sets, by name."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(dotenv.MOST_BYTES)
-    except OSError:
-        return None, []
-    return unit_text.writer_of(text), unit_text.directives(text)
+    text = _text(path)
+    return (unit_text.writer_of(text), unit_text.directives(text)) if text else (None, [])
 
 
 def strays(units: str, known: Collection[str] = ()) -> list[str]:
@@ -262,11 +249,7 @@ def strays(units: str, known: Collection[str] = ()) -> list[str]:
 
 def values_in(path: str, names: Iterable[str]) -> dict[str, str]:
     """Those `names` that an EnvironmentFile sets, as systemd reads it; nothing of one that cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            found = dotenv.get_keys(file.read(dotenv.MOST_BYTES), sorted(names), readers=["systemd"])
-    except OSError:
-        return {}
+    found = dotenv.get_keys(held_path.beginning(path, dotenv.MOST_BYTES), sorted(names), readers=["systemd"])
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -284,8 +267,9 @@ def _drop_ins_in(directory: str) -> list[str]:
 
 
 def _is_ours(path: str) -> bool:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.readline().rstrip("\n") == unit_text.HEADER
-    except OSError:
-        return False
+    return _text(path).partition("\n")[0] == unit_text.HEADER
+
+
+def _text(path: str) -> str:
+    """At most what an env file may hold; nothing of what cannot be read."""
+    return held_path.beginning(path, dotenv.MOST_BYTES).decode(errors="replace")

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import glob
 import os
-import stat
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_oddities
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import held_path
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Oddity
@@ -63,8 +63,4 @@ def _matching(pattern: str) -> list[str]:
 
 def _text(path: str) -> str:
     """The beginning of a regular file; nothing of what cannot be read."""
-    try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8", errors="replace") as file:
-            return file.read(MOST_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else ""
-    except OSError:
-        return ""
+    return held_path.beginning(path, MOST_BYTES).decode(errors="replace")

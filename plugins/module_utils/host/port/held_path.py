@@ -205,6 +205,17 @@ def hold(path: str, follow: bool = True) -> Iterator[Held]:
             os.close(descriptor)
 
 
+def beginning(path: str, most: int) -> bytes:
+    """The first bytes of a regular file, for what systemd or a shell reads as well, so that links are followed.
+
+    Nothing of what is no file, or cannot be read; a pipe in its place makes nobody wait.
+    """
+    with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file.read(most)
+    return b""
+
+
 def carried(mode: int) -> int:
     """What of a file's mode a new one in its place gets."""
     return stat.S_IMODE(mode) & MODE
