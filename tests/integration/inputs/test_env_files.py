@@ -47,7 +47,7 @@ REFUSED = {
         'q = d / "q"; q.write_text("A=1\\n"); p.symlink_to(q); os.chown(p, 1234, 1234, follow_symlinks=False)',
         ["belongs to uid 1234", "give the path of the file itself"],
     ),
-    "huge": (["python-dotenv"], 'p.write_text("A=1\\n" * 1000000)', ["larger than 1024 KiB"]),
+    "huge": (["python-dotenv"], 'p.write_text("A=1\\n" * 1000000)', ["larger than 128 KiB"]),
     "not-utf-8": (["python-dotenv"], 'p.write_bytes(b"A=\\xff\\n")', ["not UTF-8"]),
     "nul": (["bash"], 'p.write_bytes(b"A=\\0\\n")', ["NUL byte"]),
     "open-quote": (["systemd"], 'p.write_text("A=\'1\\n")', ["line 1", "never closed"]),

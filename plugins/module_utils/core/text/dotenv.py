@@ -21,12 +21,17 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_r
     READERS,
     Assignment,
     Reading,
+    lines_of,
     readings,
 )
 
 DEFAULT_READERS = ("python-dotenv", "bash", "systemd")
 MASK = "********"
-MOST_BYTES = 1024 * 1024
+# Of a file that is edited: what Linux gives a program as one variable, and what readers need less than a second for.
+MOST_BYTES = 128 * 1024
+MOST_READ = 1024 * 1024  # of what is only looked at, such as a process' environment
+MOST_LINES_OF_A_KEY = 20  # that are taken out of one file, each for itself
+MOST_NOTES_OF_A_KEY = 10
 TOO_LARGE = f"it is larger than {MOST_BYTES // 1024} KiB, so it is no .env file; move it away, or give another path"
 
 # Means the same to every reader, and to most programs that are no declared readers, without quotes.
@@ -152,6 +157,8 @@ def _problems(text: str, values: Mapping[str, str], remove: Sequence[str], reade
     unknown = [reader for reader in readers or () if reader not in READERS]
     if unknown:
         return [f"readers: {unknown} is not known; allowed: {', '.join(READERS)}"]
+    if len(text) > MOST_BYTES:
+        return [TOO_LARGE]
     problems = ["the file holds a NUL byte, so it is no .env file"] if "\0" in text else []
     for key in [*values, *remove]:
         if not NAME.fullmatch(key):
@@ -234,7 +241,7 @@ def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> V
 
 def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
     others = all_but(text, key, readers)
-    while True:
+    for _unused in range(MOST_LINES_OF_A_KEY + 1):
         found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
         if not found:
             return text
@@ -247,13 +254,17 @@ def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueN
                 break
         else:
             return ValueNotPortable(f"line {text.count(chr(10), 0, last) + 1} also holds something else; take it out")
+    return ValueNotPortable(f"it stands in more than {MOST_LINES_OF_A_KEY} lines; take them out by hand")
 
 
 def _overruled(text: str, key: str, readers: Sequence[str] | None) -> Iterator[str]:
     found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
-    lines = sorted({text.count("\n", 0, one.start) + 1 for one in found})
-    for line in lines[:-1]:
-        yield f"{key}: line {lines[-1]} wins over line {line}"
+    line_of = lines_of(text)
+    *lines, last = sorted({line_of(one.start) + 1 for one in found}) or [0]
+    for line in lines[:MOST_NOTES_OF_A_KEY]:
+        yield f"{key}: line {last} wins over line {line}"
+    if len(lines) > MOST_NOTES_OF_A_KEY:
+        yield f"{key}: line {last} wins over {len(lines) - MOST_NOTES_OF_A_KEY} more lines"
 
 
 def _and(names: Sequence[str]) -> str:
@@ -267,9 +278,14 @@ _SHOWN_NAME = re.compile(r"[A-Z0-9_]+|[a-z0-9_]+")
 
 def masked(text: str, own: Iterable[str]) -> str:
     """The text with its lines, but of values only those of the keys `own`; comments are masked as a whole."""
+    if len(text) > MOST_BYTES:
+        return f"{MASK} ({TOO_LARGE})"
     own = set(own)
     found = [one for _unused, reading in _all(text, list(READERS)) for one in reading.assignments]
-    inside = {line for one in found for line in later_lines(text, one)}
+    inside = later_lines(text, found)
+    ends: dict[int, int] = {}  # of the values that begin at a place, the first
+    for one in found:
+        ends[one.start] = min(one.end, ends.get(one.start, one.end))
     result = []
     at = 0
     for number, line in enumerate(text.split("\n")):
@@ -280,8 +296,8 @@ def masked(text: str, own: Iterable[str]) -> str:
         elif number in inside or not name or not (name[2] in own or _SHOWN_NAME.fullmatch(name[2])):
             result.append(f"# {MASK}" if body.lstrip().startswith("#") and number not in inside else MASK)
         else:
-            ends = [one.end - at for one in found if one.start == at + name.end()]
-            end = min(ends, default=name.end()) if name[2] in own and number + 1 not in inside else name.end()
+            is_whole = name[2] in own and number + 1 not in inside
+            end = ends.get(at + name.end(), at + name.end()) - at if is_whole else name.end()
             rest = body[end:]
             blanks = rest[: len(rest) - len(rest.lstrip())]
             result.append(body[:end] + (blanks + MASK if rest.strip() else ""))
@@ -289,7 +305,7 @@ def masked(text: str, own: Iterable[str]) -> str:
     return "\n".join(result)
 
 
-def later_lines(text: str, one: Assignment) -> range:
-    """The lines that a value reaches into, but for its first; counted from 0."""
-    first = text.count("\n", 0, one.start)
-    return range(first + 1, first + 1 + text.count("\n", one.start, one.end))
+def later_lines(text: str, assignments: Iterable[Assignment]) -> set[int]:
+    """The lines that values reach into, but for their first ones; counted from 0."""
+    line_of = lines_of(text)
+    return {line for one in assignments for line in range(line_of(one.start) + 1, line_of(one.end) + 1)}

@@ -5,13 +5,16 @@
 
 A reader is a function from text to `Reading`: the assignments with the place of each value in the text. Where a value
 depends on more than the text (an expansion, the reader's version) it is None; where a reader stops, it is said why.
+Each character is read a bounded number of times, whatever the text is; nothing nests, so there is no depth to bound.
 The tests hold these against bash, python-dotenv and systemd's own parser.
 """
 
 from __future__ import annotations
 
+import bisect
 import functools
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -54,6 +57,12 @@ def readings(text: str, reader: str) -> list[Reading]:
     return [read(text) for read in READERS[reader]]
 
 
+def lines_of(text: str) -> Callable[[int], int]:
+    """The line, counted from 0, that a place in the text is in."""
+    ends = [end.start() for end in re.finditer("\n", text)]
+    return functools.partial(bisect.bisect_left, ends)
+
+
 def _line(text: str, at: int) -> int:
     return text.count("\n", 0, at) + 1
 
@@ -63,8 +72,8 @@ def _match(pattern: re.Pattern[str], text: str, at: int) -> re.Match[str]:
     return cast("re.Match[str]", pattern.match(text, at))
 
 
-def _end(pattern: re.Pattern[str], text: str, at: int) -> int:
-    return _match(pattern, text, at).end()
+def _end(pattern: re.Pattern[str], text: str, at: int, limit: int = sys.maxsize) -> int:
+    return cast("re.Match[str]", pattern.match(text, at, limit)).end()
 
 
 _SPACE = re.compile(r"\s*")
@@ -87,12 +96,16 @@ _PD_ESCAPED = dict(zip("abfnrtv", "\a\b\f\n\r\t\v"))
 _PD_LINE_END = re.compile(rf"(?:{_PD_BLANK}#[^\r\n]*)?{_PD_BLANK}(?:\r\n|\n|\r|\Z)")
 _PD_LINE = re.compile(r"[^\r\n]*")
 _PD_REST = re.compile(r"[^\r\n]*(?:\r\n|\n|\r)?")
-_PD_INTERPOLATION = re.compile(r"\$\{[^}:]*(?::-[^}]*)?\}")
+_PD_COMMENT = re.compile(r"(?<!\s)\s+#.*")
+# `${[^}:]*(:-[^}]*)?}` where a } is known to follow; of several that begin before the same colon, the last one.
+_PD_INTERPOLATION = re.compile(r"\$\{(?:[^}:$]|\$(?!\{))*(?:\}|:-)")
 
 
 def _python_dotenv(text: str, modern: bool) -> Reading:
     if re.search("[\ud800-\udfff]", text):
         return Reading((), "the file is not UTF-8, which python-dotenv does not read")
+    if not modern and not re.search("[\ufeff'\"]", text):
+        return READERS["python-dotenv"][0](text)  # it makes no difference
     found: list[Assignment] = []
     at = 1 if modern and text.startswith("\ufeff") else 0
     while True:
@@ -132,9 +145,10 @@ def _python_dotenv_value(text: str, at: int, key: str, modern: bool) -> Assignme
         end = match.end()
     else:
         line = text[at : _end(_PD_LINE, text, at)]
-        value = re.sub(r"\s+#.*", "", line).rstrip()
+        value = _PD_COMMENT.sub("", line).rstrip()
         end = at + len(value)
-    return Assignment(key, None if _PD_INTERPOLATION.search(value) else value, at, end)
+    interpolated = _PD_INTERPOLATION.search(value, 0, value.rfind("}") + 1)
+    return Assignment(key, None if interpolated else value, at, end)
 
 
 # systemd, EnvironmentFile= -------------------------------------------------------------------------------------------
@@ -144,6 +158,8 @@ _SD_SPACE = re.compile(r"[ \t\n\r]*")
 _SD_KEY = re.compile(r"([^\n\r][^=\n\r]*)(=?)")
 _NONCHARACTERS = "".join(chr(plane + low) for plane in range(0, 0x110000, 0x10000) for low in (0xFFFE, 0xFFFF))
 _SD_BAD = re.compile(f"[\ud800-\udfff\ufdd0-\ufdef{_NONCHARACTERS}]")
+# What holds nothing special, in these quotes; `plain`: after the first unquoted character, quotes are ordinary.
+_SD_RUN = {"'": re.compile("[^']+"), '"': re.compile(r'[^"\\]+'), "plain": re.compile(r"[^ \t\n\r\\]+")}
 _SD_COMMENT = {
     True: re.compile(r"(?:\\[^\n\r]|[^\\\n\r])*(?:\\?[\n\r]|\\?\Z)"),
     False: re.compile(r"(?:\\.|[^\\\n\r])*(?:[\n\r]|\\?\Z)", re.S),
@@ -151,6 +167,8 @@ _SD_COMMENT = {
 
 
 def _systemd(text: str, modern: bool) -> Reading:
+    if not modern and not re.search(r"\\[\n\r]", text):
+        return READERS["systemd"][0](text)  # it makes no difference
     found: list[Assignment] = []
     at = 0
     while True:
@@ -175,38 +193,39 @@ def _systemd(text: str, modern: bool) -> Reading:
 
 def _systemd_value(text: str, at: int) -> tuple[str, int, int, int, bool]:
     """Value, its start and end in the text, where the next line begins, and whether all quotes are closed."""
-    value = ""
+    value: list[str] = []
     kept = 0  # up to here trailing blanks belong to the value
     start = None
     quote = ""
-    plain = False  # after the first unquoted character, quotes are ordinary
+    plain = ""
     end = at
     while at < len(text) and (quote or text[at] not in "\n\r"):
         char = text[at]
-        at += 1
         if start is None and char not in " \t":
-            start = at - 1
-        if quote:
+            start = at
+        run = _SD_RUN[quote or plain].match(text, at) if quote or plain else None
+        at = run.end() if run else at + 1
+        if run:
+            value.append(run[0])
+        elif quote:
             if char == quote:
                 quote = ""
-            elif char == "\\" and quote == '"' and at < len(text):
-                value += text[at] if text[at] in '"\\`$' else "" if text[at] == "\n" else "\\" + text[at]
+            elif at < len(text):  # a backslash
+                value.append(text[at] if text[at] in '"\\`$' else "" if text[at] == "\n" else "\\" + text[at])
                 at += 1
-            elif char != "\\" or quote == "'":
-                value += char
         elif char in "'\"" and not plain:
             quote = char
         elif char == "\\":
-            plain = True
-            value += text[at] if at < len(text) and text[at] not in "\n\r" else ""
+            plain = "plain"
+            value.append(text[at] if at < len(text) and text[at] not in "\n\r" else "")
             at += 1
         elif char not in " \t" or plain:
-            plain = True
-            value += char
+            plain = "plain"
+            value.append(char)
         if quote or char not in " \t":
             kept = len(value)
             end = min(at, len(text))
-    return value[:kept], end if start is None else start, end, at + 1, not quote
+    return "".join(value[:kept]), end if start is None else start, end, at + 1, not quote
 
 
 # docker --env-file ---------------------------------------------------------------------------------------------------
@@ -223,7 +242,7 @@ def _docker(text: str) -> Reading:
     for number, line in enumerate(text.split("\n"), 1):
         end = at + len(line) - line.endswith("\r")
         begin = at + (number == 1 and line.startswith("\ufeff"))
-        key, equals, value = text[min(_end(_GO_SPACE, text, begin), end) : end].partition("=")
+        key, equals, value = text[_end(_GO_SPACE, text, begin, end) : end].partition("=")
         if key + equals and not key.startswith("#"):
             if not key or " " in key or "\t" in key:
                 return Reading((), f"line {number} has no plain name, for which docker refuses the whole file")
@@ -243,12 +262,15 @@ def _words(text: str) -> frozenset[str]:
 
 
 _SH_SPACE = re.compile(r"(?:[ \t]|\\\n)*(?:#[^\n]*)?")
+_SH_BLANK_LINES = re.compile(r"(?:[ \t]*\n)*")
 _SH_OPERATOR = re.compile(r"&&|\|\||\|&|[&|;\n]?")
 _SH_TARGET = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(\[[^][\s'\"\\$`]*\])?(\+?)=")
 _SH_NO_TARGET = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\[|\+?=)")
 _SH_SUBSTITUTION = re.compile(r"\$\{#?\w+\}|\$\w|\$[@*#?$!-]")
 _SH_COMMAND_SUBSTITUTION = re.compile(r"\$\(([\w./-]+)(?: +[\w./:=-]+)*\)")
 _SH_ANSI_C = re.compile(r"\$'(?:\\.|[^'\\])*'", re.S)
+# What holds nothing special, in these quotes or in none.
+_SH_RUN = {"": re.compile(r"[^\s;&|()<>'\"\\$`~{]+"), "'": re.compile("[^']+"), '"': re.compile(r'[^"\\$`]+')}
 _SH_CHANGES = _words(
     ". [[ ! { } alias bind break builtin case command continue coproc declare do done elif else enable esac eval exec "
     "exit fc fi for function getopts hash if in let local logout mapfile popd printf pushd read readarray "
@@ -272,7 +294,7 @@ def _bash(text: str) -> Reading:
     at = begin = 0
     try:
         while at < len(text):
-            begin = at
+            begin = at = _end(_SH_BLANK_LINES, text, at)
             assigned, at = _bash_line(text, at)
             found += assigned
     except _Stop:
@@ -286,7 +308,7 @@ def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
     line: list[Assignment] = []
     assigned: list[Assignment] = []  # since the last `;`
     command: list[tuple[Assignment | None, str | None]] = []
-    certain = True
+    certain = only_assignments = True
     wants_more = False
     while True:
         at = _end(_SH_SPACE, text, at)
@@ -295,7 +317,7 @@ def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
             if not command and (wants_more or char not in ("", "\n")):
                 raise _Stop
             assigned += _bash_assigned(command)
-            command = []
+            command, only_assignments = [], True
             operator = text[at : _end(_SH_OPERATOR, text, at)]
             at += len(operator)
             # Pipelines and background jobs assign in a shell of their own, && and || only if.
@@ -310,7 +332,6 @@ def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
             raise _Stop
         else:
             exported = bool(command) and command[0][1] == "export"
-            only_assignments = all(assignment for assignment, _unused in command)
             target = _SH_TARGET.match(text, at) if only_assignments or exported else None
             begin = target.end() if target else at
             value, end = _bash_word(text, begin, exported)
@@ -322,6 +343,7 @@ def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
                 raise _Stop  # quoted, split over lines, or an index that does not end here
             else:
                 command.append((None, value))
+                only_assignments = False
             at = end
 
 
@@ -342,24 +364,27 @@ def _bash_assigned(command: list[tuple[Assignment | None, str | None]]) -> Itera
 
 def _bash_word(text: str, at: int, exported: bool) -> tuple[str | None, int]:
     """A word's value after quote removal (None where bash would expand something) and its end."""
-    value = ""
+    value: list[str] = []
     computed = False
     begin = at
     quote = ""
     while at < len(text):
+        run = _SH_RUN[quote].match(text, at)
+        if run:
+            value.append(run[0])
+            at = run.end()
+            continue
         char = text[at]
         after = text[at + 1 : at + 2]
         if not quote and char in " \t\n;&|()<>":
             break
         if char == quote:
             quote = ""
-        elif quote == "'":
-            value += char
         elif char == "\\":
             if not after:
                 raise _Stop
             if after != "\n":
-                value += after if not quote or after in '"\\`$' else "\\" + after
+                value.append(after if not quote or after in '"\\`$' else "\\" + after)
             at += 1
         elif char in "$`":
             ansi_c = None if quote else _SH_ANSI_C.match(text, at)
@@ -373,19 +398,17 @@ def _bash_word(text: str, at: int, exported: bool) -> tuple[str | None, int]:
             elif after == '"' and not quote:
                 computed = True  # $"…" is translated
             else:
-                value += char
-        elif quote:
-            value += char
+                value.append(char)
         elif char in "'\"":
             quote = char
         else:
             computed |= char == "~" and (at == begin or text[at - 1] in ":=")
             computed |= char == "{" and exported
-            value += char
+            value.append(char)
         at += 1
     if quote or (at < len(text) and text[at] == "("):
         raise _Stop
-    return None if computed else value, at
+    return None if computed else "".join(value), at
 
 
 _kept = functools.lru_cache(maxsize=64)  # one edit reads the same text many times

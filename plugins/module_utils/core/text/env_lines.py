@@ -17,7 +17,7 @@ def taken_back(text: str, before: str, ours: Mapping[str, Sequence[str]], reader
 
     `ours`: the values that this collection has given each key. A line just as this collection has written it goes back
     to the one that was there, be it in what no reader understands any more: below a quote that is not closed, say.
-    Else the readers tell where a key is.
+    Else the readers tell where a key is, unless the file has become too large for them.
     """
     old = {key: _line(before, key, readers) for key in ours}
     owners = {line.rstrip("\r") for line in before.split("\n")}
@@ -30,6 +30,8 @@ def taken_back(text: str, before: str, ours: Mapping[str, Sequence[str]], reader
                 lines[number : number + 1] = [kept] if kept is not None and _lacks(text, before, kept) else []
                 text = "\n".join(lines)
     unsettled = {key: line for key, line in old.items() if _naming(text, key) != _naming(before, key)}
+    if len(text) > dotenv.MOST_BYTES:
+        return dotenv.Edit(text, problems=[f"{key}: {dotenv.TOO_LARGE}" for key in unsettled])
     return _by_readers(text, before, unsettled, readers)
 
 
@@ -94,14 +96,17 @@ def _lacks(text: str, before: str, lines: str) -> bool:
 
 
 def _count(text: str, lines: str) -> int:
-    all_lines, wanted = text.split("\n"), lines.split("\n")
-    return sum(all_lines[at : at + len(wanted)] == wanted for at in range(len(all_lines)))
+    text, lines = f"\n{text}\n", f"\n{lines}\n"
+    at, count = text.find(lines), 0
+    while at >= 0:
+        at, count = text.find(lines, at + 1), count + 1
+    return count
 
 
 def _only(text: str, written: Collection[str], readers: Sequence[str]) -> int | None:
     """Where the one line is that has been written so; None where there is none, or it is not to be told which."""
     found = {number for number, line in enumerate(text.split("\n")) if line.rstrip("\r") in written}
-    found -= _quoted(text, readers) if found else set()
+    found -= _quoted(text, readers) if found and len(text) <= dotenv.MOST_BYTES else set()
     return found.pop() if len(found) == 1 else None
 
 
@@ -110,6 +115,5 @@ def _quoted(text: str, readers: Sequence[str]) -> set[int]:
     found = []
     for reader in readers:
         for reading in readings(text, reader):
-            lines = (dotenv.later_lines(text, one) for one in reading.assignments if not reading.stopped)
-            found.append({number for numbers in lines for number in numbers})
+            found.append(dotenv.later_lines(text, reading.assignments) if not reading.stopped else set())
     return set.intersection(*found)

@@ -208,7 +208,7 @@ def process_environment(pid: int) -> dict[str, str]:
 def environment_items(pid: int, errors: str = "replace") -> list[tuple[str, str]]:
     """The same with every item of it; `errors`: what becomes of bytes that are no UTF-8."""
     with open(f"/proc/{pid}/environ", "rb") as file:
-        items = file.read(dotenv.MOST_BYTES).decode(errors=errors).split("\0")
+        items = file.read(dotenv.MOST_READ).decode(errors=errors).split("\0")
     return [item.partition("=")[::2] for item in items if item]
 
 

@@ -144,7 +144,7 @@ def _secrets_of_processes(pids: Iterable[int], names: Collection[str]) -> set[st
 
 def _read(path: str) -> bytes:
     """At most what an env file may hold; nothing of what cannot be read."""
-    return held_path.beginning(path, dotenv.MOST_BYTES)
+    return held_path.beginning(path, dotenv.MOST_READ)
 
 
 def secrets_in_file(path: str, names: Collection[str] = ()) -> set[str]:

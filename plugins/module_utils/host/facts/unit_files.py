@@ -249,7 +249,7 @@ def strays(units: str, known: Collection[str] = ()) -> list[str]:
 
 def values_in(path: str, names: Iterable[str]) -> dict[str, str]:
     """Those `names` that an EnvironmentFile sets, as systemd reads it; nothing of one that cannot be read."""
-    found = dotenv.get_keys(held_path.beginning(path, dotenv.MOST_BYTES), sorted(names), readers=["systemd"])
+    found = dotenv.get_keys(held_path.beginning(path, dotenv.MOST_READ), sorted(names), readers=["systemd"])
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -272,4 +272,4 @@ def _is_ours(path: str) -> bool:
 
 def _text(path: str) -> str:
     """At most what an env file may hold; nothing of what cannot be read."""
-    return held_path.beginning(path, dotenv.MOST_BYTES).decode(errors="replace")
+    return held_path.beginning(path, dotenv.MOST_READ).decode(errors="replace")

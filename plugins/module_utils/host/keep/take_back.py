@@ -208,7 +208,8 @@ def goal(now: Kept, kept: Kept, env: KeysOfFile) -> tuple[FileState, bytes, list
         return *kept, []
     # The very text that was kept, quotes and time included, where nobody else has written into it; and where a crash
     # of the host has left nothing but NUL bytes.
-    only_ours = dotenv.set_keys(before, *_apart(text, env["keys"], readers), readers).text == text
+    is_large = len(text) > dotenv.MOST_BYTES
+    only_ours = not is_large and dotenv.set_keys(before, *_apart(text, env["keys"], readers), readers).text == text
     if kept_state["kind"] == "file" and (only_ours or edit.text == before or text and not text.strip("\0")):
         mtime_ns = kept_state["mtime_ns"] if is_the_file else None
         return {**now_state, "sha256": kept_state["sha256"], "mtime_ns": mtime_ns}, content, []

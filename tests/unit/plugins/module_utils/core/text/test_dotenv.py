@@ -103,7 +103,7 @@ def test_a_reader_that_is_not_known_is_refused_by_name() -> None:
 
 
 def test_the_limit_of_a_file_is_said_in_kib() -> None:
-    assert "1024 KiB" in dotenv.TOO_LARGE
+    assert "128 KiB" in dotenv.TOO_LARGE
 
 
 def test_overruled_lines_are_noted() -> None:
@@ -285,3 +285,22 @@ def test_lines_of_others_stay_byte_for_byte() -> None:
                 assert any(line == kept for kept in left), f"{line!r} of {text!r} -> {edit.text!r}"
 
     holds()
+
+
+def test_a_text_that_is_too_large_is_not_edited_and_not_shown() -> None:
+    text = "A=1\n" * (dotenv.MOST_BYTES // 4) + "K=s3cret\n"
+    assert dotenv.set_keys(text, {"K": "2"}) == dotenv.Edit(text, problems=[dotenv.TOO_LARGE])
+    assert dotenv.masked(text, ["A"]) == f"{dotenv.MASK} ({dotenv.TOO_LARGE})"
+    assert dotenv.get_keys(text, ["K"]) == {"K": "s3cret"}
+
+
+def test_a_key_that_stands_in_too_many_lines_is_not_taken_out() -> None:
+    few, many = "K=1\n" * dotenv.MOST_LINES_OF_A_KEY, "K=1\n" * (dotenv.MOST_LINES_OF_A_KEY + 1)
+    assert dotenv.set_keys(few + "A=1\n", {}, ["K"]).text == "A=1\n"
+    edit = dotenv.set_keys(many, {}, ["K"])
+    assert edit == dotenv.Edit(many, problems=["K: it stands in more than 20 lines; take them out by hand"])
+
+
+def test_not_every_overruled_line_is_noted() -> None:
+    notes = dotenv.set_keys("K=1\n" * 100, {"K": "2"}).notes
+    assert (len(notes), notes[-1]) == (11, "K: line 100 wins over 89 more lines")

@@ -43,3 +43,12 @@ def test_no_line_of_an_owner_is_lost_and_none_of_ours_stays(
         assert "NEW='a b'" not in found
         assert "K=40" not in found
     assert env_lines.taken_back(back.text, text, OURS, READERS).text == back.text
+
+
+def test_in_a_file_that_has_become_too_large_our_own_lines_go_and_no_others() -> None:
+    rest = "# noise\n" * (dotenv.MOST_BYTES // 8)
+    back = env_lines.taken_back(f"K=40\n{rest}", "K=9\n", {"K": ["40"]}, READERS)
+    assert (back.text, back.problems) == (f"K=9\n{rest}", [])
+    theirs = f"K=41\n{rest}"
+    back = env_lines.taken_back(theirs, "K=9\n", {"K": ["40"]}, READERS)
+    assert (back.text, back.problems) == (theirs, [f"K: {dotenv.TOO_LARGE}"])

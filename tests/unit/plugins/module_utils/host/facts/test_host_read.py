@@ -104,7 +104,7 @@ def test_an_env_file_says_its_values_and_what_would_keep_it_from_an_edit(tmp_pat
     path.write_text("if x; then\n")
     assert "bash: from line 1 on" in env_file(path)["refusals"][0]
     path.write_text("A=1\n" * 300_000)
-    assert "larger than 1024 KiB" in env_file(path)["error"]
+    assert "larger than 128 KiB" in env_file(path)["error"]
     path.unlink()
     path.symlink_to(".env")
     assert "loop of symbolic links; take it away" in env_file(path)["error"]
