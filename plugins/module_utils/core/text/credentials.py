@@ -8,6 +8,7 @@ Names of secrets cannot be listed, those of ordinary things can: a value is a se
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection
 
@@ -18,7 +19,8 @@ LEAST_OF_A_CREDENTIAL = 4  # where the name says what it is; what is shorter sti
 
 # What says credential wherever it stands in a name, and what does so as a word of it, or at the end of one (DBPASS).
 _STEM = (
-    r"token(?!s(?![a-z])|i[sz])|(?<!show_)secret|passw|passphrase|passcode|pwd|credential|api[_-]?key|authorization"
+    r"token(?!s(?![a-z])|i[sz])|(?<!show_)secret|passw|passphrase|passcode|pwd|credential|(?:api|access|account|private|shared|signing"
+    r"|encryption|master)[_-]?key(?![a-z])|authorization"
     r"|cookie|signature|dsn(?![a-z])|webhook"
 )
 _WORD = (
@@ -34,7 +36,8 @@ PARTS = (
 )  # fmt: skip
 STEM = re.compile(_STEM, re.I)
 _IS_WORD = re.compile(rf"(?:{_WORD}|\w*(?:pass|key))\Z", re.I)
-ALONE = {"pass", "pw", "psk"}  # `pass: x` in a text; `code: 500` and `auth: none` are none
+# In a text: `pass: x`, `db_pass=x` and `DBPASS=x`; `code: 500`, `auth: none` and `pass=2` are none.
+ALONE = re.compile(r"(?:(?:\w*[_-]|db|my|pg|root|user|admin|bind)?(?:pass|pw)|psk)\Z", re.I)
 _BETWEEN_WORDS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 
 _SWITCHES = {"true", "false", "yes", "no", "on", "off", "none", "null", "auto", "enabled", "disabled"}
@@ -127,6 +130,7 @@ def words_of(name: str) -> list[str]:
     return [word.upper() for word in _BETWEEN_WORDS.split(name) if word]
 
 
+@functools.lru_cache(maxsize=1024)  # a text may say a name a thousand times
 def says_credential(name: str) -> bool:
     """Whether a variable, flag or key of this name holds a credential."""
     words = words_of(name)

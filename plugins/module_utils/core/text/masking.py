@@ -25,16 +25,19 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import c
 
 MASK = dotenv.MASK
 LONG = 65536  # what is longer is no password: it is masked as it is, and not searched
+MOST_KNOWN = 10_000  # values that a text is searched for; on a host that keeps more no text of others is shown
 CUT = "…"  # where a text was cut off
 MOST_CUTS = 20
 MOST_OF_AN_END = 300  # characters before a cut
+MOST_WORDS = 1000  # of a command line that is shown
+LONGEST_NAME = 256  # of a variable; nothing ordinary has a longer one
 MOST_LEVELS = 3  # of commands inside commands: `sh -c "sh -c '…'"`
 
 # The name of a variable, flag or key that may say credential, and what stands between it and the value. A word is
 # taken whole (the group of a lookahead is not tried again), and only from its beginning.
 _NAMED = re.compile(
     rf"""(?<![\w.-])(?=[\w.-])(?=[\w.-]*?(?:{credentials.PERHAPS}))(?=([\w.-]+))\1"""
-    r"""(\\?["']?\s{0,8}[=:]\s{0,8}|["'],\s{0,8}(?=["'])|[ \t]{1,8})""",
+    r"""(\\?["']?\s{0,8}(?:=>|:=|[=:])\s{0,8}|["'],\s{0,8}(?=["'])|[ \t]{1,8})""",
     re.I,
 )
 # llama.cpp: `EOS token = 128009`.
@@ -43,12 +46,16 @@ _WORD_BEFORE = re.compile(rf"(?<![\w-])({'|'.join(sorted(credentials.OF_TOKENS))
 _VALUE = re.compile(
     r"""\\(["'])(.*?)\\\1|"((?:[^"\\\n]|\\.)*)"|'((?:[^'\\\n]|\\.)*)'|["'](.*)|([^\s,;&)}\]]+)""",
 )
+# A short value, or one of digits, is a whole word: it is no piece of a longer word or figure.
+_DIGITS = re.compile(r"[\d.]+")
+_BEGINS_ALONE, _ENDS_ALONE = re.compile(r"(?<![A-Za-z0-9])(?<!\d\.)"), re.compile(r"(?![A-Za-z0-9]|\.\d)")
 # Beginnings of the tokens of well-known services.
 _TOKENS = (
     "hf_", "sk-", "sk_", "pk_", "rk_", "gho_", "ghp_", "ghr_", "ghs_", "ghu_", "github_pat_", "glpat-", "xoxa-",
     "xoxb-", "xoxe-", "xoxp-", "xoxr-", "xoxs-", "xapp-", "npm_", "pypi-", "gsk_", "r8_", "nvapi-", "dop_v1_", "tskey-",
     "hvb.", "hvs.", "whsec_", "ya29.", "aiza", "eyj",
 )  # fmt: skip
+_WORD = r"""(?:"[^"\n]*"?|'[^'\n]*'?|\S+)"""  # of a shell
 # What a text must hold for a look to be tried, the look, and what is shown instead.
 _LOOKS = (
     # systemd quotes what it does not understand of a unit's file.
@@ -57,12 +64,23 @@ _LOOKS = (
         r"(?<!\w)((?:ignoring|correcting|escape sequences): ).+",
         rf"\1{MASK}",
     ),
-    (("bearer", "basic"), r"\b(bearer|basic)\s{1,8}[^\s\"',;]+", rf"\1 {MASK}"),
+    (("-----begin",), r"(-----BEGIN [\w ]{1,64}-----)(?:[^-]|-(?!----END))*", rf"\1{MASK}"),
+    # A line of a PEM file by itself.
+    (("",), r"(?<![^\s\"'])(?!/)[a-z0-9+/]{64}(?![^\s\"'\\])", MASK),
+    (("cookie",), r"\b((?:set-)?cookie\\?[\"']?\s{0,8}[=:]\s{0,8}\\?[\"']?)[^\"'\n]+", rf"\1{MASK}"),
+    (
+        ("bearer", "basic"),
+        r"\b(bearer|basic)\s{1,8}(?!(?:auth|authentication|tokens?)\b)[^\s\"',;]+",
+        rf"\1 {MASK}",
+    ),
     (
         ("authorization",),
-        r"\b(authorization\\?[\"']?\s{0,8}[=:]\s{0,8}\\?[\"']?)(?:\w{1,64}[ \t]{1,8})?[^\s\"',;]+",
+        r"\b(authorization\\?[\"']?\s{0,8}[=:]\s{0,8}\\?[\"']?)"
+        r"(?:digest[ \t].+|(?:\w{1,64}[ \t]{1,8})?[^\s\"',;]+)",
         rf"\1{MASK}",
     ),
+    # Of a registry in a file of Docker's; elsewhere it is a word such as `none`.
+    (("auth",), r"(\"auth\\?\"\s{0,8}:\s{0,8}\\?\")(?![a-z]{1,32}\\?\")[^\"\s\\]+", rf"\1{MASK}"),
     # A user and a password without a scheme, as proxies and curl -u have it. A model's digest stands after an @ too.
     (("@",), r"(?<![\w.%+@:/-])(?=([\w.%+-]+))\1:[^\s:@/\"']{1,256}@(?!sha256)", f"{MASK}@"),
     (
@@ -71,9 +89,29 @@ _LOOKS = (
         rf"\1\2:{MASK}",
     ),
     # Elsewhere -p is followed by a number, a port or a path.
+    (("-p",), rf"(?<!\S)(-p[ \t]{{1,8}})(?![-/~.]|\d[\d:.,/-]*(?:tcp|udp)?(?!\S)){_WORD}", rf"\1{MASK}"),
+    (("mysql", "mariadb", "sshpass"), rf"(?<!\S)((?-i:-p))(?=\S){_WORD}", rf"\1{MASK}"),
+    (("redis-cli",), rf"(?<!\S)(-a[ \t]{{1,8}}){_WORD}", rf"\1{MASK}"),
+    (("machine", "login"), rf"(?<!\S)(login\s{{1,8}}\S{{1,256}}\s{{1,8}}password\s{{1,8}}){_WORD}", rf"\1{MASK}"),
+    # ~/.pgpass
     (
-        ("-p",),
-        r"(?<!\S)(-p[ \t]{1,8})(?![-/~.]|\d[\d:.,/-]*(?:tcp|udp)?(?!\S))(?:\"[^\"\n]*\"?|'[^'\n]*'?|\S+)",
+        (":",),
+        r"(?<!\S)((?:\*|localhost|[a-z][\w-]{0,63}(?:\.[\w-]{1,63}){1,8}):(?:\*|\d{1,5}):[^\s:]{1,63}:[^\s:]{1,63}:)"
+        r"\S+",
+        rf"\1{MASK}",
+    ),
+    (
+        ("identified", "password"),
+        r"\b((?:identified\s{1,8}by|password)\s{1,8})(?:'[^'\n]*'?|\"[^\"\n]*\"?)",
+        rf"\1{MASK}",
+    ),
+    # Between semicolons a password may have blanks.
+    ((";",), r"(?<![^\s;\"'])((?:password|pwd)\s{0,8}=\s{0,8})[^;\"'\n]{1,256}(?=;)", rf"\1{MASK}"),
+    # The query of a path.
+    (("?",), r"\?(?=[\w.%\[\]-]{1,64}=)[^\s\"']+", f"?{MASK}"),
+    (
+        ("hooks.slack.com", "/webhooks/", "telegram.org/bot"),
+        r"(hooks\.slack\.com/|/api/webhooks/|telegram\.org/bot)[^\s\"']+",
         rf"\1{MASK}",
     ),
     (_TOKENS, rf"(?<![a-z0-9])(?:{'|'.join(map(re.escape, _TOKENS))})[\w.~+/-]{{10,}}", MASK),
@@ -83,34 +121,41 @@ _LOOKS = (
 )
 _MASKS = [(needed, re.compile(look, re.I), masked) for needed, look, masked in _LOOKS]
 _URL = re.compile(r"://[^\s\"']+")
-_USER_OF_URL = re.compile(r"(?<=//)(?:[^/]*@|[^/@:]{0,256}:(?!\d{1,5}/)[^@]{1,256}@)")
+_WORD_OF_URL = re.compile(r"://\S+")
+# In a text that ends with an @. A colon is followed by a port, or by a password, in which any other character may be.
+_USER_OF_URL = re.compile(
+    r"""(?<=//)(?:[^/?#"']*@|(?!\[)[^/@:?#"']{0,256}:(?!\d{1,5}(?![^/?#\s"',;)}\]]))(?:[^/]|/(?!/))*@)"""
+)
 _SYSTEMD = re.compile(r"^(?:\S{1,4096}:\d{1,9}: |Ignoring invalid environment).*$", re.M)
 _QUOTED = re.compile(r"'([^'\n]*)'")
 _DIRECTIVE = re.compile(r"[A-Z][A-Za-z]{1,40}|=")  # one that systemd does not know is told, as is a section
 
-_PASSWORD_OF_URL = re.compile(r"://[^\s/@:]{0,256}:(?!\d{1,5}/)([^\s@]{1,1024})@")
-_PASSWORD_BEFORE_HOST = re.compile(r"(?<![\w.%+-])[\w.%+-]{0,256}:(?!//)([^\s@]{1,1024})@")
+_LINE_END = re.compile(r"\r?\n|\\n")
+# Between pieces that may be `user:password@host`; the password may hold a comma, or end before it.
+_BETWEEN_HOSTS = (re.compile(r"\s|://"), re.compile(r"[\s,;]|://"))
 _ASSIGNED = re.compile(r"""(?<![\w/$.-])([A-Za-z_]\w{0,127})=(?:"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)'|([^\s"';&|()`]+))""")
-_SHELL_WORD = re.compile(r"""(?:[^\s"';&|]|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')+""")
+# A quote that is not closed reaches to the end of the line.
+_SHELL_WORD = re.compile(r"""(?:[^\s"';&|]|"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?)+""")
 _TAKEN_OUT = re.compile(r"[# \t]*(?:export[ \t]+)?([A-Za-z_][\w.-]*)=(.+)")
 _USER_FLAG = re.compile(r"-u|--(?:proxy-)?user")
 _ASKED_WITH_P = {"sshpass", "login"}  # docker, podman: the word after -p is a password; elsewhere a port, a path
+_ASKED_WITHIN_P = {"sshpass", "mysql", "mysqladmin", "mysqldump", "mariadb", "mariadb-admin", "mariadb-dump"}
 
 
 def without_secrets(text: str, known: Iterable[str] = ()) -> str:
     """`text` with every value of `known`, and all that looks like a credential, masked."""
     known = frozenset(known)
+    if len(known) > MOST_KNOWN:
+        return f"{MASK} (not shown: this host keeps more than {MOST_KNOWN} values that must not be)"
     for value in known:
         if len(value) > LONG:
             text = text.replace(value, MASK)
-    present = [form for form in _forms(known) if form in text]
-    if present:
-        text = re.sub("|".join(map(_alone, present)), MASK, text)
     if known:
-        pieces = text.split(CUT, MOST_CUTS)
+        pieces = _without_forms(text, _forms(known)).split(CUT, MOST_CUTS)
         text = CUT.join(_without_beginning(piece, known) for piece in pieces)
     text = _SYSTEMD.sub(lambda line: _QUOTED.sub(_quoted, line[0]), text)
-    text = _URL.sub(lambda url: _without_user_and_query(url[0]), text)
+    text = _WORD_OF_URL.sub(lambda word: _without_user(word[0]), text)
+    text = _URL.sub(lambda url: _without_query(url[0]), text)
     lower = text.lower()
     for needed, look, masked in _MASKS:
         if any(part in lower for part in needed):
@@ -118,10 +163,34 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
     return _without_named(text) if any(part in lower for part in credentials.PARTS) else text
 
 
+def _without_forms(text: str, forms: Iterable[str]) -> str:
+    """`text` without these; of two that share a piece of it nothing stays."""
+    places: list[tuple[int, int]] = []
+    for form in forms:
+        anywhere = len(form) >= credentials.LEAST and not _DIGITS.fullmatch(form)
+        at = text.find(form)
+        while at >= 0:
+            end = at + len(form)
+            found = anywhere or _BEGINS_ALONE.match(text, at) and _ENDS_ALONE.match(text, end)
+            if found:
+                places.append((at, end))
+            at = text.find(form, end if found else at + 1)
+    shown, shown_to = [], 0
+    for begin, end in sorted(places):
+        if begin >= shown_to:
+            shown += [text[shown_to:begin], MASK]
+        shown_to = max(shown_to, end)
+    return "".join([*shown, text[shown_to:]])
+
+
 def _without_beginning(text: str, known: frozenset[str]) -> str:
     """`text`, which may have been cut off in the middle of a value, without what of one stands at its end."""
     end = text[-MOST_OF_AN_END:]
     for form in _forms(known):
+        if len(form) > MOST_OF_AN_END:
+            at = text.find(form[:MOST_OF_AN_END], max(0, len(text) - len(form)))
+            if at >= 0 and form.startswith(text[at:]):
+                return text[:at] + MASK
         at = end.find(form[: credentials.LEAST])
         while at >= 0 and len(form) > credentials.LEAST:
             if form.startswith(end[at:]):
@@ -134,10 +203,13 @@ def _quoted(found: re.Match[str]) -> str:
     return found[0] if _DIRECTIVE.fullmatch(found[1]) else f"'{MASK}'"
 
 
-def _without_user_and_query(url: str) -> str:
+def _without_user(word: str) -> str:
+    last = word.rfind("@") + 1
+    return _USER_OF_URL.sub(f"{MASK}@", word[:last]) + word[last:]
+
+
+def _without_query(url: str) -> str:
     before, mark, query = url.partition("?")
-    if "@" in before:
-        before = _USER_OF_URL.sub(f"{MASK}@", before)
     return before + (mark + MASK if query else mark)
 
 
@@ -171,8 +243,10 @@ def _named(text: str) -> Iterator[tuple[str, int, int]]:
 
 def _hides(name: str, value: str) -> bool:
     """Whether a text's `name=value` is masked. `key=tokenizer.ggml.model` and `code: 500` are none."""
-    name = name.strip(".-") if not name.startswith("-") else name
-    if credentials.STEM.search(name) or name.lower() in credentials.ALONE and not value.isdigit():
+    bare = name.strip(".-")
+    name = name if name.startswith("-") else bare
+    is_count = value.isdigit() and len(value) < credentials.LEAST_OF_A_CREDENTIAL
+    if credentials.STEM.search(name) or credentials.ALONE.match(bare) and not is_count:
         return not credentials.is_ordinary_of_a_credential(name, value)
     return bool(name.startswith("-") or name.isupper() and "_" in name) and (
         credentials.says_credential(name) and credentials.is_secret(name, value)
@@ -205,25 +279,17 @@ def _has_lone_surrogates(value: str) -> bool:
     return any("\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff" for char in value)
 
 
-def _alone(form: str) -> str:
-    """A short value, or one of digits, is a whole word: it is no piece of a longer word or figure."""
-    found = re.escape(form)
-    if len(form) >= credentials.LEAST and not re.fullmatch(r"[\d.]+", form):
-        return found
-    return rf"(?<![A-Za-z0-9])(?<!\d\.){found}(?![A-Za-z0-9]|\.\d)"
-
-
 def shown_command(words: Sequence[str]) -> list[str]:
     """A runner's command line: its flags, with the values that are numbers, short words or files; the rest masked."""
     shown = list(words[:1])
-    for before, word in zip(words, words[1:]):
+    for before, word in zip(words, words[1:MOST_WORDS]):
         flag, equals, value = word.partition("=") if word.startswith("-") else (before, "", word)
         private = flag.startswith("-") and _hides(flag, value) or flag in ("-hft", "-hf")
         if word.startswith("-") and not equals:
             shown.append(without_secrets(word))
         else:
             shown.append(f"{flag}{equals}" * bool(equals) + (MASK if private else without_secrets(value)))
-    return shown
+    return shown if len(words) <= MOST_WORDS else [*shown, CUT]
 
 
 def secrets_in(variables: Mapping[str, str | None], names: Collection[str] = ()) -> set[str]:
@@ -231,13 +297,14 @@ def secrets_in(variables: Mapping[str, str | None], names: Collection[str] = ())
 
     `names`: see `credentials.is_secret`, here and below.
     """
-    return {
-        part
-        for name, value in variables.items()
-        if value
-        for about, part in _parts(name, value)
-        if credentials.is_secret(about, part, names)
-    }
+    return _secrets_of({(name, value) for name, value in variables.items() if value}, names)
+
+
+def _secrets_of(variables: Collection[tuple[str, str]], names: Collection[str]) -> set[str]:
+    """As `secrets_in`; what a text says a thousand times is looked at once."""
+    named = {(name if len(name) <= LONGEST_NAME else "password", value) for name, value in variables}
+    parts = {part for name, value in named for part in _parts(name, value)}
+    return {part for about, part in parts if credentials.is_secret(about, part, names)}
 
 
 def _parts(name: str, value: str) -> Iterator[tuple[str, str]]:
@@ -248,19 +315,25 @@ def _parts(name: str, value: str) -> Iterator[tuple[str, str]]:
     if url is None or private and not set(credentials.words_of(name)[-1:]) & credentials.OF_URLS:
         yield name, value
         # A line of a log is one line, and has no blanks at its end.
-        yield from ((name, line.strip()) for line in re.split(r"\r?\n|\\n", value))
+        yield from ((name, line.strip()) for line in _LINE_END.split(value))
     if private and url is None and not credentials.is_ordinary_of_a_credential(name, value):
         yield from ((name, part) for part in re.split(r"[,;]", value))
         yield from ((name, part) for part in value.split(":", maxsplit=1)[1:])
     value = value[:LONG]
-    for passwords in (_PASSWORD_OF_URL, _PASSWORD_BEFORE_HOST):
-        yield from (("password", password) for password in passwords.findall(value))
+    yield from (("password", password) for password in _before_hosts(value))
     yield from (("password", part) for part, _end, _begin in _named(value))
     pairs = (pair.partition("=") for pair in value.split(";"))
     yield from (_of_key(about.strip(), part.strip(" {}\"'")) for about, equals, part in pairs if equals)
     if value.lstrip()[:1] in ("{", "["):
         with contextlib.suppress(ValueError, RecursionError):
             yield from _leaves(name, json.loads(value, strict=False))
+
+
+def _before_hosts(value: str) -> Iterator[str]:
+    """What may be the password in each `user:password@host`: up to the last @, and up to the first."""
+    for piece in {piece for between in _BETWEEN_HOSTS for piece in between.split(value) if "@" in piece}:
+        password = piece.partition(":")[2].rpartition("@")[0]
+        yield from (password, password.partition("@")[0])
 
 
 def _leaves(name: str, content: Any) -> Iterator[tuple[str, str]]:
@@ -300,17 +373,13 @@ def _url_parts(value: str) -> list[tuple[str, str]] | None:
 
 def secrets_in_text(text: str, names: Collection[str] = ()) -> set[str]:
     """The values of an env file's text that must not be shown, as any reader would take them, and its comments."""
-    comments = [line[line.index("#") :].strip() for line in text.splitlines() if "#" in line]
-    found = {comment for comment in comments if len(comment) >= credentials.LEAST}
-    for comment in comments:  # what was taken out may still be in use elsewhere
-        taken_out = _TAKEN_OUT.fullmatch(comment)
-        if taken_out:
-            found |= secrets_in({taken_out[1]: taken_out[2].strip("\"'")}, names)
+    comments = {line[line.index("#") :].strip() for line in text.splitlines() if "#" in line}
+    taken_out = filter(None, map(_TAKEN_OUT.fullmatch, comments))  # which may still be in use elsewhere
+    variables = {(one[1], one[2].strip("\"'")) for one in taken_out}
     for reader in dotenv_readers.READERS:
         for reading in dotenv_readers.readings(text, reader):
-            for one in reading.assignments:
-                found |= secrets_in({one.key: one.value}, names)
-    return found
+            variables |= {(one.key, one.value) for one in reading.assignments if one.value}
+    return {comment for comment in comments if len(comment) >= credentials.LEAST} | _secrets_of(variables, names)
 
 
 def secrets_in_command(words: Sequence[str], names: Collection[str] = (), levels: int = MOST_LEVELS) -> set[str]:
@@ -318,8 +387,8 @@ def secrets_in_command(words: Sequence[str], names: Collection[str] = (), levels
     found: set[str] = set()
     programs = {word.rpartition("/")[2] for word in words}
     by_curl = "curl" in programs  # elsewhere -u says other things
-    by_password = bool(programs & _ASKED_WITH_P)
-    for before, word in zip(["", *words], words):
+    by_password, within_p = bool(programs & _ASKED_WITH_P), bool(programs & _ASKED_WITHIN_P)
+    for before, word in set(zip(["", *words], words)):
         name, equals, value = word.partition("=")
         if not equals or not name.startswith("-"):
             name, value = before, word
@@ -327,6 +396,8 @@ def secrets_in_command(words: Sequence[str], names: Collection[str] = (), levels
             found |= secrets_in({name: value}, names)
         elif by_curl and _USER_FLAG.fullmatch(name) and ":" in value or by_password and name == "-p":
             found |= secrets_in({"PASSWORD": value}, names)
+        if within_p and word.startswith("-p"):
+            found |= secrets_in({"PASSWORD": word[2:]}, names)
         is_script = levels and re.search(r"\s", word)
         if "://" in word and not is_script:
             found |= secrets_in({"URL": value}, names)
@@ -341,9 +412,9 @@ def secrets_in_command(words: Sequence[str], names: Collection[str] = (), levels
 def secrets_in_script(text: str, names: Collection[str] = (), levels: int = MOST_LEVELS) -> set[str]:
     """The same of a shell script, or of the command lines that `systemctl show` prints."""
     found: set[str] = set()
-    for name, double, single, plain in _ASSIGNED.findall(text):
+    for name, double, single, plain in set(_ASSIGNED.findall(text)):
         found |= _of_assignment(name, double or single or plain, names)
-    for line in text.splitlines():
+    for line in set(text.splitlines()):
         found |= secrets_in_command([_unquoted(word) for word in _SHELL_WORD.findall(line)], names, levels)
     return found
 

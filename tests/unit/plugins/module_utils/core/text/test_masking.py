@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-import sys
-from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from hypothesis import given
 from hypothesis import strategies as st
 
+SHAPES = yaml.safe_load(Path(__file__).with_name("secret_shapes.yml").read_text())
 CREDENTIALS = [
     "pull failed: api_key=%s rejected",
     "Authorization: Bearer %s",
@@ -179,42 +177,61 @@ def test_a_url_that_cannot_be_taken_apart_is_a_secret_as_a_whole() -> None:
     assert masking.secrets_in({"A_URL": broken, "B": "://nothing"}) == {broken, "://nothing"}
 
 
-SRE = importlib.import_module("re._parser" if sys.version_info >= (3, 11) else "sre_parse")
-# What is searched for in a text of any length. The others begin with a character that their repeats exclude.
-SEARCHED = [*(look for _needed, look, _masked in masking._MASKS), masking._NAMED, masking._URL, masking._SYSTEMD]
+@pytest.mark.parametrize("shape", SHAPES["masked"], ids=lambda shape: shape["text"][:50])
+def test_a_shape_of_the_real_world_is_masked(shape: dict[str, str]) -> None:
+    assert masking.without_secrets(shape["text"]) == shape["shown"]
 
 
-def in_vain(pattern: Any, more: bool = False) -> Iterator[str]:
-    """Repeats without a bound that can run to the end of a text, fail there, and be tried again a character further.
-
-    `more`: more must follow the whole.
-    """
-    items = list(pattern)
-    for at, (kind, what) in enumerate(items):
-        kind = str(kind)
-        optional = (str(one[0]) == "AT" or str(one[0]) == "MAX_REPEAT" and one[1][0] == 0 for one in items[at + 1 :])
-        needed = more or not all(optional)
-        if kind in ("MAX_REPEAT", "MIN_REPEAT"):
-            if what[1] == SRE.MAXREPEAT and needed:
-                yield str(what[2])
-            yield from in_vain(what[2], needed)
-        elif kind == "SUBPATTERN":
-            yield from in_vain(what[-1], needed)
-        elif kind == "BRANCH":
-            for branch in what[1]:
-                yield from in_vain(branch, needed)
+@pytest.mark.parametrize("text", SHAPES["stays"])
+def test_what_only_looks_like_one_stays(text: str) -> None:
+    assert masking.without_secrets(text) == text
 
 
-@pytest.mark.parametrize("look", SEARCHED, ids=lambda look: look.pattern[:40])
-def test_no_expression_takes_more_than_linear_time(look: re.Pattern[str]) -> None:
-    parsed = list(SRE.parse(look.pattern, look.flags))
-    assert not list(in_vain(parsed))
-    looks_ahead = [what for kind, what in parsed if str(kind) == "ASSERT" and what[0] > 0]
-    if any("MAXREPEAT" in str(what) for what in looks_ahead):
-        behind = ("ASSERT", "ASSERT_NOT")
-        assert any(str(kind) in behind and what[0] < 0 for kind, what in parsed), "it may begin anywhere in a word"
+@pytest.mark.parametrize(
+    ("text", "known", "shown"),
+    [
+        ("password=open sesame now", {"open sesame"}, f"password={masking.MASK} now"),  # its look ends at the blank
+        ("denied for abcdefghi.", {"abcdef", "defghi"}, f"denied for {masking.MASK}."),
+        ("denied for abcdefabcdef.", {"abcdef"}, f"denied for {masking.MASK}{masking.MASK}."),
+        ("pin 8347 of 18347", {"8347"}, f"pin {masking.MASK} of 18347"),
+        ("a long one: " + "xy z " * 100 + masking.CUT, {"xy z " * 200 + "end"}, f"a long one: {masking.MASK}…"),
+    ],
+)
+def test_known_values_come_first_and_leave_no_piece(text: str, known: set[str], shown: str) -> None:
+    assert masking.without_secrets(text, known) == shown
 
 
-def test_the_rule_for_linear_time_finds_what_is_not() -> None:
-    for expression in (r"[\w.-]*(?:token)[\w.-]*=x", r"\b[a-z]*://", r"(?:a+b)+c", r"(://[^?]*\?)x+", r"([\w.-]+)="):
-        assert list(in_vain(SRE.parse(expression)))
+def test_where_more_is_known_than_can_be_looked_for_nothing_is_shown() -> None:
+    known = {f"value {number}" for number in range(masking.MOST_KNOWN + 1)}
+    assert masking.without_secrets("an ordinary text", known) == (
+        f"{masking.MASK} (not shown: this host keeps more than 10000 values that must not be)"
+    )
+
+
+def test_of_a_command_without_an_end_only_the_beginning_is_shown() -> None:
+    command = ["llama-server", *["-c", "8192"] * masking.MOST_WORDS]
+    shown = masking.shown_command(command)
+    assert shown == [*command[: masking.MOST_WORDS], masking.CUT]
+
+
+@pytest.mark.parametrize(
+    ("value", "passwords"),
+    [
+        ("mysql://u:p@ss@h/db", {"p@ss"}),
+        ("a mysql://u:p@ss@h/db and http://v:other@i", {"p@ss", "other"}),
+        ("http://a:word1@x,http://b:word2@y", {"word1", "word2"}),
+        ("selo:wo,rd@proxy", {"wo,rd"}),
+    ],
+)
+def test_a_password_before_a_host_is_known_whole(value: str, passwords: set[str]) -> None:
+    assert passwords <= masking.secrets_in({"PLACES": value})
+
+
+@pytest.mark.parametrize("command", ["mysql -u root -phunter2 app", "/usr/bin/sshpass -phunter2 ssh h"])
+def test_a_password_that_hangs_on_its_flag_is_known(command: str) -> None:
+    assert "hunter2" in masking.secrets_in_command(command.split())
+    assert masking.secrets_in_command(["docker", "run", "-phunter2"]) == set()
+
+
+def test_a_name_of_any_length_is_a_name() -> None:
+    assert masking.secrets_in({"A" * 1000: "hunter2"}) == {"hunter2"}
