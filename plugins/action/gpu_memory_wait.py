@@ -97,6 +97,6 @@ class ActionModule(ActionBase):
 def _json(text: str) -> dict[str, object] | None:
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

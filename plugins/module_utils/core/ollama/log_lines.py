@@ -94,8 +94,8 @@ FOUND_GPU, NO_GPU = "inference compute", re.compile(r' library="?cpu\b', re.IGNO
 OF_A_GPU = ("id", "library", "pci_id")
 DISCOVERY = "failure during llama-server GPU discovery"
 
-SERVER_CONFIG = re.compile(r'msg="server config" env="map\[(?P<map>.*)\]"')
-CONFIG_ITEM = re.compile(r"([A-Za-z_][A-Za-z0-9_]*):(.*?)(?=\s[A-Za-z_][A-Za-z0-9_]*:|$)")
+SERVER_CONFIG, END_OF_CONFIG = re.compile(r'msg="server config" env="map\[(?P<map>.*)'), ']"'
+CONFIG_ITEM = re.compile(r"(?<!\S)([A-Za-z_][A-Za-z0-9_]*):(.*?)(?=\s[A-Za-z_][A-Za-z0-9_]*:|$)")
 START = re.compile(r'msg="starting (?:llama[- ]server|runner)" cmd="(?P<cmd>(?:[^"\\]|\\.)*)"')
 # From 0.11.5 to 0.24 the runner gets its settings as JSON (llm/server.go, LoadRequest), and says what it got.
 REQUESTED = re.compile(r'msg="loading model" .{0,200}\brequested=(?P<num_gpu>-?\d{1,12})\b')
@@ -126,15 +126,17 @@ MIB_IN = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0, "TiB": 1024.0**2}
 # Devices of the host: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host and the like.
 HOST_DEVICE = re.compile(r"CPU|.*_Host\Z", re.IGNORECASE)
 EVAL = re.compile(
-    r"(?<!prompt )\beval time =\s*[\d.]+ ms /\s*\d+ (?:tokens|runs).*?(?P<speed>\d+(?:\.\d+)?) tokens per second"
+    r"(?<!prompt )\beval time =\s{0,16}[\d.]{1,16} ms /\s{0,16}\d{1,12} (?:tokens|runs).{0,80}?"
+    r"(?P<speed>\d{1,12}(?:\.\d{1,6})?) tokens per second"
 )
-PROMPT_EVAL = re.compile(r"prompt eval time =\s*[\d.]+ ms /\s*(\d+) tokens")
+PROMPT_EVAL = re.compile(r"prompt eval time =\s{0,16}[\d.]{1,16} ms /\s{0,16}(\d{1,12}) tokens")
 # What only a runner says: a wrapper's own lines prove nothing of where the server's go.
 OF_A_RUNNER = (EVAL, PROMPT_EVAL, OFFLOADED)
 TRUNCATED = re.compile(r"truncating input prompt")
 # The server and its runners write into one pipe, so that a whole line of it may stand within one of theirs.
 WITHIN = re.compile(r"\[GIN\] \d{4}/\d\d/\d\d - |time=\d{4}-\d\d-\d\dT\S{1,40} level=")
 LONGEST_TORN = 4096
+MOST_BUFFERS = 1000
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,12}\Z")
 
 
@@ -210,7 +212,7 @@ def fields_of(row: str | bytes) -> dict[str, object]:
     """The fields of a row of `journalctl --output=json`; none of one that is torn."""
     try:
         fields = json.loads(row)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return fields if isinstance(fields, dict) else {}
 
@@ -286,6 +288,8 @@ class _Reader:
 
     def read(self, at: float, line: str) -> None:
         line = self._mended(line.strip())
+        if not line:
+            return
         by, words, level, error = found = written(line)
         if by in ("kernel", "systemd"):
             if (KERNEL if by == "kernel" else KILLED).search(words):
@@ -303,6 +307,7 @@ class _Reader:
             if words == FOUND_GPU and not NO_GPU.search(line):
                 for failure in self._undiscovered:
                     failure["severity"] = "recovered"
+                self._undiscovered.clear()
         self._read_load_line(at, found, line)
         said = f"{words} {error}" if level in LOUD or words == LOAD_FAILED else words
         retry = RETRY.search(words)
@@ -350,7 +355,7 @@ class _Reader:
         """Whether it is the start of the server or of a runner, whose lines may hold any word."""
         if not STARTING.match(words):
             return False
-        config, start = SERVER_CONFIG.search(line), START.search(line)
+        config, start = SERVER_CONFIG.search(line, 0, max(0, line.rfind(END_OF_CONFIG))), START.search(line)
         if config:
             self.facts["server_config"] = settings.shown(dict(CONFIG_ITEM.findall(config.group("map"))))
             self.facts["server_at"] = at
@@ -428,6 +433,8 @@ class _Reader:
         _component, device, kind, _cache = where
         if HOST_DEVICE.match(device):
             return
+        if len(self._buffers) >= MOST_BUFFERS and where not in self._buffers:
+            return  # no load has so many
         self._buffers[where] = mib
         load["windows"] = load["windows"] or _cache == "windows"
         same = {place: size for place, size in self._buffers.items() if place[1:3] == (device, kind)}

@@ -72,7 +72,7 @@ class Engine:
     @classmethod
     def of(cls, ollama_version: object) -> Engine:
         """Raises ScenarioInvalid for what is no version."""
-        match = re.match(r"v?(\d+)\.(\d+)(?:\.\d+)?(?:[-+.].*)?$", str(ollama_version).strip())
+        match = re.match(r"v?(\d{1,6})\.(\d{1,6})(?:\.\d{1,6})?(?:[-+.].*)?$", str(ollama_version).strip())
         if not match:
             raise ScenarioInvalid(f"ollama_version is {ollama_version!r}; a release such as 0.32.13 is needed")
         release = int(match[1]), int(match[2])

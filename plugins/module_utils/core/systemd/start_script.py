@@ -37,8 +37,10 @@ _RUNS_ANOTHER = {
     "sudo", "doas", "setpriv", "runuser", "su", "chroot", "start-stop-daemon", "daemon",
 }  # fmt: skip
 MOST_WORDS = 512  # of one command
-_ARGV = re.compile(r"argv\[\]=(.*?) ; (?:ignore_errors|flags|start_time)=", re.S)
-_STARTED = re.compile(r"\{ path=(/.*?) ; argv\[\]=.*? ; ignore_errors=(yes|no) ", re.S)
+# The parts of a command in `systemctl show`: what begins one, and what ends it.
+_ARGV, _AFTER_ARGV = re.compile(r"argv\[\]="), re.compile(r" ; (?:ignore_errors|flags|start_time)=")
+_PATH_OF_IT, _AFTER_PATH = re.compile(r"\{ path=(?=/)"), re.compile(r" ; argv\[\]=")
+_IGNORED = re.compile(r" ; ignore_errors=(yes|no) ")
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "ash"}
 
 
@@ -66,12 +68,29 @@ def programs(exec_start: str) -> list[str]:
 
 def command_lines(executed: str) -> list[str]:
     """What is run, of the commands that `systemctl show` tells: it also says when, and how that ended."""
-    return _ARGV.findall(executed)
+    lines: list[str] = []
+    begin = _ARGV.search(executed)
+    while begin:
+        end = _AFTER_ARGV.search(executed, begin.end())
+        if not end:
+            break
+        lines.append(executed[begin.end() : end.start()])
+        begin = _ARGV.search(executed, end.end())
+    return lines
 
 
 def started(executed: str) -> list[str]:
     """The programs of such a property by which a unit starts, or does not: not those whose errors are ignored."""
-    return [path for path, ignored in _STARTED.findall(executed) if ignored == "no"]
+    paths: list[str] = []
+    begin = _PATH_OF_IT.search(executed)
+    while begin:
+        end = _AFTER_PATH.search(executed, begin.end())
+        ignored = end and _IGNORED.search(executed, end.end())
+        if not end or not ignored:
+            break
+        paths += [executed[begin.end() : end.start()]] if ignored[1] == "no" else []
+        begin = _PATH_OF_IT.search(executed, ignored.end())
+    return paths
 
 
 def of_exec_start(exec_start: str) -> Says:
@@ -98,7 +117,7 @@ def says(text: str, path: str = "") -> Says:
     for words, certain in _statements(text):
         _statement(found, words, certain, tested, path)
     if found.computes:  # `while read line; do export "$line"; done < FILE`
-        found.reads += [path for path in re.findall(r"<[ \t]*(/[^\s;\"'()|&<>]+)", text) if path not in found.reads]
+        found.reads = list(dict.fromkeys([*found.reads, *re.findall(r"<[ \t]*(/[^\s;\"'()|&<>]+)", text)]))
     return found
 
 

@@ -207,7 +207,9 @@ def parse_service(text: str) -> Service:
                 resets = True
             environment.update(_variables(word.replace("%%", "%") for word in words(value)))
         elif name == "UnsetEnvironment":
-            unsets = [*unsets, *words(value)] if value else []
+            if not value:
+                unsets.clear()
+            unsets += words(value)
     return {"environment": environment, "resets": resets, "unsets": unsets}
 
 

@@ -125,7 +125,7 @@ def post_for_lines(url: str, value: Any, *, silence_s: float = 300) -> Iterator[
 def error_text(body: bytes) -> str:
     """What an answer says went wrong: its `error`, `detail` or `message`, else its first words; one line, short."""
     text = body[: 4 * CHUNK].decode(errors="replace")
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         value = json.loads(text)
         while isinstance(value, dict):
             value = next((value[key] for key in ("error", "detail", "message") if value.get(key)), "")
@@ -228,5 +228,5 @@ def _json_of(url: str, response: Response) -> Any:
         raise HttpError(f"{shown}: answered {response.status}: {error_text(response.body)}", response.status)
     try:
         return json.loads(response.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise HttpError(f"{shown}: the answer is not JSON: {error_text(response.body)}", response.status) from None

@@ -326,7 +326,7 @@ def answer_error(body: bytes) -> str | None:
     for text in (body, *(line[5:] if line.startswith(b"data:") else line for line in lines)):
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict) and value.get("error"):
             return http_client.error_text(text)
@@ -338,7 +338,7 @@ def told_by(body: bytes) -> dict[str, float]:
     last = body.rstrip().rpartition(b"\n")[2]
     try:
         value = json.loads(last if b'"done"' in last else body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(value, dict):
         return {}

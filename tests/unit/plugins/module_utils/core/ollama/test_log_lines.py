@@ -622,3 +622,16 @@ def test_what_was_evaluated_of_a_prompt_that_was_sent_before():
         "prompt eval time =      27.25 ms /     1 tokens (   27.25 ms per token,    36.70 tokens per second)",
     )
     assert (facts["longest_prompt"], facts["longest_sent"], facts["most_reused"]) == (1, 3593, 3592)
+
+
+def test_a_row_of_nothing_but_brackets_has_no_fields() -> None:
+    assert log_lines.fields_of("[" * 100_000) == {}
+
+
+def test_a_log_that_never_ends_to_name_buffers_is_no_reason_to_add_up_for_ever() -> None:
+    lines = [
+        "load_tensors: offloaded 1/1 layers to GPU",
+        *(f"b{n}: CUDA0 KV buffer size = 1.00 MiB" for n in range(3000)),
+    ]
+    load = log_lines.parse([(1.0, line) for line in lines])["loads"][0]
+    assert load["buffers_mib"] == {"CUDA0 KV": log_lines.MOST_BUFFERS}
