@@ -135,6 +135,9 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "log_lines.moment": log_lines.moment,
     "log_lines.is_servers": log_lines.is_servers,
     "log_lines.dropped": lambda text: log_lines.dropped(f"{log_lines.BY_JOURNALD}Suppressed {text}", "a.service"),
+    "log_lines.concerns": lambda text: log_lines.concerns(
+        f"{log_lines.BY_KERNEL}oom-kill:constraint=CONSTRAINT_MEMCG,{text},task_memcg={text},", "/a"
+    ),
     "log_lines.entry": log_lines.entry,
     "log_lines.fields_of": log_lines.fields_of,
     "log_lines.plainness": log_lines.plainness,

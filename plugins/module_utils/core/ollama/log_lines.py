@@ -70,13 +70,18 @@ WARNING = re.compile(
     re.IGNORECASE,
 )
 # What of the kernel's journal is about GPUs or memory, and what systemd says of a unit that the kernel killed.
-KERNEL = re.compile(r"NVRM: Xid|oom-kill|Out of memory: Killed")
+# At the beginning of a line: further on, any process may have its name.
+KERNEL = re.compile(r"^(?:NVRM: Xid|oom-kill:|Out of memory: Kill)")
+# The kernel ended a process for the limit of its control group alone, which is nobody else's matter.
+OF_A_GROUP = re.compile(r"\Aoom-kill:constraint=CONSTRAINT_MEMCG,[^ ]{0,512}?,task_memcg=(?P<group>[^,]{0,4096}),")
 KILLED = re.compile(r"killed by the OOM killer|Failed with result 'oom-kill'")
 # `entry` names these writers as journalctl does; lines of the unit's own processes stay as they are.
 BY_KERNEL, BY_SYSTEMD, BY_JOURNALD = "kernel: ", "systemd[1]: ", "systemd-journald: "
 WRITERS = {BY_KERNEL: "kernel", BY_SYSTEMD: "systemd", BY_JOURNALD: "journald"}
 # What a rate limit made journald drop; it says so with this id (sd-messages.h, SD_MESSAGE_JOURNAL_DROPPED).
 DROPPED_ID = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"
+# What journald notes of a line that goes on in the next row of its stream (systemd.journal-fields(7)).
+CUT = ("line-max", "nul")
 DROPPED = re.compile(r"Suppressed (\d{1,12}) messages from (\S{1,256})\Z")
 ACCESS = re.compile(r"(?:\x1b\[[0-9;]{0,16}m)?\[GIN(?:-debug)?\]")
 SLOG = re.compile(r"(?:time=(?P<time>\S{1,64}) )?(?:level=(?P<level>[A-Z+\-0-9]{1,12}) )?(?:source=\S{1,128} )?msg=")
@@ -84,6 +89,17 @@ VALUE = re.compile(r'"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<word>\S*)')
 ATTRIBUTE = re.compile(r' (?P<key>"(?:[^"\\]|\\.)*"|[^\s="]+)=(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<word>[^\s"]*))')
 # What stands in quotes or braces is somebody else's: a name, a prompt, a request.
 QUOTES = re.compile(r"[\"{`]|(?<!\w)'")
+# What a runner repeats from a model's file, which any client may have made, or from a request, without quotes.
+REPEATED = re.compile(
+    r"(?:llama_model_loader: - kv|print_info: |llm_load_print_meta: |clip_model_loader: (?:model name|description|- kv)"
+    r"|load_hparams: |.{0,24}\bcommon_init_\w{0,32}: added |srv .{0,16}(?:send_error|operator\(\)): )"
+)
+# Likewise as several lines: a model's template until its quote is closed, at once; and gin (in a build of one's own)
+# the headers of a request that made it panic.
+TEMPLATE = re.compile(r"chat template, (?:chat_template: |example_format: ')")
+TEMPLATE_S = 1.0
+RECOVERY = re.compile(r"\[Recovery\] .{0,64}panic recovered:\Z")
+HEADER = re.compile(r"[A-Z]{1,16} \S.{0,65536} HTTP/\d\.\d\Z|(?![a-z])[\w!#$%&'*+.^`|~-]{1,256}:(?: |\Z)")  # Go's
 LOUD, QUIET = ("WARN", "ERROR"), ("DEBUG", "TRACE")
 # An INFO line whose error counts; of other lines of that level only the message does.
 LOAD_FAILED = "Load failed"
@@ -164,10 +180,10 @@ def written(line: str) -> Line:
     slog = SLOG.match(line)
     message = slog and VALUE.match(line, slog.end())
     if not slog or not message:
-        return Line("runner", _unquoted(line))
+        return Line("runner", "" if REPEATED.match(line) else _unquoted(line))
     attributes = {found["key"]: found for found in ATTRIBUTE.finditer(line, message.end())}
     error = attributes.get("error")
-    return Line("server", _value(message), slog["level"] or "", _unquoted(_value(error)) if error else "")
+    return Line("server", _unquoted(_value(message)), slog["level"] or "", _unquoted(_value(error)) if error else "")
 
 
 def _value(found: re.Match[str]) -> str:
@@ -208,6 +224,20 @@ def entry(row: str | bytes) -> tuple[float, str] | None:
     return entry_of(fields_of(row))
 
 
+class WholeLines:
+    """Which rows of a journal begin a line: the rest of one that journald has cut begins wherever a client wants."""
+
+    def __init__(self) -> None:
+        self._cut: set[object] = set()
+
+    def begins(self, fields: Answer) -> bool:
+        """Whether a row, given as its fields and in order, is no such rest."""
+        stream = fields.get("_STREAM_ID")
+        begins = stream is None or stream not in self._cut
+        (self._cut.add if fields.get("_LINE_BREAK") in CUT else self._cut.discard)(stream)
+        return begins
+
+
 def fields_of(row: str | bytes) -> dict[str, object]:
     """The fields of a row of `journalctl --output=json`; none of one that is torn."""
     try:
@@ -232,7 +262,18 @@ def entry_of(fields: Answer) -> tuple[float, str] | None:
         text = BY_JOURNALD + text
     elif fields.get("_PID") == "1":
         text = BY_SYSTEMD + text
-    return int(str(fields["__REALTIME_TIMESTAMP"])) / 1e6, text
+    return written_at(fields), text
+
+
+def written_at(fields: Answer) -> float:
+    """When journald was given a row, in Unix time."""
+    return int(str(fields["__REALTIME_TIMESTAMP"])) / 1e6
+
+
+def concerns(line: str, control_group: str) -> bool:
+    """Whether a line of the kernel is of all, or of this control group or one below it."""
+    found = OF_A_GROUP.match(line[len(BY_KERNEL) :])
+    return not found or bool(control_group) and f"{found['group']}/".startswith(f"{control_group}/")
 
 
 def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = masking.without_secrets) -> LogFacts:
@@ -283,12 +324,14 @@ class _Reader:
         self._open_at = 0.0
         self._loading = False
         self._torn = ""  # the beginning of a runner's line
+        self._template_at: float | None = None  # since when lines are those of a model's template
+        self._in_headers = False
         self._buffers: dict[tuple[str, ...], float] = {}  # by component, device, kind and cache
         self._cache = ""
 
     def read(self, at: float, line: str) -> None:
         line = self._mended(line.strip())
-        if not line:
+        if not line or self._is_repeated(at, line):
             return
         by, words, level, error = found = written(line)
         if by in ("kernel", "systemd"):
@@ -337,6 +380,21 @@ class _Reader:
         if self._torn and not within and not ACCESS.match(line) and not is_servers(line):
             line, self._torn = self._torn + line, ""
         return line
+
+    def _is_repeated(self, at: float, line: str) -> bool:
+        """Whether a line is one of several in which somebody else's text is shown."""
+        if line.startswith(tuple(WRITERS)):
+            return False
+        if self._template_at is not None and at - self._template_at <= TEMPLATE_S:
+            self._template_at = None if line.endswith("'") else self._template_at
+            return True
+        self._in_headers = bool(RECOVERY.search(line) or (self._in_headers and HEADER.match(line)))
+        if self._in_headers:
+            return True
+        if not ACCESS.match(line) and not is_servers(line):
+            begins = TEMPLATE.search(line)
+            self._template_at = at if begins and not line.endswith("'", begins.end()) else None
+        return False
 
     def _note(self, severity: str, at: float, line: str) -> Failure:
         failure: Failure = {"severity": severity, "at": at, "line": self._mask(line)}

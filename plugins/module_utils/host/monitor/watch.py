@@ -148,11 +148,12 @@ class _Writer:
 
     def __init__(self) -> None:
         self._last: tuple[int, float] | None = None
+        self._whole = log_lines.WholeLines()
 
     def read(self, row: bytes) -> tuple[float, str] | None:
         """A row of the journal as `log_lines.entry` has it."""
         fields = log_lines.fields_of(row)
-        found = log_lines.entry_of(fields)
+        found = log_lines.entry_of(fields) if self._whole.begins(fields) else None
         if found and log_lines.is_servers(found[1]) and str(fields.get("_PID")).isdigit():
             last = int(str(fields["_PID"])), found[0]
             self._last = last if self._last is None or last[1] >= self._last[1] else self._last

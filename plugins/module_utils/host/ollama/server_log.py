@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
@@ -29,8 +30,9 @@ PROPERTIES = (
 )
 # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json")
-FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
+FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID,_SYSTEMD_UNIT,_STREAM_ID,_EXE,_LINE_BREAK"
 MOST_LINES = 50_000
+FEW_LINES = 20  # among which is one of the server, whoever writes the same
 MOST_BYTES = 16 * 1024 * 1024
 JOURNAL = "the journal"
 # What the owner has set for all units; journald's own default is far beyond what a load writes.
@@ -40,11 +42,46 @@ SECONDS_IN = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 
 
 class Sink(NamedTuple):
-    """Where a server's standard error goes: `file` is a path to open it by; `problem` says why it cannot be read."""
+    """Where a server's standard error goes: `file` is a path to open it by; `problem` says why it cannot be read.
+
+    `piped`: it goes to a program, which may log what it is given.
+    """
 
     where: str = JOURNAL
     file: str | None = None
     problem: str | None = None
+    piped: bool = False
+
+
+class Server(NamedTuple):
+    """Whose lines of the journal count: those that come by the connection with which a server of this unit writes.
+
+    A process may have been given it, as runners are; who opens one of its own, or uses syslog, as logger and
+    systemd-cat do, is somebody else. `piped`: the server writes to a program that logs for it, so that all count.
+    """
+
+    unit: str
+    pids: frozenset[str] = frozenset()
+    program: str | None = None
+    piped: bool = False
+
+    def of(self, rows: Iterable[dict[str, object]]) -> list[tuple[float, str]]:
+        """The rows that are the server's, or systemd's about it, in order."""
+        whole = log_lines.WholeLines()
+        rows = [row for row in rows if whole.begins(row)]
+        known = {row.get("_STREAM_ID") for row in rows if row.get("_PID") in self.pids}
+        known |= {row.get("_STREAM_ID") for row in rows if self.program and _file(row.get("_EXE")) == self.program}
+        entries = (log_lines.entry_of(row) for row in rows if self._counts(row, known - {None}))
+        return [entry for entry in entries if entry is not None]
+
+    def _counts(self, row: dict[str, object], known: set[object]) -> bool:
+        if row.get("_PID") == "1":
+            return True
+        if row.get("_SYSTEMD_UNIT") != self.unit:
+            return False
+        if self.piped or not self.pids:
+            return self.piped or row.get("_TRANSPORT") == "stdout"
+        return row.get("_STREAM_ID") in known
 
 
 def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
@@ -69,18 +106,21 @@ def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
     began = unit_text.moment(properties.get("ExecMainStartTimestamp", ""))
     begin = min(began, since or began) if began is not None else since
     sink = sink_of(serving)
+    server = _server(unit, serving, main, sink)
     namespace = properties.get("LogNamespace")
     options = [f"--namespace=+{namespace}"] if namespace else []
     options += [f"--since=@{begin:.0f}"] if begin else ["--boot"]
     about = _journal_lines(
         ["--grep", f"{log_lines.KERNEL.pattern}|Suppressed", *options, "_TRANSPORT=kernel", "+", log_lines.DROPPED_ID]
     )
-    kernel = [line for line in about if line[1].startswith(log_lines.BY_KERNEL)]
-    own, long, sink = _own_lines(sink, begin, ["--unit", unit, *options])
+    group = properties.get("ControlGroup") or ""
+    kernel = [line for line in about if line[1].startswith(log_lines.BY_KERNEL) and log_lines.concerns(line[1], group)]
+    own, long, sink = _own_lines(sink, begin, ["--unit", unit, *options], server)
     lines = sorted([*own, *kernel], key=lambda line: line[0])
     whole = log_lines.parse((line for line in lines if line[0] >= (began or 0)), mask)
     if long and not sink.file and whole["server_config"] is None:
-        start = log_lines.parse(_journal_lines(["--unit", unit, *options, "--grep", 'msg="server config"'], most=1))
+        config = ["--unit", unit, *options, "--grep", 'msg="server config"']
+        start = log_lines.parse(_journal_lines(config, server, most=FEW_LINES))
         whole["server_config"], whole["server_at"] = start["server_config"], start["server_at"]
     server_at = whole["server_at"] or began
     window = log_lines.parse((line for line in lines if line[0] >= since), mask) if since else whole
@@ -105,11 +145,29 @@ def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
     }
 
 
-def _own_lines(sink: Sink, begin: float | None, journal: list[str]) -> tuple[list[tuple[float, str]], bool, Sink]:
+def _file(program: object) -> str:
+    """A process' program by its path, also where an upgrade has put another one there since."""
+    return str(program or "").removesuffix(" (deleted)")
+
+
+def _server(unit: str, serving: int | None, main: str, sink: Sink) -> Server:
+    """The server that runs, if any, as the journal knows it."""
+    if not serving:
+        return Server(unit)
+    try:
+        program = _file(os.readlink(f"/proc/{serving}/exe"))
+    except OSError:
+        program = None
+    return Server(unit, frozenset({str(serving), main} - {"0", ""}), program, sink.piped)
+
+
+def _own_lines(
+    sink: Sink, begin: float | None, journal: list[str], server: Server
+) -> tuple[list[tuple[float, str]], bool, Sink]:
     """A server's lines since `begin`, whether there are more than those, and the sink with what is wrong of it."""
     if not sink.file:
-        lines = _journal_lines(journal)
-        return lines, len(lines) >= MOST_LINES, sink
+        rows = _journal_rows(journal)
+        return server.of(rows), len(rows) >= MOST_LINES, sink
     try:
         return (*_file_lines(sink.file, begin), sink)
     except OSError as problem:
@@ -127,8 +185,8 @@ def sink_of(pid: int | None) -> Sink:
         return Sink(problem=f"where process {pid} writes it to cannot be read: {problem.strerror}")
     if stat.S_ISREG(mode):
         return Sink(name, file=path)
-    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):  # the journal's, or a program's that may log what it is given
-        return Sink()
+    if stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode):
+        return Sink(piped=stat.S_ISFIFO(mode))
     return Sink(name, problem=f"the server's standard error goes to {name}; StandardError=journal keeps it")
 
 
@@ -141,11 +199,20 @@ def _nothing(where: str, unit: str) -> str:
     )
 
 
-def _journal_lines(arguments: list[str], most: int | None = None) -> list[tuple[float, str]]:
-    """The newest lines, in order. `--since` with `--lines` alone would be the oldest of them."""
+def _journal_lines(
+    arguments: list[str], server: Server | None = None, most: int | None = None
+) -> list[tuple[float, str]]:
+    """The newest lines, in order; of a server's, those alone."""
+    rows = _journal_rows(arguments, most)
+    entries = server.of(rows) if server else map(log_lines.entry_of, rows)
+    return [entry for entry in entries if entry is not None]
+
+
+def _journal_rows(arguments: list[str], most: int | None = None) -> list[dict[str, object]]:
+    """The fields of the newest rows, in order. `--since` with `--lines` alone would be the oldest of them."""
     done = commands.run([*JOURNALCTL, FIELDS, "--reverse", f"--lines={most or MOST_LINES}", *arguments], timeout_s=60)
-    entries = (log_lines.entry(row) for row in reversed(done.stdout.splitlines()))
-    return sorted((entry for entry in entries if entry is not None), key=lambda line: line[0])
+    rows = filter(None, map(log_lines.fields_of, reversed(done.stdout.splitlines())))
+    return sorted(rows, key=log_lines.written_at)
 
 
 def _surely_limited(properties: dict[str, str], times: list[float]) -> int:

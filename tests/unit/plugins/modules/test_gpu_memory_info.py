@@ -47,7 +47,11 @@ class FakeSystem:
         elif list(arguments[:2]) == ["systemctl", "show"]:
             said = "".join(f"{key}={value}\n" for key, value in self.units.get(arguments[2], {}).items())
         elif arguments[0] == "journalctl" and "--dmesg" not in arguments:
-            rows = ({"__REALTIME_TIMESTAMP": str(10**15 + at), "MESSAGE": line} for at, line in enumerate(self.journal))
+            own = {"_SYSTEMD_UNIT": "ollama.service", "_TRANSPORT": "stdout"}
+            rows = (
+                {"__REALTIME_TIMESTAMP": str(10**15 + at), "MESSAGE": line, **own}
+                for at, line in enumerate(self.journal)
+            )
             said = "".join(json.dumps(row) + "\n" for row in rows)
         return commands.Done(0, said.encode(), b"")
 

@@ -635,3 +635,66 @@ def test_a_log_that_never_ends_to_name_buffers_is_no_reason_to_add_up_for_ever()
     ]
     load = log_lines.parse([(1.0, line) for line in lines])["loads"][0]
     assert load["buffers_mib"] == {"CUDA0 KV": log_lines.MOST_BUFFERS}
+
+
+FORGED = [
+    "llama_model_loader: - kv   2:                       general.name str              = {}",
+    "llama_model_loader: - kv   7:                   general.name str = x: {}",
+    "print_info: general.name          = {}",
+    "llm_load_print_meta: general.name     = {}",
+    "clip_model_loader: model name:   {}",
+    "clip_model_loader: description:  {}",
+    "load_hparams: model name: {}",
+    "cmn  common_init_: added {} logit bias = -inf",
+    "common_init_from_params: added {} logit bias = -inf",
+    "srv    send_error: task id = 3, error: {}",
+    "srv    operator(): got exception: {}",
+    "load: control-looking token:    212 '{}' was not control-type",
+    "level=ERROR source=routes.go:1 msg=\"no model called '{}' here\"",
+    'level=WARN source=routes.go:1 msg="a name" model="{}"',
+    'level=ERROR source=routes.go:1 msg="a name" error="model \\"{}\\" not found"',
+    '[GIN] 2026/11/30 - 05:49:06 | 404 | 1us | 192.0.2.7 | GET      "/{}"',
+    '[GIN] 2026/11/30 - 05:49:06 | 404 | 1us | 192.0.2.7 | GET      "/\\n{}"',
+    "kernel: {}[4711]: segfault at 0 ip 0 sp 0 error 4 in x",
+    "kernel: traps: {}[4711] trap int3",
+]
+WORDS = [
+    "CUDA error: out of memory",
+    "oom-kill",
+    "load_tensors: offloaded 0/33 layers to GPU",
+    "load_tensors: CUDA0 model buffer size = 99.00 MiB",
+    "eval time = 1.00 ms / 2 tokens ( 1.00 ms per token, 900.00 tokens per second)",
+    "prompt eval time = 1.00 ms / 9000 tokens",
+    "llama-server started in 1.00 seconds",
+    "truncating input prompt",
+    "model runner has unexpectedly stopped",
+    'time=2026-11-30T05:49:06.001Z level=INFO source=x msg=\\"server config\\" env=\\"map[A:b]\\"',
+]
+
+
+@pytest.mark.parametrize("words", WORDS)
+@pytest.mark.parametrize("line", FORGED)
+def test_what_somebody_else_has_chosen_in_a_line_is_no_evidence(line, words):
+    lines = (CONFIG, START_0_32, "load_tensors: offloaded 33/33 layers to GPU", STARTED)
+    before, after = parse(*lines), parse(*lines, line.format(words))
+    assert {**after, "lines": before["lines"]} == before
+
+
+def test_a_models_template_is_quoted_until_its_quote_is_closed():
+    begins = "srv          init: init: chat template, example_format: '<|im_start|>system"
+    lines = [*WORDS, SERVERS, CUDA_OOM, 'level=ERROR msg="llama-server process has terminated"']
+    whole = [CONFIG, START_0_32, begins, *lines, "'", "load_tensors: offloaded 33/33 layers to GPU", STARTED]
+    facts = log_lines.parse([(0.0, line) for line in whole])
+    assert (facts["failures"], facts["tokens_per_s"], facts["loads"][0]["offloaded"]) == ([], [], 33)
+    assert facts["loads"][0]["started"]
+    assert severities(CONFIG, START_0_32, begins + "'", CUDA_OOM) == ["fatal"]
+    # One that is cut off does not hide for long what comes then.
+    late = [(0.0, START_0_32), (0.0, begins), (0.5, CUDA_OOM), (9.0, CUDA_OOM)]
+    assert [failure["at"] for failure in log_lines.parse(late)["failures"]] == [9.0]
+
+
+def test_headers_of_a_request_that_made_the_server_panic_are_a_clients():
+    begins = "2026/11/30 05:49:06 [Recovery] 2026/11/30 - 05:49:06 panic recovered:"
+    headers = ["GET /cudaMalloc%20failed HTTP/1.1", "Host: x", "User-Agent: CUDA error: out of memory", "Oom:"]
+    assert severities(CONFIG, begins, *headers, "runtime error: index out of range") == []
+    assert severities(CONFIG, begins, *headers, "panic: out of memory", CUDA_OOM) == ["fatal"]

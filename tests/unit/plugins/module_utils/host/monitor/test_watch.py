@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port
@@ -40,3 +41,14 @@ def test_a_dead_gpu_does_not_hide_the_others() -> None:
 def test_why_it_cannot_be_read() -> None:
     library = RecordedLibrary(problem=port.GpuProblem("no_permission", "become root"))
     assert first_message(library) == {"problem": "become root", "status": "no_permission"}
+
+
+def test_the_rest_of_a_line_that_journald_has_cut_is_no_line() -> None:
+    writer = watch._Writer()
+
+    def read(**fields: str) -> bool:
+        row = {"__REALTIME_TIMESTAMP": "1", "MESSAGE": "CUDA error: out of memory", "_STREAM_ID": "a", **fields}
+        return writer.read(json.dumps(row).encode()) is not None
+
+    assert read(_LINE_BREAK="line-max") and not read() and read()
+    assert read(_LINE_BREAK="nul") and read(_STREAM_ID="b") and not read(_LINE_BREAK="line-max") and not read()

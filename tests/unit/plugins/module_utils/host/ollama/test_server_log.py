@@ -50,8 +50,9 @@ class FakeHost:
         most = int(next(word for word in arguments if word.startswith("--lines=")).partition("=")[2])
         if 'msg="server config"' in arguments:
             rows = [row for row in rows if "server config" in row[1]]
+        own = {"_PID": self.properties["MainPID"], "_SYSTEMD_UNIT": UNIT, "_TRANSPORT": "stdout", "_STREAM_ID": "own"}
         said = [
-            json.dumps({"__REALTIME_TIMESTAMP": str(int(at * 1e6)), "MESSAGE": text, **dict(*fields)})
+            json.dumps({"__REALTIME_TIMESTAMP": str(int(at * 1e6)), "MESSAGE": text, **own, **dict(*fields)})
             # As journalctl: --since with --lines is the oldest, unless the newest is to come first.
             for at, text, *fields in (reversed(rows[-most:]) if "--reverse" in arguments else rows[:most])
         ]
@@ -292,3 +293,75 @@ def test_the_journal_is_asked_for_the_unit_and_not_for_its_alias(host: FakeHost)
     server_log.read("ollama.service", None, str)
     units = [asked[asked.index("--unit") + 1] for asked in host.asked if "--unit" in asked]
     assert units == ["llm-server.service"]
+
+
+OTHERS = [
+    {"_TRANSPORT": "syslog", "_STREAM_ID": None, "_PID": "77"},  # logger, in the unit
+    {"_TRANSPORT": "journal", "_STREAM_ID": None},
+    {"_STREAM_ID": "other", "_PID": "77"},  # systemd-cat, or ExecStartPre=
+    {"_SYSTEMD_UNIT": "session-1.scope"},
+    {"_SYSTEMD_UNIT": "user@1000.service", "_TRANSPORT": "syslog"},
+]
+
+
+@pytest.mark.parametrize("fields", OTHERS)
+@pytest.mark.parametrize("line", [OOM, f"{START}", "load_tensors: offloaded 0/33 layers to GPU", CONFIG])
+def test_a_line_that_another_process_writes_is_no_evidence(host, line, fields):
+    said = slog(BEGAN + 5, line) if line.startswith("msg=") else line
+    host.properties["MainPID"] = "1234567"
+    host.journal = [(BEGAN + 1, slog(BEGAN, CONFIG)), (BEGAN + 2, slog(BEGAN, START)), (BEGAN + 3, OFFLOADED)]
+    before = server_log.read(UNIT, None, str)
+    host.journal.append((BEGAN + 5, said, fields))
+    assert server_log.read(UNIT, None, str) == before
+    host.journal[-1] = (BEGAN + 5, said)
+    assert server_log.read(UNIT, None, str) != before
+
+
+def test_runners_and_earlier_servers_write_by_connections_of_their_own_or_the_servers(host, serving):
+    process = serving(subprocess.DEVNULL)
+    program = str(Path(f"/proc/{process.pid}/exe").readlink())
+    server = server_log.Server(UNIT, frozenset({str(process.pid)}), program)
+    own = {"__REALTIME_TIMESTAMP": "1", "_SYSTEMD_UNIT": UNIT, "_TRANSPORT": "stdout"}
+    rows = [
+        {**own, "MESSAGE": "an earlier server", "_STREAM_ID": "a", "_PID": "7", "_EXE": f"{program} (deleted)"},
+        {**own, "MESSAGE": "its runner", "_STREAM_ID": "a", "_PID": "8", "_EXE": "/x/llama-server"},
+        {**own, "MESSAGE": "somebody", "_STREAM_ID": "c", "_PID": "9", "_EXE": "/usr/bin/cat"},
+        {**own, "MESSAGE": "a runner", "_STREAM_ID": "b", "_PID": "10"},
+        {**own, "MESSAGE": "the server", "_STREAM_ID": "b", "_PID": str(process.pid)},
+    ]
+    assert [text for _at, text in server.of(rows)] == ["an earlier server", "its runner", "a runner", "the server"]
+    assert len(server._replace(piped=True).of(rows)) == 5
+    assert len(server_log.Server(UNIT).of(rows)) == 5  # nobody runs, so nobody is known
+
+
+def test_what_follows_where_journald_has_cut_a_line_was_chosen_by_a_client(host):
+    host.properties["MainPID"] = "1234567"
+    path, forged = '[GIN] 2026/11/30 - 05:49:06 | 404 | 1us | 127.0.0.1 | GET "/' + "x" * 99, slog(BEGAN + 3, START)
+    for cut in ("line-max", "nul"):
+        host.journal = [
+            (BEGAN + 1, slog(BEGAN, CONFIG)),
+            (BEGAN + 2, path, {"_LINE_BREAK": cut}),
+            (BEGAN + 2, "CUDA error: out of memory", {"_LINE_BREAK": cut}),
+            (BEGAN + 2, OOM),
+            (BEGAN + 3, OFFLOADED),
+        ]
+        facts = server_log.read(UNIT, None, str)
+        assert (facts["failures"], len(facts["loads"])) == ([], 1)
+        host.journal[3] = (BEGAN + 3, forged)
+        assert len(server_log.read(UNIT, None, str)["loads"]) == 1  # the layers alone
+
+
+def test_a_kill_for_the_limit_of_another_control_group_is_not_the_servers(host):
+    host.properties["ControlGroup"] = "/system.slice/ollama.service"
+    line = (
+        "oom-kill:constraint={},nodemask=(null),cpuset=/,mems_allowed=0,oom_memcg=/x,task_memcg={},task=x,pid=1,uid=0"
+    )
+    for constraint, group, counts in (
+        ("CONSTRAINT_NONE", "/user.slice", True),
+        ("CONSTRAINT_MEMCG", "/user.slice/user-1000.slice/ollama.service", False),
+        ("CONSTRAINT_MEMCG", "/system.slice/ollama.service.d", False),
+        ("CONSTRAINT_MEMCG", "/system.slice/ollama.service", True),
+        ("CONSTRAINT_MEMCG", "/system.slice/ollama.service/runner", True),
+    ):
+        host.kernel = [(BEGAN + 5, line.format(constraint, group), {"_TRANSPORT": "kernel"})]
+        assert bool(server_log.read(UNIT, None, str)["failures"]) is counts, group
