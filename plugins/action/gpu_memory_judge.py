@@ -15,7 +15,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host impo
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, record_files
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import ending, verdicts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import ending, lasting, verdicts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
@@ -35,11 +35,22 @@ class ActionModule(ActionBase):
         if problem and self.given["at"] == "end":
             raise AnsibleActionFail(problem)
         self.given["declared"] = sizes.sized(self.given["declared"], _succeeded(self.given.get("read")))
+        self.meanwhile = self._changed_meanwhile()
         return {
             **result,
             "changed": False,
             **(self._after_load(host) if self.given["at"] == "load" else self._end(host)),
         }
+
+    def _changed_meanwhile(self) -> lasting.Changed:
+        """What was changed while the host was loaded; from here on `after` is as the services have read their files."""
+        before, after = (_succeeded(self.given.get(name)) for name in ("read", "after"))
+        decision = self.given.get("decision")
+        if not decision or decision["problems"] or not before or not after:
+            return lasting.NOTHING
+        found = lasting.changed(self.given["declared"], decision, before, self.given.get("restarted"), after)
+        self.given["after"] = lasting.as_started(after, found)
+        return found
 
     def _begin(self, host: str) -> Record:
         """Until its end has come, a host is one that was lost."""
@@ -67,16 +78,18 @@ class ActionModule(ActionBase):
         )
 
     def _after_load(self, host: str) -> Judged:
-        """The judgement of a load. Where something was deployed, anything but a pass fails, so that it is put back."""
+        """The judgement of a load. Where something was deployed, anything but a pass fails, so that it is put back.
+
+        But for what an owner has written into an env file meanwhile: that stays, and would not go by a rollback.
+        """
         given = self.given
-        verdict, reasons = verdicts.judge_load(
-            given["declared"], given["load"], given["after"], _succeeded(given.get("read"))
-        )
+        declared, after, meanwhile = given["declared"], given["after"], self.meanwhile
+        verdict, reasons = verdicts.judge_load(declared, given["load"], after, _succeeded(given.get("read")), meanwhile)
         judged: Judged = {"verdict": verdict, "reasons": reasons}
         if verdict == "pass":
-            key = decisions.key_of_proven(given["declared"], given["decision"], given["after"])
+            key = decisions.key_of_proven(declared, given["decision"], after)
             return {**judged, "record": self._record(host, verdict, reasons), "proof_key": key}
-        if given.get("enforce"):
+        if given.get("enforce") and not set(reasons) <= set(meanwhile.lines.values()):
             judged["failed"], judged["msg"] = True, "\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)])
         return judged
 

@@ -199,6 +199,13 @@ backend:
   returned: success
   type: dict
   sample: {kind: unit, health: {ok: true, status: 200}}
+starts:
+  description:
+    - What the services would be started with now, as a digest by path for each file of their units and each env file,
+      and for each unit in systemd's memory. It tells whether one of them has changed.
+  returned: success
+  type: dict
+  sample: {/etc/systemd/system/ollama.service: 2c26b46b68ffc68f}
 state:
   description: What this collection keeps on the host (generations, lease, proof, restore timer).
   returned: success
@@ -212,7 +219,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_use
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets, what_starts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import gpu_containers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import stored_generations
@@ -248,12 +255,14 @@ ARGUMENTS: dict[str, Any] = {
 }
 
 
+def env_files(wanted: dict[str, Any]) -> list[str]:
+    files = [*(wanted["backend"].get("env_files") or []), *filter(None, [wanted["profile_file"]])]
+    return [file["path"] for file in files]
+
+
 def masking(wanted: dict[str, Any]) -> secrets.Masking:
     """What is shown of a text by somebody else, such as a journal's line."""
-    files = [*(wanted["backend"].get("env_files") or []), *filter(None, [wanted["profile_file"]])]
-    found = secrets.Masking(
-        files=[file["path"] for file in files], names=wanted["models"] or (), shows_secrets=wanted["show_secrets"]
-    )
+    found = secrets.Masking(files=env_files(wanted), names=wanted["models"] or (), shows_secrets=wanted["show_secrets"])
     found.look({"ollama": wanted["ollama"], "backend": wanted["backend"], "restart": []})
     return found
 
@@ -301,6 +310,7 @@ def main() -> None:
             "journal": log,
         },
         backend=host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["env"], wanted["profile_file"]),
+        starts=what_starts.read(what_starts.units_of(wanted["ollama"], wanted["backend"]), env_files(wanted)),
         state=stored_generations.summary(),
     )
 

@@ -89,10 +89,17 @@ downtime_s:
   returned: always
   type: float
   sample: 5.4
+starts:
+  description:
+    - What the units were started with, as a digest by path for each of their files and the env files, and for each unit
+      in systemd's memory. M(selo.gpu_memory.gpu_memory_info) tells it later, for a comparison.
+  returned: when anything was restarted
+  type: dict
+  sample: {/etc/systemd/system/ollama.service: 2c26b46b68ffc68f}
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets, what_starts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
@@ -116,6 +123,8 @@ def main() -> None:
     if module.check_mode or not changed:
         module.exit_json(changed=changed, services={}, downtime_s=0.0)
     host = LinuxHost(secrets.Masking(shows_secrets=plan["show_secrets"]))
+    units = what_starts.units_of(plan["ollama"], plan["backend"], plan["restart"])
+    before = what_starts.files(units, plan["private_files"])
     try:
         result = service_control.restart(plan, host, alive=leases.Renewal(plan["run_id"], clock=host))
     except StateError as problem:
@@ -123,7 +132,8 @@ def main() -> None:
     error = result.pop("error")
     if error:
         module.fail_json(msg=error, changed=True, **result)
-    module.exit_json(changed=True, **result)
+    starts = what_starts.as_started(before, what_starts.read(units, plan["private_files"]))
+    module.exit_json(changed=True, starts=starts, **result)
 
 
 if __name__ == "__main__":

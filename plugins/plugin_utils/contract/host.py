@@ -32,5 +32,7 @@ class HostFacts(OllamaRead):
     nvml: Nvml
     backend: BackendFacts
     state: State
+    # A digest for each file and each unit in systemd's memory that the services would start with.
+    starts: NotRequired[dict[str, str]]
     failed: NotRequired[bool]
     msg: NotRequired[str]

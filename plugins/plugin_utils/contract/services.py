@@ -82,6 +82,7 @@ class Restarted(TypedDict, total=False):
     failed: bool
     services: dict[str, RestartedService]
     downtime_s: float
+    starts: dict[str, str]  # as of HostFacts, of what was restarted
     error: str | None
 
 

@@ -22,6 +22,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts imp
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures, LoadResult
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Effects, MemorySplit
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import lasting
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, evidence
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
@@ -38,17 +39,18 @@ def judge_load(
     load: LoadResult,
     after: HostFacts,
     before: HostFacts | None = None,
+    meanwhile: lasting.Changed = lasting.NOTHING,
 ) -> tuple[str, list[str]]:
     """`pass`, `fail` or `inconclusive`, with every reason.
 
     `load`: the result of gpu_memory_assert; `after`: gpu_memory_info read after it, its journal since the load began;
-    `before`: the same from when it was decided what to do.
+    `before`: the same from when it was decided what to do; `meanwhile`: what was changed since.
     """
     effect = drift.effects(load, after)
     journal = after["ollama"]["journal"]
     failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
     figures = load.get("load") or {}
-    reasons = _upgrade_reasons(before or after, after) + _restart_reasons(figures, after)
+    reasons = [*_upgrade_reasons(before or after, after), *_restart_reasons(figures, after), *meanwhile.ours]
     if load.get("breached"):
         reasons.append(str(load.get("msg") or "the load test failed"))
         threshold, peak = declared["profile"]["max_used_mib"], load.get("peak_used_mib")
@@ -72,8 +74,8 @@ def judge_load(
             f"{extra} reloads of models beyond plan: something asks for other options, or models push each other out"
         )
     if reasons:
-        return "fail", reasons + strangers
-    doubts = list(strangers)
+        return "fail", reasons + strangers + meanwhile.units
+    doubts = [*strangers, *meanwhile.units, *meanwhile.lines.values()]
     if load.get("evidence") not in PROVING:
         doubts.append("NVML gave no evidence")
     started = [after["ollama"]["unit"], after["ollama"]["process"] or {}, *after["ollama"]["runners"]]
@@ -88,8 +90,7 @@ def judge_load(
         doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
     elif effect["runner"] and effect["offloaded"] is None and not fully_on_gpu(after):
         doubts.append("how many layers are on the GPU was not read back")
-    doubts += missed + _unloaded(declared, figures)
-    doubts += _unfilled(figures, journal)
+    doubts += [*missed, *_unloaded(declared, figures), *_unfilled(figures, journal)]
     if declared["profile"]["max_used_mib"] is None:
         doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
     return ("inconclusive", doubts) if doubts else ("pass", [])

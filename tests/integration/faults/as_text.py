@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tests.integration.faults.table import FAULTS, NEW, Fault
+from tests.integration.faults.table import FAULTS, NEW, OPEN, SAME, Fault
 
 HEADER = "| fault | strikes | verdict | the host then | the reason names |\n| --- | --- | --- | --- | --- |\n"
+ENDS = {SAME: "as it was", NEW: "proven on the new settings", OPEN: "on the new settings, unproven"}
 MOMENTS = {
     "before": "before the run",
     "kept": "once the old state is kept",
@@ -23,7 +24,7 @@ def table() -> str:
 def row(fault: Fault) -> str:
     name = fault.name.replace("_", " ").replace("nvml", "NVML").replace("gpu", "GPU").replace("ollama", "Ollama")
     verdict = " or ".join(f"`{verdict}`" for verdict in fault.verdict.split("|"))
-    then = "proven on the new settings" if fault.ends == NEW else "as it was"
+    then = ENDS[fault.ends]
     if not fault.settles:
         then = "on the new settings, unproven, until somebody mends it"
     elif not fault.runs:

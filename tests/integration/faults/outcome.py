@@ -42,13 +42,19 @@ class Outcome:
     new_runs: bool
     left_behind: str
     proven: bool
+    then: bool
+
+
+def picture(fault: Fault, host: Host) -> str:
+    lines = host.read(PICTURE).splitlines()
+    return "\n".join(line for line in lines if not fault.edits or fault.edits[1:] not in line)
 
 
 def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
     host.read(fault.prepare)
     if fault.moment == "before":
         host.read(fault.script)
-    before, ran, enabled = host.read(PICTURE), host.read(RUNS), host.read(AT_BOOT)
+    before, ran, enabled = picture(fault, host), host.read(RUNS), host.read(AT_BOOT)
     rival = None
     if fault.rival:
         rival = playbook(host, directory / "rival")
@@ -74,7 +80,7 @@ def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
         record=record,
         output=output,
         before=before,
-        after=host.read(PICTURE),
+        after=picture(fault, host),
         ran=ran,
         runs=host.read(RUNS),
         enabled_before=enabled,
@@ -83,5 +89,6 @@ def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
         answers=host.holds(ANSWERS),
         new_runs=host.holds(NEW_RUNS),
         left_behind=host.read(LEFT_BEHIND),
+        then=host.holds(fault.then),
         proven=host.holds("grep -q '\"proof\"' /var/lib/gpu-memory/pointers.json"),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration.faults.fault_lab import BACKEND, DROP_INS, GPU, KEPT, PID, RESTORE_AFTER_S
+from tests.integration.faults.fault_lab import BACKEND, DROP_IN, DROP_INS, GPU, KEPT, PID, RESTORE_AFTER_S
 
-SAME, NEW = "same", "new"
+SAME, NEW, OPEN = "same", "new", "open"
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,11 @@ class Fault:
     """One row: at `moment` (`before` the run, or one of `fault_lab.MOMENTS`) `script` runs on the host, as root.
 
     `prepare` runs before the run in any case. The run then ends with `verdict`, each of `says` stands in its reason,
-    and the host is on the `SAME` files and settings as before the run, or on the `NEW` ones. `runs`: whether services
-    answer then, as far as the fault allows. `settles`: whether the host is left alone then; if not, it waits for a
-    human. `reboots`: the fault is a reboot; `rival`: another run that is there first, and passes. `short`: one of those
-    that `script/test` tries.
+    and the host is on the `SAME` files and settings as before the run, on the `NEW` ones, or on these without a proof
+    (`OPEN`). `edits`: the file that the script changes, of which no picture is taken; `then` must hold on the host in
+    the end. `runs`: whether services answer then, as far as the fault allows. `settles`: whether the host is left alone
+    then; if not, it waits for a human. `reboots`: the fault is a reboot; `rival`: another run that is there first, and
+    passes. `short`: one of those that `script/test` tries.
     """
 
     name: str
@@ -29,6 +31,8 @@ class Fault:
     says: tuple[str, ...]
     prepare: str = ""
     ends: str = SAME
+    edits: str = ""
+    then: str = "true"
     runs: bool = True
     settles: bool = True
     reboots: bool = False
@@ -53,6 +57,13 @@ chmod 0755 /opt/fault/{service}
 printf '[Service]\\n{what}=/opt/fault/{service}\\n' > {directory}/10-owner.conf
 systemctl daemon-reload
 """
+
+
+def owners_file(path: str, *lines: str, reads: bool = False) -> str:
+    """A drop-in of the machine's owner, that systemd reads at once or with its next look."""
+    text = "".join(f"{line}\\n" for line in lines)
+    read = "; systemctl daemon-reload" if reads else ""
+    return f"mkdir -p $(dirname {path}); printf '{text}' > {path}{read}\n"
 
 
 def small_disk(path: str, free_kib: int) -> str:
@@ -82,6 +93,46 @@ END
 SETTINGS_READ = '    backend.load_dotenv(HERE / ".env")'
 POSTED = 'if path != "/api/chat":'
 ON_NEW = 'os.environ["CHAT_NUM_CTX"] == "4096"'
+# What would be a failure, a load on the CPU, or another server, if whoever writes it were believed.
+FORGED = (
+    "CUDA error: out of memory",
+    "load_tensors: offloaded 0/33 layers to GPU",
+    "oom-kill:constraint=CONSTRAINT_NONE",
+    'time=2026-11-30T05:49:06.001Z level=ERROR source=a:1 msg="llama-server process has terminated: exit status 2"',
+    'time=2026-11-30T05:49:06.001Z level=INFO source=a:1 msg="server config" env="map[OLLAMA_NUM_PARALLEL:9]"',
+    'time=2026-11-30T05:49:06.001Z level=INFO source=a:1 msg="starting llama-server" cmd="/x/llama-server --model /y"',
+)
+# The lab's Ollama writes a path as it comes; gin decodes it first, and writes it as a Go string.
+DECODED_PATHS = """
+sed -i 's/"{path}"/{json.dumps(__import__("urllib.parse").parse.unquote(path))}/' \\
+  /opt/gpu-memory-lab/stand_ins/ollama/api.py
+grep -q urllib.parse /opt/gpu-memory-lab/stand_ins/ollama/api.py && systemctl restart ollama
+until curl -fsm 1 http://127.0.0.1:11434/api/version; do sleep 0.2; done
+"""
+IN_THE_UNIT = f"""
+group=$(sed -n s/^0:://p /proc/{PID}/cgroup; sed -n s/.*:name=systemd://p /proc/{PID}/cgroup)
+for one in $group; do for root in /sys/fs/cgroup /sys/fs/cgroup/unified /sys/fs/cgroup/systemd; do
+  [ ! -e $root$one/cgroup.procs ] || echo $BASHPID > $root$one/cgroup.procs
+done; done
+"""
+
+
+PATH_OF = """path=$(python3 -c 'import sys, urllib.parse as u; print(u.quote(sys.argv[1]))' "$text")"""
+BODY_OF = (
+    """body=$(python3 -c 'import sys, json; t = sys.argv[1]; print(json.dumps({"model": t, "prompt": t}))' "$text")"""
+)
+
+
+def each_forged(command: str) -> str:
+    """A command for each forged text, which it finds as $text."""
+    return f"for text in {' '.join(map(shlex.quote, FORGED))}; do {command}; done\n"
+
+
+def asked(options: str) -> str:
+    return f"curl -sm 9 {options} >/dev/null"
+
+
+UNIT = "/etc/systemd/system/ollama.service"
 CUT = "ip link set eth0 down"
 CUT_FOR_A_WHILE = f"ip link set eth0 down; sleep {RESTORE_AFTER_S + 40}; ip link set eth0 up"
 SELF_HEALING = ("lost the connection", "puts its kept generation back by itself")
@@ -454,6 +505,190 @@ FAULTS = [
         "systemctl daemon-reload",
         "refused",
         ("/etc/default/ollama", "OLLAMA_NUM_PARALLEL=4"),
+    ),
+    # --- what is changed while it is being proven ---------------------------------------------------------------------
+    Fault(
+        "drop_in_added_under_load",
+        "loading",
+        owners_file(f"{DROP_INS}/50-owner.conf", "[Service]", "LimitNOFILE=9999"),
+        "rolled_back",
+        ("50-owner.conf was changed meanwhile", "not what was proven"),
+        edits=f"{DROP_INS}/50-owner.conf",
+        then=f"grep -q LimitNOFILE=9999 {DROP_INS}/50-owner.conf",
+    ),
+    Fault(
+        "drop_in_added_and_read_under_load",
+        "loading",
+        owners_file(f"{DROP_INS}/zzz-owner.conf", "[Service]", "Environment=OLLAMA_NUM_PARALLEL=8", reads=True),
+        "rolled_back",
+        ("zzz-owner.conf was changed meanwhile", "ollama.service in systemd's memory was changed"),
+        edits=f"{DROP_INS}/zzz-owner.conf",
+    ),
+    Fault(
+        "own_drop_in_changed_under_load",
+        "loading",
+        f"sed -i s/OLLAMA_NUM_PARALLEL=2/OLLAMA_NUM_PARALLEL=8/ {DROP_IN}",
+        "rolled_back",
+        (f"{DROP_IN} is not any more what was proven",),
+    ),
+    Fault(
+        "own_drop_in_deleted_under_load",
+        "loading",
+        f"rm {DROP_IN}",
+        "rolled_back",
+        (f"{DROP_IN} is not any more what was proven",),
+    ),
+    Fault(
+        "own_key_changed_under_load",
+        "loading",
+        f"sed -i s/^CHAT_NUM_CTX=4096/CHAT_NUM_CTX=16384/ {BACKEND}/.env",
+        "rolled_back",
+        ("CHAT_NUM_CTX was 4096 when this was proven, and is 16384 now",),
+        edits=f"{BACKEND}/.env",
+        then=f"grep -q ^CHAT_NUM_CTX=8192 {BACKEND}/.env",
+    ),
+    Fault(
+        "another_key_changed_under_load",
+        "loading",
+        f"echo OWNERS_OWN=1 >> {BACKEND}/.env",
+        "inconclusive",
+        (f"changed other lines of {BACKEND}/.env", "run this again"),
+        ends=OPEN,
+        then=f"grep -q ^OWNERS_OWN=1 {BACKEND}/.env && grep -q ^CHAT_NUM_CTX=4096 {BACKEND}/.env",
+    ),
+    Fault(
+        "unit_edited_under_load",
+        "loading",
+        f"sed -i /^RestartSec/aEnvironment=OLLAMA_KEEP_ALIVE=1h {UNIT}",
+        "rolled_back",
+        (f"{UNIT} was changed meanwhile",),
+        edits=UNIT,
+        then=f"grep -q OLLAMA_KEEP_ALIVE=1h {UNIT}",
+    ),
+    Fault(
+        "unit_edited_and_read_under_load",
+        "loading",
+        f"sed -i /^RestartSec/aEnvironment=OLLAMA_KEEP_ALIVE=1h {UNIT}; systemctl daemon-reload",
+        "rolled_back",
+        (f"{UNIT} was changed meanwhile", "ollama.service in systemd's memory was changed"),
+        edits=UNIT,
+    ),
+    Fault(
+        "unit_edited_and_read_and_put_back_under_load",
+        "loading",
+        f"cp -p {UNIT} /opt/unit; sed -i /^RestartSec/aEnvironment=OLLAMA_KEEP_ALIVE=1h {UNIT}\n"
+        f"systemctl daemon-reload; cp -p /opt/unit {UNIT}",
+        "rolled_back",
+        ("ollama.service in systemd's memory was changed",),
+    ),
+    Fault(
+        "comment_in_the_unit_under_load",
+        "loading",
+        f"echo '# somebody was here' >> {UNIT}",
+        "pass",
+        (),
+        ends=NEW,
+    ),
+    Fault(
+        "backend_unit_edited_under_load",
+        "loading",
+        "sed -i '/^RestartSec/aEnvironment=WORKERS=4' /etc/systemd/system/selo-backend.service",
+        "rolled_back",
+        ("/etc/systemd/system/selo-backend.service was changed meanwhile",),
+        edits="/etc/systemd/system/selo-backend.service",
+    ),
+    Fault(
+        "environment_file_changed_under_load",
+        "loading",
+        "echo OLLAMA_KEEP_ALIVE=1h >> /etc/default/ollama",
+        "rolled_back",
+        ("/etc/default/ollama was changed meanwhile",),
+        prepare="echo OWNERS_OWN=1 > /etc/default/ollama\n"
+        + owners_file(f"{DROP_INS}/20-owner.conf", "[Service]", "EnvironmentFile=/etc/default/ollama", reads=True),
+        edits="/etc/default/ollama",
+        then="grep -q OLLAMA_KEEP_ALIVE=1h /etc/default/ollama",
+    ),
+    Fault(
+        "environment_file_appears_under_load",
+        "loading",
+        "echo OLLAMA_KEEP_ALIVE=1h > /etc/default/ollama",
+        "rolled_back",
+        ("/etc/default/ollama was changed meanwhile",),
+        prepare=owners_file(
+            f"{DROP_INS}/20-owner.conf", "[Service]", "EnvironmentFile=-/etc/default/ollama", reads=True
+        ),
+        edits="/etc/default/ollama",
+    ),
+    Fault(
+        "program_replaced_under_load",
+        "loading",
+        "{ cat /usr/local/bin/ollama; echo '# another release'; } > /opt/new; chmod 0755 /opt/new\n"
+        "rm /usr/local/bin/ollama; cp /opt/new /usr/local/bin/ollama",
+        "rolled_back",
+        ("/usr/local/bin/ollama was changed meanwhile",),
+        edits="/usr/local/bin/ollama",
+    ),
+    Fault(
+        "managers_environment_set_under_load",
+        "loading",
+        "systemctl set-environment OLLAMA_KEEP_ALIVE=1h",
+        "rolled_back",
+        ("systemd's own environment was changed meanwhile",),
+    ),
+    # --- evidence that somebody else has written ----------------------------------------------------------------------
+    Fault(
+        "paths_in_the_access_log_read_like_evidence",
+        "loading",
+        each_forged(f"{PATH_OF}; " + asked('"http://127.0.0.1:11434/$path"')),
+        "pass",
+        (),
+        prepare=DECODED_PATHS,
+        ends=NEW,
+        then=f"journalctl -u ollama | grep -F '\"/{FORGED[0]}\"'",
+    ),
+    Fault(
+        "long_path_is_cut_in_the_journal_and_goes_on_like_evidence",
+        "loading",
+        # journald cuts a line after 48 KiB; the line's beginning is about 82 bytes long.
+        "for size in $(seq 49050 49100); do\n"
+        + asked("\"http://127.0.0.1:11434/$(head -c $size /dev/zero | tr '\\0' x)CUDA%20error:%20out%20of%20memory\"")
+        + "\ndone",
+        "pass",
+        (),
+        prepare=DECODED_PATHS,
+        ends=NEW,
+        then="journalctl -u ollama -o cat | grep -q '^CUDA error: out of memory'",
+    ),
+    Fault(
+        "names_prompts_and_headers_read_like_evidence",
+        "loading",
+        each_forged(
+            f"{BODY_OF}; for path in show generate chat embed delete create; do "
+            + asked('-A "$text" -H "X-Said: $text" -d "$body" http://127.0.0.1:11434/api/$path')
+            + "; done"
+        ),
+        "pass",
+        (),
+        ends=NEW,
+    ),
+    Fault(
+        "logger_and_systemd_cat_say_what_a_runner_says",
+        "loading",
+        each_forged('logger -t ollama "$text"; echo "$text" | systemd-cat -t ollama')
+        + each_forged('runuser -u selo -- logger -t llama-server "$text"; logger -t kernel -p kern.err "$text"'),
+        "pass",
+        (),
+        ends=NEW,
+        then=f"journalctl -t ollama | grep -F '{FORGED[0]}'",
+    ),
+    Fault(
+        "another_process_of_the_unit_says_what_a_runner_says",
+        "loading",
+        IN_THE_UNIT + each_forged('logger -t ollama "$text"; echo "$text" | systemd-cat -t ollama') + "sleep 1",
+        "pass",
+        (),
+        ends=NEW,
+        then=f"test $(journalctl -u ollama | grep -cF '{FORGED[0]}') -ge 2",
     ),
     # --- the network --------------------------------------------------------------------------------------------------
     # The answer that the state is kept may be lost, too; then nothing was written.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from concurrent.futures import Future
 
 from tests.integration.faults.outcome import Outcome
-from tests.integration.faults.table import NEW, Fault
+from tests.integration.faults.table import NEW, SAME, Fault
 
 
 def test_fault(fault: Fault, attempts: dict[str, Future[Outcome]]) -> None:
@@ -24,9 +24,10 @@ def test_fault(fault: Fault, attempts: dict[str, Future[Outcome]]) -> None:
         record["reason"] or ""
     ):  # or nobody is there who could tidy up after the load test
         assert outcome.left_behind == ""
-    assert (outcome.after != outcome.before) == (fault.ends == NEW), difference(outcome)
-    assert outcome.new_runs == (fault.ends == NEW)
+    assert (outcome.after != outcome.before) == (fault.ends != SAME), difference(outcome)
+    assert outcome.new_runs == (fault.ends != SAME)
     assert outcome.proven == (fault.ends == NEW and fault.settles)
+    assert outcome.then
     assert outcome.enabled_after == outcome.enabled_before
     if fault.runs:
         assert outcome.answers

@@ -164,3 +164,21 @@ def test_a_record_that_cannot_be_written_is_in_the_result_all_the_same(act: Act,
     result = judge(act, given(tmp_path, "end", report_dir=str(tmp_path / "file")))
     assert result["file"] is None and not result.get("failed")
     assert "no file has this record" in result["notes"][-1]
+
+
+def test_what_an_owner_writes_into_an_env_file_meanwhile_costs_no_rollback(act: Act, tmp_path: Path) -> None:
+    restarted, path = {"starts": {builders.ENV_PATH: "a", builders.UNIT_PATH: "a"}}, builders.ENV_PATH
+    for now, verdict, failed in (
+        ({path: "a", builders.UNIT_PATH: "a"}, "pass", False),
+        ({path: "b", builders.UNIT_PATH: "a"}, "inconclusive", False),
+        ({path: "b", builders.UNIT_PATH: "b"}, "inconclusive", True),
+    ):
+        after = {**builders.read(), "starts": now}
+        result = judge(act, given(tmp_path, "load", restarted=restarted, after=after, enforce=True))
+        assert (result["verdict"], bool(result.get("failed"))) == (verdict, failed)
+
+
+def test_a_key_that_was_changed_meanwhile_fails(act: Act, tmp_path: Path) -> None:
+    after = builders.read(backend__env_files__0__values__CHAT_NUM_CTX="16384")
+    result = judge(act, given(tmp_path, "load", after=after, enforce=True))
+    assert result["failed"] and "CHAT_NUM_CTX was 4096 when this was proven, and is 16384 now" in result["msg"]

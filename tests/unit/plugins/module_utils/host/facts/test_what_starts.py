@@ -1,0 +1,115 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What units would start with: every file of theirs, and what systemd has in memory, as digests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import what_starts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+
+UNIT = "chat-api.service"
+MEMORY = f"{UNIT} in systemd's memory"
+
+
+class FakeSystem:
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.unit, self.program, self.environment, self.env = (
+            root / name for name in ("units/chat-api.service", "bin/server", "default", ".env")
+        )
+        for path in (self.unit, self.program, self.env):
+            path.parent.mkdir(exist_ok=True)
+        self.unit.write_text("[Service]\nExecStart=/bin/server\n")
+        self.program.write_bytes(b"\x7fELF\0")
+        self.env.write_text("KEY=1\n")
+        self.pid, self.more, self.manager = 41, "", "PATH=/bin\nOLLAMA_NUM_PARALLEL=0\n"
+
+    def run(self, arguments: Sequence[str], *_rest: Any) -> commands.Done:
+        if arguments[1] == "show-environment":
+            return commands.Done(0, self.manager.encode(), b"")
+        text = (
+            f"FragmentPath={self.unit}\nEnvironmentFiles={self.environment} (ignore_errors=yes)\n{self.more}"
+            f"ExecStart={{ path={self.program} ; argv[]={self.program} serve ; ignore_errors=no ; start_time=[Mon "
+            f"2026-11-30 16:53:{self.pid} UTC] ; stop_time=[n/a] ; pid={self.pid} ; code=(null) ; status=0/0 }}\n"
+        )
+        return commands.Done(0, text.encode(), b"")
+
+    def read(self) -> dict[str, str]:
+        return what_starts.read([UNIT], [str(self.env)])
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
+    fake = FakeSystem(tmp_path)
+    monkeypatch.setattr(commands, "run", fake.run)
+    monkeypatch.setattr(what_starts, "PLACES", (str(tmp_path / "units"),))
+    return fake
+
+
+def drop_in(system: FakeSystem, owner: str, text: str = "[Service]\nNice=5\n") -> Path:
+    path = system.root / "units" / f"{owner}.d" / "50-owner.conf"
+    path.parent.mkdir()
+    path.write_text(text)
+    return path
+
+
+def differing(one: dict[str, str], other: dict[str, str]) -> set[str]:
+    return {name for name in {*one, *other} if one.get(name) != other.get(name)}
+
+
+CHANGES: dict[str, Callable[[FakeSystem], str | Path]] = {
+    "unit": lambda system: system.unit.write_text("[Service]\nExecStart=/bin/other\n") and system.unit,
+    "env file": lambda system: system.env.write_text("KEY=2\n") and system.env,
+    "EnvironmentFile": lambda system: system.environment.write_text("A=1\n") and system.environment,
+    "program": lambda system: system.program.write_bytes(b"\x7fELF\0more") and system.program,
+    "script": lambda system: system.program.write_text("#!/bin/sh\nexec server\n") and system.program,
+    "drop-in": lambda system: drop_in(system, UNIT),
+    "drop-in of a prefix": lambda system: drop_in(system, "chat-.service"),
+    "drop-in of a kind": lambda system: drop_in(system, "service"),
+    "memory": lambda system: setattr(system, "more", "User=other\n") or MEMORY,
+    "manager": lambda system: setattr(system, "manager", "OLLAMA_NUM_PARALLEL=1\n") or "systemd's own environment",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_change_is_seen_under_its_name(change: Callable[[FakeSystem], str | Path], system: FakeSystem) -> None:
+    before = system.read()
+    name = str(change(system))
+    assert differing(before, system.read()) == {name}
+
+
+def test_what_changes_nothing_is_no_change(system: FakeSystem) -> None:
+    before = system.read()
+    system.unit.write_text("# mine\n[Service]\n\n; too\nExecStart=/bin/server\n")
+    system.pid, system.manager = 57, "PATH=/sbin\nOLLAMA_NUM_PARALLEL=0\n"
+    assert system.read() == before
+
+
+def test_a_digest_tells_nothing_of_what_is_in_a_file(system: FakeSystem) -> None:
+    system.env.write_text("KEY=correct-horse\n")
+    assert "correct-horse" not in str(system.read())
+
+
+def test_what_changes_during_a_restart_counts_as_changed_since(system: FakeSystem) -> None:
+    before = what_starts.files([UNIT], [str(system.env)])
+    system.env.write_text("KEY=2\n")
+    added = drop_in(system, UNIT)
+    system.more = "EnvironmentFiles=/read/only/now (ignore_errors=yes)\n"  # what systemd had not read yet
+    after = system.read()
+    started = what_starts.as_started(before, after)
+    assert differing(started, after) == {str(system.env), str(added)}
+
+
+def test_the_units_of_services() -> None:
+    ollama: Any = {"unit": "ollama.service"}
+    backend: Any = {"kind": "unit", "unit": UNIT}
+    assert what_starts.units_of(ollama, backend) == ["ollama.service", UNIT]
+    assert what_starts.units_of(ollama, backend, ["backend"]) == [UNIT]
+    assert what_starts.units_of(ollama, {"kind": "command"}) == ["ollama.service"]
+    assert what_starts.units_of(None, None) == []

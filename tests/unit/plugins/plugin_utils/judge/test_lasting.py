@@ -1,0 +1,97 @@
+# Copyright: (c) 2026, the selo.gpu_memory authors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What somebody changes while a profile is proven, by who wrote it and whether it will start again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import lasting, verdicts
+from ansible_collections.selo.gpu_memory.tests.unit import builders
+from ansible_collections.selo.gpu_memory.tests.unit.builders import DROP_IN_PATH, ENV_PATH, MODEL, UNIT_PATH
+
+MEMORY = "ollama.service in systemd's memory"
+OTHER = "/etc/systemd/system/ollama.service.d/10-owner.conf"
+STARTS = {UNIT_PATH: "a", DROP_IN_PATH: "b", ENV_PATH: "c", MEMORY: "d"}
+OLD = {
+    "backend__env_files__0__values": {**builders.env_file()["values"], "CHAT_NUM_CTX": "8192"},
+    "ollama__drop_ins__own": builders.drop_in(None),
+}
+
+
+def read(starts: dict[str, str], **changes: Any) -> dict[str, Any]:
+    return {**builders.read(**changes), "starts": starts}
+
+
+def changed(before: Any, after: Any, restarted: Any = None, acts: bool = True) -> lasting.Changed:
+    declared = builders.declared(models=[MODEL])
+    decision = decisions.decide(declared, before, acts)
+    assert not decision["problems"] and decision["acts"] == (acts and bool(decision["files"]))
+    return lasting.changed(declared, decision, before, restarted, after)
+
+
+def test_what_an_apply_itself_has_written_is_no_change() -> None:
+    before = read({UNIT_PATH: "a", ENV_PATH: "old", MEMORY: "old"}, **OLD)
+    assert changed(before, read(STARTS), {"starts": STARTS}) == lasting.NOTHING
+    assert changed(before, read({UNIT_PATH: "a", ENV_PATH: "c", MEMORY: "old", DROP_IN_PATH: "b"})) == lasting.NOTHING
+
+
+def test_a_file_or_memory_of_a_unit_that_is_another_since_the_restart_is_named() -> None:
+    before = read({**STARTS, ENV_PATH: "old", MEMORY: "old"}, **OLD)
+    for now, name in (
+        ({**STARTS, UNIT_PATH: "x"}, UNIT_PATH),
+        ({**STARTS, OTHER: "x"}, OTHER),
+        ({**STARTS, MEMORY: "x"}, MEMORY),
+        ({path: digest for path, digest in STARTS.items() if path != UNIT_PATH}, UNIT_PATH),
+    ):
+        found = changed(before, read(now), {"starts": STARTS})
+        assert (found.ours, len(found.units), found.lines) == ([], 1, {})
+        assert found.units[0].startswith(f"{name} was changed meanwhile")
+
+
+def test_a_service_that_was_not_restarted_is_compared_with_what_was_read_at_first() -> None:
+    before = read(STARTS)
+    assert changed(before, read(STARTS), acts=False) == lasting.NOTHING
+    assert len(changed(before, read({**STARTS, UNIT_PATH: "x"}), acts=False).units) == 1
+    before = read({**STARTS, ENV_PATH: "old"}, backend__env_files__0__values__CHAT_NUM_CTX="8192")
+    restarted = {"starts": {ENV_PATH: "c", "selo-backend.service in systemd's memory": "e"}}
+    now = {**STARTS, **restarted["starts"]}
+    assert changed(before, read(now), restarted) == lasting.NOTHING
+    assert len(changed(before, read({**now, UNIT_PATH: "x"}), restarted).units) == 1
+
+
+def test_our_drop_in_must_be_the_one_that_was_written_or_found() -> None:
+    other = {"ollama__drop_ins__own": builders.drop_in({"OLLAMA_NUM_PARALLEL": "8"})}
+    for before, acts in ((read(STARTS, **OLD), True), (read(STARTS), False)):
+        for now in (other, {"ollama__drop_ins__own": builders.drop_in(None)}):
+            found = changed(before, read({**STARTS, DROP_IN_PATH: "x"}, **now), {"starts": STARTS}, acts)
+            assert found.units == [] and len(found.ours) == 1 and found.ours[0].startswith(DROP_IN_PATH)
+
+
+def test_of_an_env_file_a_key_of_the_profile_is_told_from_its_owners_lines() -> None:
+    before = read(STARTS, **OLD)
+    for value, said in (("16384", "is 16384 now"), (None, "is not set now")):
+        key = read({**STARTS, ENV_PATH: "x"}, backend__env_files__0__values__CHAT_NUM_CTX=value)
+        found = changed(before, key, {"starts": STARTS})
+        assert (found.units, found.lines, len(found.ours)) == ([], {}, 1)
+        assert f"{ENV_PATH}: CHAT_NUM_CTX was 4096 when this was proven, and {said}" in found.ours[0]
+    found = changed(before, read({**STARTS, ENV_PATH: "x"}), {"starts": STARTS})
+    assert found.ours == found.units == [] and f"other lines of {ENV_PATH}" in found.lines[ENV_PATH]
+    after = read({**STARTS, ENV_PATH: "x"}, backend__env_files__0__modified_s=9000.0)
+    assert verdicts.judge_load(builders.declared(), builders.load(), after)[0] == "fail"
+    verdict = verdicts.judge_load(builders.declared(), builders.load(), lasting.as_started(after, found), None, found)
+    assert verdict == ("inconclusive", list(found.lines.values()))
+
+
+def test_a_model_that_was_made_anew_is_another() -> None:
+    before = read(STARTS)
+    after = read(STARTS, ollama__api__models__0__digest="d2")
+    assert changed(before, after, acts=False).units[0].startswith(f"the model {MODEL} was changed")
+    before = read(STARTS, ollama__api__models=[])
+    assert lasting._models(builders.declared(models=[MODEL]), before, after) == []
+
+
+def test_a_host_that_tells_no_digests_says_nothing_of_changes() -> None:
+    assert changed(read({}), read(STARTS), acts=False) == changed(read(STARTS), read({}), acts=False) == lasting.NOTHING
