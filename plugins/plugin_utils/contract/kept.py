@@ -34,6 +34,7 @@ class FileState(TypedDict):
     mtime_ns: NotRequired[int | None]
     xattrs: NotRequired[dict[str, str]]
     target: NotRequired[str]
+    leads_to: NotRequired[str]
     parent_absent: NotRequired[bool]
 
 

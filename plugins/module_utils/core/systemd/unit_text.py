@@ -117,6 +117,14 @@ def masked(text: str, own: Collection[str]) -> str:
     )
 
 
+def foreign(text: str, own: Collection[str]) -> list[str]:
+    """As `directives`, what of our drop-in is not written just as this collection writes its variables `own`."""
+    values, lines = parse_service(text)["environment"], set(text.splitlines())
+    return [
+        name for name in directives(text) if name not in own or _directive(name, values[name]).rstrip("\n") not in lines
+    ]
+
+
 def _shown(line: str, own: Collection[str]) -> str:
     """A line without the values that may be secrets; what is no setting may be anything."""
     variables = _variables_of(line)

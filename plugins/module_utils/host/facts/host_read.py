@@ -317,10 +317,13 @@ def read_drop_ins(unit: Unit, own_name: str) -> DropIns:
     named = [file["path"] for file in unit.get("environment_files") or []]
     if own["exists"]:
         elsewhere = {name for path in files if path != own_path for name in unit_files.source("", path)["environment"]}
-        writer, names = unit_files.written(own_path)
+        own["writer"], text = unit_files.written(own_path)
         # What somebody has added to ours is lost with it, be it set elsewhere as well, with another value.
-        known = elsewhere if writer else settings.OURS
-        own["writer"], own["alone"] = writer, [name for name in names if name not in known]
+        own["alone"] = (
+            [name for name in unit_text.directives(text) if name not in elsewhere]
+            if own["writer"]
+            else unit_text.foreign(text, settings.OURS)
+        )
     return {
         "own": own,
         "others": others,

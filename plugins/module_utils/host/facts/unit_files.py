@@ -223,10 +223,10 @@ def _script(path: str) -> str:
     return "" if b"\0" in content else content.decode(errors="replace")
 
 
-def written(path: str) -> tuple[str | None, list[str]]:
-    """Who has written a drop-in of our name (`unit_text.writer_of`), and what it sets, by name."""
+def written(path: str) -> tuple[str | None, str]:
+    """Who has written a drop-in of our name (`unit_text.writer_of`), and its text."""
     text = _text(path)
-    return (unit_text.writer_of(text), unit_text.directives(text)) if text else (None, [])
+    return unit_text.writer_of(text) if text else None, text
 
 
 def strays(units: str, known: Collection[str] = ()) -> list[str]:
@@ -234,11 +234,11 @@ def strays(units: str, known: Collection[str] = ()) -> list[str]:
     known = {os.path.realpath(path) for path in known}
     problems = []
     for path in sorted(glob.glob(os.path.join(glob.escape(units), "*.d", unit_text.DROP_IN))):
-        writer, names = written(path)
+        writer, text = written(path)
         if os.path.realpath(path) in known or writer is not None:
             continue
         unit = os.path.basename(os.path.dirname(path))[: -len(".d")]
-        names = [name for name in names if not name.endswith("=")]
+        names = [name for name in unit_text.directives(text) if not name.endswith("=")]
         problems.append(
             f"{path} is this collection's and stays in force, as what was before it is not kept on this host; it sets "
             f"{', '.join(names) or 'nothing'}. Delete it, then: systemctl daemon-reload; systemctl restart {unit}. The "

@@ -5,7 +5,7 @@
 
 A state is one of
 `{path, kind: "file", sha256, mode, uid, gid, mtime_ns, xattrs: {name: base64}}`,
-`{path, kind: "link", target, uid, gid}` and
+`{path, kind: "link", target, uid, gid, leads_to}` and
 `{path, kind: "absent", parent_absent}`. ACLs and SELinux labels are extended attributes. A state to put a path into may
 have None for `mtime_ns`: any time will do.
 """
@@ -33,8 +33,16 @@ def link_chain(path: str) -> list[str]:
     while os.path.islink(chain[-1]):
         if len(chain) > LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-        chain.append(os.path.normpath(os.path.join(os.path.dirname(chain[-1]), os.readlink(chain[-1]))))
+        chain.append(_led_to(chain[-1], os.readlink(chain[-1])))
     return chain
+
+
+def _led_to(link: str, target: str) -> str:
+    """Where a link leads, by the directory that it really stands in, as the kernel has it."""
+    directory, name = os.path.split(os.path.join(os.path.dirname(link), target))
+    if name in ("", ".", ".."):
+        return os.path.realpath(os.path.join(directory, name))
+    return os.path.join(os.path.realpath(directory), name)
 
 
 def read(path: str) -> tuple[FileState, bytes]:
@@ -52,7 +60,8 @@ def _read(path: str, place: Held) -> tuple[FileState, bytes]:
         return {"path": path, "kind": "absent", "parent_absent": False}, b""
     if stat.S_ISLNK(status.st_mode):
         target = os.readlink(place.name, dir_fd=place.directory)
-        return {"path": path, "kind": "link", "target": target, "uid": status.st_uid, "gid": status.st_gid}, b""
+        uid, gid, leads_to = status.st_uid, status.st_gid, _led_to(path, target)
+        return {"path": path, "kind": "link", "target": target, "uid": uid, "gid": gid, "leads_to": leads_to}, b""
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "it is neither a file nor a link", path)
     content, status, xattrs = place.read()
@@ -73,7 +82,7 @@ def differences(now: FileState, kept: FileState) -> list[str]:
     if now["kind"] != kept["kind"]:
         return [f"{now['kind']} instead of {kept['kind']}"]
     words = {"sha256": "content", "uid": "owner", "gid": "group", "mtime_ns": "time", "xattrs": "extended attributes"}
-    compared = {name for name, value in kept.items() if value is not None} - {"path", "parent_absent"}
+    compared = {name for name, value in kept.items() if value is not None} - {"path", "parent_absent", "leads_to"}
     goal = {**kept, "mode": held_path.carried(kept["mode"])} if "mode" in kept else kept  # as an older one has kept it
     return sorted(words.get(name, name) for name in compared if now.get(name) != goal.get(name))
 

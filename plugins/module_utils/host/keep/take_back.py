@@ -134,7 +134,8 @@ def _led_to(path: str, kept: Mapping[str, FileState]) -> str:
         state = kept.get(path)
         if state is None or state["kind"] != "link":
             break
-        path = os.path.normpath(os.path.join(os.path.dirname(path), state["target"]))
+        # An older collection has kept no more than the link's own text.
+        path = state.get("leads_to") or os.path.normpath(os.path.join(os.path.dirname(path), state["target"]))
     return path
 
 

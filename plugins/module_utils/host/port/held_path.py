@@ -13,6 +13,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -71,11 +72,11 @@ class Held(NamedTuple):
 
     def replace(self, content: bytes, attribute: Callable[[int], None]) -> None:
         """Put a new file in the place: whole, and only after `attribute` has given it owner, mode and the like."""
-        with self._new_file() as descriptor:
+        with self._new_file() as (descriptor, new):
             _fill(descriptor, content)
             attribute(descriptor)
             os.fsync(descriptor)
-            os.rename(self._beside, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
+            os.rename(new, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
 
     def overwrite(self, content: bytes, attribute: Callable[[int], None]) -> None:
         """Write into the very file that is there, with the space for it reserved beforehand."""
@@ -95,9 +96,7 @@ class Held(NamedTuple):
 
     def link(self, target: str, uid: int, gid: int) -> None:
         """Put a symbolic link in the place."""
-        new = f"{self._beside}-link"
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(new, dir_fd=self.directory)  # of a restore that was cut off
+        new = self._unheard_of()
         os.symlink(target, new, dir_fd=self.directory)
         os.chown(new, uid, gid, dir_fd=self.directory, follow_symlinks=False)
         os.rename(new, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
@@ -123,34 +122,44 @@ class Held(NamedTuple):
         finally:
             os.close(descriptor)
 
-    @property
-    def _beside(self) -> str:
-        """What a new file is called until it is whole: always the same, so that what a killed writer left is known."""
-        return f".{self.name}.gpu-memory"
-
     @contextlib.contextmanager
-    def _new_file(self) -> Iterator[int]:
-        """An empty file beside the place, locked, and gone where an error ends it; BlockingIOError beside another."""
-        with contextlib.suppress(FileNotFoundError):
-            self._remove_left_over()
+    def _new_file(self) -> Iterator[tuple[int, str]]:
+        """An empty file beside the place, by descriptor and name, locked; gone where an error ends it.
+
+        Nobody knows its name beforehand: whose directory it is could have something else there.
+        """
+        self._remove_left_over()
+        new = self._unheard_of()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(self._beside, flags, 0o600, dir_fd=self.directory)
+        descriptor = os.open(new, flags, 0o600, dir_fd=self.directory)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield descriptor
+            yield descriptor, new
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._beside, dir_fd=self.directory)
+                os.unlink(new, dir_fd=self.directory)
             raise
         finally:
             os.close(descriptor)
 
+    def _unheard_of(self) -> str:
+        return f".{self.name}.{os.urandom(8).hex()}.gpu-memory"
+
     def _remove_left_over(self) -> None:
+        """What a killed writer of ours has left; one that still writes has its file locked."""
+        ours = re.compile(rf"\.{re.escape(self.name)}\.[0-9a-f]{{16}}\.gpu-memory\Z")
+        with contextlib.suppress(OSError), self.directory_for_reading() as directory:
+            for name in filter(ours.match, os.listdir(directory)):
+                with contextlib.suppress(OSError):
+                    self._remove_unlocked(name)
+
+    def _remove_unlocked(self, name: str) -> None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(self._beside, flags, dir_fd=self.directory)
+        descriptor = os.open(name, flags, dir_fd=self.directory)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # whoever writes it has it locked
-            os.unlink(self._beside, dir_fd=self.directory)
+            if os.fstat(descriptor).st_uid == os.geteuid():
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(name, dir_fd=self.directory)
         finally:
             os.close(descriptor)
 
@@ -172,7 +181,7 @@ def hold(path: str, follow: bool = True) -> Iterator[Held]:
     or the owner of what it leads to: whoever owns a directory could make root read or write anywhere.
     """
     opened, names = [os.open("/", _WALK | os.O_DIRECTORY)], [""]
-    links: list[tuple[int, str]] = []
+    links: list[tuple[int, str, str]] = []
     name, ahead = ".", _parts(os.path.join(os.getcwd(), path))
     try:
         while ahead:
@@ -185,7 +194,7 @@ def hold(path: str, follow: bool = True) -> Iterator[Held]:
                 continue
             link = _link(name, opened[-1]) if ahead or follow else None
             if link:
-                links.append(link)
+                links.append((link[0], "/".join([*names, name]), link[1]))
                 if len(links) > LINKS:
                     raise Misleading(f"{path} is a loop of symbolic links; take it away")
                 ahead += _parts(link[1])
@@ -268,16 +277,17 @@ def _link(name: str, directory: int) -> tuple[int, str] | None:
         os.close(descriptor)
 
 
-def _refuse_strangers(held: Held, links: list[tuple[int, str]]) -> None:
-    strangers = [(uid, target) for uid, target in links if uid not in _trusted()]
+def _refuse_strangers(held: Held, links: list[tuple[int, str, str]]) -> None:
+    strangers = [link for link in links if link[0] not in _trusted()]
     if strangers:
         status = held.status()
         owners = {os.fstat(held.directory).st_uid, *([status.st_uid] if status else [])}
-        for uid, target in strangers:
+        for uid, link, target in strangers:
             if uid not in owners:
                 raise Misleading(
-                    f"a symbolic link to {target} belongs to uid {uid}, who does not own that file; "
-                    "give the path of the file itself"
+                    f"{link} is a symbolic link to {target} that belongs to uid {uid}, who owns neither {held.path} "
+                    "nor its directory, and could lead root anywhere; make the link root's "
+                    f"(chown -h root {link}), or take it away"
                 )
 
 

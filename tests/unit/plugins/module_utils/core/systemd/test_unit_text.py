@@ -159,6 +159,21 @@ def test_what_somebody_has_added_to_our_drop_in(text: str, added: str) -> None:
     assert unit_text.added(OURS + added, {"A"}) == added
 
 
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ('Environment="B=2"', []),
+        ("Environment=B=2", ["B"]),
+        ('Environment="A=2"', []),
+        ("Environment=A=2", ["A"]),
+        ('Environment="C=3"', ["C"]),
+        ("LimitNOFILE=1", ["LimitNOFILE="]),
+    ],
+)
+def test_what_is_not_written_as_we_write_is_foreign_also_where_we_could_have(line: str, names: list[str]) -> None:
+    assert unit_text.foreign(f"{OURS}{line}\n", {"A", "B"}) == names
+
+
 SHOWN = {
     "ours": ('Environment="A=secret%%1"', 'Environment="A=secret%%1"'),
     "ordinary": ("Environment=OLLAMA_KEEP_ALIVE=24h", 'Environment="OLLAMA_KEEP_ALIVE=24h"'),

@@ -116,11 +116,12 @@ def test_a_drop_in_directory_that_is_yet_to_be_created_below_a_link(tmp_path: Pa
     unit_files.check_links(str(tmp_path / "units" / "ollama.service.d"))
 
 
-def test_what_only_a_drop_in_sets_is_told_with_its_writer(tmp_path: Path) -> None:
+def test_a_drop_in_is_told_with_its_writer(tmp_path: Path) -> None:
     path = tmp_path / "zz-gpu-memory.conf"
-    path.write_text(unit_text.render_dropin({"A": "1", "B": "secret"}, "the role ollama"))
-    assert unit_files.written(str(path)) == ("the role ollama", ["A", "B"])
-    assert unit_files.written(str(tmp_path / "gone")) == (None, [])
+    text = unit_text.render_dropin({"A": "1", "B": "secret"}, "the role ollama")
+    path.write_text(text)
+    assert unit_files.written(str(path)) == ("the role ollama", text)
+    assert unit_files.written(str(tmp_path / "gone")) == (None, "")
 
 
 def test_scripts_are_read_with_what_they_read_and_programs_are_not(tmp_path: Path) -> None:

@@ -138,6 +138,7 @@ def test_links_are_followed_one_by_one(path: Path, tmp_path: Path) -> None:
         "path": str(first),
         "kind": "link",
         "target": str(second),
+        "leads_to": str(second),
         "uid": os.geteuid(),
         "gid": os.getegid(),
     }
@@ -153,6 +154,19 @@ def test_a_ring_of_links_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="neither a file nor a link"):
         file_state.read(str(tmp_path))
+
+
+def test_a_link_leads_from_where_it_really_stands(tmp_path: Path) -> None:
+    """As Capistrano lays out what it deploys."""
+    release, shared = tmp_path / "releases" / "1", tmp_path / "shared" / ".env"
+    for directory in (release, shared.parent):
+        directory.mkdir(parents=True)
+    shared.write_text("A=1\n")
+    (release / ".env").symlink_to("../../shared/.env")
+    (tmp_path / "current").symlink_to("releases/1")
+    env = str(tmp_path / "current" / ".env")
+    assert file_state.link_chain(env) == [env, str(shared)]
+    assert file_state.read(env)[0]["leads_to"] == str(shared)
 
 
 def test_a_file_that_is_too_large_is_refused_with_the_limit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ Every system call of an operation that goes by a name is a moment: at each of th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -98,9 +99,9 @@ def file_for_a_chain(ground: Ground) -> None:
 
 
 def new_file_for_a_link(ground: Ground) -> None:
-    beside = ground.env.with_name("..env.gpu-memory")
-    beside.unlink(missing_ok=True)
-    theirs(beside, ground.victim)
+    for beside in ground.env.parent.glob(".*.gpu-memory"):
+        beside.unlink()
+        theirs(beside, ground.victim)
 
 
 SWAPS = [
@@ -202,3 +203,37 @@ def once(ground: Ground, swap: Callable[[Ground], None]) -> None:
     ground.swap_at = -1
     with contextlib.suppress(FileExistsError, FileNotFoundError):
         swap(ground)
+
+
+@pytest.mark.parametrize("operation", [write, restore("file"), restore("link")], ids=lambda one: one.__name__)
+def test_nobody_can_be_in_the_way_of_a_new_file(operation: Callable[[Ground], None], tmp_path: Path) -> None:
+    ground = Ground(tmp_path)
+    ground.lay_out()
+    for name in ("..env.gpu-memory", "..env.new", f"..env.{'0' * 16}.gpu-memory"):
+        ground.env.with_name(name).mkdir()
+    operation(ground)
+    assert ground.env.is_symlink() or ground.env.read_bytes() != MINE
+
+
+def test_what_a_killed_writer_has_left_goes_with_the_next_one_and_nobody_elses(tmp_path: Path) -> None:
+    ground = Ground(tmp_path)
+    ground.lay_out()
+    left, written, others = (ground.env.with_name(f"..env.{digit * 16}.gpu-memory") for digit in "abc")
+    for path in (left, written, others):
+        path.write_bytes(SECRET)
+    os.chown(others, OWNER, OWNER)
+    with written.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write(ground)
+    assert [path.exists() for path in (left, written, others)] == [False, True, True]
+
+
+def test_a_strangers_link_is_named_with_a_cure(tmp_path: Path) -> None:
+    ground = Ground(tmp_path)
+    ground.lay_out()
+    file_for_a_link(ground)
+    with pytest.raises(
+        atomic_files.CannotWrite,
+        match=rf"{ground.env} is a symbolic link to {ground.victim} .*chown -h root {ground.env}",
+    ):
+        atomic_files.check(str(ground.env))
