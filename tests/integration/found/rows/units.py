@@ -483,6 +483,23 @@ END
         variables={"gpu_memory_ollama": {"unit": "ollama@16gb.service"}},
     ),
     Found(
+        "backend_is_deployed_as_capistrano_does",
+        f"""
+mkdir -p /srv/cap/releases /srv/cap/shared
+mv {BACKEND} /srv/cap/releases/1
+mv /srv/cap/releases/1/.env /srv/cap/shared/
+ln -s ../../shared/.env /srv/cap/releases/1/.env
+ln -s releases/1 /srv/cap/current
+ln -s /srv/cap/current {BACKEND}
+chown -hR selo: /srv/cap
+systemctl restart selo-backend
+""",
+        "pass",
+        ("PASS",),
+        "https://capistranorb.com/documentation/getting-started/structure/",
+        backend="guide",
+    ),
+    Found(
         "drop_in_is_a_link",
         f"mkdir -p /opt/site {DROP_INS}; printf '[Service]\\nEnvironment={PARALLEL_1}\\n' > /opt/site/ollama.conf\n"
         f"ln -s /opt/site/ollama.conf {DROP_INS}/zzz-site.conf\n"
