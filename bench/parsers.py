@@ -179,14 +179,14 @@ def text_of(piece: str, length: int) -> str:
 def took(parser: Callable[[str], object], text: str) -> float:
     for kept in (credentials.says_credential, *itertools.chain(*dotenv_readers.READERS.values())):
         cast(Any, kept).cache_clear()
-    began = time.perf_counter()
+    began = time.process_time()
     with contextlib.suppress(ValueError):  # refused, which may not take long either
         parser(text)
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def worst(name: str, pieces: Iterable[str]) -> tuple[float, float, str]:
-    """Seconds at the greatest length, the exponent up to it, and the piece, of the worst text.
+    """Seconds of processor at the greatest length, the exponent up to it, and the piece, of the worst text.
 
     Searched for at a sixteenth of the length; only what is worst there is measured in full.
     """
@@ -208,8 +208,9 @@ def seconds_at(parser: Callable[[str], object], piece: str, length: int) -> floa
 
 def measured(parser: Callable[[str], object], piece: str, most: int) -> tuple[float, float, str]:
     small = min(seconds_at(parser, piece, most // 16) for _again in range(3))
-    if small * 256 > SECONDS and small > SECONDS / 100:  # not worth waiting for: told from what came before
-        return small * 256, math.log(small / seconds_at(parser, piece, most // 64), 4), piece
+    exponent = math.log(small / seconds_at(parser, piece, most // 64), 4)
+    if exponent > 1.5 and small * 16**exponent > SECONDS:  # not worth waiting for: told from what came before
+        return small * 16**exponent, exponent, piece
     large = min(seconds_at(parser, piece, most) for _again in range(2))
     return large, math.log(large / small, 16) if large > 0.001 else 0.0, piece
 
