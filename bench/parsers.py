@@ -112,6 +112,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "unit_text.masked": lambda text: unit_text.masked(text, ["A"]),
     "unit_text.added": lambda text: unit_text.added(text, ["A"]),
     "unit_text.directives": unit_text.directives,
+    "unit_text.foreign": lambda text: unit_text.foreign(text, {"A"}),
     "unit_text.words": lambda text: list(unit_text.words(text)),
     "unit_text.moment": unit_text.moment,
     "unit_text.writer_of": unit_text.writer_of,
