@@ -44,7 +44,6 @@ ELSEWHERE = {
     "plugins/module_utils/host/port/progress_file.py": "plugins/module_utils/host/keep/test_state.py",
     "plugins/module_utils/host/keep/going_back.py": "plugins/module_utils/host/keep/test_generations.py",
     "plugins/module_utils/host/keep/own_files.py": "plugins/module_utils/host/keep/test_generations.py",
-    "plugins/module_utils/host/keep/restore_timer.py": "plugins/module_utils/host/keep/test_generations.py",
     "plugins/module_utils/host/keep/stored_generations.py": "plugins/module_utils/host/keep/test_generations.py",
     "plugins/plugin_utils/report/host_text.py": "plugins/plugin_utils/report/test_host_record.py",
     "plugins/plugin_utils/plan/tune_svg.py": "plugins/plugin_utils/plan/test_tune_text.py",

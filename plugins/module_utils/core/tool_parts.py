@@ -57,6 +57,7 @@ PACKED = (
     "host.keep.state",
     "host.keep.stored_generations",
     "host.keep.take_back",
+    "host.keep.tries",
     "host.monitor.watch",
     "host.monitor.watch_rules",
     "host.ollama.runtime",
@@ -81,9 +82,9 @@ if sys.argv[1:2] == ["monitor"]:  # without what the other commands need: it run
     sys.exit(main(sys.argv[2]))
 
 if sys.argv[1:] == ["restore", "--if-expired"]:  # the restore timer, all through an apply
-    from {PACKAGE}.host.keep.leases import holds
+    from {PACKAGE}.host.keep import leases, tries
 
-    if holds():
+    if leases.holds() or tries.wait():
         sys.exit(0)
 
 from {PACKAGE}.host.keep.host_tool import main

@@ -152,13 +152,29 @@ class Generation(TypedDict):
 
 
 class Restoring(TypedDict):
-    """A restore in progress."""
+    """A restore in progress; with an `error` the files are back, and what it names is tried again and again."""
 
     generation: str
     reason: str
     run_id: str | None
     since: float
     found: NotRequired[Mapping[str, FoundService | None] | None]
+    error: NotRequired[str]
+
+
+class Tries(TypedDict):
+    """How often what was not in place was tried, until when in seconds of this boot nothing is done, and the processes
+    from before that did not go.
+    """
+
+    count: int
+    again_s: float
+    old: dict[str, int]
+
+
+class TriesSoFar(TypedDict):
+    count: int
+    left_s: float
 
 
 class State(TypedDict, total=False):
@@ -172,6 +188,7 @@ class State(TypedDict, total=False):
     lease: Lease | None
     restoring: Restoring | None
     last_restore: Restored | None
+    tries: TriesSoFar
     timer: str
     tool: str | None
     error: str | None

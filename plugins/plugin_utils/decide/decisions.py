@@ -635,11 +635,18 @@ def _units(read: HostFacts) -> list[Unit]:
 
 
 def lease_problems(state: State) -> list[str]:
-    """A host in the middle of another run is neither to be changed nor to be judged."""
+    """A host in the middle of another run, or of its way back, is neither to be changed nor to be judged."""
     lease = state.get("lease")
     if not lease or not lease.get("live"):
-        return []
+        return pending_restore(state)
     return [f"another run holds this host until {lease.get('until')}: {lease.get('holder')}; wait, or see its outcome"]
+
+
+def pending_restore(state: State) -> list[str]:
+    """What of a restore is not in place."""
+    restoring = state.get("restoring")
+    error = restoring.get("error") if restoring else None
+    return [f"this host is going back to generation {restoring['generation']}; {error}"] if restoring and error else []
 
 
 def _override_problems(environment: Mapping[str, str], ollama: OllamaFacts) -> list[str]:

@@ -174,7 +174,7 @@ def _held(state: State) -> list[str]:
 
 def _down(read: HostFacts) -> list[str]:
     unit, api, health = read["ollama"]["unit"], read["ollama"]["api"], read["backend"]["health"]
-    texts = []
+    texts = decisions.pending_restore(read["state"])
     if unit.get("error") or unit["active_state"] != "active":
         texts.append(f"{unit['name']} is {unit.get('active_state') or unit.get('error')}")
     elif api["error"]:

@@ -25,7 +25,9 @@ def row(fault: Fault) -> str:
     name = fault.name.replace("_", " ").replace("nvml", "NVML").replace("gpu", "GPU").replace("ollama", "Ollama")
     verdict = " or ".join(f"`{verdict}`" for verdict in fault.verdict.split("|"))
     then = ENDS[fault.ends]
-    if not fault.settles:
+    if not fault.settles and fault.ends == SAME:
+        then += ", held until somebody mends it"
+    elif not fault.settles:
         then = "on the new settings, unproven, until somebody mends it"
     elif not fault.runs:
         then += ", a service still missing or stopped"

@@ -24,14 +24,16 @@ BACKEND = "/mnt/local/Projects/SELODSP/selo-ai/backend"
 DROP_INS = "/etc/systemd/system/ollama.service.d"
 DROP_IN = f"{DROP_INS}/zz-gpu-memory.conf"
 KEPT = "/var/lib/gpu-memory"
+SECOND = "/root/.gpu-memory-kept"
 GPU = "python3 /opt/gpu-memory-lab/simulated_gpu/simulated_gpu.py"
 
-# Whatever a run may write, without what it keeps for itself, and without what the container engine writes at a start.
+# Whatever a run may write, without what it keeps for itself (`SETTLED` is without the timer), and without what the
+# container engine writes at a start.
+OTHERS = "! -path etc/hosts ! -path etc/resolv.conf ! -name 'gpu-memory-restore.*'"
 PICTURE = f"""
-cd / && find etc usr/local {BACKEND[1:]} -xdev ! -type d ! -path usr/local/sbin/gpu-memory ! -path etc/hosts \\
-  ! -path etc/resolv.conf -printf '%p %y %m %U:%G %T@ %l\\n' | sort
-find etc usr/local {BACKEND[1:]} -xdev -type f ! -path etc/hosts ! -path etc/resolv.conf -exec sha256sum {{}} + |
-  sort -k 2
+cd / && find etc usr/local {BACKEND[1:]} -xdev ! -type d ! -path usr/local/sbin/gpu-memory {OTHERS} \\
+  -printf '%p %y %m %U:%G %T@ %l\\n' | sort
+find etc usr/local {BACKEND[1:]} -xdev -type f {OTHERS} -exec sha256sum {{}} + | sort -k 2
 """
 PID = "$(systemctl show ollama --property MainPID --value)"
 # The process, not `systemctl show`: a unit that was read again says nothing of what runs.
@@ -42,7 +44,8 @@ ANSWERS = (
 )
 # A host that nobody holds and that will not change any more by itself.
 SETTLED = (
-    f"! test -e {KEPT}/lease.json && ! test -e {KEPT}/restoring.json && "
+    f"! test -e {KEPT}/lease.json && ! test -e {KEPT}/restoring.json && ! test -e {SECOND} && "
+    "! test -e /run/gpu-memory-going-back.json && "
     "! systemctl is-active --quiet gpu-memory-restore.service && "
     "! systemctl is-active --quiet gpu-memory-restore.timer && "
     "! ls /etc/systemd/system/gpu-memory* /etc/systemd/system/*.wants/gpu-memory* 2>/dev/null | grep ."

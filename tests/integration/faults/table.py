@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration.faults.fault_lab import BACKEND, DROP_IN, DROP_INS, GPU, KEPT, PID, RESTORE_AFTER_S
+from tests.integration.faults.fault_lab import BACKEND, DROP_IN, DROP_INS, GPU, KEPT, PID, RESTORE_AFTER_S, SECOND
 
 SAME, NEW, OPEN = "same", "new", "open"
 
@@ -77,6 +77,10 @@ fill=$(( $(df --output=avail -k {path} | tail -1) - {free_kib} ))
 """
 
 
+def damage_copies(place: str) -> str:
+    return f"for copy in {place}/generations/*/*; do case $copy in *.json) ;; *) echo damage > $copy ;; esac; done"
+
+
 def patched_backend(old: str, new: str) -> str:
     """A backend that behaves differently from its next start on; on its old settings it is as ever."""
     return f"""
@@ -90,6 +94,70 @@ END
 """
 
 
+def armed(directive: str, script: str) -> str:
+    """The backend's unit runs a script with each start or stop, once `/opt/fault/armed` is there."""
+    directory = "/etc/systemd/system/selo-backend.service.d"
+    return f"""
+mkdir -p {directory} /opt/fault
+cat > /opt/fault/script <<'END'
+#!/bin/bash
+test -e /opt/fault/armed || exit 0
+{script}
+END
+chmod 0755 /opt/fault/script; chmod 0777 /opt/fault
+printf '[Service]\\n%s\\n' Restart=no TimeoutSec=infinity {directive}=/opt/fault/script > {directory}/10-owner.conf
+systemctl daemon-reload
+"""
+
+
+# What a backend's address for its health says once `/opt/fault/mode` has one of these words, for each connection.
+PEER = """
+mkdir -p /opt/fault
+cat > /opt/fault/peer.py <<'END'
+import os, socketserver, time
+
+class Peer(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.recv(65536)
+        mode = open("/opt/fault/mode").read() if os.path.exists("/opt/fault/mode") else ""
+        send = self.request.sendall
+        if mode == "silent":
+            time.sleep(3600)
+        elif mode == "slow":
+            for byte in b"HTTP/1.1 200 OK\\r\\n" + b"X: y\\r\\n" * 1000:
+                send(bytes([byte]))
+                time.sleep(2)
+        elif mode == "endless":
+            send(b"HTTP/1.1 200 OK\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n")
+            while True:
+                send(b"1\\r\\nx\\r\\n")
+                time.sleep(0.1)
+        elif mode == "huge":
+            send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 10737418240\\r\\n\\r\\n")
+            for _ in range(10240):
+                send(bytes(1048576))
+        elif mode == "headers":
+            send(b"HTTP/1.1 200 OK\\r\\n")
+            while True:
+                send(b"X: " + b"y" * 60000 + b"\\r\\n")
+        elif mode == "noise":
+            send(os.urandom(1024))
+        else:
+            send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 2\\r\\n\\r\\n{}")
+
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+socketserver.ThreadingTCPServer(("127.0.0.1", 8099), Peer).serve_forever()
+END
+systemd-run --quiet --unit=peer python3 /opt/fault/peer.py
+until curl -fsm 1 http://127.0.0.1:8099/health; do sleep 0.2; done
+"""
+
+
+def peer_is(mode: str) -> str:
+    return f"printf {mode} > /opt/fault/mode; {OUT_OF_ROOM}; sleep 60; rm /opt/fault/mode"
+
+
+OUT_OF_ROOM = f"{GPU} stranger --mib 4000 --kind compute --name stranger"
 SETTINGS_READ = '    backend.load_dotenv(HERE / ".env")'
 POSTED = 'if path != "/api/chat":'
 ON_NEW = 'os.environ["CHAT_NUM_CTX"] == "4096"'
@@ -138,6 +206,10 @@ CUT_FOR_A_WHILE = f"ip link set eth0 down; sleep {RESTORE_AFTER_S + 40}; ip link
 SELF_HEALING = ("lost the connection", "puts its kept generation back by itself")
 QUICK_OLLAMA = {"gpu_memory_ollama": {"timeout_s": 15}}
 QUICK_BACKEND = {"gpu_memory_backend": {"extends": "guide", "timeout_s": 15}}
+PEERS_HEALTH = {
+    "gpu_memory_backend": {"extends": "guide", "timeout_s": 15, "health": {"url": "http://127.0.0.1:8099/health"}}
+}
+TRIED_AGAIN = ("12288", "tried again by itself", "gpu-memory release")
 QUICK_LOAD = {
     "gpu_memory_backend": {
         "extends": "guide",
@@ -236,14 +308,16 @@ FAULTS = [
         runs=False,
         variables={"gpu_memory_ollama": {"version": "0.32.15"}},
     ),
+    # Its files are back, and it is tried again until somebody mends it.
     Fault(
         "ollama_does_not_start_any_more",
         "before",
         f"mkdir -p {DROP_INS} && printf '[Service]\\nExecStart=\\nExecStart=/usr/local/bin/no-ollama serve\\n'"
         f" > {DROP_INS}/10-owner.conf",
         "fail",
-        ("ollama.service", "no-ollama", "203"),
+        ("ollama.service", "no-ollama", "203", "tried again by itself", "gpu-memory release"),
         runs=False,
+        settles=False,
     ),
     Fault(
         "ollama_never_answers",
@@ -743,11 +817,133 @@ FAULTS = [
     Fault(
         "generation_damaged_during_the_run",
         "loading",
-        f"for copy in {KEPT}/generations/*/*; do case $copy in *.json) ;; *) echo damage > $copy ;; esac; done\n"
-        f"{GPU} stranger --mib 4000 --kind compute --name stranger",
+        f"{damage_copies(KEPT)}\n{OUT_OF_ROOM}",
+        "rolled_back",
+        ("12288",),
+    ),
+    Fault(
+        "generation_damaged_in_both_places",
+        "loading",
+        f"{damage_copies(KEPT)}\n{damage_copies(SECOND)}\n{OUT_OF_ROOM}",
         "fail",
         ("12288", "is damaged: the copy of", "nothing was touched", "gpu-memory release"),
         ends=NEW,
         settles=False,
     ),
+    Fault("state_removed_under_load", "loading", f"rm -r {KEPT}; {OUT_OF_ROOM}", "rolled_back", ("12288",)),
+    Fault("state_removed_and_the_load_passes", "loading", f"rm -r {KEPT}", "pass", (), ends=NEW),
+    Fault("state_removed_in_the_restart_and_network_cut", "restarting", f"rm -r {KEPT}; {CUT}", "fail", SELF_HEALING),
+    Fault(
+        "state_emptied_under_load_and_network_cut",
+        "loading",
+        f"find {KEPT} -mindepth 1 -delete; {CUT}",
+        "fail",
+        SELF_HEALING,
+    ),
+    Fault("lease_emptied_under_load_and_network_cut", "loading", f": > {KEPT}/lease.json; {CUT}", "fail", SELF_HEALING),
+    Fault(
+        "lease_damaged_and_kept_nowhere_else",
+        "loading",
+        f"rm -r {SECOND}; echo '{{' > {KEPT}/lease.json; {CUT}",
+        "fail",
+        SELF_HEALING,
+    ),
+    Fault(
+        "manifest_truncated_and_network_cut",
+        "loading",
+        f"truncate -s 300 {KEPT}/generations/*/manifest.json; {CUT}",
+        "fail",
+        SELF_HEALING,
+    ),
+    Fault(
+        "manifest_changed_under_load",
+        "loading",
+        f"sed -i 's/CHAT_NUM_CTX/CHAT_NUM_CTZ/' {KEPT}/generations/*/manifest.json; {OUT_OF_ROOM}",
+        "rolled_back",
+        ("12288",),
+    ),
+    Fault(
+        "copy_with_a_flipped_byte_and_network_cut",
+        "loading",
+        f"for copy in {KEPT}/generations/*/*; do case $copy in *.json) ;; "
+        f"*) printf '\\377' | dd of=$copy bs=1 seek=5 conv=notrunc status=none ;; esac; done\n{CUT}",
+        "fail",
+        SELF_HEALING,
+    ),
+    Fault("tool_removed_and_network_cut", "loading", f"rm -r {KEPT}/bin; {CUT}", "fail", SELF_HEALING),
+    Fault("tool_emptied_and_network_cut", "loading", f": > {KEPT}/bin/gpu-memory; {CUT}", "fail", SELF_HEALING),
+    Fault("second_place_removed_under_load", "loading", f"rm -r {SECOND}; {OUT_OF_ROOM}", "rolled_back", ("12288",)),
+    Fault("second_place_is_taken", "before", f"touch {SECOND}", "fail", (SECOND,), settles=False),
+    Fault(
+        "pointers_damaged_under_load",
+        "loading",
+        f"echo '{{' > {KEPT}/pointers.json",
+        "rolled_back",
+        (f"{KEPT}/pointers.json is damaged",),
+    ),
+    Fault(
+        "last_restore_damaged_before_the_run",
+        "before",
+        f"mkdir -p -m 0700 {KEPT} && echo '{{' > {KEPT}/restored.json",
+        "pass",
+        (),
+        ends=NEW,
+    ),
+    Fault(
+        "restore_damaged_before_the_run",
+        "before",
+        f"mkdir -p -m 0700 {KEPT} && echo '{{' > {KEPT}/restoring.json",
+        "refused",
+        (f"{KEPT}/restoring.json is damaged", "gpu-memory rollback", "gpu-memory release"),
+        settles=False,
+    ),
+    Fault(
+        "state_immutable_before_the_run",
+        "before",
+        f"mkdir -p -m 0700 {KEPT} && chattr +i {KEPT}",
+        "refused",
+        (f"{KEPT} is immutable", "chattr -i"),
+    ),
+    Fault(
+        "state_immutable_under_load",
+        "loading",
+        f"chattr +i {KEPT}; {OUT_OF_ROOM}",
+        "fail",
+        ("12288", KEPT, "lsattr"),
+        settles=False,
+    ),
+    # --- a restore whose services do not come up ----------------------------------------------------------------------
+    Fault(
+        "backend_unhealthy_for_90_s_after_the_restore",
+        "loading",
+        f"touch /opt/fault/armed; {OUT_OF_ROOM}; sleep 90; rm /opt/fault/armed",
+        "fail",
+        ("/health did not answer 200 within 15 s", *TRIED_AGAIN),
+        prepare="mkdir -p /opt/fault"
+        + patched_backend(
+            'return (200, {"status"', 'return (503 if os.path.exists("/opt/fault/armed") else 200, {"status"'
+        ),
+        variables=QUICK_BACKEND,
+    ),
+    Fault(
+        "backend_starts_at_the_third_try_after_the_restore",
+        "loading",
+        f"touch /opt/fault/armed; {OUT_OF_ROOM}",
+        "fail",
+        ("selo-backend.service", *TRIED_AGAIN),
+        prepare=armed("ExecStartPre", "echo >> /opt/fault/starts; [ $(wc -l < /opt/fault/starts) -gt 2 ] || exit 4"),
+        variables=QUICK_BACKEND,
+    ),
+    Fault(
+        "backend_never_starts_after_the_restore",
+        "loading",
+        f"touch /opt/fault/armed; {OUT_OF_ROOM}",
+        "fail",
+        ("selo-backend.service", *TRIED_AGAIN),
+        prepare=armed("ExecStartPre", "exit 4"),
+        variables=QUICK_BACKEND,
+        runs=False,
+        settles=False,
+    ),
+    Fault("peer_is_silent", "loading", peer_is("silent"), "fail", TRIED_AGAIN, prepare=PEER, variables=PEERS_HEALTH),
 ]

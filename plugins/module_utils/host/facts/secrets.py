@@ -77,12 +77,13 @@ class Masking:
 
 def _manifests(paths: Paths) -> Iterator[Manifest]:
     """Those of the kept generations that can be read; nobody but root may."""
-    with contextlib.suppress(OSError):
-        for name in sorted(os.listdir(paths.generations)):
-            with contextlib.suppress(OSError, StateError):
-                manifest: Manifest | None = read_json(os.path.join(paths.generations, name, "manifest.json"))
-                if manifest:
-                    yield manifest
+    for place in (paths.generations, paths.again(paths.generations)):
+        with contextlib.suppress(OSError):
+            for name in sorted(os.listdir(place)):
+                with contextlib.suppress(OSError, StateError):
+                    manifest: Manifest | None = read_json(os.path.join(place, name, "manifest.json"))
+                    if manifest:
+                        yield manifest
 
 
 def secrets_of_host(

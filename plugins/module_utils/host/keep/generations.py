@@ -29,6 +29,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     restore_timer,
     service_control,
     take_back,
+    tries,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.going_back import (
     GoingBack,
@@ -36,13 +37,15 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.going_ba
     nothing_to_restore,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
+    Busy,
     Paths,
     StateError,
+    begun,
     locked,
-    read_json,
     refuse_while_restoring,
-    remove_file,
+    remove_kept,
     write_json,
+    write_kept,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import (
     StoredGenerations,
@@ -115,20 +118,22 @@ class Generations:
                 return {"changed": bool(states or services["restart"] and not lease), "run_id": run_id}
             generation = lease["generation"] if lease else self.stored.next_id()
             restarts = set(services["restart"]) | set(manifest["services"]["restart"] if manifest else ())
-            if states or not lease:
-                found = manifest["services"].get("found") if manifest else service_control.states(services, self.host)
-                restart = [name for name in service_control.names(services) if name in restarts]
-                plan: ServicePlan = {**services, "restart": restart, "found": found}
-                env = {**(manifest.get("env", {}) if manifest else {}), **_env_of(files)}
-                about: About = {"run_id": run_id, "holder": holder, "kind": "kept", "env": env}
-                self.stored.save(generation, about, [*kept, *states], copies, plan)
-            if not lease:
-                own_files.install(self.paths, tool)
-                restore_timer.arm(self.paths, self.host, restore_timer.period_s(restore_after_s))
+            found = manifest["services"].get("found") if manifest else service_control.states(services, self.host)
+            restart = [name for name in service_control.names(services) if name in restarts]
+            plan: ServicePlan = {**services, "restart": restart, "found": found}
             try:
+                if states or not lease:
+                    env = {**(manifest.get("env", {}) if manifest else {}), **_env_of(files)}
+                    about: About = {"run_id": run_id, "holder": holder, "kind": "kept", "env": env}
+                    self.stored.save(generation, about, [*kept, *states], copies, plan)
+                if not lease:
+                    own_files.install(self.paths, tool)
+                    own_files.install_again(self.paths, tool)
+                    self.back.arm(plan, restore_timer.period_s(restore_after_s))
                 lease = self._take_lease(run_id, holder, generation, restore_after_s)
             except StateError:
                 if not manifest:
+                    self.stored.forget_second()
                     restore_timer.disarm(self.paths, self.host)
                 raise
             until = leases.described(lease, self.host)["until"]
@@ -164,7 +169,7 @@ class Generations:
         with self._locked():
             kept = self.stored.manifest(self._own_lease(run_id)["generation"])
             generation = self.stored.pointers().get("proven", "")
-            last = self.stored.manifest(generation) if generation else None
+            last = next((one for one in self.stored.readable() if one["id"] == generation), None)
             states, copies = _read_present([*(paths_of(last) if last else []), *paths_of(kept)])
             if last is None or last["files"] != states:
                 generation = self.stored.next_id()
@@ -191,11 +196,30 @@ class Generations:
             self._finish(kept, {})
             return {"changed": True, "generation": kept["id"]}
 
-    def drop(self) -> None:
-        """Let go of the host, whoever holds it and whatever is damaged; for an operator who has mended it by hand."""
-        with locked(self.paths, self.wait_s):
-            remove_file(self.paths.restoring)
-            let_go(self.stored)
+    def drop(self) -> list[str]:
+        """Let go of the host, whoever holds it and whatever is damaged; for an operator who has mended it by hand.
+
+        A restore that the timer has started is ended; nobody waits for another command that does not end. Returns what
+        of a restore that was not over is not in place.
+        """
+        restore_timer.stop(self.host)
+        try:
+            with locked(self.paths, self.wait_s):
+                return self._drop()
+        except Busy:
+            return self._drop()
+
+    def _drop(self) -> list[str]:
+        left: list[str] = []
+        with contextlib.suppress(StateError, OSError, KeyError):
+            restoring = begun(self.paths)
+            if restoring:
+                services = self.stored.manifest(restoring["generation"])["services"]
+                plan: ServicePlan = {**services, "found": restoring.get("found")}
+                left = service_control.out_of_place(plan, self.host, tries.of(self.paths)["old"])
+        remove_kept(self.paths, self.paths.restoring)
+        let_go(self.stored)
+        return left
 
     # Going back.
 
@@ -212,13 +236,13 @@ class Generations:
         before anything is touched where something is in the way.
         """
         with self._locked(check):
-            lease = read_json(self.paths.lease)
+            lease = leases.stored(self.paths)
             if run_id is None:
                 leases.refuse_others(self.paths, self.host, None)
                 return self.back.roll_back(self.stored.id_of(generation or "previous"), reason, check)
             if lease is None and check:
                 return nothing_to_restore(reason)  # check mode has kept nothing either
-            restored: Restored | None = read_json(self.paths.restored)
+            restored = leases.last_restore(self.paths)
             if lease is None and restored and restored["run_id"] == run_id:
                 # The restore timer was first. What this run has written since goes back as well, unless the host is
                 # another run's by now.
@@ -231,32 +255,36 @@ class Generations:
             return self.back.restore(lease["generation"], reason, run_id, check)
 
     def abort(self, reason: str) -> Restored:
-        """Put back what the present holder of the lease has kept, whoever it is."""
+        """Put back what the present holder of the lease has kept, whoever it is; go on with a restore at once."""
         with self._locked():
-            lease = read_json(self.paths.lease)
+            lease = leases.stored(self.paths)
             if lease is None:
-                return nothing_to_restore(reason)
+                return self._go_on() or nothing_to_restore(reason)
             return self.back.restore(lease["generation"], reason, lease["run_id"])
 
     def restore_if_expired(self) -> Restored | None:
         """What the restore timer does: put back what a run has kept that is not heard of any more; else None."""
         with self._locked():
-            lease = read_json(self.paths.lease)
-            if lease is None:
-                rollback = read_json(self.paths.restoring)
-                if rollback:
-                    found = rollback.get("found")  # none of an older release
-                    of = rollback["generation"], rollback["reason"], rollback["run_id"]
-                    return self.back.restore(*of, found=found)
-                restore_timer.disarm(self.paths, self.host)
+            lease = leases.stored(self.paths)
+            if tries.wait(self.paths, self.host):
                 return None
+            if lease is None:
+                result = self._go_on()
+                if result is None:
+                    restore_timer.disarm(self.paths, self.host)
+                return result
             now = self.host.boot_time()
             if leases.left_s(lease, now) > 0:
                 return None
-            reason = "the host was restarted during the apply"
-            if lease["boot"] == now.boot:
-                reason = f"nothing was heard of the apply for {lease['restore_after_s']:g} s"
-            return self.back.restore(lease["generation"], reason, lease["run_id"])
+            return self.back.restore(lease["generation"], leases.end_of(lease, now), lease["run_id"])
+
+    def _go_on(self) -> Restored | None:
+        """Take up a restore that is not over, if there is one."""
+        restoring = begun(self.paths)
+        if restoring is None:
+            return None
+        of = restoring["generation"], restoring["reason"], restoring["run_id"]
+        return self.back.restore(*of, found=restoring.get("found"))  # none of an older release
 
     def remove(self, check: bool = False) -> Removed:
         """Put every file back to before this collection first changed it, then take away all that is kept here.
@@ -302,7 +330,7 @@ class Generations:
             yield
             return
         with locked(self.paths, self.wait_s):
-            lease = read_json(self.paths.lease)
+            lease = leases.stored(self.paths)
             if lease is not None and leases.is_finished(lease, self.paths):
                 let_go(self.stored)
             yield
@@ -311,12 +339,14 @@ class Generations:
         lease = leases.new(
             self.host, run_id=run_id, holder=holder, generation=generation, restore_after_s=restore_after_s
         )
-        write_json(self.paths.lease, lease)
+        write_kept(self.paths, self.paths.lease, lease)
         return lease
 
     def _own_lease(self, run_id: str) -> StoredLease:
         refuse_while_restoring(self.paths)
-        return leases.own(self.paths, self.host, run_id)
+        lease = leases.own(self.paths, self.host, run_id)
+        self.stored.make_whole()
+        return lease
 
     def _finish(self, kept: Manifest, pointers: Pointers) -> None:
         """End the run that holds the host. What it has kept is `previous`, if it has changed anything."""

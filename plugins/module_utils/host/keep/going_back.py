@@ -15,15 +15,20 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     file_state,
     in_force,
+    leases,
     restore_timer,
     service_control,
     take_back,
+    tries,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
+    Damaged,
     StateError,
-    read_json,
+    begun,
     remove_file,
+    remove_kept,
     write_json,
+    write_kept,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import (
     StoredGenerations,
@@ -35,12 +40,15 @@ if TYPE_CHECKING:
         FileState,
         KeysOfFile,
         Manifest,
+        Restoring,
     )
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import (
         FoundService,
         Restored,
         ServicePlan,
     )
+
+RESTORE_S = 300  # what a restore may take beside its services
 
 
 class GoingBack:
@@ -66,9 +74,10 @@ class GoingBack:
 
     def roll_back(self, generation: str, reason: str, check: bool) -> Restored:
         """Go back by hand, perhaps long after the generation: by what runs now, unless that is being carried on."""
-        begun = read_json(self.paths.restoring) or {}
-        if begun.get("generation") == generation and begun.get("found"):
-            return self.restore(generation, reason, None, check, begun["found"])
+        cut_off = self._begun()
+        found = cut_off.get("found") if cut_off and cut_off["generation"] == generation else None
+        if found:
+            return self.restore(generation, reason, None, check, found)
         found = self._found_now(self.stored.manifest(generation)["services"])
         result = self.restore(generation, reason, None, check, found, by_hand=True)
         known = [path for manifest in self.stored.readable() for path in paths_of(manifest)]
@@ -106,12 +115,15 @@ class GoingBack:
         way = take_back.way_back(manifest, contents, ours)
         compared = [(state, file_state.different(state)) for state in way.states]
         different = [(state, what) for state, what in compared if what]
-        resumed = read_json(self.paths.restoring) is not None
+        restoring = self._begun()
+        resumed = restoring is not None and restoring["generation"] == generation
         plan = manifest["services"]
         started = service_control.started_since(plan, self.host)  # since, be it without any change of a file
         values = self._our_values(manifest, contents, others, ours)
         stale = in_force.stale(plan, values, self.host)
-        named = {*(plan["restart"] if different or resumed else started), *stale}
+        was_tried = bool(restoring and restoring.get("error")) and not different
+        concerned = self._concerned(plan, bool(different) or resumed, was_tried, started)
+        named = {*concerned, *stale}
         restart = [name for name in service_control.names(plan) if name in named]
         is_unread = in_force.is_unread(plan, values, self.host)
         if by_hand and not resumed:
@@ -137,35 +149,103 @@ class GoingBack:
         if check:
             return result
         if result["changed"]:
-            self._begin(result, plan, resumed)
+            about = self._begin(result, plan, resumed)
             self._put_files_back(different, way.contents, result)
-            restarted = service_control.restart({**plan, "restart": restart}, self.host, insist=False)
-            result["services"], result["downtime_s"] = restarted["services"], restarted["downtime_s"]
-            result["error"] = restarted["error"]
-            result["at"] = self.host.unix_time()
+            self._restart(result, plan, restart, values, about)
+        waits = result["error"] is not None
         left = [*filter(None, [result["error"]]), *way.lost]
         if way.missing:
             left += in_force.elsewhere(plan, values, self.host)
         result["error"] = "; ".join(left) or None
-        self._end(result)
+        (self._record if waits else self._end)(result)
         return result
+
+    def _concerned(self, plan: ServicePlan, acts: bool, was_tried: bool, started: list[str]) -> list[str]:
+        """The services that restart; where all have been restarted once, those that are not in place."""
+        if was_tried:
+            return service_control.out_of_place(plan, self.host, tries.of(self.paths)["old"])
+        return plan["restart"] if acts else started
+
+    def _begun(self) -> Restoring | None:
+        """The restore that is not over; what is damaged is for nobody to go on with."""
+        with contextlib.suppress(Damaged):
+            return begun(self.paths)
+        return None
+
+    def _still_ours(self, plan: ServicePlan, values: Mapping[str, in_force.Values]) -> str | None:
+        """What runs, or systemd has in memory, is what was kept; or why it is not."""
+        stale = in_force.stale(plan, values, self.host)
+        if stale:
+            return f"{' and '.join(stale)} still runs with what the apply has set"
+        if in_force.is_unread(plan, values, self.host):
+            return "systemd still has in memory what the apply has set; see: systemctl daemon-reload"
+        return None
 
     def _in_the_way(self, way: take_back.WayBack, plan: ServicePlan, removes: bool) -> list[str]:
         """Why going back would stop half way; whoever takes all away goes on without what is lost."""
         obstacles = service_control.obstacles(plan, self.host, gone_is_fine=removes)
         return [*(() if removes else way.lost), *way.unwritable(), *obstacles]
 
-    def _begin(self, result: Restored, plan: ServicePlan, resumed: bool) -> None:
+    def _begin(self, result: Restored, plan: ServicePlan, resumed: bool) -> Restoring:
         """From here on a restore that is cut off is taken up again, services included.
 
         All of this may fail on a full disk; the files may still go back.
         """
+        about: Restoring = {
+            "generation": result["generation"] or "",
+            "reason": result["reason"],
+            "run_id": result["run_id"],
+            "since": result["at"],
+            "found": plan.get("found"),
+        }
+        if resumed:
+            about["since"] = (self._begun() or about)["since"]
         with contextlib.suppress(StateError):
             if not resumed:
-                about = {name: result[name] for name in ("generation", "reason", "run_id")}
-                write_json(self.paths.restoring, {**about, "since": result["at"], "found": plan.get("found")})
-            if read_json(self.paths.lease) is None:
-                restore_timer.arm(self.paths, self.host)
+                write_kept(self.paths, self.paths.restoring, about)
+            if leases.stored(self.paths) is None:
+                self.arm(plan)
+        return about
+
+    def arm(self, plan: ServicePlan, every_s: int = restore_timer.MOST_OFTEN_S) -> None:
+        """Have the timer look; a restore that it starts may take as long as the services of a plan can."""
+        restore_timer.arm(self.paths, self.host, RESTORE_S + service_control.longest_s(plan), every_s)
+
+    def _restart(
+        self,
+        result: Restored,
+        plan: ServicePlan,
+        restart: list[str],
+        values: Mapping[str, in_force.Values],
+        about: Restoring,
+    ) -> None:
+        """Restart those, and bring back what went along with the others; what is not in place then is tried again."""
+        is_written = self._begun() is not None
+        these: ServicePlan = {**plan, "restart": restart}
+        whole: ServicePlan = {**plan, "restart": [*dict.fromkeys([*plan["restart"], *restart])]}
+        old = service_control.pids(these, self.host)
+        restarted = service_control.restart(whole, self.host, insist=False, only=restart)
+        result["services"], result["downtime_s"] = restarted["services"], restarted["downtime_s"]
+        result["error"] = restarted["error"] or self._still_ours(plan, values)
+        result["at"] = self.host.unix_time()
+        is_let_go = is_written and self._begun() is None  # by somebody who did not wait for us
+        if result["error"] and not is_let_go:
+            now = service_control.pids(these, self.host)
+            self._go_on_trying(result, about, {name: pid for name, pid in old.items() if pid and pid == now.get(name)})
+
+    def _go_on_trying(self, result: Restored, about: Restoring, old: dict[str, int]) -> None:
+        """The files are back, and a service is not: the timer tries that again, until it is or somebody lets go.
+
+        `old`: the processes that were to go, and have not. Where it cannot be written, the lease stays for the same.
+        """
+        result["error"] = (
+            f"{result['error']}. What is not in place is tried again by itself, with growing pauses: mend that and "
+            "wait, or let go of the host as it is with gpu-memory release"
+        )
+        tries.add(self.paths, self.host, old)
+        with contextlib.suppress(StateError):
+            write_kept(self.paths, self.paths.restoring, {**about, "error": result["error"]})
+            remove_kept(self.paths, self.paths.lease)  # its run is over
 
     def _put_files_back(
         self, different: Iterable[tuple[FileState, object]], contents: Mapping[str, bytes], result: Restored
@@ -179,7 +259,7 @@ class GoingBack:
 
     def _end(self, result: Restored) -> None:
         self._record(result)
-        remove_file(self.paths.restoring)
+        remove_kept(self.paths, self.paths.restoring)
         let_go(self.stored)
         self._record(result)  # once more: on a full disk, what was just removed makes room for it
 
@@ -205,8 +285,15 @@ class GoingBack:
     def origin(self) -> tuple[Manifest, dict[str, bytes]] | None:
         """A generation of every file as it was before the first run that changed it, and its contents; None without.
 
-        Its services restart where one of their files differs.
+        Its services restart where one of their files differs. The one that is not over yet is gone on with.
         """
+        cut_off = self._begun()
+        begun_with = next(
+            (one for one in self.stored.readable() if cut_off and one["id"] == cut_off["generation"]), None
+        )
+        if cut_off and begun_with and begun_with["kind"] == "origin":
+            as_begun: ServicePlan = {**begun_with["services"], "found": cut_off.get("found")}
+            return {**begun_with, "services": as_begun}, self.stored.copies_of(begun_with)
         manifests = map(self.stored.manifest, self.stored.ids())
         kept = [manifest for manifest in manifests if manifest["kind"] == "kept"]
         if not kept:
@@ -246,7 +333,13 @@ class GoingBack:
 
 
 def let_go(stored: StoredGenerations) -> None:
-    """End what a run, or a restore, holds the host for."""
+    """End what a run, or a restore, holds the host for.
+
+    What was kept a second time goes first: alone it would mean that the first was lost.
+    """
+    stored.make_whole()
+    stored.forget_second()
+    tries.forget(stored.paths)
     remove_file(stored.paths.lease)
     restore_timer.disarm(stored.paths, stored.host)
     stored.prune()

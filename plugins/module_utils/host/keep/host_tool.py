@@ -27,7 +27,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.service_
     STARTING,
     STOPPED,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError, going_back
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 
 if TYPE_CHECKING:
@@ -109,8 +109,10 @@ def _run(wanted: argparse.Namespace, store: Generations) -> int:
     elif wanted.command == "list":
         _say(_list(store.stored.summary()))
     elif wanted.command == "release":
-        store.drop()
+        left = store.drop()
         _say("nobody holds this host any more")
+        if left:
+            _say(f"not as it was found, and left so: {', '.join(left)}; see: systemctl status", sys.stderr)
     elif wanted.command == "remove":
         return _tell_removed(store.remove())
     elif wanted.command == "restore" and wanted.if_expired:
@@ -183,7 +185,9 @@ def _status(facts: State) -> str:
     idle = facts["timer"] == "inactive" and not lease
     lines.append(f"restore timer {'not armed (only during a run)' if idle else facts['timer']}")
     if restoring:
-        lines.append(f"going back    to generation {restoring['generation']} since {utc.text(restoring['since'])}")
+        lines.append(f"going back    {going_back(restoring)}")
+        if facts["tries"]["count"]:
+            lines.append(f"tried so far  {facts['tries']['count']}, again in {facts['tries']['left_s']:.0f} s")
     lines.append(f"proven        {_proof(proof)}")
     lines.append(f"previous      {facts['previous'] or 'none'}")
     if last:

@@ -9,16 +9,19 @@ Few imports: the restore timer looks at it again and again, and whatever lasts l
 from __future__ import annotations
 
 import contextlib
+import os
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
+    Damaged,
     Paths,
     StateError,
     locked,
     read_json,
+    read_kept,
     refuse_while_restoring,
-    write_json,
+    write_kept,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import BootTime, Clock, SystemClock
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
         LeaseTerms,
         StoredLease,
     )
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import Restored
 
 
 RENEWALS = 4  # of a lease, in the time that it would take to expire
@@ -55,16 +59,52 @@ def left_s(lease: StoredLease, now: BootTime) -> float:
     return max(0.0, float(lease["deadline_s"]) - now.seconds) if lease["boot"] == now.boot else 0.0
 
 
+def stored(paths: Paths) -> StoredLease | None:
+    """The lease of whoever holds this host. Of one that is damaged, and kept nowhere else, what the newest kept
+    generation says, as expired.
+    """
+    try:
+        lease: StoredLease | None = read_kept(paths, paths.lease)
+        if lease is not None and not lease.keys() >= {"run_id", "holder", "generation", "deadline_s", "boot"}:
+            raise Damaged(f"{paths.lease} is damaged (it lacks what a lease says)")
+        return lease
+    except Damaged:
+        for name in sorted(os.listdir(paths.generations), reverse=True) if os.path.isdir(paths.generations) else ():
+            with contextlib.suppress(StateError):
+                kept = read_kept(paths, os.path.join(paths.generations, name, "manifest.json"))
+                if kept and kept["kind"] == "kept":
+                    lost: LeaseTerms = {
+                        "run_id": kept["run_id"],
+                        "holder": kept["holder"],
+                        "generation": kept["id"],
+                        "since": kept["at"],
+                        "restore_after_s": 0,
+                    }
+                    return {**lost, "boot": "", "deadline_s": 0}
+        raise
+
+
+def end_of(lease: StoredLease, now: BootTime) -> str:
+    """Why a lease that has expired did."""
+    if not lease["boot"]:
+        return "what its apply holds the host by was damaged"
+    if lease["boot"] != now.boot:
+        return "the host was restarted during the apply"
+    return f"nothing was heard of the apply for {lease['restore_after_s']:g} s"
+
+
 def is_finished(lease: StoredLease, paths: Paths) -> bool:
     """Whether its run has ended, and was cut off before it could let go."""
-    return bool(lease["generation"] == (read_json(paths.pointers) or {}).get("finished"))
+    with contextlib.suppress(Damaged):
+        return bool(lease["generation"] == (read_json(paths.pointers) or {}).get("finished"))
+    return False
 
 
 def holds(paths: Paths | None = None, clock: Clock | None = None) -> bool:
     """Whether a run has this host, and lives: then nothing is due. What cannot be read is for whoever acts on it."""
     paths, clock = paths or Paths(), clock or SystemClock()
     with contextlib.suppress(StateError, OSError):
-        lease = read_json(paths.lease)
+        lease = stored(paths)
         return lease is not None and left_s(lease, clock.boot_time()) > 0 and not is_finished(lease, paths)
     return False
 
@@ -74,7 +114,7 @@ def renew(paths: Paths, clock: Clock, run_id: str, wait_s: float = 10) -> Stored
     with locked(paths, wait_s):
         refuse_while_restoring(paths)
         lease = renewed(own(paths, clock, run_id), clock.boot_time())
-        write_json(paths.lease, lease)
+        write_kept(paths, paths.lease, lease)
         return lease
 
 
@@ -109,10 +149,10 @@ def described(lease: StoredLease, clock: Clock) -> Lease:
 
 def own(paths: Paths, clock: Clock, run_id: str) -> StoredLease:
     """The lease of this run, also one that has expired but was not acted on; StateError says what became of it."""
-    lease = read_json(paths.lease)
+    lease = stored(paths)
     if lease is not None and lease["run_id"] == run_id:
         return lease
-    restored = read_json(paths.restored)
+    restored = last_restore(paths)
     if restored is not None and restored["run_id"] == run_id:
         raise StateError(
             f"this host was put back to generation {restored['generation']} at {utc.text(restored['at'])} "
@@ -123,10 +163,18 @@ def own(paths: Paths, clock: Clock, run_id: str) -> StoredLease:
 
 def refuse_others(paths: Paths, clock: Clock, run_id: str | None) -> StoredLease | None:
     """The lease of this run, or None if nobody has one; StateError if another run has."""
-    lease = read_json(paths.lease)
+    lease = stored(paths)
     if lease is None or lease["run_id"] == run_id:
         return lease
     raise StateError(_holder(lease, clock))
+
+
+def last_restore(paths: Paths) -> Restored | None:
+    """What became of the last one; nothing depends on it, so that one that is damaged is none."""
+    with contextlib.suppress(Damaged):
+        restored: Restored | None = read_json(paths.restored)
+        return restored
+    return None
 
 
 def _holder(lease: StoredLease | None, clock: Clock) -> str:

@@ -23,15 +23,35 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd 
 
 def install(paths: Paths, tool: bytes) -> None:
     """The host tool, for when there is no controller; and a name for it, where /usr/local can be written."""
-    make_directory(os.path.dirname(paths.tool))
-    write_file(paths.tool, tool, 0o700)
+    _put_tool(paths.tool, tool)
     with contextlib.suppress(OSError):
         os.symlink(paths.tool, paths.command)
 
 
+def install_again(paths: Paths, tool: bytes) -> None:
+    """The host tool beside what is kept a second time."""
+    _put_tool(paths.again(paths.tool), tool)
+
+
+def bring_back(paths: Paths) -> None:
+    """The host tool, where it was lost or damaged and is there a second time."""
+    second = _read(paths.again(paths.tool))
+    if second is not None and not tool_digest(paths):
+        install(paths, second)
+
+
+def _put_tool(path: str, tool: bytes) -> None:
+    make_directory(os.path.dirname(path))
+    write_file(path, tool, 0o700)
+
+
 def tool(paths: Paths) -> bytes | None:
+    return _read(paths.tool)
+
+
+def _read(path: str) -> bytes | None:
     try:
-        with open(paths.tool, "rb") as file:
+        with open(path, "rb") as file:
             return file.read()
     except OSError:
         return None
@@ -53,7 +73,7 @@ def present(paths: Paths) -> list[str]:
     link = paths.command
     ours = os.path.islink(link) and os.readlink(link) == paths.tool
     units = [os.path.join(paths.units, unit) for unit in (restore_timer.TIMER, restore_timer.SERVICE)]
-    return [*units, *([link] if ours else []), *paths.volatile, paths.root]
+    return [*units, *([link] if ours else []), *paths.volatile, paths.second, paths.root]
 
 
 def remove(paths: Paths, host: Host, found: Iterable[str]) -> None:

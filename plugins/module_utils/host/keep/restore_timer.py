@@ -41,15 +41,25 @@ AccuracySec=1s
 [Install]
 WantedBy=timers.target
 """
-# Python by name: the file system of the tool may forbid to execute.
+# The tool as a zip file and nothing else: Python by name, as its file system may forbid to execute; and what is left of
+# one that is damaged could pass for an empty script, which ends well.
+RUN_TOOL = (
+    "import sys, zipimport; sys.path.insert(0, sys.argv.pop(1)); "
+    "exec(zipimport.zipimporter(sys.path[0]).get_code(__name__))"
+)
+# The second tool is for when the first is lost; if that one has failed otherwise, nothing is due for the second. A
+# restore that is cut off at its limit is started again by its timer, and goes on where it was.
 SERVICE_TEXT = """\
 [Unit]
 Description=Put back the settings of GPU memory that an apply has left without a verdict
 
 [Service]
 Type=oneshot
-ExecStart={python} -I -S {tool} restore --if-expired
+ExecStart=/bin/sh -c "{first} || {{ [ -e {second_tool} ] && exec {second}; }}"
+TimeoutStartSec={limit_s}s
+TimeoutStopSec=10s
 """
+STOPPED_S = 30  # a restore that is stopped
 
 
 def python() -> str:
@@ -64,9 +74,14 @@ def period_s(restore_after_s: float) -> int:
     return int(min(max(MOST_OFTEN_S, restore_after_s / 8), 3 * MOST_OFTEN_S))
 
 
-def arm(paths: Paths, host: Host, every_s: int = MOST_OFTEN_S) -> None:
-    """Have the host look every so many seconds, also after a reboot, whether its lease has expired."""
-    service = SERVICE_TEXT.format(python=python(), tool=paths.tool)
+def arm(paths: Paths, host: Host, limit_s: float, every_s: int = MOST_OFTEN_S) -> None:
+    """Have the host look every so many seconds, also after a reboot, whether its lease has expired.
+
+    `limit_s`: how long a restore may take.
+    """
+    tools = paths.tool, paths.again(paths.tool)
+    first, second = (f"{python()} -I -S -c '{RUN_TOOL}' {tool} restore --if-expired" for tool in tools)
+    service = SERVICE_TEXT.format(first=first, second=second, second_tool=tools[1], limit_s=round(limit_s))
     for unit, text in ((SERVICE, service), (TIMER, TIMER_TEXT.format(every=every_s))):
         write_file(os.path.join(paths.units, unit), text.encode(), 0o644)
     mask, link = _links(paths)
@@ -86,6 +101,7 @@ def disarm(paths: Paths, host: Host) -> None:
     ours = (link, *(os.path.join(paths.units, unit) for unit in (TIMER, SERVICE)), mask)
     there = [path for path in ours if os.path.lexists(path)]
     host.systemctl("stop", TIMER)
+    host.systemctl("reset-failed", SERVICE)  # or systemd would remember it
     for path in there:
         remove_file(path)
     for directory in (os.path.dirname(mask), os.path.dirname(os.path.dirname(mask))):
@@ -93,6 +109,11 @@ def disarm(paths: Paths, host: Host) -> None:
             os.rmdir(directory)
     if there and not _forgotten(host):  # as after a reboot in the middle of an apply
         host.systemctl("daemon-reload")
+
+
+def stop(host: Host) -> None:
+    """End what it does just now; that it is armed stays."""
+    host.systemctl("stop", SERVICE, timeout_s=STOPPED_S)
 
 
 def _links(paths: Paths) -> tuple[str, str]:

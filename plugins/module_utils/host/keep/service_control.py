@@ -18,7 +18,7 @@ import contextlib
 import functools
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints
@@ -148,6 +148,55 @@ def started_since(plan: ServicePlan, host: Host) -> list[str]:
     return started
 
 
+def out_of_place(plan: ServicePlan, host: Host, old: Mapping[str, int]) -> list[str]:
+    """What of `plan["restart"]` is not as it was found, at one look; `old`: processes that were to go, by service."""
+    out = []
+    for name in [name for name in names(plan) if name in plan["restart"]]:
+        try:
+            service = _service(plan, name, host)
+            is_old = name in old and service.pid() == old[name]
+            if is_old or not _is_in_place(plan, name, service, host):
+                out.append(name)
+        except ServiceError:
+            out.append(name)
+    return out
+
+
+def pids(plan: ServicePlan, host: Host) -> dict[str, int]:
+    """The main processes of what `plan["restart"]` names, by service; 0 where there is none."""
+    found = {}
+    for name in [name for name in names(plan) if name in plan["restart"]]:
+        with contextlib.suppress(ServiceError):
+            found[name] = _service(plan, name, host).pid()
+    return found
+
+
+def _is_in_place(plan: ServicePlan, name: str, service: Runtime, host: Host) -> bool:
+    url: str | None
+    goal = _goal(plan, name)
+    if goal != RESTARTED:
+        return service.runs() == (goal == STARTING)
+    if name == "ollama":
+        url, status = plan["ollama"]["url"] + endpoints.VERSION, 200
+    else:
+        health = plan["backend"].get("health") or {}
+        url, status = health.get("url"), health.get("status") or 200
+    if service.moment().active_state != "active" or (url and host.http_status(url)[0] != status):
+        return False
+    return name != "ollama" or service.mismatch(plan["ollama"]["url"]) is None
+
+
+def longest_s(plan: ServicePlan) -> float:
+    """How long a restart of all can take by the limits of its steps: a stop, a start and a wait, each of them twice."""
+    total = 0.0
+    for name in names(plan):
+        timeout_s = float((plan["ollama"] if name == "ollama" else plan["backend"]).get("timeout_s") or 0)
+        found = (plan.get("found") or {}).get(name)
+        along = (found.get("dependents") if found else None) or []
+        total += 4 * STOP_S + 2 * timeout_s + len(along) * (STOP_S + timeout_s)
+    return total
+
+
 def _goal(plan: ServicePlan, name: str) -> str:
     """How a service that restarts is to be left: RESTARTED, or as a restore's plan says that it was found."""
     state = _found_state(plan, name)
@@ -170,7 +219,12 @@ def _nobody_else() -> None:
 
 
 def restart(
-    plan: ServicePlan, host: Host, *, insist: bool = True, alive: Callable[[], None] = _nobody_waits
+    plan: ServicePlan,
+    host: Host,
+    *,
+    insist: bool = True,
+    alive: Callable[[], None] = _nobody_waits,
+    only: Iterable[str] | None = None,
 ) -> Restarted:
     """Restart what `plan["restart"]` names, each once, and wait until it answers.
 
@@ -180,13 +234,14 @@ def restart(
     was stopped is stopped, and what was starting is started and not waited for. Ollama is ready once it is the unit
     itself that answers. What was stopped before and does not get ready is stopped again. What systemd would not start
     again is not stopped, and named. A start that fails while the old process is still going is tried again, once.
+    `only`: what of `plan["restart"]` is restarted; of the others what went along with them is brought back.
 
     Returns {services: {name: {unit, state, pid_before, pid_after, stopped_at, ready_at (Unix),
     active_enter_timestamp}}, downtime_s, error}; `error` is None or names each service that failed and why. A backend
     is started also after Ollama failed, so as not to leave it stopped, but then it is not waited for.
     """
     host.never_show(plan)  # while the old processes are there to be asked
-    run = _Restart(plan, host, alive)
+    run = _Restart(plan, host, alive, plan["restart"] if only is None else only)
     began = host.monotonic()
     alive()
     not_read = run.read_again()
@@ -209,19 +264,20 @@ def restart(
 class _Restart:
     """A restart under way, its steps in their order: what becomes of each service, and what went wrong."""
 
-    def __init__(self, plan: ServicePlan, host: Host, alive: Callable[[], None]) -> None:
+    def __init__(self, plan: ServicePlan, host: Host, alive: Callable[[], None], only: Iterable[str]) -> None:
         self.plan, self.host, self.alive = plan, host, alive
-        self.goals = {name: _goal(plan, name) for name in names(plan) if name in plan["restart"]}
+        self.concerned = {name: _goal(plan, name) for name in names(plan) if name in plan["restart"]}
+        self.goals = {name: goal for name, goal in self.concerned.items() if name in only}
         self.services: dict[str, RestartedService] = {}
         self.problems: list[str] = []
         for name in [name for name, goal in self.goals.items() if goal != STOPPED]:
             in_the_way = _service(plan, name, host).start_problems()
             if in_the_way:
-                del self.goals[name]
+                del self.goals[name], self.concerned[name]
                 self.problems += [f"{problem}. It was not restarted" for problem in in_the_way]
         self.left_alone = len(self.problems)
         self.units = {name: _service(plan, name, host) for name in self.goals}
-        self.along = {name: _along(plan, name, host) for name, goal in self.goals.items() if goal != STOPPED}
+        self.along = {name: _along(plan, name, host) for name, goal in self.concerned.items() if goal != STOPPED}
         self.rested = [name for name, unit in self.units.items() if not unit.runs()]
         self.old: dict[str, list[int]] = {}  # processes from before the first stop
 
@@ -297,7 +353,7 @@ class _Restart:
         for name, dependents in self.along.items():
             for one in dependents:
                 with self.collecting():
-                    waits = self.goals[name] == RESTARTED and not self.has_failed
+                    waits = self.concerned[name] == RESTARTED and not self.has_failed
                     timeout_s = (self.plan["ollama"] if name == "ollama" else self.plan["backend"])["timeout_s"]
                     _bring_back(self.host, one, timeout_s if waits else None, self.alive)
 

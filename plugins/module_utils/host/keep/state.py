@@ -7,34 +7,58 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 
+if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Restoring
+
 SCHEMA = 1  # of every file below; what an older collection has written stays readable
+MOST_BYTES = 64 * 1024 * 1024  # of one of them
 
 
 class StateError(Exception):
     """What was asked for cannot be done; the text names the cause and the cure."""
 
 
+class Damaged(StateError):
+    """A file of ours that is not as it was written."""
+
+
+class Busy(StateError):
+    """Another command has the lock."""
+
+
 class Paths(NamedTuple):
-    """Every place on a host that generations, lease and restore timer use. Tests give their own roots."""
+    """Every place on a host that generations, lease and restore timer use. Tests give their own roots.
+
+    `second`: what is needed to go back, kept a second time for as long as a run or a restore holds the host.
+    """
 
     root: str = "/var/lib/gpu-memory"
     units: str = "/etc/systemd/system"
     command: str = "/usr/local/sbin/gpu-memory"
     run: str = "/run"
+    second: str = "/root/.gpu-memory-kept"
 
     @property
     def volatile(self) -> list[str]:
-        """What other modules put beside it until the next start: NVML's bindings, and figures of a load test."""
-        return [os.path.join(self.run, name) for name in ("gpu-memory", "gpu-memory-progress.json")]
+        """What lies there until the next start: NVML's bindings, figures of a load test, and tries of a restore."""
+        names = ("gpu-memory", "gpu-memory-progress.json")
+        return [*(os.path.join(self.run, name) for name in names), self.tries]
+
+    @property
+    def tries(self) -> str:
+        """There while the files are back and a service is not: how often that was tried, and when it is again."""
+        return os.path.join(self.run, "gpu-memory-going-back.json")
 
     @property
     def generations(self) -> str:
@@ -65,11 +89,16 @@ class Paths(NamedTuple):
     def tool(self) -> str:
         return os.path.join(self.root, "bin", "gpu-memory")
 
+    def again(self, path: str) -> str:
+        """Where a path below `root` is kept the second time."""
+        return os.path.join(self.second, os.path.relpath(path, self.root))
+
 
 def make_directory(path: str) -> None:
     """A directory that root alone may enter."""
     os.makedirs(path, mode=0o700, exist_ok=True)
-    os.chmod(path, 0o700)
+    if stat.S_IMODE(os.stat(path).st_mode) != 0o700:  # nothing is asked of one that is immutable, and right
+        os.chmod(path, 0o700)
 
 
 def sync_directory(path: str) -> None:
@@ -96,25 +125,72 @@ def remove_file(path: str) -> None:
         raise StateError(str(problem)) from None
 
 
-def write_json(path: str, value: Mapping[str, object]) -> None:
-    write_file(path, json.dumps({"schema": SCHEMA, **value}, indent=1, sort_keys=True).encode() + b"\n")
+def write_json(path: str, value: Mapping[str, object], sealed: bool = False, mode: int = 0o600) -> None:
+    """`sealed`: with a digest, so that a damage that leaves it JSON is seen."""
+    value = {"schema": SCHEMA, **value}
+    write_file(path, _text({**value, "digest": _digest(value)} if sealed else value), mode)
 
 
 def read_json(path: str) -> Any:
     """What `write_json` has written, by this or an older collection; None where there is nothing."""
     try:
-        with open(path, encoding="utf-8") as file:
-            value = json.load(file)
-    except FileNotFoundError:
+        with open(path, "rb") as file:
+            value = json.loads(file.read(MOST_BYTES))
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as problem:
-        raise StateError(f"{path} is damaged ({problem}); move it away, or put it back from a backup") from None
+    except (ValueError, IsADirectoryError) as problem:
+        raise Damaged(_damaged(path, str(problem))) from None
     schema = value.get("schema") if isinstance(value, dict) else None
     if not isinstance(schema, int) or schema > SCHEMA:
-        raise StateError(
+        kind = StateError if isinstance(schema, int) else Damaged
+        raise kind(
             f"{path} has schema {schema}, this collection knows up to {SCHEMA}; use the collection that wrote it"
         )
+    digest = value.pop("digest", None)
+    if digest not in (None, _digest(value)):
+        raise Damaged(_damaged(path, "its content is not what was written"))
     return dict(value)
+
+
+def _text(value: Mapping[str, object]) -> bytes:
+    return json.dumps(value, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _digest(value: Mapping[str, object]) -> str:
+    return hashlib.sha256(_text(value)).hexdigest()
+
+
+def _damaged(path: str, why: str) -> str:
+    return f"{path} is damaged ({why}); move it away, or put it back from a backup"
+
+
+def read_kept(paths: Paths, path: str) -> Any:
+    """What `write_kept` has written, from where it is whole; None where it is in neither place."""
+    damage = None
+    for place in (path, paths.again(path)):
+        try:
+            value = read_json(place)
+        except Damaged as problem:
+            damage = damage or problem
+        else:
+            if value is not None:
+                return value
+    if damage:
+        raise damage
+    return None
+
+
+def write_kept(paths: Paths, path: str, value: Mapping[str, object]) -> None:
+    """Write a file of the state, and a second time where a run or a restore has its second place."""
+    if os.path.isdir(paths.second):
+        with contextlib.suppress(StateError):  # it is there for when the first is lost
+            write_json(paths.again(path), value)
+    write_json(path, value)
+
+
+def remove_kept(paths: Paths, path: str) -> None:
+    for place in (paths.again(path), path):
+        remove_file(place)
 
 
 @contextlib.contextmanager
@@ -134,7 +210,7 @@ def locked(paths: Paths, wait_s: float) -> Iterator[None]:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     refuse_while_restoring(paths)
-                    raise StateError(
+                    raise Busy(
                         "another command works on this host's generations just now; try again in a moment"
                     ) from None
                 time.sleep(0.1)
@@ -143,10 +219,27 @@ def locked(paths: Paths, wait_s: float) -> Iterator[None]:
         os.close(handle)
 
 
+def begun(paths: Paths) -> Restoring | None:
+    """The restore that has begun and is not over; StateError where that cannot be told."""
+    restoring: Restoring | None
+    try:
+        restoring = read_kept(paths, paths.restoring)
+    except Damaged as problem:
+        raise Damaged(
+            f"{str(problem).partition(';')[0]}; this host was being put back, and nobody knows to what. On the host: "
+            "gpu-memory list, then gpu-memory rollback NUMBER, or gpu-memory release to leave it as it is"
+        ) from None
+    return restoring
+
+
+def going_back(restoring: Restoring) -> str:
+    """What a restore is about and, if a service is not in place, which and the cure."""
+    since = f"to generation {restoring['generation']} since {utc.text(restoring['since'])} ({restoring['reason']})"
+    error = restoring.get("error")
+    return f"{since}; {error}" if error else since
+
+
 def refuse_while_restoring(paths: Paths) -> None:
-    restoring = read_json(paths.restoring)
+    restoring = begun(paths)
     if restoring:
-        raise StateError(
-            f"this host is going back to generation {restoring['generation']} since {utc.text(restoring['since'])} "
-            f"({restoring['reason']}); see on the host: gpu-memory status"
-        )
+        raise Busy(f"this host is going back {going_back(restoring)}; see on the host: gpu-memory status")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -14,16 +15,25 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, own_files, restore_timer
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
+    leases,
+    own_files,
+    restore_timer,
+    tries,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
+    Damaged,
     Paths,
     StateError,
+    begun,
     make_directory,
     read_json,
+    read_kept,
     sync_directory,
     write_file,
     write_json,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, held_path
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host, LinuxHost
 
 if TYPE_CHECKING:
@@ -55,18 +65,19 @@ class StoredGenerations:
         copies: Mapping[str, bytes],
         services: ServicePlan,
     ) -> None:
-        """Write a generation; it is one from the moment its manifest is there."""
+        """Write a generation; it is one from the moment its manifest is there.
+
+        What a run goes back to is kept twice.
+        """
+        manifest = {**about, "id": generation, "at": self.host.unix_time(), "files": states, "services": services}
         directory = os.path.join(self.paths.generations, generation)
-        make_directory(self.paths.generations)
-        make_directory(directory)
-        sync_directory(self.paths.root)
-        sync_directory(self.paths.generations)
-        for name, content in copies.items():
-            write_file(os.path.join(directory, name), content)
-        write_json(
-            os.path.join(directory, "manifest.json"),
-            {**about, "id": generation, "at": self.host.unix_time(), "files": states, "services": services},
-        )
+        try:
+            if about["kind"] == "kept":
+                make_directory(self.paths.second)
+                _save(self.paths.again(directory), manifest, copies)
+            _save(directory, manifest, copies)
+        except OSError as problem:
+            raise StateError(atomic_files.explain(problem.filename or directory, problem)) from None
 
     def copies_of(self, manifest: Manifest) -> dict[str, bytes]:
         """A generation's contents by SHA-256; StateError before anything is touched if one is damaged."""
@@ -75,22 +86,38 @@ class StoredGenerations:
             if state["kind"] != "file":
                 continue
             path = os.path.join(self.paths.generations, manifest["id"], state["sha256"])
-            try:
-                with open(path, "rb") as file:
-                    content = file.read()
-            except OSError as problem:
-                raise StateError(_damaged(manifest, state, problem.strerror)) from None
-            if hashlib.sha256(content).hexdigest() != state["sha256"]:
-                raise StateError(_damaged(manifest, state, "its content is not what was kept"))
-            contents[state["sha256"]] = content
+            damage = []
+            for place in (path, self.paths.again(path)):
+                try:
+                    contents[state["sha256"]] = _copy(place, state["sha256"])
+                    break
+                except OSError as problem:
+                    damage.append(problem.strerror)
+            else:
+                raise StateError(_damaged(manifest, state, damage[0]))
         return contents
 
     def manifest(self, generation: str) -> Manifest:
-        manifest = read_json(os.path.join(self.paths.generations, generation, "manifest.json"))
+        manifest: Manifest | None = read_kept(self.paths, self._manifest_path(generation))
         if manifest is None:
             known = ", ".join(self.ids()) or "none"
             raise StateError(f"generation {generation} is not on this host; it has: {known}")
         return manifest
+
+    def _manifest_path(self, generation: str) -> str:
+        return os.path.join(self.paths.generations, generation, "manifest.json")
+
+    def make_whole(self) -> None:
+        """What is kept a second time, where the first was lost; as far as that can be written."""
+        for generation in self._directories(self.paths.again(self.paths.generations)):
+            with contextlib.suppress(StateError, OSError):
+                kept = self.manifest(generation)
+                copies = self.copies_of(kept)
+                directory = os.path.join(self.paths.generations, generation)
+                if not _is_whole(directory, copies):
+                    _save(directory, {**kept}, copies)
+        with contextlib.suppress(StateError, OSError):
+            own_files.bring_back(self.paths)
 
     def readable(self) -> Iterator[Manifest]:
         """Every generation that can be read: another one's damage is not this one's."""
@@ -126,36 +153,46 @@ class StoredGenerations:
             "paths": paths_of(manifest),
         }
 
-    def _directories(self) -> list[str]:
+    def forget_second(self) -> None:
+        """It holds copies of env files, so that it lasts no longer than it must."""
+        shutil.rmtree(self.paths.second, ignore_errors=True)
+
+    def _directories(self, place: str | None = None) -> list[str]:
         try:
-            return sorted((name for name in os.listdir(self.paths.generations) if GENERATION.match(name)), key=int)
-        except FileNotFoundError:
+            names = os.listdir(place or self.paths.generations)
+        except (FileNotFoundError, NotADirectoryError):
             return []
+        return sorted((name for name in names if GENERATION.match(name)), key=int)
 
     def ids(self) -> list[str]:
         """Whole generations, oldest first."""
-        return [
-            name
-            for name in self._directories()
-            if os.path.exists(os.path.join(self.paths.generations, name, "manifest.json"))
-        ]
+        return [name for name in self._directories() if os.path.exists(self._manifest_path(name))]
 
     def newest_kept(self) -> str | None:
         """The generation that the last run has kept."""
-        return next((name for name in reversed(self.ids()) if self.manifest(name)["kind"] == "kept"), None)
+        kept = [manifest["id"] for manifest in self.readable() if manifest["kind"] == "kept"]
+        return kept[-1] if kept else None
 
     def next_id(self) -> str:
         """A number that no generation has had: `finished` must never mean a later run."""
-        used = [*self._directories(), self.pointers().get("finished", "0000")]
+        second = self._directories(self.paths.again(self.paths.generations))
+        used = [*self._directories(), *second, self.pointers().get("finished", "0000")]
         return f"{max(int(name) for name in used) + 1:04d}"
 
     def prune(self) -> None:
-        """Remove what nothing needs: all but the previous, the proven, the latest, and each file's first."""
-        pointers = self.pointers()
-        files = {name: paths_of(self.manifest(name)) for name in self.ids()}
+        """Remove what nothing needs: all but the previous, the proven, the latest, and each file's first.
+
+        Of what is damaged nobody knows whether it is needed.
+        """
+        try:
+            pointers = self.pointers()
+        except Damaged:
+            return
+        files = {manifest["id"]: paths_of(manifest) for manifest in self.readable()}
         ids = [name for name, paths in files.items() if paths]
         firsts = {path: name for name in reversed(ids) for path in files[name]}
         needed = {*firsts.values(), *ids[-LATEST:], pointers.get("previous"), pointers.get("proven")}
+        needed |= {name for name in self.ids() if name not in files}
         for name in self._directories():
             if name not in needed:
                 shutil.rmtree(os.path.join(self.paths.generations, name), ignore_errors=True)
@@ -167,18 +204,20 @@ class StoredGenerations:
         | None, lease: {run_id, holder, generation, since, until, left_s, live} | None, restoring,
         last_restore, timer, tool: what the host tool bears as its digest | None}.
         """
-        lease = read_json(self.paths.lease)
+        lease = leases.stored(self.paths)
         pointers = self.pointers()
+        tried = tries.of(self.paths)
         proof = pointers.get("proof")
         return {
-            "generations": [self.about(generation) for generation in self.ids()],
+            "generations": [self.about(manifest["id"]) for manifest in self.readable()],
             "previous": pointers.get("previous"),
             "proven": pointers.get("proven"),
             "proof": {**proof, "generation": pointers["proven"]} if proof else None,
             "calibration": pointers.get("calibration") or [],
             "lease": leases.described(lease, self.host) if lease else None,
-            "restoring": read_json(self.paths.restoring),
-            "last_restore": read_json(self.paths.restored),
+            "restoring": begun(self.paths),
+            "last_restore": leases.last_restore(self.paths),
+            "tries": {"count": tried["count"], "left_s": tries.left_s(tried, self.host)},
             "timer": restore_timer.state(self.host),
             "tool": own_files.tool_digest(self.paths),
             "error": None,
@@ -191,6 +230,35 @@ def summary() -> State:
         return StoredGenerations(Paths(), LinuxHost()).summary()
     except (OSError, StateError) as problem:
         return {"generations": [], "lease": None, "proof": None, "error": str(problem)}
+
+
+def _save(directory: str, manifest: Mapping[str, object], copies: Mapping[str, bytes]) -> None:
+    above = os.path.dirname(directory)
+    make_directory(above)
+    make_directory(directory)
+    sync_directory(os.path.dirname(above))
+    sync_directory(above)
+    for name, content in copies.items():
+        write_file(os.path.join(directory, name), content)
+    write_json(os.path.join(directory, "manifest.json"), manifest, sealed=True)
+
+
+def _copy(path: str, sha256: str) -> bytes:
+    """OSError where it is not what was kept."""
+    with open(path, "rb") as file:
+        content = file.read(held_path.MOST_BYTES + 1)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise OSError(errno.EIO, "its content is not what was kept", path)
+    return content
+
+
+def _is_whole(directory: str, copies: Mapping[str, bytes]) -> bool:
+    try:
+        for name in copies:
+            _copy(os.path.join(directory, name), name)
+        return read_json(os.path.join(directory, "manifest.json")) is not None
+    except (OSError, StateError):
+        return False
 
 
 def paths_of(manifest: Manifest) -> list[str]:

@@ -39,10 +39,12 @@ METRICS_FILE = "gpu_memory.prom"
 STATE_FILE = "last-action.json"
 RESTORE_REQUEST = "restore-wanted"
 RESTORE_TIMER = "/etc/systemd/system/gpu-memory-restore.timer"  # there while a run holds the host
+GOING_BACK = "/run/gpu-memory-going-back.json"  # there while a restore has its files back, and a service is not
 FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
 # A unit may have a journal of its own (LogNamespace=).
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--namespace=*", FIELDS)
 NOT_READ = "Ollama's log is not read: no process that runs has written a line of the server into the journal"
+NOT_IN_PLACE = "this host was put back, and a service is not in place; see: gpu-memory status"
 HOW_IT_STARTED = 'msg="?(server config|inference compute)'
 WHAT_RUNS = "starting (llama|runner)|offloaded [0-9]+/|loading model|load request"
 
@@ -310,6 +312,8 @@ class Service:
         self._monitor.saw_drop_in(_text_of(self._config["drop_in"]))
         lines = self._journal.take()
         self._monitor.saw_lease(os.path.exists(RESTORE_TIMER))
+        self._monitor.going_back = os.path.exists(GOING_BACK)
+        self._say("going back", NOT_IN_PLACE if self._monitor.going_back else "")
         self._monitor.saw_journal(lines, self._journal.alive)
         self._monitor.saw_writer(self._writer.runs())
         # journalctl does not see a namespace that began after it did.

@@ -62,6 +62,7 @@ OVER = _gauge("over_threshold", "Whether a reading in the period was over the th
 BREACHES = _counter("breaches", "How often the GPU went over the threshold.")
 PROCESS = _gauge("process_used_bytes", "Memory of the GPU that processes of this name hold.")
 DRIFT = _gauge("drift", "Whether a setting is in effect another one than what was declared.")
+GOING_BACK = _gauge("going_back", "Whether the host was put back and a service is not in place yet.")
 FAILURES = _counter("journal_failures", "Failures that the journals of Ollama and the kernel tell of.")
 LAST_FAILURE = _gauge("journal_last_failure_timestamp_seconds", "When the last fatal line was logged, in Unix time.")
 LOADS = _counter("model_loads", "Runners that Ollama has started.")
@@ -94,6 +95,7 @@ class Monitor:
         self._loaded_in_run = False
         self._samples: Counter[str] = Counter()
         self._breaches: Counter[str] = Counter()
+        self.going_back = False
         self.over: set[str] = set()  # the UUIDs of the GPUs that went over the threshold in this period
         self._breached_periods = 0
         self._failures: Counter[str] = Counter()
@@ -242,6 +244,7 @@ class Monitor:
         for gpu in self._gpus:
             found += self._samples_of(gpu)
         found += [Sample(DRIFT, int(drifts), {"setting": name}) for name, drifts in self.drift().items()]
+        found.append(Sample(GOING_BACK, int(self.going_back)))
         # A 0 that nobody counted is not shown.
         counted = {severity: self._failures[severity] for severity in SEVERITIES}
         found += [Sample(FAILURES, n, {"severity": name}) for name, n in counted.items() if n or self._log_read]

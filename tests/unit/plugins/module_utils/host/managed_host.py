@@ -35,7 +35,7 @@ class Managed:
 
     def __init__(self, root: Path) -> None:
         self.host = FakeHost()
-        self.paths = Paths(*(str(root / name) for name in ("state", "units", "sbin-gpu-memory", "run")))
+        self.paths = Paths(*(str(root / name) for name in ("state", "units", "sbin-gpu-memory", "run", "second")))
         (root / "units").mkdir()
         self.env = root / ".env"
         self.env.write_bytes(OLD_ENV)

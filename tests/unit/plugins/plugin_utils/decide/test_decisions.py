@@ -707,6 +707,11 @@ PROBLEMS = {
         ["the directory /a is missing"],
     ),
     "no threshold": ({}, {"profile": "baseline"}, ["baseline", "max_used_mib", "gpu_memory_allow_unsafe"]),
+    "a service not back": (
+        {"state__restoring": {"generation": "0003", "reason": "x", "since": 0, "error": "x.service is failed"}},
+        {},
+        ["this host is going back to generation 0003; x.service is failed"],
+    ),
     "lease": (
         {"state__lease": {"live": True, "holder": "ann applies stable", "until": "20:15"}},
         {},

@@ -197,6 +197,13 @@ def test_a_host_that_goes_back_says_to_what_and_why():
     host["state"]["restoring"] = {"generation": "0003", "reason": "nothing was heard of the apply for 240 s"}
     found = status(host)
     assert "it is going back to generation 0003 (nothing was heard of the apply for 240 s)" in found["wrong"]
+    host["state"]["restoring"]["error"] = "x.service is failed"
+    found = status(host)
+    assert (found["state"], found["wrong"][0]) == (
+        "down",
+        "this host is going back to generation 0003; x.service is failed",
+    )
+    assert len(found["wrong"]) == len(set(found["wrong"]))
     host["state"].update(restoring=None, lease={"holder": "alice", "since": "20:15", "live": False})
     assert "alice, since 20:15; nothing is heard of it" in status(host)["wrong"]
 

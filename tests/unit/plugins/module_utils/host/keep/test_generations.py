@@ -10,17 +10,25 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state, generations, going_back
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
+    file_state,
+    generations,
+    going_back,
+    own_files,
+    state,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host import managed_host
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import (
+    HEALTH_URL,
     OLLAMA_URL,
 )
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import (
@@ -42,10 +50,13 @@ def test_keep_copies_for_root_alone_arms_and_holds(managed: Managed) -> None:
     assert kept == {"changed": True, "run_id": "run1", "generation": "0001", "until": kept["until"]}
     assert managed.armed()
     assert managed.is_old()
-    for directory, _unused, names in os.walk(managed.paths.root):
-        assert os.stat(directory).st_mode & 0o777 == 0o700
-        for name in names:
-            assert os.stat(os.path.join(directory, name)).st_mode & 0o077 == 0
+    for place in (managed.paths.root, managed.paths.second):
+        for directory, _unused, names in os.walk(place):
+            assert os.stat(directory).st_mode & 0o777 == 0o700
+            for name in names:
+                assert os.stat(os.path.join(directory, name)).st_mode & 0o077 == 0
+    generation = Path(managed.paths.again(managed.paths.generations)) / "0001"
+    assert len(os.listdir(generation)) == 2 and os.path.exists(managed.paths.again(managed.paths.tool))
     lease = managed.store.stored.summary()["lease"]
     assert lease["live"] and lease["holder"] == "alice applies stable" and lease["left_s"] == 240
     assert os.readlink(managed.paths.command) == managed.paths.tool
@@ -344,14 +355,176 @@ def test_state_that_cannot_be_written_does_not_hinder_a_restore(
     assert managed.is_old() and not managed.armed()
 
 
-def test_a_service_that_does_not_come_back_is_told_and_the_run_has_ended(managed: Managed) -> None:
+def going_back_without(managed: Managed, *units: str) -> None:
     managed.keep()
     managed.write()
-    managed.host.broken = {"ollama.service"}
+    managed.host.broken = set(units)
     result = managed.store.restore(run_id="run1", reason="test")
-    assert "ollama.service" in result["error"]
+    assert managed.is_old() and managed.armed()
+    summary = managed.store.stored.summary()
+    assert summary["last_restore"]["error"] == summary["restoring"]["error"] == result["error"]
+    assert all(unit in result["error"] for unit in units) and "gpu-memory release" in result["error"]
+    assert summary["lease"] is None
+    managed.host.log.clear()
+
+
+def test_a_service_that_does_not_come_back_is_tried_again_with_growing_pauses(managed: Managed) -> None:
+    going_back_without(managed, "backend.service")
+    tried = []
+    for _unused in range(2500):
+        if managed.store.restore_if_expired() is not None:
+            tried.append(managed.host.now)
+        managed.host.now += 1
+    pauses = [after - before for before, after in zip(tried, tried[1:])]
+    assert pauses == sorted(pauses) and 19 < pauses[0] < 30 and 600 <= pauses[-1] < 620
+    assert managed.restarts().count("start backend.service") == len(tried)
+    assert "restart ollama.service" not in managed.host.log  # it is in place
+    managed.host.broken.clear()
+    result = managed.store.abort("by hand")
+    assert result["changed"] and result["error"] is None and not managed.armed()
+    assert managed.store.stored.summary()["restoring"] is None and not os.path.exists(managed.paths.second)
+    assert managed.store.stored.summary()["last_restore"]["error"] is None
+
+
+def test_what_has_come_up_by_itself_is_not_restarted(managed: Managed) -> None:
+    managed.host.answers[HEALTH_URL] = 503
+    going_back_without(managed)
+    managed.host.answers[HEALTH_URL] = 200
+    managed.host.now += 60
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["error"] is None
+    assert managed.restarts() == [] and not managed.armed()
+
+
+def test_after_a_start_of_the_host_what_is_not_in_place_is_tried_at_once(managed: Managed) -> None:
+    going_back_without(managed, "backend.service")
+    managed.host.boot = "second-boot"
+    os.unlink(managed.paths.tries)
+    managed.host.broken.clear()
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["error"] is None
+    assert managed.restarts() == ["stop backend.service", "start backend.service"]
+
+
+def test_a_process_that_did_not_go_is_not_in_place(managed: Managed) -> None:
+    managed.host.refuses["stop backend.service"] = managed.host.refuses["start backend.service"] = "it hangs"
+    going_back_without(managed)
+    assert managed.host.active["backend.service"] == 12  # and it answers
+    managed.host.now += 60
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["error"] and managed.armed()
+    managed.host.refuses.clear()
+    managed.host.now += 60
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["error"] is None and managed.host.active["backend.service"] != 12
+
+
+def test_a_run_is_refused_with_cause_and_cure_while_a_service_is_not_back(managed: Managed) -> None:
+    going_back_without(managed, "backend.service")
+    with pytest.raises(StateError, match=r"going back to generation 0001 .*backend\.service.*gpu-memory release"):
+        managed.keep("run2")
+    assert managed.store.drop() == ["backend"]
+    assert not managed.armed() and not os.path.exists(managed.paths.second)
+    managed.keep("run2")
+
+
+def test_a_rollback_by_hand_to_the_same_files_does_not_end_what_is_not_in_place(managed: Managed) -> None:
+    managed.keep()
+    managed.store.release("run1")
+    managed.keep("run2")
+    managed.write()
+    managed.host.broken = {"backend.service"}
+    managed.store.restore(run_id="run2", reason="test")
+    assert managed.store.restore(generation="1", reason="by hand")["error"] and managed.armed()
+    managed.host.broken.clear()
+    result = managed.store.restore(generation="1", reason="by hand")
+    assert result["error"] is None and "backend.service" in managed.host.active and not managed.armed()
+
+
+def test_whoever_lets_go_during_a_restore_is_not_undone_at_its_end(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed.keep()
+    managed.write()
+    systemctl = managed.host.systemctl
+
+    def let_go(*arguments: str, timeout_s: float = 30) -> str:
+        if arguments == ("start", "backend.service"):
+            monkeypatch.setattr(managed.host, "systemctl", systemctl)
+            assert managed.store.drop() == ["backend"]  # the lock is another's, who may hang
+            return "cut off"
+        return systemctl(*arguments, timeout_s=timeout_s)
+
+    monkeypatch.setattr(managed.host, "systemctl", let_go)
+    assert managed.store.restore(run_id="run1", reason="test")["error"]
+    assert not managed.armed() and managed.store.stored.summary()["restoring"] is None
+
+
+def lose(managed: Managed, what: str) -> None:
+    root = Path(managed.paths.root)
+    if what == "all":
+        shutil.rmtree(root)
+    else:
+        for path in root.rglob(what):
+            path.write_bytes(path.read_bytes().replace(b"0001", b"0002")[: None if what == "manifest.json" else 20])
+
+
+@pytest.mark.parametrize(
+    "what", ["all", "lease.json", "manifest.json", hashlib.sha256(OLD_ENV).hexdigest(), "restored.json"]
+)
+def test_what_is_lost_of_what_is_kept_is_there_a_second_time(managed: Managed, what: str) -> None:
+    managed.keep()
+    state.write_json(managed.paths.restored, {"run_id": "run0"})
+    managed.write()
+    lose(managed, what)
+    managed.store.renew("run1")  # its run goes on
+    lose(managed, what)
+    managed.host.now += 300
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["error"] is None and managed.is_old() and not managed.armed()
+    assert not os.path.exists(managed.paths.second) and own_files.tool(managed.paths) == b"tool"
+    managed.keep("run2")
+    managed.write()
+    lose(managed, "all")
+    managed.store.prove("run2", {"verdict": "pass"})
+    managed.store.restore(reason="test")
+    assert managed.is_old()
+
+
+def test_a_lease_that_is_damaged_and_kept_nowhere_else_is_acted_on(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    shutil.rmtree(managed.paths.second)
+    Path(managed.paths.lease).write_text("")
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["reason"] == "what its apply holds the host by was damaged"
     assert managed.is_old() and not managed.armed()
-    assert managed.store.stored.summary()["last_restore"]["error"] == result["error"]
+
+
+def test_pointers_that_are_damaged_do_not_hinder_a_restore(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    Path(managed.paths.pointers).write_text("{")
+    with pytest.raises(StateError, match="pointers.json is damaged"):
+        managed.store.prove("run1", {})
+    assert managed.store.restore(run_id="run1", reason="test")["error"] is None and managed.is_old()
+
+
+def test_a_restore_of_which_nobody_knows_any_more_to_what_is_taken_up_by_hand(managed: Managed) -> None:
+    finished_run(managed)
+    Path(managed.paths.restoring).write_text("{")
+    for call in (managed.keep, managed.store.restore_if_expired):
+        with pytest.raises(StateError, match=r"restoring\.json is damaged .*gpu-memory rollback NUMBER, or"):
+            call()
+    managed.store.restore(generation="1", reason="test")
+    assert managed.is_old() and not os.path.exists(managed.paths.restoring)
+
+
+def test_nothing_is_held_where_it_cannot_be_kept_a_second_time(managed: Managed) -> None:
+    Path(managed.paths.second).write_text("in the way")
+    with pytest.raises(StateError):
+        managed.keep()
+    assert not managed.armed() and managed.store.stored.summary()["lease"] is None
 
 
 @pytest.mark.parametrize("damage", ["changed", "gone"])
@@ -359,7 +532,8 @@ def test_a_damaged_copy_is_refused_before_anything_is_touched(managed: Managed, 
     managed.keep()
     managed.write()
     copy = Path(managed.paths.generations) / "0001" / hashlib.sha256(OLD_ENV).hexdigest()
-    copy.unlink() if damage == "gone" else copy.write_bytes(b"x")
+    for place in (copy, Path(managed.paths.again(str(copy)))):
+        place.unlink() if damage == "gone" else place.write_bytes(b"x")
     managed.host.log.clear()
     with pytest.raises(StateError, match=r"generation 0001 is damaged: the copy of .*\.env"):
         managed.store.restore(run_id="run1", reason="test")
@@ -437,7 +611,7 @@ def test_a_keep_that_was_cut_off_leaves_nothing_armed(managed: Managed, monkeypa
 
 def test_a_timer_without_a_lease_takes_itself_away(managed: Managed) -> None:
     managed.keep()
-    os.unlink(managed.paths.lease)
+    state.remove_kept(managed.paths, managed.paths.lease)
     assert managed.store.restore_if_expired() is None
     assert not managed.armed()
 
@@ -620,6 +794,8 @@ def test_what_was_kept_stays_if_a_service_does_not_come_back(managed: Managed) -
     managed.host.broken = {"backend.service"}
     assert "backend.service" in managed.store.remove()["error"]
     assert os.path.exists(managed.paths.generations) and managed.is_old()
+    assert "backend.service" in managed.store.remove()["error"]  # it is not forgotten
+    assert os.path.exists(managed.paths.generations) and managed.armed()
     managed.host.broken.clear()
     assert managed.store.remove()["error"] is None and not os.path.exists(managed.paths.root)
 
@@ -959,7 +1135,11 @@ def test_the_timer_takes_nothing_down_that_would_not_start_again(managed: Manage
     result = managed.store.restore_if_expired()
     assert result is not None and "systemctl unmask ollama.service" in result["error"]
     assert managed.is_old() and managed.host.active["ollama.service"] == 11
-    assert result["services"]["backend"]["state"] == "restarted" and not managed.armed()
+    assert result["services"]["backend"]["state"] == "restarted"
+    managed.host.load_states.clear()  # what runs is not what was kept, until it can be
+    managed.host.now += 60
+    result = managed.store.restore_if_expired()
+    assert result is not None and managed.host.active["ollama.service"] != 11 and not managed.armed()
 
 
 def test_a_unit_that_is_gone_is_refused_and_remove_goes_on_without_it(managed: Managed) -> None:
@@ -1092,6 +1272,6 @@ def test_a_file_system_that_is_read_only_is_named_with_its_cure(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     finished_run(managed)
-    monkeypatch.setattr(os, "chmod", read_only)
+    monkeypatch.setattr(os, "makedirs", read_only)
     with pytest.raises(StateError, match="state: its file system is mounted read-only; mount it read-write"):
         managed.store.remove()

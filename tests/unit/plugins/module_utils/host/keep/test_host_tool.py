@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import tool_parts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_text import HEADER
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, state, tries
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
@@ -55,7 +55,9 @@ for name in {tool_parts.PACKED!r}:
 @pytest.fixture
 def store(tmp_path: Path) -> Generations:
     (tmp_path / "units").mkdir()
-    return Generations(Paths(*(str(tmp_path / name) for name in ("state", "units", "tool", "run"))), FakeHost())
+    return Generations(
+        Paths(*(str(tmp_path / name) for name in ("state", "units", "tool", "run", "second"))), FakeHost()
+    )
 
 
 @pytest.fixture
@@ -243,7 +245,13 @@ def test_status_says_that_the_host_is_going_back(
     about = {"generation": "0001", "reason": "a test", "run_id": "run1", "since": 0.0}
     state.write_json(store.paths.restoring, about)
     _unused, out, _unused_too = said(store, capsys, "status")
-    assert "going back    to generation 0001 since 1970-01-01 00:00:00 UTC" in out
+    assert "going back    to generation 0001 since 1970-01-01 00:00:00 UTC" in out and "tried" not in out
+    state.write_json(store.paths.restoring, {**about, "error": "x.service is failed"})
+    tries.add(store.paths, store.host, {})
+    _unused, out, _unused = said(store, capsys, "status")
+    assert "UTC (a test); x.service is failed\ntried so far  1, again in 10 s" in out
+    code, out, error = said(store, capsys, "release")
+    assert (code, out, error) == (0, "nobody holds this host any more\n", "")
 
 
 def test_what_the_system_says_names_the_path(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ def test_nothing_is_due_only_while_a_live_run_has_the_host(managed: Managed) -> 
     Path(managed.paths.pointers).unlink()
     assert holds()
     Path(managed.paths.lease).write_text("{")
+    assert holds()
+    shutil.rmtree(managed.paths.second)
     assert not holds()
 
 

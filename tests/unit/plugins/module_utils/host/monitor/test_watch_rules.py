@@ -47,6 +47,13 @@ def monitor(**config: Any) -> Monitor:
     return watched
 
 
+def test_a_service_that_is_not_back_is_told() -> None:
+    watched = Monitor(CONFIG)
+    assert value(watched, "going_back") == 0
+    watched.going_back = True
+    assert value(watched, "going_back") == 1
+
+
 def value(watched: Monitor, metric: str, **labels: str) -> float | None:
     found = [
         sample.value
