@@ -154,7 +154,9 @@ until curl -fsm 1 http://127.0.0.1:8099/health; do sleep 0.2; done
 
 
 def peer_is(mode: str) -> str:
-    return f"printf {mode} > /opt/fault/mode; {OUT_OF_ROOM}; sleep 60; rm /opt/fault/mode"
+    """Until a minute after the restore has begun."""
+    begun = f"until test -e {KEPT}/restoring.json; do sleep 0.5; done"
+    return f"printf {mode} > /opt/fault/mode; {OUT_OF_ROOM}; {begun}; sleep 60; rm /opt/fault/mode"
 
 
 OUT_OF_ROOM = f"{GPU} stranger --mib 4000 --kind compute --name stranger"
@@ -946,4 +948,37 @@ FAULTS = [
         settles=False,
     ),
     Fault("peer_is_silent", "loading", peer_is("silent"), "fail", TRIED_AGAIN, prepare=PEER, variables=PEERS_HEALTH),
+    Fault(
+        "peer_that_sends_a_byte_of_a_header_every_2_s",
+        "loading",
+        peer_is("slow"),
+        "fail",
+        TRIED_AGAIN,
+        prepare=PEER,
+        variables=PEERS_HEALTH,
+    ),
+    Fault(
+        "peer_answers_without_end",
+        "loading",
+        peer_is("endless"),
+        "fail",
+        TRIED_AGAIN,
+        prepare=PEER,
+        variables=PEERS_HEALTH,
+    ),
+    Fault(
+        "peer_answers_with_10_gb", "loading", peer_is("huge"), "fail", TRIED_AGAIN, prepare=PEER, variables=PEERS_HEALTH
+    ),
+    Fault(
+        "peer_sends_headers_without_end",
+        "loading",
+        peer_is("headers"),
+        "fail",
+        TRIED_AGAIN,
+        prepare=PEER,
+        variables=PEERS_HEALTH,
+    ),
+    Fault(
+        "peer_speaks_no_http", "loading", peer_is("noise"), "fail", TRIED_AGAIN, prepare=PEER, variables=PEERS_HEALTH
+    ),
 ]

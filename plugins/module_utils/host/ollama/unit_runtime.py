@@ -124,7 +124,9 @@ class UnitRuntime:
 
     def stop(self) -> None:
         if self.runs() or not self.is_gone():
-            _check(self.host.systemctl("stop", self.unit, timeout_s=STOP_S))
+            problem = self.host.systemctl("stop", self.unit, timeout_s=STOP_S)
+            if problem:
+                raise ServiceError(f"{self.unit}: {problem}")
 
     def start(self, waits: bool = True) -> None:
         self._control("start", waits)
