@@ -981,4 +981,24 @@ FAULTS = [
     Fault(
         "peer_speaks_no_http", "loading", peer_is("noise"), "fail", TRIED_AGAIN, prepare=PEER, variables=PEERS_HEALTH
     ),
+    Fault(
+        "backend_takes_130_s_to_stop_at_the_restore",
+        "loading",
+        f"touch /opt/fault/armed; {OUT_OF_ROOM}",
+        "fail",
+        ("selo-backend.service", *TRIED_AGAIN),
+        prepare=armed("ExecStop", "rm /opt/fault/armed; sleep 130"),
+    ),
+    Fault(
+        "release_while_a_restore_hangs",
+        "loading",
+        f"touch /opt/fault/armed; {CUT}\n"
+        f"until test -e {KEPT}/restoring.json && systemctl show gpu-memory-restore | grep -q ^ActiveState=activating\n"
+        "do sleep 1; done; sleep 5\n"
+        "gpu-memory release",
+        "fail",
+        SELF_HEALING,
+        prepare=armed("ExecStartPre", "sleep 600"),
+        runs=False,
+    ),
 ]
