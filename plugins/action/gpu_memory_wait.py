@@ -59,6 +59,7 @@ class ActionModule(ActionBase):
                 last, moved = progress, time.monotonic()
             elif time.monotonic() - moved > SILENT_FOR_S:
                 self._clean_up(given)
+                self._clean_up_after_job(given)
                 return {
                     "failed": True,
                     "msg": f"the load test has been silent for {SILENT_FOR_S:g} s: it was ended there",
@@ -67,6 +68,7 @@ class ActionModule(ActionBase):
                 shown = time.monotonic()
                 Display().display(host_record.progress_line(host, int(given.get("wave") or 1), progress))
             time.sleep(max(0.0, asked + POLL_S - time.monotonic()))
+        self._clean_up_after_job(given)
         return {"failed": True, "msg": f"the load test did not end within {given['timeout_s']} s"}
 
     def _clean_up(self, given: dict[str, Any]) -> None:
@@ -77,6 +79,15 @@ class ActionModule(ActionBase):
             self._low_level_execute_command(
                 f"rm -f {files}; rmdir {quote(os.path.dirname(given['results_file']))} 2>/dev/null; true"
             )
+
+    def _clean_up_after_job(self, given: dict[str, Any]) -> None:
+        """What a job that was killed has left: the headers, which are root's, and the directory of the login's user."""
+        quote = self._connection._shell.quote
+        with contextlib.suppress(AnsibleConnectionFailure):
+            if given.get("headers_path"):
+                self._low_level_execute_command(f"rm -f {quote(given['headers_path'])}")
+            if given.get("tmpdir"):
+                self._low_level_execute_command(f"rm -rf {quote(given['tmpdir'])}", sudoable=False)
 
     def _poll(self, given: dict[str, Any], seconds: int) -> tuple[dict[str, object] | None, dict[str, object] | None]:
         """Progress and result, if there are any; the result at once if it comes within so many seconds."""

@@ -57,7 +57,9 @@ options:
         elements: raw
         default: []
       headers:
-        description: Headers of each request. Their values are treated as secrets, and are masked wherever they appear.
+        description:
+          - Headers of each request. Their values are treated as secrets, and are masked wherever they appear.
+          - They reach the host apart from the other arguments, see O(headers_path).
         type: dict
         default: {}
       expect_status:
@@ -188,6 +190,12 @@ options:
       - The run whose lease on this host is renewed all the while, see M(selo.gpu_memory.gpu_memory_generation).
       - The host does so itself, since a controller with many hosts in a wave cannot be everywhere.
     type: str
+  headers_path:
+    description:
+      - A file on the host with O(load.headers) as JSON. It is gone once it is read, so that a job that is killed leaves
+        none of them behind.
+      - Set by the action plugin, which sends it.
+    type: path
   bindings_path:
     description:
       - A directory on the host with C(pynvml.py), for hosts that have no good nvidia-ml-py of their own.
@@ -368,6 +376,8 @@ load:
 """
 
 import contextlib
+import json
+import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -438,6 +448,7 @@ ARGUMENTS: dict[str, Any] = {
     "private_files": {"type": "list", "elements": "path", "default": []},
     "private_units": {"type": "list", "elements": "str", "default": []},
     "renew": {"type": "str"},
+    "headers_path": {"type": "path"},
     "bindings_path": {"type": "path"},
     "show_secrets": {"type": "bool", "default": False, "no_log": False},
 }
@@ -531,6 +542,14 @@ def measure(
             return [], run.result() if run else None, problem
 
 
+def take_headers(path: str) -> dict[str, str]:
+    """What the action plugin has sent. The file is gone before it is read."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(handle, encoding="utf-8") as file:
+        os.unlink(path)
+        return {str(name): str(value) for name, value in json.load(file).items()}
+
+
 def keep_lease(renewal: leases.Renewal, at_once: bool = False) -> None:
     """Put the restore off. If that fails, the restore is the answer to it, and not this module's business."""
     with contextlib.suppress(state.StateError, OSError):
@@ -587,6 +606,13 @@ def main() -> None:
         required_one_of=[("load", "duration")],
         supports_check_mode=True,
     )
+    if module.params["headers_path"] and module.params["load"]:
+        try:
+            headers = take_headers(module.params["headers_path"])
+        except (OSError, ValueError) as problem:
+            module.fail_json(msg=f"headers_path is {module.params['headers_path']}, which cannot be read: {problem}")
+        module.no_log_values.update(headers.values())
+        module.params["load"]["headers"] = headers
     problems = problems_of(module.params)
     if problems:
         module.fail_json(msg="; ".join(problems))

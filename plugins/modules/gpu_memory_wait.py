@@ -28,6 +28,12 @@ options:
     description: How long to wait at most, in seconds.
     type: float
     required: true
+  headers_path:
+    description: That of the started task, if any. It is removed with the job's directory where the job came to no end.
+    type: str
+  tmpdir:
+    description: That of the started task, which a job removes at its end.
+    type: str
   wave:
     description: The wave to show.
     type: int

@@ -3,17 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Runs a module of this collection on its host: the action plugin of every module that has an `ActionModule` from here.
 
-It adds three things to what Ansible does by itself. A lost connection fails the task instead of dropping the host from
+It adds four things to what Ansible does by itself. A lost connection fails the task instead of dropping the host from
 the play, because `rescue` does not run for an unreachable host and the report would have no line for it; so does a
 host that does not let us become root, with the line of sudo that says why. And a host without good NVML bindings gets
-the controller's copy of them. What gpu_memory_info is asked of a host it takes from what was declared.
+the controller's copy of them. What gpu_memory_info is asked of a host it takes from what was declared. The headers of a
+load are no arguments: those are in a file that a job leaves behind if it is killed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +31,9 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import dec
 QUOTES = ("gpu_memory_info", "gpu_memory_restart", "gpu_memory_assert")
 READS_NVML = ("gpu_memory_info", "gpu_memory_assert", "gpu_memory_monitor", "gpu_memory_tune")
 LIBRARY = "/run/gpu-memory/lib"
+HAS_HEADERS = "gpu_memory_assert"
+# In a file of whoever the module runs as, of a name that nobody can foretell.
+PUT = 'umask 077; to=$(mktemp /run/gpu-memory-load.XXXXXX 2>/dev/null || mktemp) && cat {source}> "$to" && echo "$to"'
 # Older ones misread the process list of driver 535 and have no memory v2.
 OLDEST_BINDINGS = (12, 535, 108)
 
@@ -94,6 +100,7 @@ class ActionModule(ActionBase):
     _supports_async = True
     _supports_check_mode = True
     _supports_diff = True
+    _tmpdir: str | None = None
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         module = self._task.action.rpartition(".")[2]
@@ -124,9 +131,77 @@ class ActionModule(ActionBase):
         return bool(declaration.boolean(self._templar.template(variables.get("gpu_memory_show_secrets", False))))
 
     def _execute(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        return self._execute_module(
-            module_name=self._task.action, module_args=arguments, task_vars=task_vars, wrap_async=self._task.async_val
-        )
+        arguments = self._with_headers_apart(arguments)
+        headers_path = arguments.get("headers_path")
+        try:
+            result: dict[str, Any] = self._execute_module(
+                module_name=self._task.action,
+                module_args=arguments,
+                task_vars=task_vars,
+                wrap_async=self._task.async_val,
+            )
+        except AnsibleConnectionFailure:  # also where what was to start a job was killed
+            if headers_path:
+                with contextlib.suppress(AnsibleConnectionFailure):
+                    self._take_away(headers_path)
+            raise
+        if result.get("failed"):
+            self._take_away(headers_path)
+        elif self._task.async_val:  # for who waits for the job, which may be killed before it has tidied up
+            return {**result, "headers_path": headers_path, "tmpdir": self._tmpdir}
+        return result
+
+    def _take_away(self, headers_path: str | None) -> None:
+        """What a module has not taken, and the directory of a job that has not begun, so that nobody waits for it."""
+        if headers_path:
+            self._low_level_execute_command(f"rm -f {self._connection._shell.quote(headers_path)}")
+        if self._task.async_val and self._tmpdir:
+            self._remove_tmp_path(self._tmpdir, force=True)
+
+    def _with_headers_apart(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments without the headers of a load, which are in a file that the module takes away at once."""
+        load = arguments.get("load") if self._task.action.endswith(f".{HAS_HEADERS}") else None
+        if not isinstance(load, Mapping) or not isinstance(load.get("headers"), Mapping) or not load["headers"]:
+            return arguments
+        rest = {**arguments, "load": {name: value for name, value in load.items() if name != "headers"}}
+        if self._task.check_mode:
+            return rest
+        headers = {str(name): str(value) for name, value in load["headers"].items()}
+        return {**rest, "headers_path": self._put(json.dumps(headers))}
+
+    def _put(self, text: str) -> str:
+        """Put a text into a file on the host, through standard input; where that is not to be had, by way of a copy."""
+        try:
+            done = self._low_level_execute_command(PUT.format(source=""), in_data=text.encode())
+        except AnsibleConnectionFailure:
+            raise
+        except AnsibleError:  # of a connection plugin that has none
+            done = {"rc": 1}
+        if done["rc"] != 0:  # such as a sudo that wants a terminal
+            self._need_tmpdir()
+            quote, shell = self._connection._shell.quote, self._connection._shell
+            sent = self._transfer_data(shell.join_path(shell.tmpdir, "headers"), text)
+            self._fixup_perms2((shell.tmpdir, sent))
+            try:
+                done = self._low_level_execute_command(PUT.format(source=f"{quote(sent)} "))
+            finally:
+                self._low_level_execute_command(f"rm -f {quote(sent)}", sudoable=False)
+        path = done["stdout"].strip().rpartition("\n")[2]
+        if done["rc"] != 0 or not path.startswith("/"):
+            said = masking.without_secrets(" ".join(f"{done['stdout']} {done['stderr']}".split()))[:300]
+            raise AnsibleActionFail(f"cannot put the headers of the load on the host: {said}")
+        return path
+
+    def _make_tmp_path(self, remote_user: str | None = None) -> str:
+        """As Ansible does it; that directory is a job's own, which Ansible then forgets."""
+        self._tmpdir = super()._make_tmp_path(remote_user)
+        return self._tmpdir
+
+    def _need_tmpdir(self) -> None:
+        if self._connection._shell.tmpdir is None:
+            # Not in the user's home, where the directory for such directories would stay.
+            self._connection._shell.set_option("remote_tmp", "/tmp")
+            self._make_tmp_path()
 
     def _execute_with_bindings(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         source = controllers_bindings()
@@ -146,10 +221,7 @@ class ActionModule(ActionBase):
 
     def _send(self, source: Path, directory: str) -> str:
         """Put the bindings where the module looks for them; in check mode, where they vanish with the task."""
-        if self._connection._shell.tmpdir is None:
-            # Not in the user's home, where the directory for such directories would stay.
-            self._connection._shell.set_option("remote_tmp", "/tmp")
-            self._make_tmp_path()
+        self._need_tmpdir()
         sent = self._transfer_file(
             str(source), self._connection._shell.join_path(self._connection._shell.tmpdir, "pynvml.py")
         )

@@ -51,7 +51,7 @@ SETTLED = (
     "! ls /etc/systemd/system/gpu-memory* /etc/systemd/system/*.wants/gpu-memory* 2>/dev/null | grep ."
 )
 LEFT_BEHIND = (
-    "ls -d /run/gpu-memory-progress* /run/.progress* /root/.ansible_async/* /root/.ansible/tmp/* "
+    "ls -d /run/gpu-memory-progress* /run/.progress* /run/gpu-memory-load* /root/.ansible_async/* /root/.ansible/tmp/* "
     f"/home/operator/.ansible/tmp/* {BACKEND}/.*.new {BACKEND}/.*.gpu-memory {BACKEND}/.ansible* 2>/dev/null || true"
 )
 

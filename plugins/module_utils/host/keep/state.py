@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -51,9 +52,14 @@ class Paths(NamedTuple):
 
     @property
     def volatile(self) -> list[str]:
-        """What lies there until the next start: NVML's bindings, figures of a load test, and tries of a restore."""
-        names = ("gpu-memory", "gpu-memory-progress.json")
-        return [*(os.path.join(self.run, name) for name in names), self.tries]
+        """What lies there until the next start: NVML's bindings, figures of a load test, and tries of a restore.
+
+        And what a load test or a probe that was killed has left.
+        """
+        names = ("gpu-memory-load.*", "gpu-memory-tune.env", ".progress-*")
+        left = [path for name in names for path in sorted(glob.glob(os.path.join(glob.escape(self.run), name)))]
+        always = (os.path.join(self.run, name) for name in ("gpu-memory", "gpu-memory-progress.json"))
+        return [*always, self.tries, *left]
 
     @property
     def tries(self) -> str:

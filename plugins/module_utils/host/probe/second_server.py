@@ -47,14 +47,15 @@ def running(unit: str, changes: Mapping[str, str], lives_s: int) -> Iterator[str
     given = {**changes, "OLLAMA_HOST": address, "OLLAMA_MAX_LOADED_MODELS": "1", "OLLAMA_NOPRUNE": "1"}
     _write_environment({**_environment(pid), **given})
     try:
-        _start(command, deployed.get("user"), lives_s)
+        try:
+            _start(command, deployed.get("user"), lives_s)
+        finally:  # it is read when the process starts, and once
+            os.unlink(ENVIRONMENT_FILE)
         url = f"http://{address}"
         _wait_until_it_answers(url)
         yield url
     finally:
         host_read.run(["systemctl", "stop", UNIT], timeout_s=60)
-        with contextlib.suppress(OSError):
-            os.unlink(ENVIRONMENT_FILE)
 
 
 def _environment(pid: int) -> dict[str, str]:

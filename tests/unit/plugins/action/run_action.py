@@ -42,12 +42,13 @@ class FakeConnection:
         self.commands: list[str] = []
         self.lost = 0
 
-    def execute(self, command: str, **_unused: Any) -> dict[str, Any]:
+    def execute(self, command: str, in_data: bytes | None = None, **_unused: Any) -> dict[str, Any]:
         if self.lost:
             self.lost -= 1
             raise AnsibleConnectionFailure("timed out")
         self.commands.append(command)
-        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+        text = None if in_data is None else in_data.decode()
+        done = subprocess.run(["sh", "-c", command], input=text, capture_output=True, text=True, check=False)
         return {"rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
 
 
@@ -64,10 +65,12 @@ class Act:
         self.extra: dict[str, Any] = {}
         self.connection = FakeConnection()
         self.executed: list[dict[str, Any]] = []
+        self.removed: list[str] = []
         self.answers: list[dict[str, Any] | Exception] = []
         self.play_vars: dict[str, Any] = {}
         self.strategy = "linear"
         self.when: list[str] = []
+        self.async_val = 0
         self.play_uuid = str(uuid.uuid4())
         monkeypatch.setattr(Display, "display", lambda _self, text, color=None: self.shown.append((text, color)))
         monkeypatch.setattr(controller, "load_extra_vars", lambda _loader: self.extra)
@@ -79,7 +82,7 @@ class Act:
             action=f"{COLLECTION}.{name}",
             args=arguments,
             check_mode=check_mode,
-            async_val=0,
+            async_val=self.async_val,
             when=self.when,
             get_play=lambda: SimpleNamespace(vars=self.play_vars, strategy=self.strategy, _uuid=self.play_uuid),
             get_path=lambda: f"{name}.yml:1",
@@ -91,6 +94,7 @@ class Act:
         action = plugin_of(name)(task, self.connection, play_context, loader, Templar(loader, variables))
         self.monkeypatch.setattr(action, "_low_level_execute_command", self.connection.execute)
         self.monkeypatch.setattr(action, "_execute_module", self._execute_module)
+        self.monkeypatch.setattr(action, "_remove_tmp_path", lambda path, force=False: self.removed.append(path))
         result: dict[str, Any] = action.run(None, variables)
         return result
 

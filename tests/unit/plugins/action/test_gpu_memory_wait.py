@@ -45,9 +45,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return found
 
 
-def wait(act: Act, host: Host, wave_mates: int = 1, timeout_s: float = 120) -> Any:
+def wait(act: Act, host: Host, wave_mates: int = 1, timeout_s: float = 120, **job: str) -> Any:
     variables = {"inventory_hostname": "gpu01", "ansible_play_batch": [f"gpu{n}" for n in range(wave_mates)]}
-    files = {"progress_path": str(host.progress), "results_file": str(host.results)}
+    files = {"progress_path": str(host.progress), "results_file": str(host.results), **job}
     return act("gpu_memory_wait", variables, timeout_s=timeout_s, wave=2, **files)
 
 
@@ -126,3 +126,15 @@ def test_one_that_goes_on_for_ever_is_not_waited_for(act: Act, host: Host) -> No
 def test_half_a_file_is_waited_for(act: Act, host: Host) -> None:
     host.later = {1.0: lambda: host.results.write_text('{"peak_used'), 2.0: host.end()}
     assert wait(act, host)["peak_used_mib"] == 11690
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_what_a_job_that_was_killed_has_left_is_taken_away(act: Act, host: Host, tmp_path: Path, ends: bool) -> None:
+    headers, job = tmp_path / "gpu-memory-load.x", tmp_path / "ansible-tmp-1"
+    job.mkdir()
+    (job / "AnsiballZ_gpu_memory_assert.py").write_text("")
+    headers.write_text("{}")
+    host.later = {2.0: host.end()} if ends else {}
+    found = wait(act, host, headers_path=str(headers), tmpdir=str(job))
+    assert found["failed"] is not ends
+    assert (headers.exists(), job.exists()) == (ends, ends)  # one that has ended has tidied up by itself

@@ -264,3 +264,22 @@ def test_bad_parameters_are_named(run: Any, parameters: dict[str, Any], words: s
     assert found["failed"]
     assert words in found["msg"]
     assert "Traceback" not in json.dumps(found)
+
+
+def test_headers_that_were_sent_apart_are_gone_once_read_and_never_shown(run, serve, tmp_path):
+    seen = []
+    path = tmp_path / "headers"
+
+    def answer(handler, _body):
+        seen.append((handler.headers["Authorization"], path.exists()))
+        return 403, f"no entry for {handler.headers['Authorization']}".encode()
+
+    for load in ({"url": serve(answer)}, {"url": "nonsense"}):
+        path.write_text('{"Authorization": "Bearer sesame"}')
+        found = run(load=load, headers_path=str(path))
+        assert found["failed"] and "sesame" not in json.dumps(found)
+        assert not path.exists()
+    assert set(seen) == {("Bearer sesame", False)}
+    assert "cannot be read" in run(load={"url": "http://127.0.0.1"}, headers_path=str(path))["msg"]
+    path.symlink_to(tmp_path / "used_mib")
+    assert "cannot be read" in run(load={"url": "http://127.0.0.1"}, headers_path=str(path))["msg"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,7 @@ def act(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Act:
         return remote
 
     monkeypatch.setattr(glue_on_host.ActionModule, "_transfer_file", copied)
+    monkeypatch.setattr(glue_on_host.ActionModule, "_tmpdir", str(tmp_path))
     monkeypatch.setattr(glue_on_host.ActionModule, "_fixup_perms2", lambda *_unused: None)
     return found
 
@@ -211,3 +213,76 @@ def test_every_action_knows_check_mode_and_only_those_on_a_host_need_a_connectio
     assert plugin._supports_check_mode
     assert plugin._requires_connection == (on_host or name == "gpu_memory_wait")
     assert plugin._supports_async == on_host
+
+
+HEADERS = {"Authorization": "Bearer plant-1", "X-Number": 7}
+LOAD = {"url": "http://127.0.0.1:8000/api/chat", "headers": HEADERS}
+
+
+@pytest.fixture
+def run_dir(act: Act, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(glue_on_host, "PUT", glue_on_host.PUT.replace("/run/", f"{tmp_path}/"))
+    return tmp_path
+
+
+def test_headers_are_no_argument_but_a_file_for_its_reader_alone(act: Act, run_dir: Path) -> None:
+    act.answers = [READ]
+    act("gpu_memory_assert", load=LOAD, duration=1)
+    (given,) = act.executed
+    path = Path(given.pop("headers_path"))
+    assert given == {"load": {"url": LOAD["url"]}, "duration": 1, "bindings_path": given["bindings_path"]}
+    assert path.parent == run_dir and path.stat().st_mode & 0o777 == 0o600
+    assert json.loads(path.read_text()) == {"Authorization": "Bearer plant-1", "X-Number": "7"}
+    assert not any("plant-1" in command for command in act.connection.commands)
+
+
+@pytest.mark.parametrize("answer", [{"failed": True, "msg": "no such argument"}, AnsibleConnectionFailure("closed")])
+@pytest.mark.parametrize("async_val", [0, 60])
+def test_where_nobody_takes_the_headers_they_are_taken_away(
+    act: Act, run_dir: Path, async_val: int, answer: Any
+) -> None:
+    act.async_val, act.answers = async_val, [answer]
+    act("gpu_memory_assert", load=LOAD)
+    assert not Path(act.executed[0]["headers_path"]).exists()
+    assert act.removed == ([str(run_dir)] if async_val else [])
+
+
+def test_who_waits_for_a_job_is_told_what_it_may_leave(act: Act, run_dir: Path) -> None:
+    act.async_val, act.answers = 60, [{"started": 1, "results_file": "/x"}]
+    result = act("gpu_memory_assert", load=LOAD)
+    assert (result["headers_path"], result["tmpdir"]) == (act.executed[0]["headers_path"], str(run_dir))
+    assert Path(result["headers_path"]).exists() and act.removed == []
+
+
+@pytest.mark.parametrize("refusal", [AnsibleError("no input"), {"rc": 1, "stdout": "", "stderr": "sudo: no tty"}])
+def test_headers_come_by_a_copy_where_a_command_gets_no_input(
+    act: Act, run_dir: Path, monkeypatch: pytest.MonkeyPatch, refusal: Any
+) -> None:
+    execute = act.connection.execute
+
+    def without_input(command: str, **options: Any) -> dict[str, Any]:
+        if "in_data" not in options:
+            return execute(command, **options)
+        if isinstance(refusal, Exception):
+            raise refusal
+        return dict(refusal)
+
+    def transferred(_self: Any, remote: str, text: str) -> str:
+        Path(remote).write_text(text)
+        return remote
+
+    monkeypatch.setattr(act.connection, "execute", without_input)
+    monkeypatch.setattr(glue_on_host.ActionModule, "_transfer_data", transferred)
+    act.answers = [READ]
+    act("gpu_memory_assert", load=LOAD)
+    assert "plant-1" in Path(act.executed[0]["headers_path"]).read_text()
+    assert not (run_dir / "headers").exists()
+
+
+def test_check_mode_and_a_load_without_headers_send_none(act: Act, run_dir: Path) -> None:
+    act.answers = [READ, READ]
+    act("gpu_memory_assert", load=LOAD, check_mode=True)
+    act("gpu_memory_assert", load={"url": LOAD["url"], "headers": {}})
+    assert [given["load"].get("headers") for given in act.executed] == [None, {}]
+    assert all("headers_path" not in given for given in act.executed)
+    assert not list(run_dir.glob("gpu-memory-load*"))

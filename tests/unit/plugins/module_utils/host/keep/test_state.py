@@ -175,3 +175,14 @@ def test_figures_of_the_moment_are_replaced_as_a_whole(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "replace", full)
     progress_file.write(str(path), {"ok": 2})  # must not end what is being watched
     assert json.loads(path.read_text()) == {"ok": 1} and os.listdir(tmp_path) == ["progress.json"]
+
+
+def test_what_jobs_leave_that_were_killed_is_ours_where_it_is_there(tmp_path: Path) -> None:
+    left = [tmp_path / name for name in ("gpu-memory-load.aB3xYz", "gpu-memory-tune.env", ".progress-x1")]
+    paths = state.Paths(run=str(tmp_path))
+    always = [*(str(tmp_path / name) for name in ("gpu-memory", "gpu-memory-progress.json")), paths.tries]
+    (tmp_path / "somebody's").touch()
+    assert paths.volatile == always
+    for path in left:
+        path.touch()
+    assert paths.volatile == [*always, *map(str, left)]
