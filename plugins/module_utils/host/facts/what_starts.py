@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
@@ -63,8 +63,9 @@ def files(units: Iterable[str], env_files: Iterable[str]) -> Digests:
         drop_ins = [*unit_files.drop_in_paths(unit, properties), *_drop_ins(unit)]
         texts = [properties.get("FragmentPath") or "", *drop_ins, *unit_files.environment_files(properties)]
         found.update({path: _digest(_says(path), path) for path in texts if path and path not in found})
-        scripts = unit_files.script_texts(properties.get("ExecStart") or "")
-        found.update({path: _script(path, text) for path, text in scripts.items() if os.path.isfile(path)})
+        exec_start = properties.get("ExecStart") or ""
+        scripts, named = unit_files.script_texts(exec_start), start_script.programs(exec_start)
+        found.update({path: _script(path, scripts[path]) for path in scripts if path not in named or _runs(path)})
     return found
 
 
@@ -96,9 +97,14 @@ def _says(path: str) -> bytes:
     return b"\n".join(line for line in lines if line and not line.startswith((b"#", b";")))
 
 
+def _runs(path: str) -> bool:
+    """Whether a path on a command line is started, and not merely given: it may be a log that is written to."""
+    return os.path.isfile(path) and (os.access(path, os.X_OK) or held_path.beginning(path, 2) == b"#!")
+
+
 def _script(path: str, text: str) -> str:
     """A script by what it says, a program by which file it is."""
-    if text:
+    if text or not os.path.isfile(path):
         return _digest(text.encode(), path)
     status = os.stat(path)
     return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"

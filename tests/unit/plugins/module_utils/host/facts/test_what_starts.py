@@ -27,7 +27,9 @@ class FakeSystem:
             path.parent.mkdir(exist_ok=True)
         self.unit.write_text("[Service]\nExecStart=/bin/server\n")
         self.program.write_bytes(b"\x7fELF\0")
+        self.program.chmod(0o755)
         self.env.write_text("KEY=1\n")
+        self.log = root / "server.log"
         self.pid, self.more, self.manager = 41, "", "PATH=/bin\nOLLAMA_NUM_PARALLEL=0\n"
 
     def run(self, arguments: Sequence[str], *_rest: Any) -> commands.Done:
@@ -35,7 +37,8 @@ class FakeSystem:
             return commands.Done(0, self.manager.encode(), b"")
         text = (
             f"FragmentPath={self.unit}\nEnvironmentFiles={self.environment} (ignore_errors=yes)\n{self.more}"
-            f"ExecStart={{ path={self.program} ; argv[]={self.program} serve ; ignore_errors=no ; start_time=[Mon "
+            f"ExecStart={{ path={self.program} ; argv[]={self.program} serve >> {self.log} 2>&1 ; ignore_errors=no ; "
+            "start_time=[Mon "
             f"2026-11-30 16:53:{self.pid} UTC] ; stop_time=[n/a] ; pid={self.pid} ; code=(null) ; status=0/0 }}\n"
         )
         return commands.Done(0, text.encode(), b"")
@@ -87,6 +90,7 @@ def test_a_change_is_seen_under_its_name(change: Callable[[FakeSystem], str | Pa
 def test_what_changes_nothing_is_no_change(system: FakeSystem) -> None:
     before = system.read()
     system.unit.write_text("# mine\n[Service]\n\n; too\nExecStart=/bin/server\n")
+    system.log.write_text("level=INFO msg=started\n")
     system.pid, system.manager = 57, "PATH=/sbin\nOLLAMA_NUM_PARALLEL=0\n"
     assert system.read() == before
 
