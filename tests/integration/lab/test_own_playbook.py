@@ -501,7 +501,7 @@ def test_neither_role_takes_the_others_drop_in_away_without_a_word(fleet: Fleet)
     removed = fleet.run(
         play({"ansible.builtin.import_role": {"name": ROLE, "tasks_from": "remove"}}, hosts=BAD, vars=given)
     )
-    assert removed.status == 0 and f"{zz} is left to whom has written it since" in removed.output.replace(
+    assert removed.status == 0 and f"what somebody else has written into {zz} stays" in removed.output.replace(
         "\n        ", " "
     )
     assert host.read(f"cat {zz}") == theirs and not host.holds(f"test -e {KEPT}")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 
 ROOT = Path(__file__).parents[3]
 LAB = "restore-test"
@@ -36,7 +37,7 @@ CHANGE = f"""
 set -e
 sed 's/^CHAT_NUM_CTX=.*/CHAT_NUM_CTX=4096/' {ENV} > {ENV}.new && mv {ENV}.new {ENV} && chmod 0644 {ENV}
 mkdir -p /etc/systemd/system/ollama.service.d
-printf '[Service]\\nEnvironment=OLLAMA_CONTEXT_LENGTH=4096\\n' > {DROP_IN}
+printf '{unit_text.HEADER}\\n[Service]\\nEnvironment="OLLAMA_CONTEXT_LENGTH=4096"\\n' > {DROP_IN}
 systemctl daemon-reload
 systemctl stop selo-backend
 systemctl restart ollama

@@ -24,7 +24,7 @@ def wrong(*arguments: object, **options: object) -> list[tune_search.Candidate]:
 
 tune_search.candidates = wrong  # type: ignore[assignment]
 try:
-    result = tune_run.tune(tune_run.Wanted(**given["wanted"]), given["gpu"], lambda _: None)
+    result = tune_run.tune(tune_run.Wanted(**given["wanted"]), given["gpu"], str, lambda _: None)
 except tune_run.CannotTune as problem:
     result = {"problem": str(problem)}
 print(json.dumps(result))

@@ -120,7 +120,8 @@ def _add_file(way: WayBack, kept: Kept) -> None:
     text, before = dotenv.decode(content), dotenv.decode(kept[1])
     is_ours = unit_text.writer_of(text) is None
     added = unit_text.added(text, settings.OURS) if is_ours else text.strip("\0")
-    if now["kind"] != "file" or content == kept[1] or not added:
+    as_kept = content == kept[1] and (is_ours or not file_state.differences(now, kept[0]))
+    if now["kind"] != "file" or as_kept or not added:
         way.add(*kept)
         return
     new = dotenv.content_of(before + added if is_ours else text)
