@@ -66,7 +66,8 @@ def _source(name: str) -> str:
     spec = importlib.util.find_spec(f"{tool_parts.PACKAGE}.{name}")
     if spec is None or spec.loader is None:
         raise ImportError(name)
-    return cast(str, cast(Any, spec.loader).get_source(spec.name))
+    source = cast(Any, spec.loader).get_source(spec.name)
+    return source.decode() if isinstance(source, bytes) else cast(str, source)  # bytes: of Ansible's own loader
 
 
 def _say(text: object, to: TextIO | None = None) -> None:
