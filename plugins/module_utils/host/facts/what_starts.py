@@ -48,8 +48,8 @@ def units_of(
 
 def read(units: Iterable[str], env_files: Iterable[str]) -> Digests:
     """By path what is in each file, and by `UNIT in systemd's memory` what systemd would start it with now."""
-    units = list(units)
-    return {**files(units, env_files), **_memory(units)}
+    shown = _shown(units)
+    return {**_files(shown, env_files), **_memory(shown)}
 
 
 def files(units: Iterable[str], env_files: Iterable[str]) -> Digests:
@@ -57,9 +57,17 @@ def files(units: Iterable[str], env_files: Iterable[str]) -> Digests:
 
     Of unit files and EnvironmentFiles without the comments, which change nothing.
     """
+    return _files(_shown(units), env_files)
+
+
+def _shown(units: Iterable[str]) -> dict[str, str]:
+    return {unit: commands.show(unit, PROPERTIES) for unit in units}
+
+
+def _files(shown: Mapping[str, str], env_files: Iterable[str]) -> Digests:
     found = {path: _digest(held_path.beginning(path, dotenv.MOST_BYTES), path) for path in env_files}
-    for unit in units:
-        properties = unit_text.parse_show(commands.show(unit, PROPERTIES))
+    for unit, text in shown.items():
+        properties = unit_text.parse_show(text)
         drop_ins = [*unit_files.drop_in_paths(unit, properties), *_drop_ins(unit)]
         texts = [properties.get("FragmentPath") or "", *drop_ins, *unit_files.environment_files(properties)]
         found.update({path: _digest(_says(path), path) for path in texts if path and path not in found})
@@ -114,11 +122,11 @@ def _digest(content: bytes, path: str) -> str:
     return hashlib.sha256(content).hexdigest() if content or os.path.exists(path) else ABSENT
 
 
-def _memory(units: Iterable[str]) -> Digests:
+def _memory(shown: Mapping[str, str]) -> Digests:
     found = {}
-    for unit in units:
-        text = OF_A_RUN.sub("", commands.show(unit, PROPERTIES))
-        found[f"{unit} in systemd's memory"] = hashlib.sha256(text.encode()).hexdigest()
+    for unit, text in shown.items():
+        lasting = OF_A_RUN.sub("", text)
+        found[f"{unit} in systemd's memory"] = hashlib.sha256(lasting.encode()).hexdigest()
     manager = commands.run(["systemctl", "show-environment"]).stdout.decode(errors="replace").splitlines()
     ours = sorted(line for line in manager if line.partition("=")[0] in settings.SHOWN)
     return {**found, "systemd's own environment": hashlib.sha256("\n".join(ours).encode()).hexdigest()}

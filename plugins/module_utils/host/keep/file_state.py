@@ -39,10 +39,13 @@ def link_chain(path: str) -> list[str]:
 
 def _led_to(link: str, target: str) -> str:
     """Where a link leads, by the directory that it really stands in, as the kernel has it."""
-    directory, name = os.path.split(os.path.join(os.path.dirname(link), target))
-    if name in ("", ".", ".."):
-        return os.path.realpath(os.path.join(directory, name))
-    return os.path.join(os.path.realpath(directory), name)
+    path = os.path.join(os.path.dirname(link), target)
+    return os.path.realpath(path) if os.path.basename(path) in ("", ".", "..") else place_of(path)
+
+
+def place_of(path: str) -> str:
+    """A path with the links of its directory followed, and its own not."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def read(path: str) -> tuple[FileState, bytes]:

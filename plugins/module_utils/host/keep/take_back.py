@@ -202,7 +202,7 @@ def goal(now: Kept, kept: Kept, env: KeysOfFile) -> tuple[FileState, bytes, list
     if kept_state["kind"] == "file" and now_content == content:
         return *now, []
     before, text = dotenv.decode(content), dotenv.decode(now_content)
-    is_the_file = now_state["path"] == _place(kept_state["path"])
+    is_the_file = now_state["path"] == file_state.place_of(kept_state["path"])
     readers = env["readers"] or list(dotenv.DEFAULT_READERS)
     ours = {key: env.get("values", {}).get(key, []) for key in env["keys"]}
     edit = env_lines.taken_back(text, before, ours, readers)
@@ -217,11 +217,6 @@ def goal(now: Kept, kept: Kept, env: KeysOfFile) -> tuple[FileState, bytes, list
         return {**now_state, "sha256": kept_state["sha256"], "mtime_ns": mtime_ns}, content, []
     new = dotenv.content_of(edit.text)
     return {**now_state, "sha256": hashlib.sha256(new).hexdigest(), "mtime_ns": None}, new, edit.problems
-
-
-def _place(path: str) -> str:
-    """A path with the links of its directory followed, and its own not."""
-    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 def _sets_anything(text: str) -> bool:
