@@ -388,7 +388,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking, urls
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import port, sampling
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding, state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
 
@@ -519,7 +519,7 @@ def measure(
                 first, others = load_of(load, mask), others_of(load, mask)
                 run = load_test.LoadOfModels(first, load["model"], others, load["listed_at"])
             until = time.monotonic() + (wanted["duration"] or 0)
-            renewal = leases.Renewal(wanted["renew"])
+            renewal = lease_holding.Renewal(wanted["renew"])
             while (run and run.running) or time.monotonic() < until:
                 keep_lease(renewal)
                 figures = sampler.progress(timeout_s=0.1)
@@ -550,7 +550,7 @@ def take_headers(path: str) -> dict[str, str]:
         return {str(name): str(value) for name, value in json.load(file).items()}
 
 
-def keep_lease(renewal: leases.Renewal, at_once: bool = False) -> None:
+def keep_lease(renewal: lease_holding.Renewal, at_once: bool = False) -> None:
     """Put the restore off. If that fails, the restore is the answer to it, and not this module's business."""
     with contextlib.suppress(state.StateError, OSError):
         renewal(at_once)

@@ -100,7 +100,7 @@ starts:
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets, what_starts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, service_control
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding, service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
@@ -126,7 +126,7 @@ def main() -> None:
     units = what_starts.units_of(plan["ollama"], plan["backend"], plan["restart"])
     before = what_starts.files(units, plan["private_files"])
     try:
-        result = service_control.restart(plan, host, alive=leases.Renewal(plan["run_id"], clock=host))
+        result = service_control.restart(plan, host, alive=lease_holding.Renewal(plan["run_id"], clock=host))
     except StateError as problem:
         module.fail_json(msg=str(problem), changed=True)
     error = result.pop("error")

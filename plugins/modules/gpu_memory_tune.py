@@ -180,7 +180,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.port import GpuProblem
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding, state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file, root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import tune_run
 
@@ -228,7 +228,7 @@ def main() -> None:
     if problems:
         module.fail_json(msg="; ".join(problems))
 
-    renewal = leases.Renewal(given["renew"])
+    renewal = lease_holding.Renewal(given["renew"])
 
     def progress(figures: Mapping[str, object]) -> None:
         renewal()

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     file_state,
+    lease_holding,
     leases,
     own_files,
     restore_timer,
@@ -31,26 +32,22 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     take_back,
     tries,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generation_store import GenerationStore
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.going_back import (
     GoingBack,
     let_go,
     nothing_to_restore,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, StateError, begun
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import (
     Busy,
-    Paths,
-    StateError,
-    begun,
     locked,
     refuse_while_restoring,
     remove_kept,
     write_json,
     write_kept,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import (
-    StoredGenerations,
-    paths_of,
-)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import paths_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host, LinuxHost
 
 if TYPE_CHECKING:
@@ -81,7 +78,7 @@ class Generations:
     def __init__(self, paths: Paths | None = None, host: Host | None = None, wait_s: float = 10) -> None:
         self.paths = paths or Paths()
         self.host = host or LinuxHost()
-        self.stored = StoredGenerations(self.paths, self.host)
+        self.stored = GenerationStore(self.paths, self.host)
         self.back = GoingBack(self.stored)
         self.wait_s = wait_s  # for another command on this host to end
 
@@ -109,7 +106,7 @@ class Generations:
         with self._locked(check):
             service_control.check(services)
             refuse_while_restoring(self.paths)
-            lease = leases.refuse_others(self.paths, self.host, run_id)
+            lease = lease_holding.refuse_others(self.paths, self.host, run_id)
             manifest = self.stored.manifest(lease["generation"]) if lease else None
             kept = list(manifest["files"]) if manifest else []
             known = {state["path"] for state in kept}
@@ -147,7 +144,7 @@ class Generations:
     def renew_tool(self, tool: bytes, check: bool = False) -> Held:
         """Have this host tool in the place of another one. Returns {changed}."""
         with self._locked(check):
-            leases.refuse_others(self.paths, self.host, None)
+            lease_holding.refuse_others(self.paths, self.host, None)
             changed = own_files.tool(self.paths) != tool
             if changed and not check:
                 own_files.install(self.paths, tool)
@@ -155,7 +152,7 @@ class Generations:
 
     def renew(self, run_id: str) -> Held:
         """Put the restore off by as long as the lease was taken for. Returns {changed, generation, until}."""
-        lease = leases.renew(self.paths, self.host, run_id, self.wait_s)
+        lease = lease_holding.renew(self.paths, self.host, run_id, self.wait_s)
         until = leases.described(lease, self.host)["until"]
         return {"changed": False, "generation": lease["generation"], "until": until}
 
@@ -238,7 +235,7 @@ class Generations:
         with self._locked(check):
             lease = leases.stored(self.paths)
             if run_id is None:
-                leases.refuse_others(self.paths, self.host, None)
+                lease_holding.refuse_others(self.paths, self.host, None)
                 return self.back.roll_back(self.stored.id_of(generation or "previous"), reason, check)
             if lease is None and check:
                 return nothing_to_restore(reason)  # check mode has kept nothing either
@@ -251,7 +248,7 @@ class Generations:
                     if self.back.restore(*what, check=True)["changed"]:
                         return {**self.back.restore(*what, check), "by_itself": True}
                 return {**restored, "changed": False, "by_itself": True}
-            lease = leases.own(self.paths, self.host, run_id)
+            lease = lease_holding.own(self.paths, self.host, run_id)
             return self.back.restore(lease["generation"], reason, run_id, check)
 
     def abort(self, reason: str) -> Restored:
@@ -299,7 +296,7 @@ class Generations:
         if not removed:
             return {**result, "removed": [], "error": "; ".join(unit_files.strays(self.paths.units)) or None}
         with self._locked(check):
-            leases.refuse_others(self.paths, self.host, None)
+            lease_holding.refuse_others(self.paths, self.host, None)
             origin = self.back.origin()
             if origin:
                 manifest, contents = origin
@@ -336,7 +333,7 @@ class Generations:
             yield
 
     def _take_lease(self, run_id: str, holder: str, generation: str, restore_after_s: float) -> StoredLease:
-        lease = leases.new(
+        lease = lease_holding.new(
             self.host, run_id=run_id, holder=holder, generation=generation, restore_after_s=restore_after_s
         )
         write_kept(self.paths, self.paths.lease, lease)
@@ -344,7 +341,7 @@ class Generations:
 
     def _own_lease(self, run_id: str) -> StoredLease:
         refuse_while_restoring(self.paths)
-        lease = leases.own(self.paths, self.host, run_id)
+        lease = lease_holding.own(self.paths, self.host, run_id)
         self.stored.make_whole()
         return lease
 

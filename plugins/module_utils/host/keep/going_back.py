@@ -21,19 +21,16 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     take_back,
     tries,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
-    Damaged,
-    StateError,
-    begun,
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generation_store import GenerationStore
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Damaged, Paths, StateError, begun
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import (
     remove_file,
     remove_kept,
     write_json,
     write_kept,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import (
-    StoredGenerations,
-    paths_of,
-)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import paths_of
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import (
@@ -48,13 +45,14 @@ if TYPE_CHECKING:
         ServicePlan,
     )
 
+FIRST_PAUSE_S = 10  # after a try of a restore that has failed
 RESTORE_S = 300  # what a restore may take beside its services
 
 
 class GoingBack:
     """Each method raises StateError with cause and cure. Whoever calls has the lock."""
 
-    def __init__(self, stored: StoredGenerations) -> None:
+    def __init__(self, stored: GenerationStore) -> None:
         self.stored, self.paths, self.host = stored, stored.paths, stored.host
 
     def restore(
@@ -242,7 +240,7 @@ class GoingBack:
             f"{result['error']}. What is not in place is tried again by itself, with growing pauses: mend that and "
             "wait, or let go of the host as it is with gpu-memory release"
         )
-        tries.add(self.paths, self.host, old)
+        add_try(self.paths, self.host, old)
         with contextlib.suppress(StateError):
             write_kept(self.paths, self.paths.restoring, {**about, "error": result["error"]})
             remove_kept(self.paths, self.paths.lease)  # its run is over
@@ -332,14 +330,14 @@ class GoingBack:
             write_json(self.paths.restored, result)
 
 
-def let_go(stored: StoredGenerations) -> None:
+def let_go(stored: GenerationStore) -> None:
     """End what a run, or a restore, holds the host for.
 
     What was kept a second time goes first: alone it would mean that the first was lost.
     """
     stored.make_whole()
     stored.forget_second()
-    tries.forget(stored.paths)
+    forget_tries(stored.paths)
     remove_file(stored.paths.lease)
     restore_timer.disarm(stored.paths, stored.host)
     stored.prune()
@@ -373,3 +371,22 @@ def nothing_to_restore(reason: str) -> Restored:
         "error": None,
         "reason": reason,
     }
+
+
+def pause_s(count: int) -> int:
+    """How long nothing is done after so many tries: twice as long each time."""
+    return int(min(FIRST_PAUSE_S * 2 ** min(count - 1, 10), tries.LONGEST_PAUSE_S))
+
+
+def add_try(paths: Paths, clock: Clock, old: dict[str, int]) -> int:
+    """One more has failed; how many s nothing is done now."""
+    count = tries.of(paths)["count"] + 1
+    pause = pause_s(count)
+    with contextlib.suppress(StateError):
+        write_json(paths.tries, {"count": count, "again_s": clock.boot_time().seconds + pause, "old": old}, mode=0o644)
+    return pause
+
+
+def forget_tries(paths: Paths) -> None:
+    with contextlib.suppress(StateError):
+        remove_file(paths.tries)

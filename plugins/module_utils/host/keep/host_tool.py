@@ -27,7 +27,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.service_
     STARTING,
     STOPPED,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError, going_back
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import going_back
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 
 if TYPE_CHECKING:

@@ -8,16 +8,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import zipfile
 from collections.abc import Iterable
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import restore_timer
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
-    Paths,
-    StateError,
-    make_directory,
-    write_file,
-)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import make_directory, write_file
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import TIMER, tool_digest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 
@@ -57,22 +53,11 @@ def _read(path: str) -> bytes | None:
         return None
 
 
-def tool_digest(paths: Paths) -> str | None:
-    """That of what the host tool is made of; None where there is none, and empty of one that does not bear it."""
-    try:
-        with zipfile.ZipFile(paths.tool) as tool:
-            return tool.comment.decode(errors="replace")
-    except FileNotFoundError:
-        return None
-    except (OSError, zipfile.BadZipFile):
-        return ""
-
-
 def present(paths: Paths) -> list[str]:
     """Everything that this collection has on a host beside the files it was asked to change."""
     link = paths.command
     ours = os.path.islink(link) and os.readlink(link) == paths.tool
-    units = [os.path.join(paths.units, unit) for unit in (restore_timer.TIMER, restore_timer.SERVICE)]
+    units = [os.path.join(paths.units, unit) for unit in (TIMER, restore_timer.SERVICE)]
     return [*units, *([link] if ours else []), *paths.volatile, paths.second, paths.root]
 
 

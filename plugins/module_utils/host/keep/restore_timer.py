@@ -15,16 +15,15 @@ import contextlib
 import os
 import sys
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
-    Paths,
-    StateError,
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import (
     remove_file,
     sync_directory,
     write_file,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import TIMER, timer_state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
-TIMER = "gpu-memory-restore.timer"
 SERVICE = "gpu-memory-restore.service"
 MOST_OFTEN_S = 10
 PULLED_IN_BY = "timers.target.wants"
@@ -88,7 +87,7 @@ def arm(paths: Paths, host: Host, limit_s: float, every_s: int = MOST_OFTEN_S) -
     for path, target in ((mask, os.devnull), (link, os.path.join(paths.units, TIMER))):
         _put_link(path, target)
     problem = host.systemctl("start", TIMER)
-    if problem or state(host) != "armed":
+    if problem or timer_state(host) != "armed":
         disarm(paths, host)
         raise StateError(
             f"the restore timer did not start, so nothing was changed: {problem or 'systemd does not say why'}"
@@ -141,9 +140,3 @@ def _forgotten(host: Host) -> bool:
             return False
         host.sleep(LOOK_S)
     return True
-
-
-def state(host: Host) -> str:
-    """`armed` while it looks, else what systemd says."""
-    active = host.show(TIMER).get("ActiveState") or "unknown"
-    return "armed" if active == "active" else active

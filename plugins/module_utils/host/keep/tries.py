@@ -16,20 +16,13 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state im
     Paths,
     StateError,
     read_json,
-    remove_file,
-    write_json,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Tries
 
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 10, 600
-
-
-def pause_s(count: int) -> int:
-    """How long nothing is done after so many tries: twice as long each time."""
-    return int(min(FIRST_PAUSE_S * 2 ** min(count - 1, 10), LONGEST_PAUSE_S))
+LONGEST_PAUSE_S = 600
 
 
 def of(paths: Paths) -> Tries:
@@ -40,15 +33,6 @@ def of(paths: Paths) -> Tries:
     return {"count": 0, "again_s": 0.0, "old": {}}
 
 
-def add(paths: Paths, clock: Clock, old: dict[str, int]) -> int:
-    """One more has failed; how many s nothing is done now."""
-    count = of(paths)["count"] + 1
-    pause = pause_s(count)
-    with contextlib.suppress(StateError):
-        write_json(paths.tries, {"count": count, "again_s": clock.boot_time().seconds + pause, "old": old}, mode=0o644)
-    return pause
-
-
 def wait(paths: Paths | None = None, clock: Clock | None = None) -> bool:
     """Whether nothing is due yet."""
     return left_s(of(paths or Paths()), clock or SystemClock()) > 0
@@ -57,8 +41,3 @@ def wait(paths: Paths | None = None, clock: Clock | None = None) -> bool:
 def left_s(tries: Tries, clock: Clock) -> float:
     left = tries["again_s"] - clock.boot_time().seconds
     return left if 0 < left <= LONGEST_PAUSE_S else 0.0  # of another boot, where /run has outlived it
-
-
-def forget(paths: Paths) -> None:
-    with contextlib.suppress(StateError):
-        remove_file(paths.tries)

@@ -18,9 +18,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.restore_timer import python
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
-    Paths,
-    StateError,
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import (
     make_directory,
     remove_file,
     write_file,

@@ -13,7 +13,7 @@ from typing import Any
 
 import ansible
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
 
@@ -221,7 +221,7 @@ def test_the_lease_is_renewed_while_the_load_runs_and_when_it_has_ended(run: Any
     lease, clock, seen = bindings / "state" / "lease.json", SystemClock(), []
     lease.parent.mkdir()
     kept = {"run_id": "run1", "holder": "alice", "generation": "0001", "since": 0, "restore_after_s": 240}
-    state.write_json(str(lease), {**kept, "boot": "another", "deadline_s": 0})
+    state_files.write_json(str(lease), {**kept, "boot": "another", "deadline_s": 0})
 
     def left_s() -> float:
         return leases.left_s(json.loads(lease.read_text()), clock.boot_time())

@@ -19,7 +19,7 @@ BOTH = ["stop backend.service", "restart ollama.service", "start backend.service
 def managed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Managed:
     host = Managed(tmp_path)
     monkeypatch.setattr(gpu_memory_restart, "LinuxHost", lambda _show_secrets: host.host)
-    monkeypatch.setattr(gpu_memory_restart.leases, "Paths", lambda: host.paths)
+    monkeypatch.setattr(gpu_memory_restart.lease_holding, "Paths", lambda: host.paths)
     return host
 
 

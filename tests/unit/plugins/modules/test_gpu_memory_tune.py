@@ -79,8 +79,8 @@ def test_the_lease_is_renewed_while_it_probes_and_probing_ends_with_it(
     tuning: FakeTuning, module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     managed = Managed(tmp_path)
-    monkeypatch.setattr(gpu_memory_tune.leases, "Paths", lambda: managed.paths)
-    monkeypatch.setattr(gpu_memory_tune.leases, "SystemClock", lambda: managed.host)
+    monkeypatch.setattr(gpu_memory_tune.lease_holding, "Paths", lambda: managed.paths)
+    monkeypatch.setattr(gpu_memory_tune.lease_holding, "SystemClock", lambda: managed.host)
     managed.keep()
     managed.host.now += 200
     assert module(renew="run1")["best"] == RESULT["best"]

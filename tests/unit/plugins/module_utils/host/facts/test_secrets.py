@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import state, state_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 
 
@@ -101,7 +101,7 @@ def test_what_the_kept_generations_name_is_known_without_being_told(tmp_path: Pa
     generation.mkdir(parents=True)
     services = {"ollama": {"unit": "ollama.service"}, "private_files": [str(tmp_path / "private")]}
     manifest = {"services": services, "env": {str(tmp_path / "keys"): {"keys": ["CHAT_NUM_CTX"]}}}
-    state.write_json(str(generation / "manifest.json"), manifest)
+    state_files.write_json(str(generation / "manifest.json"), manifest)
     (generation.parent / "0002").mkdir()
     (generation.parent / "0002" / "manifest.json").write_text("damaged")
     mask = secrets.Masking(paths=paths)

@@ -22,7 +22,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     generations,
     going_back,
     own_files,
-    state,
+    state_files,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
@@ -474,7 +474,7 @@ def lose(managed: Managed, what: str) -> None:
 )
 def test_what_is_lost_of_what_is_kept_is_there_a_second_time(managed: Managed, what: str) -> None:
     managed.keep()
-    state.write_json(managed.paths.restored, {"run_id": "run0"})
+    state_files.write_json(managed.paths.restored, {"run_id": "run0"})
     managed.write()
     lose(managed, what)
     managed.store.renew("run1")  # its run goes on
@@ -603,7 +603,7 @@ def test_a_keep_that_was_cut_off_leaves_nothing_armed(managed: Managed, monkeypa
     def full(*arguments: object, **named: object) -> None:
         raise StateError(os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(generations.leases, "new", full)
+    monkeypatch.setattr(generations.lease_holding, "new", full)
     with pytest.raises(StateError, match="No space left"):
         managed.keep()
     assert not managed.armed()
@@ -611,7 +611,7 @@ def test_a_keep_that_was_cut_off_leaves_nothing_armed(managed: Managed, monkeypa
 
 def test_a_timer_without_a_lease_takes_itself_away(managed: Managed) -> None:
     managed.keep()
-    state.remove_kept(managed.paths, managed.paths.lease)
+    state_files.remove_kept(managed.paths, managed.paths.lease)
     assert managed.store.restore_if_expired() is None
     assert not managed.armed()
 

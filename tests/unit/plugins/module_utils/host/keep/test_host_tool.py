@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import tool_parts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_text import HEADER
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, state, tries
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
+    going_back,
+    host_tool,
+    state_files,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
@@ -243,11 +247,11 @@ def test_status_says_that_the_host_is_going_back(
     store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     about = {"generation": "0001", "reason": "a test", "run_id": "run1", "since": 0.0}
-    state.write_json(store.paths.restoring, about)
+    state_files.write_json(store.paths.restoring, about)
     _unused, out, _unused_too = said(store, capsys, "status")
     assert "going back    to generation 0001 since 1970-01-01 00:00:00 UTC" in out and "tried" not in out
-    state.write_json(store.paths.restoring, {**about, "error": "x.service is failed"})
-    tries.add(store.paths, store.host, {})
+    state_files.write_json(store.paths.restoring, {**about, "error": "x.service is failed"})
+    going_back.add_try(store.paths, store.host, {})
     _unused, out, _unused = said(store, capsys, "status")
     assert "UTC (a test); x.service is failed\ntried so far  1, again in 10 s" in out
     code, out, error = said(store, capsys, "release")

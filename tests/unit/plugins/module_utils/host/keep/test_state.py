@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding, leases, state, state_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import Managed
@@ -39,20 +39,20 @@ def test_a_file_that_cannot_be_trusted_is_refused_by_name(tmp_path: Path, conten
 def test_what_was_written_is_read_by_root_alone(tmp_path: Path) -> None:
     path = tmp_path / "lease.json"
     assert state.read_json(str(path)) is None
-    state.write_json(str(path), {"run_id": "run1"})
+    state_files.write_json(str(path), {"run_id": "run1"})
     assert state.read_json(str(path)) == {"schema": 1, "run_id": "run1"}
     assert path.stat().st_mode & 0o777 == 0o600
-    state.remove_file(str(path))
-    state.remove_file(str(path))
+    state_files.remove_file(str(path))
+    state_files.remove_file(str(path))
     assert not path.exists()
 
 
 def test_where_nothing_can_be_written_the_path_and_the_cause_are_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=f"the directory {tmp_path}/no is missing"):
-        state.write_json(str(tmp_path / "no" / "lease.json"), {})
+        state_files.write_json(str(tmp_path / "no" / "lease.json"), {})
     (tmp_path / "directory").mkdir()
     with pytest.raises(StateError, match=f"{tmp_path}/directory"):
-        state.remove_file(str(tmp_path / "directory"))
+        state_files.remove_file(str(tmp_path / "directory"))
 
 
 @pytest.fixture
@@ -61,21 +61,21 @@ def managed(tmp_path: Path) -> Managed:
 
 
 def test_a_lock_that_is_let_go_in_time_is_waited_for(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
-    with state.locked(managed.paths, 0):
+    with state_files.locked(managed.paths, 0):
         with pytest.raises(StateError, match="another command works on this host's generations just now"):
             managed.store.release("run1")
         other = os.open(managed.paths.lock, os.O_RDWR)
     os.close(other)
     slept: list[float] = []
-    first = state.locked(managed.paths, 0)
+    first = state_files.locked(managed.paths, 0)
     first.__enter__()
 
     def let_go(seconds: float) -> None:
         slept.append(seconds)
         first.__exit__(None, None, None)
 
-    monkeypatch.setattr(state.time, "sleep", let_go)
-    with state.locked(managed.paths, 10):
+    monkeypatch.setattr(state_files.time, "sleep", let_go)
+    with state_files.locked(managed.paths, 10):
         assert len(slept) == 1
 
 
@@ -124,7 +124,7 @@ def test_nothing_is_due_only_while_a_live_run_has_the_host(managed: Managed) -> 
     managed.store.renew("run1")
     assert holds()
     # Cut off between its end and letting go of the host.
-    state.write_json(managed.paths.pointers, {"finished": "0001"})
+    state_files.write_json(managed.paths.pointers, {"finished": "0001"})
     assert not holds()
     Path(managed.paths.pointers).unlink()
     assert holds()
@@ -140,7 +140,7 @@ def test_what_lasts_long_renews_its_lease_well_before_it_expires(managed: Manage
 
     managed.keep()
     managed.host.now += 100
-    renewal = leases.Renewal("run1", managed.paths, managed.host)
+    renewal = lease_holding.Renewal("run1", managed.paths, managed.host)
     renewal()
     assert left_s() == 240
     managed.host.now += 59
@@ -158,7 +158,7 @@ def test_what_lasts_long_renews_its_lease_well_before_it_expires(managed: Manage
     renewal()  # one that failed is not tried at every call
     managed.host.now += 1
     assert "nobody does" in refused(renewal)
-    leases.Renewal(None, managed.paths, managed.host)(at_once=True)
+    lease_holding.Renewal(None, managed.paths, managed.host)(at_once=True)
 
 
 def test_figures_of_the_moment_are_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import tries
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import going_back, tries
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
 
@@ -20,21 +20,21 @@ def paths(tmp_path: Path) -> Paths:
 
 
 def test_pauses_double_and_have_an_end() -> None:
-    assert [tries.pause_s(count) for count in (1, 2, 3, 7, 8, 10**6)] == [10, 20, 40, 600, 600, 600]
+    assert [going_back.pause_s(count) for count in (1, 2, 3, 7, 8, 10**6)] == [10, 20, 40, 600, 600, 600]
 
 
 def test_nothing_is_due_until_the_pause_is_over(paths: Paths) -> None:
     host = FakeHost()
     assert not tries.wait(paths, host)
-    tries.add(paths, host, {"backend": 12})
+    going_back.add_try(paths, host, {"backend": 12})
     assert tries.wait(paths, host) and tries.of(paths)["old"] == {"backend": 12}
     host.now += 10
     assert not tries.wait(paths, host)
     host.now -= 900  # of another boot
     assert not tries.wait(paths, host)
-    assert tries.add(paths, host, {}) == 20 and tries.of(paths)["count"] == 2
+    assert going_back.add_try(paths, host, {}) == 20 and tries.of(paths)["count"] == 2
     assert os.stat(paths.tries).st_mode & 0o777 == 0o644  # for the monitor
-    tries.forget(paths)
+    going_back.forget_tries(paths)
     assert not os.path.exists(paths.tries) and not tries.wait(paths, host)
 
 
