@@ -1,12 +1,11 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which container a control group belongs to, and what a daemon-reload may do to those that use a GPU. Pure."""
+"""Which container a control group belongs to. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 _ENGINES = ("docker", "libpod", "cri-containerd", "crio", "kubepods", "nerdctl", "containerd", "buildkit")
 _ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -34,13 +33,3 @@ def container_of(path: str) -> str | None:
         if named:
             return f"{engine} {_ESCAPE.sub(lambda escaped: chr(int(escaped[1], 16)), named[1])}"
     return None
-
-
-def reload_note(containers: Sequence[str]) -> str:
-    """What to know before systemd is reloaded on a host whose containers use the GPU."""
-    return (
-        f"{', '.join(containers[:3])}{' and more' * (len(containers) > 3)} uses the GPU here, and this apply reloads "
-        "systemd once, which can take the GPU from a container (NVML then says Unknown Error in it; "
-        "NVIDIA/nvidia-container-toolkit issues 48, 251, 1227) until it is started again; prevented by CDI, by "
-        "Docker's native.cgroupdriver=cgroupfs, or by a udev rule that links NVIDIA's devices in /dev/char"
-    )

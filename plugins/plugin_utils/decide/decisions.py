@@ -11,24 +11,21 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import containers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
     model_name,
     model_use,
-    modelfile,
     prompt_texts,
     servers,
     settings,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
-    dependents,
     unit_environment,
     unit_states,
     unit_text,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint, model_kinds, modelfiles, other_servers
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import ChangingEnv, Decision
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared, Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
@@ -55,7 +52,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units imp
     Source,
     Unit,
 )
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import model_requests
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import model_requests, service_notes
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import prediction
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, sizes, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, start_programs
@@ -152,7 +149,7 @@ def _wanted(declared: Sized, read: HostFacts) -> _Wanted:
     environment, unheard = wanted_settings.ollama_environment(declared, read)
     if wanted_settings.version_of(declared, read) is not None:
         notes += [f"Ollama {version} has no setting for {name}" for name in unheard]
-    notes += modelfile.notes(declared, read["ollama"]["api"]["show"])
+    notes += modelfiles.notes(declared, read["ollama"]["api"]["show"])
     return _Wanted(environment, wanted_settings.backend_env(declared, read), predicted, notes)
 
 
@@ -162,7 +159,7 @@ def _profile_problems(declared: Sized, read: HostFacts, wanted: _Wanted) -> list
         *_taken_over(declared, read["ollama"]["drop_ins"]["own"], wanted.environment),
         *_override_problems(wanted.environment, read["ollama"]),
         *_backend_override_problems(wanted.backend_env, read["backend"]),
-        *modelfile.problems(declared, read["ollama"]["api"]["show"]),
+        *modelfiles.problems(declared, read["ollama"]["api"]["show"]),
         *filter(None, [prediction.cannot_fit(wanted.predicted, declared["profile"]["max_used_mib"])]),
         *filter(None, [prediction.crowded_out(wanted.predicted, declared, read)]),
     ]
@@ -182,7 +179,7 @@ def _deploy_notes(
     notes = []
     if declared["profile"] is not None and _drop_in_changes(read, wanted.environment):
         found = read["ollama"].get("gpu_containers") or []
-        notes += [containers.reload_note(found)] if found else []
+        notes += [service_notes.reload_note(found)] if found else []
     notes += [] if refused else start_notes(declared, read)
     notes += dependent_notes(read, restart)
     notes += [] if refused else _start_program_notes(wanted.environment, read["ollama"])
@@ -252,15 +249,15 @@ def dependent_notes(read: HostFacts, restart: Sequence[str]) -> list[str]:
     notes: list[str] = []
     for name in restart:
         others = [one for one in units[name].get("dependents") or [] if one["unit"] not in own]
-        notes += filter(None, [dependents.note(str(units[name].get("name")), others)])
+        notes += filter(None, [service_notes.dependents_note(str(units[name].get("name")), others)])
     return notes
 
 
 def start_notes(declared: Declared, read: HostFacts) -> list[str]:
     """What an apply would start."""
-    notes = [*filter(None, map(unit_states.start_note, _units(read)))]
+    notes = [*filter(None, map(service_notes.start_note, _units(read)))]
     if declared["backend"]["kind"] == "command" and not read["backend"]["pids"]:
-        notes.append(f"the backend's command does not run: {unit_states.STARTS}")
+        notes.append(f"the backend's command does not run: {service_notes.STARTS}")
     return notes
 
 
@@ -342,7 +339,7 @@ def load_request(declared: Sized, read: HostFacts) -> LoadRequest:
         }
         for model in declared["models"]
     ]
-    requests.sort(key=lambda request: model_use.embeds_only(shown.get(request["model"] or "")))
+    requests.sort(key=lambda request: model_kinds.embeds_only(shown.get(request["model"] or "")))
     own = declared["backend"]["load"]
     first: ModelRequest
     listed_at: str | None
@@ -527,9 +524,9 @@ def ollama_problems(declared: Declared, ollama: OllamaFacts) -> list[str]:
         )
     if stranger and unit["load_state"] == "loaded":
         problems.append(stranger)
-    elsewhere = servers.elsewhere(name, url, listens, apart)
+    elsewhere = other_servers.elsewhere(name, url, listens, apart)
     silent = f". {ollama['why_silent']}" if ollama.get("why_silent") and elsewhere is None else ""
-    crashes = unit_states.does_not_come_up(unit, declared["ollama"]["timeout_s"])
+    crashes = service_notes.does_not_come_up(unit, declared["ollama"]["timeout_s"])
     if api["error"] and unit["load_state"] == "loaded" and not elsewhere and crashes:
         problems.append(
             f"{name} does not come up; mend what its journal says, and run: systemctl restart {name}{silent}"
@@ -624,7 +621,7 @@ def _deploy_problems(declared: Declared, read: HostFacts) -> list[str]:
     problems += read["ollama"]["drop_ins"].get("refusals") or []
     for unit in _units(read):
         problems += unit_states.would_not_come_back(unit)
-        problems += filter(None, [unit_states.stopping_problem(unit)])
+        problems += filter(None, [service_notes.stopping_problem(unit)])
     if read["state"].get("error"):
         problems.append(f"what this collection keeps on the host cannot be read: {read['state']['error']}")
     return problems

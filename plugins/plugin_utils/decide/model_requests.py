@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, model_use, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import model_kinds
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Show
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import ModelRequest
 
@@ -25,8 +26,8 @@ def request(
     """
     shown = shown or {}
     own_context = (shown.get("parameters") or {}).get("num_ctx") or num_ctx  # by the Modelfile
-    context = min(num_ctx, own_context, model_use.trained_context(shown) or num_ctx)
-    if model_use.embeds_only(shown):
+    context = min(num_ctx, own_context, model_kinds.trained_context(shown) or num_ctx)
+    if model_kinds.embeds_only(shown):
         old = version is not None and version < settings.EMBED_ROUTE
         engine = version is None or version >= settings.ENGINE
         path, prompt_at = (endpoints.EMBED_OLD, "prompt") if old else (endpoints.EMBED, "input")

@@ -14,9 +14,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     endpoints,
     model_name,
     model_use,
-    modelfile,
     prompt_reuse,
 )
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import model_kinds, modelfiles
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, LogLine, Show
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
@@ -115,7 +115,7 @@ def _unloaded(declared: Sized, figures: Figures) -> list[str]:
     if loaded is None:
         url = declared["ollama"]["url"]
         return [f"Ollama at {url} did not tell which models it had loaded, so nothing is proven of {', '.join(models)}"]
-    missing = model_use.none_of(models, loaded)
+    missing = model_kinds.none_of(models, loaded)
     return [f"{model} was not loaded in the test, so nothing is proven of it" for model in missing]
 
 
@@ -172,7 +172,7 @@ def _undeclared(declared: Sized, after: HostFacts, figures: Figures) -> list[str
     names: Mapping[str, str] = after["ollama"]["api"].get("names") or {}
     blobs = _files_loaded(after["ollama"]["journal"])
     found = dict.fromkeys(names[blob] for blob in blobs if blob and blob in names)
-    theirs = model_use.none_of(list(found), [*declared["models"], *(figures.get("used") or [])])
+    theirs = model_kinds.none_of(list(found), [*declared["models"], *(figures.get("used") or [])])
     return [
         f"{model} was loaded during the test, and nobody declared it: some client uses it; keep clients away "
         "(gpu_memory_before_restart), or declare it in gpu_memory_models"
@@ -189,7 +189,7 @@ def _layer_reasons(declared: Sized, effect: Effects, after: HostFacts) -> list[s
         if load["offloaded"] is not None:
             all_layers = load["offloadable"] or 0
             planned = all_layers if wanted is None else min(wanted, all_layers)
-            by_model = modelfile.set_by_one(declared, ollama["api"]["show"], "num_gpu", load["offloaded"])
+            by_model = modelfiles.set_by_one(declared, ollama["api"]["show"], "num_gpu", load["offloaded"])
             if load["offloaded"] < planned and not (by_model and load["offloaded"]):
                 reasons.append(f"{load['offloaded']} of {all_layers} layers are on the GPU, {planned} were planned")
     if reasons and effect["num_gpu"] is not None:
@@ -241,7 +241,7 @@ def reloads_beyond_plan(declared: Sized, after: HostFacts, figures: Figures) -> 
     A model that is asked for itself may be of a file that a backend has had loaded already, with options of its own.
     """
     loads = Counter(_files_loaded(after["ollama"]["journal"]))
-    undeclared = model_use.none_of(figures.get("used") or [], declared["models"]) if declared["models"] else []
+    undeclared = model_kinds.none_of(figures.get("used") or [], declared["models"]) if declared["models"] else []
     planned = planned_loads(declared, int(figures.get("requests") or 0), len(undeclared))
     if not figures.get("model"):
         shows = after["ollama"]["api"]["show"]
@@ -316,8 +316,8 @@ def speed_is_of(figures: Figures, shows: Mapping[str, Show]) -> list[str]:
     model = figures.get("model")
     if model:
         return [model]
-    embedders = [name for name, show in shows.items() if model_use.embeds_only(show)]
-    return model_use.none_of(figures.get("used") or [], embedders)
+    embedders = [name for name, show in shows.items() if model_kinds.embeds_only(show)]
+    return model_kinds.none_of(figures.get("used") or [], embedders)
 
 
 def _files_of(figures: Figures, after: HostFacts) -> set[str | None]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile, servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import modelfiles, other_servers
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Gpu, GpuProcess
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
@@ -89,7 +89,7 @@ def readable_models(read: HostFacts) -> tuple[dict[str, planner.Model], list[str
 def scenario(declared: Sized, read: HostFacts, name: str) -> planner.Scenario:
     """The settings that Ollama will load a model with under the profile. Raises ScenarioInvalid."""
     intent, backend = declared["profile"]["intent"], declared["backend"]
-    of_model = modelfile.parameters(declared, read["ollama"]["api"]["show"].get(name))
+    of_model = modelfiles.parameters(declared, read["ollama"]["api"]["show"].get(name))
     environment = drift.server_environment(declared, read)
     settings = {
         "num_gpu": asked_layers(declared, read, name),
@@ -110,7 +110,7 @@ def asked_layers(declared: Sized, read: HostFacts, name: str) -> int | None:
     """
     variable = declared["backend"]["keys"].get("gpu_layers")
     if variable is None:
-        return modelfile.parameters(declared, read["ollama"]["api"]["show"].get(name)).get("num_gpu")
+        return modelfiles.parameters(declared, read["ollama"]["api"]["show"].get(name)).get("num_gpu")
     files: list[Mapping[str, str | None]] = [
         wanted_settings.backend_env(declared, read),
         *((file.get("values") or {}) for file in read["backend"]["env_files"]),
@@ -215,7 +215,7 @@ def other_ollamas(read: HostFacts) -> list[str]:
     for gpu in read["nvml"].get("gpus") or []:
         for process in gpu.get("processes") or []:
             held[process["pid"]] = held.get(process["pid"], 0) + (process["used_mib"] or 0)
-    return [servers.other_note(one, held.get(one["pid"], 0)) for one in read["ollama"].get("others") or []]
+    return [other_servers.other_note(one, held.get(one["pid"], 0)) for one in read["ollama"].get("others") or []]
 
 
 def processes_of_others(read: HostFacts, gpu: Gpu) -> list[GpuProcess]:

@@ -14,9 +14,9 @@ from datetime import datetime, timezone
 from math import ceil
 from typing import NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import lint, modelfiles
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import (
     CandidateProfile,
     Declared,
@@ -242,7 +242,7 @@ def _column(host: _Host, plan: HostPlan, profile: CandidateProfile) -> Column:
         beforehand.append(sizes.problem(sized, host.gpu, f"GPU {host.gpu['index']}"))
     of_models: Sized = {**declared, "models": named}
     shows = host.read["ollama"]["api"]["show"]
-    of_modelfiles = modelfile.problems(of_models, shows)
+    of_modelfiles = modelfiles.problems(of_models, shows)
     environment, unheard = wanted_settings.ollama_environment(declared, host.read)
     asked = {name: prediction.asked_layers(declared, host.read, name) for name in named}
     limit = min(sized["max_used_mib"] or host.card_mib, host.card_mib)
@@ -278,7 +278,7 @@ def _column(host: _Host, plan: HostPlan, profile: CandidateProfile) -> Column:
         column["models"].append(_model(host, name, load, asked=asked[name], room_mib=limit - taken - beside))
     column["measured"] = {name: _day(load.measured_at) for name, load in loads.items() if load.measured_at is not None}
     column["comparison"] = _comparison(host, plan, column)
-    beforehand += [*of_modelfiles, *modelfile.notes(of_models, shows)]
+    beforehand += [*of_modelfiles, *modelfiles.notes(of_models, shows)]
     column["warnings"] = beforehand + _warnings(host, column, plans, environment, unheard)
     return column
 

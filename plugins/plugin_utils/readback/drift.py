@@ -16,11 +16,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     endpoints,
     log_lines,
     model_use,
-    modelfile,
     settings,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import SINGLE_SLOT_FAMILIES
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_environment import last_word
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import model_kinds, modelfiles
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
     BackendFacts,
@@ -155,14 +155,14 @@ def _limits(command: Sequence[str], shows: Mapping[str, Show]) -> Effects:
     known = [show for show in shows.values() if blob and show and show.get("blob") == blob]
     show: Show = known[0] if known else {}
     one_slot = has_one_slot(show) or is_embedders(command, shows)
-    return {"one_slot": one_slot, "trained_ctx": model_use.trained_context(show)}
+    return {"one_slot": one_slot, "trained_ctx": model_kinds.trained_context(show)}
 
 
 def has_one_slot(shown: Show) -> bool:
     """Whether Ollama starts a model with one slot, whatever is asked for (server/sched.go)."""
     details, info = shown.get("details") or {}, shown.get("model_info") or {}
     families = {details.get("family"), *(details.get("families") or ()), info.get("general.architecture")}
-    return bool(families & SINGLE_SLOT_FAMILIES) or model_use.embeds_only(shown)
+    return bool(families & SINGLE_SLOT_FAMILIES) or model_kinds.embeds_only(shown)
 
 
 def is_embedders(command: Sequence[str], shows: Mapping[str, Show]) -> bool:
@@ -170,7 +170,7 @@ def is_embedders(command: Sequence[str], shows: Mapping[str, Show]) -> bool:
     if "--embedding" in command:
         return True
     blob = model_use.blob_of(command)
-    return any(blob and show and show.get("blob") == blob and model_use.embeds_only(show) for show in shows.values())
+    return any(blob and show and show.get("blob") == blob and model_kinds.embeds_only(show) for show in shows.values())
 
 
 def load_by(command: list[str], journal: Journal) -> LogLoad:
@@ -392,7 +392,7 @@ def _server_state(
         )
     if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and slot == effect["trained_ctx"] and slot < int(wanted):
         return IN_FORCE, f"the context is {slot}, all that the model was trained for", None
-    by_model = modelfile.set_by_one(declared, ollama["api"]["show"], "num_ctx", slot)
+    by_model = modelfiles.set_by_one(declared, ollama["api"]["show"], "num_ctx", slot)
     if name == "OLLAMA_CONTEXT_LENGTH" and by_model and slot is not None and slot < int(wanted):
         return PARTIAL, f"the context is {slot}, by {by_model}", None
     if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and str(slot) != wanted:

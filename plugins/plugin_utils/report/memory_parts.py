@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import other_servers
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuMemory, Holder
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import PeakProcess
@@ -35,7 +36,9 @@ class Known(NamedTuple):
 def known(reads: Iterable[HostFacts | None], processes: Iterable[PeakProcess] = ()) -> Known:
     """From reads of the host (gpu_memory_info, whatever failed is passed by) and the `processes` of a load."""
     read = [one for one in reads if one and "ollama" in one]
-    strangers = {other["pid"]: servers.short(other) for one in read for other in one["ollama"].get("others") or []}
+    strangers = {
+        other["pid"]: other_servers.short(other) for one in read for other in one["ollama"].get("others") or []
+    }
     ollama = {runner["pid"] for one in read for runner in one["ollama"]["runners"]}
     ollama |= {unit["main_pid"] for unit in (one["ollama"]["unit"] for one in read) if "main_pid" in unit}
     ollama |= {process["pid"] for process in processes if process.get("command")}  # only runners show theirs

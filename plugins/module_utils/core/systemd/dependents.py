@@ -1,18 +1,18 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The units that systemd stops or restarts along with another one, and what to say of them. Pure.
+"""The units that systemd stops or restarts along with another one. Pure.
 
 `{unit, why}` is one of them: the unit's name, and what in its file makes it so, as `PartOf=ollama.service`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent
+    pass
 
 
 # Property of the one -> directive of the other.
@@ -33,11 +33,3 @@ def named(unit: str, properties: Mapping[str, str]) -> dict[str, str]:
         for name, directive in DIRECTIVES.items()
         for other in (properties.get(name) or "").split()
     }
-
-
-def note(unit: str, dependents: Sequence[Dependent]) -> str | None:
-    """What else a restart of a unit touches; None where that is nothing."""
-    if not dependents:
-        return None
-    shown = ", ".join(f"{one['unit']} ({one['why']})" for one in dependents)
-    return f"restarting {unit} also restarts {shown}; an apply waits until that runs again"

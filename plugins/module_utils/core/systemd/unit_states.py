@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 STOPPED = ("inactive", "failed")
 STARTING = "activating"  # also what systemd tries again and again: `activating (auto-restart)`
-RETRIED = ("auto-restart", "auto-restart-queued")
-STOPPING = "deactivating"
 # Of what a unit's file names and this host does not have.
 CURES = {
     "EnvironmentFile": "create it, or write EnvironmentFile=-{value}",
@@ -25,7 +23,6 @@ CURES = {
     "Group": "create it (groupadd --system {value}), or name the one that it is to run as",
     "SupplementaryGroups": "create it (groupadd --system {value}), or take it out",
 }
-STARTS = "an apply starts it, and stops it again if that does not hold"
 
 
 def is_stopped(state: str | None) -> bool:
@@ -36,25 +33,6 @@ def is_stopped(state: str | None) -> bool:
 def is_in_trouble(state: str | None) -> bool:
     """Whether a unit does not run, though nobody has stopped it: it has failed, or systemd tries it again."""
     return state in ("failed", STARTING)
-
-
-def does_not_come_up(unit: Unit, start_s: float) -> bool:
-    """Whether a unit whose server is silent has failed, or is started by systemd again and again.
-
-    Between two of its crashes it is active for a moment. What has been so for longer than it may take to start
-    (`start_s`) has come up, however often it had crashed before.
-    """
-    if unit.get("active_state") == "failed" or unit.get("sub_state") in RETRIED:
-        return True
-    return bool(unit.get("restarts")) and (unit.get("active_s") or 0) <= start_s
-
-
-def start_note(unit: Unit) -> str | None:
-    """What becomes of a stopped unit that an apply needs; None where the unit is not stopped."""
-    state = unit.get("active_state")
-    if unit.get("load_state") != "loaded" or not is_stopped(state):
-        return None
-    return f"{unit['name']} is {state}: {STARTS}"
 
 
 def masked(unit: Unit | UnitEnvironment) -> str | None:
@@ -91,10 +69,3 @@ def start_problems(unit: Unit | UnitEnvironment) -> list[str]:
         return would_not_come_back(unit)
     cure = f"see: systemctl status {name}; bring its unit file back, or give it its old name again"
     return [masked(unit) or f"the unit {name} is {state} on this host, so that it would not start again; {cure}"]
-
-
-def stopping_problem(unit: Unit) -> str | None:
-    """Why a unit cannot be changed just now: nobody can tell whether it will run or not; None where one can."""
-    if unit.get("active_state") != STOPPING:
-        return None
-    return f"{unit['name']} is stopping just now ({unit.get('sub_state')}); run again when it has stopped"

@@ -41,10 +41,3 @@ ID = "3f1c2ab90d5e" + "0" * 52
 )
 def test_a_container_is_told_by_its_path(path: str, container: str | None) -> None:
     assert containers.container_of(path) == container
-
-
-def test_the_note_names_three_at_most_and_how_it_is_prevented() -> None:
-    note = containers.reload_note([f"docker {number}" for number in range(4)])
-    assert note.startswith("docker 0, docker 1, docker 2 and more uses the GPU here")
-    for words in ("CDI", "native.cgroupdriver=cgroupfs", "/dev/char", "48, 251, 1227"):
-        assert words in note

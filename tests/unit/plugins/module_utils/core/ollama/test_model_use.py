@@ -5,24 +5,6 @@ from typing import Any
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_use
 
-
-@pytest.mark.parametrize(
-    ("shown", "expected"),
-    [
-        (None, False),
-        ({}, False),
-        ({"capabilities": ["embedding"]}, True),
-        ({"capabilities": ["completion", "embedding"]}, False),
-        ({"capabilities": ["completion", "tools"], "details": {"family": "bert"}}, False),
-        ({"model_info": {"bert.pooling_type": 1}}, True),
-        ({"details": {"family": "nomic-bert"}, "model_info": {}}, True),
-        ({"details": {"family": "llama"}, "model_info": {"llama.block_count": 32}}, False),
-    ],
-)
-def test_embeds_only(shown: Any, expected: bool) -> None:
-    assert model_use.embeds_only(shown) is expected
-
-
 TAGS = [{"name": "a:latest", "remote": False}, {"name": "stub:latest", "remote": True}, {"name": "own:8b-cloud"}]
 OLD, NEW = (0, 17, 5), (0, 17, 6)
 
@@ -49,7 +31,3 @@ OLD, NEW = (0, 17, 5), (0, 17, 6)
 )
 def test_is_elsewhere(model: str, version: Any, expected: bool) -> None:
     assert model_use.is_elsewhere(model, TAGS, version) is expected
-
-
-def test_none_of() -> None:
-    assert model_use.none_of(["a", "B", "c:1"], ["a:latest", "b:latest", "c:2"]) == ["c:1"]

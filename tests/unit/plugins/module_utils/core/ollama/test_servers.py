@@ -178,22 +178,14 @@ def test_a_unit_that_is_not_there_is_not_to_be_started(answers, says):
     assert says in text and "ollama.service" not in text
 
 
+def test_where_the_unit_listens_is_the_cure_for_what_passes_requests_on():
+    text = servers.mismatch("ollama.service", URL, server(command="nginx", serves=False), ["http://127.0.0.1:1"])
+    assert "set gpu_memory_ollama.url=http://127.0.0.1:1, where ollama.service listens" in text
+
+
 def test_the_unit_itself_is_no_mismatch():
     assert servers.mismatch("ollama.service", URL, server(ours=True)) is None
     assert servers.mismatch("ollama.service", URL, None) is None
-
-
-def test_where_the_unit_listens_instead():
-    there = ["http://127.0.0.1:1"]
-    assert servers.elsewhere("ollama.service", URL, [], False) is None
-    assert "gpu_memory_ollama.url=http://127.0.0.1:1" in servers.elsewhere("ollama.service", URL, there, False)
-    for url in ("http://127.0.0.1:1/", "http://localhost:1"):
-        assert servers.elsewhere("ollama.service", url, there, False) is None, "it listens there, and is silent"
-    assert servers.elsewhere("ollama.service", "http://[::1]:1", there, False)
-    apart = servers.elsewhere("ollama.service", URL, there, True)
-    assert "gpu_memory_ollama.url=" not in apart and "a network namespace of its own" in apart
-    passed_on = servers.mismatch("ollama.service", URL, server(command="nginx", serves=False), there)
-    assert "set gpu_memory_ollama.url=http://127.0.0.1:1, where ollama.service listens" in passed_on
 
 
 @pytest.mark.parametrize(
@@ -254,15 +246,6 @@ def test_whether_an_address_is_of_a_network_namespace(peer, so):
 def test_what_a_command_line_is(command, runner, is_server):
     assert servers.is_runner(command) is runner
     assert servers.is_server(command) is is_server
-
-
-def test_what_another_ollama_holds():
-    alone = {**server(kind="process", name=None), "alone": True}
-    assert "run: kill 7" in servers.other_note(alone, 9000)
-    assert "9000 MiB" in servers.other_note(alone, 9000)
-    other = {**server(), "alone": False}
-    assert servers.short(other) == "ollama 7 of x.service"
-    assert "counts as memory of others" in servers.other_note(other, 1)
 
 
 def test_only_a_runner_of_a_blob_is_an_ollamas():

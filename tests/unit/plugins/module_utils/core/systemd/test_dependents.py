@@ -21,11 +21,3 @@ def test_each_kind_is_told_by_the_line_in_its_own_file() -> None:
         "b.service": "Requires=ollama.service",
         "c.service": "BindsTo=ollama.service",
     }
-
-
-def test_a_note_names_them_all_or_is_none() -> None:
-    those = [{"unit": "a.service", "why": "PartOf=x.service"}, {"unit": "b.service", "why": "PartOf=a.service"}]
-    told = dependents.note("x.service", those)
-    assert told
-    assert "restarting x.service also restarts a.service (PartOf=x.service), b.service (PartOf=a.service)" in told
-    assert dependents.note("x.service", []) is None
