@@ -155,6 +155,8 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "servers.is_server": lambda text: servers.is_server(text.split(" ")),
     "model_use.blob_of": lambda text: model_use.blob_of(text.split(" ")),
     "model_use.is_elsewhere": lambda text: model_use.is_elsewhere(text, [], None),
+    "settings.as_ollama_reads": settings.as_ollama_reads,
+    "settings.cache_type": settings.cache_type,
     "settings.parse_version": settings.parse_version,
     "host_address.parse": host_address.parse,
     "host_address.url_of_server": host_address.url_of_server,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import llama_args, settings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 FORMS = {
@@ -40,8 +40,20 @@ def intents() -> Iterable[str]:
 
 def variables() -> Iterable[str]:
     for row in settings.VARIABLES:
-        invalid = "" if row.form == settings.TEXT and not row.overridden else row.invalid
+        invalid = "" if row.form == settings.TEXT else row.invalid
         yield f"| `{row.name}` | {span(row.first, row.last)} | {row.form} | {row.what} | {invalid} |"
+
+
+def llama_server() -> Iterable[str]:
+    """Those that matter row by row, the others by what becomes of them."""
+    others: dict[str, list[str]] = {llama_args.FLAG_WINS: [], llama_args.NOTHING: []}
+    for name, arg in llama_args.ARGS.items():
+        if arg.effect in others:
+            others[arg.effect] += [f"`{name}`"] * arg.shown
+        else:
+            yield f"| `{name}` | {arg.effect} | {arg.what} |"
+    yield f"| {', '.join(others[llama_args.FLAG_WINS])} | flag wins | Ollama always gives the flag itself |"
+    yield f"| {', '.join(others[llama_args.NOTHING])} | nothing | nothing to GPU memory |"
 
 
 def nobody() -> Iterable[str]:
@@ -51,7 +63,8 @@ def nobody() -> Iterable[str]:
 
 def with_tables(text: str) -> str:
     """The page with the rows after each mark as the data has them."""
-    for mark, rows in (("intents", intents()), ("variables", variables()), ("nobody", nobody())):
+    tables = {"intents": intents(), "variables": variables(), "llama-server": llama_server(), "nobody": nobody()}
+    for mark, rows in tables.items():
         names = "the margin|`(?:num_parallel|max_loaded_models|num_ctx|kv_cache_type)`" if mark == "intents" else "`"
         found = re.compile(rf"(?:\| (?:{names})[^\n]*\n)*<!-- {mark} -->\n")
         assert found.search(text), f"docs/settings.md has no mark {mark}"
@@ -70,4 +83,5 @@ def test_the_page_has_the_tables_of_the_data() -> None:
 
 def test_every_variable_that_may_be_shown_is_on_the_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert not [name for name in settings.SHOWN - {"PYTORCH_CUDA_ALLOC_CONF"} if f"`{name}`" not in text]
+    negations = {name for name in llama_args.NAMES if name not in llama_args.ARGS}
+    assert not [name for name in settings.SHOWN - negations - {"PYTORCH_CUDA_ALLOC_CONF"} if f"`{name}`" not in text]

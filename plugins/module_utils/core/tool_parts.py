@@ -13,6 +13,7 @@ PACKED = (
     "core.containers",
     "core.gpus",
     "core.ollama.endpoints",
+    "core.ollama.llama_args",
     "core.ollama.log_lines",
     "core.ollama.model_name",
     "core.ollama.model_use",

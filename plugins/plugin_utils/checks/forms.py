@@ -13,39 +13,34 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 GO_BOOLEANS = ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False")
 GO_DURATION = re.compile(r"[+-]?(?:(?:\d+(?:\.\d*)?|\.\d+)(?:ns|us|µs|ms|s|m|h))+\Z|[+-]?\d+\Z")
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B?\Z", re.IGNORECASE)
+LONGEST = 40  # digits
 POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def malformed(variable: settings.Variable, value: str) -> str | None:
-    """What is allowed, where a value is not of the variable's form; None where it is.
-
-    Ollama strips spaces and quotes, and takes an empty value for none; llama-server takes neither.
-    """
-    if not variable.name.startswith("LLAMA_ARG_"):
-        value = value.strip().strip("\"'").strip()
-        if not value:
-            return None
-    elif not value:
-        return variable.form
+    """What is allowed, where a value is not of the variable's form; None where it is. An empty one counts as none."""
+    value = settings.as_ollama_reads(value)
+    if not value:
+        return None
     cache_types = settings.CACHE_TYPES if variable.last == settings.NEWEST else settings.CACHE_TYPES_UNTIL_029
+    count = value.isascii() and value.isdigit() and len(value) <= LONGEST and int(value) < 1 << 64
     allowed = {
-        settings.COUNT: value.isascii() and value.isdigit(),
-        settings.BYTES: value.isascii() and value.isdigit(),
-        settings.MIB_EACH: re.fullmatch(r"\d+(,\d+)*", value) is not None,
+        settings.COUNT: count,
+        settings.BYTES: count,
         settings.SWITCH: value in GO_BOOLEANS,
         settings.DURATION: GO_DURATION.match(value) is not None,
-        settings.CACHE_TYPE: value in cache_types,
-        settings.LAYERS: re.fullmatch(r"-?\d+|auto|all", value) is not None,
-        settings.FIT: value in ("on", "off", "enabled", "disabled", "true", "false", "1", "0"),
+        settings.CACHE_TYPE: value.lower() in cache_types,
         settings.TEXT: True,
     }
     if allowed[variable.form]:
         return None
     if variable.form == settings.CACHE_TYPE:
         return "one of " + ", ".join(cache_types)
-    size = SIZE.match(value) if variable.form in (settings.BYTES, settings.MIB_EACH) else None
-    if size:
-        in_bytes = float(size.group(1)) * 1024 ** POWERS[size.group(2).lower()]
-        meant = int(in_bytes if variable.form == settings.BYTES else in_bytes / settings.MIB)
-        return f"{variable.form}: {meant} for {value}"
-    return variable.form
+    meant = size_in_bytes(value) if variable.form == settings.BYTES else None
+    return variable.form if meant is None else f"{variable.form}: {meant} for {value}"
+
+
+def size_in_bytes(text: str) -> int | None:
+    """What whoever wrote `8G` or `1.5 GiB` means; None for what is no size with a unit."""
+    size = SIZE.match(text.strip())
+    return int(float(size.group(1)) * 1024 ** POWERS[size.group(2).lower()]) if size else None

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import launch, llama_args, settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import forms
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import OllamaFacts
@@ -17,6 +18,13 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import pro
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
 
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
+MARGIN, KV_TYPE, FLASH = "LLAMA_ARG_FIT_TARGET", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_FLASH_ATTENTION"
+VALUE_TYPE = "LLAMA_ARG_CACHE_TYPE_V"
+CACHE_TYPE_ARGS = ("LLAMA_ARG_CACHE_TYPE_K", VALUE_TYPE)
+NUMBERS_IN_A_ROW = (MARGIN, "LLAMA_ARG_TENSOR_SPLIT")
+LAYER_WORDS = ("auto", "all")
+LLAMA_SERVER = "llama-server"
+BREAKS_LOADS = "llama-server cannot read the value and does not start: every load fails, and no GPU is found"
 QUANTISED = ("q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
 
@@ -140,6 +148,8 @@ def _in_server(
     row = settings.known(name, version) if version else None
     if row is None and name in settings.NOBODY_READS:
         return "nobody", settings.NOBODY_READS[name], f"take it out; {settings.CURES[name]}"
+    if version is not None and name.startswith(llama_args.PREFIX):
+        return _in_llama_server(name, value, present, version)
     if version is None or not rows:
         return None
     if row is None:
@@ -147,39 +157,107 @@ def _in_server(
         since = f"Ollama reads it since {_dotted(first)} only" if version < first else _dead_since(last)
         successor = "; LLAMA_ARG_FIT_TARGET is its successor" if name == "OLLAMA_GPU_OVERHEAD" else ""
         return "nobody", f"{since}, and {_dotted(version)} runs", f"take it out{successor}"
-    reader = "llama-server" if name.startswith(("LLAMA_ARG_", "GGML_")) else "Ollama"
     allowed = forms.malformed(row, value)
     if allowed:
         if row.form == settings.SWITCH and version < settings.SWITCHES_TAKE_ANY_TEXT:
-            return reader, "Ollama cannot read the value: it is ignored", f"write {allowed}"
-        return reader, f"{reader} cannot read the value: {row.invalid}", f"write {allowed}"
-    if row.overridden:
-        return "nobody", "Ollama's own flag always wins over it", "take it out"
-    return _dangerous(name, value, present, version, reader)
+            return "Ollama", "Ollama cannot read the value: it is ignored", f"write {allowed}"
+        return "Ollama", f"Ollama cannot read the value: {row.invalid}", f"write {allowed}"
+    return _dangerous(name, value, present, version)
 
 
-def _dangerous(
-    name: str, value: str, present: Mapping[str, str], version: settings.Version, reader: str
+def _in_llama_server(
+    name: str, value: str, present: Mapping[str, str], version: settings.Version
 ) -> tuple[str, str, str] | None:
-    """What is well-formed, read, and defeats the profile all the same."""
-    plain = value.strip().strip("\"'").strip().lower()
-    if name == UNIFIED_MEMORY:
-        return reader, "memory spills where NVML does not count it, so that no load proves anything", "take it out"
-    if name == drift.LAYERS_FOR_ALL and plain not in ("auto", "-1"):
+    """The same of a variable of llama-server's: it may end it, be taken for another value, or do harm."""
+    plain, arg = llama_args.of(name) or (name, None)
+    if version < settings.ENGINE:
+        since = f"Ollama reads it since {_dotted(settings.ENGINE)} only, and {_dotted(version)} runs"
+        return "nobody", since, "take it out"
+    if arg is None:
+        return "nobody", f"llama-server has no such setting (build {llama_args.BUILD})", "take it out"
+    try:
+        taken = llama_args.taken(name, value)
+    except llama_args.Ends as allowed:
+        meant = forms.size_in_bytes(value) if plain == MARGIN else None
+        which = f": {meant // settings.MIB} for {value}" if meant else ""
+        return LLAMA_SERVER, BREAKS_LOADS, f"write {allowed}{which}"
+    by_ollama = plain in CACHE_TYPE_ARGS and settings.cache_type(present.get(KV_TYPE, ""))
+    if arg.effect == llama_args.FLAG_WINS or by_ollama:
+        return "nobody", "Ollama's own flag always wins over it", "take it out"
+    return _misread(name, value, taken) or _harmful(plain, arg, taken, present)
+
+
+def _misread(name: str, value: str, taken: llama_args.Value) -> tuple[str, str, str] | None:
+    """What is taken for something else than it says: of a number only the beginning is read."""
+    if taken is False and value not in llama_args.OFF:
+        if llama_args.of(name) != (name, llama_args.ARGS.get(name)):
+            return None  # a LLAMA_ARG_NO_*, of which the value says nothing
+        return "nobody", "llama-server takes it for off", "write on, or take it out"
+    numbers = isinstance(taken, (int, float)) and not isinstance(taken, bool)
+    if not numbers and name not in NUMBERS_IN_A_ROW:
+        return None
+    if name == MARGIN and any(part.startswith("-") for part in str(taken).split(",")):
+        return LLAMA_SERVER, f"llama-server takes {taken} MiB, so that fitting leaves nothing free", "write MiB"
+    if value in LAYER_WORDS or _same_numbers(value, str(taken)):
+        return None
+    meant = forms.size_in_bytes(value) if name == MARGIN else None
+    cure = f"write {meant // settings.MIB}, which is MiB" if meant else f"write {taken}, or what is meant"
+    return LLAMA_SERVER, f"llama-server takes {taken} of it", cure
+
+
+def _same_numbers(value: str, taken: str) -> bool:
+    """Whether a text is the numbers that were taken of it, and nothing else."""
+    try:
+        said = [float(part) for part in re.split(r"[,/]+", value.rstrip(",/"))]
+    except ValueError:
+        return False
+    return said == [float(part) for part in taken.split(",")] or "nan" in taken
+
+
+def _harmful(
+    name: str, arg: llama_args.Arg, taken: llama_args.Value, present: Mapping[str, str]
+) -> tuple[str, str, str] | None:
+    """What is well-formed, read, and keeps a model from the GPU, or from what is planned."""
+    if name == drift.LAYERS_FOR_ALL and taken != -1:
         return (
-            reader,
+            LLAMA_SERVER,
             "it sets the layers of every model and switches Ollama's fitting off: a margin is void",
             "take it out, and cap a model by num_gpu",
         )
-    if name == drift.FIT and plain in drift.OFF:
-        return reader, "it switches Ollama's fitting off: what does not fit fails, and a margin is void", "take it out"
-    if name == "OLLAMA_KV_CACHE_TYPE" and plain in QUANTISED:
-        flash = present.get("OLLAMA_FLASH_ATTENTION", "").strip().strip("\"'").lower()
-        off = flash in ("0", "f", "false")
-        if version >= settings.ENGINE and off:
-            return reader, "with OLLAMA_FLASH_ATTENTION off every load fails", "switch flash attention on, or use f16"
-        if version < settings.ENGINE and (off or not flash):
-            return reader, "without OLLAMA_FLASH_ATTENTION=1 f16 is used", "set OLLAMA_FLASH_ATTENTION=1"
+    if name == drift.FIT and taken is False:
+        problem = "it switches Ollama's fitting off: what does not fit fails, and a margin is void"
+        return LLAMA_SERVER, problem, "take it out"
+    if name == VALUE_TYPE and str(taken).startswith(("q", "iq")) and _is_off(present.get(FLASH, "")):
+        return LLAMA_SERVER, f"with {FLASH} off every load fails", "switch flash attention on, or use f16"
+    kept_off = launch.keeps_off(name, taken)
+    if kept_off:
+        return LLAMA_SERVER, f"{kept_off} stays on the CPU, whatever the line of the layers says", "take it out"
+    if name == "LLAMA_ARG_OVERRIDE_TENSOR" and not launch.patterns_are_read(str(taken)):
+        return LLAMA_SERVER, "a pattern of it is no regular expression: every load fails", "mend it, or take it out"
+    if arg.effect == llama_args.SPOILS and taken not in (False, ""):
+        return LLAMA_SERVER, arg.what, "take it out"
+    if launch.moves_memory_unplanned(name, taken):
+        return LLAMA_SERVER, f"{arg.what}, which no plan counts", "take it out"
+    return None
+
+
+def _is_off(flash_attention: str) -> bool:
+    return settings.as_ollama_reads(flash_attention).lower() in ("0", "f", "false")
+
+
+def _dangerous(
+    name: str, value: str, present: Mapping[str, str], version: settings.Version
+) -> tuple[str, str, str] | None:
+    """What is well-formed, read, and defeats the profile all the same."""
+    if name == UNIFIED_MEMORY:
+        spills = "memory spills where NVML does not count it, so that no load proves anything"
+        return LLAMA_SERVER, spills, "take it out"
+    if name == KV_TYPE and settings.cache_type(value) in QUANTISED:
+        flash = settings.as_ollama_reads(present.get(FLASH, ""))
+        if version >= settings.ENGINE and _is_off(flash):
+            return "Ollama", f"with {FLASH} off every load fails", "switch flash attention on, or use f16"
+        if version < settings.ENGINE and (_is_off(flash) or not flash):
+            return "Ollama", f"without {FLASH}=1 f16 is used", f"set {FLASH}=1"
     return None
 
 

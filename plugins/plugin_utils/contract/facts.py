@@ -218,7 +218,10 @@ class Api(TypedDict):
 
 
 class LogLoad(TypedDict, total=False):
-    """A runner's start by the log: layers, and MiB by device and kind; `sent` is what its command line does not say."""
+    """A runner's start by the log: layers, and MiB by device and kind; `sent` is what its command line does not say.
+
+    `on_host`: the kinds of buffers that the CPU has.
+    """
 
     at: float
     command: list[str]
@@ -228,6 +231,7 @@ class LogLoad(TypedDict, total=False):
     offloaded: int | None
     offloadable: int | None
     buffers_mib: dict[str, float]
+    on_host: list[str]
     windows: bool
     tokens_per_s: list[float]
 

@@ -12,13 +12,21 @@ from collections.abc import Mapping, Sequence
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
+    log_lines,
     model_name,
     model_use,
     prompt_reuse,
+    settings,
 )
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import model_kinds, modelfiles
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, LogLine, Show
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
+    Api,
+    Journal,
+    LogLine,
+    OllamaFacts,
+    Show,
+)
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures, LoadResult
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Effects, MemorySplit
@@ -86,10 +94,7 @@ def judge_load(
     unseen = [name_of(gpu) for gpu in after["nvml"]["gpus"] if sampled and gpu["uuid"] not in sampled]
     if unseen:
         doubts.append(f"Ollama has since found {', '.join(unseen)}, which was not sampled; apply again")
-    if not effect["runner"] and not missed:
-        doubts.append("no runner was seen, so the load did not reach a model of this Ollama")
-    elif effect["runner"] and effect["offloaded"] is None and not fully_on_gpu(after):
-        doubts.append("how many layers are on the GPU was not read back")
+    doubts += _layer_doubts(effect, after, missed)
     doubts += [*missed, *_unloaded(declared, figures), *_unfilled(figures, journal)]
     if declared["profile"]["max_used_mib"] is None:
         doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
@@ -195,9 +200,52 @@ def _layer_reasons(declared: Sized, effect: Effects, after: HostFacts) -> list[s
     if reasons and effect["num_gpu"] is not None:
         reasons.append(_why_so_few(declared, after, effect["num_gpu"]))
     if wanted != 0:
-        on_cpu = [str(model["name"]) for model in ollama["api"]["loaded"] if model["size"] and model["size_vram"] == 0]
-        reasons += [f"{name} runs on the CPU alone, as {endpoints.LOADED} says" for name in on_cpu]
+        reasons += [f"{name} runs on the CPU alone, as {endpoints.LOADED} says" for name in _on_cpu(ollama["api"])]
+        reasons += _kept_off(ollama)
     return list(dict.fromkeys(reasons))
+
+
+def _layer_doubts(effect: Effects, after: HostFacts, missed: Sequence[str]) -> list[str]:
+    """What was not read back of where the model is; `missed`: why there need not be one."""
+    if not effect["runner"]:
+        return [] if missed else ["no runner was seen, so the load did not reach a model of this Ollama"]
+    if effect["offloaded"] is None and not fully_on_gpu(after):
+        return ["how many layers are on the GPU was not read back"]
+    if not _seen_on_gpu(after, effect):
+        return ["no buffer on a GPU was read back, and the line of the layers alone proves none"]
+    return []
+
+
+def _on_cpu(api: Api) -> list[str]:
+    """The loaded models of which nothing is on a GPU.
+
+    Since 0.30 one without a size is no model that is still being loaded: where all layers count as offloaded, Ollama
+    takes the GPU's part for the whole (MemorySize in llm/llama_server.go), and that is nothing.
+    """
+    version = settings.parse_version(api["version"])
+    sized = version is None or version < settings.ENGINE
+    return [str(model["name"]) for model in api["loaded"] if model["size_vram"] == 0 and (model["size"] or not sized)]
+
+
+def _kept_off(ollama: OllamaFacts) -> list[str]:
+    """What is on the CPU by its buffers, whatever the line of the layers says, of each load that came up."""
+    if evidence.incomplete(ollama["journal"]):  # the GPU's lines may be what is missing
+        return []
+    blobs = {show.get("blob"): name for name, show in ollama["api"]["show"].items() if show}
+    return [
+        f"{blobs.get(model_use.blob_of(load['command'])) or 'a model'}: {what} is on the CPU by its buffers, though "
+        f"{load['offloaded']} of {load['offloadable']} layers are said to be on the GPU"
+        for load in ollama["journal"]["loads"]
+        if load["started"] and (what := log_lines.kept_off(load))
+    ]
+
+
+def _seen_on_gpu(after: HostFacts, effect: Effects) -> bool:
+    """Whether anything but the line of the layers says that a model is on a GPU."""
+    loads = after["ollama"]["journal"]["loads"]
+    by_buffers = any(mib for load in loads if load["offloaded"] for mib in load["buffers_mib"].values())
+    by_api = any(model["size_vram"] for model in after["ollama"]["api"]["loaded"])
+    return by_buffers or by_api or effect["offloaded"] == 0
 
 
 def _why_so_few(declared: Sized, after: HostFacts, num_gpu: int) -> str:

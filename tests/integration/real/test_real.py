@@ -174,6 +174,28 @@ def test_a_load_that_cannot_allocate_is_rolled_back_and_told_in_the_engines_word
     assert lab.host.read(f"cat {DROP_IN}") == before
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("LLAMA_ARG_DEVICE=none", "all of it is on the CPU by its buffers"),
+        ("LLAMA_ARG_NO_KV_OFFLOAD=0", "its cache is on the CPU by its buffers"),
+    ],
+)
+def test_what_is_on_the_cpu_is_no_proof_though_the_engine_says_all_layers_are_on_the_gpu(
+    lab: Lab, setting: str, words: str
+) -> None:
+    theirs = f"{DROP_INS}/theirs.conf"
+    again = "systemctl daemon-reload && systemctl restart ollama"
+    lab.host.read(f"printf '[Service]\nEnvironment={setting}\n' > {theirs} && {again}")
+    try:
+        lab.run("playbooks/verify.yml", good=False)
+    finally:
+        lab.host.read(f"rm {theirs} && {again}")
+    assert "load_tensors: offloaded 19/19 layers to GPU" in lab.host.read("journalctl --unit ollama --output cat")
+    assert lab.record["verdict"] == "fail"
+    assert words in lab.record["reason"]
+
+
 def test_the_monitor_reads_the_real_server_and_goes(lab: Lab) -> None:
     lab.run("playbooks/monitor.yml")
     lab.host.wait_until("grep -q ^gpu_memory /run/gpu-memory-monitor/gpu_memory.prom", 120)

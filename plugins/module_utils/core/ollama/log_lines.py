@@ -139,8 +139,8 @@ LAYOUT = re.compile(
 ESTIMATE = "layout"
 KIND_IN_LAYOUT = {"model weights": "model", "kv cache": "KV", "compute graph": "compute"}
 MIB_IN = {"KiB": 1 / 1024, "MiB": 1.0, "GiB": 1024.0, "TiB": 1024.0**2}
-# Devices of the host: CPU, CPU_Mapped, CPU_REPACK, CUDA_Host and the like.
-HOST_DEVICE = re.compile(r"CPU|.*_Host\Z", re.IGNORECASE)
+# Devices of the host: CPU, CPU_Mapped, CPU_REPACK, BLAS, CUDA_Host and the like (isGPUBuffer in llm/llama_server.go).
+HOST_DEVICE = re.compile(r"CPU|BLAS\Z|.*_Host\Z", re.IGNORECASE)
 EVAL = re.compile(
     r"(?<!prompt )\beval time =\s{0,16}[\d.]{1,16} ms /\s{0,16}\d{1,12} (?:tokens|runs).{0,80}?"
     r"(?P<speed>\d{1,12}(?:\.\d{1,6})?) tokens per second"
@@ -282,8 +282,9 @@ def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = maski
     Returns `server_config` (of the last start, only variables that may be shown, or None) and `server_at` (when that
     was), `discovered` (id, library and pci_id of each GPU, or `cpu`, that it then found), `loads` (a dict for each
     runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), cache_type (if
-    it did so, too), started, offloaded, offloadable, buffers_mib by device and kind on GPUs, windows (whether there is
-    a second cache, of sliding windows), tokens_per_s of the answers until the next load), `failures` ({severity, at,
+    it did so, too), started, offloaded, offloadable, buffers_mib by device and kind on GPUs, on_host (the kinds that
+    have a buffer on the CPU), windows (whether there is a second cache, of sliding windows), tokens_per_s of the
+    answers until the next load), `failures` ({severity, at,
     line}: one for each load that failed, however many lines tell of it, with the plainest of them; severity is fatal,
     recovered or warning; of a line what `mask` leaves), `tokens_per_s` ([at, tokens/s] of each answer), `worked_at`
     (when a load or an answer last worked), `longest_prompt` (tokens that a request made the model read; None without
@@ -490,6 +491,8 @@ class _Reader:
         """Dry runs print first: of the same component, device, kind and cache the last value counts; others add up."""
         _component, device, kind, _cache = where
         if HOST_DEVICE.match(device):
+            if mib and kind not in load["on_host"]:
+                load["on_host"].append(kind)
             return
         if len(self._buffers) >= MOST_BUFFERS and where not in self._buffers:
             return  # no load has so many
@@ -515,9 +518,23 @@ def _new_load(at: float, command: str) -> LogLoad:
         "offloaded": None,
         "offloadable": None,
         "buffers_mib": {},
+        "on_host": [],
         "windows": False,
         "tokens_per_s": [],
     }
+
+
+def kept_off(load: LogLoad) -> str | None:
+    """What of a load is on the CPU by its buffers, though layers are said to be on the GPU; None where that is not so.
+
+    llama.cpp counts layers as offloaded before it knows of any device, and whatever is kept from it tensor by tensor.
+    """
+    layers, on_host = load["offloaded"] or 0, load.get("on_host") or []
+    on_gpu = {name.rpartition(" ")[2] for name, mib in load["buffers_mib"].items() if mib}
+    if layers and "model" in on_host and "model" not in on_gpu:
+        return "its weights" if on_gpu else "all of it"
+    # The output layer alone has no cache.
+    return "its cache" if layers > 1 and "KV" in on_host and not on_gpu & {"KV", "RS"} else None
 
 
 def _split(command: str) -> list[str]:

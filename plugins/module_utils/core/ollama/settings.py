@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import llama_args
+
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Intent
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuSize
@@ -27,6 +29,7 @@ MODELFILE_IN_BODY: Version = (0, 1, 10)  # before, /api/create reads a file of t
 EMBED_ROUTE: Version = (0, 2, 6)  # before, /api/embeddings
 SWITCHES_TAKE_ANY_TEXT: Version = (0, 3, 2)  # before, a switch that cannot be read is ignored
 PARAMETERS_IN_BODY: Version = (0, 5, 5)  # before, /api/create takes a Modelfile
+CONTEXT_BY_MEMORY: Version = (0, 15, 5)
 CLOUD_BY_TAG: Version = (0, 17, 6)  # before, a cloud model is one that was pulled as such
 SLOT_LOGITS: Version = (0, 31, 0)  # logits are kept for one token a slot, not for the whole batch
 PROJECTOR_ADDED: Version = (0, 31, 2)  # Ollama leaves room for a model's projector by itself
@@ -44,13 +47,13 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-def _until_029(cache_type: str) -> str | None:
-    return cache_type if cache_type in CACHE_TYPES_UNTIL_029 else None
+def _until_029(kind: str) -> str | None:
+    return kind if kind in CACHE_TYPES_UNTIL_029 else None
 
 
-def _if_quantised(cache_type: str) -> str | None:
+def _if_quantised(kind: str) -> str | None:
     """Ollama's own engines quantise the cache with flash attention alone; llama-server switches it on by itself."""
-    return "true" if cache_type.startswith("q") and _until_029(cache_type) else None
+    return "true" if kind.startswith("q") and _until_029(kind) else None
 
 
 def _mib_list(margins: Sequence[int]) -> str:
@@ -93,26 +96,21 @@ OURS = frozenset(row.variable for row in OLLAMA_READS)  # all that our drop-in e
 MARGINS = frozenset(row.variable for row in OLLAMA_READS if row.intent == "margin_mib")
 
 # How a value is written; `checks.forms` knows what each form allows.
-COUNT, BYTES, MIB_EACH, SWITCH, DURATION, CACHE_TYPE, LAYERS, FIT, TEXT = (
+COUNT, BYTES, SWITCH, DURATION, CACHE_TYPE, TEXT = (
     "a whole number",
     "bytes, a whole number",
-    "MiB, one number or one for each GPU",
     "1 or 0",
     "a duration such as 5m, or seconds",
     "a cache type",
-    "a number, auto or all",
-    "on or off",
     "text",
 )
 IGNORED = "the default is used, with a warning in the journal"
-BREAKS_LOADS = "llama-server does not start: every load fails, and no GPU is found"
 
 
 class Variable(NamedTuple):
-    """A variable that Ollama, or the llama-server that inherits its environment, reads from `first` to `last` release.
+    """A variable that Ollama reads from `first` to `last` release; `llama_args` has those of its llama-server.
 
-    `what`: what it does. `invalid`: what becomes of a value that is not of the `form`. `overridden`: a flag of Ollama's
-    own always wins over it.
+    `what`: what it does. `invalid`: what becomes of a value that is not of the `form`.
     """
 
     name: str
@@ -121,7 +119,6 @@ class Variable(NamedTuple):
     what: str
     last: Version = NEWEST
     invalid: str = IGNORED
-    overridden: bool = False
 
 
 VARIABLES = (
@@ -138,7 +135,7 @@ VARIABLES = (
         LAST_OWN_ENGINE,
         "f16 is used, with a warning in the journal",
     ),
-    Variable("OLLAMA_KV_CACHE_TYPE", CACHE_TYPE, ENGINE, "type of the KV cache", invalid=BREAKS_LOADS),
+    Variable("OLLAMA_KV_CACHE_TYPE", CACHE_TYPE, ENGINE, "type of the KV cache", invalid="every load fails"),
     Variable("OLLAMA_GPU_OVERHEAD", BYTES, (0, 3, 10), "memory of each GPU that fitting leaves free", LAST_OWN_ENGINE),
     Variable("OLLAMA_KEEP_ALIVE", DURATION, (0, 1, 29), "how long a model stays loaded", invalid="5m is used"),
     Variable("OLLAMA_LOAD_TIMEOUT", DURATION, (0, 3, 10), "how long a load may stall", invalid="5m is used"),
@@ -152,20 +149,6 @@ VARIABLES = (
     Variable("CUDA_VISIBLE_DEVICES", TEXT, (0, 1, 33), "which GPUs CUDA sees"),
     Variable(
         "GGML_CUDA_ENABLE_UNIFIED_MEMORY", TEXT, (0, 3, 13), "lets CUDA spill into RAM, where NVML does not see it"
-    ),
-    Variable("LLAMA_ARG_FIT", FIT, ENGINE, "whether layers are fitted into free memory", invalid=BREAKS_LOADS),
-    Variable("LLAMA_ARG_FIT_TARGET", MIB_EACH, ENGINE, "memory that fitting leaves free", invalid=BREAKS_LOADS),
-    Variable(
-        "LLAMA_ARG_N_GPU_LAYERS", LAYERS, ENGINE, "layers of every model; switches fitting off", invalid=BREAKS_LOADS
-    ),
-    Variable("LLAMA_ARG_KV_OFFLOAD", FIT, ENGINE, "whether the KV cache is on the GPU", invalid=BREAKS_LOADS),
-    Variable("LLAMA_ARG_CPU_MOE", FIT, ENGINE, "experts stay on the CPU", invalid=BREAKS_LOADS),
-    Variable("LLAMA_ARG_N_CPU_MOE", COUNT, ENGINE, "experts of so many layers stay on the CPU", invalid=BREAKS_LOADS),
-    Variable("LLAMA_ARG_TENSOR_SPLIT", TEXT, ENGINE, "shares of the GPUs", invalid=BREAKS_LOADS),
-    Variable("LLAMA_ARG_SPLIT_MODE", TEXT, ENGINE, "how a model is split over GPUs", invalid=BREAKS_LOADS),
-    *(
-        Variable(f"LLAMA_ARG_{name}", TEXT, ENGINE, "nothing: Ollama's own flag wins", NEWEST, BREAKS_LOADS, True)
-        for name in ("CTX_SIZE", "N_PARALLEL", "BATCH", "UBATCH", "FLASH_ATTN")
     ),
 )
 
@@ -188,10 +171,30 @@ CURES = {
 }
 
 # Values that may be read on a host and shown: settings of memory, never a secret. Names outside are not even read.
-SHOWN = frozenset({variable.name for variable in VARIABLES} | set(NOBODY_READS) | {"PYTORCH_CUDA_ALLOC_CONF"})
+SHOWN = frozenset(
+    {variable.name for variable in VARIABLES} | llama_args.NAMES | set(NOBODY_READS) | {"PYTORCH_CUDA_ALLOC_CONF"}
+)
 
 CACHE_TYPES_UNTIL_029 = ("f16", "q8_0", "q4_0")
-CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
+CACHE_TYPES = llama_args.CACHE_TYPES
+
+
+def as_ollama_reads(value: str) -> str:
+    """A variable's value without what Ollama takes off it: spaces, then quotes (envconfig/config.go, Var)."""
+    return value.strip().strip("\"'")
+
+
+def cache_type(value: str) -> str:
+    """OLLAMA_KV_CACHE_TYPE as llama-server gets it (llm/server.go); empty where it is not passed on."""
+    return as_ollama_reads(value).lower()
+
+
+def default_num_ctx(gpus: Sequence[GpuSize], version: Version | None) -> int:
+    """The context where nothing sets one: since 0.15.5 by the memory of all GPUs together (server/routes.go)."""
+    if version is not None and version < CONTEXT_BY_MEMORY:
+        return 4096
+    together = sum(gpu["total_mib"] - (gpu.get("reserved_mib") or 0) for gpu in gpus)
+    return next((context for least, context in ((47 * 1024, 262144), (23 * 1024, 32768)) if together >= least), 4096)
 
 
 def known(name: str, version: Version) -> Variable | None:

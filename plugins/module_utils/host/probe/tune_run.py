@@ -319,6 +319,9 @@ class Tuning:
         load = next(reversed(journal["loads"]), None)
         if load is None:
             return
+        kept_off = log_lines.kept_off(load) if setting.num_gpu else None
+        if kept_off:
+            raise CannotTune(f"{kept_off} is on the CPU by its buffers; see what llama-server is told (LLAMA_ARG_*)")
         settings = log_lines.runner_settings(load["command"], load["sent"])
         context = log_lines.context_per_slot(settings)
         for name, asked, found in (

@@ -14,8 +14,6 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import form
         ("OLLAMA_GPU_OVERHEAD", "512 MiB", 512 * 1024**2),
         ("OLLAMA_GPU_OVERHEAD", "1.5g", 1536 * 1024**2),
         ("OLLAMA_GPU_OVERHEAD", "1TB", 1024**4),
-        ("LLAMA_ARG_FIT_TARGET", "512M", 512),
-        ("LLAMA_ARG_FIT_TARGET", "4GiB", 4096),
     ],
 )
 def test_a_size_with_a_unit_is_answered_with_the_number_that_is_meant(name, value, meant):
@@ -26,15 +24,11 @@ def test_a_size_with_a_unit_is_answered_with_the_number_that_is_meant(name, valu
 @pytest.mark.parametrize(
     "name, release, good, bad",
     [
-        ("OLLAMA_NUM_PARALLEL", "0.32.0", ["2", ' "2" ', ""], ["-1", "2.0", "two", "²"]),
+        ("OLLAMA_NUM_PARALLEL", "0.32.0", ["2", ' "2" ', ""], ["-1", "2.0", "two", "²", "18446744073709551616"]),
         ("OLLAMA_FLASH_ATTENTION", "0.32.0", ["1", "true", "F"], ["on", "yes", "2"]),
         ("OLLAMA_KEEP_ALIVE", "0.32.0", ["5m", "1h30m", "-1", "300", "1.5h"], ["5 m", "5d", "forever", "5m3"]),
-        ("OLLAMA_KV_CACHE_TYPE", "0.24.0", ["f16", "q8_0"], ["q5_1", "bf16", "Q8_0"]),
-        ("OLLAMA_KV_CACHE_TYPE", "0.32.0", ["f16", "q8_0", "q5_1", "bf16"], ["q6_K"]),
-        ("LLAMA_ARG_FIT_TARGET", "0.32.0", ["4092", "4092,0"], ["", "4092,", '"4092"', " 4092", "-1"]),
-        ("LLAMA_ARG_N_GPU_LAYERS", "0.32.0", ["40", "-1", "auto", "all"], ["", "most", "--1"]),
-        ("LLAMA_ARG_FIT", "0.32.0", ["on", "0", "disabled"], ["", "ON", "auto"]),
-        ("LLAMA_ARG_SPLIT_MODE", "0.32.0", ["row"], [""]),
+        ("OLLAMA_KV_CACHE_TYPE", "0.24.0", ["f16", "q8_0", "Q8_0"], ["q5_1", "bf16"]),
+        ("OLLAMA_KV_CACHE_TYPE", "0.32.0", ["f16", "q8_0", "q5_1", "bf16", " 'Q8_0'"], ["q6_K", "' q8_0'", "fp16"]),
     ],
 )
 def test_what_a_value_may_be(name, release, good, bad):

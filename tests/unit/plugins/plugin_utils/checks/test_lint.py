@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import llama_args, settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import forms, lint
 from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     DROP_IN_PATH,
@@ -81,13 +81,39 @@ DEFAULT = "the default is used"
         ("OLLAMA_KV_CACHE_TYPE", "q8_0", "0.24.0", "Ollama", "f16 is used", "OLLAMA_FLASH_ATTENTION=1"),
         ("OLLAMA_KV_CACHE_TYPE", "q8_0", "0.4.7", "nobody", "since 0.5.0 only", "take it out"),
         ("LLAMA_ARG_FIT_TARGET", "", "0.32.15", "llama-server", BREAKS, "MiB"),
-        ("LLAMA_ARG_FIT_TARGET", "4G", "0.32.15", "llama-server", BREAKS, "4096 for 4G"),
+        ("LLAMA_ARG_FIT_TARGET", "4G", "0.32.15", "llama-server", "takes 4 of it", "write 4096, which is MiB"),
+        ("LLAMA_ARG_FIT_TARGET", "1GiB", "0.32.15", "llama-server", "takes 1 of it", "write 1024, which is MiB"),
+        ("LLAMA_ARG_FIT_TARGET", "1.5", "0.32.15", "llama-server", "takes 1 of it", "write 1, or what is meant"),
+        ("LLAMA_ARG_FIT_TARGET", "-1", "0.32.15", "llama-server", "leaves nothing free", "write MiB"),
+        ("LLAMA_ARG_FIT_TARGET", "G", "0.32.15", "llama-server", BREAKS, "MiB"),
         ("LLAMA_ARG_FIT_TARGET", "4092", "0.24.0", "nobody", "since 0.30.0 only", "take it out"),
         ("LLAMA_ARG_FIT", "no", "0.32.15", "llama-server", BREAKS, "on or off"),
         ("LLAMA_ARG_FIT", "off", "0.32.15", "llama-server", "switches Ollama's fitting off", "take it out"),
         ("LLAMA_ARG_N_GPU_LAYERS", "max", "0.32.15", "llama-server", BREAKS, "auto or all"),
         ("LLAMA_ARG_N_GPU_LAYERS", "20", "0.32.15", "llama-server", "a margin is void", "num_gpu"),
         ("LLAMA_ARG_N_GPU_LAYERS", "20", "0.24.0", "nobody", "since 0.30.0 only", "take it out"),
+        ("LLAMA_ARG_N_GPU_LAYERS", "5abc", "0.32.15", "llama-server", "takes 5 of it", "write 5"),
+        ("LLAMA_ARG_N_GPU_LAYERS", "all", "0.32.15", "llama-server", "a margin is void", "num_gpu"),
+        ("LLAMA_ARG_CTX_SIZE", "abc", "0.32.15", "llama-server", BREAKS, "a whole number"),
+        ("LLAMA_ARG_N_PARALLEL", "0", "0.32.15", "llama-server", BREAKS, "other than 0"),
+        ("LLAMA_ARG_FLASH_ATTN", "foo", "0.32.15", "llama-server", BREAKS, "on, off or auto"),
+        ("LLAMA_ARG_SPLIT_MODE", "foo", "0.32.15", "llama-server", BREAKS, "none, layer, row"),
+        ("LLAMA_ARG_SPLIT_MODE", "row", "0.32.15", "llama-server", "no plan counts", "take it out"),
+        ("LLAMA_ARG_TENSOR_SPLIT", "abc", "0.32.15", "llama-server", BREAKS, "one for each GPU"),
+        ("LLAMA_ARG_TENSOR_SPLIT", "3:1", "0.32.15", "llama-server", "takes 3.0 of it", "what is meant"),
+        ("LLAMA_ARG_DEVICE", "none", "0.32.15", "llama-server", "the whole model stays on the CPU", "take it out"),
+        ("LLAMA_ARG_DEVICE", "gpu", "0.32.15", "llama-server", BREAKS, "none, or devices"),
+        ("LLAMA_ARG_KV_OFFLOAD", "off", "0.32.15", "llama-server", "the KV cache stays on the CPU", "take it out"),
+        ("LLAMA_ARG_NO_KV_OFFLOAD", "0", "0.32.15", "llama-server", "the KV cache stays on the CPU", "take it out"),
+        ("LLAMA_ARG_CPU_MOE", "1", "0.32.15", "llama-server", "experts a model has stays on the CPU", "take it out"),
+        ("LLAMA_ARG_CPU_MOE", "yes", "0.32.15", "nobody", "takes it for off", "write on"),
+        ("LLAMA_ARG_N_CPU_MOE", "12", "0.32.15", "llama-server", "first 12 layers have of experts", "take it out"),
+        ("LLAMA_ARG_OVERRIDE_TENSOR", "ffn_.*=CPU", "0.32.15", "llama-server", "tensors match ffn_.*", "take it out"),
+        ("LLAMA_ARG_OVERRIDE_TENSOR", "[=CUDA0", "0.32.15", "llama-server", BREAKS, "mend it"),
+        ("LLAMA_ARG_OVERRIDE_TENSOR", "ffn", "0.32.15", "llama-server", BREAKS, "ffn_.*=CPU"),
+        ("LLAMA_ARG_SPEC_TYPE", "ngram-mod", "0.32.15", "llama-server", "no plan counts", "take it out"),
+        ("LLAMA_ARG_LOG_JSONL", "1", "0.32.15", "llama-server", "nobody reads such lines", "take it out"),
+        ("LLAMA_ARG_DRAFT_MAX", "16", "0.32.15", "llama-server", BREAKS, "nothing"),
         ("LLAMA_ARG_CTX_SIZE", "8192", "0.32.15", "nobody", "Ollama's own flag", "take it out"),
         ("LLAMA_ARG_BATCH", "512", "0.32.15", "nobody", "Ollama's own flag", "take it out"),
         ("LLAMA_ARG_KV_OFFLOAD", "", "0.32.15", "llama-server", BREAKS, "on or off"),
@@ -123,6 +149,14 @@ def test_a_variable_that_does_not_do_what_it_says(name, value, version, read_by,
         ({"OLLAMA_FLASH_ATTENTION": "False"}, "0.32.15"),
         ({"OLLAMA_KV_CACHE_TYPE": "q8_0", "OLLAMA_FLASH_ATTENTION": "1"}, "0.24.0"),
         ({"OLLAMA_KV_CACHE_TYPE": "q5_1"}, "0.32.15"),
+        ({"OLLAMA_KV_CACHE_TYPE": "Q8_0"}, "0.32.15"),  # Ollama passes it on in small letters
+        ({"LLAMA_ARG_CACHE_TYPE_K": "q8_0", "LLAMA_ARG_CACHE_TYPE_V": "q8_0"}, "0.32.15"),
+        ({"LLAMA_ARG_SWA_FULL": "1"}, "0.32.15"),
+        ({"LLAMA_ARG_CPU_MOE": "0"}, "0.32.15"),
+        ({"LLAMA_ARG_N_CPU_MOE": "0"}, "0.32.15"),
+        ({"LLAMA_ARG_KV_OFFLOAD": "on"}, "0.32.15"),
+        ({"LLAMA_ARG_FIT_TARGET": "1024,2048"}, "0.32.15"),
+        ({"LLAMA_ARG_TENSOR_SPLIT": "0.5/0.5,"}, "0.32.15"),
         ({"LLAMA_ARG_FIT": "on"}, "0.32.15"),
         ({"LLAMA_ARG_N_GPU_LAYERS": "auto"}, "0.32.15"),
         ({"LLAMA_ARG_TENSOR_SPLIT": "3,1"}, "0.32.15"),
@@ -194,11 +228,15 @@ def test_every_variable_that_nobody_reads_has_a_cure():
 def test_what_we_write_is_known_and_well_formed_in_every_release():
     for row in settings.OLLAMA_READS:
         for version in (row.first, min(row.last, (0, 33, 0))):
+            wanted = {"margin_mib": [4092, 12288], "kv_cache_type": "q8_0"}.get(row.intent, 4096)
+            written = row.write(wanted)
+            if row.variable in llama_args.ARGS:
+                assert llama_args.taken(row.variable, written) == written
+                assert llama_args.ARGS[row.variable].effect == llama_args.PLANNED
+                continue
             variable = settings.known(row.variable, version)
             assert variable is not None, (row, version)
-            wanted = {"margin_mib": [4092, 12288], "kv_cache_type": "q8_0"}.get(row.intent, 4096)
-            assert forms.malformed(variable, row.write(wanted)) is None
-            assert not variable.overridden
+            assert forms.malformed(variable, written) is None
 
 
 @pytest.mark.parametrize(("value", "found"), [("1", True), ("32", True), ("33", False), ("-1", False), ("x", False)])

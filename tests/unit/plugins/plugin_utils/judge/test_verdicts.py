@@ -515,6 +515,50 @@ def test_a_model_on_the_cpu_fails_also_where_no_line_tells_its_layers():
     assert judge(after=after) == ("fail", [f"{MODEL} runs on the CPU alone, as /api/ps says"])
 
 
+def test_a_loaded_model_of_no_size_is_on_the_cpu_whatever_the_line_of_the_layers_says():
+    no_device = {**journal()["last_load"], "buffers_mib": {}, "on_host": ["model", "output", "KV", "compute"]}
+    after = read(
+        ollama__journal=journal(loads=[no_device], last_load=no_device),
+        ollama__api__loaded=[{"name": MODEL, "size": 0, "size_vram": 0}],
+    )
+    assert judge(after=after) == (
+        "fail",
+        [
+            f"{MODEL} runs on the CPU alone, as /api/ps says",
+            "a model: all of it is on the CPU by its buffers, though 33 of 33 layers are said to be on the GPU",
+        ],
+    )
+
+
+def test_until_029_a_model_of_no_size_is_still_being_loaded():
+    loading = [*read()["ollama"]["api"]["loaded"], {"name": "other", "size": 0, "size_vram": 0}]
+    after = read(ollama__api__loaded=loading, ollama__api__version="0.24.0")
+    assert not [reason for reason in judge(after=after)[1] if "runs on the CPU" in reason]
+
+
+def test_a_cache_on_the_cpu_fails_though_api_ps_has_the_model_on_the_gpu():
+    on_host = {
+        **journal()["last_load"],
+        "buffers_mib": {"CUDA0 model": 7605.33, "CUDA0 compute": 120.06},
+        "on_host": ["model", "output", "KV", "compute"],
+    }
+    verdict, reasons = judge(after=read(ollama__journal=journal(loads=[on_host], last_load=on_host)))
+    assert verdict == "fail"
+    assert "its cache is on the CPU by its buffers" in reasons[0]
+    log = {"where": "the journal", "problem": None, "dropped": 3, "cut": False, "lines": 12}
+    missing = read(ollama__journal=journal(loads=[on_host], last_load=on_host, log=log))
+    assert judge(after=missing)[0] != "fail"
+
+
+def test_the_line_of_the_layers_alone_proves_no_gpu():
+    bare = {**journal()["last_load"], "buffers_mib": {}, "on_host": []}
+    after = read(ollama__journal=journal(loads=[bare], last_load=bare), ollama__api__loaded=[])
+    assert judge(after=after) == (
+        "inconclusive",
+        ["no buffer on a GPU was read back, and the line of the layers alone proves none"],
+    )
+
+
 def test_a_planned_cap_that_is_kept_passes():
     host = seen(runner("-ngl 20"), offloaded=20)
     declaration = declared(overrides={"intent": {"gpu_layers": 20}})

@@ -214,6 +214,47 @@ def test_only_buffers_on_gpus_count_and_the_last_one_of_each():
     }
 
 
+# llama-server's own lines, each with what an environment made of the same model.
+ON_GPU = [
+    "load_tensors: offloaded 31/31 layers to GPU",
+    "load_tensors:   CPU_Mapped model buffer size =    28.69 MiB",
+    "load_tensors: RPC0[127.0.0.1:30761] model buffer size =    92.10 MiB",
+    "llama_context:        CPU  output buffer size =     0.19 MiB",
+    "llama_kv_cache: RPC0[127.0.0.1:30761] KV buffer size =    90.00 MiB",
+    "sched_reserve: RPC0[127.0.0.1:30761] compute buffer size =    17.51 MiB",
+    "sched_reserve:        CPU compute buffer size =     8.52 MiB",
+]
+DEVICE_NONE = [
+    "load_tensors: offloaded 31/31 layers to GPU",
+    "load_tensors:   CPU_Mapped model buffer size =    92.10 MiB",
+    "llama_context:        CPU  output buffer size =     0.19 MiB",
+    "llama_kv_cache:        CPU KV buffer size =    90.00 MiB",
+    "sched_reserve:        CPU compute buffer size =    18.64 MiB",
+]
+KV_OFFLOAD_OFF = [*ON_GPU[:4], DEVICE_NONE[3], *ON_GPU[5:]]
+SOME_LAYERS = ["load_tensors: offloaded 8/31 layers to GPU", *ON_GPU[1:], DEVICE_NONE[3]]
+OUTPUT_LAYER = ["load_tensors: offloaded 1/31 layers to GPU", *ON_GPU[1:4], DEVICE_NONE[3]]
+AN_EMBEDDERS = [*ON_GPU[:3], *ON_GPU[5:]]
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        pytest.param(ON_GPU, None, id="all on the GPU"),
+        pytest.param(DEVICE_NONE, "all of it", id="LLAMA_ARG_DEVICE=none"),
+        pytest.param(KV_OFFLOAD_OFF, "its cache", id="LLAMA_ARG_KV_OFFLOAD=off"),
+        pytest.param(SOME_LAYERS, None, id="some layers, each with its cache"),
+        pytest.param(OUTPUT_LAYER, None, id="the output layer alone, which has no cache"),
+        pytest.param(AN_EMBEDDERS, None, id="a model without a cache"),
+        pytest.param(["load_tensors: offloaded 31/31 layers to GPU"], None, id="no buffers were told"),
+        pytest.param(["load_tensors: offloaded 0/31 layers to GPU", *DEVICE_NONE[1:]], None, id="asked for"),
+    ],
+)
+def test_what_is_on_the_cpu_though_layers_are_said_to_be_on_the_gpu(lines, what):
+    (load,) = parse(*lines)["loads"]
+    assert log_lines.kept_off(load) == what
+
+
 def test_speed_of_answers_is_not_that_of_prompts():
     facts = parse(
         "slot print_timing: id  1 | task 0 | prompt eval time =   13734.80 ms /   871 tokens "

@@ -170,11 +170,30 @@ def test_every_name_that_nobody_reads_says_why():
         ("OLLAMA_VULKAN", "0.12.10", "0.12.11", None, None),
         ("CUDA_VISIBLE_DEVICES", "0.1.32", "0.1.33", None, None),
         ("GGML_CUDA_ENABLE_UNIFIED_MEMORY", "0.3.12", "0.3.13", None, None),
-        ("LLAMA_ARG_FIT_TARGET", "0.24.0", "0.30.0", None, None),
-        ("LLAMA_ARG_CTX_SIZE", "0.24.0", "0.30.0", None, None),
     ],
 )
 def test_the_releases_between_which_ollama_reads_a_variable(name, before, first, last, after):
     read = [first, *([last] if last else ["0.33.0", "1.0.0"])]
     silent = [before, *([after] if after else [])]
     assert [release for release in read + silent if settings.known(name, settings.parse_version(release))] == read
+
+
+@pytest.mark.parametrize(
+    ("totals_mib", "release", "num_ctx"),
+    [
+        ([16376], "0.32.15", 4096),
+        ([16376, 16376], "0.32.15", 32768),  # all GPUs together
+        ([24564], "0.32.15", 32768),
+        ([24564, 24564], "0.32.15", 262144),
+        ([24564, 24564], "0.15.4", 4096),
+        ([], "0.32.15", 4096),
+    ],
+)
+def test_the_context_where_nothing_sets_one(totals_mib, release, num_ctx):
+    gpus = [{"total_mib": total, "reserved_mib": 400} for total in totals_mib]
+    assert settings.default_num_ctx(gpus, settings.parse_version(release)) == num_ctx
+
+
+def test_a_cache_type_is_passed_on_in_small_letters_and_without_quotes():
+    assert settings.cache_type(" 'Q8_0' ") == "q8_0"
+    assert settings.cache_type('""') == ""
