@@ -80,6 +80,8 @@ BY_KERNEL, BY_SYSTEMD, BY_JOURNALD = "kernel: ", "systemd[1]: ", "systemd-journa
 WRITERS = {BY_KERNEL: "kernel", BY_SYSTEMD: "systemd", BY_JOURNALD: "journald"}
 # What a rate limit made journald drop; it says so with this id (sd-messages.h, SD_MESSAGE_JOURNAL_DROPPED).
 DROPPED_ID = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"
+# What `entry_of` and `WholeLines` read of a row; journalctl always gives its time.
+FIELDS = "MESSAGE,_TRANSPORT,_PID,_STREAM_ID,_LINE_BREAK"
 # What journald notes of a line that goes on in the next row of its stream (systemd.journal-fields(7)).
 CUT = ("line-max", "nul")
 DROPPED = re.compile(r"Suppressed (\d{1,12}) messages from (\S{1,256})\Z")
@@ -271,8 +273,8 @@ def written_at(fields: Answer) -> float:
 
 
 def concerns(line: str, control_group: str) -> bool:
-    """Whether a line of the kernel is of all, or of this control group or one below it."""
-    found = OF_A_GROUP.match(line[len(BY_KERNEL) :])
+    """Whether a line is no line of the kernel about another control group than this one and those below it."""
+    found = OF_A_GROUP.match(line[len(BY_KERNEL) :]) if line.startswith(BY_KERNEL) else None
     return not found or bool(control_group) and f"{found['group']}/".startswith(f"{control_group}/")
 
 

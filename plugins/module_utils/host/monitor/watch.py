@@ -40,7 +40,7 @@ STATE_FILE = "last-action.json"
 RESTORE_REQUEST = "restore-wanted"
 RESTORE_TIMER = "/etc/systemd/system/gpu-memory-restore.timer"  # there while a run holds the host
 GOING_BACK = "/run/gpu-memory-going-back.json"  # there while a restore has its files back, and a service is not
-FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID"
+FIELDS = f"--output-fields={log_lines.FIELDS},_SYSTEMD_CGROUP"
 # A unit may have a journal of its own (LogNamespace=).
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--namespace=*", FIELDS)
 NOT_READ = "Ollama's log is not read: no process that runs has written a line of the server into the journal"
@@ -148,18 +148,21 @@ def _read_gpus(
 class _Writer:
     """The process that wrote the server's last line, by what every line of the journal has of its writer."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str) -> None:
         self._last: tuple[int, float] | None = None
         self._whole = log_lines.WholeLines()
+        self._unit, self._control_group = unit, f"/system.slice/{unit}"
 
     def read(self, row: bytes) -> tuple[float, str] | None:
-        """A row of the journal as `log_lines.entry` has it."""
+        """A row of the journal as `log_lines.entry` has it; None for what the kernel says of another unit's group."""
         fields = log_lines.fields_of(row)
         found = log_lines.entry_of(fields) if self._whole.begins(fields) else None
         if found and log_lines.is_servers(found[1]) and str(fields.get("_PID")).isdigit():
             last = int(str(fields["_PID"])), found[0]
             self._last = last if self._last is None or last[1] >= self._last[1] else self._last
-        return found
+            slices, of_unit, _below = str(fields.get("_SYSTEMD_CGROUP")).partition(f"/{self._unit}")
+            self._control_group = f"{slices}{of_unit}" if of_unit else self._control_group
+        return found if found and log_lines.concerns(found[1], self._control_group) else None
 
     def runs(self) -> bool:
         return self._last is not None and proc_stat.ran_at(*self._last)
@@ -228,7 +231,7 @@ class Service:
         self._config, self._runtime, self._bindings, self._library = config, runtime, bindings, library
         self._state = os.path.join(state, STATE_FILE) if state else None
         self._monitor = Monitor(config, self._last_action_at())
-        self._writer = _Writer()
+        self._writer = _Writer(config["ollama"]["unit"])
         self._journal = _Journal(config["ollama"]["unit"], self._writer)
         self._looks_again, self._looked_at = False, time.monotonic()  # for a journal that a restarted server has begun
         self._gpus: child_process.Child | None = None

@@ -30,7 +30,7 @@ PROPERTIES = (
 )
 # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json")
-FIELDS = "--output-fields=MESSAGE,_TRANSPORT,_PID,_SYSTEMD_UNIT,_STREAM_ID,_EXE,_LINE_BREAK"
+FIELDS = f"--output-fields={log_lines.FIELDS},_SYSTEMD_UNIT,_EXE"
 MOST_LINES = 50_000
 FEW_LINES = 20  # among which is one of the server, whoever writes the same
 MOST_BYTES = 16 * 1024 * 1024

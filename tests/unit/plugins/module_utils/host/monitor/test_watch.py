@@ -44,7 +44,7 @@ def test_why_it_cannot_be_read() -> None:
 
 
 def test_the_rest_of_a_line_that_journald_has_cut_is_no_line() -> None:
-    writer = watch._Writer()
+    writer = watch._Writer("ollama.service")
 
     def read(**fields: str) -> bool:
         row = {"__REALTIME_TIMESTAMP": "1", "MESSAGE": "CUDA error: out of memory", "_STREAM_ID": "a", **fields}
@@ -52,3 +52,23 @@ def test_the_rest_of_a_line_that_journald_has_cut_is_no_line() -> None:
 
     assert read(_LINE_BREAK="line-max") and not read() and read()
     assert read(_LINE_BREAK="nul") and read(_STREAM_ID="b") and not read(_LINE_BREAK="line-max") and not read()
+    assert {"_STREAM_ID", "_LINE_BREAK"} <= set(watch.FIELDS.partition("=")[2].split(","))
+
+
+def test_what_the_kernel_ends_for_the_limit_of_another_units_group_is_none_of_ours() -> None:
+    writer = watch._Writer("ollama.service")
+
+    def read(message: str, **fields: str) -> bool:
+        row = {"__REALTIME_TIMESTAMP": "1", "MESSAGE": message, **fields}
+        return writer.read(json.dumps(row).encode()) is not None
+
+    def killed(group: str) -> bool:
+        kill = f"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),oom_memcg={group},task_memcg={group},task=x"
+        return read(kill, _TRANSPORT="kernel")
+
+    ours = "/system.slice/gpu.slice/ollama.service"
+    assert killed("/system.slice/ollama.service") and not killed(ours) and not killed("/system.slice/web.service")
+    assert read("level=INFO msg=x", _PID="7", _SYSTEMD_CGROUP=f"{ours}/runner")
+    assert killed(ours) and killed(f"{ours}/runner") and not killed("/system.slice/web.service")
+    assert read("oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),global_oom,task_memcg=/x", _TRANSPORT="kernel")
+    assert read("Out of memory: Killed process 7 (ollama)", _TRANSPORT="kernel")
