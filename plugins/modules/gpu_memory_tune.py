@@ -31,6 +31,14 @@ options:
     description: The model, as Ollama names it.
     type: str
     required: true
+  beside:
+    description:
+      - Models that stay loaded while O(model) is probed, as an embedder does; what they hold counts as used by others.
+        Each has the options that it has now if it is loaded, else Ollama's own. A setting for which Ollama unloads one
+        of them does not hold.
+    type: list
+    elements: str
+    default: []
   mode:
     description:
       - V(search) finds the best setting in bounds. V(still_crashing) and V(too_slow) are the guide's two ladders, step
@@ -187,7 +195,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import 
 
 def wanted_of(given: dict[str, Any]) -> tune_run.Wanted:
     names = ("model", "mode", "max_used_mib", "base", "over", "at_least", "objective", "profiles", "max_probes",
-             "load_timeout", "gpu_gb_per_s", "host_gb_per_s", "bindings_path")  # fmt: skip
+             "load_timeout", "gpu_gb_per_s", "host_gb_per_s", "bindings_path", "beside")  # fmt: skip
     ollama = given["ollama"]
     return tune_run.Wanted(unit=ollama["unit"], url=ollama["url"], **{name: given[name] for name in names})
 
@@ -198,6 +206,7 @@ def main() -> None:
             "ollama": {"type": "dict", "required": True},
             "gpu": {"type": "dict", "required": True},
             "model": {"type": "str", "required": True},
+            "beside": {"type": "list", "elements": "str", "default": []},
             "mode": {
                 "type": "str",
                 "choices": ["search", "still_crashing", "too_slow", "profiles"],
@@ -235,7 +244,9 @@ def main() -> None:
         if given["progress_path"]:
             progress_file.write(given["progress_path"], figures)
 
-    mask = secrets.Masking([given["ollama"]["unit"], *given["private_units"]], given["private_files"], [given["model"]])
+    mask = secrets.Masking(
+        [given["ollama"]["unit"], *given["private_units"]], given["private_files"], [given["model"], *given["beside"]]
+    )
     mask.look()
     try:
         if module.check_mode:

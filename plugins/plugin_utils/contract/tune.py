@@ -82,6 +82,7 @@ class Tuned(TypedDict):
     gpu: NotRequired[TunedGpu]
     max_used_mib: NotRequired[int]
     others_mib: NotRequired[int]
+    beside: NotRequired[list[str]]
     deployed_cache_type: NotRequired[str]
     probes: NotRequired[list[TunedProbe]]
     best: NotRequired[TunedSetting | None]

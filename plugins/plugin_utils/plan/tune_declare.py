@@ -40,7 +40,7 @@ def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> 
     alone, found = _resolve_alone(given)
     problems += found
     model, found = _model(declared, given["model"])
-    problems += found
+    problems += found + _beside_problems(declared, model, given["beside"])
     threshold, found = _threshold(declared, given["mode"], given["max_used_mib"])
     problems += found
     profiles = {profile["name"]: profile["intent"] for profile in declared["profiles"] if not profile["problems"]}
@@ -53,7 +53,6 @@ def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> 
     leave_mib, note = _left_for_the_backend(declared, read, gpus[0], given["leave_mib"])
     if threshold - leave_mib < 1:
         return {"problems": [f"{leave_mib} MiB are left for the backend, which is all of the threshold {threshold}"]}
-    gpu = {name: gpus[0].get(name) for name in ("uuid", "name", "total_mib", "reserved_mib")}
     intent = declared["profile"]["intent"]
     base = {name: intent[name] for name in ("num_ctx", "num_parallel", "num_batch", "kv_cache_type") if name in intent}
     services = decisions.services(declared, [])
@@ -68,8 +67,9 @@ def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> 
         "base_profile": declared["profile"]["name"],
         "run": {
             "ollama": {"unit": declared["ollama"]["unit"], "url": declared["ollama"]["url"]},
-            "gpu": gpu,
+            "gpu": {name: gpus[0].get(name) for name in ("uuid", "name", "total_mib", "reserved_mib")},
             "model": model,
+            "beside": list(map(str, given["beside"])),
             "mode": given["mode"],
             "max_used_mib": threshold - leave_mib,
             "base": base,
@@ -157,6 +157,17 @@ def _model(declared: Declared, named: object) -> tuple[str, list[str]]:
         return models[0], []
     served = ", ".join(models) or "none is named in gpu_memory_models"
     return "", [f"gpu_memory_tune_model must name the model to tune; this host serves: {served}"]
+
+
+def _beside_problems(declared: Declared, model: str, named: object) -> list[str]:
+    if not isinstance(named, list):
+        return ["gpu_memory_tune_beside must be a list of models"]
+    names = list(map(str, named))
+    unknown = [name for name in names if declared["models"] and not model_name.listed(name, declared["models"])]
+    problems = [f"gpu_memory_tune_beside has {name!r}, which is none of gpu_memory_models" for name in unknown]
+    if model_name.listed(model, names) or len(set(map(model_name.full, names))) < len(names):
+        problems.append(f"gpu_memory_tune_beside must have each other model once, and not the one to tune: {model}")
+    return problems
 
 
 def _threshold(declared: Declared, mode: object, named: object) -> tuple[int, list[str]]:

@@ -43,7 +43,9 @@ def block(result: Tuned) -> str:
         lines.append(_line("guide", text))
     if result["mode"] == "profiles":
         lines += [_line("guide", text) for text in speeds(result)]
-    lines.append(_line("others", f"{result['others_mib']} MiB of the GPU were in use without the model"))
+    lines.append(
+        _line("others", f"{result['others_mib']} MiB of the GPU were in use without the model{_beside(result)}")
+    )
     lost = [model for model in result["loaded_before"] if model not in result["loaded_again"]]
     if lost:
         lines.append(_line("note", f"{', '.join(lost)} was loaded before, and could not be loaded again"))
@@ -54,6 +56,11 @@ def block(result: Tuned) -> str:
         lines.append(_line("for", f"{', '.join(result['hosts'])}: the same GPU, Ollama and model"))
     lines += [_line("file", path) for path in result.get("files") or []]
     return "\n".join(lines)
+
+
+def _beside(result: Tuned) -> str:
+    names = ", ".join(result.get("beside") or [])
+    return f", with {names} loaded beside it" if names else ""
 
 
 def _headline(result: Tuned) -> str:

@@ -12,7 +12,7 @@ import os
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ MODELS = {
     "llama32-3b": "llama3.2:3b-instruct-q8_0",
     "qwen25-3b": "qwen2.5:3b",
 }
+EMBEDDER = "nomic-embed-text:latest"
 TRUTH = {
     (row["case"], *(int(row[name]) for name in ("num_gpu", "num_ctx", "num_parallel", "num_batch"))): int(
         row["projected_gpu_mib"]
@@ -116,12 +117,19 @@ def others(host: None) -> Iterator[Callable[[int], None]]:
         process.communicate(timeout=60)
 
 
-def tuned(case: str, threshold: int, over: dict[str, list[int]], objective: list[str], factor: float) -> dict[str, Any]:
+def tuned(
+    case: str,
+    threshold: int,
+    over: dict[str, list[int]],
+    objective: list[str],
+    factor: float,
+    beside: Sequence[str] = (),
+) -> dict[str, Any]:
     wanted = {
         "unit": "ollama.service", "url": "http://127.0.0.1:11434", "model": MODELS[case], "mode": "search",
         "max_used_mib": threshold, "base": {"num_ctx": 4096, "num_parallel": 2, "num_batch": 512}, "over": over,
         "at_least": {}, "objective": objective, "profiles": {}, "max_probes": 20, "load_timeout": 300,
-        "gpu_gb_per_s": 0, "host_gb_per_s": 0,
+        "gpu_gb_per_s": 0, "host_gb_per_s": 0, "beside": beside,
     }  # fmt: skip
     gpu = {"uuid": "0", "name": "NVIDIA GeForce RTX 4060 Ti", "total_mib": CARD_MIB, "reserved_mib": 0}
     given = {"factor": factor, "wanted": wanted, "gpu": gpu}
@@ -187,6 +195,32 @@ def test_equal_to_exhaustive_search(others: Callable[[int], None], configuration
     used, loaded = in_use()
     assert (used, json.loads(loaded)["models"]) == (before, [])
     assert b"gpu-memory-tune" not in on_host("systemctl", "list-units", "--all", "--no-legend")
+
+
+@pytest.mark.short
+def test_beside_another_model(others: Callable[[int], None]) -> None:
+    body = {"model": EMBEDDER, "input": "", "keep_alive": "30m"}
+    on_host("curl", "--silent", "--fail", "http://127.0.0.1:11434/api/embed", "--data", json.dumps(body))
+    with_embedder, _loaded = in_use()
+    assert with_embedder > DESKTOP_MIB
+    result = tuned("llama31-8b", 9000, {}, ["tokens_per_s"], 1.0, [EMBEDDER])
+    best = exhaustive("llama31-8b", 9000 - with_embedder, {}, ["tokens_per_s"])
+    assert result["best"] and {name: result["best"][name] for name in SETTINGS} == best, result["probes"]
+    assert (result["others_mib"], result["beside"], result["loaded_again"]) == (with_embedder, [EMBEDDER], [EMBEDDER])
+    assert [probe["others_mib"] for probe in result["probes"]] == [with_embedder] * len(result["probes"])
+    assert in_use()[0] == with_embedder
+    on_host("curl", "--silent", "http://127.0.0.1:11434/api/embed", "--data", json.dumps({**body, "keep_alive": 0}))
+
+
+@pytest.mark.short
+def test_a_setting_for_which_another_model_must_go_does_not_hold(others: Callable[[int], None]) -> None:
+    others(8000)
+    result = tuned("llama32-3b", CARD_MIB, {}, ["tokens_per_s"], 1.0, [MODELS["qwen25-3b"]])
+    told = [str(probe["detail"]["error"]) for probe in result["probes"]]
+    assert any(f"Ollama unloaded {MODELS['qwen25-3b']} to make room" in error for error in told), result["probes"]
+    # Ollama takes the last layer's word for the whole model alone: with one less it asks for no room.
+    assert 0 < result["best"]["num_gpu"] < 29
+    assert in_use()[0] == DESKTOP_MIB + 8000
 
 
 def test_what_was_loaded_is_loaded_again(others: Callable[[int], None]) -> None:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name, settings
@@ -37,3 +37,9 @@ def is_elsewhere(model: str, models: Sequence[ListedModel], version: settings.Ve
 def blob_of(command: Sequence[str]) -> str | None:
     """The model's file on a runner's command line."""
     return next((value for name, value in zip(command, command[1:]) if name == "--model"), None)
+
+
+def blob_in(show: Mapping[str, object]) -> str | None:
+    """The model's file, as /api/show tells it."""
+    lines = str(show.get("modelfile") or "").splitlines()
+    return next((line[5:] for line in lines if line.startswith("FROM /") and "/sha256-" in line), None)

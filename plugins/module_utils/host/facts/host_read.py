@@ -42,7 +42,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Backend, ProfileFile
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
-        Answer,
         Api,
         BackendFacts,
         HostSystem,
@@ -67,7 +66,6 @@ UNIT_PROPERTIES = (
     "SourcePath"
 )
 PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
-FROM_FILE = re.compile(r"^FROM (/\S+/sha256-[0-9a-f]{64})$", re.MULTILINE)
 
 Mask = Callable[[str], str]
 
@@ -374,7 +372,7 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:
                     # Of free text only what is of use here: options of memory, and which file it is.
                     "parameters": {key: int(value) for key, value in PARAMETER.findall(answer.get("parameters") or "")},
                     "as_text": modelfile.as_text(answer.get("parameters") or ""),
-                    "blob": _blob(answer),
+                    "blob": model_use.blob_in(answer),
                 }
     except http_client.HttpError as problem:
         facts["error"] = mask(str(problem))
@@ -383,11 +381,6 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:
 
 def _show(url: str, model: str) -> Any:
     return http_client.post_json(url + endpoints.SHOW, endpoints.named(model), timeout=20)
-
-
-def _blob(show: Answer) -> str | None:
-    """The file of a model, as /api/show tells it."""
-    return next(iter(FROM_FILE.findall(str(show.get("modelfile") or ""))), None)
 
 
 def read_names(url: str, api: Api, blobs: Collection[str]) -> dict[str, str]:
@@ -399,7 +392,7 @@ def read_names(url: str, api: Api, blobs: Collection[str]) -> dict[str, str]:
             if wanted <= set(names):
                 break
             if not model["remote"]:
-                blob = _blob(_show(url, str(model["name"])))
+                blob = model_use.blob_in(_show(url, str(model["name"])))
                 names.update({blob: str(model["name"])} if blob in wanted else {})
     return names
 

@@ -44,7 +44,7 @@ def running(unit: str, changes: Mapping[str, str], lives_s: int) -> Iterator[str
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     # One that starts removes what it takes for the remains of a pull; it may be under way in the other.
-    given = {**changes, "OLLAMA_HOST": address, "OLLAMA_MAX_LOADED_MODELS": "1", "OLLAMA_NOPRUNE": "1"}
+    given = {**changes, "OLLAMA_HOST": address, "OLLAMA_NOPRUNE": "1"}
     _write_environment({**_environment(pid), **given})
     try:
         try:

@@ -16,7 +16,13 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, log_lines, prompt_texts
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
+    endpoints,
+    log_lines,
+    model_name,
+    model_use,
+    prompt_texts,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput, tune_search
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sampling
@@ -27,7 +33,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import 
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Intent
-    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, LogLoad
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.tune import (
         CurvePoint,
@@ -44,6 +50,7 @@ UNLOAD_S = 60
 SETTLE_S = 0.5
 REPLY_TOKENS = 64
 FOR_EVER_S = 365 * 86400
+BESIDE_PROMPT = "a few words to read " * 20
 
 
 class CannotTune(Exception):
@@ -53,7 +60,7 @@ class CannotTune(Exception):
 @dataclass(frozen=True)
 class Wanted:
     """What to tune. `base`: what the profile says of num_ctx, num_parallel, num_batch and kv_cache_type; `profiles`:
-    intents by name.
+    intents by name; `beside`: models that stay loaded meanwhile.
     """
 
     unit: str
@@ -71,6 +78,7 @@ class Wanted:
     gpu_gb_per_s: float
     host_gb_per_s: float
     bindings_path: str | None = None
+    beside: Sequence[str] = ()
 
 
 class Outcome(NamedTuple):
@@ -103,7 +111,7 @@ class Tuning:
 
     def __init__(self, wanted: Wanted, gpu: TunedGpu, mask: Mask, progress: Progress) -> None:
         self.wanted, self.gpu, self._mask, self._progress = wanted, gpu, mask, progress
-        self.deployed, environment = _deployed(wanted)
+        self.deployed, environment, most_loaded = _deployed(wanted)
         self.version = _ask(wanted.url + endpoints.VERSION)["version"]
         show = _ask(wanted.url + endpoints.SHOW, endpoints.named(wanted.model))
         try:
@@ -114,7 +122,18 @@ class Tuning:
             raise CannotTune(f"{wanted.model} makes vectors and writes nothing; name a model that chats")
         flash = environment.get("OLLAMA_FLASH_ATTENTION")
         self._flash = planner.Scenario.from_dict({"flash_attention": flash}).flash_attention
+        self._blob = model_use.blob_in(show)
         self._seed = prompt_texts.drawn_seed()
+        loaded = {str(each["model"]): each for each in loaded_models(wanted)} if wanted.beside else {}
+        self._beside: list[dict[str, Any]] = [
+            loaded.get(model_name.listed(name, loaded) or "", {"model": name}) for name in wanted.beside
+        ]
+        together = 1 + len(self._beside)
+        if self._beside and 0 < most_loaded < together:
+            raise CannotTune(
+                f"{together} models are to be loaded together, and OLLAMA_MAX_LOADED_MODELS is {most_loaded}; apply a "
+                f"profile with max_loaded_models {together}, or name fewer in gpu_memory_tune_beside"
+            )
         self.probes: list[tune_search.Probe] = []
         self.candidates: list[tune_search.Candidate] = []
         self._others_mib = 0
@@ -210,7 +229,8 @@ class Tuning:
             raise CannotTune(f"Ollama {self.version} has no setting for {', '.join(unheard)} of {setting}")
         lives_s = int(4 * self.wanted.load_timeout) + 300
         try:
-            with second_server.running(self.deployed.unit, changes, lives_s) as url:
+            together = {"OLLAMA_MAX_LOADED_MODELS": str(1 + len(self._beside))}
+            with second_server.running(self.deployed.unit, {**changes, **together}, lives_s) as url:
                 yield Server(url, second_server.UNIT, setting.num_parallel, setting.kv_cache_type)
         except second_server.CannotStart as problem:
             raise CannotTune(
@@ -222,6 +242,7 @@ class Tuning:
         self, server: Server, setting: tune_search.Setting, why: str, context_tokens: int | None
     ) -> tune_search.Probe:
         unload_all(server.url)
+        self.load_beside(server.url)
         started = time.time()
         sampler = sampling.Sampler((str(self.gpu["uuid"]),), bindings_path=self.wanted.bindings_path)
         error, load = None, None
@@ -241,6 +262,10 @@ class Tuning:
         error = error or (load["errors"][0] if load and load["failed"] else None)
         if error is not None and not _is_out_of_memory(error, journal):
             raise CannotTune(f"{setting}: {error}; Ollama's own journal says more")
+        names = [str(model["name"]) for model in loaded]
+        lost = [name for name in self.wanted.beside if not model_name.listed(name, names)]
+        if lost and error is None:
+            error = f"Ollama unloaded {', '.join(lost)} to make room"
         peak, others = measured["peak_used_mib"] or 0, gpus[0]["baseline_mib"] or 0
         self._others_mib = max(self._others_mib, others)
         detail = {
@@ -253,10 +278,21 @@ class Tuning:
         }
         if error is not None:
             return tune_search.Probe(setting, tune_search.OUT_OF_MEMORY, None, why, peak, others, None, detail)
-        self._check(server, setting, journal, loaded)
+        self._check(setting, journal, len(loaded))
         outcome = tune_search.HELD if peak <= self.wanted.max_used_mib else tune_search.OVER
         speed = load["tokens_per_s"] if load else None
         return tune_search.Probe(setting, outcome, peak - others, why, peak, others, speed, detail)
+
+    def load_beside(self, url: str) -> None:
+        """Load the models that stay loaded beside, each with one answer: a server takes more memory for its first."""
+        for model in self._beside:
+            kept = {**model, "keep_alive": round(4 * self.wanted.load_timeout), "stream": False}
+            chat = {**kept, "prompt": BESIDE_PROMPT, "options": {**model.get("options", {}), "num_predict": 1}}
+            vector = {**kept, "input": BESIDE_PROMPT}
+            try:
+                _answer(url, chat, vector, self.wanted.load_timeout)
+            except http_client.HttpError as problem:
+                raise CannotTune(f"{model['model']} cannot be loaded beside {self.wanted.model}: {problem}") from None
 
     def _body(self, setting: tune_search.Setting) -> dict[str, object]:
         return {"model": self.wanted.model, "options": _options(setting), "keep_alive": "10m"}
@@ -306,17 +342,14 @@ class Tuning:
                 self._progress({"what": what, **counts, **figures})
         return run.result()
 
-    def _check(
-        self,
-        server: Server,
-        setting: tune_search.Setting,
-        journal: Journal,
-        loaded: Sequence[object],
-    ) -> None:
+    def _check(self, setting: tune_search.Setting, journal: Journal, loaded: int) -> None:
         """Whether the server did what was asked, and for nobody else; what it does not say is not held against it."""
-        if len([load for load in journal["loads"] if load["started"]]) > 1 or len(loaded) > 1:
+        # journald may be late, so that what was loaded beside just before is among these.
+        files = [model_use.blob_of(load["command"]) for load in journal["loads"] if load["started"]]
+        together = 1 + len(self._beside)
+        if len(set(files)) < len(files) or len(files) > together or loaded > together:
             raise _Disturbed("another model, or this one with other options, was loaded during a probe")
-        load = next(reversed(journal["loads"]), None)
+        load = _last_load_of(self._blob, journal["loads"])
         if load is None:
             return
         kept_off = log_lines.kept_off(load) if setting.num_gpu else None
@@ -377,6 +410,7 @@ def tune(wanted: Wanted, gpu: TunedGpu, mask: Mask, progress: Progress) -> dict[
     again: list[str] = []
     try:
         unload_all(wanted.url)
+        tuning.load_beside(wanted.url)
         tuning._others_mib = _used_alone(tuning)
         result = tuning.search() if wanted.mode == "search" else tuning.climb()
     finally:
@@ -395,6 +429,7 @@ def tune(wanted: Wanted, gpu: TunedGpu, mask: Mask, progress: Progress) -> dict[
         "deployed_cache_type": tuning.deployed.kv_cache_type,
         "offloadable_layers": tuning.model.offloadable,
         "others_mib": tuning._others_mib,
+        "beside": list(wanted.beside),
         "candidates": len(tuning.candidates),
         "objective": list(wanted.objective),
         "probes": [{**asdict(probe), "setting": asdict(probe.setting)} for probe in tuning.probes],
@@ -409,13 +444,18 @@ def tune(wanted: Wanted, gpu: TunedGpu, mask: Mask, progress: Progress) -> dict[
 
 
 def propose(wanted: Wanted, gpu: TunedGpu, mask: Mask) -> dict[str, object]:
-    """What would be probed first, without loading or unloading anything; so what is loaded now counts for others."""
+    """What would be probed first, without loading or unloading anything.
+
+    What is on the GPU now counts for others, but for models that a run would unload.
+    """
     tuning = Tuning(wanted, gpu, mask, lambda _unused: None)
     tuning.plan()
     if wanted.mode != "search":
         steps = tune_search.ladder(wanted.mode, wanted.profiles, tuning.deployed.kv_cache_type)
         return {"first": asdict(steps[0].setting), "why": steps[0].words, "candidates": len(steps)}
-    loaded = sum(int(model.get("size_vram") or 0) for model in _ask(wanted.url + endpoints.LOADED).get("models") or [])
+    models = _ask(wanted.url + endpoints.LOADED).get("models") or []
+    ending = [model for model in models if not model_name.listed(str(model["name"]), wanted.beside)]
+    loaded = sum(int(model.get("size_vram") or 0) for model in ending)
     tuning._others_mib = max(0, _used_alone(tuning) - loaded // (1024 * 1024))
     step = tune_search.next_step(tuning.candidates, [], tuning.limit_mib, tuning.card_mib, wanted.max_probes)
     first = asdict(step.candidate.setting) if isinstance(step, tune_search.Next) else None
@@ -423,7 +463,7 @@ def propose(wanted: Wanted, gpu: TunedGpu, mask: Mask) -> dict[str, object]:
 
 
 def _used_alone(tuning: Tuning) -> int:
-    """What the GPU holds with nothing of Ollama's on it. GpuProblem."""
+    """What the GPU holds with nothing of Ollama's on it but what stays loaded beside. GpuProblem."""
     sampler = sampling.Sampler((str(tuning.gpu["uuid"]),), bindings_path=tuning.wanted.bindings_path)
     with contextlib.closing(sampler):
         sampler.start()
@@ -447,8 +487,10 @@ def _runtime(unit: str) -> Runtime:
     return LinuxHost().runtime("ollama", {"unit": unit})
 
 
-def _deployed(wanted: Wanted) -> tuple[Server, Mapping[str, str]]:
-    """The deployed server as it says it was started, else as its environment has it."""
+def _deployed(wanted: Wanted) -> tuple[Server, Mapping[str, str], int]:
+    """The deployed server as it says it was started, else as its environment has it; its environment; and how many
+    models it keeps loaded, 0 for as many as it likes.
+    """
     runtime = _runtime(wanted.unit)
     unit = runtime.read()
     process = runtime.environment(unit)
@@ -457,7 +499,8 @@ def _deployed(wanted: Wanted) -> tuple[Server, Mapping[str, str]]:
     parallel = str(config.get("OLLAMA_NUM_PARALLEL") or environment.get("OLLAMA_NUM_PARALLEL") or "1")
     kind = str(environment.get("OLLAMA_KV_CACHE_TYPE") or "f16").lower()
     number = int(parallel) if parallel.isdigit() and int(parallel) else 1
-    return Server(wanted.url, wanted.unit, number, kind), environment
+    most = str(config.get("OLLAMA_MAX_LOADED_MODELS") or environment.get("OLLAMA_MAX_LOADED_MODELS") or 0)
+    return Server(wanted.url, wanted.unit, number, kind), environment, int(most) if most.isdigit() else 0
 
 
 # What is loaded ---------------------------------------------------------------------------------------------------
@@ -488,8 +531,7 @@ def loaded_models(wanted: Wanted) -> list[dict[str, object]]:
     for model in _ask(wanted.url + endpoints.LOADED).get("models") or []:
         name = str(model["name"])
         shown = _ask(wanted.url + endpoints.SHOW, endpoints.named(name))
-        file = re.search(r"^FROM (\S+)$", str(shown.get("modelfile") or ""), re.MULTILINE)
-        load = next((each for each in reversed(loads) if file and file[1] in each["command"]), None)
+        load = _last_load_of(model_use.blob_in(shown), loads)
         known = log_lines.runner_settings(load["command"], load["sent"]) if load else {}
         options = {key: known[key] for key in ("num_gpu", "num_batch") if known.get(key) is not None}
         context = model.get("context_length") or log_lines.context_per_slot({"num_ctx_total": None, **known})
@@ -502,12 +544,22 @@ def load_again(wanted: Wanted, before: Sequence[Mapping[str, object]]) -> list[s
     """Load what was loaded; the names that are."""
     done = []
     for model in before:
-        for path, more in ((endpoints.GENERATE, {"stream": False}), (endpoints.EMBED, {"input": ""})):
-            with contextlib.suppress(http_client.HttpError):
-                http_client.post_json(wanted.url + path, {**model, **more}, timeout=wanted.load_timeout)
-                done.append(str(model["model"]))
-                break
+        with contextlib.suppress(http_client.HttpError):
+            _answer(wanted.url, {**model, "stream": False}, {**model, "input": ""}, wanted.load_timeout)
+            done.append(str(model["model"]))
     return done
+
+
+def _answer(url: str, chat: Mapping[str, object], vector: Mapping[str, object], timeout: float) -> None:
+    """Have a model answer, whether it writes or makes vectors; HttpError if it does neither."""
+    try:
+        http_client.post_json(url + endpoints.GENERATE, chat, timeout=timeout)
+    except http_client.HttpError:  # an embedder has no such route
+        http_client.post_json(url + endpoints.EMBED, vector, timeout=timeout)
+
+
+def _last_load_of(blob: str | None, loads: Sequence[LogLoad]) -> LogLoad | None:
+    return next((load for load in reversed(loads) if blob and model_use.blob_of(load["command"]) == blob), None)
 
 
 def _left(expires_at: object) -> int:

@@ -55,10 +55,21 @@ def test_the_threshold(mode: str, given: Any, expected: int) -> None:
         ({"model": "another"}, "gpu_memory_tune_model = 'another' is none of gpu_memory_models"),
         ({"models": ["a", "b"]}, "gpu_memory_tune_model must name the model to tune; this host serves: a, b"),
         ({"models": []}, "none is named in gpu_memory_models"),
+        ({"beside": "nomic-embed-text"}, "gpu_memory_tune_beside must be a list of models"),
+        ({"beside": ["another"]}, "gpu_memory_tune_beside has 'another', which is none of gpu_memory_models"),
+        ({"beside": [builders.MODEL.upper()]}, "each other model once, and not the one to tune"),
+        ({"beside": ["b", "b:latest"], "models": [builders.MODEL, "b"]}, "each other model once"),
     ],
 )
 def test_what_cannot_be_is_refused(given: dict[str, Any], words: str) -> None:
     assert any(words in problem for problem in resolved(**given)["problems"])
+
+
+def test_models_that_stay_loaded_beside() -> None:
+    read = builders.read()
+    read["ollama"]["api"]["models"].append({"name": "embedder:latest", "digest": "b"})
+    found = resolved(read, [builders.MODEL, "embedder"], model=builders.MODEL, beside=["embedder:latest"])
+    assert (found["problems"], found["run"]["beside"]) == ([], ["embedder:latest"])
 
 
 def test_several_problems_are_told_at_once() -> None:

@@ -85,9 +85,9 @@ def test_two_runs_do_not_send_the_same_prompts(monkeypatch: pytest.MonkeyPatch) 
     show = {"model_info": {"general.architecture": "llama"}}
     answers = {"version": {"version": "0.32.15"}, "show": show}
     monkeypatch.setattr(tune_run, "_ask", lambda url, body=None: answers[url.rpartition("/")[2]])
-    monkeypatch.setattr(tune_run, "_deployed", lambda wanted: (SERVER, {}))
+    monkeypatch.setattr(tune_run, "_deployed", lambda wanted: (SERVER, {}, 0))
     monkeypatch.setattr(tune_run.planner.Model, "from_show", lambda show: SimpleNamespace(embedder=False))
-    wanted: Any = SimpleNamespace(url=SERVER.url, unit="u", model="m", load_timeout=1.0)
+    wanted: Any = SimpleNamespace(url=SERVER.url, unit="u", model="m", load_timeout=1.0, beside=())
     setting = tune_search.Setting(num_gpu=1, num_ctx=64, num_parallel=1, num_batch=512, kv_cache_type="f16")
 
     def prompts() -> list[str]:
@@ -103,3 +103,16 @@ def test_two_runs_do_not_send_the_same_prompts(monkeypatch: pytest.MonkeyPatch) 
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(tune_run.CannotTune, match=r"127\.0\.0\.1:9.*refused.*correct gpu_memory_ollama\.url"):
         tune_run.unload_all("http://127.0.0.1:9")
+
+
+def test_more_models_than_the_server_keeps_loaded_are_refused_before_anything_is_unloaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = {"version": {"version": "0.32.15"}, "show": {}}
+    monkeypatch.setattr(tune_run, "_ask", lambda url, body=None: answers[url.rpartition("/")[2]])
+    monkeypatch.setattr(tune_run, "_deployed", lambda wanted: (SERVER, {}, 1))
+    monkeypatch.setattr(tune_run, "loaded_models", lambda wanted: [])
+    monkeypatch.setattr(tune_run.planner.Model, "from_show", lambda show: SimpleNamespace(embedder=False))
+    wanted: Any = SimpleNamespace(url=SERVER.url, unit="u", model="m", beside=["embedder"])
+    with pytest.raises(tune_run.CannotTune, match="2 models .* OLLAMA_MAX_LOADED_MODELS is 1; .*max_loaded_models 2"):
+        tune_run.Tuning(wanted, {}, str, lambda _: None)
