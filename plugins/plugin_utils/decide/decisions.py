@@ -679,8 +679,8 @@ def _backend_override_problems(env: Mapping[str, str], backend: BackendFacts) ->
     problems = []
     for name, value in env.items():
         setter = unit_environment.last_word(name, unit.get("sources") or [])
-        told = drift.backend_override(backend, name, value) or ""
-        if setter and setter[1] not in (None, value) and "load_dotenv() overrides nothing" in told:
+        told = drift.given_instead(backend, name, value)
+        if told and setter and setter[1] not in (None, value):
             problems.append(f"{told}, so {name}={value} in its env file would have no effect; take the line out there")
     return problems
 

@@ -33,7 +33,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts imp
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures, LoadResult
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Effects, Row
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import OwnDropIn, Unit
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import EnvFile, OwnDropIn, Unit
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import start_programs
 
@@ -238,14 +238,11 @@ def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, w
 
 def backend_override(backend: BackendFacts, name: str, wanted: str) -> str | None:
     """Who keeps the backend from taking `wanted` out of its env files; None where it has it, as far as can be seen."""
-    files = backend["env_files"]
-    winning = next((file for file in files if (file.get("values") or {}).get(name) is not None), None)
-    readers = (winning.get("read_by") if winning else None) or ["python-dotenv"]
-    if set(readers) == {"python-dotenv"}:  # load_dotenv() leaves what the process was started with
-        given = _started_with(backend, name)
-        if given and given[0] != wanted:
-            return f"{given[1]} sets {name}={given[0]}, and load_dotenv() overrides nothing"
+    given, winning = given_instead(backend, name, wanted), _winning(backend, name)
+    if given:
+        return given
     if winning is None:
+        files = backend["env_files"]
         where = " or ".join(file["path"] for file in files)
         return f"{name} is not in {where}" if where else None
     value = winning["values"][name]
@@ -255,6 +252,26 @@ def backend_override(backend: BackendFacts, name: str, wanted: str) -> str | Non
     if backend["pids"] and started is not None and written is not None and written > started:
         return f"the backend was started before {winning['path']} was written; restart it"
     return None
+
+
+def given_instead(backend: BackendFacts, name: str, wanted: str) -> str | None:
+    """Who starts the backend with another value that its env file does not change; None where nobody does, or it does.
+
+    load_dotenv() leaves what the process was started with, the other readers set it anew. Where nobody says who reads
+    the file (`dotenv.DEFAULT_READERS`), it may be load_dotenv().
+    """
+    gets_it = (file for file in backend["env_files"] if file.get("add_keys", True))
+    file = _winning(backend, name) or next(gets_it, None)
+    read_by = file.get("read_by") if file else None
+    given = _started_with(backend, name)
+    if not given or given[0] == wanted or read_by and set(read_by) != {"python-dotenv"}:
+        return None
+    told = f"{given[1]} sets {name}={given[0]}, and load_dotenv() overrides nothing"
+    return told if read_by or not file else f"{told} (if {file['path']} is read otherwise, say so in its read_by)"
+
+
+def _winning(backend: BackendFacts, name: str) -> EnvFile | None:
+    return next((file for file in backend["env_files"] if (file.get("values") or {}).get(name) is not None), None)
 
 
 def _started_with(backend: BackendFacts, name: str) -> tuple[str, str] | None:

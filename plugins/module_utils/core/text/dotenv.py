@@ -25,7 +25,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_r
     readings,
 )
 
-DEFAULT_READERS = ("python-dotenv", "bash", "systemd")
+DEFAULT_READERS = ("python-dotenv", "bash", "systemd")  # where nobody says who reads a file, each of these may
 MASK = "********"
 # Of a file that is edited: what Linux gives a program as one variable, and what readers need less than a second for.
 MOST_BYTES = 128 * 1024

@@ -231,6 +231,31 @@ CLIENTS = {
 
 
 @pytest.mark.parametrize(
+    ("read_by", "values", "who"),
+    [
+        (["python-dotenv"], {"CHAT_NUM_CTX": "4096"}, "and load_dotenv() overrides nothing"),
+        (["python-dotenv"], {}, "and load_dotenv() overrides nothing"),
+        # Nobody says who reads it: it may be load_dotenv().
+        (None, {"CHAT_NUM_CTX": "4096"}, f"overrides nothing (if {ENV_PATH} is read otherwise, say so in its read_by)"),
+        (None, {}, f"overrides nothing (if {ENV_PATH} is read otherwise, say so in its read_by)"),
+        # These set it anew, also a key that the file is yet to get.
+        (["bash", "python-dotenv"], {"CHAT_NUM_CTX": "4096"}, None),
+        (["systemd"], {}, f"CHAT_NUM_CTX is not in {ENV_PATH}"),
+    ],
+    ids=str,
+)
+def test_whether_what_a_backend_is_started_with_wins_over_its_env_file(
+    read_by: list[str] | None, values: dict[str, str], who: str | None
+) -> None:
+    host = read(
+        backend__env_files=[env_file(values=values, read_by=read_by)],
+        backend__unit__sources=[source("drop-in", "/etc/x.conf", {"CHAT_NUM_CTX": "8192"})],
+    )
+    told = drift.backend_override(host["backend"], "CHAT_NUM_CTX", "4096")
+    assert told is None if who is None else told and told.endswith(who)
+
+
+@pytest.mark.parametrize(
     ("flags", "load", "state", "effect"),
     [
         (["--cache-type-k", "q8_0", "--cache-type-v", "q8_0"], {}, drift.IN_FORCE, "the cache is q8_0"),
