@@ -16,6 +16,8 @@ import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
+from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_assert
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.modules.run_module import Run
 
 # Where this Ansible and this collection are imported from.
 LIBRARIES = [str(Path(ansible.__file__).parents[1]), str(Path(load_test.__file__).parents[7])]
@@ -256,14 +258,21 @@ def test_a_lease_that_is_lost_is_not_what_ends_a_load(run: Any, serve: Any) -> N
         ({"load": {"url": "http://a", "expect_status": 20}}, "load.expect_status is 20"),
         ({"load": {"url": "http://a", "path": "/x"}}, "path"),
         ({"duration": 1, "progress_path": "/no/such/place"}, "progress_path is /no/such/place"),
-        ({"duration": 1, "gpus": ["GPU-x"]}, "GPU GPU-x"),
     ],
 )
-def test_bad_parameters_are_named(run: Any, parameters: dict[str, Any], words: str) -> None:
-    found = run(**parameters)
+def test_bad_parameters_are_named(
+    parameters: dict[str, Any], words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_memory_assert, "measure", None)  # nothing is measured: no process of its own is needed
+    found = Run(capsys)(gpu_memory_assert, **parameters)
     assert found["failed"]
     assert words in found["msg"]
     assert "Traceback" not in json.dumps(found)
+
+
+def test_a_gpu_that_is_not_there_is_named(run: Any) -> None:
+    found = run(duration=1, gpus=["GPU-x"])
+    assert found["failed"] and "GPU GPU-x" in found["msg"] and "Traceback" not in json.dumps(found)
 
 
 def test_headers_that_were_sent_apart_are_gone_once_read_and_never_shown(run, serve, tmp_path):
