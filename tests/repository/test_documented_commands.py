@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ SHOWN = commands()
 PLAYBOOKS = [command for command in SHOWN if command.words[0] == "ansible-playbook"]
 
 
+@functools.cache
 def known_variables() -> set[str]:
     specs = [yaml.safe_load(path.read_text()) for path in ROOT.glob("roles/*/meta/argument_specs.yml")]
     entries = [entry for spec in specs for entry in spec["argument_specs"].values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import re
@@ -94,18 +95,27 @@ def all_patterns() -> Iterator[tuple[str, re.Pattern[str]]]:
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
 
 
+@functools.cache
+def uses() -> dict[tuple[str, str], set[str]]:
+    """By module and what stands there: what is taken of it, or it is handed to first."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for name, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                of, use = node.value, node.attr
+            elif isinstance(node, ast.Call) and node.args:
+                of, use = node.args[0], MATCHES.get(ast.unparse(node.func), ast.unparse(node.func))
+            else:
+                continue
+            found.setdefault((name, ast.unparse(of).partition("[")[0]), set()).add(use)
+    return found
+
+
 def methods_of(pattern: str) -> set[str]:
     """What is called of a compiled expression, by itself or through the two functions that match from one place."""
     home, _dot, variable = pattern.rpartition(".")
-    found: set[str] = set()
-    for name, tree in TREES.items():
-        here = variable if name == home else f"{home.rpartition('.')[2]}.{variable}"
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and ast.unparse(node.value).partition("[")[0] == here:
-                found.add(node.attr)
-            elif isinstance(node, ast.Call) and node.args and ast.unparse(node.args[0]).partition("[")[0] == here:
-                found.add(MATCHES.get(ast.unparse(node.func), ast.unparse(node.func)))
-    return found
+    elsewhere = f"{home.rpartition('.')[2]}.{variable}"
+    return set().union(*(uses().get((name, variable if name == home else elsewhere), set()) for name in TREES))
 
 
 def in_vain(pattern: Any, more: bool = False) -> Iterator[str]:

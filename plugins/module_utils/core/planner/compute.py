@@ -8,6 +8,7 @@ Only what takes memory is built: an operation that always works in place, such a
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.graph import Graph
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.model_shape import Block, Model
 
+_MOST_KEPT = 10_000  # results, since a plan asks for the same settings again and again
 _KEPT = 3  # equal blocks that are enough for the allocator to settle
 
 
@@ -45,11 +47,13 @@ class Batch:
         return row_bytes(self.cache_type, width) * cells * self.slots
 
 
+@functools.lru_cache(maxsize=_MOST_KEPT)
 def compute_bytes(model: Model, batch: Batch, first: int) -> int:
     """Bytes of the GPU's compute buffer with blocks[first:] and the output layer there, nothing else."""
     return _Builder(model, batch).build(_settled(model, model.blocks[first:]), arrives=first == 0)
 
 
+@functools.lru_cache(maxsize=_MOST_KEPT)
 def offload_bytes(model: Model, batch: Batch, first: int) -> int:
     """The same where the GPU also works for blocks[:first], as CUDA does for batches of 32 tokens and more.
 

@@ -185,6 +185,9 @@ class Model:
     single_slot: bool
     notes: tuple[str, ...] = field(default=())
 
+    def __hash__(self) -> int:  # of what tells models apart: results are kept for each
+        return hash((self.architecture, self.embedding, len(self.blocks), self.output_bytes))
+
     @functools.cached_property
     def last_block(self) -> Block:
         return max((block for block in self.blocks if block.tensors), key=lambda block: block.index)
@@ -196,7 +199,19 @@ class Model:
 
     @classmethod
     def from_show(cls, show: object) -> Model:
-        """Reads an /api/show answer (dict). Raises ModelUnreadable that names what is missing or impossible."""
+        """Reads an /api/show answer (dict). Raises ModelUnreadable that names what is missing or impossible.
+
+        A plan asks for the same model again and again: what was read is kept.
+        """
+        words = repr(show)
+        if words not in _READ:
+            if len(_READ) >= _MOST_READ:
+                _READ.clear()
+            _READ[words] = cls._read(show)
+        return _READ[words]
+
+    @classmethod
+    def _read(cls, show: object) -> Model:
         if not isinstance(show, Mapping):
             raise ModelUnreadable("the model is not an /api/show answer (a dictionary with model_info and tensors)")
         info, listed = show.get("model_info"), show.get("tensors")
@@ -219,6 +234,10 @@ class Model:
         if isinstance(details, Mapping):
             families |= {f for f in [details.get("family"), *(details.get("families") or ())] if isinstance(f, str)}
         return _build(metadata, tensors, families)
+
+
+_READ: dict[str, Model] = {}
+_MOST_READ = 100
 
 
 def _whole(info: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
