@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import hypothesis
 import pytest
 
@@ -13,11 +15,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "no_cover: pytest-cov, where it is there, does not measure this test")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of random values none count as covered, which is for examples that say what must come of them; it is costly, too.
+UNIT = Path(__file__).parent / "plugins"
+# The tests of the pure logic, by whose examples it is covered.
+OF_PURE_LOGIC = (UNIT / "module_utils" / "core", UNIT / "plugin_utils")
 
-    Tests that try very many cases otherwise have the mark `no_cover` themselves.
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What counts as covered is what examples of the pure logic's own tests cover, that say what must come of them.
+
+    Random values do not count, nor what others call by the way: to measure it takes as long as to run it. Tests that
+    try very many cases otherwise have the mark `no_cover` themselves.
     """
     for item in items:
-        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+        is_random = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if is_random or not any(place in item.path.parents for place in OF_PURE_LOGIC):
             item.add_marker(pytest.mark.no_cover)

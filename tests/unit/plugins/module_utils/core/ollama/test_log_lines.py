@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 from hypothesis import given
@@ -739,3 +741,31 @@ def test_headers_of_a_request_that_made_the_server_panic_are_a_clients():
     headers = ["GET /cudaMalloc%20failed HTTP/1.1", "Host: x", "User-Agent: CUDA error: out of memory", "Oom:"]
     assert severities(CONFIG, begins, *headers, "runtime error: index out of range") == []
     assert severities(CONFIG, begins, *headers, "panic: out of memory", CUDA_OOM) == ["fatal"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"MESSAGE": "x"}, "x"),
+        ({"MESSAGE": [120, 255]}, "x\ufffd"),  # what is no UTF-8
+        ({"MESSAGE": "NVRM: Xid 79", "_TRANSPORT": "kernel"}, "kernel: NVRM: Xid 79"),
+        ({"MESSAGE": "usb 1-1: new device", "_TRANSPORT": "kernel"}, None),
+        (
+            {"MESSAGE": "Suppressed 7 messages from x.service", "_TRANSPORT": "driver"},
+            "systemd-journald: Suppressed 7 m",
+        ),
+        ({"MESSAGE": "Started x.service", "_PID": "1"}, "systemd[1]: Started x.service"),
+        ({"MESSAGE": None}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_a_row_of_the_journal_names_who_is_not_of_the_unit(fields: dict[str, Any], text: str | None) -> None:
+    found = log_lines.entry_of({"__REALTIME_TIMESTAMP": "1500000", **fields})
+    assert found is None if text is None else found and found[0] == 1.5 and found[1].startswith(text)
+
+
+def test_what_journald_dropped_counts_for_its_unit_alone() -> None:
+    line = "systemd-journald: Suppressed 7 messages from /system.slice/x.service"
+    assert [log_lines.dropped(line, unit) for unit in ("x.service", "y.service")] == [7, 0]
+    assert log_lines.dropped("Suppressed 7 messages from x.service", "x.service") == 0

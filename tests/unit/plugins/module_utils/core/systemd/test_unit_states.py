@@ -23,3 +23,20 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 )
 def test_what_is_stopped(state: str | None, stopped: bool) -> None:
     assert unit_states.is_stopped(state) == stopped
+
+
+def test_why_a_unit_would_not_start() -> None:
+    loaded = {"name": "x.service", "load_state": "loaded"}
+    assert unit_states.start_problems(loaded) == []
+    (masked,) = unit_states.start_problems({**loaded, "load_state": "masked"})
+    assert masked.endswith("run: systemctl unmask x.service")
+    (gone,) = unit_states.start_problems({**loaded, "load_state": "not-found"})
+    assert gone.startswith("the unit x.service is not-found on this host")
+    user, transient = unit_states.start_problems({**loaded, "missing": {"User": ["joe"]}, "transient": True})
+    assert "User=joe, which is not there" in user and "useradd --system joe" in user
+    assert "is a transient unit" in transient
+
+
+@pytest.mark.parametrize(("state", "in_trouble"), [("failed", True), ("activating", True), ("inactive", False)])
+def test_what_is_in_trouble(state: str, in_trouble: bool) -> None:
+    assert unit_states.is_in_trouble(state) is in_trouble
