@@ -25,9 +25,14 @@ _models: dict[str, Model] = {}
 
 def model(name: str) -> Model:
     if name not in _models:
-        file = DATA / f"{name}.show.json"
-        _models[name] = Model.from_show(json.loads(file.read_text()) if file.exists() else unpacked(name))
+        _models[name] = Model.from_show(show(name))
     return _models[name]
+
+
+def show(name: str) -> dict[str, object]:
+    """The /api/show answer of a model, with the values of arrays."""
+    file = DATA / f"{name}.show.json"
+    return dict(json.loads(file.read_text())) if file.exists() else unpacked(name)
 
 
 def name_of(row: dict[str, str]) -> str:
@@ -55,7 +60,8 @@ def rows(name: str, version: str = VERSION) -> Iterator[tuple[dict[str, str], Pl
         for row in csv.DictReader(table):
             scenario = Scenario.from_dict(
                 {key: row[key] for key in ("num_gpu", "num_ctx", "num_parallel", "num_batch", "flash_attention")}
-                | {"kv_cache_type": row["cache_type"]}
+                | {"kv_cache_type": row.get("cache_type_k", row["cache_type"]), "v_cache_type": row["cache_type"]}
+                | {"draft_num_predict": row.get("draft_num_predict", 0)}
             )
             yield (
                 row,
@@ -68,6 +74,11 @@ def projected(planned: Plan) -> float:
     return planned.weights_mib + planned.kv_mib + planned.compute_mib
 
 
+def told(row: dict[str, str]) -> float:
+    """What the engine said of one row, in all."""
+    return float(row.get("projected_gpu_mib") or sum(map(int, row["gpu_mib"].split("+"))))
+
+
 def accuracy() -> None:
     print(f"{'table':<26} {'rows':>5} {'worst MiB':>10} {'worst %':>8}  what")
     exact = [
@@ -76,11 +87,9 @@ def accuracy() -> None:
         for key, got in (("gpu_weights_mib", planned.weights_mib), ("gpu_kv_mib", planned.kv_mib))
     ]
     print(f"{'llama_projection':<26} {len(exact) // 2:>5} {max(exact):>10.2f} {'':>8}  weights, KV")
-    for name in ("llama_server_projection", "lab_models_projection", "architectures_projection"):
+    for name in ("llama_server_projection", "lab_models_projection", "architectures_projection", "engine_projection"):
         off = [
-            (abs(projected(planned) - float(row["projected_gpu_mib"])), float(row["projected_gpu_mib"]))
-            for row, planned in rows(name)
-            if int(row["num_gpu"]) >= 3
+            (abs(projected(planned) - told(row)), told(row)) for row, planned in rows(name) if int(row["num_gpu"]) >= 3
         ]
         relative = max(difference / whole for difference, whole in off)
         worst = max(off)[0]
@@ -90,9 +99,9 @@ def accuracy() -> None:
 def by_architecture() -> None:
     """The worst row of each architecture, for the lists in docs/planner.md."""
     worst: dict[str, tuple[float, str]] = {}
-    for row, planned in rows("architectures_projection"):
+    for row, planned in [*rows("architectures_projection"), *rows("engine_projection")]:
         architecture = model(name_of(row)).architecture
-        difference = projected(planned) - float(row["projected_gpu_mib"])
+        difference = projected(planned) - told(row)
         if abs(difference) >= abs(worst.get(architecture, (0.0, ""))[0]):
             worst[architecture] = difference, name_of(row)
     print(f"\n{'architecture':<20} {'worst MiB':>10}  model")

@@ -36,6 +36,7 @@ class Architecture:
     weighs_input: bool = False  # experts get an input that is weighted already, which takes a copy for each
     held_streams: int = 0  # further activations of the embedding's width held through all blocks
     normed_values: bool = False  # values are normed before they are kept, which takes a copy
+    unnormed_start: bool = False  # the first block takes the embeddings as they are
     cached_blocks: int = 0  # only so many blocks keep keys and values, the rest read theirs; 0: all
 
 
@@ -51,7 +52,6 @@ ARCHITECTURES: dict[str, Architecture] = {
     "gemma3n": _known(swa_period=5, swa_needed=True, held_streams=9, cached_blocks=20),
     "gemma4": _known(swa_period=6, swa_needed=True, normed_values=True),
     "gpt-oss": _known(swa_period=2, swa_needed=True),
-    "gptoss": _known(swa_period=2, swa_needed=True),  # Ollama's own name for the same
     "cohere2": _known(swa_period=4, swa_needed=True, unrotated_period=4, parallel_residual=True),
     "command-r": _known(parallel_residual=True),
     "exaone4": _known(swa_period=4, swa_blocks=64, unrotated_period=4),
@@ -87,6 +87,11 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nemotron_h": _known(recurrent=True, single_slot=True),
     "bert": _known(encoder=True, headless=True),
     "nomic-bert": _known(encoder=True, headless=True),
+    "nomic-bert-moe": _known(encoder=True, headless=True),
+    "modern-bert": _known(encoder=True, headless=True, swa_period=3, swa_first=True, unnormed_start=True),
+    "jina-bert-v2": _known(encoder=True, headless=True, unrotated_period=1),
+    "afmoe": _known(swa_period=4, unrotated_period=4),
+    "smallthinker": _known(swa_period=4, swa_first=True, unrotated_period=4),
     **{
         name: _known()
         for name in (

@@ -30,12 +30,22 @@ class Batch:
     cells_sliding: int
     outputs: int  # tokens whose logits are kept
     flash_attention: bool
-    cache_type: str = "f16"
+    cache_type: str = "f16"  # of the keys
+    v_cache_type: str = "f16"
 
     @property
-    def quantised_cache(self) -> bool:
-        """Whether queries, keys and values are rotated first, which takes a copy of each."""
+    def cache_types(self) -> tuple[str, str]:
+        return self.cache_type, self.v_cache_type
+
+    @property
+    def quantised_keys(self) -> bool:
+        """Whether queries and keys are rotated first, which takes a copy of each."""
         return TYPES[self.cache_type.upper()][0] > 1
+
+    @property
+    def quantised_values(self) -> bool:
+        """The same of values, and of what attention makes of them."""
+        return TYPES[self.v_cache_type.upper()][0] > 1
 
     def cells_of(self, block: Block) -> int:
         return self.cells_sliding if block.sliding else self.cells
@@ -43,8 +53,11 @@ class Batch:
     def mask_bytes(self, cells: int) -> int:
         return self.tokens * cells * (2 if self.flash_attention else 4)
 
-    def cache_bytes(self, width: int, cells: int) -> int:
+    def keys_bytes(self, width: int, cells: int) -> int:
         return row_bytes(self.cache_type, width) * cells * self.slots
+
+    def values_bytes(self, width: int, cells: int) -> int:
+        return row_bytes(self.v_cache_type, width) * cells * self.slots
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)
@@ -61,6 +74,11 @@ def offload_bytes(model: Model, batch: Batch, first: int) -> int:
     """
     kept = [*_settled(model, model.blocks[:first]), *_settled(model, model.blocks[first:])]
     return _Builder(model, batch).build(kept, arrives=True, borrowed=first)
+
+
+def draft_bytes(model: Model, batch: Batch) -> int:
+    """Bytes of the buffer of a second context, which predicts further tokens with one block."""
+    return _Builder(model, batch).draft(model.predicting[0])
 
 
 def host_bytes(model: Model, batch: Batch) -> int:
@@ -80,8 +98,8 @@ def _settled(model: Model, blocks: Sequence[Block]) -> list[Block]:
     return kept
 
 
-class _Builder:
-    """Builds the part of the graph that runs on the GPU: some blocks, then the head."""
+class _Blocks:
+    """The graph of blocks, one after the other."""
 
     def __init__(self, model: Model, batch: Batch) -> None:
         self.model, self.batch, self.graph = model, batch, Graph()
@@ -90,79 +108,14 @@ class _Builder:
         self.borrowing = False
         self.reused: dict[int, tuple[int, ...]] = {}  # block -> copies of the keys and values that a host block keeps
         self.deep: dict[int, int] = {}  # block -> what an image adds to the stream after it (deepstack)
+        self.arrived = self.looked_up = (
+            self.layer_inputs
+        ) = -1  # the stream at first; what blocks get beside it (gemma4)
+        self.layer_input: dict[int, int] = {}  # the same of one block, where the host has computed it
 
     @property
     def wide(self) -> int:
         return self.row * self.model.embedding
-
-    def build(self, kept: Sequence[Block], arrives: bool, borrowed: int = 0) -> int:
-        """`arrives`: the tokens' embeddings come in here; blocks before `borrowed` have their weights on the host."""
-        # three of them are needed by the first blocks only, or handed over by the host
-        for _unused in range(self.model.traits.held_streams - (0 if arrives else 3)):
-            self.graph.add(self.wide)
-        if not kept:
-            self.row = 4 * self.batch.outputs
-        stream = self.receive(kept, arrives, borrowed)
-        for block in kept:
-            self.borrowing = block.index < borrowed
-            stream = self.block(block, stream)
-            if block.index in self.deep:
-                stream = self.graph.add(self.wide, stream, self.graph.view(self.deep[block.index]), in_place=True)
-        self.borrowing = False
-        if self.model.has_head:
-            self.graph.add(self.row * self.model.vocabulary, self.norm(stream))
-        return self.graph.peak_bytes()
-
-    def receive(self, blocks: Sequence[Block], arrives: bool, borrowed: int) -> int:
-        """Inputs in the order in which the device receives them; returns the residual stream."""
-        g, batch, wide, model = self.graph, self.batch, self.wide, self.model
-        mixed: tuple[int, ...] = ()
-        experts = weights = tall = 0
-        if arrives:
-            # llama-server reserves for prompts that mix tokens and embeddings: two more streams, a copy never freed
-            tall = wide * model.input_streams
-            mixed = (g.add(tall), g.add(wide), g.add(8 * batch.tokens))
-            apart = [g.add(wide)] + ([g.add(wide)] if model.position_embedding else [])
-        else:
-            # the host's last product and the streams that are still to be added to it
-            before = model.blocks[blocks[0].index - 1] if blocks else model.blocks[-1]
-            if before.has("ffn_gate_inp") and not before.has("ffn_up_shexp"):
-                experts = model.experts_used
-            apart = [g.add(wide * max(experts, 1))]
-            weights = g.add(self.row * experts)
-            if not before.has("layer_output_scale"):
-                apart.append(g.add(wide))
-            if before.has("ffn_up_shexp"):
-                apart.append(g.add(wide))
-            # an image's part for each of the first blocks comes as a copy of the whole
-            tall = wide * model.input_streams
-            self.deep = {index: g.add(tall) for index in range(before.index, model.input_streams - 1)}
-            if before.index in self.deep:
-                apart.append(self.deep.pop(before.index))
-        if not borrowed:
-            # one split: everything it reads comes in before it starts
-            attending = {block.sliding: block for block in blocks if block.k_width}
-            for _sliding, block in sorted(attending.items()):
-                if not batch.flash_attention and not model.traits.encoder:
-                    g.add(8 * batch.tokens * block.v_width)  # where each element of V goes: V is kept transposed
-                self.mask(block)
-            for block in blocks:
-                if block.reads >= 0 and block.reads < blocks[0].index:
-                    cells = batch.cells_of(block)
-                    self.reused[block.index] = tuple(
-                        g.add(self.batch.cache_bytes(width, cells)) for width in (block.k_width, block.v_width)
-                    )
-        if mixed:
-            if model.input_streams > 1:
-                # each token's embedding is padded to what an image's brings for the first blocks
-                embedded, padded = g.add(tall, apart[0]), g.add(tall, mixed[1])
-                apart[0] = g.view(embedded)
-                self.deep = dict.fromkeys(range(model.input_streams - 1), embedded)
-                mixed = (mixed[0], padded, mixed[2])
-            g.view(g.add(tall, mixed[0]), mixed[1], mixed[2])
-        if experts:
-            apart[0] = g.add(wide, g.view(g.add(wide * experts, apart[0], weights, in_place=True)))
-        return g.add(wide, *apart, in_place=True) if len(apart) > 1 else apart[0]
 
     def mask(self, block: Block) -> int:
         """The attention mask of this kind of block; comes in when it is first read."""
@@ -195,7 +148,26 @@ class _Builder:
             if not block.feeds:
                 return stream
             normed = self.norm(stream) if block.has("attn_norm", "ffn_norm") else stream
-        return g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True)
+        return self.with_layer_input(block, g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True))
+
+    def with_layer_input(self, block: Block, stream: int) -> int:
+        """The stream with what this block gets of the tokens themselves."""
+        if not self.model.layer_inputs_width:
+            return stream
+        g, all_blocks = self.graph, self.row * self.model.layer_inputs_width
+        gate = self.multiply(block, "inp_gate", stream)
+        if block.index in self.layer_input:
+            given = self.layer_input[block.index]
+        elif self.looked_up < 0:
+            given = g.add(g.nodes[gate].size)
+        else:
+            if self.layer_inputs < 0:  # computed where it is first needed
+                projected = g.add(all_blocks, self.arrived)
+                summed = g.add(all_blocks, projected, g.view(self.looked_up), in_place=True)
+                self.layer_inputs = g.add(all_blocks, g.view(summed))
+            given = g.view(self.layer_inputs)
+        gated = g.add(g.nodes[gate].size, gate, given, in_place=True)
+        return g.add(self.wide, self.multiply(block, "proj", gated), stream, in_place=True)
 
     def mixed(self, block: Block, normed: int) -> int:
         """What attention or the block's state, or both, make of the other tokens."""
@@ -210,7 +182,7 @@ class _Builder:
 
     def narrowed(self, block: Block, *streams: int) -> Sequence[int]:
         """After the last block's attention only the tokens whose logits are kept go on."""
-        if block.index < self.model.last_block.index:
+        if block.index != self.model.last_block.index:
             return streams
         self.row = 4 * self.batch.outputs
         return [self.graph.add(self.wide, stream) for stream in streams]
@@ -231,7 +203,7 @@ class _Builder:
         """The heads' mixed values, before the output matrix."""
         g, row = self.graph, self.row
         q_size, k_size = row * block.heads * block.k_head, row * block.k_width
-        model, again = self.model, self.batch.quantised_cache
+        model, again, values_again = self.model, self.batch.quantised_keys, self.batch.quantised_values
         if block.has("attn_k_b"):
             return self.latent_attention(block, normed)
 
@@ -242,7 +214,7 @@ class _Builder:
 
         if block.has("attn_qkv"):
             fused = self.multiply(block, "attn_qkv", normed)
-            v = turned(g.view(fused), row * block.v_width, again)
+            v = turned(g.view(fused), row * block.v_width, values_again)
             q = turned(g.view(fused), q_size, block.rotated + again)
             k = turned(g.view(fused), k_size, block.rotated + again)
         else:
@@ -251,14 +223,16 @@ class _Builder:
             if values_last:
                 k = turned(self.multiply(block, "attn_k", normed), k_size, block.rotated + again)
             v = self.multiply(block, "attn_v", normed)
-            v = turned(v, row * block.v_width, model.traits.normed_values + again)
+            v = turned(v, row * block.v_width, model.traits.normed_values + values_again)
             if not values_last:
                 k = turned(self.multiply(block, "attn_k", normed), k_size, block.rotated + again)
         if self.model.traits.encoder:
             return self.attend_here(block, q, k, v)
+        gate = self.multiply(block, "attn_gate", normed) if block.has("attn_gate") else -1
         g.store(k)
         g.store(v)
-        return self.attend(block, q)
+        attended = self.attend(block, q)
+        return g.add(g.nodes[attended].size, attended, gate, in_place=True) if gate >= 0 else attended
 
     def latent_attention(self, block: Block, normed: int) -> int:
         """Latent attention that works on the compressed keys (deepseek2 with attn_k_b and attn_v_b)."""
@@ -277,13 +251,13 @@ class _Builder:
         g.store(g.add(row * block.k_head, g.view(compressed), g.add(row * turned, g.view(pair))))
 
         cells, mask = self.batch.cells_of(block), self.mask(block)
-        keys = (g.add(self.batch.cache_bytes(block.k_width, cells)),) if self.borrowing else ()
+        keys = (g.add(self.batch.keys_bytes(block.k_width, cells)),) if self.borrowing else ()
         if self.batch.flash_attention:
             mixed = g.add(all_heads * rank, q, *keys, mask)
         else:
             scores = g.add(all_heads * cells, *keys, q)
             weights = g.add(all_heads * cells, scores, mask, in_place=True)
-            mixed = g.add(all_heads * rank, g.add(self.batch.cache_bytes(rank, cells)), weights)  # the keys, transposed
+            mixed = g.add(all_heads * rank, g.add(self.batch.keys_bytes(rank, cells)), weights)  # the keys, transposed
         expanded = self.multiply(block, "attn_v_b", g.view(mixed), rows=all_heads)
         return g.add(all_heads * block.width("attn_v_b"), g.view(expanded))
 
@@ -327,8 +301,8 @@ class _Builder:
         cells, mask, out = batch.cells_of(block), self.mask(block), row * block.heads * block.v_head
         keys, values = self.reused.get(block.index, ())[:1], self.reused.get(block.index, ())[1:]
         if self.borrowing:
-            keys = (g.add(self.batch.cache_bytes(block.k_width, cells)),)
-            values = (g.add(self.batch.cache_bytes(block.v_width, cells)),)
+            keys = (g.add(batch.keys_bytes(block.k_width, cells)),)
+            values = (g.add(batch.values_bytes(block.v_width, cells)),)
         if batch.flash_attention:
             return g.add(out, q, *keys, *values, mask)
         scores = row * block.heads * cells
@@ -337,7 +311,7 @@ class _Builder:
 
     def turned_back(self, block: Block, attended: int) -> int:
         """A quantised cache holds rotated values; what attention makes of them is rotated back, which takes a copy."""
-        if not self.batch.quantised_cache or self.model.traits.encoder or block.has("attn_k_b"):
+        if not self.batch.quantised_values or self.model.traits.encoder or block.has("attn_k_b"):
             return attended
         return self.graph.add(self.row * block.heads * block.v_head, self.graph.view(attended))
 
@@ -378,3 +352,95 @@ class _Builder:
         if block.has("ffn_up_shexp"):
             result = g.add(self.wide, result, self.dense(block, normed, "_shexp"), in_place=True)
         return result
+
+
+class _Builder(_Blocks):
+    """Builds the part of the graph that runs on the GPU: some blocks, then the head."""
+
+    def build(self, kept: Sequence[Block], arrives: bool, borrowed: int = 0) -> int:
+        """`arrives`: the tokens' embeddings come in here; blocks before `borrowed` have their weights on the host."""
+        # three of them are needed by the first blocks only, or handed over by the host
+        for _unused in range(self.model.traits.held_streams - (0 if arrives else 3)):
+            self.graph.add(self.wide)
+        if not kept:
+            self.row = 4 * self.batch.outputs
+        stream = self.receive(kept, arrives, borrowed)
+        for block in kept:
+            self.borrowing = block.index < borrowed
+            stream = self.block(block, stream)
+            if block.index in self.deep:
+                stream = self.graph.add(self.wide, stream, self.graph.view(self.deep[block.index]), in_place=True)
+        self.borrowing = False
+        if self.model.has_head:
+            self.graph.add(self.row * self.model.vocabulary, self.norm(stream))
+        return self.graph.peak_bytes()
+
+    def draft(self, block: Block) -> int:
+        """A token's embedding and what the model made of the tokens before it, as one, through the block."""
+        g = self.graph
+        both = g.add(2 * self.wide, g.add(self.wide), g.add(self.wide))
+        self.mask(block)
+        stream = self.block(block, self.multiply(block, "nextn.eh_proj", both))
+        self.row = 4 * self.batch.outputs
+        g.add(self.row * self.model.vocabulary, g.add(self.wide, stream))
+        return g.peak_bytes()
+
+    def receive(self, blocks: Sequence[Block], arrives: bool, borrowed: int) -> int:
+        """Inputs in the order in which the device receives them; returns the residual stream."""
+        g, batch, wide, model = self.graph, self.batch, self.wide, self.model
+        mixed: tuple[int, ...] = ()
+        experts = weights = tall = 0
+        here = [block for block in model.blocks[blocks[0].index :] if block.tensors] if blocks else []
+        if model.layer_inputs_width and not arrives:
+            self.layer_input = {block.index: g.add(self.row * block.width("inp_gate")) for block in here}
+        if arrives:
+            # llama-server reserves for prompts that mix tokens and embeddings: two more streams, a copy never freed
+            tall = wide * model.input_streams
+            mixed = (g.add(tall), g.add(wide), g.add(8 * batch.tokens))
+            apart = [g.add(wide)] + ([g.add(wide)] if model.position_embedding else [])
+        else:
+            # the host's last product and the streams that are still to be added to it
+            before = model.blocks[blocks[0].index - 1] if blocks else model.blocks[-1]
+            if before.has("ffn_gate_inp") and not before.has("ffn_up_shexp"):
+                experts = model.experts_used
+            apart = [g.add(wide * max(experts, 1))]
+            weights = g.add(self.row * experts)
+            if not before.has("layer_output_scale"):
+                apart.append(g.add(wide))
+            if before.has("ffn_up_shexp"):
+                apart.append(g.add(wide))
+            # an image's part for each of the first blocks comes as a copy of the whole
+            tall = wide * model.input_streams
+            self.deep = {index: g.add(tall) for index in range(before.index, model.input_streams - 1)}
+            if before.index in self.deep:
+                apart.append(self.deep.pop(before.index))
+        if not borrowed:
+            # one split: everything it reads comes in before it starts
+            attending = {block.sliding: block for block in blocks if block.k_width}
+            if model.layer_inputs_width and arrives:
+                self.mask(blocks[0])
+                self.looked_up = g.add(self.row * model.layer_inputs_width)
+                g.add(self.row * model.layer_inputs_width)  # so much more is held in every measured load
+            for _sliding, block in sorted(attending.items()):
+                if not batch.flash_attention and not model.traits.encoder:
+                    g.add(8 * batch.tokens * block.v_width)  # where each element of V goes: V is kept transposed
+                self.mask(block)
+            for block in here if model.layer_inputs_width else blocks:
+                if block.reads >= 0 and block.reads < blocks[0].index:
+                    cells = batch.cells_of(block)
+                    self.reused[block.index] = (
+                        g.add(batch.keys_bytes(block.k_width, cells)),
+                        g.add(batch.values_bytes(block.v_width, cells)),
+                    )
+        if mixed:
+            if model.input_streams > 1:
+                # each token's embedding is padded to what an image's brings for the first blocks
+                embedded, padded = g.add(tall, apart[0]), g.add(tall, mixed[1])
+                apart[0] = g.view(embedded)
+                self.deep = dict.fromkeys(range(model.input_streams - 1), embedded)
+                mixed = (mixed[0], padded, mixed[2])
+            g.view(g.add(tall, mixed[0]), mixed[1], mixed[2])
+        if experts:
+            apart[0] = g.add(wide, g.view(g.add(wide * experts, apart[0], weights, in_place=True)))
+        self.arrived = g.add(wide, *apart, in_place=True) if len(apart) > 1 else apart[0]
+        return self.arrived

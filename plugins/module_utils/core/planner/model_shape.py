@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import library_names
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import (
     ARCHITECTURES,
     SINGLE_SLOT_FAMILIES,
@@ -23,10 +24,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf 
     parse_tensor,
 )
 
-_PROJECTOR = ("v.", "mm.", "a.", "resampler.")
+_PROJECTOR = ("v.", "mm.", "a.", "s.", "resampler.", "model.vision_tower.")
 _OUTPUT = ("output", "cls", "dense_", "altup_")
 _FIRST_BLOCK = ("per_layer_model_proj", "per_layer_proj_norm")  # without a block's number, but kept with the first
-_OTHER_NAMES = {"attn_out.weight": "attn_output.weight", "attn_out.bias": "attn_output.bias"}  # Ollama's gptoss
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 _MATRICES = frozenset(
     f"{name}.weight"
@@ -78,14 +78,23 @@ class Metadata:
 
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = values
-        architecture = values.get("general.architecture")
-        if not isinstance(architecture, str) or not architecture:
+        named = values.get("general.architecture")
+        if not isinstance(named, str) or not named:
             raise ModelUnreadable("model_info has no general.architecture")
-        self.architecture = architecture
+        self.named = self.architecture = named
         self.lacks_count = not isinstance(values.get("general.parameter_count"), int)
 
+    def loaded(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors by llama.cpp's names; from here on the metadata are those that it gets."""
+        self.architecture = library_names.architecture(self.named, self._values, tensors)
+        changed, renamed = library_names.as_loaded(self.named, self._values, tensors)
+        merged = {**self._values, **{self.key(name): value for name, value in changed.items()}}
+        removed = {self.key(name) for name, value in changed.items() if value is None}
+        self._values = {key: value for key, value in merged.items() if key not in removed}
+        return renamed
+
     def key(self, name: str) -> str:
-        return f"{self.architecture}.{name}"
+        return f"{self.named}.{name}"
 
     def number(self, name: str, default: int | None = None) -> int:
         """A whole number, or `default`; an array without its values counts as absent. Raises ModelUnreadable."""
@@ -99,6 +108,9 @@ class Metadata:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _MAX_METADATA:
             raise ModelUnreadable(f"model_info {self.key(name)} is {value!r}; a whole number is needed")
         return value
+
+    def has(self, name: str) -> bool:
+        return self.key(name) in self._values
 
     def withheld(self, name: str) -> bool:
         """Whether the key is there without its values, as Ollama shows arrays unless asked for verbose."""
@@ -183,6 +195,13 @@ class Model:
     input_streams: int  # embeddings that one token of the input brings: more than 1 with deepstack
     embedder: bool
     single_slot: bool
+    predicting: tuple[
+        Block, ...
+    ] = ()  # blocks that are loaded only where further tokens are predicted (draft_num_predict)
+    adapters: int = 0  # LoRA files, whose size is not known
+    projector_at_most: int = 0  # bytes of a projector in a file of its own
+    windows_guessed: bool = False  # which blocks have windows is withheld: as in most models of this architecture
+    layer_inputs_width: int = 0  # of what one token brings for all blocks beside its embedding
     notes: tuple[str, ...] = field(default=())
 
     def __hash__(self) -> int:  # of what tells models apart: results are kept for each
@@ -230,10 +249,44 @@ class Model:
             tensors[tensor.name] = tensor
         _whole(info, tensors)
         details = show.get("details")
-        families: set[str] = {metadata.architecture}
+        families: set[str] = {metadata.named}
         if isinstance(details, Mapping):
             families |= {f for f in [details.get("family"), *(details.get("families") or ())] if isinstance(f, str)}
-        return _build(metadata, tensors, families)
+        model = _build(metadata, metadata.loaded(tensors), families)
+        return _with_files_apart(model, show)
+
+
+_ADAPTER = re.compile(r"^ADAPTER\s", re.MULTILINE)
+MAX_RANK = 256
+
+
+def _with_files_apart(model: Model, show: Mapping[str, object]) -> Model:
+    """The model with what is loaded of other files, which the answer names and does not list."""
+    notes, modelfile = [*model.notes], show.get("modelfile")
+    adapters = len(_ADAPTER.findall(modelfile)) if isinstance(modelfile, str) else 0
+    if adapters:
+        notes.append(
+            f"{adapters} adapter (ADAPTER), its size is not in the answer: the band holds ranks up to {MAX_RANK} in f32"
+        )
+    projector = 0
+    info = show.get("projector_info")
+    if isinstance(info, Mapping) and info and not model.projector_bytes:
+        projector = _projector_at_most(info)
+        notes.append("a projector in a file of its own, whose tensors are not in the answer: it is in the band only")
+    return replace(model, adapters=adapters, projector_at_most=projector, notes=tuple(notes))
+
+
+def _projector_at_most(info: Mapping[str, object]) -> int:
+    """Bytes that a projector has at most by its metadata: blocks of attention and gated feed-forward, all in f32."""
+
+    def largest(suffix: str, default: int) -> int:
+        return max([v for key, v in info.items() if key.endswith(suffix) and isinstance(v, int)], default=default)
+
+    width, inner, blocks = largest("embedding_length", 1536), largest("feed_forward_length", 6144), 0
+    for key, value in info.items():
+        blocks += value if key.endswith("block_count") and isinstance(value, int) else 0
+    joining = 4 * max(width, largest("projection_dim", 8192)) ** 2  # what leads from its width to the model's
+    return min(4 * ((blocks or 48) * width * (4 * width + 3 * inner) + joining), _MAX_METADATA)
 
 
 _READ: dict[str, Model] = {}
@@ -243,6 +296,11 @@ _MOST_READ = 100
 def _whole(info: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
     counted = info.get("general.parameter_count")
     elements = sum(tensor.elements for tensor in tensors.values())
+    for key, value in info.items():
+        if key.endswith("split.tensors.count") and isinstance(value, int) and len(tensors) < value:
+            raise ModelUnreadable(
+                f"the answer lists {len(tensors)} tensors, {key} says {value}: only one of the model's files"
+            )
     if isinstance(counted, int) and not isinstance(counted, bool) and elements < 0.99 * counted:
         raise ModelUnreadable(
             f"the tensors hold {elements} parameters, general.parameter_count says {counted}: the answer is cut off"
@@ -266,7 +324,7 @@ def _parts(metadata: Metadata, tensors: Mapping[str, Tensor], count: int) -> _Pa
         if match:
             if int(match[1]) >= count:
                 raise ModelUnreadable(f"tensors lists {tensor.name}, but {metadata.key('block_count')} is {count}")
-            parts.of_block[int(match[1])][_OTHER_NAMES.get(match[2], match[2])] = tensor
+            parts.of_block[int(match[1])][match[2]] = tensor
         elif tensor.name.startswith(_FIRST_BLOCK):
             parts.of_block[0][tensor.name] = tensor
         elif tensor.name.startswith(_PROJECTOR):
@@ -312,12 +370,15 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         raise ModelUnreadable("tensors lists no output_norm.weight: the answer is cut off")
     position_embedding = "position_embd.weight" in tensors
     blocks = _blocks(metadata, traits, embedding, parts.of_block, not position_embedding)
-    blocks[count - prediction :] = [_unloaded(block) for block in blocks[count - prediction :]]
+    predicting = tuple(blocks[count - prediction :])
+    blocks[count - prediction :] = [_unloaded(block) for block in predicting]
     window = metadata.number("attention.sliding_window", None if traits.swa_needed else traits.swa_default_window)
     slides = any(block.sliding for block in blocks)
     if traits.measured and not slides:
         window = 0  # named in the metadata and not used, as phi3's
-    embedder = traits.encoder or bool(metadata.number("pooling_type", 0))
+    known = metadata.per_block(_PATTERN, count) or _sliding_by_heads(metadata, parts.of_block)
+    guessed = bool(window and slides and metadata.withheld(_PATTERN) and not known)
+    embedder = traits.encoder or metadata.has("pooling_type")  # Ollama asks for the key, whatever its value
     return Model(
         architecture=metadata.architecture,
         traits=traits,
@@ -336,12 +397,15 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         position_embedding=position_embedding,
         embedder=embedder,
         single_slot=embedder or traits.single_slot or bool(families & SINGLE_SLOT_FAMILIES),
-        notes=tuple(_notes(metadata, 0 if slides else window, prediction)),
+        predicting=predicting,
+        windows_guessed=guessed,
+        layer_inputs_width=0 if traits.held_streams else blocks[0].width("per_layer_model_proj"),
+        notes=tuple(_notes(metadata, 0 if slides else window, guessed)),
     )
 
 
-def _notes(metadata: Metadata, unplaced_window: int, prediction: int) -> list[str]:
-    """What is not known of the model, or not counted. `unplaced_window`: of which no block is known to have it."""
+def _notes(metadata: Metadata, unplaced_window: int, guessed: bool) -> list[str]:
+    """What is not known of the model. `unplaced_window`: of which no block is known to have it."""
     notes = []
     if metadata.architecture not in ARCHITECTURES:
         notes.append(
@@ -352,12 +416,13 @@ def _notes(metadata: Metadata, unplaced_window: int, prediction: int) -> list[st
         notes.append(
             f"sliding window of {unplaced_window} without a known pattern: the cache is charged for the full context"
         )
+    if guessed:
+        notes.append(
+            f"{metadata.key(_PATTERN)} is shown without its values: which layers have windows is taken from "
+            "the architecture, the cache's band holds any; ask for it with verbose"
+        )
     if metadata.lacks_count:
         notes.append("general.parameter_count is missing: that the answer has all tensors cannot be checked")
-    if prediction:
-        notes.append(
-            f"the last {prediction} blocks predict further tokens: llama.cpp does not load them, nor are they counted"
-        )
     return notes
 
 
@@ -375,8 +440,12 @@ def _unloaded(block: Block) -> Block:
     )
 
 
-def _sliding(metadata: Metadata, traits: Architecture, count: int) -> list[bool]:
-    listed = metadata.per_block("attention.sliding_window_pattern", count)
+_PATTERN = "attention.sliding_window_pattern"
+
+
+def _sliding(metadata: Metadata, traits: Architecture, of_block: list[dict[str, Tensor]]) -> list[bool]:
+    count = len(of_block)
+    listed = metadata.per_block(_PATTERN, count) or _sliding_by_heads(metadata, of_block)
     if not metadata.number("attention.sliding_window", traits.swa_default_window):
         return [False] * count
     if traits.swa_everywhere:
@@ -385,18 +454,27 @@ def _sliding(metadata: Metadata, traits: Architecture, count: int) -> list[bool]
         return [False] * count
     if listed and traits.swa_period:
         return [bool(value) for value in listed[:count]]
-    period = metadata.number("attention.sliding_window_pattern", traits.swa_period) if traits.swa_period else 0
+    period = metadata.number(_PATTERN, traits.swa_period) if traits.swa_period else 0
     if not period:
         return [False] * count
     seeing_all = 0 if traits.swa_first else period - 1
     return [index % period != seeing_all for index in range(count)]
 
 
+def _sliding_by_heads(metadata: Metadata, of_block: list[dict[str, Tensor]]) -> list[int] | None:
+    """Which blocks have windows by their heads' width, where those with windows have another than the others."""
+    windowed = metadata.number("attention.key_length_swa", 0)
+    norms = [tensors.get("attn_q_norm.weight") for tensors in of_block]
+    if windowed in (0, metadata.number("attention.key_length", 0)) or not all(norms):
+        return None
+    return [int(norm.shape == (windowed,)) for norm in norms if norm]
+
+
 def _blocks(
     metadata: Metadata, traits: Architecture, embedding: int, of_block: list[dict[str, Tensor]], positions: bool
 ) -> list[Block]:
     count = len(of_block)
-    sliding = _sliding(metadata, traits, count)
+    sliding = _sliding(metadata, traits, of_block)
     cached = count - metadata.number("attention.shared_kv_layers", count - (traits.cached_blocks or count))
     heads_listed = metadata.per_block("attention.head_count", count)
     heads_kv_listed = metadata.per_block("attention.head_count_kv", count)
@@ -459,8 +537,9 @@ def _complete(traits: Architecture, of_block: list[dict[str, Tensor]]) -> None:
         kinds.setdefault(frozenset(name for name in tensors if not name.startswith(_FIRST_BLOCK)), []).append(index)
     for names, members in kinds.items():
         for others, more in kinds.items():
-            if traits.measured and len(members) == 1 and len(more) > 1 and names < others:
-                lacking = sorted(others - names)[0]
+            lacking_all = others - names - ({"attn_norm.weight"} if traits.unnormed_start and 0 in members else set())
+            if traits.measured and len(members) == 1 and len(more) > 1 and names < others and lacking_all:
+                lacking = sorted(lacking_all)[0]
                 raise ModelUnreadable(f"blk.{members[0]} has no {lacking}, other blocks have: the answer is cut off")
         _uniform(traits, members, of_block)
         for whole, parts in _NEEDED.items():

@@ -19,6 +19,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama.settin
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.compute import (
     Batch,
     compute_bytes,
+    draft_bytes,
     host_bytes,
     offload_bytes,
 )
@@ -28,7 +29,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf 
     ModelUnreadable,
     row_bytes,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.model_shape import Block, Model
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.model_shape import MAX_RANK, Block, Model
 
 __all__ = [
     "Calibration",
@@ -54,7 +55,14 @@ _OFFLOAD_TOKENS = 32  # CUDA works for layers on the host from this batch on
 _PROJECTOR_HEADROOM_MIB = 1024  # what Ollama keeps free for a projector's own graph
 _BATCH_SURCHARGE_MIB = ((2048, 2048), (1024, 768))  # what Ollama reckons for a batch of so many tokens
 _PLAIN_CACHES = ("f32", "f16", "bf16")
-_LIMITS = {"num_gpu": (-1, 100_000), "num_ctx": (1, 1 << 24), "num_parallel": (1, 256), "num_batch": (1, 1 << 20)}
+_UNKNOWN_CACHES = ("f32", "bf16", "q4_1", "iq4_nl", "q5_0", "q5_1")  # before 0.30
+_LIMITS = {
+    "num_gpu": (-1, 100_000),
+    "num_ctx": (1, 1 << 24),
+    "num_parallel": (1, 256),
+    "num_batch": (1, 1 << 20),
+    "draft_num_predict": (0, 1024),
+}
 
 
 class ScenarioInvalid(ValueError):
@@ -89,6 +97,8 @@ class Scenario:
     num_batch: int | None = None
     kv_cache_type: str = "f16"
     flash_attention: bool | None = None
+    v_cache_type: str | None = None  # of the values, where kv_cache_type is only that of the keys
+    draft_num_predict: int = 0  # further tokens to predict, by a model that has blocks for it; Ollama: 0 where unset
 
     @classmethod
     def from_dict(cls, values: object) -> Scenario:
@@ -103,10 +113,11 @@ class Scenario:
         for key, (low, high) in _LIMITS.items():
             if key in given:
                 given[key] = _whole_number(key, given[key], low, high)
-        cache = str(given.get("kv_cache_type") or "f16").lower()
-        if cache not in CACHE_TYPES:
-            raise ScenarioInvalid(f"kv_cache_type is {cache!r}; allowed are {', '.join(CACHE_TYPES)}")
-        given["kv_cache_type"] = cache
+        for key in ("kv_cache_type", "v_cache_type"):
+            if key in given:
+                given[key] = str(given[key] or "f16").lower()
+                if given[key] not in CACHE_TYPES:
+                    raise ScenarioInvalid(f"{key} is {given[key]!r}; allowed are {', '.join(CACHE_TYPES)}")
         if "flash_attention" in given:
             given["flash_attention"] = _switch(given["flash_attention"])
         return cls(**given)
@@ -218,6 +229,7 @@ class _Load:
     batch: Batch
     num_ctx: int
     warnings: tuple[str, ...]
+    predicted: int = 0  # tokens that a second context predicts
 
 
 def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
@@ -229,8 +241,15 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
     if model.context_length and ctx > model.context_length:
         warnings.append(f"num_ctx {ctx} is cut to the model's context_length {model.context_length}")
         ctx = model.context_length
-    cache_type, flash, counted = _cache_and_flash(model, scenario, engine)
+    (k_type, v_type), flash, counted = _cache_and_flash(model, scenario, engine)
     warnings += counted
+    predicted = scenario.draft_num_predict if model.predicting and engine.llama_server else 0
+    if model.predicting and not predicted:
+        warnings.append(
+            f"the last {len(model.predicting)} blocks predict further tokens: not loaded without draft_num_predict"
+        )
+    elif scenario.draft_num_predict and not predicted:
+        warnings.append("draft_num_predict has no effect: the model has no blocks that predict, or Ollama is too old")
     embedding = model.embedder
     tokens = scenario.num_batch
     if tokens is None:
@@ -258,49 +277,58 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
         cells_sliding=_pad(min(cells, model.window + tokens)) if model.window else cells,
         outputs=slots if engine.slot_logits else tokens,
         flash_attention=flash,
-        cache_type=cache_type,
+        cache_type=k_type,
+        v_cache_type=v_type,
     )
-    return _Load(batch, ctx, tuple(warnings))
+    return _Load(batch, ctx, tuple(warnings), predicted)
 
 
-def _cache_and_flash(model: Model, scenario: Scenario, engine: Engine) -> tuple[str, bool, list[str]]:
-    """The type of the cache and whether flash attention is on, as this release takes them; with the warnings."""
-    cache_type, flash = scenario.kv_cache_type, scenario.flash_attention
+def _cache_and_flash(model: Model, scenario: Scenario, engine: Engine) -> tuple[tuple[str, str], bool, list[str]]:
+    """The cache's types (keys, values) and whether flash attention is on, as this release takes them; with warnings."""
+    types = scenario.kv_cache_type, scenario.v_cache_type or scenario.kv_cache_type
+    flash = scenario.flash_attention
     warnings: list[str] = []
-    quantised = cache_type not in _PLAIN_CACHES
-    if not engine.llama_server:
-        if quantised and flash is not True:
-            warnings.append(f"kv_cache_type {cache_type} needs flash_attention on before Ollama 0.30: counted as f16")
-            cache_type = "f16"
-        elif cache_type in ("f32", "bf16", "q4_1", "iq4_nl", "q5_0", "q5_1"):
+    for cache_type in () if engine.llama_server else dict.fromkeys(types):
+        if cache_type in _UNKNOWN_CACHES:
             warnings.append(f"kv_cache_type {cache_type} is unknown before Ollama 0.30: counted as f16")
-            cache_type = "f16"
-    elif quantised and flash is False:
+        elif cache_type not in _PLAIN_CACHES and flash is not True:
+            warnings.append(f"kv_cache_type {cache_type} needs flash_attention on before Ollama 0.30: counted as f16")
+    if warnings:
+        types = "f16", "f16"
+    if engine.llama_server and flash is False and types[1] not in _PLAIN_CACHES:
         raise ScenarioInvalid(
-            f"kv_cache_type {cache_type} with flash_attention off: llama-server refuses to load this; "
+            f"kv_cache_type {types[1]} with flash_attention off: llama-server refuses to load this; "
             "use f16 or switch flash attention on"
         )
-    of_cache = TYPES[cache_type.upper()][0]  # elements of a block
-    uneven = next((head for each in model.blocks for head in (each.k_head, each.v_head) if head % of_cache), 0)
-    if engine.llama_server and quantised and uneven:
+    if engine.llama_server and types[0] != types[1] and any(block.has("attn_k_b") for block in model.blocks):
         raise ScenarioInvalid(
-            f"kv_cache_type {cache_type} with heads of {uneven} elements, no multiple of its {of_cache}: "
-            "llama-server refuses to load this; use f16"
+            f"keys of {types[0]} and values of {types[1]}: with latent attention the values are a part of the keys, "
+            "llama-server refuses to load this; use one type"
         )
+    for cache_type in types if engine.llama_server else ():
+        of_cache = TYPES[cache_type.upper()][0]  # elements of a block
+        uneven = next((head for each in model.blocks for head in (each.k_head, each.v_head) if head % of_cache), 0)
+        if uneven:
+            raise ScenarioInvalid(
+                f"kv_cache_type {cache_type} with heads of {uneven} elements, no multiple of its {of_cache}: "
+                "llama-server refuses to load this; use f16"
+            )
     if model.traits.no_flash and flash is not False:
         warnings.append(f"flash attention is not possible with architecture {model.architecture!r}: counted as off")
         flash = False
-    return cache_type, engine.llama_server if flash is None else flash, warnings
+    return types, engine.llama_server if flash is None else flash, warnings
 
 
-def _cache_bytes(model: Model, block: Block, batch: Batch) -> float:
+def _cache_bytes(model: Model, block: Block, load: _Load) -> float:
     """Keys, values and recurrent state of one block for all slots."""
-    kept = 0
+    kept, batch = 0, load.batch
     if block.k_width and block.cached:
         # without flash attention V is kept transposed, every block's as wide as the widest
         values = block.v_width if batch.flash_attention else max(each.v_width for each in model.blocks)
-        kept = sum(row_bytes(batch.cache_type, width) for width in (block.k_width, values) if width)
-    return kept * batch.cells_of(block) * batch.slots + 4 * block.state_elements * batch.slots
+        kept = sum(row_bytes(kind, width) for kind, width in zip(batch.cache_types, (block.k_width, values)) if width)
+    # a state is kept for each further token, too, as one that was predicted may have to be taken back
+    states = 4 * block.state_elements * batch.slots * (1 + load.predicted)
+    return kept * batch.cells_of(block) * batch.slots + states
 
 
 class _Split(NamedTuple):
@@ -350,18 +378,26 @@ def _priced(
     weights: float = sum(block.device_bytes for block in on_gpu)
     weights += float(model.output_bytes) if split.has_output else 0
     weights += model.projector_bytes if everything else 0
+    kv = sum(_cache_bytes(model, block, load) for block in on_gpu)
     compute = float(compute_bytes(model, batch, split.first)) if split.layers else 0.0
+    predicting = [block for block in model.predicting if load.predicted and block.index >= split.first]
+    if predicting and split.layers:
+        # a second context, which has a cache of its own, of f16 always
+        second = replace(load, batch=replace(batch, cache_type="f16", v_cache_type="f16"))
+        weights += sum(block.device_bytes for block in predicting)
+        kv += sum(_cache_bytes(model, block, second) for block in predicting)
+        compute += draft_bytes(model, batch)
     borrowed = copies = 0.0
     if on_host and batch.tokens >= _OFFLOAD_TOKENS:
         borrowed = float(offload_bytes(model, batch, split.first))
         # never less than the largest copy: how well the others fill the gaps differs from build to build
         copies = max(borrowed - compute, *(block.largest_matrix_bytes for block in on_host)) if split.layers else 0.0
     host: float = model.input_bytes + sum(block.host_bytes for block in on_host) + host_bytes(model, batch)
-    host += sum(_cache_bytes(model, block, batch) for block in on_host)
+    host += sum(_cache_bytes(model, block, load) for block in on_host)
     host += 0 if split.has_output else model.host_output_bytes
     terms: dict[str, float] = {
         "weights_mib": weights / MIB,
-        "kv_mib": sum(_cache_bytes(model, block, batch) for block in on_gpu) / MIB,
+        "kv_mib": kv / MIB,
         "compute_mib": compute / MIB,
         "op_offload_mib": copies / MIB,
         "runtime_mib": RUNTIME_MIB if split.layers else 0,
@@ -374,6 +410,8 @@ def _priced(
     low, high = (sum(bands.get(name, (value, value))[end] for name, value in terms.items()) for end in (0, 1))
     if model.projector_bytes and everything:
         high += _PROJECTOR_HEADROOM_MIB
+    if split.layers:
+        high += _apart_at_most(model, on_gpu, everything)
     if high > low:
         bands["total_mib"] = [low, high]
     return Plan(
@@ -389,6 +427,15 @@ def _priced(
         warnings=list(warnings),
         admission_mib=_admission(model, load) / MIB,
     )
+
+
+def _apart_at_most(model: Model, on_gpu: Sequence[Block], everything: bool) -> float:
+    """MiB that files beside the model's take at most: adapters for the blocks on the GPU, and a projector."""
+    matrices = [tensor for block in on_gpu for tensor in block.tensors.values() if len(tensor.shape) == 2]
+    most: float = model.adapters * MAX_RANK * 4 * sum(sum(tensor.shape) for tensor in matrices)
+    if everything and model.projector_at_most:
+        most += model.projector_at_most + _PROJECTOR_HEADROOM_MIB * MIB
+    return most / MIB
 
 
 def _bands(
@@ -412,11 +459,14 @@ def _bands(
         # llama.cpp still lends itself the GPU for long prompts where CUDA is loaded
         bands["op_offload_mib"] = [0.0, borrowed_mib]
         bands["runtime_mib"] = [0.0, float(RUNTIME_BAND_MIB[1])]
-    if terms["kv_mib"] and not model.traits.measured and model.window:
-        # no window is known to be used by this architecture: every layer may have one
-        sliding = [replace(block, sliding=True) for block in model.blocks[split.first :]]
-        least = sum(_cache_bytes(model, block, load.batch) for block in sliding)
-        bands["kv_mib"] = [least / MIB, terms["kv_mib"]]
+    if terms["kv_mib"] and model.window and (model.windows_guessed or not model.traits.measured):
+        # which blocks have a window is not known: from every one to none
+        on_gpu = model.blocks[split.first :]
+        least, most = (
+            sum(_cache_bytes(model, replace(block, sliding=sliding), load) for block in on_gpu) / MIB
+            for sliding in (True, False)
+        )
+        bands["kv_mib"] = [least, most]
     return bands
 
 
@@ -480,7 +530,7 @@ def mib_read_per_token(model: Model, scenario: Scenario, *, ollama_version: str)
     """
     engine = Engine.of(ollama_version)
     load = _decide(model, scenario, engine)
-    one_slot = replace(load.batch, slots=1)
+    one_slot = replace(load, batch=replace(load.batch, slots=1))
     _unused, first, has_output = _Split.of(model, scenario.num_gpu, engine)
 
     def read(blocks: Sequence[Block]) -> float:
