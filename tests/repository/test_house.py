@@ -118,3 +118,30 @@ def test_no_function_and_no_class_is_too_long() -> None:
 def test_one_line_too_many_is_found(head: str, most: int) -> None:
     assert too_long(head + "\n    x = 1" * (most - 1)) == []
     assert too_long(head + "\n    x = 1" * most) == [f"f: {most + 1} lines"]
+
+
+# What Ansible's classes and answers of others are; our own data has types.
+MOST_OF_ANY = 99
+
+
+def takes_any(source: str) -> int:
+    """How many functions have Any in their signature."""
+    signatures = (
+        [node.returns, *(each.annotation for each in ast.walk(node.args) if isinstance(each, ast.arg))]
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    )
+    return sum(
+        any(isinstance(name, ast.Name) and name.id == "Any" for part in parts if part for name in ast.walk(part))
+        for parts in signatures
+    )
+
+
+def test_few_functions_take_anything() -> None:
+    assert sum(takes_any(path.read_text()) for path in PLUGINS.rglob("*.py")) <= MOST_OF_ANY
+
+
+def test_any_is_found_in_a_signature_alone() -> None:
+    assert takes_any("def f(a: list[Any], *b: Any) -> int:\n    c: Any = 1") == 1
+    assert takes_any("async def f() -> Any: ...") == 1
+    assert takes_any("def f(a: int) -> str:\n    c: Any = 1") == 0

@@ -84,7 +84,7 @@ def plain(result: dict[str, Any]) -> dict[str, Any]:
     return {**result, "msg": f"the host did not run the module; it said: {said}" if said else result["msg"]}
 
 
-def _lines(result: Mapping[str, Any]) -> list[str]:
+def _lines(result: Mapping[str, object]) -> list[str]:
     text = f"{result.get('module_stdout') or ''}\n{result.get('module_stderr') or ''}"
     lines = (" ".join(line.split()) for line in text.splitlines()[-50:])
     shown = ("".join(sign for sign in masking.without_secrets(line)[:300] if sign.isprintable()) for line in lines)

@@ -14,7 +14,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import (
     NAME,
@@ -176,7 +175,7 @@ def _all(text: str, readers: Sequence[str] | None) -> list[tuple[str, Reading]]:
     return [(reader, reading) for reader in readers or DEFAULT_READERS for reading in readings(text, reader)]
 
 
-def all_but(text: str, key: str, readers: Sequence[str] | None) -> list[Any]:
+def all_but(text: str, key: str, readers: Sequence[str] | None) -> list[list[tuple[str, str | None, str]]]:
     """All that the readers take from a text but for one key."""
     return [
         [(one.key, one.value, text[one.start : one.end]) for one in reading.assignments if one.key != key]

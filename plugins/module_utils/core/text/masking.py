@@ -18,7 +18,6 @@ import html
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import credentials, dotenv, dotenv_readers
@@ -336,7 +335,7 @@ def _before_hosts(value: str) -> Iterator[str]:
         yield from (password, password.partition("@")[0])
 
 
-def _leaves(name: str, content: Any) -> Iterator[tuple[str, str]]:
+def _leaves(name: str, content: object) -> Iterator[tuple[str, str]]:
     """The texts and numbers of a JSON value, each with the key that it stands under."""
     if isinstance(content, dict):
         for key, inside in content.items():

@@ -17,7 +17,7 @@ import pwd
 import re
 import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
@@ -291,9 +291,9 @@ def _seconds_since_boot(epoch: float) -> float | None:
     return None if epoch > now else epoch - (now - time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
-def _name(lookup: Any, number: int) -> str:
+def _name(lookup: Callable[[int], Sequence[object]], number: int) -> str:
     try:
-        return lookup(number)[0]
+        return str(lookup(number)[0])
     except KeyError:
         return str(number)
 

@@ -156,11 +156,12 @@ def _value_of(raw: str) -> Value:
     return raw
 
 
-def _same_value(one: Any, other: Any) -> bool:
+def _same_value(one: object, other: object) -> bool:
     if isinstance(one, float) or isinstance(other, float):
         # Ollama's fractions are float32.
-        numbers = all(isinstance(each, (int, float)) for each in (one, other))
-        return numbers and math.isclose(one, other, rel_tol=1e-6)
+        if isinstance(one, (int, float)) and isinstance(other, (int, float)):
+            return math.isclose(one, other, rel_tol=1e-6)
+        return False
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 

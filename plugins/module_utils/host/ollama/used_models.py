@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 
 ANSWER_S = 2
@@ -29,7 +27,7 @@ class UsedModels:
             used = {name for name, expires in listed.items() if self._before.get(name) != expires}
             self.names = (self.names or set()) | used
 
-    def _listed(self) -> dict[str, Any] | None:
+    def _listed(self) -> dict[str, object] | None:
         """When each loaded model expires; one without a size is not loaded yet. None where Ollama does not tell."""
         try:
             models = http_client.get_json(self._url, timeout=ANSWER_S)["models"] or []
