@@ -98,7 +98,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "dotenv.get_keys systemd": lambda text: dotenv.get_keys(text, ["A", "B"], ["systemd"]),
     "dotenv.set_keys": lambda text: dotenv.set_keys(text, {"A": "2", "NEW": "1"}),
     "dotenv.set_keys remove": lambda text: dotenv.set_keys(text, {}, ["A"]),
-    "dotenv.all_but": lambda text: dotenv.all_but(text, "A", READERS),
+    "dotenv.all_but": lambda text: dotenv.all_but(text, ["A"], READERS),
     "dotenv.masked": lambda text: dotenv.masked(text, ["A"]),
     "dotenv.later_lines": lambda text: dotenv.later_lines(
         text, dotenv_readers.readings(text, "systemd")[0].assignments

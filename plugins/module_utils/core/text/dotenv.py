@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import (
@@ -175,10 +175,10 @@ def _all(text: str, readers: Sequence[str] | None) -> list[tuple[str, Reading]]:
     return [(reader, reading) for reader in readers or DEFAULT_READERS for reading in readings(text, reader)]
 
 
-def all_but(text: str, key: str, readers: Sequence[str] | None) -> list[list[tuple[str, str | None, str]]]:
-    """All that the readers take from a text but for one key."""
+def all_but(text: str, keys: Collection[str], readers: Sequence[str] | None) -> list[list[tuple[str, str | None, str]]]:
+    """All that the readers take from a text but for these keys."""
     return [
-        [(one.key, one.value, text[one.start : one.end]) for one in reading.assignments if one.key != key]
+        [(one.key, one.value, text[one.start : one.end]) for one in reading.assignments if one.key not in keys]
         for _unused, reading in _all(text, readers)
     ]
 
@@ -191,12 +191,17 @@ def _readers_without(text: str, key: str, value: str, readers: Sequence[str] | N
 def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
     if not _readers_without(text, key, value, readers):
         return text
-    others = all_but(text, key, readers)
+    others = all_but(text, [key], readers)
     base = text
-    for start, end in _places(text, key, readers):
+    places = _places(text, key, readers)
+    for start, end in places:
+        swallowed = _swallowed(text, key, start, end)
+        if swallowed:
+            return swallowed
+    for start, end in places:
         form = encode(value, readers or DEFAULT_READERS, text[start : start + 1])
         candidate = text[:start] + form + text[end:]
-        if all_but(candidate, key, readers) == others:
+        if all_but(candidate, [key], readers) == others:
             without = _readers_without(candidate, key, value, readers)
             if not without:
                 return candidate
@@ -205,13 +210,14 @@ def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str
     form = encode(value, readers or DEFAULT_READERS)
     line_end = "\r\n" if "\r\n" in text else "\n"
     gap = "" if base.endswith("\n") or base in ("", "\ufeff") else line_end
+    gaps = (gap, gap + line_end)  # an empty line ends what a backslash carries on, also for who is no declared reader
     candidates = [
         f"{base}{before}{key}={form}{after}"
-        for before in (gap, gap + line_end)  # an empty line ends what a backslash carries on
+        for before in (gaps[::-1] if base.rstrip("\r\n").endswith("\\") else gaps)
         for after in (line_end, "\n")  # bash takes a carriage return into the value
     ]
     for candidate in candidates:
-        if all_but(candidate, key, readers) == others and not _readers_without(candidate, key, value, readers):
+        if all_but(candidate, [key], readers) == others and not _readers_without(candidate, key, value, readers):
             return candidate
     return _cannot(candidates[0], key, value, readers)
 
@@ -239,21 +245,45 @@ def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> V
 
 
 def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
-    others = all_but(text, key, readers)
+    others = all_but(text, [key], readers)
     for _unused in range(MOST_LINES_OF_A_KEY + 1):
         found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
         if not found:
             return text
         last = max(one.start for one in found)
-        for end in sorted({one.end for one in found if one.start == last}):
+        ends = sorted({one.end for one in found if one.start == last})
+        swallowed = _swallowed(text, key, last, ends[-1])
+        if swallowed:
+            return swallowed
+        for end in ends:
             line_end = text.find("\n", end)
             candidate = text[: text.rfind("\n", 0, last) + 1] + (text[line_end + 1 :] if line_end >= 0 else "")
-            if all_but(candidate, key, readers) == others:
+            if all_but(candidate, [key], readers) == others:
                 text = candidate
                 break
         else:
             return ValueNotPortable(f"line {text.count(chr(10), 0, last) + 1} also holds something else; take it out")
     return ValueNotPortable(f"it stands in more than {MOST_LINES_OF_A_KEY} lines; take them out by hand")
+
+
+def _swallowed(text: str, key: str, start: int, end: int) -> ValueNotPortable | None:
+    """Why a value cannot go: it holds a line that sets another key for whoever reads lines, and for its owner."""
+    _unused, *later = text[start:end].split("\n")
+    inside = lines_setting_others("\n".join(later), key)
+    if not inside:
+        return None
+    line = text.count("\n", 0, start) + 1
+    return ValueNotPortable(
+        f"its value begins in line {line} and ends in line {line + len(later)}, so that the setting in line "
+        f"{line + 1 + later.index(inside[0])} would be lost with it; end the value in line {line} (look for a quote "
+        "that is not closed, or a backslash at the end)"
+    )
+
+
+def lines_setting_others(text: str, key: str) -> list[str]:
+    """The lines that set another key for whoever reads lines, be they a part of a value for all others."""
+    named = ((line, _ASSIGNMENT.match(line)) for line in text.split("\n"))
+    return [line for line, name in named if name and name[2] != key]
 
 
 def _overruled(text: str, key: str, readers: Sequence[str] | None) -> Iterator[str]:

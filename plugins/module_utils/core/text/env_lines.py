@@ -9,7 +9,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import readings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import (
+    Assignment,
+    lines_of,
+    readings,
+)
 
 
 def taken_back(text: str, before: str, ours: Mapping[str, Sequence[str]], readers: Sequence[str]) -> dotenv.Edit:
@@ -21,18 +25,78 @@ def taken_back(text: str, before: str, ours: Mapping[str, Sequence[str]], reader
     """
     old = {key: _line(before, key, readers) for key in ours}
     owners = {line.rstrip("\r") for line in before.split("\n")}
-    for key, values in ours.items():
-        kept = old[key]
-        for written in _written(key, kept, values, readers):
-            number = _only(text, written - owners, readers)
-            if number is not None:
-                lines = text.split("\n")
-                lines[number : number + 1] = [kept] if kept is not None and _lacks(text, before, kept) else []
-                text = "\n".join(lines)
+    written = {
+        key: [lines - owners for lines in _written(key, old[key], values, readers)] for key, values in ours.items()
+    }
+    for key, kept in old.items():
+        for lines in written[key]:
+            text = _lines_taken_back(text, before, key, lines, kept, readers)
     unsettled = {key: line for key, line in old.items() if _naming(text, key) != _naming(before, key)}
     if len(text) > dotenv.MOST_BYTES:
         return dotenv.Edit(text, problems=[f"{key}: {dotenv.TOO_LARGE}" for key in unsettled])
-    return _by_readers(text, before, unsettled, readers)
+    edit = _by_readers(text, before, unsettled, readers)
+    problems = [*edit.problems, *_left(edit.text, edit.problems, written, readers)]
+    return dotenv.Edit(edit.text, edit.changed_keys, problems)
+
+
+def _lines_taken_back(
+    text: str, before: str, key: str, written: Collection[str], kept: str | None, readers: Sequence[str]
+) -> str:
+    """`text` with the line that counts, of those that this collection has written so, as it was; without the others.
+
+    What a line goes on from may go on to the next one: there an empty line takes its place.
+    """
+    places = _places_of(text, written, readers)[::-1][: dotenv.MOST_LINES_OF_A_KEY]
+    if kept is not None and _lacks(text, before, kept):
+        for number in places:
+            new = _with_lines(text, number, kept)
+            if _others_stay(text, new, key, number, readers):
+                return _lines_taken_back(new, before, key, written, kept, readers)
+        return text
+    for number in places:
+        empty, without = _with_lines(text, number, ""), _with_lines(text, number)
+        goes_on = empty.split("\n")[number - 1].rstrip("\r").endswith("\\") if number else False
+        candidates = (empty, without) if goes_on else (without, empty)
+        text = next((new for new in candidates if _others_stay(text, new, key, number, readers)), text)
+    return text
+
+
+def _with_lines(text: str, number: int, *instead: str) -> str:
+    """A text with these instead of one of its lines."""
+    lines = text.split("\n")
+    lines[number : number + 1] = instead
+    return "\n".join(lines)
+
+
+def _others_stay(text: str, new: str, key: str, number: int, readers: Sequence[str]) -> bool:
+    """Whether a change of a line leaves every other key its value, but for one that the line is a part of."""
+    if len(text) > dotenv.MOST_BYTES:
+        return True
+    line_of = lines_of(text)
+    for reader in readers:
+        for reading, then in zip(readings(text, reader), readings(new, reader)):
+            was = [one for one in reading.assignments if one.key != key]
+            now = [one for one in then.assignments if one.key != key]
+            if [one.key for one in was] != [one.key for one in now] or any(
+                one.value != other.value and not line_of(one.start) <= number <= line_of(one.end)
+                for one, other in zip(was, now)
+            ):
+                return False
+    return True
+
+
+def _left(
+    text: str, problems: Sequence[str], written: Mapping[str, Sequence[Collection[str]]], readers: Sequence[str]
+) -> list[str]:
+    """The lines of this collection that are still there, where no problem has named their key."""
+    named = {problem.partition(":")[0] for problem in problems}
+    places = {key: _places_of(text, set().union(*lines), readers) for key, lines in written.items() if key not in named}
+    return [
+        f"{key}: line {found[0] + 1}, which this collection has written, has become a part of something else (look for "
+        "a quote that is not closed, or a backslash at the end of a line); correct that"
+        for key, found in places.items()
+        if found
+    ]
 
 
 def _by_readers(text: str, before: str, old: Mapping[str, str | None], readers: Sequence[str]) -> dotenv.Edit:
@@ -43,7 +107,11 @@ def _by_readers(text: str, before: str, old: Mapping[str, str | None], readers: 
     for key, line in old.items():
         if line is not None and key not in values:  # computed, or with a comment that systemd takes for the value
             candidate = _with_line(text, key, line, readers)
-            if dotenv.all_but(candidate, key, readers) == dotenv.all_but(text, key, readers):
+            seen = [
+                (dotenv.all_but(one, [key], readers), dotenv.lines_setting_others(one, key))
+                for one in (text, candidate)
+            ]
+            if seen[0] == seen[1]:
                 text = candidate
             else:
                 problems.append(
@@ -52,7 +120,9 @@ def _by_readers(text: str, before: str, old: Mapping[str, str | None], readers: 
     edit = dotenv.set_keys(text, values, absent, readers)
     if edit.problems:
         edits = [dotenv.set_keys(text, values, absent, [reader]) for reader in readers] if old else [dotenv.Edit(text)]
-        edit = next((one for one in edits if not one.problems), edit)
+        others = dotenv.all_but(text, old, readers)
+        edits = [one for one in edits if not one.problems and dotenv.all_but(one.text, old, readers) == others]
+        edit = next(iter(edits), edit)
     return dotenv.Edit(edit.text, edit.changed_keys, [*edit.problems, *problems])
 
 
@@ -103,17 +173,27 @@ def _count(text: str, lines: str) -> int:
     return count
 
 
-def _only(text: str, written: Collection[str], readers: Sequence[str]) -> int | None:
-    """Where the one line is that has been written so; None where there is none, or it is not to be told which."""
+def _places_of(text: str, written: Collection[str], readers: Sequence[str]) -> list[int]:
+    """The lines, from 0, that have been written so, but for those in what somebody quotes."""
     found = {number for number, line in enumerate(text.split("\n")) if line.rstrip("\r") in written}
-    found -= _quoted(text, readers) if found and len(text) <= dotenv.MOST_BYTES else set()
-    return found.pop() if len(found) == 1 else None
+    return sorted(found - _quoted(text, readers) if found and len(text) <= dotenv.MOST_BYTES else found)
 
 
 def _quoted(text: str, readers: Sequence[str]) -> set[int]:
-    """The lines, from 0, that every reader takes for a later one of a value of several."""
+    """The lines, from 0, that every reader takes for a later one of a value of several in quotes."""
     found = []
     for reader in readers:
         for reading in readings(text, reader):
-            found.append(dotenv.later_lines(text, reading.assignments) if not reading.stopped else set())
+            values = [one for one in reading.assignments if _is_in_quotes(text, one)]
+            found.append(dotenv.later_lines(text, values) if not reading.stopped else set())
     return set.intersection(*found)
+
+
+def _is_in_quotes(text: str, one: Assignment) -> bool:
+    """Whether a value of several lines is meant to be one: two quotes that were left open pair up as well."""
+    value = text[one.start : one.end]
+    if value[:1] not in ("'", '"') or value[-1] != value[0]:
+        return False
+    last, line_end = value[value.rfind("\n") + 1 :], text.find("\n", one.end)
+    rest = text[one.end : line_end if line_end >= 0 else len(text)].strip()
+    return rest[:1] in ("", "#") and not dotenv.lines_setting_others(last, "")

@@ -96,15 +96,32 @@ def way_back(manifest: Manifest, contents: Mapping[str, bytes], ours: Mapping[st
         names.setdefault(_led_to(path, kept), []).append(path)
     for path, state in kept.items():
         leads_to = _led_to(path, kept)
-        if leads_to not in ours:
+        env = ours.get(leads_to) or _of_an_older_release(state, ours)
+        if not env:
             problem = _lost(state)
             if problem:
                 way.lost.append(problem)
             else:
                 _add_file(way, (state, contents.get(state.get("sha256", ""), b"")))
         elif path == leads_to:
-            _add_env_file(way, (state, contents.get(state.get("sha256", ""), b"")), names[path], ours[path])
+            _add_env_file(way, (state, contents.get(state.get("sha256", ""), b"")), names[path], env)
     return way
+
+
+def _of_an_older_release(kept: FileState, ours: Mapping[str, KeysOfFile]) -> KeysOfFile | None:
+    """A profile's own file that was not there, of which an older release has kept nothing else: it wrote there what it
+    has set in the backend's files. None for any other file.
+    """
+    if kept["kind"] != "absent" or os.path.basename(kept["path"]) == unit_text.DROP_IN:
+        return None
+    try:
+        text = dotenv.decode(file_state.read(kept["path"])[1])
+    except OSError:
+        return None
+    keys = {key: None for env in ours.values() for key in env["keys"]}
+    readers = [reader for env in ours.values() for reader in env["readers"] or []]
+    is_own = _OWN_HEADER.match(text)
+    return {"keys": list(keys), "readers": list(dict.fromkeys(readers)), "profile": "any"} if is_own else None
 
 
 def _add_file(way: WayBack, kept: Kept) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, env_lines
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,3 +53,45 @@ def test_in_a_file_that_has_become_too_large_our_own_lines_go_and_no_others() ->
     theirs = f"K=41\n{rest}"
     back = env_lines.taken_back(theirs, "K=9\n", {"K": ["40"]}, READERS)
     assert (back.text, back.problems) == (theirs, [f"K: {dotenv.TOO_LARGE}"])
+
+
+# Lines within values --------------------------------------------------------------------------------------------------
+
+PRESETS = [READERS, ["python-dotenv"], ["systemd"], ["bash"], ["docker"], ["systemd", "python-dotenv"]]
+SWALLOWED = 'K="8192\nAPI_KEY=x\nX="\n'
+
+
+@pytest.mark.parametrize("readers", PRESETS[:4])
+def test_a_value_that_holds_lines_of_others_is_refused_by_key_and_line(readers: list[str]) -> None:
+    why = (
+        "K: its value begins in line 2 and ends in line 4, so that the setting in line 3 would be lost with it; end the"
+    )
+    for edit in (
+        dotenv.set_keys(f"A=1\n{SWALLOWED}", {"K": "40"}, (), readers),
+        dotenv.set_keys(f"A=1\n{SWALLOWED}", {}, ["K"], readers),
+        env_lines.taken_back(f"A=1\n{SWALLOWED}", "A=1\nK=9\n", {"K": ["40"]}, readers),
+        env_lines.taken_back(f"A=1\n{SWALLOWED}", "A=1\n", {"K": ["40"]}, readers),
+    ):
+        assert edit.text == f"A=1\n{SWALLOWED}"
+        assert [problem.startswith(why) for problem in edit.problems] == [True]
+
+
+@pytest.mark.parametrize("readers", PRESETS)
+@pytest.mark.parametrize(
+    ("now", "before", "wanted"),
+    {
+        "a duplicate behind a backslash": ("Z=1\\\nK=40\nK=40\nB=2\n", "K=9\nB=2\n", "Z=1\\\n\nK=9\nB=2\n"),
+        "a duplicate of what was added": ("A=1\nZ=1\\\nK=40\nK=40\nB=2\n", "A=1\nB=2\n", "A=1\nZ=1\\\n\nB=2\n"),
+        "a setting behind a backslash and ours": ("Z=1\\\nK=40\nB=2\n", "B=2\n", "Z=1\\\n\nB=2\n"),
+        "ours between two quotes left open": ('X="8\nK=40\nX="\nB=2\n', "K=9\nB=2\n", 'X="8\nK=9\nX="\nB=2\n'),
+    }.values(),
+)
+def test_our_line_goes_back_and_every_other_stays(readers: list[str], now: str, before: str, wanted: str) -> None:
+    back = env_lines.taken_back(now, before, {"K": ["40"]}, readers)
+    assert (back.text, back.problems) == (wanted, [])
+
+
+def test_our_line_that_cannot_go_without_another_key_is_named() -> None:
+    back = env_lines.taken_back("K=40\nZ=1\n", 'K="8192\n', {"K": ["40"]}, ["systemd"])  # the quote is the owner's
+    assert back.text == "K=40\nZ=1\n"
+    assert [problem.partition(":")[0] for problem in back.problems] == ["K"]

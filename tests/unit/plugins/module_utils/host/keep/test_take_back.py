@@ -6,8 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import readings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import take_back
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import KeysOfFile
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.text import env_texts
+from hypothesis import given
+from hypothesis import strategies as st
 
 READERS = ["python-dotenv", "bash", "systemd"]
 ENV: KeysOfFile = {"keys": ["K", "NEW"], "readers": READERS, "values": {"K": ["40"], "NEW": ["1"]}}
@@ -125,6 +130,35 @@ def test_the_header_of_a_profiles_own_file_is_that_of_its_template() -> None:
     assert template.replace("{{ backend_env_file.profile }}", "stable") == HEADER.decode().rstrip()
 
 
+@pytest.mark.parametrize(
+    ("now", "goal"),
+    [
+        (HEADER + b"K=40\nNEW=1\n", None),
+        (HEADER + b"# mine\nK=40\nNEW=1\n", HEADER + b"# mine\n"),
+        (HEADER + b"K=40\nNEW=1\nTHEIRS=1\n", HEADER + b"THEIRS=1\n"),
+        (b"K=40\n", None),  # without our header: any file that was not there
+    ],
+)
+def test_what_an_owner_wrote_into_a_profiles_own_file_of_an_older_release_stays(
+    tmp_path: Path, now: bytes, goal: bytes | None
+) -> None:
+    own, env = tmp_path / ".env.stable-16gb", tmp_path / ".env"
+    own.write_bytes(now)
+    env.write_bytes(b"K=40\nNEW=1\n")
+    manifest: Any = {
+        "files": [
+            {"path": str(own), "kind": "absent", "parent_absent": False},
+            {"path": str(env), "kind": "file", "sha256": "of env", "mtime_ns": 1},
+        ],
+        "env": {str(env): {"keys": ["K", "NEW"], "readers": READERS}},  # as an older release has kept it
+    }
+    way = take_back.way_back(manifest, {"of env": b"K=9\n"}, take_back.keys_of([manifest]))
+    states = {state["path"]: state for state in way.states}
+    back = states[str(own)]
+    assert (None if back["kind"] == "absent" else way.contents[back["sha256"]]) == goal
+    assert (way.env_files, way.lost) == ([str(env)], [])  # nobody reads the other one, so nothing restarts for it
+
+
 def test_the_keys_of_a_file_are_those_of_every_run() -> None:
     env = {"keys": ["K"], "readers": READERS, "values": {"K": ["40"]}}
     more = {"keys": ["K", "NEW"], "readers": ["docker"], "values": {"K": ["40", "50"]}, "profile": "stable"}
@@ -140,3 +174,76 @@ def test_the_keys_of_a_file_are_those_of_every_run() -> None:
     assert found["/x/.env"]["keys"] == ["K", "NEW", "OLD"]
     assert found["/x/.env"]["values"] == {"K": ["40", "50"]}
     assert found["/y/.env"] == more and more["values"] == {"K": ["40", "50"]}
+
+
+# Whatever an owner's file is ------------------------------------------------------------------------------------------
+
+PRESETS = [READERS, ["python-dotenv"], ["systemd"], ["bash"], ["docker"], ["systemd", "python-dotenv"]]
+OUR = "4077"  # stands in nothing else
+ODD = [
+    *env_texts.LINES, 'MSG="hello', 'B="3"', "it's", "# mine", "source x.env", "K2=40", "C=`date`", "D=1 \\", "E='",
+    'K="8192',
+    'X="', "API_KEY=x", "K=41", f"K={OUR}", f"K={OUR} # mine", "Y='z\\'", "Z=1\\",
+]  # fmt: skip
+odd_lines = st.lists(st.sampled_from(ODD), max_size=7)
+
+
+def of_others(text: str, reader: str) -> list[list[tuple[str, str | None, bool]]]:
+    """What each family of a reader's versions takes for others' keys, and whether our line is a part of the value."""
+    return [
+        [(one.key, one.value, OUR in text[one.start : one.end]) for one in reading.assignments if one.key != "K"]
+        for reading in readings(text, reader)
+    ]
+
+
+def is_as_before(before: str, after: str, reader: str) -> bool:
+    """Whether every key of others has its value, but for one that our line was a part of."""
+    for was, now in zip(of_others(before, reader), of_others(after, reader)):
+        if len(was) != len(now) or any(
+            one[0] != other[0] or one[1] != other[1] and not one[2] for one, other in zip(was, now)
+        ):
+            return False
+    return True
+
+
+def lines_of_others(text: str) -> list[str]:
+    """The lines that set somebody else's key, but for those that set ours as well."""
+    return [line for line in dotenv.lines_setting_others(text, "K") if "K" not in line]
+
+
+@pytest.mark.no_cover
+def test_no_other_key_changes_for_any_reader_by_an_apply_and_a_rollback() -> None:
+    applied = 0
+
+    @env_texts.examples(150)
+    @given(
+        odd_lines,
+        st.lists(st.tuples(st.integers(0, 9), st.sampled_from(ODD)), max_size=3),
+        st.sampled_from(PRESETS),
+    )
+    def holds(before: list[str], since: list[tuple[int, str]], readers: list[str]) -> None:
+        nonlocal applied
+        text = "".join(f"{line}\n" for line in before)
+        edit = dotenv.set_keys(text, {"K": OUR}, (), readers)
+        if edit.problems:
+            assert edit.text == text
+            assert all(problem.startswith("K: ") for problem in edit.problems)
+            return
+        applied += 1
+        lines = edit.text.split("\n")
+        for place, line in since:
+            lines.insert(min(place, len(lines)), line)
+        owned = "\n".join(lines)
+        env: KeysOfFile = {"keys": ["K"], "readers": readers, "values": {"K": [OUR]}}
+        _unused, content, problems = take_back.goal(state(owned.encode()), state(text.encode()), env)
+        back = content.decode()
+        assert all(problem.startswith("K: ") for problem in problems)
+        for one, other in ((text, edit.text), (owned, back)):
+            assert lines_of_others(other) == lines_of_others(one)
+            for reader in readers:
+                assert is_as_before(one, other, reader), f"{reader}: {one!r} -> {other!r}"
+        if not since:
+            assert (back, problems) == (text, [])
+
+    holds()
+    assert applied > 40
