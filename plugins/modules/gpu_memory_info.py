@@ -222,7 +222,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets, what_starts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import gpu_containers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import stored_generations
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import stored_generations, what_is_ours
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process, unit_runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
@@ -297,7 +298,7 @@ def main() -> None:
         nvml=gpus.select(nvml, wanted["gpus"], environment, log["discovered"]),
         ollama={
             "unit": unit,
-            "drop_ins": host_read.read_drop_ins(unit, wanted["drop_in"]),
+            "drop_ins": host_read.read_drop_ins(unit, wanted["drop_in"], what_is_ours.manifests(Paths())),
             "process": process,
             "runners": host_read.read_runners(found["family"]),
             "server": found["server"],

@@ -62,6 +62,7 @@ PACKED = (
     "host.keep.stored_generations",
     "host.keep.take_back",
     "host.keep.tries",
+    "host.keep.what_is_ours",
     "host.monitor.watch",
     "host.monitor.watch_rules",
     "host.ollama.runtime",

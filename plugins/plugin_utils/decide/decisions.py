@@ -107,7 +107,7 @@ def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
 
     drop_in_changed = _drop_in_changes(read, wanted.environment)
     env_changed += _profile_file_changed(declared, read["backend"])
-    files = _changing_files(read, drop_in_changed, env_changed)
+    files = _changing_files(read, wanted.environment if drop_in_changed else None, env_changed)
     drifted = bool(files or restart)
     load = load_request(declared, read)
     key = proof_key(declared, wanted.backend_env, wanted.environment, read)
@@ -207,7 +207,10 @@ def _profile_file_changed(declared: Sized, backend: BackendFacts) -> list[Changi
     return [{**wanted, "owner": owner, "group": group, "profile": declared["profile"]["name"]}]
 
 
-def _changing_files(read: HostFacts, drop_in: bool, env_changed: Sequence[ChangingEnv]) -> list[ChangingFile]:
+def _changing_files(
+    read: HostFacts, drop_in: Mapping[str, str] | None, env_changed: Sequence[ChangingEnv]
+) -> list[ChangingFile]:
+    """`drop_in`: what ours is about to set, if it changes."""
     own, backend = read["ollama"]["drop_ins"]["own"], read["backend"]
     profile_files = [backend["profile_file"]] if backend["profile_file"] else []
     ours: dict[str, KeysOfFile] = {
@@ -221,7 +224,14 @@ def _changing_files(read: HostFacts, drop_in: bool, env_changed: Sequence[Changi
     }
     changed = [file for file in [*backend["env_files"], *profile_files] if file["path"] in ours]
     files = [_changing(file, ours[file["path"]]) for file in changed]
-    return [*([_changing(own, None)] if drop_in else []), *files]
+    return [*([_changing(own, _variables_of(own, drop_in))] if drop_in is not None else []), *files]
+
+
+def _variables_of(own: OwnDropIn, environment: Mapping[str, str]) -> KeysOfFile:
+    """Those of our drop-in that are ours, before and after it is written."""
+    before = {} if own.get("writer") else own["environment"]
+    names = [*environment, *(name for name in before if name not in {*environment, *(own.get("alone") or [])})]
+    return {"keys": names, "readers": []}
 
 
 def _changing(file: File, keys: KeysOfFile | None) -> ChangingFile:

@@ -31,6 +31,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents, unit_files, unit_oddities
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
     atomic_files,
     commands,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         Process,
         Runner,
     )
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Manifest
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import (
         DropIns,
         EnvFile,
@@ -298,10 +300,11 @@ def _name(lookup: Callable[[int], Sequence[object]], number: int) -> str:
         return str(number)
 
 
-def read_drop_ins(unit: Unit, own_name: str) -> DropIns:
+def read_drop_ins(unit: Unit, own_name: str, manifests: Iterable[Manifest]) -> DropIns:
     """Our drop-in's identity, who has written it and what would be lost with it; and the others.
 
-    Of each those of its variables that may be shown; of what would be lost the names.
+    `manifests`: of the kept generations. Of each those of its variables that may be shown; of what would be lost the
+    names.
     """
     own_path = f"{unit_files.UNITS}/{unit['name']}.d/{own_name}"
     environment = _unit_file(own_path, settings.SHOWN)["environment"]
@@ -320,7 +323,7 @@ def read_drop_ins(unit: Unit, own_name: str) -> DropIns:
         own["alone"] = (
             [name for name in unit_text.directives(text) if name not in elsewhere]
             if own["writer"]
-            else unit_text.foreign(text, settings.OURS)
+            else unit_text.foreign(text, what_is_ours.variables_of(manifests, own_path))
         )
     return {
         "own": own,

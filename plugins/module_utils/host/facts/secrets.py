@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, StateError, read_json
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
 
 if TYPE_CHECKING:
-    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Manifest
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServicePlan
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Properties, Unit
 
@@ -51,9 +51,9 @@ class Masking:
 
     def look(self, services: ServicePlan | None = None, unit: str | None = None) -> None:
         """Learn what is kept here now, also by these services, and by a further unit."""
-        for manifest in _manifests(self._paths):
+        for manifest in what_is_ours.manifests(self._paths):
             self._add(manifest["services"])
-            self._files |= set(manifest.get("env") or {})
+            self._files |= {path for path in manifest.get("env") or {} if not what_is_ours.is_drop_in(path)}
         if services:
             self._add(services)
         self._units |= {unit} if unit else set()
@@ -73,17 +73,6 @@ class Masking:
         if self._known is None:
             self.look()
         return masking.without_secrets(text, self._known or ())
-
-
-def _manifests(paths: Paths) -> Iterator[Manifest]:
-    """Those of the kept generations that can be read; nobody but root may."""
-    for place in (paths.generations, paths.again(paths.generations)):
-        with contextlib.suppress(OSError):
-            for name in sorted(os.listdir(place)):
-                with contextlib.suppress(OSError, StateError):
-                    manifest: Manifest | None = read_json(os.path.join(place, name, "manifest.json"))
-                    if manifest:
-                        yield manifest
 
 
 def secrets_of_host(

@@ -29,8 +29,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     own_files,
     restore_timer,
     service_control,
-    take_back,
     tries,
+    what_is_ours,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generation_store import GenerationStore
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.going_back import (
@@ -173,7 +173,7 @@ class Generations:
                 found = service_control.states(kept["services"], self.host)
                 restart = service_control.names(kept["services"])
                 plan: ServicePlan = {**kept["services"], "restart": restart, "found": found}
-                env = take_back.keys_of([*([last] if last else []), kept])
+                env = what_is_ours.keys_of([*([last] if last else []), kept])
                 about: About = {"run_id": run_id, "holder": kept["holder"], "kind": "proven", "env": env}
                 self.stored.save(generation, about, states, copies, plan)
             # What the proven load measured outlives its proof, for whoever plans the same again.

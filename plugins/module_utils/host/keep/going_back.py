@@ -20,6 +20,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     service_control,
     take_back,
     tries,
+    what_is_ours,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generation_store import GenerationStore
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Damaged, Paths, StateError, begun
@@ -109,8 +110,8 @@ class GoingBack:
         """`by_hand`: touch nothing where something is in the way; else what can goes back, and the rest is named."""
         generation = manifest["id"]
         others = list(self.stored.readable())
-        ours = take_back.keys_of([*others, manifest])
-        way = take_back.way_back(manifest, contents, ours)
+        ours = what_is_ours.keys_of([*others, manifest])
+        way = take_back.way_back(manifest, contents, [*others, manifest])
         compared = [(state, file_state.different(state)) for state in way.states]
         different = [(state, what) for state, what in compared if what]
         restoring = self._begun()
@@ -302,7 +303,7 @@ class GoingBack:
             new = [state for state in manifest["files"] if state["path"] not in files]
             contents.update(self.stored.copies_of({**manifest, "files": new}))
             files.update((state["path"], state) for state in new)
-        env = take_back.keys_of(kept)
+        env = what_is_ours.keys_of(kept)
         services = kept[-1]["services"]
         origin: Manifest = {
             "id": self.stored.next_id(),
@@ -316,7 +317,7 @@ class GoingBack:
         found = self._found_now(services, kept[0]["services"].get("found") or {})
         ollama = services.get("ollama")
         drop_ins = f"{ollama['unit']}.d" if ollama else None
-        way = take_back.way_back(origin, contents, take_back.keys_of([*self.stored.readable(), origin]))
+        way = take_back.way_back(origin, contents, [*self.stored.readable(), origin])
         changed = [state["path"] for state in way.states if file_state.different(state)]
         concerned = {
             "ollama": any(os.path.basename(os.path.dirname(path)) == drop_ins for path in changed),

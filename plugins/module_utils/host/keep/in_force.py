@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_environment, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ Copies = tuple["Manifest", Mapping[str, bytes]]  # a generation's manifest, and 
 
 
 def values_of(copies: Iterable[Copies], plan: ServicePlan, ours: Mapping[str, KeysOfFile]) -> dict[str, Values]:
-    """By service of a plan, what generations have of our variables; `ours` as from `take_back.keys_of`."""
+    """By service of a plan, what generations have of our variables; `ours` as from `what_is_ours.keys_of`."""
     ollama = plan.get("ollama")
     drop_ins = f"{ollama['unit']}.d" if ollama else None
     found: dict[str, Values] = {"ollama": {}, "backend": {}}
@@ -33,7 +34,7 @@ def values_of(copies: Iterable[Copies], plan: ServicePlan, ours: Mapping[str, Ke
             path, content = state["path"], contents.get(state.get("sha256", ""))
             if content is None:
                 continue
-            if path in ours:
+            if path in ours and not what_is_ours.is_drop_in(path):
                 for readers in (ours[path]["readers"], ["systemd"]):  # which takes a comment for part of the value
                     _collect(found["backend"], dotenv.get_keys(content, ours[path]["keys"], readers))
             elif os.path.split(path)[1] == unit_text.DROP_IN and os.path.basename(os.path.dirname(path)) == drop_ins:

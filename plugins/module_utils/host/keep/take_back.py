@@ -12,15 +12,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, env_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state, what_is_ours
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, held_path
 
 if TYPE_CHECKING:
@@ -72,24 +71,9 @@ class WayBack:
         return problems
 
 
-def keys_of(manifests: Iterable[Manifest]) -> dict[str, KeysOfFile]:
-    """By path of an env file: all `keys` that this collection has set in it, oldest first, to which `values`; who reads
-    it; and the profile whose own it is.
-    """
-    ours: dict[str, KeysOfFile] = {}
-    for manifest in manifests:
-        for path, env in manifest.get("env", {}).items():
-            known = ours.setdefault(path, {**env, "keys": [], "values": {}})
-            known["keys"] += [key for key in env["keys"] if key not in known["keys"]]
-            for key, values in env.get("values", {}).items():
-                all_of_key = known["values"].setdefault(key, [])
-                all_of_key += [value for value in values if value not in all_of_key]
-    return ours
-
-
-def way_back(manifest: Manifest, contents: Mapping[str, bytes], ours: Mapping[str, KeysOfFile]) -> WayBack:
-    """The way back to a generation; `ours` as from `keys_of`."""
-    way = WayBack()
+def way_back(manifest: Manifest, contents: Mapping[str, bytes], manifests: Collection[Manifest]) -> WayBack:
+    """The way back to a generation. `manifests`: of all, that tell what this collection has set."""
+    way, ours = WayBack(), what_is_ours.keys_of(manifests)
     kept = {state["path"]: state for state in manifest["files"]}
     names: dict[str, list[str]] = {}
     for path in kept:
@@ -97,12 +81,13 @@ def way_back(manifest: Manifest, contents: Mapping[str, bytes], ours: Mapping[st
     for path, state in kept.items():
         leads_to = _led_to(path, kept)
         env = ours.get(leads_to) or _of_an_older_release(state, ours)
-        if not env:
+        if not env or what_is_ours.is_drop_in(leads_to):
             problem = _lost(state)
             if problem:
                 way.lost.append(problem)
             else:
-                _add_file(way, (state, contents.get(state.get("sha256", ""), b"")))
+                variables = what_is_ours.variables_of(manifests, path)
+                _add_file(way, (state, contents.get(state.get("sha256", ""), b"")), variables)
         elif path == leads_to:
             _add_env_file(way, (state, contents.get(state.get("sha256", ""), b"")), names[path], env)
     return way
@@ -112,22 +97,25 @@ def _of_an_older_release(kept: FileState, ours: Mapping[str, KeysOfFile]) -> Key
     """A profile's own file that was not there, of which an older release has kept nothing else: it wrote there what it
     has set in the backend's files. None for any other file.
     """
-    if kept["kind"] != "absent" or os.path.basename(kept["path"]) == unit_text.DROP_IN:
+    if kept["kind"] != "absent" or what_is_ours.is_drop_in(kept["path"]):
         return None
     try:
         text = dotenv.decode(file_state.read(kept["path"])[1])
     except OSError:
         return None
-    keys = {key: None for env in ours.values() for key in env["keys"]}
-    readers = [reader for env in ours.values() for reader in env["readers"] or []]
+    files = [env for path, env in ours.items() if not what_is_ours.is_drop_in(path)]
+    keys = {key: None for env in files for key in env["keys"]}
+    readers = [reader for env in files for reader in env["readers"] or []]
     is_own = _OWN_HEADER.match(text)
     return {"keys": list(keys), "readers": list(dict.fromkeys(readers)), "profile": "any"} if is_own else None
 
 
-def _add_file(way: WayBack, kept: Kept) -> None:
-    """A file that goes back as a whole; of a drop-in what somebody has written into it since stays."""
+def _add_file(way: WayBack, kept: Kept, variables: Collection[str]) -> None:
+    """A file that goes back as a whole; of our drop-in, in which `variables` are ours, what somebody has
+    written into it stays.
+    """
     path = kept[0]["path"]
-    if os.path.basename(path) != unit_text.DROP_IN or kept[0]["kind"] == "link":
+    if not what_is_ours.is_drop_in(path) or kept[0]["kind"] == "link":
         way.add(*kept)
         return
     try:
@@ -136,7 +124,7 @@ def _add_file(way: WayBack, kept: Kept) -> None:
         now, content = kept
     text, before = dotenv.decode(content), dotenv.decode(kept[1])
     is_ours = unit_text.writer_of(text) is None
-    added = unit_text.added(text, settings.OURS) if is_ours else text.strip("\0")
+    added = unit_text.added(text, variables) if is_ours else text.strip("\0")
     as_kept = content == kept[1] and (is_ours or not file_state.differences(now, kept[0]))
     if now["kind"] != "file" or as_kept or not added:
         way.add(*kept)
@@ -162,7 +150,7 @@ def _lost(state: FileState) -> str | None:
     directory = os.path.dirname(state["path"])
     if state["kind"] == "absent" and not os.path.lexists(state["path"]):
         return None
-    if os.path.basename(state["path"]) == unit_text.DROP_IN:
+    if what_is_ours.is_drop_in(state["path"]):
         try:
             unit_files.check_links(directory)
         except atomic_files.CannotWrite as problem:

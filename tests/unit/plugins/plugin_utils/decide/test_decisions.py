@@ -240,7 +240,7 @@ def test_files_carry_the_hash_of_what_they_replace():
     values = {key: [value] for key, value in STABLE_ENV.items()}
     env = {"keys": list(values), "values": values, "readers": ["python-dotenv"], "profile": None}
     assert decision["files"] == [
-        {"path": DROP_IN_PATH, "sha256": None},
+        {"path": DROP_IN_PATH, "sha256": None, "env": {"keys": list(STABLE_ON_0_32), "readers": []}},
         {"path": ENV_PATH, "sha256": "abc", "env": env},
     ]
 

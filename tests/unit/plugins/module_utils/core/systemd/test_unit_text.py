@@ -139,7 +139,8 @@ def test_what_a_drop_in_sets_is_named_without_values() -> None:
 OURS = f'{unit_text.HEADER}\n[Service]\nEnvironment="A=1"\n'
 ADDED = {
     "nothing": (OURS, ""),
-    "a value of ours, quoted otherwise": (OURS.replace('"', ""), ""),
+    "a value of ours, quoted otherwise": (OURS.replace('"', ""), "[Service]\nEnvironment=A=1\n"),
+    "another value, as we write it": (OURS.replace("A=1", "A=2"), ""),
     "a variable": (f"{OURS}Environment=B=2\n", "[Service]\nEnvironment=B=2\n"),
     "a variable beside ours": (f'{OURS}Environment="A=1" B=2\n', '[Service]\nEnvironment="A=1" B=2\n'),
     "a line that goes on": (f"{OURS}Environment=A=1 \\\nB=2\n", "[Service]\nEnvironment=A=1 \\\nB=2\n"),

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import readings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import take_back
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import take_back, what_is_ours
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import KeysOfFile
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.text import env_texts
 from hypothesis import given
@@ -152,28 +153,47 @@ def test_what_an_owner_wrote_into_a_profiles_own_file_of_an_older_release_stays(
         ],
         "env": {str(env): {"keys": ["K", "NEW"], "readers": READERS}},  # as an older release has kept it
     }
-    way = take_back.way_back(manifest, {"of env": b"K=9\n"}, take_back.keys_of([manifest]))
+    way = take_back.way_back(manifest, {"of env": b"K=9\n"}, [manifest])
     states = {state["path"]: state for state in way.states}
     back = states[str(own)]
     assert (None if back["kind"] == "absent" else way.contents[back["sha256"]]) == goal
     assert (way.env_files, way.lost) == ([str(env)], [])  # nobody reads the other one, so nothing restarts for it
 
 
-def test_the_keys_of_a_file_are_those_of_every_run() -> None:
-    env = {"keys": ["K"], "readers": READERS, "values": {"K": ["40"]}}
-    more = {"keys": ["K", "NEW"], "readers": ["docker"], "values": {"K": ["40", "50"]}, "profile": "stable"}
-    of_an_older_release = {"keys": ["OLD"], "readers": READERS}
-    found = take_back.keys_of(
-        [
-            {"env": {"/x/.env": env}},
-            {},
-            {"env": {"/x/.env": more, "/y/.env": more}},
-            {"env": {"/x/.env": of_an_older_release}},
-        ]
-    )
-    assert found["/x/.env"]["keys"] == ["K", "NEW", "OLD"]
-    assert found["/x/.env"]["values"] == {"K": ["40", "50"]}
-    assert found["/y/.env"] == more and more["values"] == {"K": ["40", "50"]}
+DROP_IN = "ollama.service.d/zz-gpu-memory.conf"
+
+
+def kept_drop_in(path: Path, env: dict[str, Any] | None) -> Any:
+    return {
+        "files": [{"path": str(path), "kind": "absent", "parent_absent": False}],
+        **({"env": {str(path): env}} if env else {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("env", "line", "is_ours"),
+    [
+        ({"keys": ["OLLAMA_NUM_PARALLEL"], "readers": []}, 'Environment="OLLAMA_NUM_PARALLEL=4"', True),
+        ({"keys": ["OLLAMA_NUM_PARALLEL"], "readers": []}, "Environment=OLLAMA_NUM_PARALLEL=4", False),
+        # A variable that this collection could have set, and has not.
+        ({"keys": ["OLLAMA_NUM_PARALLEL"], "readers": []}, 'Environment="OLLAMA_FLASH_ATTENTION=1"', False),
+        (None, 'Environment="OLLAMA_FLASH_ATTENTION=1"', True),  # an older release has not kept what it has set
+        (None, 'Environment="HTTPS_PROXY=http://proxy"', False),
+    ],
+)
+def test_what_we_have_not_set_in_our_drop_in_is_the_owners_at_an_apply_as_at_a_rollback(
+    tmp_path: Path, env: dict[str, Any] | None, line: str, is_ours: bool
+) -> None:
+    path = tmp_path / DROP_IN
+    path.parent.mkdir()
+    path.write_text(unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}) + f"{line}\n")
+    manifest = kept_drop_in(path, env)
+    way = take_back.way_back(manifest, {}, [manifest])
+    (back,) = way.states
+    content = way.contents.get(back.get("sha256", "")) or b""
+    assert (back["kind"], content.decode()) == (("absent", "") if is_ours else ("file", f"[Service]\n{line}\n"))
+    own = what_is_ours.variables_of([manifest], str(path))
+    assert bool(unit_text.foreign(path.read_text(), own)) != is_ours
 
 
 # Whatever an owner's file is ------------------------------------------------------------------------------------------

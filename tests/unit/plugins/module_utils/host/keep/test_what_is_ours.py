@@ -1,0 +1,40 @@
+"""What this collection has set, by what its generations tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
+
+READERS = ["python-dotenv", "bash", "systemd"]
+DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
+
+
+def kept_drop_in(keys: list[str] | None) -> Any:
+    """A generation; of an older release, which has kept no keys, where there are none."""
+    env = {"env": {DROP_IN: {"keys": keys, "readers": []}}} if keys else {}
+    return {"files": [{"path": DROP_IN, "kind": "absent"}], **env}
+
+
+def test_what_any_kept_run_has_set_in_our_drop_in_is_ours() -> None:
+    assert what_is_ours.variables_of([kept_drop_in(["A"]), kept_drop_in(["B"])], DROP_IN) == {"A", "B"}
+    assert what_is_ours.variables_of([kept_drop_in(["A"]), kept_drop_in(None)], DROP_IN) == settings.OURS
+    assert what_is_ours.variables_of([], DROP_IN) == settings.OURS
+
+
+def test_the_keys_of_a_file_are_those_of_every_run() -> None:
+    env = {"keys": ["K"], "readers": READERS, "values": {"K": ["40"]}}
+    more = {"keys": ["K", "NEW"], "readers": ["docker"], "values": {"K": ["40", "50"]}, "profile": "stable"}
+    of_an_older_release = {"keys": ["OLD"], "readers": READERS}
+    found = what_is_ours.keys_of(
+        [
+            {"env": {"/x/.env": env}},
+            {},
+            {"env": {"/x/.env": more, "/y/.env": more}},
+            {"env": {"/x/.env": of_an_older_release}},
+        ]
+    )
+    assert found["/x/.env"]["keys"] == ["K", "NEW", "OLD"]
+    assert found["/x/.env"]["values"] == {"K": ["40", "50"]}
+    assert found["/y/.env"] == more and more["values"] == {"K": ["40", "50"]}
