@@ -33,7 +33,7 @@ CHANGE = f"""
 sed -i 's/^CHAT_NUM_CTX=8192/CHAT_NUM_CTX=4096/' {ENV} && chown selo:selo {ENV}
 mkdir -p {DROP_INS}
 printf '%s\\n' '# Managed by the Ansible collection selo.gpu_memory: changes are overwritten.' '[Service]' \\
-  'Environment=OLLAMA_CONTEXT_LENGTH=4096' > {DROP_IN}
+  'Environment="OLLAMA_CONTEXT_LENGTH=4096"' > {DROP_IN}
 systemctl daemon-reload
 systemctl stop selo-backend && systemctl restart ollama && systemctl start selo-backend
 """

@@ -84,7 +84,7 @@ def directives(text: str) -> list[str]:
 
 def added(text: str, own: Collection[str]) -> str:
     """What somebody has written into our drop-in, with the sections that it stands in: all but its first line, and what
-    sets one of the variables `own` just as this collection writes it.
+    sets one of the variables `own`, which this collection has set.
     """
     found: list[str] = []
     goes_on = False
@@ -92,7 +92,7 @@ def added(text: str, own: Collection[str]) -> str:
         is_section = bool(_SECTION.fullmatch(line.strip()))
         if is_section and found and _SECTION.fullmatch(found[-1].strip()):
             found.pop()  # nothing of anybody's stood in it
-        if goes_on or line.strip() and line != HEADER and not _is_ours(line, own):
+        if goes_on or line.strip() and line != HEADER and not _sets_one_of(line, own):
             found.append(line)
         goes_on = line.endswith("\\")
     if found and _SECTION.fullmatch(found[-1].strip()):
@@ -100,9 +100,15 @@ def added(text: str, own: Collection[str]) -> str:
     return "".join(f"{line}\n" for line in found)
 
 
-def _is_ours(line: str, own: Collection[str]) -> bool:
-    ((name, value),) = list(_variables_of(line).items())[:1] or [("", "")]
-    return name in own and line == _directive(name, value).rstrip("\n")
+def _sets_one_of(line: str, own: Collection[str]) -> bool:
+    variables = _variables_of(line)
+    return len(variables) == 1 and variables.keys() <= set(own) and not line.endswith("\\")
+
+
+def as_we_write(text: str, names: Collection[str]) -> list[str]:
+    """Those of some variables whose line stands in a drop-in just as this collection writes it."""
+    values, lines = parse_service(text)["environment"], set(text.splitlines())
+    return [name for name, value in values.items() if name in names and _directive(name, value).rstrip("\n") in lines]
 
 
 def masked(text: str, own: Collection[str]) -> str:

@@ -323,7 +323,7 @@ def read_drop_ins(unit: Unit, own_name: str, manifests: Iterable[Manifest]) -> D
         own["alone"] = (
             [name for name in unit_text.directives(text) if name not in elsewhere]
             if own["writer"]
-            else unit_text.foreign(text, what_is_ours.variables_of(manifests, own_path))
+            else unit_text.foreign(text, what_is_ours.variables_of(manifests, own_path, text))
         )
     return {
         "own": own,

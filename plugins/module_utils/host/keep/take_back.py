@@ -86,8 +86,7 @@ def way_back(manifest: Manifest, contents: Mapping[str, bytes], manifests: Colle
             if problem:
                 way.lost.append(problem)
             else:
-                variables = what_is_ours.variables_of(manifests, path)
-                _add_file(way, (state, contents.get(state.get("sha256", ""), b"")), variables)
+                _add_file(way, (state, contents.get(state.get("sha256", ""), b"")), manifests)
         elif path == leads_to:
             _add_env_file(way, (state, contents.get(state.get("sha256", ""), b"")), names[path], env)
     return way
@@ -110,10 +109,8 @@ def _of_an_older_release(kept: FileState, ours: Mapping[str, KeysOfFile]) -> Key
     return {"keys": list(keys), "readers": list(dict.fromkeys(readers)), "profile": "any"} if is_own else None
 
 
-def _add_file(way: WayBack, kept: Kept, variables: Collection[str]) -> None:
-    """A file that goes back as a whole; of our drop-in, in which `variables` are ours, what somebody has
-    written into it stays.
-    """
+def _add_file(way: WayBack, kept: Kept, manifests: Iterable[Manifest]) -> None:
+    """A file that goes back as a whole; of a drop-in what somebody has written into it since stays."""
     path = kept[0]["path"]
     if not what_is_ours.is_drop_in(path) or kept[0]["kind"] == "link":
         way.add(*kept)
@@ -124,7 +121,8 @@ def _add_file(way: WayBack, kept: Kept, variables: Collection[str]) -> None:
         now, content = kept
     text, before = dotenv.decode(content), dotenv.decode(kept[1])
     is_ours = unit_text.writer_of(text) is None
-    added = unit_text.added(text, variables) if is_ours else text.strip("\0")
+    own = what_is_ours.variables_of(manifests, path, text)
+    added = unit_text.added(text, own) if is_ours else text.strip("\0")
     as_kept = content == kept[1] and (is_ours or not file_state.differences(now, kept[0]))
     if now["kind"] != "file" or as_kept or not added:
         way.add(*kept)

@@ -44,18 +44,19 @@ def keys_of(manifests: Iterable[Manifest]) -> dict[str, KeysOfFile]:
     return ours
 
 
-def variables_of(manifests: Iterable[Manifest], path: str) -> Collection[str]:
-    """The variables that this collection has set in its drop-in at a path.
+def variables_of(manifests: Iterable[Manifest], path: str, text: str) -> Collection[str]:
+    """The variables that this collection has set in its drop-in at a path, which holds a text.
 
-    All that it may ever set where nothing is known of that, or an older release has kept the file.
+    Where nothing is known of that, or an older release has kept the file: what it may set, just as it writes it.
     """
+    perhaps = unit_text.as_we_write(text, settings.OURS)
     found: set[str] = set()
     for manifest in manifests:
         if path in manifest.get("env", {}):
             found.update(manifest["env"][path]["keys"])
         elif any(state["path"] == path for state in manifest["files"]):
-            return settings.OURS
-    return found or settings.OURS
+            return perhaps
+    return found or perhaps
 
 
 def is_drop_in(path: str) -> bool:

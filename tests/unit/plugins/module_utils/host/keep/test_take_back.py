@@ -174,10 +174,11 @@ def kept_drop_in(path: Path, env: dict[str, Any] | None) -> Any:
     ("env", "line", "is_ours"),
     [
         ({"keys": ["OLLAMA_NUM_PARALLEL"], "readers": []}, 'Environment="OLLAMA_NUM_PARALLEL=4"', True),
-        ({"keys": ["OLLAMA_NUM_PARALLEL"], "readers": []}, "Environment=OLLAMA_NUM_PARALLEL=4", False),
+        ({"keys": ["OLLAMA_NUM_PARALLEL"], "readers": []}, "Environment=OLLAMA_NUM_PARALLEL=4", True),
         # A variable that this collection could have set, and has not.
         ({"keys": ["OLLAMA_NUM_PARALLEL"], "readers": []}, 'Environment="OLLAMA_FLASH_ATTENTION=1"', False),
         (None, 'Environment="OLLAMA_FLASH_ATTENTION=1"', True),  # an older release has not kept what it has set
+        (None, "Environment=OLLAMA_FLASH_ATTENTION=1", False),  # and would not write so
         (None, 'Environment="HTTPS_PROXY=http://proxy"', False),
     ],
 )
@@ -192,7 +193,7 @@ def test_what_we_have_not_set_in_our_drop_in_is_the_owners_at_an_apply_as_at_a_r
     (back,) = way.states
     content = way.contents.get(back.get("sha256", "")) or b""
     assert (back["kind"], content.decode()) == (("absent", "") if is_ours else ("file", f"[Service]\n{line}\n"))
-    own = what_is_ours.variables_of([manifest], str(path))
+    own = what_is_ours.variables_of([manifest], str(path), path.read_text())
     assert bool(unit_text.foreign(path.read_text(), own)) != is_ours
 
 

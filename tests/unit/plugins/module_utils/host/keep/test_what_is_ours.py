@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
 
 READERS = ["python-dotenv", "bash", "systemd"]
@@ -18,9 +18,11 @@ def kept_drop_in(keys: list[str] | None) -> Any:
 
 
 def test_what_any_kept_run_has_set_in_our_drop_in_is_ours() -> None:
-    assert what_is_ours.variables_of([kept_drop_in(["A"]), kept_drop_in(["B"])], DROP_IN) == {"A", "B"}
-    assert what_is_ours.variables_of([kept_drop_in(["A"]), kept_drop_in(None)], DROP_IN) == settings.OURS
-    assert what_is_ours.variables_of([], DROP_IN) == settings.OURS
+    text = 'Environment="OLLAMA_NUM_PARALLEL=2"\nEnvironment=OLLAMA_CONTEXT_LENGTH=1\nEnvironment="OTHER=1"\n'
+    text = f"{unit_text.HEADER}\n[Service]\n{text}"
+    assert what_is_ours.variables_of([kept_drop_in(["A"]), kept_drop_in(["B"])], DROP_IN, text) == {"A", "B"}
+    for older in ([kept_drop_in(["A"]), kept_drop_in(None)], []):  # what we may set, just as we write it
+        assert what_is_ours.variables_of(older, DROP_IN, text) == ["OLLAMA_NUM_PARALLEL"]
 
 
 def test_the_keys_of_a_file_are_those_of_every_run() -> None:
