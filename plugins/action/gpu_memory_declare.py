@@ -57,7 +57,7 @@ class ActionModule(ActionBase):
 
 def _no_reports(report_dir: object) -> list[str]:
     """What is wrong with the directory of the reports; what is no path is a problem already."""
-    if not isinstance(report_dir, str):
+    if not isinstance(report_dir, str) or not report_dir.strip():
         return []
     problem = controller.no_reports(controller.report_directory(report_dir))
     return [problem] if problem else []

@@ -104,6 +104,11 @@ def absolute(declared: str) -> Path:
 
 
 def report_directory(declared: str) -> Path:
+    if not declared.strip():
+        raise AnsibleActionFail(
+            "gpu_memory_report_dir is empty: name the directory on the controller where the records go; . is where you "
+            "stand"
+        )
     return absolute(declared)
 
 

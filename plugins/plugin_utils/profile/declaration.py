@@ -417,7 +417,8 @@ def _resolve_alone(variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[s
             problems.append(f"{name} = {variables[name]!r} must be GB/s, from 0 to 100000")
     if not _one_line(variables["gpu_memory_report_dir"]) or not variables["gpu_memory_report_dir"].strip():
         problems.append(
-            f"gpu_memory_report_dir = {variables['gpu_memory_report_dir']!r} must be a path on the controller"
+            f"gpu_memory_report_dir = {variables['gpu_memory_report_dir']!r} must be a path on the controller, "
+            "where the records go; . is where you stand"
         )
     accepted = variables["gpu_memory_accepted_notes"]
     accepted = [accepted] if isinstance(accepted, str) else accepted

@@ -94,9 +94,9 @@ def started(executed: str) -> list[str]:
 
 
 def of_exec_start(exec_start: str) -> Says:
-    """What the command line itself does, of an `ExecStart` of `systemctl show`, which has no quotes."""
+    """What the last command of an `ExecStart` of `systemctl show`, which has no quotes, itself does."""
     found = Says()
-    words = next(iter(command_lines(exec_start)), "").split()
+    words = (command_lines(exec_start) or [""])[-1].split()
     by_shell = next(
         (at for at, word in enumerate(words) if posixpath.basename(word) in _SHELLS | {"su", "runuser"}), None
     )

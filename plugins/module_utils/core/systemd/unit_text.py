@@ -166,17 +166,20 @@ def parse_show(text: str) -> Properties:
     """Properties of `systemctl show` by name, as text.
 
     `Environment` is a dict of variables; `EnvironmentFiles` a list of {path (or pattern), optional}, each of which has
-    a line of its own.
+    a line of its own. So has each command of `ExecStart` and the like: they stand one behind the other here.
     """
     properties: dict[str, Any] = {}
+    commands: dict[str, list[str]] = {}
     for line in text.split("\n"):
         name, equals, value = line.partition("=")
         if name == "EnvironmentFiles" and value:
             path, optional = _IGNORES_ERRORS.sub("", value), value.endswith("(ignore_errors=yes)")
             properties.setdefault(name, []).append({"path": path, "optional": optional})
+        elif equals and value.startswith("{ path="):
+            commands.setdefault(name, []).append(value)
         elif equals:
             properties[name] = _variables(_show_words(value)) if name == "Environment" else value
-    return cast("Properties", properties)
+    return cast("Properties", {**properties, **{name: " ".join(all_of_it) for name, all_of_it in commands.items()}})
 
 
 _IGNORES_ERRORS = re.compile(r" \(ignore_errors=(?:yes|no)\)\Z")

@@ -104,3 +104,9 @@ def test_what_cannot_be_written_leaves_no_half_of_it(tmp_path: Path) -> None:
     with pytest.raises(AnsibleActionFail, match="gpu01.json cannot be written: Is a directory"):
         controller.write_text(tmp_path / "gpu01.json", "{}")
     assert [path.name for path in tmp_path.iterdir()] == ["gpu01.json"]
+
+
+@pytest.mark.parametrize("declared", ["", " "])
+def test_an_empty_report_directory_is_refused_and_not_where_the_user_stands(declared):
+    with pytest.raises(AnsibleActionFail, match="gpu_memory_report_dir is empty: name the directory"):
+        controller.report_directory(declared)

@@ -289,7 +289,7 @@ INVALID = {
             ("verify", None, "changed, always, never"),
             ("models", "llama3.1:8b,,", "list of model names"),
             ("models", "", "list of model names"),
-            ("report_dir", "", "path on the controller"),
+            ("report_dir", "", "path on the controller, where the records go; . is where you stand"),
             ("report_dir", ["a"], "path on the controller"),
             ("report_dir", "a\nb", "path on the controller"),
             ("gpu_gb_per_s", "fast", "GB/s, from 0"),

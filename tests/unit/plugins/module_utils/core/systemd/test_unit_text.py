@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -195,3 +195,14 @@ def test_the_writer_of_a_drop_in_is_no_secret() -> None:
     text = unit_text.render_dropin({"A": "1"}, "the role ollama")
     assert unit_text.masked(text, ["A"]) == text
     assert unit_text.masked("# Written by \x1b[31m\n", []) == f"{unit_text.MASK}\n"
+
+
+PRE = "ExecStartPre={ path=/opt/{} ; argv[]=/opt/{} --token=x{} ; ignore_errors=no ; start_time=[n/a] }\n"
+
+
+def test_of_several_commands_of_a_unit_each_counts() -> None:
+    shown = unit_text.parse_show("".join(PRE.replace("{}", name) for name in ("a", "b", "c")) + "Id=x.service\n")
+    assert start_script.started(shown["ExecStartPre"]) == ["/opt/a", "/opt/b", "/opt/c"]
+    assert start_script.programs(shown["ExecStartPre"]) == ["/opt/a", "/opt/b", "/opt/c"]
+    assert len(start_script.command_lines(shown["ExecStartPre"])) == 3
+    assert start_script.of_exec_start(shown["ExecStartPre"].replace("--token=xc", "")).sets == {}
