@@ -43,6 +43,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import (
 
 KIB = 1024
 MOST = 1024 * KIB
+SHORT, CHOSEN = 2 * KIB, 4  # of the first pass: how long, and how many of each kind are tried at length
 SECONDS = 20  # for one text; what takes longer is shown as such
 
 # Repeated to the whole length; escaped as in Python.
@@ -79,11 +80,14 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "masking.without_secrets known": lambda text: masking.without_secrets(text, KNOWN),
     "masking.secrets_in": lambda text: masking.secrets_in({"NAME": text, "PASSWORD": text, text: "x"}),
     "masking.secrets_in_text": masking.secrets_in_text,
+    "masking.secrets_in_text too large": masking.secrets_in_text,
     "masking.secrets_in_script": masking.secrets_in_script,
     "masking.secrets_in_command": lambda text: masking.secrets_in_command(text.split(" ")),
+    "masking.secrets_in_command too long": lambda text: masking.secrets_in_command(text.split(" ")),
     "masking.shown_command": lambda text: masking.shown_command(text.split(" ")),
     "credentials.words_of": credentials.words_of,
     "credentials.says_credential": credentials.says_credential,
+    "credentials.may_say_credential": credentials.may_say_credential,
     "credentials.is_secret": lambda text: credentials.is_secret("NAME", text, ["model"]),
     "credentials.is_ordinary_of_a_credential": lambda text: credentials.is_ordinary_of_a_credential("A_KEY_FILE", text),
     **{
@@ -113,6 +117,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "unit_text.masked": lambda text: unit_text.masked(text, ["A"]),
     "unit_text.added": lambda text: unit_text.added(text, ["A"]),
     "unit_text.directives": unit_text.directives,
+    "unit_text.as_we_write": lambda text: unit_text.as_we_write(f"[Service]\n{text}", {"A"}),
     "unit_text.foreign": lambda text: unit_text.foreign(text, {"A"}),
     "unit_text.words": lambda text: list(unit_text.words(text)),
     "unit_text.moment": unit_text.moment,
@@ -165,13 +170,12 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "urls.parse": urls.parse,
 }
 # What is given no longer texts: those that edit refuse them, and of a file that is edited no more is read.
-SHORTER = {
-    name: dotenv.MOST_BYTES
-    for name in (
-        "dotenv.get_keys", "dotenv.set_keys", "dotenv.set_keys remove", "dotenv.all_but", "dotenv.masked",
-        "dotenv.encode", "env_lines.taken_back",
-    )
-}  # fmt: skip
+READ = (
+    "dotenv.get_keys", "dotenv.set_keys", "dotenv.set_keys remove", "dotenv.all_but", "dotenv.masked", "dotenv.encode",
+    "dotenv.get_keys systemd", "env_lines.taken_back", "masking.secrets_in_text", "masking.secrets_in_command",
+    *(f"dotenv_readers.readings {reader}" for reader in dotenv_readers.READERS),
+)  # fmt: skip
+SHORTER = dict.fromkeys(READ, dotenv.MOST_BYTES)
 
 
 def text_of(piece: str, length: int) -> str:
@@ -192,10 +196,14 @@ def took(parser: Callable[[str], object], text: str) -> float:
 def worst(name: str, pieces: Iterable[str]) -> tuple[float, float, str]:
     """Seconds of processor at the greatest length, the exponent up to it, and the piece, of the worst text.
 
-    Searched for at a sixteenth of the length; only what is worst there is measured in full.
+    Searched for in two passes: of short texts the slowest, and those that grow most, are tried at a sixteenth of the
+    length; only what is worst there is measured in full.
     """
     parser, most = PARSERS[name], SHORTER.get(name, MOST)
-    tried = [(seconds_at(parser, piece, most // 16), piece) for piece in pieces]
+    short = {piece: took(parser, text_of(piece, SHORT)) for piece in pieces}
+    grows = {piece: took(parser, text_of(piece, 4 * SHORT)) / seconds for piece, seconds in short.items() if seconds}
+    chosen = {piece for by in (short, grows) for piece in sorted(by, key=lambda one: by[one])[-CHOSEN:]}
+    tried = [(seconds_at(parser, piece, most // 16), piece) for piece in sorted(chosen)]
     steep = [
         (seconds / (seconds_at(parser, piece, most // 64) or 1e-9), piece)
         for seconds, piece in tried
@@ -220,9 +228,15 @@ def measured(parser: Callable[[str], object], piece: str, most: int) -> tuple[fl
 
 
 def main() -> None:
+    found = []
     for name in sys.argv[1:] or PARSERS:
         seconds, exponent, piece = worst(name, PIECES)
+        found.append((seconds, exponent))
         print(f"{name:40} {seconds:8.3f} s  exponent {exponent:5.2f}  of {piece!r}", flush=True)
+    print(
+        f"{len(found)} parsers: {sum(seconds > 1 for seconds, _exponent in found)} over 1 s, the most "
+        f"{max(found)[0]:.3f} s; the greatest exponent {max(exponent for _seconds, exponent in found):.2f}"
+    )
 
 
 if __name__ == "__main__":

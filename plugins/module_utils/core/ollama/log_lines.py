@@ -325,6 +325,7 @@ class _Reader:
         self._retried, self._starts_left = False, 0
         self._open: Failure | None = None  # the failure that the next line may be of, too
         self._open_at = 0.0
+        self._plainness = 0  # of its line as it was written, which may be masked
         self._loading = False
         self._torn = ""  # the beginning of a runner's line
         self._template_at: float | None = None  # since when lines are those of a model's template
@@ -407,9 +408,10 @@ class _Reader:
     def _fail(self, at: float, line: str) -> None:
         if self._open is None or (at - self._open_at > TOGETHER_S and not self._loading):
             self._open = failure = self._note("fatal", at, line)
+            self._plainness = plainness(line)
             self._pending.append(failure)
-        elif plainness(line) < plainness(self._open["line"]):
-            self._open["line"] = self._mask(line)
+        elif plainness(line) < self._plainness:
+            self._open["line"], self._plainness = self._mask(line), plainness(line)
         self._open_at = at
 
     def _starts(self, at: float, line: str, words: str) -> bool:

@@ -19,7 +19,7 @@ LEAST_OF_A_CREDENTIAL = 4  # where the name says what it is; what is shorter sti
 
 # What says credential wherever it stands in a name, and what does so as a word of it, or at the end of one (DBPASS).
 _STEM = (
-    r"token(?!s(?![a-z])|i[sz])|(?<!show_)secret|passw|passphrase|passcode|pwd|credential|(?:api|access|account|private|shared|signing"
+    r"token(?!s(?![a-z])|i[sz])|(?<!show_)secret(?!ar[iy])|passw|passphrase|passcode|pwd|credential|(?:api|access|account|private|shared|signing"
     r"|encryption|master)[_-]?key(?![a-z])|authorization"
     r"|cookie|signature|dsn(?![a-z])|webhook"
 )
@@ -35,9 +35,10 @@ PARTS = (
     "private",
 )  # fmt: skip
 STEM = re.compile(_STEM, re.I)
+_SOME_PART = re.compile("|".join(PARTS))  # of a text in lower case
 _IS_WORD = re.compile(rf"(?:{_WORD}|\w*(?:pass|key))\Z", re.I)
 # In a text: `pass: x`, `db_pass=x` and `DBPASS=x`; `code: 500`, `auth: none` and `pass=2` are none.
-ALONE = re.compile(r"(?:(?:\w*[_-]|db|my|pg|root|user|admin|bind)?(?:pass|pw)|psk)\Z", re.I)
+ALONE = re.compile(r"(?:(?:\w*[_-]|db|my|pg|root|user|admin|bind)?(?:pass|pw)|psk|(?:\w*[_-])?basic_?auth)\Z", re.I)
 _BETWEEN_WORDS = re.compile(r"[^A-Za-z0-9]+|(?<=[a-z0-9])(?=[A-Z])")
 
 _SWITCHES = {"true", "false", "yes", "no", "on", "off", "none", "null", "auto", "enabled", "disabled"}
@@ -130,9 +131,16 @@ def words_of(name: str) -> list[str]:
     return [word.upper() for word in _BETWEEN_WORDS.split(name) if word]
 
 
+def may_say_credential(text: str) -> bool:
+    """Whether a text has a part of a name that says so."""
+    return bool(_SOME_PART.search(text.lower()))
+
+
 @functools.lru_cache(maxsize=1024)  # a text may say a name a thousand times
 def says_credential(name: str) -> bool:
     """Whether a variable, flag or key of this name holds a credential."""
+    if not may_say_credential(name):
+        return False
     words = words_of(name)
     return bool(STEM.search(name)) or words not in (["SEED"], ["CODE"]) and any(map(_IS_WORD.match, words))
 
@@ -149,10 +157,15 @@ def is_secret(name: str, value: str, names: Collection[str] = ()) -> bool:
         return len(value) >= LEAST_OF_A_CREDENTIAL and not is_ordinary_of_a_credential(name, value)
     if len(value) < LEAST or _is_ordinary(words_of(name), value):
         return False
+    return not _is_of_own_words(value) and not any(value.lower() in declared.lower() for declared in names)
+
+
+def _is_of_own_words(value: str) -> bool:
+    first = _BETWEEN_WORDS.split(value, maxsplit=1)[0].lower()
+    if first and first not in _OWN_WORDS or not re.fullmatch(r"[\w .-]+", value):
+        return False
     said = {word.lower() for word in words_of(value)}
-    return not (said and said <= _OWN_WORDS and re.fullmatch(r"[\w .-]+", value)) and not any(
-        value.lower() in declared.lower() for declared in names
-    )
+    return bool(said) and said <= _OWN_WORDS
 
 
 def is_ordinary_of_a_credential(name: str, value: str) -> bool:

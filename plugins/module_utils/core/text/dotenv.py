@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv_readers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import (
     NAME,
     READERS,
@@ -26,12 +27,10 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_r
 
 DEFAULT_READERS = ("python-dotenv", "bash", "systemd")  # where nobody says who reads a file, each of these may
 MASK = "********"
-# Of a file that is edited: what Linux gives a program as one variable, and what readers need less than a second for.
-MOST_BYTES = 128 * 1024
+MOST_BYTES, TOO_LARGE = dotenv_readers.MOST_BYTES, dotenv_readers.TOO_LARGE
 MOST_READ = 1024 * 1024  # of what is only looked at, such as a process' environment
 MOST_LINES_OF_A_KEY = 20  # that are taken out of one file, each for itself
 MOST_NOTES_OF_A_KEY = 10
-TOO_LARGE = f"it is larger than {MOST_BYTES // 1024} KiB, so it is no .env file; move it away, or give another path"
 
 # Means the same to every reader, and to most programs that are no declared readers, without quotes.
 _PLAIN = re.compile(r"[A-Za-z0-9_./:,@%+=-]*")

@@ -17,13 +17,15 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What Linux gives a program as one variable, and what a reader needs much less than a second for.
+MOST_BYTES = 128 * 1024
+TOO_LARGE = f"it is larger than {MOST_BYTES // 1024} KiB, so it is no .env file; move it away, or give another path"
 
 
-@dataclass(frozen=True)
-class Assignment:
+class Assignment(NamedTuple):
     """One `key=value` as a reader sees it; `text[start:end]` is its value part, quotes included."""
 
     key: str
@@ -54,6 +56,8 @@ class Reading:
 
 def readings(text: str, reader: str) -> list[Reading]:
     """What `reader` makes of `text`, once for each family of its versions that differs."""
+    if len(text) > MOST_BYTES:
+        return [Reading((), TOO_LARGE, text) for _unused in READERS[reader]]
     return [read(text) for read in READERS[reader]]
 
 
@@ -77,6 +81,23 @@ def _end(pattern: re.Pattern[str], text: str, at: int, limit: int = sys.maxsize)
 
 
 _SPACE = re.compile(r"\s*")
+# A line that means the same to python-dotenv, systemd and bash, wherever one begins.
+_IN_QUOTES = r"[\w./:,@%+=; #&|()<>?*^{}\[\]-]*"
+_PLAIN_LINE = re.compile(
+    rf"""([A-Za-z_][A-Za-z0-9_]*)=(?:([\w./:,@%+=-]*)|"({_IN_QUOTES})"|'({_IN_QUOTES})')\n""", re.ASCII
+)
+
+
+def _plain_lines(text: str, at: int, found: list[Assignment]) -> int:
+    """Read lines as long as they are plain, which most are; where the first other one begins."""
+    line = _PLAIN_LINE.match(text, at)
+    while line:
+        plain, double, single = line.group(2, 3, 4)
+        value = plain if plain is not None else double if double is not None else single
+        found.append(Assignment(line[1], value, line.end(1) + 1, line.end() - 1))
+        at = line.end()
+        line = _PLAIN_LINE.match(text, at)
+    return at
 
 
 # python-dotenv -------------------------------------------------------------------------------------------------------
@@ -109,7 +130,7 @@ def _python_dotenv(text: str, modern: bool) -> Reading:
     found: list[Assignment] = []
     at = 1 if modern and text.startswith("\ufeff") else 0
     while True:
-        at = _end(_SPACE, text, at)
+        at = _end(_SPACE, text, _plain_lines(text, _end(_SPACE, text, at), found))
         if at >= len(text):
             return Reading(tuple(found))
         at = _end(_PD_BEFORE_NAME, text, at)
@@ -172,7 +193,7 @@ def _systemd(text: str, modern: bool) -> Reading:
     found: list[Assignment] = []
     at = 0
     while True:
-        at = _end(_SD_SPACE, text, at)
+        at = _end(_SD_SPACE, text, _plain_lines(text, _end(_SD_SPACE, text, at), found))
         if at >= len(text):
             return Reading(tuple(found))
         if text[at] in "#;":
@@ -295,8 +316,12 @@ def _bash(text: str) -> Reading:
     try:
         while at < len(text):
             begin = at = _end(_SH_BLANK_LINES, text, at)
-            assigned, at = _bash_line(text, at)
-            found += assigned
+            plain: list[Assignment] = []
+            at = _plain_lines(text, at, plain)
+            found += [one._replace(value=None) if one.key in _SH_OWN else one for one in plain]
+            if at == begin:
+                assigned, at = _bash_line(text, at)
+                found += assigned
     except _Stop:
         stopped = f"from line {_line(text, begin)} on it is shell code that bash runs or rejects"
         return Reading(tuple(found), stopped, text[begin:])

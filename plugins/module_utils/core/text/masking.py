@@ -15,6 +15,7 @@ import base64
 import contextlib
 import functools
 import html
+import itertools
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,7 +29,9 @@ MOST_KNOWN = 10_000  # values that a text is searched for; on a host that keeps 
 CUT = "…"  # where a text was cut off
 MOST_CUTS = 20
 MOST_OF_AN_END = 300  # characters before a cut
+BEGINNING = credentials.LEAST_OF_A_CREDENTIAL  # characters by which a known value is looked for
 MOST_WORDS = 1000  # of a command line that is shown
+LONGEST_COMMAND = dotenv.MOST_BYTES  # none is longer; of what is, each further word is taken for a secret
 LONGEST_NAME = 256  # of a variable; nothing ordinary has a longer one
 MOST_LEVELS = 3  # of commands inside commands: `sh -c "sh -c '…'"`
 
@@ -39,6 +42,12 @@ _NAMED = re.compile(
     r"""(\\?["']?\s{0,8}(?:=>|:=|[=:])\s{0,8}|["'],\s{0,8}(?=["'])|[ \t]{1,8})""",
     re.I,
 )
+# What is said of a credential, and what follows a count of tokens.
+_TOLD = {
+    "required", "missing", "invalid", "expired", "incorrect", "denied", "unknown", "unset", "empty", "wrong", "revoked",
+    "rejected", "malformed",
+}  # fmt: skip
+_COUNTED = re.compile(r" ?(?:tokens?\b|/ ?\d|of \d|per )")
 # llama.cpp: `EOS token = 128009`.
 LONGEST_WORD_BEFORE = 8
 _WORD_BEFORE = re.compile(rf"(?<![\w-])({'|'.join(sorted(credentials.OF_TOKENS))})[ _]\Z", re.I)
@@ -135,7 +144,10 @@ _BETWEEN_HOSTS = (re.compile(r"\s|://"), re.compile(r"[\s,;]|://"))
 _ASSIGNED = re.compile(r"""(?<![\w/$.-])([A-Za-z_]\w{0,127})=(?:"((?:[^"\\\n]|\\.)*)"|'([^'\n]*)'|([^\s"';&|()`]+))""")
 # A quote that is not closed reaches to the end of the line.
 _SHELL_WORD = re.compile(r"""(?:[^\s"';&|]|"(?:[^"\\\n]|\\.)*"?|'[^'\n]*'?)+""")
-_TAKEN_OUT = re.compile(r"[# \t]*(?:export[ \t]+)?([A-Za-z_][\w.-]*)=(.+)")
+_SAID = re.compile(r"[# \t]*(?:export[ \t]+)?([A-Za-z_][\w.-]*)=(.+)")
+_ONE_ASSIGNMENT = re.compile(r"#?[ \t]*[A-Za-z_]\w{0,127}=[\w.,/+%@=-]+|#")
+_ONE_WORD = re.compile(r"[\w./+-]*")  # has no parts
+_BLANK, _VARIABLE = re.compile(r"\s"), re.compile(r"[A-Za-z_]\w*")
 _USER_FLAG = re.compile(r"-u|--(?:proxy-)?user")
 _ASKED_WITH_P = {"sshpass", "login"}  # docker, podman: the word after -p is a password; elsewhere a port, a path
 _ASKED_WITHIN_P = {"sshpass", "mysql", "mysqladmin", "mysqldump", "mariadb", "mariadb-admin", "mariadb-dump"}
@@ -150,7 +162,7 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
         if len(value) > LONG:
             text = text.replace(value, MASK)
     if known:
-        pieces = _without_forms(text, _forms(known)).split(CUT, MOST_CUTS)
+        pieces = _without_forms(text, known).split(CUT, MOST_CUTS)
         text = CUT.join(_without_beginning(piece, known) for piece in pieces)
     text = _SYSTEMD.sub(lambda line: _QUOTED.sub(_quoted, line[0]), text)
     text = _WORD_OF_URL.sub(lambda word: _without_user(word[0]), text)
@@ -159,43 +171,73 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
     for needed, look, masked in _MASKS:
         if any(part in lower for part in needed):
             text = look.sub(masked, text)
-    return _without_named(text) if any(part in lower for part in credentials.PARTS) else text
+    return _without_named(text) if credentials.may_say_credential(lower) else text
 
 
-def _without_forms(text: str, forms: Iterable[str]) -> str:
-    """`text` without these; of two that share a piece of it nothing stays."""
-    places: list[tuple[int, int]] = []
-    for form in forms:
-        anywhere = len(form) >= credentials.LEAST and not _DIGITS.fullmatch(form)
-        at = text.find(form)
-        while at >= 0:
-            end = at + len(form)
-            found = anywhere or _BEGINS_ALONE.match(text, at) and _ENDS_ALONE.match(text, end)
-            if found:
-                places.append((at, end))
-            at = text.find(form, end if found else at + 1)
+def _without_forms(text: str, known: frozenset[str]) -> str:
+    """`text` without these values however they are printed; of two that share a piece of it nothing stays."""
     shown, shown_to = [], 0
-    for begin, end in sorted(places):
+    for begin, end in sorted(_places(text, known)):
         if begin >= shown_to:
             shown += [text[shown_to:begin], MASK]
         shown_to = max(shown_to, end)
     return "".join([*shown, text[shown_to:]])
 
 
+def _places(text: str, known: frozenset[str]) -> Iterator[tuple[int, int]]:
+    """Where forms of these values stand; the text is gone through once, however many there are."""
+    begun, short = _by_beginning(known)
+    for form in short:
+        at = text.find(form)
+        while at >= 0:
+            if _stands(text, form, at):
+                yield at, at + len(form)
+            at = text.find(form, at + 1)
+    for at in range(len(text) - BEGINNING + 1):
+        for length, forms in begun.get(text[at : at + BEGINNING], ()):
+            form = text[at : at + length]
+            if form in forms and _stands(text, form, at):
+                yield at, at + length
+
+
+def _stands(text: str, form: str, at: int) -> bool:
+    """Whether a form is there, and is no piece of something else."""
+    if len(form) >= credentials.LEAST and not _DIGITS.fullmatch(form):
+        return True
+    return bool(_BEGINS_ALONE.match(text, at) and _ENDS_ALONE.match(text, at + len(form)))
+
+
+@functools.lru_cache(maxsize=4)
+def _by_beginning(known: frozenset[str]) -> tuple[dict[str, list[tuple[int, set[str]]]], list[str]]:
+    """The forms of these values by their first characters and then by their length; and those that are shorter."""
+    found: dict[str, dict[int, set[str]]] = {}
+    short = []
+    for form in _forms(known):
+        if len(form) < BEGINNING:
+            short.append(form)
+        else:
+            found.setdefault(form[:BEGINNING], {}).setdefault(len(form), set()).add(form)
+    return {beginning: list(by_length.items()) for beginning, by_length in found.items()}, short
+
+
 def _without_beginning(text: str, known: frozenset[str]) -> str:
     """`text`, which may have been cut off in the middle of a value, without what of one stands at its end."""
-    end = text[-MOST_OF_AN_END:]
-    for form in _forms(known):
-        if len(form) > MOST_OF_AN_END:
-            at = text.find(form[:MOST_OF_AN_END], max(0, len(text) - len(form)))
-            if at >= 0 and form.startswith(text[at:]):
+    for form in _long_forms(known):
+        at = text.find(form[:MOST_OF_AN_END], max(0, len(text) - len(form)))
+        if at >= 0 and form.startswith(text[at:]):
+            return text[:at] + MASK
+    begun, _unused = _by_beginning(known)
+    for at in range(max(0, len(text) - MOST_OF_AN_END), len(text) - credentials.LEAST + 1):
+        end = text[at:]
+        for length, forms in begun.get(end[:BEGINNING], ()):
+            if length > len(end) and any(form.startswith(end) for form in forms):
                 return text[:at] + MASK
-        at = end.find(form[: credentials.LEAST])
-        while at >= 0 and len(form) > credentials.LEAST:
-            if form.startswith(end[at:]):
-                return text[: len(text) - len(end) + at] + MASK
-            at = end.find(form[: credentials.LEAST], at + 1)
     return text
+
+
+@functools.lru_cache(maxsize=4)
+def _long_forms(known: frozenset[str]) -> list[str]:
+    return [form for form in _forms(known) if len(form) > MOST_OF_AN_END]
 
 
 def _quoted(found: re.Match[str]) -> str:
@@ -235,9 +277,20 @@ def _named(text: str) -> Iterator[tuple[str, int, int]]:
             plain = next(filter(None, value.groups()[1:]), "")
             before = _WORD_BEFORE.search(text, max(0, found.start() - LONGEST_WORD_BEFORE), found.start())
             about = f"{before[1]}_{name}" if before else name
-            if _hides(about, plain) and not (between.isspace() and plain.startswith("-")):
+            if (
+                _hides(about, plain)
+                and not _is_told(name, between, plain, text[value.end() : value.end() + 8])
+                and not (between.isspace() and plain.startswith("-"))
+            ):
                 at = value.end()
                 yield plain, at, value.start()
+
+
+def _is_told(name: str, between: str, value: str, after: str) -> bool:
+    """Whether a line tells of a credential, or counts: `password: required`, `secrets: 3`, `token: 4096 tokens`."""
+    if value.isdigit():
+        return bool(_COUNTED.match(after)) or name[-1:] in "sS" and len(value) < credentials.LEAST_OF_A_CREDENTIAL
+    return between in (":", ": ") and value in _TOLD
 
 
 def _hides(name: str, value: str) -> bool:
@@ -308,6 +361,9 @@ def _secrets_of(variables: Collection[tuple[str, str]], names: Collection[str]) 
 
 def _parts(name: str, value: str) -> Iterator[tuple[str, str]]:
     """A value and those parts of it that a program may print alone, each with the name that says what it is."""
+    if _ONE_WORD.fullmatch(value):
+        yield name, value
+        return
     url = _url_parts(value)
     yield from url or ()
     private = credentials.says_credential(name)
@@ -319,9 +375,11 @@ def _parts(name: str, value: str) -> Iterator[tuple[str, str]]:
         yield from ((name, part) for part in re.split(r"[,;]", value))
         yield from ((name, part) for part in value.split(":", maxsplit=1)[1:])
     value = value[:LONG]
-    yield from (("password", password) for password in _before_hosts(value))
-    yield from (("password", part) for part, _end, _begin in _named(value))
-    pairs = (pair.partition("=") for pair in value.split(";"))
+    if "@" in value:
+        yield from (("password", password) for password in _before_hosts(value))
+    if credentials.may_say_credential(value):
+        yield from (("password", part) for part, _end, _begin in _named(value))
+    pairs = (pair.partition("=") for pair in value.split(";") if "=" in pair)
     yield from (_of_key(about.strip(), part.strip(" {}\"'")) for about, equals, part in pairs if equals)
     if value.lstrip()[:1] in ("{", "["):
         with contextlib.suppress(ValueError, RecursionError):
@@ -371,10 +429,14 @@ def _url_parts(value: str) -> list[tuple[str, str]] | None:
 
 
 def secrets_in_text(text: str, names: Collection[str] = ()) -> set[str]:
-    """The values of an env file's text that must not be shown, as any reader would take them, and its comments."""
-    comments = {line[line.index("#") :].strip() for line in text.splitlines() if "#" in line}
-    taken_out = filter(None, map(_TAKEN_OUT.fullmatch, comments))  # which may still be in use elsewhere
-    variables = {(one[1], one[2].strip("\"'")) for one in taken_out}
+    """The values of an env file's text that must not be shown, as any reader would take them, and its comments.
+
+    Of one that is too large for readers what its lines say by themselves.
+    """
+    lines = set(text.splitlines())
+    comments = {line[line.index("#") :].strip() for line in lines if "#" in line}
+    said = filter(None, map(_SAID.fullmatch, lines | comments))  # what is taken out may still be in use elsewhere
+    variables = {(one[1], one[2].strip("\"' \t")) for one in said}
     for reader in dotenv_readers.READERS:
         for reading in dotenv_readers.readings(text, reader):
             variables |= {(one.key, one.value) for one in reading.assignments if one.value}
@@ -383,8 +445,21 @@ def secrets_in_text(text: str, names: Collection[str] = ()) -> set[str]:
 
 def secrets_in_command(words: Sequence[str], names: Collection[str] = (), levels: int = MOST_LEVELS) -> set[str]:
     """What of a command line must not be shown: what follows a flag that says so, its assignments, URLs and scripts."""
-    found: set[str] = set()
+    ends = itertools.accumulate(len(word) + 1 for word in words)
+    read = next((number for number, end in enumerate(ends) if end > LONGEST_COMMAND), len(words))
+    rest = {word for word in words[read:] if len(word) >= credentials.LEAST}
+    return _secrets_of(set(_said_in_command(words[:read], levels)), names) | rest
+
+
+def secrets_in_script(text: str, names: Collection[str] = (), levels: int = MOST_LEVELS) -> set[str]:
+    """The same of a shell script, or of the command lines that `systemctl show` prints."""
+    return _secrets_of(set(_said_in_script(text, levels)), names)
+
+
+def _said_in_command(words: Sequence[str], levels: int) -> Iterator[tuple[str, str]]:
+    """What a command line says that may be private, each value with the name that it goes by."""
     programs = {word.rpartition("/")[2] for word in words}
+    scripts = []
     by_curl = "curl" in programs  # elsewhere -u says other things
     by_password, within_p = bool(programs & _ASKED_WITH_P), bool(programs & _ASKED_WITHIN_P)
     for before, word in set(zip(["", *words], words)):
@@ -392,30 +467,32 @@ def secrets_in_command(words: Sequence[str], names: Collection[str] = (), levels
         if not equals or not name.startswith("-"):
             name, value = before, word
         if name.startswith("-") and "=" not in name and credentials.says_credential(name):
-            found |= secrets_in({name: value}, names)
+            yield name, value
         elif by_curl and _USER_FLAG.fullmatch(name) and ":" in value or by_password and name == "-p":
-            found |= secrets_in({"PASSWORD": value}, names)
+            yield "PASSWORD", value
         if within_p and word.startswith("-p"):
-            found |= secrets_in({"PASSWORD": word[2:]}, names)
-        is_script = levels and re.search(r"\s", word)
+            yield "PASSWORD", word[2:]
+        is_script = levels and _BLANK.search(word)
         if "://" in word and not is_script:
-            found |= secrets_in({"URL": value}, names)
+            yield "URL", value
         assigned, equals, value = word.partition("=")
-        if equals and re.fullmatch(r"[A-Za-z_]\w*", assigned):
-            found |= _of_assignment(assigned, value, names)
+        if equals and _VARIABLE.fullmatch(assigned) and _may_be_private(assigned, value):
+            yield assigned, value
         if is_script:
-            found |= secrets_in_script(word, names, levels - 1)
-    return found
+            scripts.append(word)
+    if scripts:
+        yield from _said_in_script("\n".join(scripts), levels - 1)
 
 
-def secrets_in_script(text: str, names: Collection[str] = (), levels: int = MOST_LEVELS) -> set[str]:
-    """The same of a shell script, or of the command lines that `systemctl show` prints."""
-    found: set[str] = set()
+def _said_in_script(text: str, levels: int) -> Iterator[tuple[str, str]]:
     for name, double, single, plain in set(_ASSIGNED.findall(text)):
-        found |= _of_assignment(name, double or single or plain, names)
+        value = double or single or plain
+        if _may_be_private(name, value):
+            yield name, value
     for line in set(text.splitlines()):
-        found |= secrets_in_command([_unquoted(word) for word in _SHELL_WORD.findall(line)], names, levels)
-    return found
+        if _ONE_ASSIGNMENT.fullmatch(line):
+            continue  # which is found already
+        yield from _said_in_command([_unquoted(word) for word in _SHELL_WORD.findall(line)], levels)
 
 
 def _unquoted(word: str) -> str:
@@ -423,7 +500,6 @@ def _unquoted(word: str) -> str:
     return word.strip("\"'") if " " in word else re.sub("[\"']", "", word)
 
 
-def _of_assignment(name: str, value: str, names: Collection[str]) -> set[str]:
+def _may_be_private(name: str, value: str) -> bool:
     """A script's own variables are words of it, unless their names say more; what it reads or counts is no value."""
-    private = name.isupper() or credentials.says_credential(name)
-    return secrets_in({name: value}, names) if private and not value.startswith(("$", "`")) else set()
+    return (name.isupper() or credentials.says_credential(name)) and not value.startswith(("$", "`"))

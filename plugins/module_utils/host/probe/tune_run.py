@@ -25,6 +25,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput, tune_search
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sampling
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
@@ -112,6 +113,7 @@ class Tuning:
     def __init__(self, wanted: Wanted, gpu: TunedGpu, mask: Mask, progress: Progress) -> None:
         self.wanted, self.gpu, self._mask, self._progress = wanted, gpu, mask, progress
         self.deployed, environment, most_loaded = _deployed(wanted)
+        self._errors = JudgedErrors(mask)
         self.version = _ask(wanted.url + endpoints.VERSION)["version"]
         show = _ask(wanted.url + endpoints.SHOW, endpoints.named(wanted.model))
         try:
@@ -243,6 +245,7 @@ class Tuning:
     ) -> tune_search.Probe:
         unload_all(server.url)
         self.load_beside(server.url)
+        self._errors = JudgedErrors(self._mask)
         started = time.time()
         sampler = sampling.Sampler((str(self.gpu["uuid"]),), bindings_path=self.wanted.bindings_path)
         error, load = None, None
@@ -255,12 +258,12 @@ class Tuning:
             gpus = sampler.stop()
         loaded = _ask(server.url + endpoints.LOADED).get("models") or []
         unload_all(server.url)
-        journal = _runtime(server.unit).log(started)
+        journal = _runtime(server.unit, judges=True).log(started)
         measured = sampling.summary(gpus, self.wanted.max_used_mib)
         if measured["evidence"] == "none":
             raise CannotTune("NVML gave no evidence: " + "; ".join(sampling.breaches(gpus, None)))
         error = error or (load["errors"][0] if load and load["failed"] else None)
-        if error is not None and not _is_out_of_memory(error, journal):
+        if error is not None and not self._errors.tell_of_no_memory and not _tells_of_no_memory(journal):
             raise CannotTune(f"{setting}: {error}; Ollama's own journal says more")
         names = [str(model["name"]) for model in loaded]
         lost = [name for name in self.wanted.beside if not model_name.listed(name, names)]
@@ -307,7 +310,7 @@ class Tuning:
             requests=1,
             concurrency=1,
             timeout=timeout,
-            mask=self._mask,
+            mask=self._errors,
         )
         errors = self._run(load, setting, sampler)["errors"]
         return errors[0] if errors else None
@@ -328,7 +331,7 @@ class Tuning:
             prompt_at="messages.0.content",
             context_tokens=context_tokens or setting.num_ctx,
             seed=self._seed,
-            mask=self._mask,
+            mask=self._errors,
         )
 
     def _run(self, load: load_test.Load, setting: tune_search.Setting, sampler: sampling.Sampler) -> Figures:
@@ -478,13 +481,25 @@ def _ladder_ends(mode: str, end: int | None, steps: Sequence[tune_search.Step]) 
     return f"step {end + 1} of {len(steps)}: {steps[end].words}"
 
 
-def _is_out_of_memory(error: str, journal: Journal) -> bool:
+class JudgedErrors:
+    """What may be shown of a server's errors, which are judged as they were said."""
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask, self.tell_of_no_memory = mask, False
+
+    def __call__(self, error: str) -> str:
+        self.tell_of_no_memory = self.tell_of_no_memory or bool(OUT_OF_MEMORY.search(error))
+        return self._mask(error)
+
+
+def _tells_of_no_memory(journal: Journal) -> bool:
     fatal = [failure["line"] for failure in journal["failures"] if failure["severity"] == "fatal"]
-    return any(OUT_OF_MEMORY.search(text) for text in [error, *fatal])
+    return any(map(OUT_OF_MEMORY.search, fatal))
 
 
-def _runtime(unit: str) -> Runtime:
-    return LinuxHost().runtime("ollama", {"unit": unit})
+def _runtime(unit: str, judges: bool = False) -> Runtime:
+    """`judges`: with the lines as they are, of which none is shown; a secret may be a word of the cause."""
+    return LinuxHost(secrets.Masking(shows_secrets=judges)).runtime("ollama", {"unit": unit})
 
 
 def _deployed(wanted: Wanted) -> tuple[Server, Mapping[str, str], int]:

@@ -769,3 +769,11 @@ def test_what_journald_dropped_counts_for_its_unit_alone() -> None:
     line = "systemd-journald: Suppressed 7 messages from /system.slice/x.service"
     assert [log_lines.dropped(line, unit) for unit in ("x.service", "y.service")] == [7, 0]
     assert log_lines.dropped("Suppressed 7 messages from x.service", "x.service") == 0
+
+
+def test_the_plainest_line_is_told_by_what_was_written_and_not_by_what_is_shown() -> None:
+    lines = ("ggml_gallocr_reserve_n: failed to allocate CUDA0 buffer of size 1", "cudaMalloc failed: out of memory")
+    for said in (lines, lines[::-1]):
+        numbered = [(1000.0 + at / 10, line) for at, line in enumerate(said)]
+        (failure,) = log_lines.parse(numbered, lambda line: line.replace("memory", "********"))["failures"]
+        assert failure["line"] == "cudaMalloc failed: out of ********"

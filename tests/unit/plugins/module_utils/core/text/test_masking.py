@@ -182,6 +182,12 @@ def test_a_shape_of_the_real_world_is_masked(shape: dict[str, str]) -> None:
     assert masking.without_secrets(shape["text"]) == shape["shown"]
 
 
+@pytest.mark.parametrize(("text", "secret"), SHAPES["hidden"])
+def test_a_value_of_the_real_world_is_not_shown(text: str, secret: str) -> None:
+    assert secret in text
+    assert secret not in masking.without_secrets(text)
+
+
 @pytest.mark.parametrize("text", SHAPES["stays"])
 def test_what_only_looks_like_one_stays(text: str) -> None:
     assert masking.without_secrets(text) == text
@@ -235,3 +241,16 @@ def test_a_password_that_hangs_on_its_flag_is_known(command: str) -> None:
 
 def test_a_name_of_any_length_is_a_name() -> None:
     assert masking.secrets_in({"A" * 1000: "hunter2"}) == {"hunter2"}
+
+
+def test_what_is_longer_than_any_command_line_is_not_read_and_not_shown() -> None:
+    words = ["run", "--token", "hunter2", "x" * masking.LONGEST_COMMAND, "--name", "something"]
+    found = masking.secrets_in_command(words)
+    assert {"hunter2", words[3], "something"} <= found
+    assert "something" not in masking.secrets_in_command([*words[:3], *words[4:]])
+
+
+def test_an_env_file_that_is_too_large_for_readers_is_read_by_lines() -> None:
+    rest = "# noise\n" * (masking.dotenv.MOST_BYTES // 8)
+    found = masking.secrets_in_text(f"API_TOKEN='hunter2'\nexport GREETING=\"open sesame\"\n{rest}")
+    assert {"hunter2", "open sesame"} <= found

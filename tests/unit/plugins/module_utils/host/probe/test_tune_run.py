@@ -12,7 +12,6 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import tune_run
 
 SERVER = tune_run.Server("http://127.0.0.1:9", "u", 1, "f16")
-NO_FAILURES: dict[str, Any] = {"failures": []}
 
 
 @pytest.mark.parametrize(
@@ -27,15 +26,17 @@ NO_FAILURES: dict[str, Any] = {"failures": []}
     ],
 )
 def test_running_out_of_memory_is_told_from_other_failures(error: str, memory: bool) -> None:
-    assert tune_run._is_out_of_memory(error, NO_FAILURES) is memory
+    errors = tune_run.JudgedErrors(lambda text: text.replace("memory", "********").replace("resource", "********"))
+    assert "memory" not in errors(error)  # which may be somebody's password
+    assert errors.tell_of_no_memory is memory
 
 
 def test_the_journal_may_say_it_where_the_answer_does_not() -> None:
     line = "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 1 MiB on device 0: cudaMalloc failed: out of memory"
     fatal = {"failures": [{"severity": "fatal", "line": line}]}
     recovered = {"failures": [{"severity": "recovered", "line": line}]}
-    assert tune_run._is_out_of_memory("status 500", fatal)
-    assert not tune_run._is_out_of_memory("status 500", recovered)
+    assert tune_run._tells_of_no_memory(fatal)
+    assert not tune_run._tells_of_no_memory(recovered)
 
 
 def in_seconds(seconds: float, zone: timezone = timezone.utc) -> str:
