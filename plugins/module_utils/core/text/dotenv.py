@@ -245,10 +245,12 @@ def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> V
 
 def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
     others = all_but(text, [key], readers)
-    for _unused in range(MOST_LINES_OF_A_KEY + 1):
+    while True:
         found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
         if not found:
             return text
+        if len(set(map(lines_of(text), (one.start for one in found)))) > MOST_LINES_OF_A_KEY:
+            return ValueNotPortable(f"it stands in more than {MOST_LINES_OF_A_KEY} lines; take them out by hand")
         last = max(one.start for one in found)
         ends = sorted({one.end for one in found if one.start == last})
         swallowed = _swallowed(text, key, last, ends[-1])
@@ -262,7 +264,6 @@ def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueN
                 break
         else:
             return ValueNotPortable(f"line {text.count(chr(10), 0, last) + 1} also holds something else; take it out")
-    return ValueNotPortable(f"it stands in more than {MOST_LINES_OF_A_KEY} lines; take them out by hand")
 
 
 def _swallowed(text: str, key: str, start: int, end: int) -> ValueNotPortable | None:

@@ -463,9 +463,8 @@ def _said_in_command(words: Sequence[str], levels: int) -> Iterator[tuple[str, s
     by_curl = "curl" in programs  # elsewhere -u says other things
     by_password, within_p = bool(programs & _ASKED_WITH_P), bool(programs & _ASKED_WITHIN_P)
     for before, word in set(zip(["", *words], words)):
-        name, equals, value = word.partition("=")
-        if not equals or not name.startswith("-"):
-            name, value = before, word
+        assigned, equals, said = word.partition("=")
+        name, value = (assigned, said) if equals and assigned.startswith("-") else (before, word)
         if name.startswith("-") and "=" not in name and credentials.says_credential(name):
             yield name, value
         elif by_curl and _USER_FLAG.fullmatch(name) and ":" in value or by_password and name == "-p":
@@ -475,9 +474,8 @@ def _said_in_command(words: Sequence[str], levels: int) -> Iterator[tuple[str, s
         is_script = levels and _BLANK.search(word)
         if "://" in word and not is_script:
             yield "URL", value
-        assigned, equals, value = word.partition("=")
-        if equals and _VARIABLE.fullmatch(assigned) and _may_be_private(assigned, value):
-            yield assigned, value
+        if equals and _VARIABLE.fullmatch(assigned) and _may_be_private(assigned, said):
+            yield assigned, said
         if is_script:
             scripts.append(word)
     if scripts:
