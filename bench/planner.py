@@ -58,6 +58,8 @@ def rows(name: str, version: str = VERSION) -> Iterator[tuple[dict[str, str], Pl
     """Each row of one projection table, and the plan for the same settings."""
     with (DATA / f"{name}.csv").open() as table:
         for row in csv.DictReader(table):
+            if row.get("devices", "1") != "1":
+                continue
             scenario = Scenario.from_dict(
                 {key: row[key] for key in ("num_gpu", "num_ctx", "num_parallel", "num_batch", "flash_attention")}
                 | {"kv_cache_type": row.get("cache_type_k", row["cache_type"]), "v_cache_type": row["cache_type"]}

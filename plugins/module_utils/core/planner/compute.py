@@ -61,12 +61,30 @@ class Batch:
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)
+@dataclass(frozen=True)
+class Part:
+    """The blocks that one of several GPUs has, [first, end)."""
+
+    first: int
+    end: int
+    handed: bool  # the stream comes from another GPU, not from the host
+    ends: bool  # the output layer is here
+    pipelined: bool  # with all layers on several GPUs llama.cpp keeps four copies of what each is given
+
+
 def compute_bytes(model: Model, batch: Batch, first: int) -> int:
     """Bytes of the GPU's compute buffer with blocks[first:] and the output layer there, nothing else."""
     return _Builder(model, batch).build(_settled(model, model.blocks[first:]), arrives=first == 0)
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)
+def part_bytes(model: Model, batch: Batch, part: Part) -> int:
+    """Bytes of the compute buffer of one of several GPUs."""
+    blocks = _settled(model, model.blocks[part.first : part.end])
+    builder = _Builder(model, batch, copies=4 if part.pipelined else 1)
+    return builder.build(blocks, arrives=part.first == 0, handed=part.handed, ends=part.ends)
+
+
 def offload_bytes(model: Model, batch: Batch, first: int) -> int:
     """The same where the GPU also works for blocks[:first], as CUDA does for batches of 32 tokens and more.
 
@@ -101,9 +119,10 @@ def _settled(model: Model, blocks: Sequence[Block]) -> list[Block]:
 class _Blocks:
     """The graph of blocks, one after the other."""
 
-    def __init__(self, model: Model, batch: Batch) -> None:
+    def __init__(self, model: Model, batch: Batch, copies: int = 1) -> None:
         self.model, self.batch, self.graph = model, batch, Graph()
         self.row = 4 * batch.tokens  # bytes of one f32 element for every token
+        self.copies, self.normed = copies, -1
         self.masks: dict[bool, int] = {}
         self.borrowing = False
         self.reused: dict[int, tuple[int, ...]] = {}  # block -> copies of the keys and values that a host block keeps
@@ -117,11 +136,19 @@ class _Blocks:
     def wide(self) -> int:
         return self.row * self.model.embedding
 
+    def given(self, size: int) -> int:
+        """Something that comes in; with copies each of them is held to the end."""
+        found = self.graph.add(size)
+        for _unused in range(self.copies - 1):
+            self.graph.view(found)
+            self.graph.add(size)
+        return found
+
     def mask(self, block: Block) -> int:
         """The attention mask of this kind of block; comes in when it is first read."""
         if block.sliding not in self.masks:
             encoder = self.model.traits.encoder
-            self.masks[block.sliding] = self.graph.add(
+            self.masks[block.sliding] = self.given(
                 self.batch.mask_bytes(self.batch.tokens if encoder else self.batch.cells_of(block))
             )
         return self.masks[block.sliding]
@@ -130,7 +157,8 @@ class _Blocks:
         g = self.graph
         if not (block.mixes or block.feeds):
             return stream
-        normed = self.norm(stream) if block.has("attn_norm") else stream
+        normed = self.norm(stream if self.normed < 0 else self.normed) if block.has("attn_norm") else stream
+        self.normed = -1
         if self.model.traits.parallel_residual:
             # with a norm of its own attention does not hold the feed-forward's: that one is computed when needed
             attended = self.attention(block, normed)
@@ -357,23 +385,59 @@ class _Blocks:
 class _Builder(_Blocks):
     """Builds the part of the graph that runs on the GPU: some blocks, then the head."""
 
-    def build(self, kept: Sequence[Block], arrives: bool, borrowed: int = 0) -> int:
-        """`arrives`: the tokens' embeddings come in here; blocks before `borrowed` have their weights on the host."""
+    def build(
+        self, kept: Sequence[Block], arrives: bool, borrowed: int = 0, handed: bool = False, ends: bool = True
+    ) -> int:
+        """`arrives`: the tokens' embeddings come in here; blocks before `borrowed` have their weights on the host.
+
+        `handed`: the stream comes from another GPU; `ends`: the output layer is on this one.
+        """
         # three of them are needed by the first blocks only, or handed over by the host
         for _unused in range(self.model.traits.held_streams - (0 if arrives else 3)):
             self.graph.add(self.wide)
         if not kept:
             self.row = 4 * self.batch.outputs
-        stream = self.receive(kept, arrives, borrowed)
+        stream = self.take_over(kept) if handed else self.receive(kept, arrives, borrowed)
         for block in kept:
             self.borrowing = block.index < borrowed
             stream = self.block(block, stream)
             if block.index in self.deep:
                 stream = self.graph.add(self.wide, stream, self.graph.view(self.deep[block.index]), in_place=True)
         self.borrowing = False
-        if self.model.has_head:
+        if self.model.has_head and ends:
             self.graph.add(self.row * self.model.vocabulary, self.norm(stream))
         return self.graph.peak_bytes()
+
+    def inputs(self, blocks: Sequence[Block], arrives: bool = False) -> None:
+        """One split: everything that it reads comes in before it starts."""
+        g, batch, model = self.graph, self.batch, self.model
+        here = [b for b in model.blocks[blocks[0].index : blocks[-1].index + 1] if b.tensors] if blocks else []
+        if model.layer_inputs_width and not arrives:
+            self.layer_input = {block.index: self.given(self.row * block.width("inp_gate")) for block in here}
+        if model.layer_inputs_width and arrives:
+            self.mask(blocks[0])
+            self.looked_up = self.given(self.row * model.layer_inputs_width)
+            g.add(self.row * model.layer_inputs_width)  # so much more is held in every measured load
+        attending = {block.sliding: block for block in blocks if block.k_width}
+        for _sliding, block in sorted(attending.items()):
+            if not batch.flash_attention and not model.traits.encoder:
+                self.given(8 * batch.tokens * block.v_width)  # where each element of V goes: V is kept transposed
+            self.mask(block)
+        for block in here if model.layer_inputs_width else blocks:
+            if block.reads >= 0 and block.reads < blocks[0].index:
+                cells = batch.cells_of(block)
+                self.reused[block.index] = (
+                    self.given(batch.keys_bytes(block.k_width, cells)),
+                    self.given(batch.values_bytes(block.v_width, cells)),
+                )
+
+    def take_over(self, blocks: Sequence[Block]) -> int:
+        """What another GPU hands over: the stream, and what it has normed of it for the first block."""
+        stream = self.given(self.wide)
+        if blocks and blocks[0].has("attn_norm"):
+            self.normed = self.given(self.wide)
+        self.inputs(blocks)
+        return stream
 
     def draft(self, block: Block) -> int:
         """A token's embedding and what the model made of the tokens before it, as one, through the block."""
@@ -390,14 +454,11 @@ class _Builder(_Blocks):
         g, batch, wide, model = self.graph, self.batch, self.wide, self.model
         mixed: tuple[int, ...] = ()
         experts = weights = tall = 0
-        here = [block for block in model.blocks[blocks[0].index :] if block.tensors] if blocks else []
-        if model.layer_inputs_width and not arrives:
-            self.layer_input = {block.index: g.add(self.row * block.width("inp_gate")) for block in here}
         if arrives:
             # llama-server reserves for prompts that mix tokens and embeddings: two more streams, a copy never freed
             tall = wide * model.input_streams
-            mixed = (g.add(tall), g.add(wide), g.add(8 * batch.tokens))
-            apart = [g.add(wide)] + ([g.add(wide)] if model.position_embedding else [])
+            mixed = (self.given(tall), self.given(wide), self.given(8 * batch.tokens))
+            apart = [self.given(wide)] + ([self.given(wide)] if model.position_embedding else [])
         else:
             # the host's last product and the streams that are still to be added to it
             before = model.blocks[blocks[0].index - 1] if blocks else model.blocks[-1]
@@ -415,23 +476,7 @@ class _Builder(_Blocks):
             if before.index in self.deep:
                 apart.append(self.deep.pop(before.index))
         if not borrowed:
-            # one split: everything it reads comes in before it starts
-            attending = {block.sliding: block for block in blocks if block.k_width}
-            if model.layer_inputs_width and arrives:
-                self.mask(blocks[0])
-                self.looked_up = g.add(self.row * model.layer_inputs_width)
-                g.add(self.row * model.layer_inputs_width)  # so much more is held in every measured load
-            for _sliding, block in sorted(attending.items()):
-                if not batch.flash_attention and not model.traits.encoder:
-                    g.add(8 * batch.tokens * block.v_width)  # where each element of V goes: V is kept transposed
-                self.mask(block)
-            for block in here if model.layer_inputs_width else blocks:
-                if block.reads >= 0 and block.reads < blocks[0].index:
-                    cells = batch.cells_of(block)
-                    self.reused[block.index] = (
-                        g.add(batch.keys_bytes(block.k_width, cells)),
-                        g.add(batch.values_bytes(block.v_width, cells)),
-                    )
+            self.inputs(blocks, arrives)
         if mixed:
             if model.input_streams > 1:
                 # each token's embedding is padded to what an image's brings for the first blocks

@@ -9,19 +9,22 @@ Everything is MiB at this module's border and bytes inside. docs/planner.md has 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama.settings import CACHE_TYPES
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.compute import (
     Batch,
+    Part,
     compute_bytes,
     draft_bytes,
     host_bytes,
     offload_bytes,
+    part_bytes,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf import (
     MIB,
@@ -183,6 +186,8 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     # what Ollama predicts for itself before it lets a further model in
     admission_mib: float = 0.0
+    # of several GPUs: each one's terms, in the order in which their memory was given
+    gpus: list[dict[str, float]] = field(default_factory=list)
 
 
 def effective_parallel(model: Model, num_parallel: int) -> int:
@@ -331,6 +336,10 @@ def _cache_bytes(model: Model, block: Block, load: _Load) -> float:
     return kept * batch.cells_of(block) * batch.slots + states
 
 
+_TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
+_NOTHING: dict[str, float] = dict.fromkeys((*_TERMS, "total_mib"), 0.0)
+
+
 class _Split(NamedTuple):
     """What of a model is on the GPU."""
 
@@ -353,11 +362,21 @@ def plan(
     *,
     ollama_version: str,
     calibration: Calibration | None = None,
+    gpus_free_mib: Sequence[float] = (),
+    spread: bool = False,
 ) -> Plan:
-    """The memory of one load. Raises ScenarioInvalid for settings that Ollama refuses."""
+    """The memory of one load, on one GPU or on those whose free memory is given, in MiB and in CUDA's order.
+
+    Raises ScenarioInvalid for settings that Ollama refuses.
+    """
     engine = Engine.of(ollama_version)
     load = _decide(model, scenario, engine)
     warnings = list(load.warnings)
+    if len(gpus_free_mib) > 1:
+        if not engine.llama_server:
+            raise ScenarioInvalid("several GPUs: how Ollama before 0.30 divides a model is not planned")
+        if not all(free > 0 for free in gpus_free_mib):
+            raise ScenarioInvalid(f"the GPUs' free memory is {list(gpus_free_mib)}; MiB above 0 are needed")
     if scenario.num_gpu > model.offloadable:
         warnings.append(
             f"num_gpu {scenario.num_gpu} caps nothing: the model has {model.offloadable} layers, all are on the GPU"
@@ -366,7 +385,104 @@ def plan(
         warnings.append(
             "an explicit num_gpu switches Ollama's fitting off: what does not fit fails, it is not moved to the CPU"
         )
-    return _priced(model, scenario.num_gpu, engine, load, warnings, calibration or Calibration())
+    whole = _priced(model, scenario.num_gpu, engine, load, warnings, calibration or Calibration())
+    if len(gpus_free_mib) < 2 or not whole.offloaded_layers:
+        return whole
+    return _divided(model, load, whole, _Split.of(model, scenario.num_gpu, engine), gpus_free_mib, spread)
+
+
+def _divided(model: Model, load: _Load, whole: Plan, split: _Split, free_mib: Sequence[float], spread: bool) -> Plan:
+    """The same load on several GPUs: on one that Ollama expects to hold it, else on all of them.
+
+    server/sched.go, selectLlamaServerPlacement: what it predicts must be within 80 % of what is free on the one with
+    the most. llama.cpp then divides layers by free memory (llama-model.cpp, load_tensors).
+    """
+    most = max(free_mib)
+    if not spread and _predicted(model, load) / MIB <= 0.80 * most:
+        alone = {name: getattr(whole, name) for name in _TERMS} | {"total_mib": whole.total_mib}
+        gpus = [alone if number == free_mib.index(most) else _NOTHING for number in range(len(free_mib))]
+        return replace(whole, gpus=gpus)
+    parts = _parts(model, split, free_mib)
+    warnings = whole.warnings + _ties(model, split, free_mib)
+    gpus = [_of_part(model, load, part) if part else _NOTHING for part in parts]
+    first = next(number for number, part in enumerate(parts) if part)
+    gpus[first] = {**gpus[first], "op_offload_mib": whole.op_offload_mib}
+    if split.layers == model.offloadable:
+        gpus[first]["weights_mib"] += model.projector_bytes / MIB
+    gpus = [terms | {"total_mib": sum(terms[name] for name in _TERMS)} for terms in gpus]
+    sums = {name: sum(terms[name] for terms in gpus) for name in (*_TERMS, "total_mib")}
+    return replace(
+        whole,
+        weights_mib=sums["weights_mib"],
+        kv_mib=sums["kv_mib"],
+        compute_mib=sums["compute_mib"],
+        runtime_mib=sums["runtime_mib"],
+        total_mib=sums["total_mib"],
+        gpus=gpus,
+        band_mib=_bands_of_parts(whole, sums, sum(map(bool, parts))),
+        warnings=warnings,
+    )
+
+
+def _bounds(free_mib: Sequence[float]) -> list[float]:
+    """Where one GPU's share of the layers ends and the next one's begins."""
+    return [sum(free_mib[: number + 1]) / sum(free_mib) for number in range(len(free_mib) - 1)]
+
+
+def _ties(model: Model, split: _Split, free_mib: Sequence[float]) -> list[str]:
+    """Names where a layer stands on a bound itself: a rounding of free bytes decides, but for two equal GPUs."""
+    if len(free_mib) == 2 and free_mib[0] == free_mib[1]:
+        return []
+    return [
+        f"blk.{split.first + layer} may be on GPU {number} or on GPU {number + 1}: the last byte of free memory decides"
+        for number, bound in enumerate(_bounds(free_mib))
+        for layer in [round(bound * split.layers)]
+        if abs(bound - layer / split.layers) < 1e-6
+    ]
+
+
+def _of_part(model: Model, load: _Load, part: Part) -> dict[str, float]:
+    """One GPU's terms in MiB. What predicts further tokens is with the last blocks."""
+    blocks = model.blocks[part.first : part.end]
+    predicting = [block for block in model.predicting if load.predicted and part.first <= block.index < part.end]
+    second = replace(load, batch=replace(load.batch, cache_type="f16", v_cache_type="f16"))
+    weights = sum(block.device_bytes for block in [*blocks, *predicting]) + model.output_bytes * part.ends
+    kv = sum(_cache_bytes(model, block, load) for block in blocks)
+    kv += sum(_cache_bytes(model, block, second) for block in predicting)
+    compute = part_bytes(model, load.batch, part) + (draft_bytes(model, load.batch) if predicting else 0)
+    terms = {"weights_mib": weights, "kv_mib": kv, "compute_mib": compute}
+    return {**_NOTHING, **{name: size / MIB for name, size in terms.items()}, "runtime_mib": float(RUNTIME_MIB)}
+
+
+def _parts(model: Model, split: _Split, free_mib: Sequence[float]) -> list[Part | None]:
+    """What of a model each GPU gets, None: nothing."""
+    count, bounds = len(model.blocks), _bounds(free_mib)
+    of_gpu = [bisect_right(bounds, (index - split.first) / split.layers) for index in range(split.first, count + 1)]
+    parts: list[Part | None] = []
+    for number in range(len(free_mib)):
+        here = [split.first + place for place, gpu in enumerate(of_gpu) if gpu == number]
+        ends = count in here
+        pipelined = split.layers == model.offloadable
+        part = Part(here[0], here[-1] + (not ends), any(parts), ends, pipelined) if here else None
+        parts.append(part)
+    return parts
+
+
+def _bands_of_parts(whole: Plan, sums: Mapping[str, float], used: int) -> dict[str, list[float]]:
+    """The bands of a load on one GPU, each as far from its figure in proportion; a runtime for each GPU."""
+    bands = {}
+    for name, (low, high) in whole.band_mib.items():
+        if name not in ("total_mib", "runtime_mib"):
+            was = getattr(whole, name)
+            bands[name] = [sums[name] * low / was, sums[name] * high / was] if was else [low, high]
+    bands["runtime_mib"] = [float(value * used) for value in RUNTIME_BAND_MIB]
+    if "total_mib" in whole.band_mib:
+        added = [sum(bands.get(name, (sums[name],) * 2)[end] for name in _TERMS) for end in (0, 1)]
+        apart = whole.band_mib["total_mib"][1] - sum(
+            whole.band_mib.get(name, (getattr(whole, name),) * 2)[1] for name in _TERMS
+        )
+        bands["total_mib"] = [added[0], added[1] + apart]
+    return bands
 
 
 def _priced(
@@ -395,7 +511,7 @@ def _priced(
     host: float = model.input_bytes + sum(block.host_bytes for block in on_host) + host_bytes(model, batch)
     host += sum(_cache_bytes(model, block, load) for block in on_host)
     host += 0 if split.has_output else model.host_output_bytes
-    terms: dict[str, float] = {
+    terms: dict[str, Any] = {
         "weights_mib": weights / MIB,
         "kv_mib": kv / MIB,
         "compute_mib": compute / MIB,
@@ -488,10 +604,13 @@ def _admission(model: Model, load: _Load) -> float:
 
     llm/llama_server.go, PredictServerVRAM; server/sched.go, generationBatchSurcharge.
     """
+    surcharge = next((more for batch, more in _BATCH_SURCHARGE_MIB if load.batch.tokens >= batch), 0)
+    return _predicted(model, load) + (0 if model.embedder else MIB * surcharge)
+
+
+def _predicted(model: Model, load: _Load) -> float:
     file = model.input_bytes + model.host_output_bytes + model.projector_bytes
     file += sum(block.host_bytes for block in model.blocks)
-    if not model.embedder:
-        file += MIB * next((more for batch, more in _BATCH_SURCHARGE_MIB if load.batch.tokens >= batch), 0)
     attending = [block for block in model.blocks if block.k_width and block.cached]
     if not attending:
         return file
@@ -551,17 +670,21 @@ def _used_bytes(model: Model, block: Block) -> float:
 
 def combined(plans: Sequence[Plan]) -> Plan:
     """Several models loaded together, as one plan: everything added up. `plans` is not empty."""
-    sums = {
+    sums: dict[str, Any] = {
         each.name: sum(getattr(one, each.name) for one in plans)
         for each in fields(Plan)
-        if each.name not in ("band_mib", "warnings")
+        if each.name not in ("band_mib", "warnings", "gpus")
     }
+    gpus = [
+        {name: sum(one[name] for one in of_gpu) for name in _NOTHING}
+        for of_gpu in zip(*(one.gpus for one in plans if one.gpus))
+    ]
     bands = {
         name: [sum(one.band_mib.get(name, [getattr(one, name)] * 2)[end] for one in plans) for end in (0, 1)]
         for name in {name for one in plans for name in one.band_mib}
     }
     warnings = list(dict.fromkeys(warning for one in plans for warning in one.warnings))
-    return Plan(**sums, band_mib=bands, warnings=warnings)
+    return Plan(**sums, band_mib=bands, warnings=warnings, gpus=gpus)
 
 
 def largest_set(

@@ -564,8 +564,8 @@ def test_every_documented_architecture_is_within_2_percent_or_48_mib(name: str) 
 @pytest.mark.parametrize("name", sorted({row["case"] for row in rows("engine_projection")}))
 def test_each_term_is_the_engines(name: str) -> None:
     """Weights and cache to the MiB (llama.cpp rounds down), compute within its band, the sum within 2 % or 48 MiB."""
-    model = architecture(name)
-    for row in [row for row in rows("engine_projection") if row["case"] == name]:
+    model = architecture(name) if name in ARCHITECTURES else MODELS[name]
+    for row in [row for row in rows("engine_projection") if row["case"] == name and row["devices"] == "1"]:
         prediction = plan(model, scenario_of(row), ollama_version=TODAY)
         weights, kv, compute = map(int, row["gpu_mib"].split("+"))
         assert weights <= prediction.weights_mib < weights + 1.1, row
@@ -576,9 +576,63 @@ def test_each_term_is_the_engines(name: str) -> None:
         assert abs(off) <= max(48, 0.02 * (weights + kv + compute)), row
 
 
+ON_SEVERAL = [row for row in rows("engine_projection") if row["devices"] != "1"]
+
+
+@pytest.mark.parametrize("name", sorted({row["case"] for row in ON_SEVERAL}))
+def test_each_of_several_gpus_is_within_2_percent_or_48_mib(name: str) -> None:
+    """Where the free bytes' last digit decides, as four equal ones' may, one block may be on either side."""
+    model = architecture(name) if name in ARCHITECTURES else MODELS[name]
+    block = max(block.device_bytes for block in model.blocks) / 2**20
+    for row in [row for row in ON_SEVERAL if row["case"] == name]:
+        free = [24105.0] * int(row["devices"])
+        prediction = plan(model, scenario_of(row), ollama_version=TODAY, gpus_free_mib=free, spread=True)
+        told = [list(map(int, gpu.split("+"))) for gpu in row["gpu_mib"].split()]
+        assert len(prediction.gpus) == len(told) == len(free)
+        tie = block + prediction.kv_mib / 8 if [w for w in prediction.warnings if "last byte" in w] else 0
+        assert not tie or len(free) == 4
+        for gpu, (weights, kv, compute) in zip(prediction.gpus, told):
+            allowed = max(48, 0.02 * (weights + kv + compute)) + tie
+            off = gpu["weights_mib"] + gpu["kv_mib"] + gpu["compute_mib"] - weights - kv - compute
+            assert abs(off) <= allowed, (row, gpu)
+            assert abs(gpu["weights_mib"] - weights) <= 1 + tie and abs(gpu["kv_mib"] - kv) <= 1 + tie, (row, gpu)
+
+
+def test_several_gpus_are_used_where_ollama_expects_no_single_one_to_hold_the_model() -> None:
+    """llama3.1 8B: a file of 8138 MiB and a cache of 2048, so 12733 MiB must be free on one."""
+    model, scenario = MODELS[LLAMA], Scenario(num_ctx=8192, num_parallel=2, num_batch=512)
+
+    def on(*free: float, spread: bool = False) -> Plan:
+        return plan(model, scenario, ollama_version=TODAY, gpus_free_mib=free, spread=spread)
+
+    one = plan(model, scenario, ollama_version=TODAY)
+    assert [gpu["total_mib"] for gpu in on(9000, 12800, 12700).gpus] == [0, one.total_mib, 0]
+    assert replace(on(12800, 9000), gpus=[]) == one
+    both = on(12700, 12700)
+    assert both.runtime_mib == 2 * one.runtime_mib
+    assert both.weights_mib == pytest.approx(one.weights_mib)
+    assert both.total_mib == pytest.approx(sum(gpu["total_mib"] for gpu in both.gpus))
+    assert both.total_mib > one.total_mib
+    assert both == on(30000, 30000, spread=True)
+    third, rest = (gpu["weights_mib"] for gpu in on(4000, 8000).gpus)
+    assert 0.28 < third / (third + rest) < 0.36
+    assert both.band_mib["runtime_mib"] == [270, 914]
+    low, high = both.band_mib["total_mib"]
+    assert low < both.total_mib < high
+    added = combined([both, both])
+    assert [gpu["total_mib"] for gpu in added.gpus] == [2 * gpu["total_mib"] for gpu in both.gpus]
+
+
+def test_several_gpus_of_an_old_release_or_without_memory_are_refused() -> None:
+    with pytest.raises(ScenarioInvalid, match=r"before 0\.30"):
+        plan(MODELS[LLAMA], Scenario(), ollama_version="0.24.0", gpus_free_mib=(8000, 8000))
+    with pytest.raises(ScenarioInvalid, match="free memory is"):
+        plan(MODELS[LLAMA], Scenario(), ollama_version=TODAY, gpus_free_mib=(8000, 0))
+
+
 def test_every_shape_was_asked_about() -> None:
     asked = {row["case"] for table in ("architectures_projection", "engine_projection") for row in rows(table)}
-    assert asked == set(ARCHITECTURES)
+    assert asked - set(MODELS) == set(ARCHITECTURES)
     assert re.fullmatch(r"\d\S+ \(build \d+, .*\)\n", (DATA / "engine.txt").read_text())
 
 
