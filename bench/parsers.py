@@ -169,10 +169,12 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "model_name.full": model_name.full,
     "urls.parse": urls.parse,
 }
-# What is given no longer texts: those that edit refuse them, and of a file that is edited no more is read.
+# What is given no longer texts: those that edit refuse them, and of a file that is edited, or a script, no more is
+# read.
 READ = (
     "dotenv.get_keys", "dotenv.set_keys", "dotenv.set_keys remove", "dotenv.all_but", "dotenv.masked", "dotenv.encode",
     "dotenv.get_keys systemd", "env_lines.taken_back", "masking.secrets_in_text", "masking.secrets_in_command",
+    "masking.secrets_in_script", "start_script.says", "start_script.together",
     *(f"dotenv_readers.readings {reader}" for reader in dotenv_readers.READERS),
 )  # fmt: skip
 SHORTER = dict.fromkeys(READ, dotenv.MOST_BYTES)

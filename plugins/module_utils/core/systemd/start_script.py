@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 _COMMENT = re.compile(r"(?:^|(?<=[ \t;]))#.*", re.MULTILINE)
 _TOKEN = re.compile(
     r"""(?:[^\s"'`;&|(){}\\$]|\\.|"(?:[^"\\]|\\.)*"|'[^']*'|\$\([^()]{0,1024}(?:\([^()]{0,256}\)[^()]{0,256}){0,4}\)"""
-    r"""|\$\{[^}]{0,256}\}|\$|`[^`]{0,1024}`)+|\n|;;|[;(){}]|&&|\|\|?|&|."""
+    r"""|\$\{[^}]{0,128}\}|\$|`[^`]{0,1024}`)+|\n|;;|[;(){}]|&&|\|\|?|&|."""
 )
 _ASSIGNMENT = re.compile(r"""["']?([A-Za-z_]\w{0,63})=(.*)\Z""", re.S)
 _PATH = re.compile(r"(?<![^\s=<\"'(])/[^\s;\"'()|`]+")
 _VARIABLE = re.compile(r"\$(?:\{(\w{1,64})\}|(\w{1,64}))")
+_DEFAULT = re.compile(r"\$\{(\w{1,64}):?[-=]")
 _OWN_DIRECTORY = re.compile(r"""\$\(dirname (?:-- )?"?\$(?:0|\{BASH_SOURCE(?:\[0\])?\}|BASH_SOURCE)"?\)|\$\{0%/\*\}""")
 _TESTED = re.compile(r"(?:-[nzv]|printenv)[ \t]+[\"']?\$?\{?([A-Za-z_]\w{0,63})")
 _BEGINS, _ENDS = {"if", "case", "for", "while", "until", "select"}, {"fi", "esac", "done"}
@@ -184,7 +185,7 @@ def _statement(found: Says, words: list[str], certain: bool, tested: set[str], p
 
 
 def _assign(found: Says, name: str, value: str | None, raw: str, certain: bool, tested: set[str]) -> None:
-    if re.search(rf"\$\{{{name}:?[-=]", raw):
+    if any(default[1] == name for default in _DEFAULT.finditer(raw)):
         return  # a default, which gives way to the unit's
     for inside in re.finditer(r"(?<![\w/$-])([A-Z][A-Z0-9_]{0,63})=([^\s\"'$`]+)", raw) if " " in raw else ():
         found.perhaps.setdefault(inside[1], []).append(inside[2])

@@ -14,6 +14,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 Oddity = tuple[str, str]  # what is wrong, and the cure
 
 DIRECTIVES = ("Environment", "EnvironmentFile", "UnsetEnvironment", "PassEnvironment")
+BY_LOWER_CASE = {name.lower(): name for name in DIRECTIVES}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,80}")
 ASSIGNED = re.compile(r"(?:export[ \t]{1,8})?([A-Za-z_][A-Za-z0-9_]{0,80})[ \t]{0,8}=")
 KEPT_ASIDE = (".bak", ".orig", ".old", ".save", "~", ".swp", ".disabled", ".rpmsave", ".rpmnew", ".new")
@@ -25,9 +26,11 @@ def in_unit_file(text: str) -> Iterator[Oddity]:
     for line in unit_text.logical_lines(text):
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1]
-        name, equals, value = (part.strip() for part in line.partition("="))
-        known = next((one for one in DIRECTIVES if one.lower() == name.lower()), None)
-        if not equals or known is None:
+        if "=" not in line:
+            continue
+        name, _equals, value = (part.strip() for part in line.partition("="))
+        known = BY_LOWER_CASE.get(name.lower())
+        if known is None:
             continue
         if not section:
             yield f"{known}= stands above every section, where systemd ignores it", "write [Service] above it"

@@ -28,6 +28,8 @@ _SECTION = re.compile(r"\[[^\]]*\]")
 _DIRECTIVE = re.compile(r"[A-Za-z]+")
 _PLAIN = re.compile(r"[\w./:-]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What of a word stands for itself, by the quote that it is in.
+_AS_IT_STANDS = {"": re.compile(r"""[^\\"' \t]+"""), '"': re.compile(r'[^\\"]+'), "'": re.compile(r"[^\\']+")}
 # src/basic/escape.c, cunescape_one.
 _ESCAPED = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "s": " "}
 _ESCAPE = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([0-3][0-7]{2})|(.))", re.S)
@@ -76,9 +78,9 @@ def directives(text: str) -> list[str]:
     """What a drop-in sets: the names of its variables, and of all else `Directive=`."""
     names = list(parse_service(text)["environment"])
     for line in logical_lines(text):
-        name, equals, _unused = (part.strip() for part in line.partition("="))
-        if equals and name != "Environment":
-            names.append(f"{name}=")
+        name, equals, _unused = line.partition("=")
+        if equals and name.strip() != "Environment":
+            names.append(f"{name.strip()}=")
     return names
 
 
@@ -145,7 +147,7 @@ def _shown(line: str, own: Collection[str]) -> str:
 
 
 def _variables_of(line: str) -> dict[str, str]:
-    return parse_environment_directives(f"[Service]\n{line}")
+    return parse_environment_directives(f"[Service]\n{line}") if "Environment" in line else {}
 
 
 def _directive(name: str, value: str) -> str:
@@ -212,9 +214,10 @@ def parse_service(text: str) -> Service:
     for line in logical_lines(text):
         if line.startswith("[") and line.endswith("]"):
             section = line[1:-1]
-        name, equals, value = (part.strip() for part in line.partition("="))
+        name, equals, value = line.partition("=")
         if section != "Service" or not equals:
             continue
+        name, value = name.strip(), value.strip()
         if name == "Environment":
             if not value:
                 environment.clear()
@@ -255,6 +258,11 @@ def words(text: str) -> Iterator[str]:
         quote = ""
         begun = at
         while at < len(text) and (quote or text[at] not in " \t"):
+            plainly = _AS_IT_STANDS[quote].match(text, at)
+            if plainly:
+                word += plainly[0]
+                at = plainly.end()
+                continue
             char = text[at]
             if char == "\\":
                 escape = _ESCAPE.match(text, at)
@@ -264,12 +272,7 @@ def words(text: str) -> Iterator[str]:
                 word += plain
                 at = escape.end()
                 continue
-            if char == quote:
-                quote = ""
-            elif not quote and char in "'\"":
-                quote = char
-            else:
-                word += char
+            quote = "" if quote else char
             at += 1
         if quote:
             return
