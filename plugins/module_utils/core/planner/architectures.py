@@ -26,6 +26,7 @@ class Architecture:
     swa_default_window: int = 0  # where the metadata name none
     no_flash: bool = False  # llama.cpp switches flash attention off
     encoder: bool = False  # no KV cache, one batch through the whole stack
+    caches: bool = False  # an encoder for which a cache is kept all the same
     headless: bool = False  # gives embeddings only: no output matrix on the GPU
     single_slot: bool = False  # Ollama forces num_parallel to 1
     recurrent: bool = False  # all or some layers keep a state instead of keys and values
@@ -89,6 +90,10 @@ ARCHITECTURES: dict[str, Architecture] = {
     "nomic-bert": _known(encoder=True, headless=True),
     "nomic-bert-moe": _known(encoder=True, headless=True),
     "modern-bert": _known(encoder=True, headless=True, swa_period=3, swa_first=True, unnormed_start=True),
+    "jina-bert-v3": _known(encoder=True, headless=True),
+    "neo-bert": _known(encoder=True, headless=True),
+    "eurobert": _known(encoder=True, headless=True),
+    "llama-embed": _known(encoder=True, caches=True),
     "jina-bert-v2": _known(encoder=True, headless=True, unrotated_period=1),
     "afmoe": _known(swa_period=4, unrotated_period=4),
     "smallthinker": _known(swa_period=4, swa_first=True, unrotated_period=4),
@@ -140,8 +145,16 @@ ARCHITECTURES: dict[str, Architecture] = {
     },
 }
 
-# What only the name shows: layers that run several times, and a state that no tensor tells of.
-UNPLANNED = frozenset({"hrm_text", "minimax-01"})
+# What only the name shows: layers that run several times, a state that no tensor tells of, what is loaded beside a
+# model (projectors, drafts), speech, and encoders with a decoder.
+UNPLANNED = frozenset(
+    {
+        *("hrm_text", "minimax-01"),
+        *("clip", "dflash", "eagle3", "gemma4-assistant"),
+        *("pockettts", "qwen3tts", "wavtokenizer-dec"),
+        *("mllama", "t5", "t5encoder"),
+    }
+)
 
 # Families for which Ollama forces one slot (server/sched.go); a family may differ from the architecture.
 SINGLE_SLOT_FAMILIES = frozenset(

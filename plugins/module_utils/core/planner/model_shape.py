@@ -512,7 +512,7 @@ def _blocks(
                 v_head=widths[4],
                 sliding=sliding[index],
                 rotated=positions and not _without_positions(traits, index, any(sliding)),
-                cached=not traits.encoder and index < cached,
+                cached=(not traits.encoder or traits.caches) and index < cached,
                 reads=-1 if traits.encoder or index < cached else cached - (2 if sliding[index] else 1),
                 state_elements=_state(metadata, embedding) if recurrent else 0,
                 device_bytes=sum(tensor.device_bytes for tensor in tensors.values()),

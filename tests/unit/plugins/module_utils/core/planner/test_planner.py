@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import library_names
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import (
+    ARCHITECTURES as MEASURED,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf import Tensor
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.model_shape import _understood
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import (
     Calibration,
     Model,
@@ -728,6 +734,32 @@ def test_keys_and_values_of_different_types_are_refused_where_they_are_one() -> 
     kept = plan(MODELS[LLAMA], different, ollama_version=TODAY).kv_mib
     both = [plan(MODELS[LLAMA], Scenario(kv_cache_type=kind), ollama_version=TODAY).kv_mib for kind in ("q8_0", "f16")]
     assert kept == sum(both) / 2
+
+
+ENGINES = json.loads((DATA / "engine_architectures.json").read_text())
+DOCS = (Path(__file__).parents[6] / "docs" / "planner.md").read_text()
+
+
+def said_of(named: str) -> str:
+    """What the planner does with an architecture whose blocks have every part that llama.cpp knows for it."""
+    loaded = library_names.architecture(named, {}, {})
+    parts = {f"{part}.weight": Tensor(part, "F32", (1,)) for part in ENGINES["blocks"].get(loaded, [])}
+    try:
+        _understood(loaded, [parts])
+    except ModelUnreadable:
+        return "refused"
+    return "covered" if loaded in MEASURED else "in a band"
+
+
+def test_each_architecture_that_the_engine_or_the_library_has_is_covered_in_a_band_or_refused_as_documented() -> None:
+    documented: dict[str, str] = {}
+    for kind, count, names in re.findall(r"^\| (covered|in a band|refused), (\d+) \| (.+) \|$", DOCS, re.MULTILINE):
+        listed = names.split(", ")
+        assert len(listed) == int(count)
+        documented.update(dict.fromkeys(listed, kind))
+    named = [*ENGINES["blocks"], *ENGINES["library"]]
+    assert len(named) == 161
+    assert documented == {name: said_of(name) for name in named}
 
 
 SMALL = Scenario(num_gpu=5, num_batch=512, num_ctx=512)
