@@ -341,6 +341,8 @@ load:
       its own words in brief.
     - C(first_token_p50_s) and C(first_token_p95_s) are there where answers come line by line; C(reply_tokens),
       C(longest_prompt_tokens) and C(tokens_per_s) (of an answer, on average) where Ollama's own answers tell them.
+    - C(wanted) is how many requests were to be sent, V(null) of a load that goes by time; where fewer were answered,
+      the module fails. C(broken) is what ended the whole load too early, V(null) where nothing did.
     - C(seed) is what the prompts were made of, C(longest_asked_tokens) is how long the longest was.
     - C(others) are the same figures of each further model that was asked for, with its C(model). C(used) names the
       models that the load made Ollama use, as O(load.listed_at) tells, and C(loaded) those and the ones that answered
@@ -349,6 +351,8 @@ load:
   returned: always, except in check mode
   type: dict
   sample:
+    wanted: 3
+    broken: null
     requests: 3
     ok: 3
     failed: 0
@@ -597,6 +601,11 @@ def failures_of(
             more = f" (and {len(one['errors']) - 1} other errors)" if len(one["errors"]) > 1 else ""
             asked = "" if one is load else f"{one['model']}, asked for at Ollama itself: "
             failures.append(f"{asked}{one['failed']} of {one['requests']} requests failed: {one['errors'][0]}{more}")
+        elif one["ok"] < (one["wanted"] or 1) and not gpu_problem:
+            asked = "" if one is load else f" for {one['model']}"
+            failures.append(f"{one['ok']} requests{asked} were answered, and {one['wanted'] or 'some'} were to be sent")
+    if load and load["broken"]:
+        failures.append(load["broken"])
     return failures
 
 

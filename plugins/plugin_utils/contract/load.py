@@ -48,9 +48,14 @@ class LoadRequest(ModelRequest, total=False):
 
 
 class Figures(TypedDict, total=False):
-    """What became of a load's requests; what only answers tell is None where they do not."""
+    """What became of a load's requests; what only answers tell is None where they do not.
+
+    `wanted`: how many were to be sent; None where a load goes by time.
+    """
 
     model: ReadOnly[str | None]
+    wanted: int | None
+    broken: str | None
     requests: int
     ok: int
     failed: int

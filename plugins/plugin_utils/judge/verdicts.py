@@ -66,6 +66,8 @@ def judge_load(
             reasons += holders(load, memory_parts.known([before, after], load.get("processes") or []))
     elif figures.get("failed"):
         reasons.append(f"{figures['failed']} of {figures['requests']} requests failed")
+    else:
+        reasons += _unanswered(figures)
     if failures:
         reasons.append(f"Ollama's journal: {plainest_failure(failures)}")
     lost = after["nvml"].get("lost")
@@ -99,6 +101,15 @@ def judge_load(
     if declared["profile"]["max_used_mib"] is None:
         doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
     return ("inconclusive", doubts) if doubts else ("pass", [])
+
+
+def _unanswered(figures: Figures) -> list[str]:
+    """A load of which not every request was answered well proves nothing, whatever became of the others."""
+    return [
+        f"{one.get('ok', 0)} requests were answered, and {one.get('wanted') or 'some'} were to be sent"
+        for one in [figures, *(figures.get("others") or [])]
+        if one and one.get("ok", 0) < (one.get("wanted") or 1)
+    ]
 
 
 def _missed(declared: Sized, figures: Figures, journal: Journal) -> list[str]:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import foreign_json, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls import Url
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls import parse as parse_url
 
@@ -125,12 +125,12 @@ def post_for_lines(url: str, value: Any, *, silence_s: float = 300) -> Iterator[
 def error_text(body: bytes) -> str:
     """What an answer says went wrong: its `error`, `detail` or `message`, else its first words; one line, short."""
     text = body[: 4 * CHUNK].decode(errors="replace")
-    with contextlib.suppress(ValueError, RecursionError):
-        value = json.loads(text)
+    with contextlib.suppress(ValueError):
+        value = foreign_json.read(text)
         while isinstance(value, dict):
             value = next((value[key] for key in ("error", "detail", "message") if value.get(key)), "")
         text = value if isinstance(value, str) else json.dumps(value)
-    text = " ".join(text.split())
+    text = " ".join(text.encode(errors="replace").decode().split())  # half a character can be written in JSON
     return text if len(text) <= ERROR_CHARACTERS else f"{text[:ERROR_CHARACTERS]}{masking.CUT}"
 
 
@@ -227,6 +227,6 @@ def _json_of(url: str, response: Response) -> Any:
     if not 200 <= response.status < 300:
         raise HttpError(f"{shown}: answered {response.status}: {error_text(response.body)}", response.status)
     try:
-        return json.loads(response.body)
-    except (ValueError, RecursionError):
+        return foreign_json.read(response.body)
+    except ValueError:
         raise HttpError(f"{shown}: the answer is not JSON: {error_text(response.body)}", response.status) from None

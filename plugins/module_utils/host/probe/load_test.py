@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name, prompt_texts
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import foreign_json, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.used_models import UsedModels
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 
@@ -199,6 +199,7 @@ class LoadRun:
     def result(self) -> Figures:
         """The figures; call it when the load no longer runs. The time of a warm-up is not in `wall_s`."""
         figures = self._tally.summary(self._started, self._ended - self._began)
+        figures["wanted"] = self.requests
         figures["seed"], figures["longest_asked_tokens"] = self._load.seed, self._load.longest_asked
         return figures
 
@@ -208,12 +209,12 @@ class LoadRun:
         self._warm.wait()
         time.sleep(delay_s)
         while (index := self._next()) is not None:
-            self._tally.add(_send(self._load, index))
+            self._tally.add(_outcome(self._load, index))
             self._ended = time.monotonic()
 
     def _warm_up(self) -> None:
         for number in range(self._load.warm_up):
-            outcome = _send(self._load, -1 - number)  # a prompt that does not come again
+            outcome = _outcome(self._load, -1 - number)  # a prompt that does not come again
             if outcome.error is not None:
                 self._tally.add(outcome)
         if self._load.warm_up:
@@ -245,6 +246,7 @@ class LoadOfModels:
         self._model, self._others = model, others
         self._used = UsedModels(listed_at) if listed_at else None
         self._run, self._more = LoadRun(load), list[tuple[str, LoadRun]]()
+        self._broken: str | None = None
         self._thread = threading.Thread(target=self._go_on, daemon=True)
         self._thread.start()
 
@@ -265,6 +267,7 @@ class LoadOfModels:
     def result(self) -> Figures:
         """The figures of the load, with `model`; `others`: those of each further model.
 
+        `broken`: what ended it too early, None where nothing did.
         `used`: the models that the load made Ollama use, as far as that was looked at; `loaded`: those and the models
         that answered for themselves. Both are None where Ollama did not tell.
         """
@@ -274,6 +277,7 @@ class LoadOfModels:
         used = set() if self._used is None else self._used.names
         return {
             **figures,
+            "broken": self._broken,
             "others": others,
             "used": None if used is None else sorted(used),
             "loaded": None if used is None else sorted(loaded | used),
@@ -283,6 +287,12 @@ class LoadOfModels:
         return [self._run, *(run for _model, run in self._more)]
 
     def _go_on(self) -> None:
+        try:
+            self._go_through()
+        except Exception as problem:
+            self._broken = f"the load test broke: {type(problem).__name__}"
+
+    def _go_through(self) -> None:
         while self._run.running:
             if self._used:
                 self._used.look()
@@ -324,33 +334,38 @@ def answer_error(body: bytes) -> str | None:
     """
     lines = (line.strip() for line in body.splitlines() if b'"error"' in line)
     for text in (body, *(line[5:] if line.startswith(b"data:") else line for line in lines)):
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict) and value.get("error"):
+        if foreign_json.fields(text).get("error"):
             return http_client.error_text(text)
     return None
 
 
 def told_by(body: bytes) -> dict[str, float]:
-    """What an answer of Ollama's, or of OpenAI's kind, says of itself at its end: tokens, and tokens/s of the reply."""
+    """What an answer of Ollama's, or of OpenAI's kind, says of itself at its end: tokens, and tokens/s of the reply.
+
+    Whatever else than a number stands where one is looked for, tells nothing.
+    """
     last = body.rstrip().rpartition(b"\n")[2]
-    try:
-        value = json.loads(last if b'"done"' in last else body)
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(value, dict):
-        return {}
+    value = foreign_json.fields(last if b'"done"' in last else body)
     usage = value.get("usage")
     usage = usage if isinstance(usage, dict) else {}
+    number = foreign_json.positive
+    evaluated, took_ns = number(value.get("eval_count")), number(value.get("eval_duration"))
     found = {
-        "prompt_tokens": value.get("prompt_eval_count") or usage.get("prompt_tokens"),
-        "reply_tokens": value.get("eval_count") or usage.get("completion_tokens"),
+        "prompt_tokens": number(value.get("prompt_eval_count")) or number(usage.get("prompt_tokens")),
+        "reply_tokens": evaluated or number(usage.get("completion_tokens")),
+        "tokens_per_s": evaluated / took_ns * 1e9 if evaluated and took_ns else None,
     }
-    if value.get("eval_count") and value.get("eval_duration"):
-        found["tokens_per_s"] = value["eval_count"] / value["eval_duration"] * 1e9
-    return {name: number for name, number in found.items() if number}
+    return {name: figure for name, figure in found.items() if figure}
+
+
+def _outcome(load: Load, index: int) -> Outcome:
+    """One request's; what breaks here is no reason to count one less: a request that has no outcome proves nothing."""
+    started = time.monotonic()
+    try:
+        return _send(load, index)
+    except Exception as problem:
+        error = f"this request could not be made, or its answer not be read: {type(problem).__name__}"
+        return Outcome(time.monotonic() - started, None, error)
 
 
 def _send(load: Load, index: int) -> Outcome:

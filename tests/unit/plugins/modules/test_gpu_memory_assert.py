@@ -292,3 +292,21 @@ def test_headers_that_were_sent_apart_are_gone_once_read_and_never_shown(run, se
     assert "cannot be read" in run(load={"url": "http://127.0.0.1"}, headers_path=str(path))["msg"]
     path.symlink_to(tmp_path / "used_mib")
     assert "cannot be read" in run(load={"url": "http://127.0.0.1"}, headers_path=str(path))["msg"]
+
+
+@pytest.mark.parametrize(
+    "changes, failure",
+    [
+        ({}, []),
+        ({"ok": 2, "requests": 2}, ["2 requests were answered, and 3 were to be sent"]),
+        ({"wanted": None, "ok": 0}, ["0 requests were answered, and some were to be sent"]),
+        ({"broken": "the load test broke: KeyError"}, ["the load test broke: KeyError"]),
+        (
+            {"others": [{"model": "e", "wanted": 1, "ok": 0, "failed": 0}]},
+            ["0 requests for e were answered, and 1 were to be sent"],
+        ),
+    ],
+)
+def test_a_request_that_is_missing_is_a_failure(changes: dict[str, Any], failure: list[str]) -> None:
+    figures = {"wanted": 3, "requests": 3, "ok": 3, "failed": 0, "errors": [], "broken": None, "others": []}
+    assert gpu_memory_assert.failures_of([], {**figures, **changes}, None, None) == failure

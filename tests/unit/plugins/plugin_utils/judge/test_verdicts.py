@@ -74,9 +74,23 @@ def test_what_was_evaluated_for_another_model_does_not_count():
     assert (verdict, "evaluated has 10" in reason) == ("inconclusive", True)
 
 
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"load__ok": 2},
+        {"load__ok": 0, "load__wanted": None},
+        {"load__others": [{"model": "e", "wanted": 1, "ok": 0, "failed": 0}]},
+    ],
+)
+def test_a_load_of_which_requests_are_missing_never_passes(figures):
+    found, reasons = judge(load(**{"load__wanted": 3, **figures}))
+    assert found == "fail"
+    assert "to be sent" in " ".join(reasons)
+
+
 @pytest.mark.parametrize("evaluated, verdict", [(1799, "pass"), (20, "inconclusive"), (None, "pass")])
 def test_a_model_that_was_asked_for_itself_must_have_been_filled_too(evaluated, verdict):
-    other = {"model": "e", "failed": 0, "longest_asked_tokens": 1792, "longest_prompt_tokens": evaluated}
+    other = {"model": "e", "ok": 1, "failed": 0, "longest_asked_tokens": 1792, "longest_prompt_tokens": evaluated}
     found, reasons = judge(load(load__others=[other]))
     assert found == verdict
     assert all(reason.startswith("e: the load asked for prompts of up to 1792 tokens") for reason in reasons)

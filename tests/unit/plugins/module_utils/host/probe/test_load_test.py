@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def run(load: load_test.Load) -> dict[str, Any]:
@@ -382,3 +385,61 @@ def test_chats_are_forgotten_where_there_is_an_address_for_it(serve: Any) -> Non
     assert seen == [("DELETE", path, "s3cret") for path in ("/chats/gpu-memory-test1", "/gone", "/bad")]
     assert len(problems) == 2
     assert "500" in problems[0] and "s3cret" not in problems[0] and "refused" in problems[1]
+
+
+FOREIGN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just(10**400) | st.just("\ud800"),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(), inside, max_size=3),
+    max_leaves=5,
+)
+OF_AN_ANSWER = ("eval_count", "eval_duration", "prompt_eval_count", "usage", "done", "error", "completion_tokens")
+
+
+@given(
+    st.dictionaries(st.sampled_from(OF_AN_ANSWER), FOREIGN | st.dictionaries(st.sampled_from(OF_AN_ANSWER), FOREIGN))
+    | FOREIGN
+)
+def test_whatever_an_answer_says_is_read_or_left(value):
+    body = json.dumps(value).encode()
+    found = load_test.told_by(body)
+    assert all(isinstance(figure, float) and 0 < figure < math.inf for figure in found.values())
+    error = load_test.answer_error(body)
+    assert error is None or error.encode().decode() == error
+    tally = load_test.Tally()
+    tally.add(load_test.Outcome(1.0, 200, None, None, found))
+    json.dumps(tally.summary(0.0, 1.0), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        b'"eval_count": "9", "eval_duration": "x"',
+        b'"usage": {"prompt_tokens": {"cached": 5}}',
+        b'"eval_count": 1e400, "eval_duration": NaN',
+        b'"eval_count": -5, "eval_duration": 5',
+        b'"eval_count": ' + b"9" * 100_000,
+        b'"x": ' + b"[" * 100_000,
+    ],
+)
+def test_a_request_counts_whatever_its_answer_says_of_itself(serve, figures):
+    found = run(load_test.Load(serve(lambda handler, body: (200, b"{" + figures + b"}")), requests=3, concurrency=2))
+    assert (found["wanted"], found["requests"], found["ok"]) == (3, 3, 3)
+    assert found["tokens_per_s"] is None
+
+
+def test_a_request_that_breaks_the_sender_has_failed(serve, monkeypatch):
+    monkeypatch.setattr(load_test, "told_by", lambda _body: 1 / 0)
+    found = run(load_test.Load(serve(lambda handler, body: (200, b"{}")), requests=3, concurrency=2))
+    assert (found["requests"], found["ok"], found["failed"]) == (3, 0, 3)
+    assert found["errors"] == ["this request could not be made, or its answer not be read: ZeroDivisionError"]
+
+
+def test_a_load_that_breaks_between_its_requests_says_so(serve, monkeypatch):
+    monkeypatch.setattr(load_test.UsedModels, "look", lambda _self: 1 / 0)
+    url = serve(lambda handler, body: (200, b"{}"))
+    running = load_test.LoadOfModels(load_test.Load(url, requests=1), None, [], url)
+    deadline = time.monotonic() + 20
+    while running.running:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert running.result()["broken"] == "the load test broke: ZeroDivisionError"
