@@ -12,7 +12,6 @@ quote, so only what the server, its runner, systemd and the kernel say in their 
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -21,11 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama.prompt_reuse import PromptReuse
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import foreign_json, masking
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
-        Answer,
         Failure,
         LogFacts,
         LogLoad,
@@ -79,11 +77,12 @@ KILLED = re.compile(r"killed by the OOM killer|Failed with result 'oom-kill'")
 BY_KERNEL, BY_SYSTEMD, BY_JOURNALD = "kernel: ", "systemd[1]: ", "systemd-journald: "
 WRITERS = {BY_KERNEL: "kernel", BY_SYSTEMD: "systemd", BY_JOURNALD: "journald"}
 # What a rate limit made journald drop; it says so with this id (sd-messages.h, SD_MESSAGE_JOURNAL_DROPPED).
-DROPPED_ID = "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e"
+DROPPED_ID = ("_TRANSPORT=driver", "MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e")  # who else says so is not journald
 # What `entry_of` and `WholeLines` read of a row; journalctl always gives its time.
 FIELDS = "MESSAGE,_TRANSPORT,_PID,_STREAM_ID,_LINE_BREAK"
 # What journald notes of a line that goes on in the next row of its stream (systemd.journal-fields(7)).
 CUT = ("line-max", "nul")
+REALTIME = re.compile(r"[0-9]{1,16}")
 DROPPED = re.compile(r"Suppressed (\d{1,12}) messages from (\S{1,256})\Z")
 ACCESS = re.compile(r"(?:\x1b\[[0-9;]{0,16}m)?\[GIN(?:-debug)?\]")
 SLOG = re.compile(r"(?:time=(?P<time>\S{1,64}) )?(?:level=(?P<level>[A-Z+\-0-9]{1,12}) )?(?:source=\S{1,128} )?msg=")
@@ -230,9 +229,9 @@ class WholeLines:
     """Which rows of a journal begin a line: the rest of one that journald has cut begins wherever a client wants."""
 
     def __init__(self) -> None:
-        self._cut: set[object] = set()
+        self._cut: set[str | None] = set()
 
-    def begins(self, fields: Answer) -> bool:
+    def begins(self, fields: Mapping[str, str]) -> bool:
         """Whether a row, given as its fields and in order, is no such rest."""
         stream = fields.get("_STREAM_ID")
         begins = stream is None or stream not in self._cut
@@ -240,36 +239,53 @@ class WholeLines:
         return begins
 
 
-def fields_of(row: str | bytes) -> dict[str, object]:
-    """The fields of a row of `journalctl --output=json`; none of one that is torn."""
-    try:
-        fields = json.loads(row)
-    except (ValueError, RecursionError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
+def fields_of(row: str | bytes) -> dict[str, str]:
+    """The fields of a row of `journalctl --output=json` that are one text; none of a row that is torn.
+
+    Who writes to journald may give a field twice, or as bytes, or one of his own the name of another; only those that
+    begin with _ are journald's own. A row that has two messages has none.
+    """
+    texts = {name: _text(value) for name, value in foreign_json.fields(row).items()}
+    found = {name: text for name, text in texts.items() if text is not None}
+    return found if REALTIME.fullmatch(found.get("__REALTIME_TIMESTAMP", "")) else {}
 
 
-def entry_of(fields: Answer) -> tuple[float, str] | None:
+def _text(value: object) -> str | None:
+    """The text of a field; None where there are several, or it was left out for its length."""
+    if isinstance(value, list):  # journald gives bytes that are not UTF-8 as numbers
+        try:
+            return bytes(value).decode(errors="replace")
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return value.encode(errors="replace").decode() if isinstance(value, str) else None
+
+
+def entry_of(fields: Mapping[str, str]) -> tuple[float, str] | None:
     """As `entry`, of fields."""
-    text = fields.get("MESSAGE")
-    if isinstance(text, list):  # journald gives bytes that are not UTF-8 as numbers
-        text = bytes(text).decode(errors="replace")
-    if not isinstance(text, str):
+    text, transport = fields.get("MESSAGE"), fields.get("_TRANSPORT")
+    if text is None:
         return None
-    if fields.get("_TRANSPORT") == "kernel":
+    if transport == "kernel":
         if not KERNEL.search(text):
             return None
         text = BY_KERNEL + text
-    elif fields.get("_TRANSPORT") == "driver":
+    elif transport == "driver":
         text = BY_JOURNALD + text
     elif fields.get("_PID") == "1":
         text = BY_SYSTEMD + text
+    else:
+        text = of_process(text)
     return written_at(fields), text
 
 
-def written_at(fields: Answer) -> float:
+def of_process(text: str) -> str:
+    """A line of a process: one that begins as those of the kernel, systemd or journald do is none of theirs."""
+    return f" {text}" if text.startswith((*WRITERS,)) else text
+
+
+def written_at(fields: Mapping[str, str]) -> float:
     """When journald was given a row, in Unix time."""
-    return int(str(fields["__REALTIME_TIMESTAMP"])) / 1e6
+    return int(fields["__REALTIME_TIMESTAMP"]) / 1e6
 
 
 def concerns(line: str, control_group: str) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import socket
 import sys
@@ -43,6 +44,7 @@ GOING_BACK = "/run/gpu-memory-going-back.json"  # there while a restore has its 
 FIELDS = f"--output-fields={log_lines.FIELDS},_SYSTEMD_CGROUP"
 # A unit may have a journal of its own (LogNamespace=).
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json", "--namespace=*", FIELDS)
+PID = re.compile(r"[0-9]{1,9}")
 NOT_READ = "Ollama's log is not read: no process that runs has written a line of the server into the journal"
 NOT_IN_PLACE = "this host was put back, and a service is not in place; see: gpu-memory status"
 HOW_IT_STARTED = 'msg="?(server config|inference compute)'
@@ -157,10 +159,10 @@ class _Writer:
         """A row of the journal as `log_lines.entry` has it; None for what the kernel says of another unit's group."""
         fields = log_lines.fields_of(row)
         found = log_lines.entry_of(fields) if self._whole.begins(fields) else None
-        if found and log_lines.is_servers(found[1]) and str(fields.get("_PID")).isdigit():
-            last = int(str(fields["_PID"])), found[0]
+        if found and log_lines.is_servers(found[1]) and PID.fullmatch(fields.get("_PID", "")):
+            last = int(fields["_PID"]), found[0]
             self._last = last if self._last is None or last[1] >= self._last[1] else self._last
-            slices, of_unit, _below = str(fields.get("_SYSTEMD_CGROUP")).partition(f"/{self._unit}")
+            slices, of_unit, _below = fields.get("_SYSTEMD_CGROUP", "").partition(f"/{self._unit}")
             self._control_group = f"{slices}{of_unit}" if of_unit else self._control_group
         return found if found and log_lines.concerns(found[1], self._control_group) else None
 
@@ -173,7 +175,7 @@ class _Journal:
 
     def __init__(self, unit: str, writer: _Writer) -> None:
         of_unit = [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}"]
-        matches = [*of_unit, "+", "_TRANSPORT=kernel", "+", log_lines.DROPPED_ID]
+        matches = [*of_unit, "+", "_TRANSPORT=kernel", "+", *log_lines.DROPPED_ID]
         self._descriptor, theirs = os.pipe()
         now = f"--since=@{time.time():.6f}"
         self._process = commands.follow([*JOURNALCTL, "--follow", now, *matches], theirs)

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
@@ -65,7 +65,7 @@ class Server(NamedTuple):
     program: str | None = None
     piped: bool = False
 
-    def of(self, rows: Iterable[dict[str, object]]) -> list[tuple[float, str]]:
+    def of(self, rows: Iterable[Mapping[str, str]]) -> list[tuple[float, str]]:
         """The rows that are the server's, or systemd's about it, in order."""
         whole = log_lines.WholeLines()
         rows = [row for row in rows if whole.begins(row)]
@@ -74,7 +74,7 @@ class Server(NamedTuple):
         entries = (log_lines.entry_of(row) for row in rows if self._counts(row, known - {None}))
         return [entry for entry in entries if entry is not None]
 
-    def _counts(self, row: dict[str, object], known: set[object]) -> bool:
+    def _counts(self, row: Mapping[str, str], known: Collection[str | None]) -> bool:
         if row.get("_PID") == "1":
             return True
         if row.get("_SYSTEMD_UNIT") != self.unit:
@@ -111,7 +111,7 @@ def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
     options = [f"--namespace=+{namespace}"] if namespace else []
     options += [f"--since=@{begin:.0f}"] if begin else ["--boot"]
     about = _journal_lines(
-        ["--grep", f"{log_lines.KERNEL.pattern}|Suppressed", *options, "_TRANSPORT=kernel", "+", log_lines.DROPPED_ID]
+        ["--grep", f"{log_lines.KERNEL.pattern}|Suppressed", *options, "_TRANSPORT=kernel", "+", *log_lines.DROPPED_ID]
     )
     group = properties.get("ControlGroup") or ""
     kernel = [line for line in about if line[1].startswith(log_lines.BY_KERNEL) and log_lines.concerns(line[1], group)]
@@ -208,7 +208,7 @@ def _journal_lines(
     return [entry for entry in entries if entry is not None]
 
 
-def _journal_rows(arguments: list[str], most: int | None = None) -> list[dict[str, object]]:
+def _journal_rows(arguments: list[str], most: int | None = None) -> list[dict[str, str]]:
     """The fields of the newest rows, in order. `--since` with `--lines` alone would be the oldest of them."""
     done = commands.run([*JOURNALCTL, FIELDS, "--reverse", f"--lines={most or MOST_LINES}", *arguments], timeout_s=60)
     rows = filter(None, map(log_lines.fields_of, reversed(done.stdout.splitlines())))
@@ -265,7 +265,7 @@ def _file_lines(path: str, begin: float | None) -> tuple[list[tuple[float, str]]
         text = row.strip(b"\0\r ").decode(errors="replace")
         if text:
             at = log_lines.moment(text) or at
-            lines.append((at, text))
+            lines.append((at, log_lines.of_process(text)))
     return [line for line in reversed(lines) if line[0] >= (begin or 0)], first > 0
 
 

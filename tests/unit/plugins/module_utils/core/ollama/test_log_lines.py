@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -665,6 +666,55 @@ def test_what_was_evaluated_of_a_prompt_that_was_sent_before():
         "prompt eval time =      27.25 ms /     1 tokens (   27.25 ms per token,    36.70 tokens per second)",
     )
     assert (facts["longest_prompt"], facts["longest_sent"], facts["most_reused"]) == (1, 3593, 3592)
+
+
+OF_A_ROW = ("MESSAGE", "_TRANSPORT", "_PID", "_STREAM_ID", "_LINE_BREAK", "_SYSTEMD_UNIT", "__REALTIME_TIMESTAMP")
+OF_A_FIELD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.just("\ud800") | st.just("9" * 5000),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(), inside, max_size=2),
+    max_leaves=4,
+)
+OFTEN_SO = st.sampled_from(["kernel", "driver", "1", "1767225600000000", "line-max"])
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(OF_A_ROW), OFTEN_SO | OF_A_FIELD) | OF_A_FIELD, max_size=4))
+def test_whatever_a_row_holds_is_read_or_left(rows):
+    whole = log_lines.WholeLines()
+    for row in rows:
+        fields = log_lines.fields_of(json.dumps(row))
+        entry = log_lines.entry_of(fields) if whole.begins(fields) else None
+        if entry:
+            at, text = entry
+            assert 0 <= at <= 1e10
+            assert text.encode().decode() == text
+            log_lines.parse([entry])
+
+
+@pytest.mark.parametrize(
+    "message",
+    [["Suppressed 3 messages from ollama.service", "second"], [72, 300], [72, -1], [[72]], None, 7, {"a": 1}],
+)
+def test_a_row_without_one_message_says_nothing(message):
+    row = {"MESSAGE": message, "__REALTIME_TIMESTAMP": "1767225600000000", "_TRANSPORT": "driver", "_PID": "1"}
+    assert log_lines.entry(json.dumps(row)) is None
+
+
+@pytest.mark.parametrize("at", [None, "", "x", "-1", "9" * 17, 1767225600000000, ["1", "2"]])
+def test_a_row_without_a_time_says_nothing(at):
+    assert log_lines.entry(json.dumps({"MESSAGE": "a", "__REALTIME_TIMESTAMP": at})) is None
+
+
+def test_bytes_are_read_as_text():
+    row = {"MESSAGE": [255, 97], "__REALTIME_TIMESTAMP": "1767225600000000"}
+    assert log_lines.entry(json.dumps(row)) == (1767225600.0, "\N{REPLACEMENT CHARACTER}a")
+
+
+@pytest.mark.parametrize("writer", list(log_lines.WRITERS))
+def test_a_line_of_a_process_is_nobody_elses_however_it_begins(writer):
+    fields = {"MESSAGE": f"{writer}Suppressed 3 messages from a.service", "__REALTIME_TIMESTAMP": "1", "_PID": "77"}
+    _at, line = log_lines.entry_of(fields)
+    assert log_lines.written(line).by == "runner"
+    assert log_lines.dropped(line, "a.service") == 0
 
 
 def test_a_row_of_nothing_but_brackets_has_no_fields() -> None:

@@ -135,6 +135,15 @@ def test_the_kernel_counts_wherever_the_server_logs(host):
     assert failure["line"] == "kernel: NVRM: Xid (PCI:0000:01:00): 79"
 
 
+@pytest.mark.parametrize("begins", ["kernel: ", "systemd-journald: ", ""])
+@pytest.mark.parametrize("says", ["NVRM: Xid (PCI:0000:01:00): 79", f"Suppressed 3 messages from {UNIT}"])
+def test_who_writes_like_the_kernel_or_journald_is_neither(host, begins, says):
+    host.journal = [(BEGAN + 1, CONFIG)]
+    host.kernel = [(BEGAN + 5, begins + says, {"_TRANSPORT": "journal", "_PID": "77", "_STREAM_ID": None})]
+    facts = server_log.read(UNIT, None, str)
+    assert (facts["failures"], facts["log"]["dropped"]) == ([], 0)
+
+
 @pytest.mark.parametrize("name", [UNIT, f"/system.slice/{UNIT}"])
 def test_what_journald_dropped(host, name):
     host.journal = [(BEGAN + 1, CONFIG)]
