@@ -12,7 +12,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import json
 import math
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -37,9 +39,13 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import (
     dotenv,
     dotenv_readers,
     env_lines,
+    foreign_json,
     masking,
     urls,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
 
 KIB = 1024
 MOST = 1024 * KIB
@@ -68,6 +74,7 @@ def _log(text: str) -> object:
 
 
 KNOWN = frozenset(f"secret {number:06}" for number in range(masking.MOST_KNOWN))
+GUIDES_COMMAND = re.compile(r"python.*main\.py")
 READERS = ["python-dotenv", "bash", "systemd"]
 
 
@@ -159,6 +166,16 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "servers.is_runner": lambda text: servers.is_runner(text.split(" ")),
     "servers.is_ollamas_runner": lambda text: servers.is_ollamas_runner(text.split(" ")),
     "servers.is_server": lambda text: servers.is_server(text.split(" ")),
+    "host_read.is_command": lambda text: host_read.is_command(GUIDES_COMMAND, text.encode()),
+    "log_lines.entry MESSAGE": lambda text: log_lines.entry(json.dumps({"MESSAGE": text, "__REALTIME_TIMESTAMP": "1"})),
+    "log_lines.of_process": log_lines.of_process,
+    "foreign_json.read": foreign_json.read,
+    "foreign_json.fields": foreign_json.fields,
+    "foreign_json.positive": foreign_json.positive,
+    "foreign_json.read number": lambda text: foreign_json.read("1" * len(text)),
+    "load_test.told_by": lambda text: load_test.told_by(text.encode()),
+    "load_test.answer_error": lambda text: load_test.answer_error(text.encode()),
+    "http_client.error_text": lambda text: http_client.error_text(text.encode()),
     "model_use.blob_of": lambda text: model_use.blob_of(text.split(" ")),
     "model_use.is_elsewhere": lambda text: model_use.is_elsewhere(text, [], None),
     "settings.as_ollama_reads": settings.as_ollama_reads,

@@ -67,6 +67,7 @@ UNIT_PROPERTIES = (
     "FragmentPath,DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart,"
     "SourcePath"
 )
+MOST_OF_COMMAND = 4096  # of a command line that is compared
 PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
 
 Mask = Callable[[str], str]
@@ -403,23 +404,37 @@ def read_names(url: str, api: Api, blobs: Collection[str]) -> dict[str, str]:
 def find_processes(match: str, directory: str, only_readable: bool = False) -> list[int]:
     """Processes whose command line matches and whose working directory is `directory`; not this one.
 
-    OSError where that of one that matches cannot be read, but for `only_readable`, which leaves it out.
+    OSError where that of one that matches cannot be read, but for `only_readable`, which leaves it out. The expression
+    is somebody's own: only who works there is compared with it, by the beginning of his command line.
     """
-    pattern = re.compile(match)
-    wanted = os.path.realpath(directory)
+    pattern, wanted = re.compile(match), os.path.realpath(directory)
     found = []
     for pid in all_pids():
         try:
-            with open(f"/proc/{pid}/cmdline", "rb") as file:  # some write a text of their own there
-                command = file.read().replace(b"\0", b" ").decode(errors="replace").strip()
-            if pattern.search(command) and os.readlink(f"/proc/{pid}/cwd") == wanted:
-                found.append(pid)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended while we looked
+            works_there: bool | None = os.readlink(f"/proc/{pid}/cwd") == wanted
+        except PermissionError:
+            works_there = None
         except OSError:
-            if not only_readable:
-                raise
+            continue  # it ended while we looked
+        try:
+            if works_there is not False and is_command(pattern, _beginning_of_command(pid)):
+                if works_there:
+                    found.append(pid)
+                elif not only_readable:
+                    os.readlink(f"/proc/{pid}/cwd")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
     return [pid for pid in found if pid != os.getpid()]
+
+
+def is_command(pattern: re.Pattern[str], content: bytes) -> bool:
+    """Whether a command line, as /proc has it, matches; everybody may write into his what he likes, at any length."""
+    return bool(pattern.search(content[:MOST_OF_COMMAND].replace(b"\0", b" ").decode(errors="replace").strip()))
+
+
+def _beginning_of_command(pid: int) -> bytes:
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read(MOST_OF_COMMAND)
 
 
 def control_groups(text: str) -> dict[str, str]:

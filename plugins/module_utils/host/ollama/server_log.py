@@ -19,7 +19,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal
@@ -248,7 +248,7 @@ def _file_lines(path: str, begin: float | None) -> tuple[list[tuple[float, str]]
     A runner's line has no time: it gets that of the server's next line, which is never too early. It is read up to
     where the process writes now: StandardOutput=file: does not empty what it writes over.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # the very file, whatever its name is now
+    descriptor = held_path.open_regular(path)  # the very file, whatever its name is now
     try:
         end = min(os.fstat(descriptor).st_size, _position(path))
         first = max(0, end - MOST_BYTES)

@@ -158,7 +158,10 @@ def _give(descriptor: int, uid: int, gid: int, mode: int, attributes: dict[str, 
 def _check_flags(place: Held, name: str) -> None:
     """Not every file system knows these flags; where it does not, nothing stands in the way."""
     with contextlib.suppress(OSError):
-        descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW, dir_fd=place.directory)
+        if name == ".":
+            descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place.directory)
+        else:
+            descriptor = held_path.open_regular(name, directory=place.directory, follow=False)
         try:
             flags = struct.unpack("l", fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, bytes(struct.calcsize("l"))))[0]
         finally:

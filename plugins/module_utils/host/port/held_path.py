@@ -51,12 +51,9 @@ class Held(NamedTuple):
 
     def open(self, flags: int = os.O_RDONLY) -> int:
         """A descriptor of the regular file that is there."""
-        descriptor = os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.directory)
+        descriptor = open_regular(self.name, flags, self.directory, follow=False)
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "it is no regular file", self.path)
-            self._refuse_another_users(status)
+            self._refuse_another_users(os.fstat(descriptor))
         except OSError:
             os.close(descriptor)
             raise
@@ -154,8 +151,7 @@ class Held(NamedTuple):
                     self._remove_unlocked(name)
 
     def _remove_unlocked(self, name: str) -> None:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(name, flags, dir_fd=self.directory)
+        descriptor = open_regular(name, os.O_RDONLY, self.directory, follow=False)
         try:
             if os.fstat(descriptor).st_uid == os.geteuid():
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -219,10 +215,26 @@ def beginning(path: str, most: int) -> bytes:
 
     Nothing of what is no file, or cannot be read; a pipe in its place makes nobody wait.
     """
-    with contextlib.suppress(OSError), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return file.read(most)
+    with contextlib.suppress(OSError), open(open_regular(path), "rb") as file:
+        return file.read(most)
     return b""
+
+
+def open_regular(path: str, flags: int = os.O_RDONLY, directory: int | None = None, follow: bool = True) -> int:
+    """A descriptor of the regular file that a path leads to; OSError for anything else, which is never opened.
+
+    To open a device is to use it: a tape rewinds, a watchdog begins to count.
+    """
+    place = os.open(path, os.O_PATH | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW), dir_fd=directory)
+    try:
+        mode = os.fstat(place).st_mode
+        if stat.S_ISLNK(mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+        return os.open(f"/proc/self/fd/{place}", flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    finally:
+        os.close(place)
 
 
 def carried(mode: int) -> int:

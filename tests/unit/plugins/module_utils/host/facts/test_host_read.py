@@ -126,6 +126,21 @@ def test_a_command_s_children_are_its_own() -> None:
         parent.communicate(b"\n")
 
 
+def test_only_who_works_in_the_directory_is_compared_and_by_a_beginning(tmp_path: Path) -> None:
+    """A stranger writes into his command line what takes an expression long; only the first 4096 bytes count."""
+    words = [sys.executable, "-c", "print(1, flush=True); input()"]
+    pipe, (here, elsewhere) = subprocess.PIPE, (tmp_path / "here", tmp_path / "elsewhere")
+    here.mkdir()
+    elsewhere.mkdir()
+    found = []
+    for place, arguments in ((here, ["main.py"]), (here, ["x" * 5000, "main.py"]), (elsewhere, ["main.py"])):
+        with subprocess.Popen([*words, *arguments], stdin=pipe, stdout=pipe, cwd=place) as process:
+            assert process.stdout and process.stdout.readline() == b"1\n"
+            found.append(host_read.find_processes(r"python.*main\.py", str(here)) == [process.pid])
+            process.communicate(b"\n")
+    assert found == [True, False, False]
+
+
 def test_of_a_variable_that_stands_twice_the_first_counts_and_all_are_seen() -> None:
     # Not by execve() of Python, which takes a mapping: the items are put there as they are.
     start = "import ctypes; ctypes.CDLL(None).execve(b'/bin/cat', (ctypes.c_char_p * 2)(b'cat'), ENV)"

@@ -290,7 +290,7 @@ def test_a_file_that_cannot_be_read(host, serving, tmp_path: Path, monkeypatch):
     with (tmp_path / "ollama.log").open("ab") as file:
         serving(file)
 
-    def cannot_open(*_unused):
+    def cannot_open(*_unused, **_unused_too):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(server_log.os, "open", cannot_open)

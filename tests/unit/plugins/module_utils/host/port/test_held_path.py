@@ -12,10 +12,11 @@ import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import file_state
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, held_path
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can play two users")
 OWNER = 1234
@@ -237,3 +238,29 @@ def test_a_strangers_link_is_named_with_a_cure(tmp_path: Path) -> None:
         match=rf"{ground.env} is a symbolic link to {ground.victim} .*chown -h root {ground.env}",
     ):
         atomic_files.check(str(ground.env))
+
+
+@pytest.mark.parametrize("follow", [True, False])
+def test_what_is_no_regular_file_is_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follow: bool) -> None:
+    """To open a device is to use it; only its place is looked at."""
+    really, opened = os.open, list[str]()
+
+    def noting(path: str, flags: int, *rest: Any, **more: Any) -> int:
+        opened.extend([] if flags & os.O_PATH else [path])
+        return really(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", noting)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("pipe", "device", "loop", "missing", "."):
+        assert held_path.beginning(str(tmp_path / name), 1) == b""
+        with pytest.raises(OSError):
+            held_path.open_regular(str(tmp_path / name), follow=follow)
+        with held_path.hold(str(tmp_path / name), follow=False) as held, pytest.raises(OSError):
+            held.open()
+    assert opened == []
+    (tmp_path / "file").write_bytes(b"text")
+    (tmp_path / "link").symlink_to("file")
+    assert held_path.beginning(str(tmp_path / "link"), 3) == b"tex"
+    assert all(path.startswith("/proc/self/fd/") for path in opened)
