@@ -811,7 +811,7 @@ def test_headers_of_a_request_that_made_the_server_panic_are_a_clients():
     ids=str,
 )
 def test_a_row_of_the_journal_names_who_is_not_of_the_unit(fields: dict[str, Any], text: str | None) -> None:
-    found = log_lines.entry_of({"__REALTIME_TIMESTAMP": "1500000", **fields})
+    found = log_lines.entry(json.dumps({"__REALTIME_TIMESTAMP": "1500000", **fields}))
     assert found is None if text is None else found and found[0] == 1.5 and found[1].startswith(text)
 
 
