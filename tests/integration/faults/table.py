@@ -172,6 +172,24 @@ FORGED = (
     'time=2026-11-30T05:49:06.001Z level=INFO source=a:1 msg="server config" env="map[OLLAMA_NUM_PARALLEL:9]"',
     'time=2026-11-30T05:49:06.001Z level=INFO source=a:1 msg="starting llama-server" cmd="/x/llama-server --model /y"',
 )
+# One message of journald's own, and one by anybody that is given its id: two texts in one field, or the kernel's words.
+DATAGRAMS = """
+cat > /opt/datagrams.py <<'END'
+import socket
+journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+suppressed = "MESSAGE=Suppressed 3 messages from ollama.service"
+for fields in (
+    [suppressed, "MESSAGE=second"],
+    [suppressed],
+    ["MESSAGE=systemd-journald: Suppressed 3 messages from ollama.service"],
+    ["MESSAGE=kernel: Out of memory: Killed process 7 (ollama)"],
+    ["MESSAGE=kernel: NVRM: Xid (PCI:0000:01:00): 79", "_TRANSPORT=kernel", "_PID=1", "PRIORITY=x"],
+):
+    fields.append("MESSAGE_ID=a596d6fe7bfa4994828e72309e95d61e")
+    journal.sendto("".join(f"{field}\\n" for field in fields).encode(), "/run/systemd/journal/socket")
+END
+chmod 644 /opt/datagrams.py; runuser -u selo -- python3 /opt/datagrams.py
+"""
 # The lab's Ollama writes a path as it comes; gin decodes it first, and writes it as a Go string.
 DECODED_PATHS = """
 sed -i 's/"{path}"/{json.dumps(__import__("urllib.parse").parse.unquote(path))}/' \\
@@ -1000,5 +1018,19 @@ FAULTS = [
         SELF_HEALING,
         prepare=armed("ExecStartPre", "sleep 600"),
         runs=False,
+    ),
+    # --- what others say ----------------------------------------------------------------------------------------------
+    Fault("rows_of_the_journal_that_anybody_can_write", "loading", DATAGRAMS, "pass", (), ends=NEW),
+    Fault(
+        "backend_tells_figures_of_no_kind",
+        "before",
+        patched_backend(
+            'return 200, {"response"',
+            'return 200, {"eval_count": "9", "eval_duration": "x", "prompt_eval_count": float("nan"), '
+            '"usage": {"prompt_tokens": {"cached": -1e400}}, "response"',
+        ),
+        "pass",
+        (),
+        ends=NEW,
     ),
 ]
