@@ -9,15 +9,12 @@ It may be nested without end, have numbers of a million digits or none that JSON
 from __future__ import annotations
 
 import json
-from typing import Any
 
-MOST_DIGITS = (
-    18  # of a whole number; what has more counts nothing here, and takes Python a time that grows with its square
-)
+MOST_DIGITS = 18  # of a whole number; what has more counts nothing, and the time Python takes grows with its square
 MOST = 10**15
 
 
-def read(text: str | bytes) -> Any:
+def read(text: str | bytes) -> object:
     """The value of a text; ValueError, and nothing else, where it is no JSON. None stands for numbers beyond sense."""
     try:
         return json.loads(text, parse_int=_whole, parse_constant=_nothing)
@@ -25,7 +22,7 @@ def read(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def fields(text: str | bytes) -> dict[str, Any]:
+def fields(text: str | bytes) -> dict[str, object]:
     """Those of an object; none of anything else."""
     try:
         value = read(text)
