@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
+from tests.integration.faults.alone import Alone, is_refused, left_alone
 from tests.integration.faults.fault_lab import LAB, Host, lab
-from tests.integration.faults.figure import write_figure
+from tests.integration.faults.figure import write_figure, write_longest
 from tests.integration.faults.outcome import Outcome, attempt
 from tests.integration.faults.table import FAULTS, Fault
 
+Ended = TypeVar("Ended")
 AT_ONCE = int(os.environ.get("FAULTS_AT_ONCE", "3"))
 
 
@@ -24,6 +27,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             pytest.param(fault, id=fault.name, marks=[pytest.mark.short] if fault.short else []) for fault in FAULTS
         ]
         metafunc.parametrize("fault", rows)
+    if "written_fault" in metafunc.fixturenames:
+        rows = [pytest.param(fault, id=fault.name) for fault in FAULTS if not is_refused(fault)]
+        metafunc.parametrize("written_fault", rows)
 
 
 @pytest.fixture(scope="session")
@@ -50,22 +56,39 @@ def host(hosts: queue.Queue[Host]) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="session")
-def attempts(
-    hosts: queue.Queue[Host], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Future[Outcome]]]:
-    def one(fault: Fault, directory: Path) -> Outcome:
+def attempts(hosts: queue.Queue[Host], request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Outcome]]]:
+    def one(fault: Fault, host: Host, directory: Path) -> Outcome:
+        host.reset()
+        return attempt(fault, host, directory)
+
+    yield from _each_of("fault", one, hosts, request)
+
+
+@pytest.fixture(scope="session")
+def alone(hosts: queue.Queue[Host], request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Alone]]]:
+    yield from _each_of("written_fault", left_alone, hosts, request)
+
+
+def _each_of(
+    name: str, each: Callable[[Fault, Host, Path], Ended], hosts: queue.Queue[Host], request: pytest.FixtureRequest
+) -> Iterator[dict[str, Future[Ended]]]:
+    """What comes of each selected row of the parameter `name`, a few of them at a time."""
+    directories: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+
+    def one(fault: Fault) -> Ended:
         host = hosts.get()
         try:
-            host.reset()
-            return attempt(fault, host, directory)
+            return each(fault, host, directories.mktemp(f"{name}-{fault.name}"))
         finally:
             hosts.put(host)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        selected = [item.callspec.params["fault"] for item in request.session.items if "fault" in item.fixturenames]
-        yield {fault.name: pool.submit(one, fault, tmp_path_factory.mktemp(fault.name)) for fault in selected}
+        selected = [item.callspec.params[name] for item in request.session.items if name in item.fixturenames]
+        yield {fault.name: pool.submit(one, fault) for fault in selected}
         pool.shutdown(cancel_futures=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     write_figure(terminalreporter, "test_fault", "faults")
+    write_figure(terminalreporter, "test_alone", "faults, with the controller killed at the worst moment,")
+    write_longest(terminalreporter, "after_s")

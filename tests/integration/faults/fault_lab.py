@@ -51,9 +51,13 @@ SETTLED = (
     "! ls /etc/systemd/system/gpu-memory* /etc/systemd/system/*.wants/gpu-memory* 2>/dev/null | grep ."
 )
 LEFT_BEHIND = (
-    "ls -d /run/gpu-memory-progress* /run/.progress* /run/gpu-memory-load* /root/.ansible_async/* /root/.ansible/tmp/* "
-    f"/home/operator/.ansible/tmp/* {BACKEND}/.*.new {BACKEND}/.*.gpu-memory {BACKEND}/.ansible* 2>/dev/null || true"
+    "ls -d /run/gpu-memory-progress* /run/.progress* /run/gpu-memory-load* /run/gpu-memory-tune* /tmp/gpu-memory* "
+    "/root/.ansible_async/* /home/operator/.ansible_async/* /root/.ansible/tmp/* /home/operator/.ansible/tmp/* "
+    f"{BACKEND}/.*.new {BACKEND}/.*.gpu-memory {BACKEND}/.ansible* 2>/dev/null || true"
 )
+
+# There on a host from when a fault has struck; a script that goes on after that says so itself, else its end does.
+STRUCK = "/dev/shm/struck"
 
 # When a fault strikes: what is true on the host from that moment of an apply on.
 MOMENTS = {
@@ -116,12 +120,24 @@ class Host:
         if moment == "loaded":
             seen = f"until {MOMENTS['loading']}; do sleep 0.2; done; touch {KEPT}/seen-loading"
             waiting = f"{seen}; {waiting}; rm {KEPT}/seen-loading"
-        command = [ENGINE, "exec", "--privileged", "--detach", self.container, "bash", "-c", f"{waiting}\n{script}"]
+        command = [
+            ENGINE,
+            "exec",
+            "--privileged",
+            "--detach",
+            self.container,
+            "bash",
+            "-c",
+            f"{waiting}\n{script}\ntouch {STRUCK}",
+        ]
         subprocess.run(command, check=True, capture_output=True)
 
     def restart_at(self, moment: str) -> None:
         """A reboot, as hard as one can be."""
         self.wait_until(MOMENTS[moment], 300)
+        self.reboot()
+
+    def reboot(self) -> None:
         subprocess.run([ENGINE, "restart", "--time", "0", self.container], check=True, capture_output=True)
 
 

@@ -13,3 +13,18 @@ def write_figure(reporter: pytest.TerminalReporter, test: str, rows: str) -> Non
     )
     if passed + failed:
         reporter.write_line(f"figure: {passed} of {passed + failed} {rows} ended as promised")
+
+
+def write_longest(reporter: pytest.TerminalReporter, name: str) -> None:
+    """Write which of the tests that recorded seconds under `name` took the longest."""
+    took = {
+        report.nodeid.partition("[")[2].rstrip("]"): value
+        for outcome in ("passed", "failed")
+        for report in reporter.getreports(outcome)
+        for key, value in report.user_properties
+        if key == name and value
+    }
+    if took:
+        longest = sorted(took, key=lambda one: -took[one])[:3]
+        named = ", ".join(f"{one} {took[one]:.0f} s" for one in longest)
+        reporter.write_line(f"figure: {len(took)} hosts were alone; the longest of them: {named}")

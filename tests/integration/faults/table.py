@@ -7,7 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.integration.faults.fault_lab import BACKEND, DROP_IN, DROP_INS, GPU, KEPT, PID, RESTORE_AFTER_S, SECOND
+from tests.integration.faults.fault_lab import (
+    BACKEND,
+    DROP_IN,
+    DROP_INS,
+    GPU,
+    KEPT,
+    PID,
+    RESTORE_AFTER_S,
+    SECOND,
+    STRUCK,
+)
 
 SAME, NEW, OPEN = "same", "new", "open"
 
@@ -156,7 +166,7 @@ until curl -fsm 1 http://127.0.0.1:8099/health; do sleep 0.2; done
 def peer_is(mode: str) -> str:
     """Until a minute after the restore has begun."""
     begun = f"until test -e {KEPT}/restoring.json; do sleep 0.5; done"
-    return f"printf {mode} > /opt/fault/mode; {OUT_OF_ROOM}; {begun}; sleep 60; rm /opt/fault/mode"
+    return f"printf {mode} > /opt/fault/mode; {OUT_OF_ROOM}; touch {STRUCK}; {begun}; sleep 60; rm /opt/fault/mode"
 
 
 OUT_OF_ROOM = f"{GPU} stranger --mib 4000 --kind compute --name stranger"
@@ -222,7 +232,7 @@ def asked(options: str) -> str:
 
 UNIT = "/etc/systemd/system/ollama.service"
 CUT = "ip link set eth0 down"
-CUT_FOR_A_WHILE = f"ip link set eth0 down; sleep {RESTORE_AFTER_S + 40}; ip link set eth0 up"
+CUT_FOR_A_WHILE = f"ip link set eth0 down; touch {STRUCK}; sleep {RESTORE_AFTER_S + 40}; ip link set eth0 up"
 SELF_HEALING = ("lost the connection", "puts its kept generation back by itself")
 QUICK_OLLAMA = {"gpu_memory_ollama": {"timeout_s": 15}}
 QUICK_BACKEND = {"gpu_memory_backend": {"extends": "guide", "timeout_s": 15}}
@@ -794,7 +804,7 @@ FAULTS = [
     Fault(
         "network_gone_for_a_moment_under_load",
         "loading",
-        "ip link set eth0 down; sleep 8; ip link set eth0 up",
+        f"ip link set eth0 down; touch {STRUCK}; sleep 8; ip link set eth0 up",
         "pass",
         (),
         ends=NEW,
@@ -936,7 +946,7 @@ FAULTS = [
     Fault(
         "backend_unhealthy_for_90_s_after_the_restore",
         "loading",
-        f"touch /opt/fault/armed; {OUT_OF_ROOM}; sleep 90; rm /opt/fault/armed",
+        f"touch /opt/fault/armed; {OUT_OF_ROOM}; touch {STRUCK}; sleep 90; rm /opt/fault/armed",
         "fail",
         ("/health did not answer 200 within 15 s", *TRIED_AGAIN),
         prepare="mkdir -p /opt/fault"
@@ -1010,7 +1020,7 @@ FAULTS = [
     Fault(
         "release_while_a_restore_hangs",
         "loading",
-        f"touch /opt/fault/armed; {CUT}\n"
+        f"touch /opt/fault/armed; {CUT}; touch {STRUCK}\n"
         f"until test -e {KEPT}/restoring.json && systemctl show gpu-memory-restore | grep -q ^ActiveState=activating\n"
         "do sleep 1; done; sleep 5\n"
         "gpu-memory release",
