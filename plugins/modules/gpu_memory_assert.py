@@ -555,9 +555,13 @@ def take_headers(path: str) -> dict[str, str]:
 
 
 def keep_lease(renewal: lease_holding.Renewal, at_once: bool = False) -> None:
-    """Put the restore off. If that fails, the restore is the answer to it, and not this module's business."""
-    with contextlib.suppress(state.StateError, OSError):
+    """Put the restore off; NotHeld where that is done already. If it fails, the restore is the answer to it."""
+    try:
         renewal(at_once)
+    except lease_holding.NotHeld:
+        raise
+    except (state.StateError, OSError):
+        pass
 
 
 def load_of(options: dict[str, Any], mask: Callable[[str], str]) -> load_test.Load:
@@ -628,7 +632,12 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg="check mode: no load was sent and nothing was sampled")
     max_used_mib = module.params["max_used_mib"]
-    gpus, load, gpu_problem = measure(module.params)
+    try:
+        gpus, load, gpu_problem = measure(module.params)
+    except lease_holding.NotHeld as problem:  # nobody waits for what a host is not held for
+        with contextlib.suppress(OSError, TypeError):
+            os.unlink(module.params["progress_path"])
+        module.fail_json(msg=str(problem))
     result = {
         "max_used_mib": max_used_mib,
         **sampling.summary(gpus, max_used_mib),

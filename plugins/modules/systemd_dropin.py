@@ -116,6 +116,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets, unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands, root
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
@@ -158,7 +159,10 @@ def verify(unit: str, name: str, text: str, directory: str) -> tuple[bool, list[
     Most of what `systemd-analyze verify` prints is about the unit or the host as they are, so the unit is verified
     twice, and only what the drop-in adds counts.
     """
-    with tempfile.TemporaryDirectory(prefix="gpu-memory-") as place:
+    run = state.Paths().run
+    with tempfile.TemporaryDirectory(
+        prefix="gpu-memory-verify.", dir=run if os.access(run, os.W_OK) else None
+    ) as place:
         without = _analyze(unit, place, directory)
         os.mkdir(os.path.join(place, f"{unit}.d"))
         with open(os.path.join(place, f"{unit}.d", name), "w", encoding="utf-8") as file:

@@ -52,7 +52,8 @@ SETTLED = (
 )
 LEFT_BEHIND = (
     "ls -d /run/gpu-memory-progress* /run/.progress* /run/gpu-memory-load* /run/gpu-memory-tune* /tmp/gpu-memory* "
-    "/root/.ansible_async/* /home/operator/.ansible_async/* /root/.ansible/tmp/* /home/operator/.ansible/tmp/* "
+    "/root/.gpu-memory-jobs* /root/.ansible_async/* /home/operator/.ansible_async/* "
+    "/root/.ansible/tmp/* /home/operator/.ansible/tmp/* "
     f"{BACKEND}/.*.new {BACKEND}/.*.gpu-memory {BACKEND}/.ansible* 2>/dev/null || true"
 )
 

@@ -124,6 +124,7 @@ class Generations:
                     about: About = {"run_id": run_id, "holder": holder, "kind": "kept", "env": env}
                     self.stored.save(generation, about, [*kept, *states], copies, plan)
                 if not lease:
+                    own_files.forget_jobs(self.paths)
                     own_files.install(self.paths, tool)
                     own_files.install_again(self.paths, tool)
                     self.back.arm(plan, restore_timer.period_s(restore_after_s))
@@ -273,6 +274,7 @@ class Generations:
             now = self.host.boot_time()
             if leases.left_s(lease, now) > 0:
                 return None
+            own_files.forget_jobs(self.paths)  # whoever waited for one is not there any more
             return self.back.restore(lease["generation"], leases.end_of(lease, now), lease["run_id"])
 
     def _go_on(self) -> Restored | None:

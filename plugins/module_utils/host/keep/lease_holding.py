@@ -30,6 +30,11 @@ if TYPE_CHECKING:
         StoredLease,
     )
 
+
+class NotHeld(StateError):
+    """A run does not hold its host any more."""
+
+
 RENEWALS = 4  # of a lease, in the time that it would take to expire
 RETRY_S = 5  # after one that failed; the shortest lease is one of 30 s
 
@@ -67,7 +72,7 @@ class Renewal:
         self._due = float("-inf")
 
     def __call__(self, at_once: bool = False) -> None:
-        """StateError where the run does not hold this host any more."""
+        """NotHeld where the run does not hold this host any more; another StateError where that cannot be told."""
         if self._run_id and (at_once or self._clock.monotonic() >= self._due):
             self._due = self._clock.monotonic() + RETRY_S
             lease = renew(self._paths, self._clock, self._run_id)
@@ -81,11 +86,11 @@ def own(paths: Paths, clock: Clock, run_id: str) -> StoredLease:
         return lease
     restored = last_restore(paths)
     if restored is not None and restored["run_id"] == run_id:
-        raise StateError(
+        raise NotHeld(
             f"this host was put back to generation {restored['generation']} at {utc.text(restored['at'])} "
             f"({restored['reason']}); start a new run"
         )
-    raise StateError(f"run {run_id} does not hold this host: {_holder(lease, clock)}; start a new run")
+    raise NotHeld(f"run {run_id} does not hold this host: {_holder(lease, clock)}; start a new run")
 
 
 def refuse_others(paths: Paths, clock: Clock, run_id: str | None) -> StoredLease | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import restore_timer
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import make_directory, write_file
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import TIMER, tool_digest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import tool_digest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 
@@ -57,21 +57,29 @@ def present(paths: Paths) -> list[str]:
     """Everything that this collection has on a host beside the files it was asked to change."""
     link = paths.command
     ours = os.path.islink(link) and os.readlink(link) == paths.tool
-    units = [os.path.join(paths.units, unit) for unit in (TIMER, restore_timer.SERVICE)]
-    return [*units, *([link] if ours else []), *paths.volatile, paths.second, paths.root]
+    return [*restore_timer.files(paths), *([link] if ours else []), *paths.volatile, paths.second, paths.root]
 
 
 def remove(paths: Paths, host: Host, found: Iterable[str]) -> None:
     restore_timer.disarm(paths, host)
+    _take_away(found)
+    left = [path for path in found if os.path.lexists(path) and not _is_empty_mount(path)]
+    if left:
+        raise StateError(f"{', '.join(left)} cannot be removed; see the file systems they are on, and run again")
+
+
+def forget_jobs(paths: Paths) -> None:
+    """What is left of jobs whose results nobody waits for any more."""
+    _take_away(paths.left_of_jobs)
+
+
+def _take_away(found: Iterable[str]) -> None:
     for path in found:
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
                 os.unlink(path)
-    left = [path for path in found if os.path.lexists(path) and not _is_empty_mount(path)]
-    if left:
-        raise StateError(f"{', '.join(left)} cannot be removed; see the file systems they are on, and run again")
 
 
 def _is_empty_mount(path: str) -> bool:

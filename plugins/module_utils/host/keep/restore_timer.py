@@ -96,18 +96,23 @@ def arm(paths: Paths, host: Host, limit_s: float, every_s: int = MOST_OFTEN_S) -
 
 def disarm(paths: Paths, host: Host) -> None:
     """Take the timer away; nothing is left of it. A restore that it has started runs to its end."""
-    mask, link = _links(paths)
-    ours = (link, *(os.path.join(paths.units, unit) for unit in (TIMER, SERVICE)), mask)
-    there = [path for path in ours if os.path.lexists(path)]
+    there = [path for path in files(paths) if os.path.lexists(path)]
     host.systemctl("stop", TIMER)
     host.systemctl("reset-failed", SERVICE)  # or systemd would remember it
     for path in there:
         remove_file(path)
-    for directory in (os.path.dirname(mask), os.path.dirname(os.path.dirname(mask))):
+    mask = os.path.dirname(_links(paths)[0])
+    for directory in (mask, os.path.dirname(mask)):
         with contextlib.suppress(OSError):  # not empty, or never there
             os.rmdir(directory)
     if there and not _forgotten(host):  # as after a reboot in the middle of an apply
         host.systemctl("daemon-reload")
+
+
+def files(paths: Paths) -> list[str]:
+    """All that the timer has on a host, in the order in which it is taken away."""
+    mask, link = _links(paths)
+    return [link, *(os.path.join(paths.units, unit) for unit in (TIMER, SERVICE)), mask]
 
 
 def stop(host: Host) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Restoring
 
 SCHEMA = 1  # of every file below; what an older collection has written stays readable
+OF_JOBS = ("gpu-memory-load.*", "gpu-memory-tune.env", "gpu-memory-verify.*", ".progress-*")  # in /run, while they last
 MOST_BYTES = 64 * 1024 * 1024  # of one of them
 
 
@@ -31,6 +32,7 @@ class Paths(NamedTuple):
     """Every place on a host that generations, lease and restore timer use. Tests give their own roots.
 
     `second`: what is needed to go back, kept a second time for as long as a run or a restore holds the host.
+    `jobs`: where Ansible keeps the results of our jobs until they are fetched.
     """
 
     root: str = "/var/lib/gpu-memory"
@@ -38,17 +40,18 @@ class Paths(NamedTuple):
     command: str = "/usr/local/sbin/gpu-memory"
     run: str = "/run"
     second: str = "/root/.gpu-memory-kept"
+    jobs: str = "/root/.gpu-memory-jobs"
 
     @property
     def volatile(self) -> list[str]:
-        """What lies there until the next start: NVML's bindings, figures of a load test, and tries of a restore.
+        """What lies there until the next start: NVML's bindings, tries of a restore, and what of jobs is left."""
+        return [os.path.join(self.run, "gpu-memory"), self.tries, *self.left_of_jobs]
 
-        And what a load test or a probe that was killed has left.
-        """
-        names = ("gpu-memory-load.*", "gpu-memory-tune.env", ".progress-*")
-        left = [path for name in names for path in sorted(glob.glob(os.path.join(glob.escape(self.run), name)))]
-        always = (os.path.join(self.run, name) for name in ("gpu-memory", "gpu-memory-progress.json"))
-        return [*always, self.tries, *left]
+    @property
+    def left_of_jobs(self) -> list[str]:
+        """What a load test, a probe or a look at a drop-in has left that was killed, or whose controller was."""
+        left = [path for name in OF_JOBS for path in sorted(glob.glob(os.path.join(glob.escape(self.run), name)))]
+        return [self.jobs, os.path.join(self.run, "gpu-memory-progress.json"), *left]
 
     @property
     def tries(self) -> str:

@@ -265,24 +265,30 @@ def install(config: Config, places: Places, host: Host, files: Mapping[str, tupl
 def remove(places: Places, host: Host, check: bool) -> bool:
     """Take the monitor away without a trace; whether there was anything."""
     link = _recorded_link(places)
-    there = [path for path in (*_present(places), *places.states) if os.path.lexists(path)]
-    if check or not (there or link or os.path.isdir(places.directory)):
-        return bool(there or link or os.path.isdir(places.directory))
+    there = [path for path in everything(places) if os.path.lexists(path)]
+    if check or not (there or link):
+        return bool(there or link)
     for unit in (RESTORE_PATH, SERVICE):
         host.systemctl("disable", "--no-reload", "--now", unit)
     if link:
         _unlink(link, places)
-    for path in _present(places):
-        remove_file(path)
-    for path in (*places.states, places.directory):
-        if os.path.islink(path):
-            os.unlink(path)
-        shutil.rmtree(path, ignore_errors=True)
+    for path in everything(places):
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            remove_file(path)
     with contextlib.suppress(OSError):  # where there are generations, it stays
         os.rmdir(places.paths.root)
     _must(host.systemctl("daemon-reload"))
     host.systemctl("reset-failed", SERVICE)
     return True
+
+
+def everything(places: Places) -> list[str]:
+    """All that the monitor has on a host, but for the link in `textfile_dir`."""
+    at_boot = (os.path.join("multi-user.target.wants", unit) for unit in (SERVICE, RESTORE_PATH))
+    units = (places.unit(name) for name in (*at_boot, SERVICE, RESTORE_PATH, RESTORE_SERVICE))
+    return [*units, *places.states, places.runtime, places.directory]
 
 
 def _present(places: Places) -> list[str]:

@@ -239,8 +239,11 @@ def test_the_lease_is_renewed_while_the_load_runs_and_when_it_has_ended(run: Any
     assert left_s() > 230
 
 
-def test_a_lease_that_is_lost_is_not_what_ends_a_load(run: Any, serve: Any) -> None:
-    assert not run(renew="run1", load={"url": serve(lambda handler, body: (200, b""))}).get("failed")
+def test_a_load_ends_where_the_host_is_not_held_for_it_any_more(run: Any, serve: Any, tmp_path: Path) -> None:
+    figures = tmp_path / "progress.json"
+    figures.touch()
+    result = run(renew="run1", load={"url": serve(lambda handler, body: (200, b""))}, progress_path=str(figures))
+    assert "run1 does not hold this host" in result["msg"] and not figures.exists()
 
 
 @pytest.mark.parametrize(

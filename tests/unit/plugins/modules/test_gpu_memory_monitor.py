@@ -47,7 +47,7 @@ def places(tmp_path: Path) -> Places:
     (tmp_path / "units").mkdir()
     (tmp_path / "textfiles").mkdir()
     (tmp_path / "pynvml.py").write_text("bindings = 'good'\n")
-    paths = Paths(*(str(tmp_path / name) for name in ("kept", "units", "command", "run", "second")))
+    paths = Paths(*(str(tmp_path / name) for name in ("kept", "units", "command", "run", "second", "jobs")))
     return Places(paths, str(tmp_path / "run"), (str(tmp_path / "state"),))
 
 

@@ -35,7 +35,9 @@ class Managed:
 
     def __init__(self, root: Path) -> None:
         self.host = FakeHost()
-        self.paths = Paths(*(str(root / name) for name in ("state", "units", "sbin-gpu-memory", "run", "second")))
+        self.paths = Paths(
+            *(str(root / name) for name in ("state", "units", "sbin-gpu-memory", "run", "second", "jobs"))
+        )
         (root / "units").mkdir()
         self.env = root / ".env"
         self.env.write_bytes(OLD_ENV)

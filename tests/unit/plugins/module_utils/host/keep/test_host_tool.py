@@ -60,7 +60,7 @@ for name in {tool_parts.PACKED!r}:
 def store(tmp_path: Path) -> Generations:
     (tmp_path / "units").mkdir()
     return Generations(
-        Paths(*(str(tmp_path / name) for name in ("state", "units", "tool", "run", "second"))), FakeHost()
+        Paths(*(str(tmp_path / name) for name in ("state", "units", "tool", "run", "second", "jobs"))), FakeHost()
     )
 
 

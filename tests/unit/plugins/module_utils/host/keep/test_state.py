@@ -178,9 +178,10 @@ def test_figures_of_the_moment_are_replaced_as_a_whole(tmp_path: Path, monkeypat
 
 
 def test_what_jobs_leave_that_were_killed_is_ours_where_it_is_there(tmp_path: Path) -> None:
-    left = [tmp_path / name for name in ("gpu-memory-load.aB3xYz", "gpu-memory-tune.env", ".progress-x1")]
-    paths = state.Paths(run=str(tmp_path))
-    always = [*(str(tmp_path / name) for name in ("gpu-memory", "gpu-memory-progress.json")), paths.tries]
+    names = ("gpu-memory-load.aB3xYz", "gpu-memory-tune.env", "gpu-memory-verify.x1", ".progress-x1")
+    left = [tmp_path / name for name in names]
+    paths = state.Paths(run=str(tmp_path), jobs=str(tmp_path / "jobs"))
+    always = [str(tmp_path / "gpu-memory"), paths.tries, paths.jobs, str(tmp_path / "gpu-memory-progress.json")]
     (tmp_path / "somebody's").touch()
     assert paths.volatile == always
     for path in left:

@@ -23,7 +23,7 @@ BINDINGS = b"c_nvmlProcessInfo_v2_t = 1\n"
 def places(tmp_path: Path) -> Places:
     (tmp_path / "units").mkdir()
     (tmp_path / "textfiles").mkdir()
-    paths = Paths(*(str(tmp_path / name) for name in ("kept", "units", "command", "run", "second")))
+    paths = Paths(*(str(tmp_path / name) for name in ("kept", "units", "command", "run", "second", "jobs")))
     return Places(paths, str(tmp_path / "run"), (str(tmp_path / "state"),))
 
 
