@@ -71,8 +71,8 @@ RETURN = r"""
 services:
   description:
     - What was restarted, with the process before and after and the time in Unix seconds.
-    - C(state) is V(restarted), or V(failed). Of a restore it is also V(stopped) or V(starting), where the unit was
-      found like that.
+    - C(state) is V(restarted), or V(failed). Of a restore it is also V(stopped), V(starting) or V(unhealthy), where the
+      unit was found like that.
   returned: always, empty in check mode
   type: dict
   sample:

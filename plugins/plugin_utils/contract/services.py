@@ -34,9 +34,13 @@ class ServiceState(TypedDict):
 
 
 class FoundService(ServiceState):
-    """How a service was found, and which running units go along with it."""
+    """How a service was found, and which running units go along with it.
+
+    `unhealthy`: it ran, and did not answer as a healthy one does.
+    """
 
     dependents: NotRequired[list[Dependent]]
+    unhealthy: NotRequired[bool]
 
 
 class ServicePlan(TypedDict):
@@ -61,8 +65,8 @@ class RestoredFile(TypedDict):
 
 
 class RestartedService(TypedDict, total=False):
-    """What a restart has made of a service: restarted, stopped (`gone`: the unit is not there any more), starting or
-    failed.
+    """What a restart has made of a service: restarted, stopped (`gone`: the unit is not there any more), starting,
+    unhealthy (it runs) or failed.
     """
 
     unit: str

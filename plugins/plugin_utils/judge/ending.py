@@ -18,7 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared 
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import RestartedService, Restored
 
-AS_FOUND = ("stopped", "starting")
+AS_FOUND = ("stopped", "starting", "unhealthy")
 
 
 class Ending(NamedTuple):

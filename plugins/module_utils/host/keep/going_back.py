@@ -88,14 +88,14 @@ class GoingBack:
     ) -> dict[str, FoundService | None]:
         """How services are left by whoever goes by what runs now: what is stopped stays stopped.
 
-        What has failed, or does not come up, may do so under our settings: there `before` counts, how a generation has
-        found them.
+        What has failed, does not come up or does not answer may do so under our settings: there `before` counts, how a
+        generation has found them.
         """
         before = before or services.get("found") or {}
         now = service_control.states(services, self.host)
         return {
-            name: before.get(name) if unit_states.is_in_trouble(now[name]["active_state"]) else now[name]
-            for name in now
+            name: before.get(name) if unit_states.is_in_trouble(one["active_state"]) or one.get("unhealthy") else one
+            for name, one in now.items()
         }
 
     def put_in_place(

@@ -26,6 +26,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.service_
     RESTARTED,
     STARTING,
     STOPPED,
+    UNHEALTHY,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import going_back
@@ -43,6 +44,7 @@ BACK = {
     RESTARTED: "restarted",
     STOPPED: "stopped, as it was found",
     STARTING: "starting, as it was found",
+    UNHEALTHY: "running and unhealthy, as it was found",
     FAILED: "not running as it should",
 }
 

@@ -19,7 +19,7 @@ import functools
 import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
@@ -42,8 +42,9 @@ if TYPE_CHECKING:
 
 STABLE_S = 1.0  # an answer counts once the process behind it has lived that long
 POLL_S = 0.5
-# What a restart has made of a service: it is ready; or it was put back as stopped, or as starting, which nobody awaits.
-RESTARTED, STOPPED, STARTING, FAILED = "restarted", "stopped", "starting", "failed"
+# What a restart has made of a service: it is ready; or it was put back as stopped, as starting, which nobody awaits, or
+# as running without an answer that a healthy one gives.
+RESTARTED, STOPPED, STARTING, UNHEALTHY, FAILED = "restarted", "stopped", "starting", "unhealthy", "failed"
 
 
 # For AnsibleModule; documented once, in the fragment selo.gpu_memory.services.
@@ -111,10 +112,15 @@ def names(plan: ServicePlan) -> list[str]:
 def states(plan: ServicePlan, host: Host) -> dict[str, FoundService]:
     """By service of a plan: whether it runs (`active_state`), and starts at boot (`unit_file_state`).
 
-    `dependents`: the running units that go along with it.
+    `dependents`: the running units that go along with it. `unhealthy`: it runs, and does not answer as it should.
     """
     services = {name: _service(plan, name, host) for name in names(plan)}
-    return {name: {**service.state(), "dependents": service.dependents()} for name, service in services.items()}
+    found: dict[str, FoundService] = {}
+    for name, service in services.items():
+        found[name] = cast("FoundService", {**service.state(), "dependents": service.dependents()})
+        if found[name]["active_state"] == "active" and not _is_healthy(plan, name, host):
+            found[name]["unhealthy"] = True
+    return found
 
 
 def obstacles(plan: ServicePlan, host: Host, gone_is_fine: bool = False) -> list[str]:
@@ -172,18 +178,27 @@ def pids(plan: ServicePlan, host: Host) -> dict[str, int]:
 
 
 def _is_in_place(plan: ServicePlan, name: str, service: Runtime, host: Host) -> bool:
-    url: str | None
     goal = _goal(plan, name)
-    if goal != RESTARTED:
+    if goal in (STOPPED, STARTING):
         return service.runs() == (goal == STARTING)
-    if name == "ollama":
-        url, status = plan["ollama"]["url"] + endpoints.VERSION, 200
-    else:
-        health = plan["backend"].get("health") or {}
-        url, status = health.get("url"), health.get("status") or 200
-    if service.moment().active_state != "active" or (url and host.http_status(url)[0] != status):
+    if service.moment().active_state != "active":
         return False
-    return name != "ollama" or service.mismatch(plan["ollama"]["url"]) is None
+    if goal == UNHEALTHY:
+        return True
+    return _is_healthy(plan, name, host) and (name != "ollama" or service.mismatch(plan["ollama"]["url"]) is None)
+
+
+def _is_healthy(plan: ServicePlan, name: str, host: Host) -> bool:
+    url, status = _health(plan, name)
+    return url is None or host.http_status(url)[0] == status
+
+
+def _health(plan: ServicePlan, name: str) -> tuple[str | None, int]:
+    """What a service is asked, and the status that it answers once it is ready; nothing where nothing is declared."""
+    if name == "ollama":
+        return plan["ollama"]["url"] + endpoints.VERSION, 200
+    health = plan["backend"].get("health") or {}
+    return health.get("url"), health.get("status") or 200
 
 
 def longest_s(plan: ServicePlan) -> float:
@@ -202,7 +217,10 @@ def _goal(plan: ServicePlan, name: str) -> str:
     state = _found_state(plan, name)
     if unit_states.is_stopped(state):
         return STOPPED
-    return STARTING if state == unit_states.STARTING else RESTARTED
+    if state == unit_states.STARTING:
+        return STARTING
+    found = (plan.get("found") or {}).get(name)
+    return UNHEALTHY if found and found.get("unhealthy") else RESTARTED
 
 
 def _found_state(plan: ServicePlan, name: str) -> str | None:
@@ -313,9 +331,9 @@ class _Restart:
         unit = self.units["ollama"]
 
         def await_ready() -> None:
-            url, timeout_s = self.plan["ollama"]["url"], self.plan["ollama"]["timeout_s"]
-            mismatch = functools.partial(unit.mismatch, url)
-            _await_ready(self.host, unit, url + endpoints.VERSION, 200, timeout_s, self.alive, mismatch)
+            url, status = self.asked("ollama")
+            mismatch = functools.partial(unit.mismatch, self.plan["ollama"]["url"]) if url else _nobody_else
+            _await_ready(self.host, unit, url, status, self.plan["ollama"]["timeout_s"], self.alive, mismatch)
 
         self.services["ollama"] = _stopping(self.host, unit)
         with self.collecting():
@@ -326,17 +344,20 @@ class _Restart:
                 self.services["ollama"]["state"] = STARTING
             else:
                 _get_up(self.host, unit, unit.restart, await_ready, self.old["ollama"], self.alive)
-                self.services["ollama"].update(_ready(self.host, unit))
+                self.services["ollama"].update(_ready(self.host, unit, self.goals["ollama"]))
+
+    def asked(self, name: str) -> tuple[str | None, int]:
+        """What is awaited of a service besides that it runs; nothing of one that did not answer before either."""
+        url, status = _health(self.plan, name)
+        return (None if self.goals[name] == UNHEALTHY else url), status
 
     def start_backend(self) -> None:
         if self.goals.get("backend", STOPPED) == STOPPED:
             return
         unit, backend = self.units["backend"], self.plan["backend"]
-        health = backend.get("health") or {}
 
         def await_ready() -> None:
-            url, status = health.get("url"), health.get("status") or 200
-            _await_ready(self.host, unit, url, status, backend["timeout_s"], self.alive)
+            _await_ready(self.host, unit, *self.asked("backend"), backend["timeout_s"], self.alive)
 
         with self.collecting():
             if self.goals["backend"] == STARTING:
@@ -346,14 +367,14 @@ class _Restart:
                 unit.start()
             else:
                 _get_up(self.host, unit, unit.start, await_ready, self.old["backend"], self.alive)
-                self.services["backend"].update(_ready(self.host, unit))
+                self.services["backend"].update(_ready(self.host, unit, self.goals["backend"]))
 
     def bring_others_back(self) -> None:
         """What ran before and went along with a service."""
         for name, dependents in self.along.items():
             for one in dependents:
                 with self.collecting():
-                    waits = self.concerned[name] == RESTARTED and not self.has_failed
+                    waits = self.concerned[name] in (RESTARTED, UNHEALTHY) and not self.has_failed
                     timeout_s = (self.plan["ollama"] if name == "ollama" else self.plan["backend"])["timeout_s"]
                     _bring_back(self.host, one, timeout_s if waits else None, self.alive)
 
@@ -365,7 +386,7 @@ class _Restart:
                     _put_to_rest(self.units[name], _found_state(self.plan, name) or "")
                     self.services[name].update({"state": STOPPED, "gone": self.units[name].is_gone()})
         for name in self.rested:
-            if self.goals[name] == RESTARTED and self.services[name]["state"] == FAILED:
+            if self.goals[name] in (RESTARTED, UNHEALTHY) and self.services[name]["state"] == FAILED:
                 with self.collecting():
                     self.units[name].stop()
 
@@ -454,9 +475,9 @@ def _stopping(host: Host, service: Runtime) -> RestartedService:
     }
 
 
-def _ready(host: Host, service: Runtime) -> RestartedService:
+def _ready(host: Host, service: Runtime, goal: str) -> RestartedService:
     return {
-        "state": RESTARTED,
+        "state": goal,
         "pid_after": service.pid() or None,
         "ready_at": round(host.unix_time(), 3),
         "active_enter_timestamp": service.moment().entered,

@@ -355,9 +355,10 @@ def test_state_that_cannot_be_written_does_not_hinder_a_restore(
     assert managed.is_old() and not managed.armed()
 
 
-def going_back_without(managed: Managed, *units: str) -> None:
+def going_back_without(managed: Managed, *units: str, health: int = 200) -> None:
     managed.keep()
     managed.write()
+    managed.host.answers[HEALTH_URL] = health
     managed.host.broken = set(units)
     result = managed.store.restore(run_id="run1", reason="test")
     assert managed.is_old() and managed.armed()
@@ -387,13 +388,33 @@ def test_a_service_that_does_not_come_back_is_tried_again_with_growing_pauses(ma
 
 
 def test_what_has_come_up_by_itself_is_not_restarted(managed: Managed) -> None:
-    managed.host.answers[HEALTH_URL] = 503
-    going_back_without(managed)
+    going_back_without(managed, health=503)
     managed.host.answers[HEALTH_URL] = 200
     managed.host.now += 60
     result = managed.store.restore_if_expired()
     assert result is not None and result["error"] is None
     assert managed.restarts() == [] and not managed.armed()
+
+
+def test_a_backend_that_was_unhealthy_before_is_in_place_once_it_runs(managed: Managed) -> None:
+    managed.host.answers[HEALTH_URL] = 503
+    managed.keep()
+    managed.write()
+    result = managed.store.restore(run_id="run1", reason="test")
+    assert result["error"] is None and managed.is_old() and not managed.armed()
+    assert {name: service["state"] for name, service in result["services"].items()} == {
+        "ollama": "restarted",
+        "backend": "unhealthy",
+    }
+
+
+def test_a_backend_that_is_unhealthy_now_and_was_not_is_waited_for_by_hand(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.store.release("run1")
+    managed.host.answers[HEALTH_URL] = 503
+    result = managed.store.restore(reason="test")
+    assert HEALTH_URL in (result["error"] or "") and managed.is_old() and managed.armed()
 
 
 def test_after_a_start_of_the_host_what_is_not_in_place_is_tried_at_once(managed: Managed) -> None:

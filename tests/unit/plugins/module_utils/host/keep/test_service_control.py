@@ -382,6 +382,21 @@ def test_what_was_starting_is_not_waited_for() -> None:
     assert host.now == 1000
 
 
+def test_what_ran_unhealthy_is_in_place_once_it_runs() -> None:
+    host = FakeHost()
+    assert "unhealthy" not in service_control.states(plan("backend"), host)["backend"]
+    host.answers[HEALTH_URL] = 503
+    states = service_control.states(plan("backend"), host)
+    assert states["backend"]["unhealthy"] is True and "unhealthy" not in states["ollama"]
+    back = {**plan("ollama", "backend"), "found": states}
+    result = service_control.restart(back, host)
+    assert result["error"] is None and result["services"]["backend"]["state"] == "unhealthy"
+    assert service_control.out_of_place(back, host, {}) == []
+    host.broken = {"backend.service"}
+    assert "backend.service" in (service_control.restart(back, host)["error"] or "")
+    assert service_control.out_of_place(back, host, {}) == ["backend"]
+
+
 def test_a_unit_that_systemd_starts_again_and_again_is_put_back_as_stopped() -> None:
     host = FakeHost()
     del host.active["ollama.service"]
