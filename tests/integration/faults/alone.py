@@ -25,7 +25,7 @@ from tests.integration.faults.fault_lab import (
     Host,
     playbook,
 )
-from tests.integration.faults.outcome import AT_BOOT, RUN_S, RUNS, picture
+from tests.integration.faults.outcome import AT_BOOT, RUN_S, RUNS, picture, prepare
 from tests.integration.faults.table import NEW, SAME, Fault
 
 WITHIN_S = 300
@@ -73,10 +73,7 @@ def left_alone(fault: Fault, host: Host, directory: Path) -> Alone:
 
 
 def killed_at(moment: str, fault: Fault, host: Host, directory: Path) -> Alone:
-    host.wait_until(ANSWERS, 120)
-    host.read(fault.prepare)
-    if fault.moment == "before":
-        host.read(fault.script)
+    prepare(fault, host, directory)
     before, ran, at_boot, keys = picture(fault, host), host.read(RUNS), host.read(AT_BOOT), _keys(host)
     if not _run_until(moment, fault, host, directory):
         return Alone(problems=[] if picture(fault, host) == before else ["the host is not as it was"])

@@ -91,4 +91,5 @@ def _each_of(
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     write_figure(terminalreporter, "test_fault", "faults")
     write_figure(terminalreporter, "test_alone", "faults, with the controller killed at the worst moment,")
-    write_longest(terminalreporter, "after_s")
+    write_longest(terminalreporter, "after_s", "hosts were alone")
+    write_longest(terminalreporter, "restore_s", "restores, of each the first try")

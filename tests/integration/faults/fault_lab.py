@@ -48,7 +48,7 @@ SETTLED = (
     "! test -e /run/gpu-memory-going-back.json && "
     "! systemctl is-active --quiet gpu-memory-restore.service && "
     "! systemctl is-active --quiet gpu-memory-restore.timer && "
-    "! ls /etc/systemd/system/gpu-memory* /etc/systemd/system/*.wants/gpu-memory* 2>/dev/null | grep ."
+    "! ls /etc/systemd/system/gpu-memory-r* /etc/systemd/system/*.wants/gpu-memory-r* 2>/dev/null | grep ."
 )
 LEFT_BEHIND = (
     "ls -d /run/gpu-memory-progress* /run/.progress* /run/gpu-memory-load* /run/gpu-memory-tune* /tmp/gpu-memory* "
@@ -132,6 +132,23 @@ class Host:
             f"{waiting}\n{script}\ntouch {STRUCK}",
         ]
         subprocess.run(command, check=True, capture_output=True)
+
+    def time_restore(self) -> None:
+        """Have the host measure the first try of a restore, from its begin until it is over or has failed."""
+        script = f"""
+until test -e {KEPT}/restoring.json; do sleep 0.1; done
+read began _ < /proc/uptime
+while test -e {KEPT}/restoring.json && ! test -e /run/gpu-memory-going-back.json; do sleep 0.1; done
+read ended _ < /proc/uptime
+awk "BEGIN {{ print $ended - $began }}" > /dev/shm/restore-s
+"""
+        command = [ENGINE, "exec", "--privileged", "--detach", self.container, "bash", "-c", script]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def restore_took(self) -> float | None:
+        """Its seconds; None where there was none, or a boot has ended what measured it."""
+        seconds = self.run("cat /dev/shm/restore-s").stdout
+        return float(seconds) if seconds else None
 
     def restart_at(self, moment: str) -> None:
         """A reboot, as hard as one can be."""

@@ -15,7 +15,10 @@ def write_figure(reporter: pytest.TerminalReporter, test: str, rows: str) -> Non
         reporter.write_line(f"figure: {passed} of {passed + failed} {rows} ended as promised")
 
 
-def write_longest(reporter: pytest.TerminalReporter, name: str) -> None:
+LONGEST = 8  # named
+
+
+def write_longest(reporter: pytest.TerminalReporter, name: str, what: str) -> None:
     """Write which of the tests that recorded seconds under `name` took the longest."""
     took = {
         report.nodeid.partition("[")[2].rstrip("]"): value
@@ -25,6 +28,6 @@ def write_longest(reporter: pytest.TerminalReporter, name: str) -> None:
         if key == name and value
     }
     if took:
-        longest = sorted(took, key=lambda one: -took[one])[:3]
+        longest = sorted(took, key=lambda one: -took[one])[:LONGEST]
         named = ", ".join(f"{one} {took[one]:.0f} s" for one in longest)
-        reporter.write_line(f"figure: {len(took)} hosts were alone; the longest of them: {named}")
+        reporter.write_line(f"figure: {len(took)} {what}; the longest: {named}")

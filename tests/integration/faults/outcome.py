@@ -43,6 +43,7 @@ class Outcome:
     left_behind: str
     proven: bool
     then: bool
+    restore_s: float | None
 
 
 def picture(fault: Fault, host: Host) -> str:
@@ -50,10 +51,21 @@ def picture(fault: Fault, host: Host) -> str:
     return "\n".join(line for line in lines if not fault.edits or fault.edits[1:] not in line)
 
 
-def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
+def prepare(fault: Fault, host: Host, directory: Path) -> None:
+    """The host as the run finds it."""
+    host.wait_until(ANSWERS, 120)
     host.read(fault.prepare)
+    for name in fault.first:
+        run = playbook(host, directory / "first", name, **fault.variables)
+        output, _ = run.communicate(timeout=RUN_S)
+        assert run.returncode == 0, output
     if fault.moment == "before":
         host.read(fault.script)
+    host.time_restore()
+
+
+def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
+    prepare(fault, host, directory)
     before, ran, enabled = picture(fault, host), host.read(RUNS), host.read(AT_BOOT)
     rival = None
     if fault.rival:
@@ -90,5 +102,6 @@ def attempt(fault: Fault, host: Host, directory: Path) -> Outcome:
         new_runs=host.holds(NEW_RUNS),
         left_behind=host.read(LEFT_BEHIND),
         then=host.holds(fault.then),
+        restore_s=host.restore_took(),
         proven=host.holds("grep -q '\"proof\"' /var/lib/gpu-memory/pointers.json"),
     )

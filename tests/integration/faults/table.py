@@ -26,12 +26,13 @@ SAME, NEW, OPEN = "same", "new", "open"
 class Fault:
     """One row: at `moment` (`before` the run, or one of `fault_lab.MOMENTS`) `script` runs on the host, as root.
 
-    `prepare` runs before the run in any case. The run then ends with `verdict`, each of `says` stands in its reason,
-    and the host is on the `SAME` files and settings as before the run, on the `NEW` ones, or on these without a proof
-    (`OPEN`). `edits`: the file that the script changes, of which no picture is taken; `then` must hold on the host in
-    the end. `runs`: whether services answer then, as far as the fault allows. `settles`: whether the host is left alone
-    then; if not, it waits for a human. `reboots`: the fault is a reboot; `rival`: another run that is there first, and
-    passes. `short`: one of those that `script/test` tries.
+    `prepare` runs before the run in any case, and then the playbooks of `first`, which end well. The run then ends
+    with `verdict`, each of `says` stands in its reason, and the host is on the `SAME` files and settings as before
+    the run, on the `NEW` ones, or on these without a proof (`OPEN`). `edits`: the file that the script changes, of
+    which no picture is taken; `then` must hold on the host in the end. `runs`: whether services answer then, as far
+    as the fault allows. `settles`: whether the host is left alone then; if not, it waits for a human. `reboots`: the
+    fault is a reboot; `rival`: another run that is there first, and passes. `short`: one of those that `script/test`
+    tries.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Fault:
     verdict: str
     says: tuple[str, ...]
     prepare: str = ""
+    first: tuple[str, ...] = ()
     ends: str = SAME
     edits: str = ""
     then: str = "true"
@@ -163,10 +165,36 @@ until curl -fsm 1 http://127.0.0.1:8099/health; do sleep 0.2; done
 """
 
 
+def peer_stays(mode: str) -> str:
+    return f"printf {mode} > /opt/fault/mode; {OUT_OF_ROOM}"
+
+
 def peer_is(mode: str) -> str:
     """Until a minute after the restore has begun."""
     begun = f"until test -e {KEPT}/restoring.json; do sleep 0.5; done"
-    return f"printf {mode} > /opt/fault/mode; {OUT_OF_ROOM}; touch {STRUCK}; {begun}; sleep 60; rm /opt/fault/mode"
+    return f"{peer_stays(mode)}; touch {STRUCK}; {begun}; sleep 60; rm /opt/fault/mode"
+
+
+def peer_for_ever(name: str, mode: str) -> Fault:
+    """Its service runs, and nobody can tell that it is as it was."""
+    struck = "loading", peer_stays(mode), "fail", TRIED_AGAIN
+    return Fault(name, *struck, prepare=PEER, variables=PEERS_HEALTH, settles=False)
+
+
+def speaks(**variables: str) -> str:
+    """What every login and sudo of the machine has in its environment."""
+    lines = "".join(f"{name}={value}\\n" for name, value in variables.items())
+    return f"printf '{lines}' > /etc/environment; echo 'GREETING=\"{GREETING}\"' >> {BACKEND}/.env"
+
+
+def visible(card: str) -> str:
+    """A second, small card, and which of the two Ollama may use."""
+    environment = f"[Service]\\nEnvironment=CUDA_VISIBLE_DEVICES={card}\\n"
+    return f"""
+echo 'gpu total=3072 name="NVIDIA T400" uuid=GPU-0003 pci=00000000:02:00.0' >> {GPUS}
+mkdir -p {DROP_INS}; printf "{environment}" > {DROP_INS}/20-owner.conf
+systemctl daemon-reload; systemctl restart ollama
+"""
 
 
 OUT_OF_ROOM = f"{GPU} stranger --mib 4000 --kind compute --name stranger"
@@ -230,6 +258,49 @@ def asked(options: str) -> str:
     return f"curl -sm 9 {options} >/dev/null"
 
 
+APPLY = "apply-stable.yml"
+GPUS = "/run/simulated-gpu/state"
+BY_UUID = f"$(sed -n 's/^gpu .*uuid=\\([^ ]*\\).*/\\1/p' {GPUS} | head -n 1)"
+# As after a boot that has found the cards in another order: what goes by number is another card's.
+OTHER_ORDER = f"""
+systemctl stop selo-backend ollama
+{{ grep -v '^gpu ' {GPUS}; grep '^gpu ' {GPUS} | tac; }} | \\
+  sed 's/^process gpu=0/process gpu=1/; /^ledger/d' > {GPUS}.new
+mv {GPUS}.new {GPUS}
+systemctl start ollama selo-backend
+until curl -fsm 1 http://127.0.0.1:8000/health; do sleep 0.2; done
+"""
+EIGHT_GPUS = f"""
+card=$(grep '^gpu ' {GPUS})
+for n in 2 3 4 5 6 7 8; do
+  echo "$card" | sed "s/uuid=[^ ]*/uuid=GPU-000$n/; s/pci=[^ ]*/pci=00000000:0$n:00.0/" >> {GPUS}
+done
+systemctl restart ollama
+"""
+# As one of 32 bits sees itself, and NVIDIA's library of 64 bits: of another class than its own.
+PYTHON_OF_32_BITS = """
+mkdir -p /opt/python32
+echo 'import sys; sys.maxsize = 2**31 - 1' > /opt/python32/sitecustomize.py
+printf '#!/bin/sh\\nPYTHONPATH=/opt/python32 exec /usr/bin/python3 "$@"\\n' > /opt/python32/python
+chmod 0755 /opt/python32/python
+printf '\\001' | dd of=/usr/lib/libnvidia-ml.so.1 bs=1 seek=4 conv=notrunc status=none
+"""
+GREETING = "Grüß Gott, 你好"
+# Its lower layer is the directory as it was, its upper one a small file system.
+OVERLAID = f"""
+systemctl stop selo-backend
+mkdir /opt/layers && mount -t tmpfs tmpfs /opt/layers && mkdir /opt/layers/upper /opt/layers/work
+cp -a {BACKEND} /opt/lower && chown --reference={BACKEND} /opt/layers/upper
+mount -t overlay overlay -o lowerdir=/opt/lower,upperdir=/opt/layers/upper,workdir=/opt/layers/work {BACKEND}
+systemctl start selo-backend
+until curl -fsm 1 http://127.0.0.1:8000/health; do sleep 0.2; done
+"""
+OTHER_TOOL = f"""python3 - <<'END'
+import zipfile
+with zipfile.ZipFile("{KEPT}/bin/gpu-memory", "a") as tool:
+    tool.comment = b"another release"
+END
+"""
 UNIT = "/etc/systemd/system/ollama.service"
 CUT = "ip link set eth0 down"
 CUT_FOR_A_WHILE = f"ip link set eth0 down; touch {STRUCK}; sleep {RESTORE_AFTER_S + 40}; ip link set eth0 up"
@@ -794,6 +865,110 @@ FAULTS = [
         ends=NEW,
         then=f"test $(journalctl -u ollama | grep -cF '{FORGED[0]}') -ge 2",
     ),
+    # --- what hosts are like ------------------------------------------------------------------------------------------
+    Fault(
+        "mig_switched_on_between_runs",
+        "before",
+        f"sed -i 's/^gpu /&mig=1 /' {GPUS}",
+        "refused",
+        ("split by MIG", "nvidia-smi -i 0 -mig 0"),
+        first=(APPLY,),
+    ),
+    Fault(
+        "order_of_gpus_changes_with_a_boot",
+        "before",
+        OTHER_ORDER,
+        "pass",
+        (),
+        prepare=visible(BY_UUID),
+        first=(APPLY,),
+    ),
+    Fault(
+        "order_of_gpus_changes_with_a_boot_and_ollama_goes_by_number",
+        "before",
+        OTHER_ORDER,
+        "refused",
+        ("NVIDIA T400",),
+        prepare=visible("0"),
+        first=(APPLY,),
+    ),
+    Fault(
+        "python_of_32_bits",
+        "before",
+        PYTHON_OF_32_BITS,
+        "refused",
+        ("32 bits", "ansible_python_interpreter"),
+        variables={"ansible_python_interpreter": "/opt/python32/python"},
+    ),
+    Fault("eight_gpus", "before", EIGHT_GPUS, "pass", (), ends=NEW, then=f"test $(grep -c ^gpu {GPUS}) = 8"),
+    Fault("no_gpu_at_all", "before", f"sed -i '/^driver/!d' {GPUS}", "refused", ("no GPU",)),
+    Fault(
+        "locale_is_c_with_ascii_alone",
+        "before",
+        speaks(LANG="C", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0"),
+        "pass",
+        (),
+        ends=NEW,
+        then=f"grep -q '{GREETING}' {BACKEND}/.env",
+    ),
+    Fault(
+        "locale_is_german",
+        "before",
+        speaks(LANG="de_DE.UTF-8", LC_ALL="de_DE.UTF-8", LANGUAGE="de"),
+        "pass",
+        (),
+        ends=NEW,
+        then=f"grep -q '{GREETING}' {BACKEND}/.env",
+    ),
+    Fault(
+        "time_zone_half_an_hour_off",
+        "before",
+        f"ln -sf /usr/share/zoneinfo/Asia/Kolkata /etc/localtime; {speaks(TZ='America/St_Johns')}",
+        "pass",
+        (),
+        ends=NEW,
+    ),
+    Fault("tool_of_another_release", "before", OTHER_TOOL, "pass", (), first=(APPLY,), then="gpu-memory status"),
+    Fault(
+        "state_of_a_later_release",
+        "before",
+        f'sed -i \'s/"schema": 1/"schema": 2/\' {KEPT}/pointers.json',
+        "refused",
+        ("schema 2", "use the collection that wrote it"),
+        first=(APPLY,),
+    ),
+    Fault("env_file_on_an_overlay", "before", ":", "pass", (), prepare=OVERLAID, ends=NEW),
+    Fault("going_back_on_an_overlay", "loading", OUT_OF_ROOM, "rolled_back", ("12288",), prepare=OVERLAID),
+    Fault(
+        "monitor_during_an_apply",
+        "before",
+        ":",
+        "pass",
+        (),
+        first=("playbooks/monitor.yml",),
+        ends=NEW,
+        then="grep -qx 'gpu_memory_nvml_up 1' /run/gpu-memory-monitor/gpu_memory.prom",
+    ),
+    Fault(
+        "monitor_that_puts_back_during_an_apply",
+        "before",
+        ":",
+        "pass",
+        (),
+        first=("playbooks/monitor.yml",),
+        variables={"monitor_action": "restore", "monitor_max_used_mib": 6000, "monitor_period": 5},
+        ends=NEW,
+        then="systemctl is-active gpu-memory-monitor",
+    ),
+    Fault(
+        "backend_was_unhealthy_before_the_run",
+        "before",
+        patched_backend('return (200, {"status"', 'return (503, {"status"') + "systemctl restart selo-backend",
+        "rolled_back",
+        ("/health did not answer 200 within 15 s", "selo-backend.service is unhealthy, as it was found"),
+        variables=QUICK_BACKEND,
+        runs=False,
+    ),
     # --- the network --------------------------------------------------------------------------------------------------
     # The answer that the state is kept may be lost, too; then nothing was written.
     Fault("network_cut_when_kept", "kept", CUT, "fail|untouched", ("lost the connection",)),
@@ -1009,6 +1184,10 @@ FAULTS = [
     Fault(
         "peer_speaks_no_http", "loading", peer_is("noise"), "fail", TRIED_AGAIN, prepare=PEER, variables=PEERS_HEALTH
     ),
+    peer_for_ever("peer_is_silent_for_ever", "silent"),
+    peer_for_ever("peer_sends_a_byte_of_a_header_every_2_s_for_ever", "slow"),
+    peer_for_ever("peer_answers_without_end_for_ever", "endless"),
+    peer_for_ever("peer_answers_with_10_gb_for_ever", "huge"),
     Fault(
         "backend_takes_130_s_to_stop_at_the_restore",
         "loading",

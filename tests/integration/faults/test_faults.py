@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 
 from tests.integration.faults.outcome import Outcome
-from tests.integration.faults.table import NEW, SAME, Fault
+from tests.integration.faults.table import APPLY, NEW, SAME, Fault
 
 
-def test_fault(fault: Fault, attempts: dict[str, Future[Outcome]]) -> None:
+def test_fault(
+    fault: Fault, attempts: dict[str, Future[Outcome]], record_property: Callable[[str, object], None]
+) -> None:
     outcome = attempts[fault.name].result()
+    record_property("restore_s", outcome.restore_s)
     print(outcome.output)
     record = outcome.record
     print(f"{record.get('verdict')}: {record.get('reason')}")
@@ -25,8 +29,9 @@ def test_fault(fault: Fault, attempts: dict[str, Future[Outcome]]) -> None:
     ):  # or nobody is there who could tidy up after the load test
         assert outcome.left_behind == ""
     assert (outcome.after != outcome.before) == (fault.ends != SAME), difference(outcome)
-    assert outcome.new_runs == (fault.ends != SAME)
-    assert outcome.proven == (fault.ends == NEW and fault.settles)
+    was_new = APPLY in fault.first
+    assert outcome.new_runs == (fault.ends != SAME or was_new)
+    assert outcome.proven == (fault.ends == NEW and fault.settles or was_new)
     assert outcome.then
     assert outcome.enabled_after == outcome.enabled_before
     if fault.runs:

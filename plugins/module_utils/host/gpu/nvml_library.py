@@ -252,6 +252,11 @@ def explain(nvml: ModuleType, problem: Exception) -> GpuProblem:
             "the NVIDIA kernel driver is not loaded; load it (modprobe nvidia) or install it and reboot. After an "
             "upgrade of the kernel it must be built again (dkms autoinstall), and with Secure Boot be signed"
         )
+    elif status == "library_missing" and sys.maxsize < 2**32:
+        words = (
+            f"this Python ({sys.executable}) is one of 32 bits, and cannot load a {LIBRARY} of 64; name a Python of 64 "
+            "bits in ansible_python_interpreter"
+        )
     elif status == "library_missing":
         words = (
             f"{LIBRARY} cannot be loaded, and is in none of the directories where distributions put it; install the "

@@ -149,6 +149,13 @@ def test_explain(problem: Exception, status: str, words: str) -> None:
     assert (found.status, words in str(found)) == (status, True), str(found)
 
 
+def test_a_python_of_32_bits_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "ldconfig" in str(nvml_library.explain(fake_nvml(), FakeError(12)))
+    monkeypatch.setattr(sys, "maxsize", 2**31 - 1)
+    found = nvml_library.explain(fake_nvml(), FakeError(12))
+    assert found.status == "library_missing" and "ansible_python_interpreter" in str(found)
+
+
 @pytest.mark.parametrize(
     ("modules", "words"),
     [
