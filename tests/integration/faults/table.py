@@ -189,7 +189,7 @@ def speaks(**variables: str) -> str:
 
 def visible(card: str) -> str:
     """A second, small card, and which of the two Ollama may use."""
-    environment = f"[Service]\\nEnvironment=CUDA_VISIBLE_DEVICES={card}\\n"
+    environment = f"[Service]\\nEnvironment=CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={card}\\n"
     return f"""
 echo 'gpu total=3072 name="NVIDIA T400" uuid=GPU-0003 pci=00000000:02:00.0' >> {GPUS}
 mkdir -p {DROP_INS}; printf "{environment}" > {DROP_INS}/20-owner.conf
@@ -265,7 +265,8 @@ BY_UUID = f"$(sed -n 's/^gpu .*uuid=\\([^ ]*\\).*/\\1/p' {GPUS} | head -n 1)"
 OTHER_ORDER = f"""
 systemctl stop selo-backend ollama
 {{ grep -v '^gpu ' {GPUS}; grep '^gpu ' {GPUS} | tac; }} | \\
-  sed 's/^process gpu=0/process gpu=1/; /^ledger/d' > {GPUS}.new
+  sed 's/^process gpu=0/process gpu=1/; /^ledger/d; s/:01:00.0/:0x:00.0/; s/:02:00.0/:01:00.0/; s/:0x:00.0/:02:00.0/' \\
+  > {GPUS}.new
 mv {GPUS}.new {GPUS}
 systemctl start ollama selo-backend
 until curl -fsm 1 http://127.0.0.1:8000/health; do sleep 0.2; done

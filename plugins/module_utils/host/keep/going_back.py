@@ -31,6 +31,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_fi
     write_kept,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import paths_of
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock
 
 if TYPE_CHECKING:
@@ -122,8 +123,7 @@ class GoingBack:
         stale = in_force.stale(plan, values, self.host)
         was_tried = bool(restoring and restoring.get("error")) and not different
         concerned = self._concerned(plan, bool(different) or resumed, was_tried, started)
-        named = {*concerned, *stale}
-        restart = [name for name in service_control.names(plan) if name in named]
+        restart = [name for name in service_control.names(plan) if name in {*concerned, *stale}]
         is_unread = in_force.is_unread(plan, values, self.host)
         if by_hand and not resumed:
             in_the_way = self._in_the_way(way, {**plan, "restart": restart}, removes=manifest["kind"] == "origin")
@@ -147,6 +147,7 @@ class GoingBack:
         }
         if check:
             return result
+        _tidy(way.states)
         if result["changed"]:
             about = self._begin(result, plan, resumed)
             self._put_files_back(different, way.contents, result)
@@ -342,6 +343,11 @@ def let_go(stored: GenerationStore) -> None:
     remove_file(stored.paths.lease)
     restore_timer.disarm(stored.paths, stored.host)
     stored.prune()
+
+
+def _tidy(states: Iterable[FileState]) -> None:
+    for state in states:
+        atomic_files.tidy(state["path"])
 
 
 def _put_back(different: Iterable[tuple[FileState, object]], contents: Mapping[str, bytes]) -> list[str]:

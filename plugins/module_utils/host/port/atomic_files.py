@@ -81,6 +81,12 @@ def write(path: str, content: bytes, new: Ownership) -> None:
             _replace(place, content, present, new)
 
 
+def tidy(path: str) -> None:
+    """Take away what a writer of the file has left beside it that was killed, as far as that can be told."""
+    with contextlib.suppress(CannotWrite), _place(path) as place:
+        place.remove_left_over()
+
+
 def remove(path: str) -> None:
     """Take a file, or the link that stands in its place, away; no error where there is none."""
     with contextlib.suppress(MissingDirectory), _place(path, follow=False) as place:

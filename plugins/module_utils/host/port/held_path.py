@@ -125,7 +125,7 @@ class Held(NamedTuple):
 
         Nobody knows its name beforehand: whose directory it is could have something else there.
         """
-        self._remove_left_over()
+        self.remove_left_over()
         new = self._unheard_of()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(new, flags, 0o600, dir_fd=self.directory)
@@ -142,7 +142,7 @@ class Held(NamedTuple):
     def _unheard_of(self) -> str:
         return f".{self.name}.{os.urandom(8).hex()}.gpu-memory"
 
-    def _remove_left_over(self) -> None:
+    def remove_left_over(self) -> None:
         """What a killed writer of ours has left; one that still writes has its file locked."""
         ours = re.compile(rf"\.{re.escape(self.name)}\.[0-9a-f]{{16}}\.gpu-memory\Z")
         with contextlib.suppress(OSError), self.directory_for_reading() as directory:

@@ -396,6 +396,30 @@ def test_what_has_come_up_by_itself_is_not_restarted(managed: Managed) -> None:
     assert managed.restarts() == [] and not managed.armed()
 
 
+def test_what_a_killed_writer_and_a_killed_job_have_left_goes_with_a_restore(managed: Managed) -> None:
+    managed.keep()
+    new = managed.env.with_name(f"..env.{'a' * 16}.gpu-memory")
+    results = Path(managed.paths.jobs, "j1.2")
+    figures = Path(managed.paths.run, "gpu-memory-progress.json")
+    results.parent.mkdir()
+    for path in (new, results, figures):
+        path.touch()
+    managed.store.renew("run1")
+    assert managed.store.restore_if_expired() is None and results.exists()  # its run lives
+    managed.host.now += 240
+    assert managed.store.restore_if_expired() is not None
+    assert not (new.exists() or results.parent.exists() or figures.exists())
+    assert managed.is_old()
+
+
+def test_a_new_run_takes_away_what_jobs_have_left_before(managed: Managed) -> None:
+    results = Path(managed.paths.jobs, "j1.2")
+    results.parent.mkdir()
+    results.touch()
+    managed.keep()
+    assert not results.parent.exists()
+
+
 def test_a_backend_that_was_unhealthy_before_is_in_place_once_it_runs(managed: Managed) -> None:
     managed.host.answers[HEALTH_URL] = 503
     managed.keep()
