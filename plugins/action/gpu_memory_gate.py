@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from itertools import takewhile
-from typing import Any
+from typing import Any, cast
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, record_files
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import wave_gate
@@ -57,7 +58,7 @@ class ActionModule(ActionBase):
             "changed": False,
             **gate,
             "restore_after": wave_gate.restore_after_s(
-                [one["restore_after"] for one in declared if one.get("restore_after")]
+                [cast(Declared, one) for one in declared if one], is_alone=len(batch) == 1
             ),
             "watchers": watchers,
             "did_not_last": did_not_last,

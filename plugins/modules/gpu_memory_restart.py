@@ -125,8 +125,10 @@ def main() -> None:
     host = LinuxHost(secrets.Masking(shows_secrets=plan["show_secrets"]))
     units = what_starts.units_of(plan["ollama"], plan["backend"], plan["restart"])
     before = what_starts.files(units, plan["private_files"])
+    renewal = lease_holding.Renewal(plan["run_id"], clock=host)
     try:
-        result = service_control.restart(plan, host, alive=lease_holding.Renewal(plan["run_id"], clock=host))
+        with renewal.in_background():
+            result = service_control.restart(plan, host, alive=renewal)
     except StateError as problem:
         module.fail_json(msg=str(problem), changed=True)
     error = result.pop("error")

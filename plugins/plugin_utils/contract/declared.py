@@ -134,6 +134,7 @@ class Declared(TypedDict):
     env_keys: list[str]
     profile_file: ProfileFile | None
     restore_after: int
+    restore_after_alone: int  # where no other host is waited for
     proof_max_age: int
     load_requests: int
     sample_interval_ms: int

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import Gate
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
@@ -40,13 +41,15 @@ def judge(finished: Mapping[str, Record | None], max_fail_percentage: object) ->
     return {"open": True, "wave": max(waves, default=0) + 1, "reason": None}
 
 
-def restore_after_s(declared: Sequence[float]) -> float:
-    """For how long a host of a wave may go without word from the controller, of what each of them alone may.
+def restore_after_s(declared: Sequence[Declared], is_alone: bool) -> float:
+    """For how long a host of a wave may go without word from the controller. `is_alone`: in its whole play.
 
     Ansible goes from step to step with the whole wave, and the lease is renewed between two steps. So a good host waits
     at most for the longest step of any, such as a restart or a restore that takes all its time.
     """
-    return max(declared) + (BETWEEN_STEPS_S if len(declared) > 1 else 0)
+    if is_alone:
+        return declared[0]["restore_after_alone"]
+    return max(one["restore_after"] for one in declared) + (BETWEEN_STEPS_S if len(declared) > 1 else 0)
 
 
 def changed_last(finished: Mapping[str, Record | None]) -> bool:

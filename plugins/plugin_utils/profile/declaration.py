@@ -65,6 +65,8 @@ OF_PLAYBOOKS = ("gpu_memory_discover_write",)
 PREFIX = "gpu_memory_"
 ALIKE = 0.82  # difflib's ratio: `model` and `models`, `batch` and `batches` are alike, `mode` and `models` are not
 LEAST_RESTORE_AFTER_S = 240
+# A host that waits for no other one renews its lease all the while: this is for what lies between two steps.
+ALONE_RESTORE_AFTER_S = 120
 LOAD_EXTRA_S = 120  # what a load test may take besides its requests
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -458,7 +460,8 @@ def declared_of(variables: Mapping[str, Any], run_level_in_inventory: list[str])
         backend["keys"],
     )
     problems += found
-    if named_profiles.canonical_int(variables["gpu_memory_restore_after"]) == 0:
+    goes_by_default = named_profiles.canonical_int(variables["gpu_memory_restore_after"]) == 0
+    if goes_by_default:
         variables = {**variables, "gpu_memory_restore_after": _slowest_step_s(ollama, backend)}
     alone, found = _resolve_alone(variables)
     problems = [masking.without_secrets(problem) for problem in [*problems, *found]]
@@ -468,6 +471,7 @@ def declared_of(variables: Mapping[str, Any], run_level_in_inventory: list[str])
         **alone,
         "problems": [*problems, *found],
         "fallback": fallback,
+        "restore_after_alone": ALONE_RESTORE_AFTER_S if goes_by_default else alone.get("restore_after"),
         "profile": None if profile is None else _as_mapping(profile),
         "profiles": every_profile(variables, backend),
         "backend": backend,

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
@@ -36,6 +39,7 @@ class NotHeld(StateError):
 
 
 RENEWALS = 4  # of a lease, in the time that it would take to expire
+LOOK_S = 0.5  # whether one is due
 RETRY_S = 5  # after one that failed; the shortest lease is one of 30 s
 
 
@@ -69,14 +73,33 @@ class Renewal:
 
     def __init__(self, run_id: str | None, paths: Paths | None = None, clock: Clock | None = None) -> None:
         self._run_id, self._paths, self._clock = run_id, paths or Paths(), clock or SystemClock()
-        self._due = float("-inf")
+        self._due, self._lock = float("-inf"), threading.Lock()
 
     def __call__(self, at_once: bool = False) -> None:
         """NotHeld where the run does not hold this host any more; another StateError where that cannot be told."""
-        if self._run_id and (at_once or self._clock.monotonic() >= self._due):
-            self._due = self._clock.monotonic() + RETRY_S
-            lease = renew(self._paths, self._clock, self._run_id)
-            self._due = self._clock.monotonic() + float(lease["restore_after_s"]) / RENEWALS
+        with self._lock:
+            if self._run_id and (at_once or self._clock.monotonic() >= self._due):
+                self._due = self._clock.monotonic() + RETRY_S
+                lease = renew(self._paths, self._clock, self._run_id)
+                self._due = self._clock.monotonic() + float(lease["restore_after_s"]) / RENEWALS
+
+    @contextlib.contextmanager
+    def in_background(self) -> Iterator[None]:
+        """Renew also while whoever calls is blocked, as by a stop that takes its time; what fails shows in a call."""
+        ended = threading.Event()
+
+        def go_on() -> None:
+            while not ended.wait(LOOK_S):
+                with contextlib.suppress(StateError, OSError):
+                    self()
+
+        thread = threading.Thread(target=go_on, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def own(paths: Paths, clock: Clock, run_id: str) -> StoredLease:

@@ -22,7 +22,8 @@ def ended(host: str, verdict: str = "pass", **changes: Any) -> dict[str, Any]:
 def play(*results: dict[str, Any] | None, batch: list[str] | None = None) -> dict[str, Any]:
     """The variables of the second wave after hosts that have ended with `results`, None for one that the play lost."""
     lost = [host for host, result in zip(HOSTS, results) if result is None]
-    begun = {"__gpu_memory_declared": {"restore_after": 240}, "gpu_memory_result": {"wave": None, "ok": False}}
+    leases = {"restore_after": 240, "restore_after_alone": 120}
+    begun = {"__gpu_memory_declared": leases, "gpu_memory_result": {"wave": None, "ok": False}}
     return {
         "inventory_hostname": HOSTS[len(results) % len(HOSTS)],
         "ansible_play_batch": batch or HOSTS[len(results) :],
@@ -45,7 +46,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_the_first_wave_starts(act: Act) -> None:
     result = act("gpu_memory_gate", play(batch=["canary"]))
     assert (result["open"], result["wave"], result["reason"], result["changed"]) == (True, 1, None, False)
-    assert (result["restore_after"], result["watchers"], result["did_not_last"]) == (240, {}, [])
+    assert (result["restore_after"], result["watchers"], result["did_not_last"]) == (120, {}, [])
 
 
 def test_a_good_wave_lets_the_next_start_and_its_hosts_wait_for_each_other(act: Act) -> None:

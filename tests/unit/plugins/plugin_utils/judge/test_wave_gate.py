@@ -149,5 +149,10 @@ def test_no_minutes(junk):
 
 
 def test_good_hosts_outlast_a_bad_one():
-    assert wave_gate.restore_after_s([240]) == 240
-    assert wave_gate.restore_after_s([240, 660, 240]) == 680
+    def after(*seconds, is_alone=False):
+        declared = [{"restore_after": one, "restore_after_alone": 120} for one in seconds]
+        return wave_gate.restore_after_s(declared, is_alone)
+
+    assert after(240, is_alone=True) == 120
+    assert after(240) == 240
+    assert after(240, 660, 240) == 680

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,19 @@ def test_what_lasts_long_renews_its_lease_well_before_it_expires(managed: Manage
     managed.host.now += 1
     assert "nobody does" in refused(renewal)
     lease_holding.Renewal(None, managed.paths, managed.host)(at_once=True)
+
+
+def test_a_lease_is_renewed_also_while_its_run_is_blocked(managed: Managed) -> None:
+    managed.keep()
+    managed.host.now += 100
+    with lease_holding.Renewal("run1", managed.paths, managed.host).in_background():
+        until = time.monotonic() + 30
+        while managed.store.stored.summary()["lease"]["left_s"] < 240 and time.monotonic() < until:
+            time.sleep(0.05)
+    assert managed.store.stored.summary()["lease"]["left_s"] == 240
+    managed.store.release("run1")
+    with lease_holding.Renewal("run1", managed.paths, managed.host).in_background():
+        pass  # what fails there is for whoever calls it
 
 
 def test_figures_of_the_moment_are_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
