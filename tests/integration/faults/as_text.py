@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.integration.faults.table import APPLY, FAULTS, NEW, OPEN, SAME, Fault
+from tests.integration.faults.table import FAULTS, NEW, OPEN, SAME, Fault
 
 HEADER = "| fault | strikes | verdict | the host then | the reason names |\n| --- | --- | --- | --- | --- |\n"
 ENDS = {SAME: "as it was", NEW: "proven on the new settings", OPEN: "on the new settings, unproven"}
@@ -25,7 +25,7 @@ def row(fault: Fault) -> str:
     name = fault.name.replace("_", " ").replace("nvml", "NVML").replace("gpu", "GPU").replace("ollama", "Ollama")
     verdict = " or ".join(f"`{verdict}`" for verdict in fault.verdict.split("|"))
     then = ENDS[fault.ends]
-    strikes = "between two runs" if APPLY in fault.first else MOMENTS[fault.moment]
+    strikes = "between two runs" if fault.is_second else MOMENTS[fault.moment]
     if not fault.settles and fault.ends == SAME:
         then += ", held until somebody mends it"
     elif not fault.settles:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from tests.integration.faults.outcome import Outcome
-from tests.integration.faults.table import APPLY, NEW, SAME, Fault
+from tests.integration.faults.table import NEW, SAME, Fault
 
 
 def test_fault(
@@ -29,9 +29,8 @@ def test_fault(
     ):  # or nobody is there who could tidy up after the load test
         assert outcome.left_behind == ""
     assert (outcome.after != outcome.before) == (fault.ends != SAME), difference(outcome)
-    was_new = APPLY in fault.first
-    assert outcome.new_runs == (fault.ends != SAME or was_new)
-    assert outcome.proven == (fault.ends == NEW and fault.settles or was_new)
+    assert outcome.new_runs == (fault.ends != SAME or fault.is_second)
+    assert outcome.proven == (fault.ends == NEW and fault.settles or fault.is_second)
     assert outcome.then
     assert outcome.enabled_after == outcome.enabled_before
     if fault.runs:
