@@ -80,7 +80,7 @@ ASKED_FOR = [DROP_IN, os.path.dirname(DROP_IN), f"{BACKEND}/.env*"]
 OF_OTHERS = (
     r"/tmp/[a-z0-9_]{8}|"
     r"/(home/\w+|root)/\.(ansible|cache)(/.*)?|/(dev/shm|tmp)/(ansible|watch|seen).*|/var/tmp/systemd.*|"
-    r"/tmp/systemd-private.*|/run/sshd.*|/(var/)?run/(nologin|credentials|lock)(/.*)?"
+    r"/tmp/systemd-(private|analyze|temporary)-.*|/run/sshd.*|/(var/)?run/(nologin|credentials|lock)(/.*)?"
 )
 
 
