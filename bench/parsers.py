@@ -73,6 +73,10 @@ def _log(text: str) -> object:
     return log_lines.parse([(1.0, line) for line in text.splitlines() or [text]])
 
 
+def _line(text: str) -> object:
+    return _log(text.replace("\n", " "))
+
+
 KNOWN = frozenset(f"secret {number:06}" for number in range(masking.MOST_KNOWN))
 GUIDES_COMMAND = re.compile(r"python.*main\.py")
 READERS = ["python-dotenv", "bash", "systemd"]
@@ -142,8 +146,8 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "start_script.together": lambda text: start_script.together({"/x": text, "/y": text}),
     "log_lines.parse": _log,
     "log_lines.parse one line": lambda text: log_lines.parse([(1.0, text.replace("\n", " "))]),
-    "log_lines.parse server config": lambda text: _log(f'level=INFO msg="server config" env="map[{text}]"'),
-    "log_lines.parse start": lambda text: _log(f'level=INFO msg="starting runner" cmd="a --model {text}"'),
+    "log_lines.parse server config": lambda text: _line(f'level=INFO msg="server config" env="map[{text}]"'),
+    "log_lines.parse start": lambda text: _line(f'level=INFO msg="starting runner" cmd="a --model {text}"'),
     "log_lines.written": log_lines.written,
     "log_lines.written attributes": lambda text: log_lines.written(f"level=INFO msg=a {text}"),
     "log_lines.moment": log_lines.moment,
