@@ -14,6 +14,7 @@ description:
   - Predicts, term by term, the GPU memory of a GGUF model from the answer of Ollama's C(/api/show) alone.
   - Nothing is loaded and no GPU is read.
   - Every scenario is one set of settings; plans come back in the same order.
+  - What a scenario does not set comes from the model's own C(PARAMETER)s, and then from O(environment), as in Ollama.
 author: "selo.gpu_memory authors (@selo-ai)"
 attributes:
   check_mode:
@@ -41,7 +42,9 @@ options:
         description: Layers on the GPU. V(-1), or nothing, means all.
         type: int
       num_ctx:
-        description: Tokens of context in one slot. Ollama's own default of 4096 if absent.
+        description:
+          - Tokens of context in one slot. If nothing sets it, Ollama's own default, V(4096), or since 0.15.5 by
+            O(gpu_totals_mib).
         type: int
       num_parallel:
         description: Slots. V(1) if absent.
@@ -52,6 +55,12 @@ options:
       kv_cache_type:
         description: The cache's type, as C(OLLAMA_KV_CACHE_TYPE) takes it. V(f16) if absent.
         type: str
+      v_cache_type:
+        description: The type of the values, where O(scenarios[].kv_cache_type) is only that of the keys.
+        type: str
+      draft_num_predict:
+        description: Further tokens that a model with blocks for it predicts, as the option of the same name.
+        type: int
       flash_attention:
         description: V(on), V(off) or V(auto).
         type: str
@@ -98,6 +107,18 @@ options:
       - The GPU's memory. With O(models) it decides which models Ollama would keep beside each other.
       - Without it every set within O(max_loaded_models) counts, which is an upper bound.
     type: int
+  gpu_totals_mib:
+    description: The memory of each GPU. Since 0.15.5 Ollama's default context follows from their sum.
+    type: list
+    elements: int
+    default: []
+  environment:
+    description:
+      - What the server is started with, variable by variable, C(OLLAMA_*) and C(LLAMA_ARG_*).
+      - A plan is refused where llama-server would not start with it, or where it moves memory in a way that is not
+        planned.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -216,6 +237,7 @@ max_num_gpu:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import launch, modelfile, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import (
     Calibration,
     Model,
@@ -237,6 +259,8 @@ SETTINGS: dict[str, dict[str, object]] = {
     "num_parallel": {"type": "int"},
     "num_batch": {"type": "int"},
     "kv_cache_type": {"type": "str"},
+    "v_cache_type": {"type": "str"},
+    "draft_num_predict": {"type": "int"},
     "flash_attention": {"type": "str"},
     "calibration": {"type": "dict"},
 }
@@ -253,13 +277,29 @@ ARGUMENTS: dict[str, dict[str, object]] = {
     "other_used_mib": {"type": "int", "default": 0},
     "max_loaded_models": {"type": "int", "default": 0},
     "gpu_total_mib": {"type": "int"},
+    "gpu_totals_mib": {"type": "list", "elements": "int", "default": []},
+    "environment": {"type": "dict", "default": {}},
 }
+OPTIONS = ("num_gpu", "num_ctx", "num_batch", "draft_num_predict")  # of a request
 
 
-def settings_of(values: dict[str, Any]) -> tuple[Scenario, Calibration]:
+def settings_of(values: dict[str, Any], show: Any, params: dict[str, Any]) -> tuple[Scenario, Calibration]:
+    """A scenario over the model's own parameters, and these over the server's environment."""
     given = {key: value for key, value in values.items() if key in SETTINGS and value is not None}
     calibration = Calibration.from_dict(given.pop("calibration", None))
-    return Scenario.from_dict(given), calibration
+    version = settings.parse_version(params["ollama_version"])
+    written = show.get("parameters") if isinstance(show, dict) else None
+    told = launch.told(
+        {name: str(value) for name, value in params["environment"].items()},
+        modelfile.memory_options(written) if isinstance(written, str) else {},
+        {key: given[key] for key in OPTIONS if key in given},
+        version,
+    )
+    if told.refused:
+        raise ScenarioInvalid(told.refused)
+    context = settings.default_num_ctx([{"total_mib": mib} for mib in params["gpu_totals_mib"]], version)
+    of_values = {} if "kv_cache_type" not in given else {"v_cache_type": given.get("v_cache_type")}
+    return Scenario.from_dict({"num_ctx": context, **told.scenario, **of_values, **given}), calibration
 
 
 def shown(prediction: Plan, params: dict[str, Any]) -> dict[str, Any]:
@@ -289,7 +329,7 @@ def for_one(params: dict[str, Any]) -> dict[str, Any]:
     most = None
     for number, values in enumerate(params["scenarios"]):
         try:
-            scenario, calibration = settings_of(values)
+            scenario, calibration = settings_of(values, params["model"], params)
             plans.append(shown(plan(model, scenario, ollama_version=version, calibration=calibration), params))
             if number == 0 and params["max_used_mib"] is not None:
                 budget = params["max_used_mib"] - params["other_used_mib"]
@@ -315,7 +355,7 @@ def for_several(params: dict[str, Any]) -> dict[str, Any]:
         for entry in params["models"]:
             own = {key: value for key, value in entry.items() if value is not None}
             try:
-                scenario, calibration = settings_of({**values, **own})
+                scenario, calibration = settings_of({**values, **own}, entry["show"], params)
                 predictions[entry["name"]] = plan(
                     models[entry["name"]], scenario, ollama_version=version, calibration=calibration
                 )

@@ -19,8 +19,6 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import dr
 
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
 MARGIN, KV_TYPE, FLASH = "LLAMA_ARG_FIT_TARGET", "OLLAMA_KV_CACHE_TYPE", "OLLAMA_FLASH_ATTENTION"
-VALUE_TYPE = "LLAMA_ARG_CACHE_TYPE_V"
-CACHE_TYPE_ARGS = ("LLAMA_ARG_CACHE_TYPE_K", VALUE_TYPE)
 NUMBERS_IN_A_ROW = (MARGIN, "LLAMA_ARG_TENSOR_SPLIT")
 LAYER_WORDS = ("auto", "all")
 LLAMA_SERVER = "llama-server"
@@ -181,7 +179,7 @@ def _in_llama_server(
         meant = forms.size_in_bytes(value) if plain == MARGIN else None
         which = f": {meant // settings.MIB} for {value}" if meant else ""
         return LLAMA_SERVER, BREAKS_LOADS, f"write {allowed}{which}"
-    by_ollama = plain in CACHE_TYPE_ARGS and settings.cache_type(present.get(KV_TYPE, ""))
+    by_ollama = plain in (launch.KEY_TYPE, launch.VALUE_TYPE) and settings.cache_type(present.get(KV_TYPE, ""))
     if arg.effect == llama_args.FLAG_WINS or by_ollama:
         return "nobody", "Ollama's own flag always wins over it", "take it out"
     return _misread(name, value, taken) or _harmful(plain, arg, taken, present)
@@ -227,12 +225,12 @@ def _harmful(
     if name == drift.FIT and taken is False:
         problem = "it switches Ollama's fitting off: what does not fit fails, and a margin is void"
         return LLAMA_SERVER, problem, "take it out"
-    if name == VALUE_TYPE and str(taken).startswith(("q", "iq")) and _is_off(present.get(FLASH, "")):
+    if name == launch.VALUE_TYPE and str(taken).startswith(("q", "iq")) and _is_off(present.get(FLASH, "")):
         return LLAMA_SERVER, f"with {FLASH} off every load fails", "switch flash attention on, or use f16"
     kept_off = launch.keeps_off(name, taken)
     if kept_off:
         return LLAMA_SERVER, f"{kept_off} stays on the CPU, whatever the line of the layers says", "take it out"
-    if name == "LLAMA_ARG_OVERRIDE_TENSOR" and not launch.patterns_are_read(str(taken)):
+    if name == launch.OVERRIDES and not launch.patterns_are_read(str(taken)):
         return LLAMA_SERVER, "a pattern of it is no regular expression: every load fails", "mend it, or take it out"
     if arg.effect == llama_args.SPOILS and taken not in (False, ""):
         return LLAMA_SERVER, arg.what, "take it out"

@@ -12,19 +12,20 @@ from collections.abc import Mapping, Sequence
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
+    launch,
     log_lines,
     model_name,
     model_use,
     prompt_reuse,
     settings,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import placement, planner
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import model_kinds, modelfiles
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
     Api,
     Journal,
     LogLine,
-    OllamaFacts,
     Show,
 )
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
@@ -212,7 +213,8 @@ def _layer_reasons(declared: Sized, effect: Effects, after: HostFacts) -> list[s
         reasons.append(_why_so_few(declared, after, effect["num_gpu"]))
     if wanted != 0:
         reasons += [f"{name} runs on the CPU alone, as {endpoints.LOADED} says" for name in _on_cpu(ollama["api"])]
-        reasons += _kept_off(ollama)
+        reasons += _kept_off(after)
+        reasons += _overridden(declared, after)
     return list(dict.fromkeys(reasons))
 
 
@@ -238,17 +240,48 @@ def _on_cpu(api: Api) -> list[str]:
     return [str(model["name"]) for model in api["loaded"] if model["size_vram"] == 0 and (model["size"] or not sized)]
 
 
-def _kept_off(ollama: OllamaFacts) -> list[str]:
+def _kept_off(after: HostFacts) -> list[str]:
     """What is on the CPU by its buffers, whatever the line of the layers says, of each load that came up."""
+    ollama = after["ollama"]
     if evidence.incomplete(ollama["journal"]):  # the GPU's lines may be what is missing
         return []
     blobs = {show.get("blob"): name for name, show in ollama["api"]["show"].items() if show}
+    takes = drift.llama_server_takes(after)
+    why = [
+        f"; {name}={taken}, {drift.who_sets(ollama, name)}"
+        for name, taken in takes.items()
+        if name in launch.OF_ALL_LAYERS and launch.keeps_off(name, taken)
+    ]
     return [
         f"{blobs.get(model_use.blob_of(load['command'])) or 'a model'}: {what} is on the CPU by its buffers, though "
-        f"{load['offloaded']} of {load['offloadable']} layers are said to be on the GPU"
+        f"{load['offloaded']} of {load['offloadable']} layers are said to be on the GPU{''.join(why)}"
         for load in ollama["journal"]["loads"]
         if load["started"] and (what := log_lines.kept_off(load))
     ]
+
+
+def _overridden(declared: Sized, after: HostFacts) -> list[str]:
+    """What the server's environment keeps on the CPU of layers that count as on the GPU, unless that is accepted."""
+    takes, ollama = drift.llama_server_takes(after), after["ollama"]
+    reasons = []
+    for name in launch.OF_TENSORS:
+        expressions = launch.on_cpu({name: takes[name]}) if name in takes else []
+        for model, show in ollama["api"]["show"].items() if expressions else ():
+            blocks = _blocks_with(show, expressions)
+            if blocks:
+                reasons.append(
+                    f"{model}: {name}={takes[name]} keeps tensors of {blocks} of its layers on the CPU; "
+                    f"{drift.who_sets(ollama, name)}"
+                )
+    return [reason for reason in reasons if not any(words in reason for words in declared["accepted_notes"])]
+
+
+def _blocks_with(show: Show, expressions: Sequence[str]) -> int:
+    """Of how many blocks an expression finds tensors; 0 where that cannot be told."""
+    try:
+        return len(placement.Kept.of(planner.Model.from_show(show).blocks, expressions).tensors)
+    except (planner.ModelUnreadable, placement.NotPlanned):
+        return 0
 
 
 def _seen_on_gpu(after: HostFacts, effect: Effects) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import launch
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import modelfiles, other_servers
@@ -20,6 +21,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import pro
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
 
+OPTIONS_OF_MEMORY = ("num_ctx", "num_batch", "draft_num_predict")
 FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
 RESERVE_UNTIL_029_MIB = 457  # Ollama's own, for each CUDA GPU
 
@@ -86,21 +88,30 @@ def readable_models(read: HostFacts) -> tuple[dict[str, planner.Model], list[str
     return models, problems
 
 
+def told(declared: Sized, read: HostFacts, name: str) -> launch.Told:
+    """What llama-server will be told of a model under the profile."""
+    intent, backend = declared["profile"]["intent"], declared["backend"]
+    environment = {
+        **drift.server_environment(declared, read),
+        # By whichever way this release has it: the server's variable, or what requests carry.
+        "OLLAMA_CONTEXT_LENGTH": str(intent["num_ctx"]),
+        "OLLAMA_NUM_PARALLEL": str(intent["num_parallel"]),
+    }
+    of_model = modelfiles.parameters(declared, read["ollama"]["api"]["show"].get(name))
+    # Nothing on the server pins the batch, so only what the backend is known to send and the Modelfile count.
+    options = {
+        **{option: value for option, value in backend.get("sends", {}).items() if option in OPTIONS_OF_MEMORY},
+        "num_gpu": asked_layers(declared, read, name),
+    }
+    return launch.told(environment, of_model, options, wanted_settings.version_of(declared, read))
+
+
 def scenario(declared: Sized, read: HostFacts, name: str) -> planner.Scenario:
     """The settings that Ollama will load a model with under the profile. Raises ScenarioInvalid."""
-    intent, backend = declared["profile"]["intent"], declared["backend"]
-    of_model = modelfiles.parameters(declared, read["ollama"]["api"]["show"].get(name))
-    environment = drift.server_environment(declared, read)
-    settings = {
-        "num_gpu": asked_layers(declared, read, name),
-        "num_ctx": of_model.get("num_ctx", intent["num_ctx"]),
-        "num_parallel": intent["num_parallel"],
-        # Nothing on the server pins the batch, so only what the backend is known to send and the Modelfile count.
-        "num_batch": backend.get("sends", {}).get("num_batch", of_model.get("num_batch")),
-        "kv_cache_type": environment.get("OLLAMA_KV_CACHE_TYPE"),
-        "flash_attention": environment.get("OLLAMA_FLASH_ATTENTION"),
-    }
-    return planner.Scenario.from_dict(settings)
+    found = told(declared, read, name)
+    if found.refused:
+        raise planner.ScenarioInvalid(found.refused)
+    return planner.Scenario.from_dict(found.scenario)
 
 
 def asked_layers(declared: Sized, read: HostFacts, name: str) -> int | None:
@@ -131,26 +142,27 @@ def as_loaded(
     As many as requests ask for; where they ask for none, as many as Ollama's fitting leaves on the only GPU, of which
     `taken_mib` are not Ollama's. On several GPUs a model may spread, so that there all are expected to fit.
     """
-    asked = scenario(declared, read, name)
-    if asked.num_gpu >= 0:
+    asked, fitting = scenario(declared, read, name), told(declared, read, name)
+    if asked.num_gpu >= 0 or not fitting.fits:
         return asked
     gpus = [gpu for gpu in read["nvml"]["gpus"] if not gpu.get("error")]
     if len(gpus) != 1:
         return asked
-    free = (
-        gpus[0]["total_mib"] - (gpus[0].get("reserved_mib") or 0) - _left_free_mib(declared, read, version) - taken_mib
-    )
+    left_free_mib = _left_free_mib(declared, read, version, fitting.margin_mib)
+    free = gpus[0]["total_mib"] - (gpus[0].get("reserved_mib") or 0) - left_free_mib - taken_mib
     if planner.plan(model, asked, ollama_version=version).total_mib <= free:
         return asked
     return replace(asked, num_gpu=planner.max_num_gpu(model, asked, free, ollama_version=version))
 
 
-def _left_free_mib(declared: Sized, read: HostFacts, version: str) -> int:
-    """What fitting leaves free: the profile's margin where this release has a setting for it, else what is built in."""
+def _left_free_mib(declared: Sized, read: HostFacts, version: str, theirs_mib: int | None) -> int:
+    """What fitting leaves free: the profile's margin where this release has a setting for it, else what others set."""
     release = ollama_settings.parse_version(version)
     environment, _unheard = wanted_settings.ollama_environment(declared, read)
     if ollama_settings.MARGINS & set(environment):
         return wanted_settings.margins_mib(declared, read)[0]
+    if theirs_mib is not None:
+        return theirs_mib
     return FIT_TARGET_MIB if release is None or release >= ollama_settings.ENGINE else RESERVE_UNTIL_029_MIB
 
 

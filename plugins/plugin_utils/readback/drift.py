@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
+    llama_args,
     log_lines,
     model_use,
     settings,
@@ -42,7 +43,6 @@ NOT_READ_BACK = "not read back"
 FIT, LAYERS_FOR_ALL = "LLAMA_ARG_FIT", "LLAMA_ARG_N_GPU_LAYERS"
 MODELFILE = "PARAMETER"
 CLIENT = "a client's own options"
-OFF = ("off", "false", "0", "disabled")
 
 
 def drift(declared: Sized, read: HostFacts, load: LoadResult | None = None) -> list[Row]:
@@ -428,8 +428,9 @@ def _margin_is_void(declared: Sized, read: HostFacts, effect: Effects) -> tuple[
         found = f"requests carry num_gpu={effect['num_gpu']}, which switches Ollama's fitting off"
         return found, _sender(declared, read, "num_gpu", effect["num_gpu"])
     environment = (read["ollama"]["process"] or {}).get("environment") or {}
-    if environment.get(FIT, "").strip().lower() in OFF:
-        return f"{FIT}={environment[FIT]} switches Ollama's fitting off", who_sets(read["ollama"], FIT)
+    if llama_server_takes(read).get(FIT) is False:
+        name = next(name for name in (FIT.replace(llama_args.PREFIX, llama_args.NEGATED), FIT) if name in environment)
+        return f"{name}={environment[name]} switches Ollama's fitting off", who_sets(read["ollama"], name)
     for_all = layers_for_all(read)
     if for_all:
         layers = environment[LAYERS_FOR_ALL]
@@ -437,11 +438,21 @@ def _margin_is_void(declared: Sized, read: HostFacts, effect: Effects) -> tuple[
     return None
 
 
+def llama_server_takes(read: HostFacts) -> dict[str, llama_args.Value]:
+    """What llama-server takes from the server's environment; nothing before 0.30, or where it does not start."""
+    version = settings.parse_version(read["ollama"]["api"]["version"])
+    if version is not None and version < settings.ENGINE:
+        return {}
+    try:
+        return llama_args.read((read["ollama"]["process"] or {}).get("environment") or {})
+    except llama_args.Ends:
+        return {}
+
+
 def layers_for_all(read: HostFacts) -> str | None:
     """Who caps the layers of every model, since 0.30, by a variable that llama-server reads; None where nobody does."""
-    environment = (read["ollama"]["process"] or {}).get("environment") or {}
-    layers = environment.get(LAYERS_FOR_ALL, "").strip().lower()
-    return None if layers in ("", "auto", "-1") else who_sets(read["ollama"], LAYERS_FOR_ALL)
+    layers = llama_server_takes(read).get(LAYERS_FOR_ALL, -1)
+    return None if layers == -1 else who_sets(read["ollama"], LAYERS_FOR_ALL)
 
 
 def _sender(declared: Sized, read: HostFacts, option: str, value: object) -> str:

@@ -11,14 +11,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import llama_args
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import llama_args, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import placement
 
 DEVICE, KV_OFFLOAD, OVERRIDES = "LLAMA_ARG_DEVICE", "LLAMA_ARG_KV_OFFLOAD", "LLAMA_ARG_OVERRIDE_TENSOR"
 CPU_MOE, N_CPU_MOE, N_CPU_FFN = "LLAMA_ARG_CPU_MOE", "LLAMA_ARG_N_CPU_MOE", "LLAMA_ARG_N_CPU_FFN"
+OF_ALL_LAYERS = (DEVICE, KV_OFFLOAD)
+OF_TENSORS = (OVERRIDES, CPU_MOE, N_CPU_MOE, N_CPU_FFN)
 MMPROJ_OFFLOAD = "LLAMA_ARG_MMPROJ_OFFLOAD"
 SPLIT_MODE = "LLAMA_ARG_SPLIT_MODE"
+KEY_TYPE, VALUE_TYPE = "LLAMA_ARG_CACHE_TYPE_K", "LLAMA_ARG_CACHE_TYPE_V"
 ON_CPU = "CPU"
+ALL_LAYERS = 100_000  # more than any model has
+MOST_BLOCKS = 1024
+LONGEST = 9  # digits
+GO_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
 
 def keeps_off(name: str, taken: llama_args.Value) -> str | None:
@@ -67,3 +76,90 @@ def moves_memory_unplanned(name: str, taken: llama_args.Value) -> bool:
 def unplanned(values: Mapping[str, llama_args.Value]) -> list[str]:
     """The settings that move GPU memory in a way that no plan counts."""
     return [name for name, taken in values.items() if moves_memory_unplanned(name, taken)]
+
+
+class Told(NamedTuple):
+    """What a model is loaded with: `scenario` as `planner.Scenario.from_dict` takes it.
+
+    `fits`: whether layers that do not fit are kept on the CPU; `margin_mib`: what fitting then leaves free, None where
+    nothing says. `refused`: why nothing can be planned: llama-server does not start, or does what no plan counts.
+    """
+
+    scenario: dict[str, object]
+    fits: bool
+    margin_mib: int | None
+    refused: str | None
+
+
+def told(
+    environment: Mapping[str, str],
+    parameters: Mapping[str, int],
+    options: Mapping[str, int | None],
+    version: settings.Version | None,
+) -> Told:
+    """What llama-server is told of a model: by the server's environment, the Modelfile and a request, in this order.
+
+    `environment`: of the server's process; it must say OLLAMA_CONTEXT_LENGTH where no other word of a context counts.
+    """
+    scenario: dict[str, object] = {
+        "num_ctx": _number(environment, "OLLAMA_CONTEXT_LENGTH"),
+        "num_parallel": _number(environment, "OLLAMA_NUM_PARALLEL"),
+        "flash_attention": _flash_attention(environment),
+        "kv_cache_type": settings.cache_type(environment.get("OLLAMA_KV_CACHE_TYPE", "")) or None,
+    }
+    for asked in (parameters, options):
+        scenario.update({name: value for name, value in asked.items() if value is not None})
+    asked_layers = scenario.get("num_gpu")
+    by_request = isinstance(asked_layers, int) and asked_layers >= 0
+    if version is not None and version < settings.ENGINE:
+        return Told(_given(scenario), not by_request, None, None)
+    try:
+        values = llama_args.read(environment)
+    except llama_args.Ends as why:
+        return Told(_given(scenario), False, None, f"llama-server does not start: {why}")
+    layers = values.get("LLAMA_ARG_N_GPU_LAYERS", -1)
+    if not by_request and isinstance(layers, int) and layers != -1:
+        scenario["num_gpu"] = layers if layers >= 0 else ALL_LAYERS
+    if values.get(DEVICE) == "none":
+        scenario["num_gpu"] = 0
+    if not scenario["kv_cache_type"] and {KEY_TYPE, VALUE_TYPE} & set(values):
+        scenario["kv_cache_type"], scenario["v_cache_type"] = values.get(KEY_TYPE), values.get(VALUE_TYPE, "f16")
+    scenario["full_windows"] = values.get("LLAMA_ARG_SWA_FULL")
+    scenario["cache_on_gpu"] = values.get(KV_OFFLOAD)
+    scenario["on_cpu"] = on_cpu(values)
+    not_counted = ", ".join(unplanned(values))
+    refused = f"{not_counted}: it moves GPU memory in a way that no plan counts" if not_counted else None
+    fits = not by_request and layers == -1 and values.get("LLAMA_ARG_FIT") is not False
+    return Told(_given(scenario), fits, _margin(values), refused)
+
+
+def on_cpu(values: Mapping[str, llama_args.Value]) -> list[str]:
+    """The expressions of the tensors that stay on the CPU, whatever their layers do."""
+    found = overrides(str(values.get(OVERRIDES, "")))
+    if values.get(CPU_MOE):
+        found.append(placement.EXPERTS)
+    for name, kind in ((N_CPU_MOE, placement.EXPERTS), (N_CPU_FFN, placement.DENSE)):
+        blocks = values.get(name)
+        found += placement.of_first(min(int(blocks), MOST_BLOCKS), kind) if isinstance(blocks, int) else []
+    return found
+
+
+def _given(scenario: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in scenario.items() if value is not None}
+
+
+def _number(environment: Mapping[str, str], name: str) -> int | None:
+    text = settings.as_ollama_reads(environment.get(name, ""))
+    return int(text) or None if text.isascii() and text.isdigit() and len(text) <= LONGEST else None
+
+
+def _flash_attention(environment: Mapping[str, str]) -> str | None:
+    """Text that is no boolean counts as true (envconfig/config.go, BoolWithDefault)."""
+    text = settings.as_ollama_reads(environment.get("OLLAMA_FLASH_ATTENTION", ""))
+    return None if not text else "off" if text in GO_FALSE else "on"
+
+
+def _margin(values: Mapping[str, llama_args.Value]) -> int | None:
+    """That of the first GPU."""
+    margins = values.get("LLAMA_ARG_FIT_TARGET")
+    return max(0, int(str(margins).split(",", maxsplit=1)[0])) if margins is not None else None

@@ -6,11 +6,6 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 # Options that are numbers or switches (`Options` in api/types.go). Ollama keeps text as it is, and refuses every load.
 NO_TEXT = (
@@ -20,7 +15,14 @@ NO_TEXT = (
 )  # fmt: skip
 _AS_TEXT = re.compile(rf"""^({"|".join(NO_TEXT)})[ \t]+"([^"\n]{{0,32}})"[ \t]*$""", re.MULTILINE)
 
+_OF_MEMORY = re.compile(r"^(num_ctx|num_gpu|num_batch|draft_num_predict)[ \t]+(-?[0-9]{1,12})[ \t]*$", re.MULTILINE)
+
 
 def as_text(shown: str) -> dict[str, str]:
     """The options in the `parameters` of /api/show that are text and must not be; Go prints text in quotes."""
     return dict(_AS_TEXT.findall(shown))
+
+
+def memory_options(shown: str) -> dict[str, int]:
+    """The options in the same that take memory (server/routes.go, modelOptions)."""
+    return {name: int(number) for name, number in _OF_MEMORY.findall(shown)}

@@ -32,6 +32,7 @@ class Batch:
     flash_attention: bool
     cache_type: str = "f16"  # of the keys
     v_cache_type: str = "f16"
+    cache_on_gpu: bool = True  # else each block's is copied in when it is needed
 
     @property
     def cache_types(self) -> tuple[str, str]:
@@ -131,6 +132,11 @@ class _Blocks:
             self.layer_inputs
         ) = -1  # the stream at first; what blocks get beside it (gemma4)
         self.layer_input: dict[int, int] = {}  # the same of one block, where the host has computed it
+
+    @property
+    def fetches(self) -> bool:
+        """Whether keys and values are copied in, since the host keeps them."""
+        return self.borrowing or not self.batch.cache_on_gpu
 
     @property
     def wide(self) -> int:
@@ -279,7 +285,7 @@ class _Blocks:
         g.store(g.add(row * block.k_head, g.view(compressed), g.add(row * turned, g.view(pair))))
 
         cells, mask = self.batch.cells_of(block), self.mask(block)
-        keys = (g.add(self.batch.keys_bytes(block.k_width, cells)),) if self.borrowing else ()
+        keys = (g.add(self.batch.keys_bytes(block.k_width, cells)),) if self.fetches else ()
         if self.batch.flash_attention:
             mixed = g.add(all_heads * rank, q, *keys, mask)
         else:
@@ -328,7 +334,7 @@ class _Blocks:
         g, row, batch = self.graph, self.row, self.batch
         cells, mask, out = batch.cells_of(block), self.mask(block), row * block.heads * block.v_head
         keys, values = self.reused.get(block.index, ())[:1], self.reused.get(block.index, ())[1:]
-        if self.borrowing:
+        if self.fetches:
             keys = (g.add(batch.keys_bytes(block.k_width, cells)),)
             values = (g.add(batch.values_bytes(block.v_width, cells)),)
         if batch.flash_attention:

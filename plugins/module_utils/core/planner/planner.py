@@ -33,6 +33,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf 
     row_bytes,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.model_shape import MAX_RANK, Block, Model
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.placement import Kept, NotPlanned
 
 __all__ = [
     "Calibration",
@@ -57,6 +58,7 @@ _CELLS = 256  # llama.cpp pads a slot's cache to this
 _OFFLOAD_TOKENS = 32  # CUDA works for layers on the host from this batch on
 _PROJECTOR_HEADROOM_MIB = 1024  # what Ollama keeps free for a projector's own graph
 _BATCH_SURCHARGE_MIB = ((2048, 2048), (1024, 768))  # what Ollama reckons for a batch of so many tokens
+_LEAST_KEPT = 0.25  # of the compute buffer, where much is computed on the host
 _PLAIN_CACHES = ("f32", "f16", "bf16")
 _UNKNOWN_CACHES = ("f32", "bf16", "q4_1", "iq4_nl", "q5_0", "q5_1")  # before 0.30
 _LIMITS = {
@@ -102,6 +104,9 @@ class Scenario:
     flash_attention: bool | None = None
     v_cache_type: str | None = None  # of the values, where kv_cache_type is only that of the keys
     draft_num_predict: int = 0  # further tokens to predict, by a model that has blocks for it; Ollama: 0 where unset
+    full_windows: bool = False  # sliding windows have a cache of the whole context
+    cache_on_gpu: bool = True
+    on_cpu: tuple[str, ...] = ()  # expressions of the tensors that stay on the host whatever their block does
 
     @classmethod
     def from_dict(cls, values: object) -> Scenario:
@@ -123,6 +128,7 @@ class Scenario:
                     raise ScenarioInvalid(f"{key} is {given[key]!r}; allowed are {', '.join(CACHE_TYPES)}")
         if "flash_attention" in given:
             given["flash_attention"] = _switch(given["flash_attention"])
+        given["on_cpu"] = tuple(map(str, given.get("on_cpu", ())))
         return cls(**given)
 
 
@@ -235,6 +241,7 @@ class _Load:
     num_ctx: int
     warnings: tuple[str, ...]
     predicted: int = 0  # tokens that a second context predicts
+    kept: Kept = Kept({})
 
 
 def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
@@ -279,13 +286,26 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
         tokens=tokens,
         slots=slots,
         cells=cells,
-        cells_sliding=_pad(min(cells, model.window + tokens)) if model.window else cells,
+        cells_sliding=cells if scenario.full_windows else _sliding(model, cells, tokens),
         outputs=slots if engine.slot_logits else tokens,
         flash_attention=flash,
         cache_type=k_type,
         v_cache_type=v_type,
+        cache_on_gpu=scenario.cache_on_gpu,
     )
-    return _Load(batch, ctx, tuple(warnings), predicted)
+    if not scenario.cache_on_gpu and (predicted or any(block.reads >= 0 for block in model.blocks)):
+        raise ScenarioInvalid(
+            "a KV cache on the CPU is not planned where blocks read each other's, nor beside a second context"
+        )
+    try:
+        kept = Kept.of(model.blocks, scenario.on_cpu)
+    except NotPlanned as why:
+        raise ScenarioInvalid(f"which tensors stay on the CPU is not planned: {why}") from None
+    return _Load(batch, ctx, tuple(warnings), predicted, kept)
+
+
+def _sliding(model: Model, cells: int, tokens: int) -> int:
+    return _pad(min(cells, model.window + tokens)) if model.window else cells
 
 
 def _cache_and_flash(model: Model, scenario: Scenario, engine: Engine) -> tuple[tuple[str, str], bool, list[str]]:
@@ -491,7 +511,7 @@ def _priced(
     batch, split = load.batch, _Split.of(model, num_gpu, engine)
     on_gpu, on_host = model.blocks[split.first :], model.blocks[: split.first]
     everything = split.layers == model.offloadable
-    weights: float = sum(block.device_bytes for block in on_gpu)
+    weights: float = sum(load.kept.device_bytes(block) for block in on_gpu)
     weights += float(model.output_bytes) if split.has_output else 0
     weights += model.projector_bytes if everything else 0
     kv = sum(_cache_bytes(model, block, load) for block in on_gpu)
@@ -508,12 +528,15 @@ def _priced(
         borrowed = float(offload_bytes(model, batch, split.first))
         # never less than the largest copy: how well the others fill the gaps differs from build to build
         copies = max(borrowed - compute, *(block.largest_matrix_bytes for block in on_host)) if split.layers else 0.0
+    if batch.tokens >= _OFFLOAD_TOKENS:
+        copies = max(copies, load.kept.copied_bytes(on_gpu))
     host: float = model.input_bytes + sum(block.host_bytes for block in on_host) + host_bytes(model, batch)
-    host += sum(_cache_bytes(model, block, load) for block in on_host)
+    host += sum(load.kept.host_bytes(block) for block in on_gpu)
+    host += sum(_cache_bytes(model, block, load) for block in (on_host if batch.cache_on_gpu else model.blocks))
     host += 0 if split.has_output else model.host_output_bytes
     terms: dict[str, Any] = {
         "weights_mib": weights / MIB,
-        "kv_mib": kv / MIB,
+        "kv_mib": kv / MIB if batch.cache_on_gpu else 0.0,
         "compute_mib": compute / MIB,
         "op_offload_mib": copies / MIB,
         "runtime_mib": RUNTIME_MIB if split.layers else 0,
@@ -567,7 +590,9 @@ def _bands(
     bands: dict[str, list[float]] = {}
     if split.layers and calibration.compute_mib is None:
         bands["compute_mib"] = _compute_band(model, engine, load.batch, split.first, terms["compute_mib"])
-        if split.first:
+        if load.kept.tensors:  # what is computed on the host needs no room here
+            bands["compute_mib"][0] *= _LEAST_KEPT
+        if split.first or load.kept.tensors:
             bands["op_offload_mib"] = [0.0, terms["op_offload_mib"] * 1.25]
     if split.layers and calibration.runtime_mib is None:
         bands["runtime_mib"] = [float(value) for value in RUNTIME_BAND_MIB]

@@ -68,7 +68,6 @@ UNIT_PROPERTIES = (
     "SourcePath"
 )
 MOST_OF_COMMAND = 4096  # of a command line that is compared
-PARAMETER = re.compile(r"^(num_ctx|num_gpu|num_batch)\s+(-?\d{1,12})\s*$", re.MULTILINE)
 
 Mask = Callable[[str], str]
 
@@ -374,7 +373,7 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:
                     "tensors": answer.get("tensors"),
                     "capabilities": answer.get("capabilities"),
                     # Of free text only what is of use here: options of memory, and which file it is.
-                    "parameters": {key: int(value) for key, value in PARAMETER.findall(answer.get("parameters") or "")},
+                    "parameters": modelfile.memory_options(answer.get("parameters") or ""),
                     "as_text": modelfile.as_text(answer.get("parameters") or ""),
                     "blob": model_use.blob_in(answer),
                 }

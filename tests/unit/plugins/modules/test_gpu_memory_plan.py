@@ -92,3 +92,41 @@ def test_bad_input(capsys: pytest.CaptureFixture[str], arguments: dict[str, Any]
     answer = run(capsys, **arguments)
     assert answer["failed"]
     assert named in answer["msg"]
+
+
+def test_the_models_own_parameters_count_where_a_scenario_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    own = {**show("llama31-8b-q8_0"), "parameters": 'num_ctx                        32768\nstop    "x"\nnum_batch 512'}
+    answer = run(capsys, model=own, scenarios=[{"num_parallel": 2}, {"num_parallel": 2, "num_ctx": 4096}])
+    by_model, by_request = answer["plans"]
+    assert (by_model["num_ctx"], by_model["num_batch"], by_model["kv_mib"]) == (32768, 512, 8192)
+    assert (by_request["num_ctx"], by_request["kv_mib"]) == (4096, 1024)
+
+
+@pytest.mark.parametrize(
+    ("environment", "term", "mib"),
+    [
+        ({"LLAMA_ARG_KV_OFFLOAD": "off"}, "kv_mib", 0),
+        ({"LLAMA_ARG_CACHE_TYPE_K": "q8_0", "LLAMA_ARG_CACHE_TYPE_V": "q8_0"}, "kv_mib", 1088),
+        ({"LLAMA_ARG_OVERRIDE_TENSOR": "ffn_.*=CPU"}, "weights_mib", 1893),
+        ({"LLAMA_ARG_N_GPU_LAYERS": "5"}, "offloaded_layers", 5),
+        ({"LLAMA_ARG_DEVICE": "none"}, "offloaded_layers", 0),
+        ({"OLLAMA_KV_CACHE_TYPE": "Q8_0"}, "kv_mib", 1088),
+        ({"OLLAMA_NUM_PARALLEL": 2}, "kv_mib", 4096),
+    ],
+)
+def test_the_servers_environment_counts(
+    capsys: pytest.CaptureFixture[str], environment: dict[str, Any], term: str, mib: int
+) -> None:
+    model, scenario = show("llama31-8b-q8_0"), {"num_ctx": 16384, "num_batch": 1024}
+    (planned,) = run(capsys, model=model, scenarios=[scenario], environment=environment)["plans"]
+    assert planned[term] == mib
+
+
+def test_what_ends_llama_server_is_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = run(capsys, model=show("llama31-8b-q8_0"), environment={"LLAMA_ARG_N_PARALLEL": "0"})
+    assert "llama-server does not start: LLAMA_ARG_N_PARALLEL=0" in answer["msg"]
+
+
+def test_the_default_context_is_by_all_gpus(capsys: pytest.CaptureFixture[str]) -> None:
+    (planned,) = run(capsys, model=show("llama31-8b-q8_0"), gpu_totals_mib=[16376, 16376])["plans"]
+    assert planned["num_ctx"] == 32768

@@ -17,6 +17,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     process,
     read,
 )
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_prediction import show
 
 
 def judge(the_load=None, after=None, declaration=None):
@@ -562,6 +563,35 @@ def test_a_cache_on_the_cpu_fails_though_api_ps_has_the_model_on_the_gpu():
     log = {"where": "the journal", "problem": None, "dropped": 3, "cut": False, "lines": 12}
     missing = read(ollama__journal=journal(loads=[on_host], last_load=on_host, log=log))
     assert judge(after=missing)[0] != "fail"
+
+
+def test_who_keeps_it_there_is_named():
+    no_device = {**journal()["last_load"], "buffers_mib": {}, "on_host": ["model", "KV"]}
+    after = read(
+        ollama__journal=journal(loads=[no_device], last_load=no_device),
+        ollama__process__environment={**STABLE_ON_0_32, "LLAMA_ARG_DEVICE": "none"},
+    )
+    assert "; LLAMA_ARG_DEVICE=none, whoever started the server set it" in judge(after=after)[1][0]
+
+
+def test_tensors_that_the_environment_keeps_on_the_cpu_fail_unless_that_is_accepted():
+    after = read(
+        ollama__process__environment={**STABLE_ON_0_32, "LLAMA_ARG_OVERRIDE_TENSOR": "blk.[0-4].ffn_.*=CPU"},
+        ollama__api__show={MODEL: show("llama31-8b-q8_0")},
+    )
+    verdict, reasons = judge(after=after)
+    assert verdict == "fail"
+    assert reasons == [
+        f"{MODEL}: LLAMA_ARG_OVERRIDE_TENSOR=blk.[0-4].ffn_.*=CPU keeps tensors of 5 of its layers on the CPU; whoever "
+        "started the server set it"
+    ]
+    accepting = declared(accepted_notes=["LLAMA_ARG_OVERRIDE_TENSOR"])
+    assert judge(after=after, declaration=accepting) == ("pass", [])
+    without_experts = read(
+        ollama__process__environment={**STABLE_ON_0_32, "LLAMA_ARG_CPU_MOE": "1"},
+        ollama__api__show={MODEL: show("llama31-8b-q8_0")},
+    )
+    assert judge(after=without_experts) == ("pass", [])
 
 
 def test_the_line_of_the_layers_alone_proves_no_gpu():

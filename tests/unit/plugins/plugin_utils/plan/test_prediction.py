@@ -212,3 +212,35 @@ def test_an_ollama_whose_server_is_gone_crowds_the_model_out():
     assert crowded_out(None, 40, read) is None
     asked = {**read["ollama"], "api": {"show": {"m": {"parameters": {"num_gpu": 26}}}}}
     assert crowded_out(predicted, 40, {**read, "ollama": asked}) is None, "the Modelfile's layers are not fitted"
+
+
+@pytest.mark.parametrize(
+    ("setting", "terms"),
+    [
+        ({"LLAMA_ARG_NO_KV_OFFLOAD": "1"}, {"kv_mib": 0}),
+        ({"LLAMA_ARG_OVERRIDE_TENSOR": "ffn_.*=CPU"}, {"weights_mib": 1893}),
+        ({"LLAMA_ARG_N_GPU_LAYERS": "5"}, {"offloaded_layers": 5}),
+        ({"LLAMA_ARG_CTX_SIZE": "64"}, {"kv_mib": 1024}),  # Ollama's own flag wins
+    ],
+)
+def test_what_the_server_was_started_with_counts(setting: dict[str, str], terms: dict[str, int]) -> None:
+    environment = {**builders.STABLE_ON_0_32, **setting}
+    read = builders.read(
+        ollama__api__show={MODEL: show("llama31-8b-q8_0")},
+        ollama__process__environment=environment,
+    )
+    predicted, notes = prediction.predict(builders.declared(backend="none"), read, "0.32.15")
+    assert notes == []
+    assert predicted is not None
+    assert {name: predicted[name] for name in terms} == terms
+
+
+def test_what_no_plan_counts_is_refused_by_its_name() -> None:
+    environment = {**builders.STABLE_ON_0_32, "LLAMA_ARG_SPEC_TYPE": "ngram-mod"}
+    read = builders.read(
+        ollama__api__show={MODEL: show("llama31-8b-q8_0")},
+        ollama__process__environment=environment,
+    )
+    predicted, (note,) = prediction.predict(builders.declared(), read, "0.32.15")
+    assert predicted is None
+    assert "LLAMA_ARG_SPEC_TYPE: it moves GPU memory in a way that no plan counts" in note

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import launch, llama_args
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import placement
 
 
 @pytest.mark.parametrize(
@@ -39,3 +40,75 @@ def test_what_no_plan_counts_is_named():
         "LLAMA_ARG_SWA_FULL": "1",
     }
     assert launch.unplanned(llama_args.read(environment)) == ["LLAMA_ARG_SPEC_TYPE", "LLAMA_ARG_SPLIT_MODE"]
+
+
+def told(environment=None, parameters=None, options=None, version=(0, 32, 15)):
+    return launch.told(environment or {}, parameters or {}, options or {}, version)
+
+
+def test_a_request_wins_over_the_modelfile_and_that_over_the_server():
+    environment = {"OLLAMA_CONTEXT_LENGTH": "2048", "OLLAMA_NUM_PARALLEL": "2"}
+    assert told(environment).scenario == {"num_ctx": 2048, "num_parallel": 2, "on_cpu": []}
+    assert told(environment, {"num_ctx": 8192}).scenario["num_ctx"] == 8192
+    assert told(environment, {"num_ctx": 8192}, {"num_ctx": 1024}).scenario["num_ctx"] == 1024
+    assert told(environment, {"num_ctx": 8192}, {"num_ctx": None}).scenario["num_ctx"] == 8192
+
+
+@pytest.mark.parametrize(
+    ("environment", "scenario"),
+    [
+        ({"LLAMA_ARG_SWA_FULL": "1"}, {"full_windows": True}),
+        ({"LLAMA_ARG_NO_KV_OFFLOAD": "0"}, {"cache_on_gpu": False}),
+        (
+            {"LLAMA_ARG_CACHE_TYPE_K": "q8_0", "LLAMA_ARG_CACHE_TYPE_V": "q4_0"},
+            {"kv_cache_type": "q8_0", "v_cache_type": "q4_0"},
+        ),
+        ({"LLAMA_ARG_CACHE_TYPE_K": "q8_0"}, {"kv_cache_type": "q8_0", "v_cache_type": "f16"}),
+        ({"LLAMA_ARG_CACHE_TYPE_K": "q8_0", "OLLAMA_KV_CACHE_TYPE": "Q4_0"}, {"kv_cache_type": "q4_0"}),
+        ({"LLAMA_ARG_N_GPU_LAYERS": "5abc"}, {"num_gpu": 5}),
+        ({"LLAMA_ARG_DEVICE": "none"}, {"num_gpu": 0}),
+        ({"LLAMA_ARG_CTX_SIZE": "1", "LLAMA_ARG_BATCH": "1"}, {}),  # Ollama's own flags win
+        ({"OLLAMA_FLASH_ATTENTION": "no"}, {"flash_attention": "on"}),  # what is no boolean counts as true
+        ({"OLLAMA_FLASH_ATTENTION": "0"}, {"flash_attention": "off"}),
+        ({"LLAMA_ARG_N_CPU_MOE": "2"}, {"on_cpu": placement.of_first(2, placement.EXPERTS)}),
+        ({"LLAMA_ARG_OVERRIDE_TENSOR": "a=CPU,b=CUDA0"}, {"on_cpu": ["a"]}),
+    ],
+)
+def test_what_llama_servers_own_variables_make_of_a_load(environment, scenario):
+    assert told(environment).scenario == {"on_cpu": [], **scenario}
+
+
+def test_before_0_30_nobody_reads_them():
+    assert told({"LLAMA_ARG_DEVICE": "none", "LLAMA_ARG_CTX_SIZE": "abc"}, version=(0, 24, 0)).scenario == {}
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "fits"),
+    [
+        ({}, {}, True),
+        ({}, {"num_gpu": -1}, True),
+        ({}, {"num_gpu": 40}, False),
+        ({"LLAMA_ARG_FIT": "off"}, {}, False),
+        ({"LLAMA_ARG_N_GPU_LAYERS": "all"}, {}, False),
+        ({"LLAMA_ARG_N_GPU_LAYERS": "auto"}, {}, True),
+    ],
+)
+def test_whether_layers_are_fitted(environment, options, fits):
+    assert told(environment, {}, options).fits == fits
+
+
+def test_the_margin_of_others_is_what_is_taken_of_it():
+    assert told({"LLAMA_ARG_FIT_TARGET": "1GiB,2048"}).margin_mib == 1
+    assert told({"LLAMA_ARG_FIT_TARGET": "-1"}).margin_mib == 0
+    assert told().margin_mib is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "why"),
+    [
+        ({"LLAMA_ARG_CTX_SIZE": "abc"}, "llama-server does not start: LLAMA_ARG_CTX_SIZE=abc"),
+        ({"LLAMA_ARG_SPEC_TYPE": "ngram-mod"}, "LLAMA_ARG_SPEC_TYPE: it moves GPU memory in a way that no plan counts"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(environment, why):
+    assert (told(environment).refused or "").startswith(why)
