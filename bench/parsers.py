@@ -162,6 +162,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "log_lines.runner_settings": lambda text: log_lines.runner_settings(text.split(" ")),
     "log_lines.runner_cache_type": lambda text: log_lines.runner_cache_type(text.split(" ")),
     "log_lines.runner_flash_attention": lambda text: log_lines.runner_flash_attention(text.split(" ")),
+    "modelfile.memory_options": modelfile.memory_options,
     "modelfile.as_text": modelfile.as_text,
     "servers.listeners": servers.listeners,
     "servers.is_of_network": lambda text: servers.is_of_network("10.0.0.1", text, text),

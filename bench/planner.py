@@ -4,7 +4,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Prints the planner's accuracy against llama.cpp's own projections, and what 100 scenarios cost.
 
-./script/bench planner
+./script/bench planner [GGUF file...]
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from __future__ import annotations
 import csv
 import json
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import Model, Plan, Scenario, plan
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import plan_command
 
 DATA = Path(__file__).resolve().parent.parent / "tests" / "data" / "planner"
 VERSION = "0.32.13"
@@ -123,7 +126,23 @@ def cost() -> None:
     print(f"100 scenarios: {spent:.2f} s of CPU, {peak:.0f} MiB at most in this process")
 
 
+def command() -> None:
+    """What the command costs as a process of its own, for the largest tokenizer among the files that are given."""
+    for path in sys.argv[1:] or [str(DATA / "llama31-8b-q8_0.show.json")]:
+        arguments = [sys.executable, "-m", plan_command.__name__, path, "--num-ctx", "8192", "--num-batch", "512"]
+        times = []
+        for _unused in range(9):
+            started = time.perf_counter()
+            subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+            times.append(time.perf_counter() - started)
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = (used.ru_utime + used.ru_stime) / len(times)
+        cost_of = f"{min(times):.2f} s at best, {cpu:.2f} s of CPU, {used.ru_maxrss // 1024} MiB"
+        print(f"as a command, {Path(path).name}: {cost_of}")
+
+
 if __name__ == "__main__":
+    command()
     cost()
     accuracy()
     by_architecture()

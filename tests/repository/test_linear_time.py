@@ -33,6 +33,7 @@ REVIEWED = {
     "ollama.log_lines.BUFFER": "blanks only, between two words",
     "ollama.log_lines.LAYOUT": "the quote that begins one ends the one before",
     "ollama.model_use.CLOUD_TAG": "the colon that begins one ends the one before",
+    "ollama.modelfile._OF_MEMORY": "blanks only, in one line",
     "ollama.modelfile._AS_TEXT": "blanks only, in one line",
     "ollama.servers._UNIT": "a slash ends the repeat",
     "ollama.servers._USER": "digits only, behind a slash",

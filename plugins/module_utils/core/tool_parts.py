@@ -13,6 +13,7 @@ PACKED = (
     "core.containers",
     "core.gpus",
     "core.ollama.endpoints",
+    "core.ollama.launch",
     "core.ollama.llama_args",
     "core.ollama.log_lines",
     "core.ollama.model_name",
@@ -21,6 +22,16 @@ PACKED = (
     "core.ollama.prompt_reuse",
     "core.ollama.servers",
     "core.ollama.settings",
+    "core.planner.architectures",
+    "core.planner.compute",
+    "core.planner.gguf",
+    "core.planner.gguf_header",
+    "core.planner.graph",
+    "core.planner.library_names",
+    "core.planner.model_shape",
+    "core.planner.placement",
+    "core.planner.planner",
+    "core.planner.show_text",
     "core.systemd.dependents",
     "core.systemd.start_script",
     "core.systemd.unit_environment",
@@ -66,6 +77,7 @@ PACKED = (
     "host.keep.what_is_ours",
     "host.monitor.watch",
     "host.monitor.watch_rules",
+    "host.ollama.plan_command",
     "host.ollama.runtime",
     "host.ollama.server_log",
     "host.ollama.server_process",
@@ -86,6 +98,11 @@ if sys.argv[1:2] == ["monitor"]:  # without what the other commands need: it run
     from {PACKAGE}.host.monitor.watch import main
 
     sys.exit(main(sys.argv[2]))
+
+if sys.argv[1:2] == ["plan"]:  # for anybody, without what is kept on this host
+    from {PACKAGE}.host.ollama.plan_command import main
+
+    sys.exit(main(sys.argv[2:]))
 
 if sys.argv[1:] == ["restore", "--if-expired"]:  # the restore timer, all through an apply
     from {PACKAGE}.host.keep import leases, tries

@@ -285,7 +285,8 @@ class _Blocks:
         g.store(g.add(row * block.k_head, g.view(compressed), g.add(row * turned, g.view(pair))))
 
         cells, mask = self.batch.cells_of(block), self.mask(block)
-        keys = (g.add(self.batch.keys_bytes(block.k_width, cells)),) if self.fetches else ()
+        copies = self.fetches + (not self.batch.cache_on_gpu)  # as its values, too
+        keys = [g.add(self.batch.keys_bytes(block.k_width, cells)) for _unused in range(copies)]
         if self.batch.flash_attention:
             mixed = g.add(all_heads * rank, q, *keys, mask)
         else:

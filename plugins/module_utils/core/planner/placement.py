@@ -20,7 +20,7 @@ EXPERTS, DENSE = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps", r"\.ffn_(up|down|gat
 OF_NO_BLOCK = ("output.weight", "output_norm.weight", "token_embd.weight")
 LONGEST = 512
 # A repeat of what repeats takes as long as somebody likes.
-_REPEATS_OF_REPEATS = re.compile(r"[*+?}]\)+[*+?{]|\\[1-9]")
+_REPEATS_OF_REPEATS = re.compile(r"[*+?}]\){1,8}[*+?{]|\\[1-9]")
 
 
 class NotPlanned(ValueError):

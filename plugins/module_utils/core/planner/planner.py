@@ -422,6 +422,8 @@ def _divided(model: Model, load: _Load, whole: Plan, split: _Split, free_mib: Se
         alone = {name: getattr(whole, name) for name in _TERMS} | {"total_mib": whole.total_mib}
         gpus = [alone if number == free_mib.index(most) else _NOTHING for number in range(len(free_mib))]
         return replace(whole, gpus=gpus)
+    if not load.batch.cache_on_gpu:
+        raise ScenarioInvalid("several GPUs with the KV cache on the CPU are not planned")
     parts = _parts(model, split, free_mib)
     warnings = whole.warnings + _ties(model, split, free_mib)
     gpus = [_of_part(model, load, part) if part else _NOTHING for part in parts]
@@ -466,7 +468,7 @@ def _of_part(model: Model, load: _Load, part: Part) -> dict[str, float]:
     blocks = model.blocks[part.first : part.end]
     predicting = [block for block in model.predicting if load.predicted and part.first <= block.index < part.end]
     second = replace(load, batch=replace(load.batch, cache_type="f16", v_cache_type="f16"))
-    weights = sum(block.device_bytes for block in [*blocks, *predicting]) + model.output_bytes * part.ends
+    weights = sum(load.kept.device_bytes(block) for block in [*blocks, *predicting]) + model.output_bytes * part.ends
     kv = sum(_cache_bytes(model, block, load) for block in blocks)
     kv += sum(_cache_bytes(model, block, second) for block in predicting)
     compute = part_bytes(model, load.batch, part) + (draft_bytes(model, load.batch) if predicting else 0)
@@ -530,10 +532,6 @@ def _priced(
         copies = max(borrowed - compute, *(block.largest_matrix_bytes for block in on_host)) if split.layers else 0.0
     if batch.tokens >= _OFFLOAD_TOKENS:
         copies = max(copies, load.kept.copied_bytes(on_gpu))
-    host: float = model.input_bytes + sum(block.host_bytes for block in on_host) + host_bytes(model, batch)
-    host += sum(load.kept.host_bytes(block) for block in on_gpu)
-    host += sum(_cache_bytes(model, block, load) for block in (on_host if batch.cache_on_gpu else model.blocks))
-    host += 0 if split.has_output else model.host_output_bytes
     terms: dict[str, Any] = {
         "weights_mib": weights / MIB,
         "kv_mib": kv / MIB if batch.cache_on_gpu else 0.0,
@@ -556,7 +554,7 @@ def _priced(
     return Plan(
         **terms,
         total_mib=sum(terms.values()),
-        host_mib=host / MIB,
+        host_mib=_host_bytes(model, load, split) / MIB,
         offloaded_layers=split.layers,
         offloadable_layers=model.offloadable,
         num_ctx=load.num_ctx,
@@ -566,6 +564,15 @@ def _priced(
         warnings=list(warnings),
         admission_mib=_admission(model, load) / MIB,
     )
+
+
+def _host_bytes(model: Model, load: _Load, split: _Split) -> float:
+    batch = load.batch
+    on_gpu, on_host = model.blocks[split.first :], model.blocks[: split.first]
+    host: float = model.input_bytes + sum(block.host_bytes for block in on_host) + host_bytes(model, batch)
+    host += sum(load.kept.host_bytes(block) for block in on_gpu)
+    host += sum(_cache_bytes(model, block, load) for block in (on_host if batch.cache_on_gpu else model.blocks))
+    return host + (0 if split.has_output else model.host_output_bytes)
 
 
 def _apart_at_most(model: Model, on_gpu: Sequence[Block], everything: bool) -> float:

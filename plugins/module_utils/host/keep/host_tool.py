@@ -53,6 +53,7 @@ def archive() -> bytes:
     """The tool as one executable file. The same sources give the same bytes."""
     # Ansible sends to the host only what something imports; here, so that no command of the tool has to load it.
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import watch  # noqa: F401
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import plan_command  # noqa: F401
 
     files = tool_parts.files(_source)
     buffer = io.BytesIO()
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     restore = commands.add_parser("restore", help="end the apply that holds this host, and put its files back now")
     restore.add_argument("--if-expired", action="store_true", help="only if nothing is heard of it any more")
     commands.add_parser("remove", help="put every file back to before the first apply, and take all of this away")
+    commands.add_parser("plan", help="predict the GPU memory of models; see: gpu-memory plan --help")
     commands.add_parser("release", help="let go of this host as it is, after it was mended by hand")
     return parser
 

@@ -272,3 +272,12 @@ def test_no_part_of_it_needs_what_is_not_in_it(tmp_path: Path) -> None:
     tool = tmp_path / "gpu-memory"
     tool.write_bytes(host_tool.archive())
     subprocess.run([sys.executable, "-I", "-S", "-c", IMPORT_ALL, tool], check=True)
+
+
+def test_anybody_may_plan_with_it(tmp_path: Path) -> None:
+    tool, model = tmp_path / "gpu-memory", tmp_path / "model"
+    tool.write_bytes(host_tool.archive())
+    model.write_text("{}")
+    command = [sys.executable, "-I", str(tool), "plan", str(model)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (done.returncode, done.stderr.strip()) == (1, f"{model}: the /api/show answer has no model_info")
