@@ -31,7 +31,7 @@ SERVER = (
     "llama-server --port 18080 --host 127.0.0.1 --no-webui --offline --no-log-prefix --no-log-timestamps"
     " --log-verbosity 4 --no-warmup"
 )
-FITTER = "llama-fit-params --fit-print on --log-verbosity 4"
+FITTER = "llama-fit-params --fit-print on"
 # One table for the model, and one for what predicts further tokens, which has the model's weights once more.
 _OF_DEVICE = re.compile(r"\|   - (\w+) .*?= *(\d+) \+ +(\d+) \+ +(\d+)")
 _PRINTED = re.compile(r"(\w+) (\d+) (\d+) (\d+) *$")
