@@ -140,6 +140,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "unit_oddities.of_name": unit_oddities.of_name,
     "start_script.says": start_script.says,
     "start_script.of_exec_start": lambda text: start_script.of_exec_start(f"{{ path=/a ; argv[]={text} ; flags= }}"),
+    "start_script.relative_names": start_script.relative_names,
     "start_script.programs": start_script.programs,
     "start_script.command_lines": start_script.command_lines,
     "start_script.started": start_script.started,

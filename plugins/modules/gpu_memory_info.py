@@ -311,7 +311,11 @@ def main() -> None:
             "journal": log,
         },
         backend=host_read.read_backend(wanted["backend"], wanted["env_keys"], wanted["env"], wanted["profile_file"]),
-        starts=what_starts.read(what_starts.units_of(wanted["ollama"], wanted["backend"]), env_files(wanted)),
+        starts=what_starts.read(
+            what_starts.units_of(wanted["ollama"], wanted["backend"]),
+            env_files(wanted),
+            what_starts.commands_of(wanted["backend"]),
+        ),
         state=stored_generations.summary(),
     )
 

@@ -124,7 +124,8 @@ def main() -> None:
         module.exit_json(changed=changed, services={}, downtime_s=0.0)
     host = LinuxHost(secrets.Masking(shows_secrets=plan["show_secrets"]))
     units = what_starts.units_of(plan["ollama"], plan["backend"], plan["restart"])
-    before = what_starts.files(units, plan["private_files"])
+    by_command = what_starts.commands_of(plan["backend"], plan["restart"])
+    before = what_starts.files(units, plan["private_files"], by_command)
     renewal = lease_holding.Renewal(plan["run_id"], clock=host)
     try:
         with renewal.in_background():
@@ -134,7 +135,7 @@ def main() -> None:
     error = result.pop("error")
     if error:
         module.fail_json(msg=error, changed=True, **result)
-    starts = what_starts.as_started(before, what_starts.read(units, plan["private_files"]))
+    starts = what_starts.as_started(before, what_starts.read(units, plan["private_files"], by_command))
     module.exit_json(changed=True, starts=starts, **result)
 
 

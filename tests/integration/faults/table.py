@@ -263,6 +263,13 @@ def asked(options: str) -> str:
     return f"curl -sm 9 {options} >/dev/null"
 
 
+UNITS = "/etc/systemd/system"
+UNIT = f"{UNITS}/ollama.service"
+PACKAGED = "/usr/lib/systemd/system/ollama.service"
+PACKAGE = f"""
+mv {UNIT} {PACKAGED}; systemctl daemon-reload; systemctl restart ollama
+until curl -fsm 1 http://127.0.0.1:11434/api/version; do sleep 0.2; done
+"""
 APPLY = "apply-stable.yml"
 GPUS = "/run/simulated-gpu/state"
 SMALL_CARD = """echo 'gpu total=3072 name="NVIDIA T400" uuid=GPU-0002 pci=00000000:02:00.0'"""
@@ -308,7 +315,6 @@ with zipfile.ZipFile("{KEPT}/bin/gpu-memory", "a") as tool:
     tool.comment = b"another release"
 END
 """
-UNIT = "/etc/systemd/system/ollama.service"
 CUT = "ip link set eth0 down"
 CUT_FOR_A_WHILE = f"ip link set eth0 down; touch {STRUCK}; sleep {RESTORE_AFTER_S + 40}; ip link set eth0 up"
 SELF_HEALING = ("lost the connection", "puts its kept generation back by itself")
@@ -816,6 +822,60 @@ FAULTS = [
         "systemctl set-environment OLLAMA_KEEP_ALIVE=1h",
         "rolled_back",
         ("systemd's own environment was changed meanwhile",),
+    ),
+    Fault(
+        "program_of_the_backend_replaced_under_load",
+        "loading",
+        f"echo '# another release' >> {BACKEND}/main.py",
+        "rolled_back",
+        (f"{BACKEND}/main.py was changed meanwhile",),
+        edits=f"{BACKEND}/main.py",
+    ),
+    Fault(
+        "unit_shadowed_under_load",
+        "loading",
+        f"sed /^RestartSec/aEnvironment=OLLAMA_KEEP_ALIVE=1h {PACKAGED} > {UNIT}",
+        "rolled_back",
+        (f"{UNIT} was changed meanwhile",),
+        prepare=PACKAGE,
+        edits=UNIT,
+    ),
+    Fault(
+        "unit_masked_under_load",
+        "loading",
+        f"ln -s /dev/null {UNIT}",
+        "rolled_back",
+        (f"{UNIT} was changed meanwhile",),
+        prepare=PACKAGE,
+        edits=UNIT,
+        runs=False,
+    ),
+    Fault(
+        "drop_in_of_an_alias_under_load",
+        "loading",
+        owners_file(f"{UNITS}/llm.service.d/zzz.conf", "[Service]", "Environment=OLLAMA_KEEP_ALIVE=1h"),
+        "rolled_back",
+        (f"{UNITS}/llm.service.d/zzz.conf was changed meanwhile",),
+        prepare=f"sed -i /^WantedBy/aAlias=llm.service {UNIT}; ln -s {UNIT} {UNITS}/llm.service\n"
+        "systemctl daemon-reload",
+        edits=f"{UNITS}/llm.service.d/zzz.conf",
+    ),
+    Fault(
+        "default_environment_set_under_load",
+        "loading",
+        owners_file("/etc/systemd/system.conf.d/z.conf", "[Manager]", "DefaultEnvironment=OLLAMA_KEEP_ALIVE=1h"),
+        "rolled_back",
+        ("/etc/systemd/system.conf.d/z.conf was changed meanwhile",),
+        edits="/etc/systemd/system.conf.d/z.conf",
+    ),
+    Fault(
+        "backend_writes_files_of_its_own_under_load",
+        "loading",
+        f"cd {BACKEND}; mkdir -p __pycache__ logs\n"
+        "for file in chat.db logs/a.log __pycache__/main.cpython-311.pyc; do echo written >> $file; done",
+        "pass",
+        (),
+        ends=NEW,
     ),
     # --- evidence that somebody else has written ----------------------------------------------------------------------
     Fault(

@@ -38,6 +38,8 @@ _RUNS_ANOTHER = {
     "sudo", "doas", "setpriv", "runuser", "su", "chroot", "start-stop-daemon", "daemon",
 }  # fmt: skip
 MOST_WORDS = 512  # of one command
+LONGEST_NAME = 255  # of a file
+_MODULE = re.compile(r"[A-Za-z_][\w.]{0,254}(?::\w{1,64})?")  # of Python's
 # The parts of a command in `systemctl show`: what begins one, and what ends it.
 _ARGV, _AFTER_ARGV = re.compile(r"argv\[\]="), re.compile(r" ; (?:ignore_errors|flags|start_time)=")
 _PATH_OF_IT, _AFTER_PATH = re.compile(r"\{ path=(?=/)"), re.compile(r" ; argv\[\]=")
@@ -65,6 +67,15 @@ class Says:
 def programs(exec_start: str) -> list[str]:
     """The paths that an `ExecStart` of `systemctl show` names: its program, and the files that it may be given."""
     return list(dict.fromkeys(_PATH.findall(exec_start)))
+
+
+def relative_names(text: str) -> list[str]:
+    """The words of a command line or script that may name a file from where it runs: `main.py`, or `main:app`."""
+    words = [word.strip("\"'();&|") for word in text.split()[:MOST_WORDS]]
+    words += [word.partition("=")[2] for word in words if word.startswith("-") and "=" in word]
+    words = [word for word in words if word and word[0] not in "/-$~#" and len(word) <= LONGEST_NAME]
+    modules = [word.partition(":")[0].replace(".", "/") for word in words if _MODULE.fullmatch(word)]
+    return list(dict.fromkeys([*words, *(f"{module}{end}" for module in modules for end in (".py", "/__main__.py"))]))
 
 
 def command_lines(executed: str) -> list[str]:

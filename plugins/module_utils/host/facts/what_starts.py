@@ -12,7 +12,7 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
@@ -25,17 +25,33 @@ if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import BackendProcess, OllamaService
 
 PROPERTIES = (
-    "FragmentPath,DropInPaths,Environment,UnsetEnvironment,PassEnvironment,EnvironmentFiles,ExecStartPre,ExecStart,"
-    "User,Group,WorkingDirectory"
+    "Names,FragmentPath,DropInPaths,Environment,UnsetEnvironment,PassEnvironment,EnvironmentFiles,PAMName,"
+    "ExecCondition,ExecStartPre,ExecStart,ExecStartPost,User,Group,WorkingDirectory"
 )
 # What of a command is about when it ran, and how that ended.
 OF_A_RUN = re.compile(
     r" ; start_time=\[[^\]]{0,64}\] ; stop_time=\[[^\]]{0,64}\] ; pid=\d+ ; code=\S{1,64} ; status=\S{1,64}"
 )
-PLACES = ("/etc/systemd/system", "/run/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+# Where systemd looks for units and drop-ins, also those that it has not read yet (systemd.unit(5)).
+PLACES = (
+    "/etc/systemd/system.control", "/run/systemd/system.control", "/run/systemd/transient",
+    "/run/systemd/generator.early", "/etc/systemd/system", "/etc/systemd/system.attached", "/run/systemd/system",
+    "/run/systemd/system.attached", "/run/systemd/generator", "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system", "/lib/systemd/system", "/run/systemd/generator.late",
+)  # fmt: skip
+# Where it looks for its own settings, such as DefaultEnvironment= (systemd-system.conf(5)).
+SETTINGS = tuple(f"{place}/systemd/system.conf" for place in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
+OF_PAM = ("/etc/environment", "/etc/security/pam_env.conf")  # where a unit has PAMName=
+MOST_BYTES = 16 * 1024 * 1024  # of a file whose content counts; of a larger one, and of a program, which file it is
+# What of a command line's files is code or settings, if it is not executable.
+CODE = (
+    ".py", ".pyz", ".sh", ".js", ".mjs", ".cjs", ".ts", ".rb", ".pl", ".php", ".lua", ".jar", ".toml", ".yaml", ".yml",
+    ".ini", ".cfg", ".conf", ".env",
+)  # fmt: skip
 ABSENT = "absent"
 
 Digests = dict[str, str]
+Commands = Sequence["tuple[str, str]"]  # each with the directory where it works
 
 
 def units_of(
@@ -46,35 +62,67 @@ def units_of(
     return [*units, *([backend["unit"]] if backend and backend["kind"] == "unit" and "backend" in names else [])]
 
 
-def read(units: Iterable[str], env_files: Iterable[str]) -> Digests:
+def commands_of(backend: BackendProcess | None, names: Collection[str] = ("ollama", "backend")) -> Commands:
+    """The command by which a backend runs that is no unit, if it is named."""
+    by_command = backend and backend["kind"] == "command" and "backend" in names
+    return [(backend["command"], backend["directory"])] if backend and by_command else []
+
+
+def read(units: Iterable[str], env_files: Iterable[str], by_command: Commands = ()) -> Digests:
     """By path what is in each file, and by `UNIT in systemd's memory` what systemd would start it with now."""
     shown = _shown(units)
-    return {**_files(shown, env_files), **_memory(shown)}
+    return {**_files(shown, env_files, by_command), **_memory(shown)}
 
 
-def files(units: Iterable[str], env_files: Iterable[str]) -> Digests:
-    """By path: unit files, drop-ins that systemd has read or will, EnvironmentFiles, programs, and `env_files`.
+def files(units: Iterable[str], env_files: Iterable[str], by_command: Commands = ()) -> Digests:
+    """By path: unit files and drop-ins that systemd has read or will, its own settings, EnvironmentFiles, programs with
+    the files that their command lines name, and `env_files`.
 
-    Of unit files and EnvironmentFiles without the comments, which change nothing.
+    Of unit files, settings and EnvironmentFiles without the comments, which change nothing.
     """
-    return _files(_shown(units), env_files)
+    return _files(_shown(units), env_files, by_command)
 
 
 def _shown(units: Iterable[str]) -> dict[str, str]:
     return {unit: commands.show(unit, PROPERTIES) for unit in units}
 
 
-def _files(shown: Mapping[str, str], env_files: Iterable[str]) -> Digests:
-    found = {path: _digest(held_path.beginning(path, dotenv.MOST_BYTES), path) for path in env_files}
+def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Commands) -> Digests:
+    found = {path: _digest(path) for path in env_files}
+    texts = [path for place in SETTINGS for path in (place, *_conf(f"{place}.d"))]
     for unit, text in shown.items():
         properties = unit_text.parse_show(text)
-        drop_ins = [*unit_files.drop_in_paths(unit, properties), *_drop_ins(unit)]
-        texts = [properties.get("FragmentPath") or "", *drop_ins, *unit_files.environment_files(properties)]
-        found.update({path: _digest(_says(path), path) for path in texts if path and path not in found})
-        exec_start = properties.get("ExecStart") or ""
-        scripts, named = unit_files.script_texts(exec_start), start_script.programs(exec_start)
-        found.update({path: _script(path, scripts[path]) for path in scripts if path not in named or _runs(path)})
-    return found
+        texts += [properties.get("FragmentPath") or "", *unit_files.drop_in_paths(unit, properties)]
+        for name in dict.fromkeys([unit, *str(properties.get("Names") or "").split()]):
+            texts += [*_unit_files(name), *_drop_ins(name)]
+        pam = properties.get("PAMName")
+        texts += [*unit_files.environment_files(properties), *((*OF_PAM, f"/etc/pam.d/{pam}") if pam else ())]
+        for path in _started(start_script.command_lines(text), str(properties.get("WorkingDirectory") or "")):
+            found.setdefault(path, _digest(path))
+    for command, directory in by_command:
+        found.update({path: _digest(path) for path in _started([command], directory)})
+    seen = {os.path.realpath(path) for path in found}  # /lib may be a link to /usr/lib, a unit of another name's to one
+    for path in texts:
+        if path and os.path.realpath(path) not in seen:
+            seen.add(os.path.realpath(path))
+            found[path] = _digest(path, without_comments=True)
+    return {path: digest for path, digest in found.items() if digest != ABSENT or not _is_looked_for(path)}
+
+
+def _started(lines: Iterable[str], directory: str) -> list[str]:
+    """The programs and their files that command lines name, and what of a script is another file.
+
+    A name that begins with no slash is looked for where the unit works, and in each directory that stands beside it.
+    """
+    executed = "\n".join(lines)
+    scripts = unit_files.script_texts(executed)
+    named = start_script.programs(executed)
+    places = [place for place in (directory.lstrip("!"), *named) if os.path.isabs(place) and os.path.isdir(place)]
+    found = [path for path in scripts if path not in named]
+    for text in (executed, *scripts.values()):
+        words = start_script.relative_names(text)
+        named += [os.path.normpath(os.path.join(place, word)) for word in words for place in places]
+    return [*found, *(path for path in named if _counts(path))]
 
 
 def as_started(before: Mapping[str, str], after: Mapping[str, str]) -> Digests:
@@ -82,51 +130,58 @@ def as_started(before: Mapping[str, str], after: Mapping[str, str]) -> Digests:
 
     What was another before counts as it was then, for it may have changed after the start; so does a new drop-in.
     """
-    return {
-        name: before.get(name, ABSENT if re.search(r"\.d/[^/]+\.conf\Z", name) else digest)
-        for name, digest in after.items()
-    }
+    return {name: before.get(name, ABSENT if _is_looked_for(name) else digest) for name, digest in after.items()}
+
+
+def _unit_files(name: str) -> list[str]:
+    """Where a unit's own file may be: one may stand before that which systemd has read, or mask it."""
+    template = re.sub(r"@[^.]*", "@", name)
+    return [os.path.join(place, owner) for place in PLACES for owner in dict.fromkeys((name, template))]
 
 
 def _drop_ins(unit: str) -> list[str]:
     """Those that systemd finds at its next look, where it has read the others."""
     name, _dot, kind = unit.rpartition(".")
-    prefixes = [f"{name[: place + 1]}.{kind}" for place, sign in enumerate(name) if sign == "-"]
-    return [
-        path
-        for place in PLACES
-        for owner in (unit, *prefixes, kind)
-        for path in sorted(glob.glob(os.path.join(place, glob.escape(owner) + ".d", "*.conf")))
-    ]
+    prefixes = [f"{name[: place + 1]}.{kind}" for place, sign in enumerate(name) if sign in "-@"]
+    return [path for place in PLACES for owner in (unit, *prefixes, kind) for path in _conf(f"{place}/{owner}.d")]
 
 
-def _says(path: str) -> bytes:
-    lines = (line.strip() for line in held_path.beginning(path, dotenv.MOST_BYTES).splitlines())
-    return b"\n".join(line for line in lines if line and not line.startswith((b"#", b";")))
+def _conf(directory: str) -> list[str]:
+    return sorted(glob.glob(os.path.join(glob.escape(directory), "*.conf")))
 
 
-def _runs(path: str) -> bool:
-    """Whether a path on a command line is started, and not merely given: it may be a log that is written to."""
-    return os.path.isfile(path) and (os.access(path, os.X_OK) or held_path.beginning(path, 2) == b"#!")
+def _is_looked_for(path: str) -> bool:
+    """Whether systemd takes a file for what it is as soon as it is there: one that was not read was not there."""
+    return path.startswith((*PLACES, *SETTINGS))
 
 
-def _script(path: str, text: str) -> str:
-    """A script by what it says, a program by which file it is."""
-    if text or not os.path.isfile(path):
-        return _digest(text.encode(), path)
-    status = os.stat(path)
-    return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+def _counts(path: str) -> bool:
+    """Whether a file on a command line is part of what starts: it may be a log or a database, which is written to."""
+    code = path.endswith(CODE) or os.access(path, os.X_OK) or held_path.beginning(path, 2) == b"#!"
+    return code and os.path.isfile(path)
 
 
-def _digest(content: bytes, path: str) -> str:
+def _digest(path: str, without_comments: bool = False) -> str:
+    """A text by what it says, a program and what is too large by which file it is, and when that was changed."""
+    content = held_path.beginning(path, MOST_BYTES + 1)
+    if len(content) > MOST_BYTES or b"\0" in content[: dotenv.MOST_BYTES]:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return ABSENT
+        return f"{status.st_dev}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"
+    if without_comments:
+        lines = (line.strip() for line in content.splitlines())
+        content = b"\n".join(line for line in lines if line and not line.startswith((b"#", b";")))
     return hashlib.sha256(content).hexdigest() if content or os.path.exists(path) else ABSENT
 
 
 def _memory(shown: Mapping[str, str]) -> Digests:
-    found = {}
+    found, names = {}, set(settings.SHOWN)
     for unit, text in shown.items():
+        names |= {*str(unit_text.parse_show(text).get("PassEnvironment") or "").split()}
         lasting = OF_A_RUN.sub("", text)
         found[f"{unit} in systemd's memory"] = hashlib.sha256(lasting.encode()).hexdigest()
     manager = commands.run(["systemctl", "show-environment"]).stdout.decode(errors="replace").splitlines()
-    ours = sorted(line for line in manager if line.partition("=")[0] in settings.SHOWN)
+    ours = sorted(line for line in manager if line.partition("=")[0] in names)
     return {**found, "systemd's own environment": hashlib.sha256("\n".join(ours).encode()).hexdigest()}

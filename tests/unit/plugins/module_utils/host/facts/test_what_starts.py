@@ -30,14 +30,19 @@ class FakeSystem:
         self.program.chmod(0o755)
         self.env.write_text("KEY=1\n")
         self.log = root / "server.log"
-        self.pid, self.more, self.manager = 41, "", "PATH=/bin\nOLLAMA_NUM_PARALLEL=0\n"
+        self.pid, self.more, self.manager = 41, "", "PATH=/bin\nOLLAMA_NUM_PARALLEL=0\nGIVEN=1\n"
+        self.main, self.app = root / "main.py", root / "app.py"
+        for path in (self.main, self.app):
+            path.write_text("import sys\n")
 
     def run(self, arguments: Sequence[str], *_rest: Any) -> commands.Done:
         if arguments[1] == "show-environment":
             return commands.Done(0, self.manager.encode(), b"")
         text = (
+            f"Names={UNIT} llm.service\nWorkingDirectory={self.root}\nPassEnvironment=GIVEN\n"
             f"FragmentPath={self.unit}\nEnvironmentFiles={self.environment} (ignore_errors=yes)\n{self.more}"
-            f"ExecStart={{ path={self.program} ; argv[]={self.program} serve >> {self.log} 2>&1 ; ignore_errors=no ; "
+            f"ExecStart={{ path={self.program} ; argv[]={self.program} serve main.py app:run data.db >> {self.log} "
+            "2>&1 ; ignore_errors=no ; "
             "start_time=[Mon "
             f"2026-11-30 16:53:{self.pid} UTC] ; stop_time=[n/a] ; pid={self.pid} ; code=(null) ; status=0/0 }}\n"
         )
@@ -51,14 +56,25 @@ class FakeSystem:
 def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
     fake = FakeSystem(tmp_path)
     monkeypatch.setattr(commands, "run", fake.run)
-    monkeypatch.setattr(what_starts, "PLACES", (str(tmp_path / "units"),))
+    monkeypatch.setattr(what_starts, "PLACES", (str(tmp_path / "units"), str(tmp_path / "packaged")))
+    monkeypatch.setattr(what_starts, "SETTINGS", (str(tmp_path / "system.conf"),))
     return fake
 
 
 def drop_in(system: FakeSystem, owner: str, text: str = "[Service]\nNice=5\n") -> Path:
     path = system.root / "units" / f"{owner}.d" / "50-owner.conf"
-    path.parent.mkdir()
+    return written(path, text)
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text)
+    return path
+
+
+def linked(path: Path, target: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to(target)
     return path
 
 
@@ -75,8 +91,23 @@ CHANGES: dict[str, Callable[[FakeSystem], str | Path]] = {
     "drop-in": lambda system: drop_in(system, UNIT),
     "drop-in of a prefix": lambda system: drop_in(system, "chat-.service"),
     "drop-in of a kind": lambda system: drop_in(system, "service"),
+    "drop-in of an alias": lambda system: drop_in(system, "llm.service"),
+    "another unit of that name": lambda system: written(system.root / "packaged" / UNIT, "[Service]\nExecStart=/x\n"),
+    "mask": lambda system: linked(system.root / "packaged" / UNIT, "/dev/null"),
+    "alias": lambda system: written(system.root / "packaged" / "llm.service", "[Service]\nExecStart=/x\n"),
+    "systemd's settings": lambda system: written(system.root / "system.conf", "DefaultEnvironment=A=1\n"),
+    "systemd's settings in a part": lambda system: written(
+        system.root / "system.conf.d" / "a.conf", "DefaultEnvironment=A=1\n"
+    ),
+    "relative argument": lambda system: system.main.write_text("import os\n") and system.main,
+    "module": lambda system: system.app.write_text("import os\n") and system.app,
     "memory": lambda system: setattr(system, "more", "User=other\n") or MEMORY,
-    "manager": lambda system: setattr(system, "manager", "OLLAMA_NUM_PARALLEL=1\n") or "systemd's own environment",
+    "manager": lambda system: (
+        setattr(system, "manager", "OLLAMA_NUM_PARALLEL=1\nGIVEN=1\n") or "systemd's own environment"
+    ),
+    "what a unit lets pass": lambda system: (
+        setattr(system, "manager", system.manager.replace("GIVEN=1", "GIVEN=2")) or "systemd's own environment"
+    ),
 }
 
 
@@ -91,7 +122,9 @@ def test_what_changes_nothing_is_no_change(system: FakeSystem) -> None:
     before = system.read()
     system.unit.write_text("# mine\n[Service]\n\n; too\nExecStart=/bin/server\n")
     system.log.write_text("level=INFO msg=started\n")
-    system.pid, system.manager = 57, "PATH=/sbin\nOLLAMA_NUM_PARALLEL=0\n"
+    for name in ("data.db", "data.db-journal", "app.pyc", "__pycache__.pyc", "other.py"):
+        (system.root / name).write_text("written by itself")
+    system.pid, system.manager = 57, "PATH=/sbin\nOLLAMA_NUM_PARALLEL=0\nGIVEN=1\n"
     assert system.read() == before
 
 
@@ -108,6 +141,39 @@ def test_what_changes_during_a_restart_counts_as_changed_since(system: FakeSyste
     after = system.read()
     started = what_starts.as_started(before, after)
     assert differing(started, after) == {str(system.env), str(added)}
+
+
+def test_the_end_of_a_long_script_counts(system: FakeSystem) -> None:
+    system.main.write_text("#" * 100_000 + "\n")
+    before = system.read()
+    system.main.write_text("#" * 100_000 + "x\n")
+    assert differing(before, system.read()) == {str(system.main)}
+
+
+def test_of_a_file_beyond_all_measure_counts_which_it_is(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(what_starts, "MOST_BYTES", 3)
+    before = system.read()
+    assert system.read() == before
+    system.main.write_text("longer than three\n")
+    assert differing(before, system.read()) == {str(system.main)}
+
+
+def test_what_a_backend_without_a_unit_is_started_by(system: FakeSystem) -> None:
+    backend: Any = {"kind": "command", "command": "python main.py --log a.log", "directory": str(system.root)}
+    command = what_starts.commands_of(backend)
+    before = what_starts.files([], [], command)
+    assert str(system.main) in before
+    system.main.write_text("import os\n")
+    (system.root / "a.log").write_text("started\n")
+    assert differing(before, what_starts.files([], [], command)) == {str(system.main)}
+    assert what_starts.commands_of(backend, ["ollama"]) == what_starts.commands_of(None) == []
+
+
+def test_a_unit_that_comes_to_stand_before_another_in_a_restart_counts_as_changed_since(system: FakeSystem) -> None:
+    before = system.read()
+    shadow = written(system.root / "packaged" / UNIT, "[Service]\nExecStart=/x\n")
+    after = system.read()
+    assert differing(what_starts.as_started(before, after), after) == {str(shadow)}
 
 
 def test_the_units_of_services() -> None:
