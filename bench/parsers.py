@@ -89,6 +89,8 @@ def _taken_back(text: str) -> object:
 PARSERS: dict[str, Callable[[str], object]] = {
     "masking.without_secrets": masking.without_secrets,
     "masking.without_secrets known": lambda text: masking.without_secrets(text, KNOWN),
+    "masking.without_known": lambda text: masking.without_known(text, KNOWN),
+    "masking.secrets_in_headers": lambda text: masking.secrets_in_headers({"Authorization": text}),
     "masking.secrets_in": lambda text: masking.secrets_in({"NAME": text, "PASSWORD": text, text: "x"}),
     "masking.secrets_in_text": masking.secrets_in_text,
     "masking.secrets_in_text too large": masking.secrets_in_text,

@@ -511,7 +511,10 @@ def measure(
     """Sample while the load runs: the figures of each GPU, those of the load, and what kept NVML from being read."""
     load = wanted["load"] or {"others": []}
     names = [model for model in (load.get("model"), *(other["model"] for other in load["others"])) if model]
-    mask = secrets.Masking(wanted["private_units"], wanted["private_files"], names, wanted["show_secrets"])
+    declared = masking.secrets_in_headers({name: str(value) for name, value in (load.get("headers") or {}).items()})
+    mask = secrets.Masking(
+        wanted["private_units"], wanted["private_files"], names, wanted["show_secrets"], declared=declared
+    )
     mask.look()
     sampler = sampling.Sampler(wanted["gpus"], wanted["interval_ms"], wanted["bindings_path"])
     run: load_test.LoadOfModels | None = None

@@ -18,7 +18,7 @@ import html
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import credentials, dotenv, dotenv_readers
@@ -138,6 +138,7 @@ _SYSTEMD = re.compile(r"^(?:\S{1,4096}:\d{1,9}: |Ignoring invalid environment).*
 _QUOTED = re.compile(r"'([^'\n]*)'")
 _DIRECTIVE = re.compile(r"[A-Z][A-Za-z]{1,40}|=")  # one that systemd does not know is told, as is a section
 
+_ESCAPED_BYTE = re.compile(r"%[0-9A-F]{2}")
 _LINE_END = re.compile(r"\r?\n|\\n")
 # Between pieces that may be `user:password@host`; the password may hold a comma, or end before it.
 _BETWEEN_HOSTS = (re.compile(r"\s|://"), re.compile(r"[\s,;]|://"))
@@ -172,6 +173,11 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
         if any(part in lower for part in needed):
             text = look.sub(masked, text)
     return _without_named(text) if credentials.may_say_credential(lower) else text
+
+
+def without_known(text: str, known: Iterable[str]) -> str:
+    """`text` with these values masked, and nothing else."""
+    return _without_forms(text, frozenset(known))
 
 
 def _without_forms(text: str, known: frozenset[str]) -> str:
@@ -320,10 +326,32 @@ def _as_printed(value: str) -> Iterator[str]:
     for ascii_only in (False, True):
         once = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
         yield from (once, json.dumps(once)[1:-1])
-    yield from (repr(value)[1:-1], value.replace("'", r"'\''"), html.escape(value))
-    yield from (quote(content), quote(content, safe=""), quote_plus(content))
-    for encoded in (base64.b64encode(content), base64.urlsafe_b64encode(content)):
-        yield encoded.decode().rstrip("=")
+    yield from (repr(value)[1:-1], repr(content)[2:-1], value.replace("'", r"'\''"), html.escape(value))
+    for quoted in (quote(content), quote(content, safe=""), quote(content, safe="!'()*"), quote_plus(content)):
+        yield from (quoted, _ESCAPED_BYTE.sub(lambda escaped: escaped[0].lower(), quoted))
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        yield encode(content).decode().rstrip("=")
+        yield from _inside_base64(content, encode)
+
+
+def _inside_base64(content: bytes, encode: Callable[[bytes], bytes]) -> Iterator[str]:
+    """What is sure to stand in the base64 of a longer text, which has it 0, 1 or 2 bytes into a group of three."""
+    for before in range(3):
+        begin, end = -(-before * 8 // 6), (before + len(content)) * 8 // 6
+        sure = encode(bytes(before) + content)[begin:end].decode()
+        if len(sure) >= credentials.LEAST:
+            yield sure
+
+
+def secrets_in_headers(headers: Mapping[str, str]) -> set[str]:
+    """What of a request's headers must not be shown: each value, its token, the user's password, and each cookie."""
+    found = set()
+    for value in headers.values():
+        token = value.rpartition(" ")[2]
+        found |= {value, token, *(pair.partition("=")[2].strip() for pair in value.split(";"))}
+        with contextlib.suppress(ValueError):
+            found.add(base64.b64decode(token, validate=True).decode().partition(":")[2])
+    return {value for value in found if len(value) >= credentials.LEAST_OF_A_CREDENTIAL}
 
 
 def _has_lone_surrogates(value: str) -> bool:

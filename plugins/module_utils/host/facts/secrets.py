@@ -42,8 +42,13 @@ class Masking:
         names: Iterable[str] = (),
         shows_secrets: bool = False,
         paths: Paths | None = None,
+        declared: Iterable[str] = (),
     ) -> None:
-        """`names`: what was declared and may be read by everybody, such as models; the units' are known."""
+        """`names`: what was declared and may be read by everybody, such as models; the units' are known.
+
+        `declared`: secrets that were declared, such as headers; they are never shown.
+        """
+        self._declared = frozenset(declared)
         self._units, self._files, self._names = {*units}, {*files}, {*names}
         self._commands: set[tuple[str, str]] = set()
         self._shows_secrets, self._paths = shows_secrets, paths or Paths()
@@ -69,10 +74,10 @@ class Masking:
 
     def __call__(self, text: str) -> str:
         if self._shows_secrets:
-            return text
+            return masking.without_known(text, self._declared)
         if self._known is None:
             self.look()
-        return masking.without_secrets(text, self._known or ())
+        return masking.without_secrets(text, self._declared | (self._known or frozenset()))
 
 
 def secrets_of_host(

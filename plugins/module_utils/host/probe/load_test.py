@@ -44,7 +44,7 @@ class Load:
     `warm_up` requests go first, one by one, and count only if they fail; then senders join over `ramp` seconds, and
     send until `requests` are sent, or with `duration` for so many seconds.
     `forget`: addresses that a DELETE makes forget the chats of the load.
-    `mask`: what may be shown of an answer's error; headers are never in it.
+    `mask`: what may be shown of an answer's error. A server may echo a header, or say what it was configured with.
     """
 
     url: str
@@ -318,7 +318,7 @@ def not_forgotten(load: Load) -> list[str]:
             problems.append(str(problem))
             continue
         if not 200 <= answer.status < 300 and answer.status != GONE:
-            problems.append(_without_secrets(f"status {answer.status}: {http_client.error_text(answer.body)}", load))
+            problems.append(load.mask(f"status {answer.status}: {http_client.error_text(answer.body)}"))
     return problems
 
 
@@ -381,17 +381,8 @@ def _send(load: Load, index: int) -> Outcome:
         error = f"status {answer.status} instead of {load.expect_status}: {http_client.error_text(answer.body)}"
     elif answer_error(answer.body):
         error = f"status {answer.status}, but the answer says: {answer_error(answer.body)}"
-    error = error and _without_secrets(error, load)
+    error = error and load.mask(error)
     return Outcome(answer.elapsed_s, answer.status, error, answer.first_s, {} if error else told_by(answer.body))
-
-
-def _without_secrets(text: str, load: Load) -> str:
-    """A server may echo a header, or say what it was configured with; neither must come out with the error."""
-    for value in load.headers.values():
-        for secret in (value, value.rpartition(" ")[2]):
-            if secret:
-                text = text.replace(secret, masking.MASK)
-    return load.mask(text)
 
 
 def _encode(body: object) -> tuple[bytes | None, dict[str, str]]:

@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import base64
+import functools
+import html
 import json
 import math
+import re
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,12 +104,61 @@ def test_no_answer_is_a_failure() -> None:
     assert "refused" in found["errors"][0]
 
 
-def test_echoed_headers_are_masked(serve: Any) -> None:
-    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
-        return 401, json.dumps({"detail": f"bad token {handler.headers['Authorization']}"}).encode()
+TOKEN = "plant/K1+ hdr'2é\\"
+FORMS: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "quoted": quote,
+    "quoted wholly": lambda text: quote(text, safe=""),
+    "quoted as by JavaScript": lambda text: quote(text, safe="!'()*"),
+    "quoted as a form": quote_plus,
+    "quoted in small letters": lambda text: re.sub("%..", lambda found: found[0].lower(), quote(text, safe="")),
+    "JSON": json.dumps,
+    "JSON twice": lambda text: json.dumps(json.dumps(text)),
+    "repr": repr,
+    "repr of bytes": lambda text: repr(text.encode()),
+    "HTML": html.escape,
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "base64 for URLs": lambda text: base64.urlsafe_b64encode(text.encode()).decode(),
+    **{
+        f"base64 of more, {before} before": lambda text, before=before: base64.b64encode(
+            b"x" * before + text.encode() + b" and more"
+        ).decode()
+        for before in range(4)
+    },
+}
 
-    found = run(load_test.Load(serve(answer), requests=1, headers={"Authorization": "Bearer sesame"}))
-    assert found["errors"] == ["status 401 instead of 200: bad token ********"]
+
+@pytest.mark.parametrize("shows_secrets", [False, True])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_what_a_server_echoes_of_a_header_is_masked_in_whatever_form(
+    serve: Any, form: Callable[[str], str], shows_secrets: bool
+) -> None:
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        return 401, json.dumps({"detail": f"no: {form(TOKEN)} of {form('Bearer ' + TOKEN)}"}).encode()
+
+    headers = {"Authorization": f"Bearer {TOKEN}".encode().decode("latin-1"), "X-Key": TOKEN.encode().decode("latin-1")}
+    mask = secrets.Masking(shows_secrets=shows_secrets, declared=masking.secrets_in_headers({"X-Key": TOKEN}))
+    found = run(load_test.Load(serve(answer), requests=1, headers=headers, mask=mask))
+    (error,) = found["errors"]
+    shown = error.partition("no: ")[2]
+    assert error.startswith("status 401 instead of 200: no: ")
+    sure = [form(TOKEN)[at : at + 6] for at in range(3, len(form(TOKEN)) - 18)]  # the end may be of what follows
+    assert [piece for piece in sure if piece in shown] == []
+
+
+@pytest.mark.parametrize(
+    "value, secret",
+    [
+        ("Bearer sesame", "sesame"),
+        ("sesame", "sesame"),
+        (f"Basic {base64.b64encode(b'user:sesame').decode()}", "sesame"),
+        ("a=1; session=sesame; b=2", "sesame"),
+    ],
+)
+def test_the_secrets_of_a_header(value: str, secret: str) -> None:
+    found = masking.secrets_in_headers({"X": value})
+    assert {value, secret} <= found
+    assert masking.without_known(f"it is {secret}", found) == f"it is {masking.MASK}"
 
 
 @pytest.mark.parametrize(
@@ -381,7 +438,8 @@ def test_chats_are_forgotten_where_there_is_an_address_for_it(serve: Any) -> Non
 
     url = serve(answer).rstrip("/")
     addresses = [f"{url}/chats/gpu-memory-test1", f"{url}/gone", f"{url}/bad", "http://127.0.0.1:1/nobody"]
-    problems = load_test.not_forgotten(load_test.Load(url, forget=addresses, headers={"X-Key": "s3cret"}))
+    mask = functools.partial(masking.without_known, known={"s3cret"})
+    problems = load_test.not_forgotten(load_test.Load(url, forget=addresses, headers={"X-Key": "s3cret"}, mask=mask))
     assert seen == [("DELETE", path, "s3cret") for path in ("/chats/gpu-memory-test1", "/gone", "/bad")]
     assert len(problems) == 2
     assert "500" in problems[0] and "s3cret" not in problems[0] and "refused" in problems[1]
