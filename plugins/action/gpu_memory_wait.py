@@ -6,7 +6,8 @@
 Reads two small files with a plain command, which waits for the end on the host: that is known within a second, at few
 commands. No module is sent. A connection that is lost for a moment is not a failure.
 Where a wave has more hosts than Ansible has forks, most are waited for only after their load test has ended; nothing
-of it depends on the waiting.
+of it depends on the waiting. Each look leaves a sign on the host: where all of a wave are waited for at once, a load
+test renews its host's lease by these, so that the lease ends soon after a controller that died.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import waiting
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
 POLL_S = 1.0
@@ -74,7 +76,9 @@ class ActionModule(ActionBase):
     def _clean_up(self, given: dict[str, Any]) -> None:
         """Leave nothing of the job behind; a connection lost just now is the next task's finding."""
         quote = self._connection._shell.quote
-        files = f"{quote(given['results_file'])} {quote(given['progress_path'])}"
+        files = " ".join(
+            map(quote, (given["results_file"], given["progress_path"], waiting.sign(given["progress_path"])))
+        )
         with contextlib.suppress(AnsibleConnectionFailure):
             self._low_level_execute_command(
                 f"rm -f {files}; rmdir {quote(os.path.dirname(given['results_file']))} 2>/dev/null; true"
@@ -92,17 +96,16 @@ class ActionModule(ActionBase):
     def _poll(self, given: dict[str, Any], seconds: int) -> tuple[dict[str, object] | None, dict[str, object] | None]:
         """Progress and result, if there are any; the result at once if it comes within so many seconds."""
         quote = self._connection._shell.quote
-        progress_file, results_file = quote(given["progress_path"]), quote(given["results_file"])
+        progress, results = quote(given["progress_path"]), quote(given["results_file"])
         # While the load test runs its progress is the newer file; after that nothing but the result is written.
-        wait = (
-            f"n=0; until [ {results_file} -nt {progress_file} ] || [ $n -ge {seconds} ]; do sleep 1; n=$((n + 1)); done"
-        )
-        commands = [wait, f"cat {progress_file}", f"echo {SEPARATOR}", f"cat {results_file}"]
+        wait = f"n=0; until [ {results} -nt {progress} ] || [ $n -ge {seconds} ]; do sleep 1; n=$((n + 1)); done"
+        sign = f"touch {quote(waiting.sign(given['progress_path']))}"
+        commands = [sign, wait, f"cat {progress}", f"echo {SEPARATOR}", f"cat {results}"]
         output = self._low_level_execute_command("{ " + "; ".join(commands) + "; } 2>/dev/null; true")
-        progress, _unused, result = output["stdout"].partition(SEPARATOR)
+        shown, _unused, result = output["stdout"].partition(SEPARATOR)
         finished = _json(result)
         # While a job runs its file says `started`; at the end the module's own result stands there instead.
-        return _json(progress), None if finished is None or "started" in finished else finished
+        return _json(shown), None if finished is None or "started" in finished else finished
 
 
 def _json(text: str) -> dict[str, object] | None:

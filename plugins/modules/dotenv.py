@@ -81,6 +81,11 @@ options:
   group:
     description: The group of a file that is created, by name or number; by default, the group of its directory.
     type: str
+  run_id:
+    description:
+      - The run of M(selo.gpu_memory.gpu_memory_generation) that must hold the host. Where it does not any more,
+        as after C(gpu-memory release), nothing is written.
+    type: str
 author: "selo.gpu_memory authors (@selo-ai)"
 """
 
@@ -145,6 +150,8 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
 
 
@@ -210,7 +217,8 @@ def edit(params: dict[str, Any], check_mode: bool) -> dict[str, object]:
         atomic_files.check(path)
         new = ownership(params["mode"], params["owner"], params["group"])
         if not check_mode:
-            atomic_files.write(path, dotenv.content_of(result.text), new)
+            with lease_holding.held(params["run_id"]):
+                atomic_files.write(path, dotenv.content_of(result.text), new)
     exists = changed or content is not None
     return {
         "changed": changed,
@@ -256,12 +264,13 @@ def main() -> None:
             "mode": {"type": "raw", "default": "0600"},
             "owner": {"type": "str"},
             "group": {"type": "str"},
+            "run_id": {"type": "str"},
         },
         supports_check_mode=True,
     )
     try:
         result = edit(module.params, module.check_mode)
-    except (Refused, atomic_files.CannotWrite) as problem:
+    except (Refused, StateError, atomic_files.CannotWrite) as problem:
         module.fail_json(msg=str(problem))
     module.exit_json(**result)
 

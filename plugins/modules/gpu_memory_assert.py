@@ -190,6 +190,12 @@ options:
       - The run whose lease on this host is renewed all the while, see M(selo.gpu_memory.gpu_memory_generation).
       - The host does so itself, since a controller with many hosts in a wave cannot be everywhere.
     type: str
+  is_waited_for:
+    description:
+      - Whether M(selo.gpu_memory.gpu_memory_wait) follows O(progress_path) from the start. The lease is then renewed
+        only as long as it does, so that it ends soon after a controller that died.
+    type: bool
+    default: false
   headers_path:
     description:
       - A file on the host with O(load.headers) as JSON. It is gone once it is read, so that a job that is killed leaves
@@ -452,6 +458,7 @@ ARGUMENTS: dict[str, Any] = {
     "private_files": {"type": "list", "elements": "path", "default": []},
     "private_units": {"type": "list", "elements": "str", "default": []},
     "renew": {"type": "str"},
+    "is_waited_for": {"type": "bool", "default": False},
     "headers_path": {"type": "path"},
     "bindings_path": {"type": "path"},
     "show_secrets": {"type": "bool", "default": False, "no_log": False},
@@ -479,6 +486,8 @@ def problems_of(wanted: dict[str, Any]) -> list[str]:
         for key, (value, least, most) in figures.items()
         if value is not None and (value < least or (most and value > most))
     ]
+    if wanted["is_waited_for"] and not wanted["progress_path"]:
+        problems.append("is_waited_for is true, so progress_path must be set")
     if load:
         try:
             for request in (load, *load["others"]):
@@ -527,8 +536,10 @@ def measure(
                 run = load_test.LoadOfModels(first, load["model"], others, load["listed_at"])
             until = time.monotonic() + (wanted["duration"] or 0)
             renewal = lease_holding.Renewal(wanted["renew"])
+            waiting = progress_file.Waiting(wanted["progress_path"]) if wanted["is_waited_for"] else None
+            keep_lease(renewal)
             while (run and run.running) or time.monotonic() < until:
-                keep_lease(renewal)
+                keep_lease(renewal, renews=waiting is None or waiting.has_come())
                 figures = sampler.progress(timeout_s=0.1)
                 if figures and wanted["progress_path"]:
                     figures["max_used_mib"] = wanted["max_used_mib"]
@@ -537,7 +548,8 @@ def measure(
             if run:
                 time.sleep(SETTLE_S)
             gpus = sampler.stop()
-            keep_lease(renewal, at_once=True)  # the wave's slower hosts may still take their time
+            # The wave's slower hosts may still take their time.
+            keep_lease(renewal, at_once=True, renews=waiting is None or waiting.is_recent())
             if not run:
                 return gpus, None, None
             return (
@@ -557,10 +569,10 @@ def take_headers(path: str) -> dict[str, str]:
         return {str(name): str(value) for name, value in json.load(file).items()}
 
 
-def keep_lease(renewal: lease_holding.Renewal, at_once: bool = False) -> None:
+def keep_lease(renewal: lease_holding.Renewal, at_once: bool = False, renews: bool = True) -> None:
     """Put the restore off; NotHeld where that is done already. If it fails, the restore is the answer to it."""
     try:
-        renewal(at_once)
+        renewal(at_once, renews)
     except lease_holding.NotHeld:
         raise
     except (state.StateError, OSError):

@@ -259,7 +259,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError, explained
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
 
@@ -372,7 +372,7 @@ def main() -> None:
     except (StateError, ServiceError) as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:
-        module.fail_json(msg=f"{problem.filename or 'this host'}: {problem.strerror}")
+        module.fail_json(msg=explained(problem))
     if module.params["action"] in ("restore", "remove"):
         result["diff"] = diff_of(cast("Removed", result))
         result["check_mode"] = module.check_mode

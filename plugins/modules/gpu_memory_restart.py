@@ -126,7 +126,8 @@ def main() -> None:
     units = what_starts.units_of(plan["ollama"], plan["backend"], plan["restart"])
     by_command = what_starts.commands_of(plan["backend"], plan["restart"])
     before = what_starts.files(units, plan["private_files"], by_command)
-    renewal = lease_holding.Renewal(plan["run_id"], clock=host)
+    most_s = max(lease_holding.ALONE_S, service_control.start_s(plan))
+    renewal = lease_holding.Renewal(plan["run_id"], clock=host, most_s=most_s)
     try:
         with renewal.in_background():
             result = service_control.restart(plan, host, alive=renewal)

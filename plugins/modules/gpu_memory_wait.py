@@ -13,6 +13,7 @@ version_added: "1.0.0"
 description:
   - Follows a M(selo.gpu_memory.gpu_memory_assert) that was started with C(async) and C(poll=0).
   - Shows a line every two seconds, in waves of more than eight hosts less often.
+  - Each look touches the file C(.waited) beside O(progress_path), which a load test may go by.
   - A connection lost for less than 30 seconds is not a failure.
   - This is an action plugin; it runs on the controller.
 options:

@@ -61,6 +61,11 @@ options:
     description: Where the directory of the unit's drop-ins is.
     type: path
     default: /etc/systemd/system
+  run_id:
+    description:
+      - The run of M(selo.gpu_memory.gpu_memory_generation) that must hold the host. Where it does not any more,
+        as after C(gpu-memory release), nothing is written.
+    type: str
 author: "selo.gpu_memory authors (@selo-ai)"
 """
 
@@ -116,7 +121,8 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets, unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding, state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands, root
 
 UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.service")
@@ -215,7 +221,8 @@ def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
         unit_files.check_links(directory)
         atomic_files.check(path if os.path.isdir(directory) else directory)
         if not check_mode:
-            _put(path, after)
+            with lease_holding.held(params["run_id"]):
+                _put(path, after)
     own = {*map(str, params["environment"]), *settings.SHOWN}
     return {
         "changed": changed,
@@ -255,13 +262,14 @@ def main() -> None:
             "written_by": {"type": "str", "default": "a task"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "directory": {"type": "path", "default": "/etc/systemd/system"},
+            "run_id": {"type": "str"},
         },
         supports_check_mode=True,
     )
     root.required(module)
     try:
         result = apply(module.params, module.check_mode)
-    except (Refused, atomic_files.CannotWrite) as problem:
+    except (Refused, StateError, atomic_files.CannotWrite) as problem:
         module.fail_json(msg=str(problem))
     except OSError as problem:
         module.fail_json(msg=f"{problem}; nothing was put in place")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.integration.faults.fault_lab import (
+    ANSWERS,
     BACKEND,
     DROP_IN,
     DROP_INS,
@@ -92,6 +93,11 @@ cp -a /opt/copy/. {path}/ && rm -r /opt/copy
 fill=$(( $(df --output=avail -k {path} | tail -1) - {free_kib} ))
 [ $fill -le 0 ] || dd if=/dev/zero of={path}/filling bs=1k count=$fill status=none
 """
+
+
+def goes_back_meanwhile(damage: str, mend: str) -> str:
+    """The host is cut off, and goes back as long as that is damaged; it can let go once that is mended."""
+    return f"{damage}; {CUT}\nuntil ! test -e {DROP_IN} && {ANSWERS}; do sleep 1; done; sleep 15; {mend}"
 
 
 def damage_copies(place: str) -> str:
@@ -317,6 +323,8 @@ END
 """
 CUT = "ip link set eth0 down"
 CUT_FOR_A_WHILE = f"ip link set eth0 down; touch {STRUCK}; sleep {RESTORE_AFTER_S + 40}; ip link set eth0 up"
+LOCK = "/run/gpu-memory.lock"
+OWN_FILE_SYSTEM = f"mkdir -p -m 0700 {KEPT}; mount -t tmpfs -o mode=0700 tmpfs {KEPT}"
 SELF_HEALING = ("lost the connection", "puts its kept generation back by itself")
 QUICK_OLLAMA = {"gpu_memory_ollama": {"timeout_s": 15}}
 QUICK_BACKEND = {"gpu_memory_backend": {"extends": "guide", "timeout_s": 15}}
@@ -1149,6 +1157,39 @@ FAULTS = [
         f"*) printf '\\377' | dd of=$copy bs=1 seek=5 conv=notrunc status=none ;; esac; done\n{CUT}",
         "fail",
         SELF_HEALING,
+    ),
+    *(
+        Fault(f"{what}_and_network_cut", "loading", f"{script}; {CUT}", "fail", SELF_HEALING)
+        for what, script in {
+            "lease_with_another_generation": f"sed -i '/\"generation\"/s/0001/0009/' {KEPT}/lease.json",
+            "lease_with_a_digit_more_in_its_deadline": f"sed -i '/\"deadline_s\"/s/: /: 9/' {KEPT}/lease.json",
+            "lease_of_another_schema": f"sed -i '/\"schema\"/s/1/9/' {KEPT}/lease.json",
+            "lease_is_a_directory": f"rm {KEPT}/lease.json; mkdir {KEPT}/lease.json",
+            "leases_deleted_in_both_places": f"rm {KEPT}/lease.json {SECOND}/lease.json",
+            "manifest_nested_too_deep": f"yes [ | head -200000 | tee {KEPT}/generations/*/manifest.json >/dev/null",
+            "state_is_a_file": f"rm -r {KEPT}; touch {KEPT}",
+            "lock_is_a_directory": f"rm {LOCK}; mkdir {LOCK}",
+            "ollama_hangs": f"kill -STOP {PID}",
+        }.items()
+    ),
+    *(
+        Fault(f"{what}_and_network_cut", "loading", goes_back_meanwhile(*script), "fail", SELF_HEALING, prepare=prepare)
+        for what, script, prepare in (
+            ("lease_cannot_be_read", (f"mount --bind /proc/1/mem {KEPT}/lease.json", f"umount {KEPT}/lease.json"), ""),
+            ("state_immutable_to_its_last_file", (f"chattr -R +i {KEPT}", f"chattr -R -i {KEPT}"), ""),
+            ("state_read_only", (f"mount -o remount,ro {KEPT}", f"mount -o remount,rw {KEPT}"), OWN_FILE_SYSTEM),
+        )
+    ),
+    *(
+        Fault(
+            f"released_{when}", moment, "gpu-memory release", "rolled_back", ("does not hold this host: nobody does",)
+        )
+        for when, moment in {
+            "once_kept": "kept",
+            "while_files_are_written": "written",
+            "in_the_restart": "restarting",
+            "under_load": "loading",
+        }.items()
     ),
     Fault("tool_removed_and_network_cut", "loading", f"rm -r {KEPT}/bin; {CUT}", "fail", SELF_HEALING),
     Fault("tool_emptied_and_network_cut", "loading", f": > {KEPT}/bin/gpu-memory; {CUT}", "fail", SELF_HEALING),

@@ -17,7 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     own_files,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Damaged, StateError, read_json
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError, read_json
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import (
     make_directory,
     sync_directory,
@@ -132,7 +132,7 @@ class GenerationStore(StoredGenerations):
         """
         try:
             pointers = self.pointers()
-        except Damaged:
+        except StateError:
             return
         files = {manifest["id"]: paths_of(manifest) for manifest in self.readable()}
         ids = [name for name, paths in files.items() if paths]
@@ -152,13 +152,12 @@ def _save(directory: str, manifest: Mapping[str, object], copies: Mapping[str, b
     sync_directory(above)
     for name, content in copies.items():
         write_file(os.path.join(directory, name), content)
-    write_json(os.path.join(directory, "manifest.json"), manifest, sealed=True)
+    write_json(os.path.join(directory, "manifest.json"), manifest)
 
 
 def _copy(path: str, sha256: str) -> bytes:
     """OSError where it is not what was kept."""
-    with open(path, "rb") as file:
-        content = file.read(held_path.MOST_BYTES + 1)
+    content = held_path.contents_of(path, held_path.MOST_BYTES + 1)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise OSError(errno.EIO, "its content is not what was kept", path)
     return content

@@ -127,7 +127,7 @@ class Generations:
                     own_files.forget_jobs(self.paths)
                     own_files.install(self.paths, tool)
                     own_files.install_again(self.paths, tool)
-                    self.back.arm(plan, restore_timer.period_s(restore_after_s))
+                    self.back.arm(plan)
                 lease = self._take_lease(run_id, holder, generation, restore_after_s)
             except StateError:
                 if not manifest:
@@ -224,7 +224,8 @@ class Generations:
     def restore(
         self, *, run_id: str | None = None, generation: str | None = None, reason: str, check: bool = False
     ) -> Restored:
-        """Put back what `run_id` has kept or, where nobody holds the host, `previous`, `proven` or a number.
+        """Put back what `run_id` has kept, be it that it was released meanwhile; or, where nobody holds the host,
+        `previous`, `proven` or a number.
 
         The latter leaves stopped what is stopped now.
 
@@ -249,8 +250,17 @@ class Generations:
                     if self.back.restore(*what, check=True)["changed"]:
                         return {**self.back.restore(*what, check), "by_itself": True}
                 return {**restored, "changed": False, "by_itself": True}
+            if lease is None and self._was_released(run_id):
+                return self.back.restore(str(self.stored.newest_kept()), reason, run_id, check)
             lease = lease_holding.own(self.paths, self.host, run_id)
             return self.back.restore(lease["generation"], reason, run_id, check)
+
+    def _was_released(self, run_id: str) -> bool:
+        """Whether somebody has let go of the host while this run, the last one, was at work."""
+        newest = self.stored.newest_kept()
+        if newest is None or self.stored.pointers().get("finished") == newest:
+            return False
+        return self.stored.manifest(newest)["run_id"] == run_id
 
     def abort(self, reason: str) -> Restored:
         """Put back what the present holder of the lease has kept, whoever it is; go on with a restore at once."""
@@ -306,7 +316,7 @@ class Generations:
                     self.stored.save(manifest["id"], manifest, manifest["files"], contents, manifest["services"])
                 result = self.back.put_in_place(manifest, contents, result["reason"], None, check, by_hand=True)
             if not check and not result["error"]:
-                own_files.remove(self.paths, self.host, [*removed, self.paths.root])
+                own_files.remove(self.paths, self.host, [*removed, self.paths.root, self.paths.lock])
             removed = [path for path in removed if check or not os.path.lexists(path)]
             known = [file["path"] for file in result["files"]] if check else []
             problems = unit_files.strays(self.paths.units, known)
@@ -330,9 +340,16 @@ class Generations:
             return
         with locked(self.paths, self.wait_s):
             lease = leases.stored(self.paths)
-            if lease is not None and leases.is_finished(lease, self.paths):
+            if lease is not None and (leases.is_finished(lease, self.paths) or self._has_changed_nothing(lease)):
                 let_go(self.stored)
             yield
+
+    def _has_changed_nothing(self, lease: StoredLease) -> bool:
+        """Whether a run was cut off before it had its lease, or has lost it before it wrote."""
+        with contextlib.suppress(StateError):
+            files = self.stored.manifest(lease["generation"])["files"]
+            return leases.is_lost(lease) and not any(map(file_state.different, files))
+        return False
 
     def _take_lease(self, run_id: str, holder: str, generation: str, restore_after_s: float) -> StoredLease:
         lease = lease_holding.new(

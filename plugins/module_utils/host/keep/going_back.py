@@ -23,7 +23,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     what_is_ours,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generation_store import GenerationStore
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Damaged, Paths, StateError, begun
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, StateError, begun
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import (
     remove_file,
     remove_kept,
@@ -168,7 +168,7 @@ class GoingBack:
 
     def _begun(self) -> Restoring | None:
         """The restore that is not over; what is damaged is for nobody to go on with."""
-        with contextlib.suppress(Damaged):
+        with contextlib.suppress(StateError):
             return begun(self.paths)
         return None
 
@@ -207,9 +207,9 @@ class GoingBack:
                 self.arm(plan)
         return about
 
-    def arm(self, plan: ServicePlan, every_s: int = restore_timer.MOST_OFTEN_S) -> None:
+    def arm(self, plan: ServicePlan) -> None:
         """Have the timer look; a restore that it starts may take as long as the services of a plan can."""
-        restore_timer.arm(self.paths, self.host, RESTORE_S + service_control.longest_s(plan), every_s)
+        restore_timer.arm(self.paths, self.host, RESTORE_S + service_control.longest_s(plan))
 
     def _restart(
         self,

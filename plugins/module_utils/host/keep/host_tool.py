@@ -28,7 +28,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.service_
     STOPPED,
     UNHEALTHY,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError, explained
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import going_back
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
 
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None, generations: Generations | None
     except (StateError, ServiceError) as problem:
         _say(problem, sys.stderr)
     except OSError as problem:
-        _say(f"{problem.filename or 'this host'}: {problem.strerror}", sys.stderr)
+        _say(explained(problem), sys.stderr)
     return 1
 
 

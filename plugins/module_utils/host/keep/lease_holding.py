@@ -40,7 +40,8 @@ class NotHeld(StateError):
 
 RENEWALS = 4  # of a lease, in the time that it would take to expire
 LOOK_S = 0.5  # whether one is due
-RETRY_S = 5  # after one that failed; the shortest lease is one of 30 s
+RETRY_S = 5  # after one that failed, and whether the lease is still there; the shortest lease is one of 30 s
+ALONE_S = 260  # with the timer's look and a restart within five minutes
 
 
 def new(clock: Clock, *, run_id: str, holder: str, generation: str, restore_after_s: float) -> StoredLease:
@@ -68,20 +69,58 @@ def renew(paths: Paths, clock: Clock, run_id: str, wait_s: float = 10) -> Stored
         return lease
 
 
+@contextlib.contextmanager
+def held(
+    run_id: str | None, paths: Paths | None = None, clock: Clock | None = None, wait_s: float = 10
+) -> Iterator[None]:
+    """What a run writes, under the lock: nobody takes the host from it meanwhile.
+
+    StateError before anything is written where it does not hold this host any more.
+    """
+    if not run_id:
+        yield
+        return
+    paths, clock = paths or Paths(), clock or SystemClock()
+    with locked(paths, wait_s):
+        refuse_while_restoring(paths)
+        own(paths, clock, run_id)
+        yield
+
+
 class Renewal:
-    """Renews the lease of a run, for what lasts long: when it is first called, and then as often as it must."""
+    """Renews the lease of a run, for what lasts long: when it is first called, and then as often as it must.
 
-    def __init__(self, run_id: str | None, paths: Paths | None = None, clock: Clock | None = None) -> None:
+    `most_s`: from the first call, where nobody may be there any more to whom that matters: the lease does not grow
+    beyond.
+    """
+
+    def __init__(
+        self, run_id: str | None, paths: Paths | None = None, clock: Clock | None = None, most_s: float | None = None
+    ) -> None:
         self._run_id, self._paths, self._clock = run_id, paths or Paths(), clock or SystemClock()
-        self._due, self._lock = float("-inf"), threading.Lock()
+        self._most_s, self._until = most_s, float("inf")
+        self._look = self._due = float("-inf")
+        self._lock = threading.Lock()
 
-    def __call__(self, at_once: bool = False) -> None:
-        """NotHeld where the run does not hold this host any more; another StateError where that cannot be told."""
+    def __call__(self, at_once: bool = False, renews: bool = True) -> None:
+        """NotHeld where the run does not hold this host any more; another StateError where that cannot be told.
+
+        `renews`: else only that is looked for.
+        """
         with self._lock:
-            if self._run_id and (at_once or self._clock.monotonic() >= self._due):
-                self._due = self._clock.monotonic() + RETRY_S
-                lease = renew(self._paths, self._clock, self._run_id)
-                self._due = self._clock.monotonic() + float(lease["restore_after_s"]) / RENEWALS
+            now = self._clock.monotonic()
+            if not self._run_id:
+                return
+            if renews and (at_once or now >= self._due) and now <= self._until:
+                self._look = self._due = now + RETRY_S
+                restore_after_s = float(renew(self._paths, self._clock, self._run_id)["restore_after_s"])
+                self._due = now + restore_after_s / RENEWALS
+                if self._most_s is not None:
+                    self._until, self._most_s = now + self._most_s - restore_after_s, None
+            elif at_once or now >= self._look:
+                self._look = now + RETRY_S
+                refuse_while_restoring(self._paths)
+                own(self._paths, self._clock, self._run_id)
 
     @contextlib.contextmanager
     def in_background(self) -> Iterator[None]:

@@ -31,39 +31,63 @@ if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import Restored
 
 
+ROUNDING_S = 0.001
+
+
 def left_s(lease: StoredLease, now: BootTime) -> float:
-    """Seconds until a lease expires; one of another boot has expired. The wall clock plays no part."""
-    return max(0.0, float(lease["deadline_s"]) - now.seconds) if lease["boot"] == now.boot else 0.0
+    """Seconds until a lease expires; one of another boot has expired. The wall clock plays no part.
+
+    None lives longer than it was taken for.
+    """
+    left = float(lease["deadline_s"]) - now.seconds
+    return left if lease["boot"] == now.boot and 0 < left <= float(lease["restore_after_s"]) + ROUNDING_S else 0.0
 
 
 def stored(paths: Paths) -> StoredLease | None:
-    """The lease of whoever holds this host. Of one that is damaged, and kept nowhere else, what the newest kept
-    generation says, as expired.
+    """The lease of whoever holds this host.
+
+    Of one that is damaged or gone in both places, what the newest kept generation says, as expired. What is kept a
+    second time tells that there was one: it is there for as long as a run, or a restore, holds the host.
     """
     try:
         lease: StoredLease | None = read_kept(paths, paths.lease)
-        if lease is not None and not lease.keys() >= {"run_id", "holder", "generation", "deadline_s", "boot"}:
-            raise Damaged(f"{paths.lease} is damaged (it lacks what a lease says)")
-        return lease
     except Damaged:
-        for name in sorted(os.listdir(paths.generations), reverse=True) if os.path.isdir(paths.generations) else ():
-            with contextlib.suppress(StateError):
-                kept = read_kept(paths, os.path.join(paths.generations, name, "manifest.json"))
-                if kept and kept["kind"] == "kept":
-                    lost: LeaseTerms = {
-                        "run_id": kept["run_id"],
-                        "holder": kept["holder"],
-                        "generation": kept["id"],
-                        "since": kept["at"],
-                        "restore_after_s": 0,
-                    }
-                    return {**lost, "boot": "", "deadline_s": 0}
-        raise
+        lost = _lost(paths, paths.generations, paths.again(paths.generations))
+        if lost is None:
+            raise
+        return lost
+    if lease is None and not os.path.lexists(paths.restoring) and not os.path.lexists(paths.again(paths.restoring)):
+        return _lost(paths, paths.again(paths.generations))
+    return lease
+
+
+def _lost(paths: Paths, *places: str) -> StoredLease | None:
+    names: set[str] = set()
+    for place in places:
+        with contextlib.suppress(OSError):
+            names.update(os.listdir(place))
+    for name in sorted(names, reverse=True):
+        with contextlib.suppress(StateError):
+            kept = read_kept(paths, os.path.join(paths.generations, name, "manifest.json"))
+            if kept and kept["kind"] == "kept":
+                lost: LeaseTerms = {
+                    "run_id": kept["run_id"],
+                    "holder": kept["holder"],
+                    "generation": kept["id"],
+                    "since": kept["at"],
+                    "restore_after_s": 0,
+                }
+                return {**lost, "boot": "", "deadline_s": 0}
+    return None
+
+
+def is_lost(lease: StoredLease) -> bool:
+    return not lease["boot"]
 
 
 def end_of(lease: StoredLease, now: BootTime) -> str:
     """Why a lease that has expired did."""
-    if not lease["boot"]:
+    if is_lost(lease):
         return "what its apply holds the host by was damaged"
     if lease["boot"] != now.boot:
         return "the host was restarted during the apply"
@@ -72,7 +96,7 @@ def end_of(lease: StoredLease, now: BootTime) -> str:
 
 def is_finished(lease: StoredLease, paths: Paths) -> bool:
     """Whether its run has ended, and was cut off before it could let go."""
-    with contextlib.suppress(Damaged):
+    with contextlib.suppress(StateError):
         return bool(lease["generation"] == (read_json(paths.pointers) or {}).get("finished"))
     return False
 
@@ -80,7 +104,7 @@ def is_finished(lease: StoredLease, paths: Paths) -> bool:
 def holds(paths: Paths | None = None, clock: Clock | None = None) -> bool:
     """Whether a run has this host, and lives: then nothing is due. What cannot be read is for whoever acts on it."""
     paths, clock = paths or Paths(), clock or SystemClock()
-    with contextlib.suppress(StateError, OSError):
+    with contextlib.suppress(StateError):
         lease = stored(paths)
         return lease is not None and left_s(lease, clock.boot_time()) > 0 and not is_finished(lease, paths)
     return False
@@ -102,7 +126,7 @@ def described(lease: StoredLease, clock: Clock) -> Lease:
 
 def last_restore(paths: Paths) -> Restored | None:
     """What became of the last one; nothing depends on it, so that one that is damaged is none."""
-    with contextlib.suppress(Damaged):
+    with contextlib.suppress(StateError):
         restored: Restored | None = read_json(paths.restored)
         return restored
     return None

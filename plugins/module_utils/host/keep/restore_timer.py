@@ -25,7 +25,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_g
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 SERVICE = "gpu-memory-restore.service"
-MOST_OFTEN_S = 10
+EVERY_S = 10
 PULLED_IN_BY = "timers.target.wants"
 FORGOTTEN_S, LOOK_S = 2, 0.1
 TIMER_TEXT = """\
@@ -68,20 +68,15 @@ def python() -> str:
     return system if os.path.realpath(system) == real else real
 
 
-def period_s(restore_after_s: float) -> int:
-    """How often to look for a lease of this length: a look takes processor time from what is being proven."""
-    return int(min(max(MOST_OFTEN_S, restore_after_s / 8), 3 * MOST_OFTEN_S))
-
-
-def arm(paths: Paths, host: Host, limit_s: float, every_s: int = MOST_OFTEN_S) -> None:
-    """Have the host look every so many seconds, also after a reboot, whether its lease has expired.
+def arm(paths: Paths, host: Host, limit_s: float) -> None:
+    """Have the host look again and again, also after a reboot, whether its lease has expired.
 
     `limit_s`: how long a restore may take.
     """
     tools = paths.tool, paths.again(paths.tool)
     first, second = (f"{python()} -I -S -c '{RUN_TOOL}' {tool} restore --if-expired" for tool in tools)
     service = SERVICE_TEXT.format(first=first, second=second, second_tool=tools[1], limit_s=round(limit_s))
-    for unit, text in ((SERVICE, service), (TIMER, TIMER_TEXT.format(every=every_s))):
+    for unit, text in ((SERVICE, service), (TIMER, TIMER_TEXT.format(every=EVERY_S))):
         write_file(os.path.join(paths.units, unit), text.encode(), 0o644)
     mask, link = _links(paths)
     for path, target in ((mask, os.devnull), (link, os.path.join(paths.units, TIMER))):

@@ -201,6 +201,13 @@ def _health(plan: ServicePlan, name: str) -> tuple[str | None, int]:
     return health.get("url"), health.get("status") or 200
 
 
+def start_s(plan: ServicePlan) -> float:
+    """How long all may take to be ready once they start."""
+    return sum(
+        float((plan["ollama"] if name == "ollama" else plan["backend"]).get("timeout_s") or 0) for name in names(plan)
+    )
+
+
 def longest_s(plan: ServicePlan) -> float:
     """How long a restart of all can take by the limits of its steps: a stop, a start and a wait, each of them twice."""
     total = 0.0

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.held_path import contents_of
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Restoring
@@ -26,6 +29,9 @@ class StateError(Exception):
 
 class Damaged(StateError):
     """A file of ours that is not as it was written."""
+
+
+PROGRESS = ("gpu-memory-progress.json", "gpu-memory-progress.json.waited")
 
 
 class Paths(NamedTuple):
@@ -45,13 +51,13 @@ class Paths(NamedTuple):
     @property
     def volatile(self) -> list[str]:
         """What lies there until the next start: NVML's bindings, tries of a restore, and what of jobs is left."""
-        return [os.path.join(self.run, "gpu-memory"), self.tries, *self.left_of_jobs]
+        return [os.path.join(self.run, "gpu-memory"), self.lock, self.tries, *self.left_of_jobs]
 
     @property
     def left_of_jobs(self) -> list[str]:
         """What a load test, a probe or a look at a drop-in has left that was killed, or whose controller was."""
         left = [path for name in OF_JOBS for path in sorted(glob.glob(os.path.join(glob.escape(self.run), name)))]
-        return [self.jobs, os.path.join(self.run, "gpu-memory-progress.json"), *left]
+        return [self.jobs, *(os.path.join(self.run, name) for name in PROGRESS), *left]
 
     @property
     def tries(self) -> str:
@@ -64,7 +70,8 @@ class Paths(NamedTuple):
 
     @property
     def lock(self) -> str:
-        return os.path.join(self.root, "lock")
+        """Where it can be taken also when nothing can be written below `root`."""
+        return os.path.join(self.run, "gpu-memory.lock")
 
     @property
     def lease(self) -> str:
@@ -93,24 +100,26 @@ class Paths(NamedTuple):
 
 
 def read_json(path: str) -> Any:
-    """What `write_json` has written, by this or an older collection; None where there is nothing."""
+    """What `write_json` has written, by this or an older collection; None where there is nothing.
+
+    Damaged for whatever else is there, or is wrong with the place: the seal tells that nothing of it was changed.
+    """
     try:
-        with open(path, "rb") as file:
-            value = json.loads(file.read(MOST_BYTES))
+        value = json.loads(contents_of(path, MOST_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (ValueError, IsADirectoryError) as problem:
+    except OSError as problem:
+        raise Damaged(_damaged(path, problem.strerror or str(problem), _CURES.get(problem.errno or 0))) from None
+    except (ValueError, RecursionError) as problem:
         raise Damaged(_damaged(path, str(problem))) from None
-    schema = value.get("schema") if isinstance(value, dict) else None
-    if not isinstance(schema, int) or schema > SCHEMA:
-        kind = StateError if isinstance(schema, int) else Damaged
-        raise kind(
-            f"{path} has schema {schema}, this collection knows up to {SCHEMA}; use the collection that wrote it"
-        )
-    digest = value.pop("digest", None)
-    if digest not in (None, digest_of(value)):
+    if not isinstance(value, dict) or value.pop("digest", None) != digest_of(value):
         raise Damaged(_damaged(path, "its content is not what was written"))
-    return dict(value)
+    if value.get("schema") != SCHEMA:
+        raise StateError(
+            f"{path} has schema {value.get('schema')}, this collection knows up to {SCHEMA}; use the collection that "
+            "wrote it"
+        )
+    return value
 
 
 def as_json(value: Mapping[str, object]) -> bytes:
@@ -121,17 +130,26 @@ def digest_of(value: Mapping[str, object]) -> str:
     return hashlib.sha256(as_json(value)).hexdigest()
 
 
-def _damaged(path: str, why: str) -> str:
-    return f"{path} is damaged ({why}); move it away, or put it back from a backup"
+def explained(problem: OSError) -> str:
+    """What the system has against something that nothing else here explains, with the cure."""
+    what = f"{problem.filename or 'a file of this host'}: {problem.strerror or problem}"
+    return f"{what}; see the file and the disk that it is on (dmesg), mend that, and run this again"
+
+
+_CURES = {errno.EIO: "see the disk (dmesg), and its file system"}
+
+
+def _damaged(path: str, why: str, cure: str | None = None) -> str:
+    return f"{path} is damaged ({why}); {cure or 'move it away, or put it back from a backup'}"
 
 
 def read_kept(paths: Paths, path: str) -> Any:
     """What `write_kept` has written, from where it is whole; None where it is in neither place."""
-    damage = None
+    damage: StateError | None = None
     for place in (path, paths.again(path)):
         try:
             value = read_json(place)
-        except Damaged as problem:
+        except StateError as problem:
             damage = damage or problem
         else:
             if value is not None:

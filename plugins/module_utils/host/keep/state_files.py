@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -57,16 +58,24 @@ def write_file(path: str, content: bytes, mode: int = 0o600) -> None:
 
 
 def remove_file(path: str) -> None:
+    """Take a file of our own away, or what has taken its place; nothing is asked of a place that has nothing."""
     try:
-        atomic_files.remove(path)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif os.path.lexists(path):
+            atomic_files.remove(path)
+    except OSError as problem:
+        raise StateError(atomic_files.explain(path, problem)) from None
     except atomic_files.CannotWrite as problem:
         raise StateError(str(problem)) from None
 
 
-def write_json(path: str, value: Mapping[str, object], sealed: bool = False, mode: int = 0o600) -> None:
-    """`sealed`: with a digest, so that a damage that leaves it JSON is seen."""
+def write_json(path: str, value: Mapping[str, object], mode: int = 0o600) -> None:
+    """With a digest as its seal, so that a damage that leaves it JSON is seen. What has taken its place goes."""
+    if os.path.islink(path) or os.path.isdir(path):
+        remove_file(path)
     value = {"schema": SCHEMA, **value}
-    write_file(path, as_json({**value, "digest": digest_of(value)} if sealed else value), mode)
+    write_file(path, as_json({**value, "digest": digest_of(value)}), mode)
 
 
 def write_kept(paths: Paths, path: str, value: Mapping[str, object]) -> None:
@@ -85,11 +94,9 @@ def remove_kept(paths: Paths, path: str) -> None:
 @contextlib.contextmanager
 def locked(paths: Paths, wait_s: float) -> Iterator[None]:
     """Hold the host's one lock, which also a restore in progress holds; StateError if that takes too long."""
-    try:
+    with contextlib.suppress(OSError):  # whoever writes there says why that fails
         make_directory(paths.root)
-        handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as problem:
-        raise StateError(atomic_files.explain(paths.root, problem)) from None
+    handle = _opened(paths)
     try:
         deadline = time.monotonic() + wait_s
         while True:
@@ -106,6 +113,20 @@ def locked(paths: Paths, wait_s: float) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _opened(paths: Paths) -> int:
+    """The lock, for whatever has taken its place can be locked as well; else what is kept a second time."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        if os.path.islink(paths.lock):
+            os.unlink(paths.lock)
+        return os.open(paths.lock, flags | os.O_CREAT, 0o600)
+    except OSError as problem:
+        for place in (paths.lock, paths.second):
+            with contextlib.suppress(OSError):
+                return os.open(place, flags)
+        raise StateError(f"{paths.lock} cannot be locked: {problem.strerror}; take it away") from None
 
 
 def going_back(restoring: Restoring) -> str:

@@ -74,7 +74,7 @@ class StoredGenerations:
     def _directories(self, place: str | None = None) -> list[str]:
         try:
             names = os.listdir(place or self.paths.generations)
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError:  # what is kept a second time says what was in it
             return []
         return sorted((name for name in names if GENERATION.match(name)), key=int)
 

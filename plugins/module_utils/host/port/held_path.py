@@ -237,6 +237,15 @@ def open_regular(path: str, flags: int = os.O_RDONLY, directory: int | None = No
         os.close(place)
 
 
+def contents_of(path: str, most: int) -> bytes:
+    """The first bytes of a file of root's own. OSError names the file."""
+    with open(open_regular(path), "rb") as file:
+        try:
+            return file.read(most)
+        except OSError as problem:
+            raise OSError(problem.errno, problem.strerror, path) from None
+
+
 def carried(mode: int) -> int:
     """What of a file's mode a new one in its place gets."""
     return stat.S_IMODE(mode) & MODE

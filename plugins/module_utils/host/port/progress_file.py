@@ -9,7 +9,12 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import waiting
+
+RECENT_S = 5.0  # longer than whoever waits for one host takes from one look to the next
 
 
 def problem_of(path: str | None) -> str | None:
@@ -17,6 +22,32 @@ def problem_of(path: str | None) -> str | None:
     if path and not os.path.isdir(os.path.dirname(path) or "."):
         return f"progress_path is {path}, its directory must exist"
     return None
+
+
+class Waiting:
+    """Whether somebody waits, by signs that no clock can move: each is seen once, as soon as it was given."""
+
+    def __init__(self, path: str, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._monotonic = waiting.sign(path), monotonic
+        self._seen = self._now()
+        self._at = float("-inf")
+
+    def has_come(self) -> bool:
+        now = self._now()
+        if now == self._seen:
+            return False
+        self._seen, self._at = now, self._monotonic()
+        return now is not None
+
+    def is_recent(self) -> bool:
+        self.has_come()
+        return self._monotonic() - self._at <= RECENT_S
+
+    def _now(self) -> int | None:
+        try:
+            return os.stat(self._path, follow_symlinks=False).st_mtime_ns
+        except OSError:
+            return None
 
 
 def write(path: str, figures: Mapping[str, object]) -> None:

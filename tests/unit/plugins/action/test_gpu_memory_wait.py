@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.action import gpu_memory_wait
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import waiting
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
 
 PROGRESS = {"elapsed_s": 2.0, "duration_s": 6.0, "used_mib": 9000, "max_used_mib": 12288, "requests": 1, "ok": 1}
@@ -58,6 +60,15 @@ def test_the_result_of_the_load_is_the_tasks_and_nothing_is_left_behind(act: Act
     assert result["changed"] is False
     assert host.now - 100 == 6
     assert not host.results.parent.exists() and not host.progress.exists()
+    assert not Path(waiting.sign(str(host.progress))).exists()
+
+
+def test_each_look_leaves_a_sign_for_the_load_test(act: Act, host: Host) -> None:
+    signs = progress_file.Waiting(str(host.progress))
+    seen = []
+    host.later = {float(second): lambda: seen.append(signs.has_come()) for second in range(1, 6)} | {6.0: host.end()}
+    wait(act, host)
+    assert seen == [True] * 5
 
 
 def test_a_breach_is_a_finding_and_no_failure_yet(act: Act, host: Host) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding
 from ansible_collections.selo.gpu_memory.plugins.modules import dotenv
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import Managed
 
 SECRET = "s3cret"
 OTHERS = f"# PASSWORD={SECRET}\nexport DATABASE_URL='postgresql://u:{SECRET}@h'\n"
@@ -163,3 +165,17 @@ def test_what_is_not_utf_8_stays_and_can_be_shown(tmp_path: Path, capsys: pytest
     answer = run(capsys, path=str(path), env={"K": "é"}, readers=["bash"])
     assert answer["before"] == {"K": "?"}
     assert path.read_bytes() == "A=\udcff\nK='é'\n".encode("utf-8", "surrogateescape")
+
+
+def test_a_run_writes_only_while_it_holds_the_host(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    managed, path = Managed(tmp_path), tmp_path / "file"
+    managed.keep()
+    monkeypatch.setattr(lease_holding, "Paths", lambda: managed.paths)
+    monkeypatch.setattr(lease_holding, "SystemClock", lambda: managed.host)
+    assert run(capsys, path=str(path), env={"K": 1}, run_id="run1")["changed"]
+    managed.store.drop()
+    answer = run(capsys, path=str(path), env={"K": 2}, run_id="run1")
+    assert answer["msg"] == "run run1 does not hold this host: nobody does; start a new run"
+    assert path.read_text() == "K=1\n"

@@ -13,6 +13,7 @@ from typing import Any
 
 import ansible
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import waiting
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, state_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test
@@ -246,6 +247,33 @@ def test_a_load_ends_where_the_host_is_not_held_for_it_any_more(run: Any, serve:
     assert "run1 does not hold this host" in result["msg"] and not figures.exists()
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_load_renews_its_lease_at_its_start_and_then_as_long_as_somebody_waits(
+    run: Any, serve: Any, bindings: Path, waits: bool
+) -> None:
+    """With a lease so short that it is due all the time."""
+    lease, progress, seen = bindings / "state" / "lease.json", bindings / "progress.json", []
+    sign = Path(waiting.sign(str(progress)))
+    lease.parent.mkdir()
+    kept = {"run_id": "run1", "holder": "alice", "generation": "0001", "since": 0, "restore_after_s": 0.1}
+    state_files.write_json(str(lease), {**kept, "boot": "another", "deadline_s": 0})
+
+    def deadline() -> float:
+        return float(json.loads(lease.read_text())["deadline_s"])
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        while not deadline():
+            pass
+        seen.append(deadline())
+        while waits and deadline() == seen[0]:
+            sign.touch()
+        return 200, b""
+
+    load = {"url": serve(answer), "concurrency": 1, "requests": 1}
+    run(renew="run1", is_waited_for=True, progress_path=str(progress), load=load)
+    assert (deadline() > seen[0]) == waits
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
@@ -260,6 +288,7 @@ def test_a_load_ends_where_the_host_is_not_held_for_it_any_more(run: Any, serve:
         ({"load": {"url": "http://a", "timeout": 0}}, "load.timeout is 0"),
         ({"load": {"url": "http://a", "expect_status": 20}}, "load.expect_status is 20"),
         ({"load": {"url": "http://a", "path": "/x"}}, "path"),
+        ({"duration": 1, "is_waited_for": True}, "is_waited_for is true, so progress_path must be set"),
         ({"duration": 1, "progress_path": "/no/such/place"}, "progress_path is /no/such/place"),
     ],
 )

@@ -256,7 +256,7 @@ def test_what_the_system_says_names_the_path(managed: Managed, module: Module, m
 
     monkeypatch.setattr(managed.store, "release", full)
     answer = module(action="release", run_id="run1")
-    assert answer["msg"] == "/var/lib/gpu-memory/lock: No space left on device"
+    assert answer["msg"].startswith("/var/lib/gpu-memory/lock: No space left on device; see the file and the disk")
 
 
 def test_while_a_run_holds_the_host_its_tool_stays(managed: Managed, module: Module) -> None:

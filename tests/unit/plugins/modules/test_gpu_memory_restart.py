@@ -75,7 +75,17 @@ def test_a_slow_start_keeps_the_lease_of_its_run(managed: Managed, module: Modul
     answer = module(run_id="run1")
     assert "did not answer 200 within 60 s" in answer["msg"]
     assert managed.host.now - before == 60
-    assert managed.store.stored.summary()["lease"]["left_s"] > 230  # of 240
+    assert managed.store.stored.summary()["lease"]["left_s"] == 180  # of 240, from its start
+
+
+def test_a_run_whose_host_was_released_meanwhile_stops(managed: Managed, module: Module) -> None:
+    managed.keep()
+    managed.write()
+    managed.store.drop()
+    managed.host.log.clear()
+    answer = module(run_id="run1")
+    assert answer["failed"] and "run run1 does not hold this host: nobody does" in answer["msg"]
+    assert managed.host.log == []
 
 
 def test_a_run_whose_host_was_put_back_meanwhile_stops(managed: Managed, module: Module) -> None:

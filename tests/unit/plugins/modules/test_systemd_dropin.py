@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding
 from ansible_collections.selo.gpu_memory.plugins.modules import systemd_dropin
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import Managed
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd-analyze is not installed")
 UNIT = "[Service]\nExecStart=/bin/true\nNonsense=1\n"
@@ -195,3 +197,19 @@ def test_who_writes_it_stands_in_its_second_line(units: Path, capsys: pytest.Cap
         assert run(capsys, units, written_by=writer)["changed"]
         assert (units / FILE).read_text().splitlines()[1] == line
     assert "written_by: 'a\\nb': allowed" in run(capsys, units, written_by="a\nb")["msg"]
+
+
+def test_a_run_writes_only_while_it_holds_the_host(
+    units: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "host").mkdir()
+    managed, before = Managed(tmp_path / "host"), snapshot(units)
+    managed.keep()
+    monkeypatch.setattr(lease_holding, "Paths", lambda: managed.paths)
+    monkeypatch.setattr(lease_holding, "SystemClock", lambda: managed.host)
+    managed.store.drop()
+    answer = run(capsys, units, environment={"B": "x"}, run_id="run1")
+    assert answer["msg"] == "run run1 does not hold this host: nobody does; start a new run"
+    assert snapshot(units) == before
+    managed.keep("run2")
+    assert run(capsys, units, environment={"B": "x"}, run_id="run2")["changed"]

@@ -38,7 +38,8 @@ class Managed:
         self.paths = Paths(
             *(str(root / name) for name in ("state", "units", "sbin-gpu-memory", "run", "second", "jobs"))
         )
-        (root / "units").mkdir()
+        for name in ("units", "run"):
+            (root / name).mkdir()
         self.env = root / ".env"
         self.env.write_bytes(OLD_ENV)
         self.env.chmod(0o640)

@@ -21,7 +21,9 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     file_state,
     generations,
     going_back,
+    leases,
     own_files,
+    state,
     state_files,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
@@ -62,11 +64,10 @@ def test_keep_copies_for_root_alone_arms_and_holds(managed: Managed) -> None:
     assert os.readlink(managed.paths.command) == managed.paths.tool
 
 
-@pytest.mark.parametrize(("restore_after_s", "every_s"), [(30, 10), (100, 12), (240, 30), (3600, 30)])
-def test_the_timer_looks_as_often_as_the_lease_is_short(managed: Managed, restore_after_s: int, every_s: int) -> None:
-    managed.keep(restore_after_s=restore_after_s)
+def test_the_timer_looks_every_ten_seconds(managed: Managed) -> None:
+    managed.keep()
     timer = (Path(managed.paths.units) / TIMER).read_text()
-    assert f"\nOnActiveSec={every_s}s\nOnUnitInactiveSec={every_s}s\n" in timer
+    assert "\nOnActiveSec=10s\nOnUnitInactiveSec=10s\n" in timer
 
 
 def test_a_live_lease_of_another_run_is_refused_by_name_and_time(managed: Managed) -> None:
@@ -254,6 +255,30 @@ def test_a_restore_that_comes_after_the_timers_says_what_the_timer_did(managed: 
     second = managed.store.restore(run_id="run1", reason="test")
     assert {**second, "changed": True} == {**first, "schema": 1, "by_itself": True}
     assert not second["changed"] and managed.host.log == []
+
+
+def test_what_a_run_has_written_goes_back_though_the_host_was_released_meanwhile(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.store.drop()
+    for late in (lambda: managed.store.renew("run1"), lambda: managed.store.prove("run1", {})):
+        with pytest.raises(StateError, match="run run1 does not hold this host: nobody does"):
+            late()
+    result = managed.store.restore(run_id="run1", reason="test")
+    assert result["changed"] and result["error"] is None
+    assert managed.is_old() and managed.restarts() == RESTARTS and not managed.armed()
+
+
+def test_a_proven_run_or_another_ones_is_not_taken_back_for_a_release(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    managed.store.prove("run1", {"verdict": "pass"})
+    managed.keep("run2")
+    managed.store.drop()
+    for run_id in ("run1", "run3"):
+        with pytest.raises(StateError, match=f"run {run_id} does not hold this host: nobody does"):
+            managed.store.restore(run_id=run_id, reason="test")
+    assert not managed.is_old()
 
 
 def test_who_comes_during_a_restore_is_told_so_and_changes_nothing(
@@ -658,7 +683,31 @@ def test_a_timer_without_a_lease_takes_itself_away(managed: Managed) -> None:
     managed.keep()
     state_files.remove_kept(managed.paths, managed.paths.lease)
     assert managed.store.restore_if_expired() is None
-    assert not managed.armed()
+    assert not managed.armed() and not os.path.exists(managed.paths.second) and managed.restarts() == []
+    managed.keep("run2")
+
+
+def test_a_run_that_was_cut_off_before_it_had_its_lease_is_in_nobodys_way(
+    managed: Managed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as cut:
+        cut.setattr(generations.own_files, "install", lambda *_unused: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            managed.keep()
+    assert os.path.exists(managed.paths.second)
+    managed.keep("run2")
+
+
+def test_a_lease_that_is_gone_from_both_places_is_acted_on(managed: Managed) -> None:
+    managed.keep()
+    managed.write()
+    state_files.remove_kept(managed.paths, managed.paths.lease)
+    assert not leases.holds(managed.paths, managed.host)
+    with pytest.raises(StateError, match="is going back to generation 0001"):
+        managed.keep("run2")
+    result = managed.store.restore_if_expired()
+    assert result is not None and result["reason"] == "what its apply holds the host by was damaged"
+    assert managed.is_old() and not managed.armed() and managed.restarts() == RESTARTS
 
 
 def test_a_run_that_was_cut_off_after_its_proof_stays_proven(managed: Managed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -705,11 +754,15 @@ def test_one_command_at_a_time(managed: Managed) -> None:
 
 
 def test_state_of_a_newer_collection_is_refused_by_name(managed: Managed) -> None:
-    managed.keep()
-    lease = json.loads(Path(managed.paths.lease).read_text())
-    Path(managed.paths.lease).write_text(json.dumps({**lease, "schema": 2}))
+    Path(managed.paths.root).mkdir()
+    state_files.write_json(managed.paths.lease, {"schema": 2})
     with pytest.raises(StateError, match=r"lease\.json has schema 2, this collection knows up to 1"):
         managed.store.stored.summary()
+
+
+def sealed(text: str) -> str:
+    value = json.loads(text)
+    return json.dumps({**value, "digest": state.digest_of(value)})
 
 
 def test_a_generation_of_schema_1_stays_readable(managed: Managed) -> None:
@@ -719,7 +772,7 @@ def test_a_generation_of_schema_1_stays_readable(managed: Managed) -> None:
     content = b"OLLAMA_GPU_LAYERS=999\n"
     digest = hashlib.sha256(content).hexdigest()
     (directory / digest).write_bytes(content)
-    manifest = f"""
+    manifest = sealed(f"""
     {{"schema": 1, "id": "0001", "at": 1795492412.5, "kind": "kept", "run_id": "5f0c", "holder": "alice applies stable",
      "files": [
       {{"path": "{managed.env}", "kind": "file", "sha256": "{digest}", "mode": 384, "uid": {os.getuid()},
@@ -727,7 +780,7 @@ def test_a_generation_of_schema_1_stays_readable(managed: Managed) -> None:
       {{"path": "{managed.drop_in}", "kind": "absent", "parent_absent": true}}],
      "services": {{"ollama": {{"unit": "ollama.service", "url": "{OLLAMA_URL}", "timeout_s": 60}},
       "backend": {{"kind": "none"}}, "restart": ["ollama"]}}}}
-    """
+    """)
     (directory / "manifest.json").write_text(manifest)
     managed.write()
     assert managed.store.restore(generation="0001", reason="test")["error"] is None
@@ -1318,5 +1371,5 @@ def test_a_file_system_that_is_read_only_is_named_with_its_cure(
 
     finished_run(managed)
     monkeypatch.setattr(os, "makedirs", read_only)
-    with pytest.raises(StateError, match="state: its file system is mounted read-only; mount it read-write"):
+    with pytest.raises(StateError, match="its file system is mounted read-only; mount it read-write"):
         managed.store.remove()

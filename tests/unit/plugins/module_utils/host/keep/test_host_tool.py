@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     going_back,
     host_tool,
+    state,
     state_files,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
@@ -58,7 +58,8 @@ for name in {tool_parts.PACKED!r}:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Generations:
-    (tmp_path / "units").mkdir()
+    for name in ("units", "run"):
+        (tmp_path / name).mkdir()
     return Generations(
         Paths(*(str(tmp_path / name) for name in ("state", "units", "tool", "run", "second", "jobs"))), FakeHost()
     )
@@ -170,11 +171,11 @@ def test_the_timers_command_is_silent_while_a_run_lives(
 def test_the_timers_look_loads_the_whole_tool_only_where_something_is_due(
     store: Generations, held: Path, tmp_path: Path, live: bool
 ) -> None:
-    tool, lease = tmp_path / "gpu-memory", json.loads(Path(store.paths.lease).read_text())
+    tool, lease = tmp_path / "gpu-memory", state.read_json(store.paths.lease)
     tool.write_bytes(host_tool.archive())
     now = SystemClock().boot_time()
     lease |= {"boot": now.boot, "deadline_s": now.seconds + 60 if live else 0}
-    Path(store.paths.lease).write_text(json.dumps(lease))
+    state_files.write_json(store.paths.lease, lease)
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", LOOK, tool, store.paths.root], capture_output=True, text=True, check=False
     )
@@ -265,7 +266,12 @@ def test_what_the_system_says_names_the_path(
         raise OSError(28, "No space left on device", "/var/lib/gpu-memory/lock")
 
     monkeypatch.setattr(store, "drop", full)
-    assert said(store, capsys, "release") == (1, "", "/var/lib/gpu-memory/lock: No space left on device\n")
+    assert said(store, capsys, "release") == (
+        1,
+        "",
+        "/var/lib/gpu-memory/lock: No space left on device; see the file and the disk that it is on (dmesg), "
+        "mend that, and run this again\n",
+    )
 
 
 def test_no_part_of_it_needs_what_is_not_in_it(tmp_path: Path) -> None:

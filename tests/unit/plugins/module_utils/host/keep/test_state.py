@@ -12,29 +12,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import waiting
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding, leases, state, state_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import progress_file
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import Managed
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"{", "is damaged"),
-        (b"\xff", "is damaged"),
-        (b"[]", "has schema None, this collection knows up to 1"),
-        (b"{}", "has schema None"),
-        (b'{"schema": "1"}', "has schema 1, this"),
-        (b'{"schema": 2}', "has schema 2, this collection knows up to 1; use the collection that wrote it"),
-    ],
-)
-def test_a_file_that_cannot_be_trusted_is_refused_by_name(tmp_path: Path, content: bytes, words: str) -> None:
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"schema": 1}', b"[" * 200_000, b"9" * 9000])
+def test_a_file_that_cannot_be_trusted_is_refused_by_name(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "lease.json"
     path.write_bytes(content)
-    with pytest.raises(StateError) as refused:
+    with pytest.raises(state.Damaged, match=f"{path} is damaged"):
         state.read_json(str(path))
-    assert str(path) in str(refused.value) and words in str(refused.value)
+
+
+def test_a_file_of_a_newer_collection_is_for_that(tmp_path: Path) -> None:
+    path = str(tmp_path / "lease.json")
+    state_files.write_json(path, {"schema": 2})
+    with pytest.raises(StateError, match="has schema 2, this collection knows up to 1; use the collection that wrote"):
+        state.read_json(path)
 
 
 def test_what_was_written_is_read_by_root_alone(tmp_path: Path) -> None:
@@ -51,9 +48,24 @@ def test_what_was_written_is_read_by_root_alone(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_the_path_and_the_cause_are_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=f"the directory {tmp_path}/no is missing"):
         state_files.write_json(str(tmp_path / "no" / "lease.json"), {})
-    (tmp_path / "directory").mkdir()
-    with pytest.raises(StateError, match=f"{tmp_path}/directory"):
-        state_files.remove_file(str(tmp_path / "directory"))
+    (tmp_path / "taken").touch()
+    with pytest.raises(StateError, match="a part of the path is no directory"):
+        state_files.write_json(str(tmp_path / "taken" / "lease.json"), {})
+
+
+@pytest.mark.parametrize("taken", ["directory", "link", "loop"])
+def test_what_has_taken_the_place_of_a_file_of_ours_goes(tmp_path: Path, taken: str) -> None:
+    path, stranger = tmp_path / "lease.json", tmp_path / "stranger"
+    for write in (lambda: state_files.write_json(str(path), {"a": 1}), lambda: state_files.remove_file(str(path))):
+        stranger.write_text("theirs")
+        path.unlink(missing_ok=True)
+        if taken == "directory":
+            (path / "within").mkdir(parents=True)
+        else:
+            path.symlink_to(stranger if taken == "link" else path)
+        write()
+        assert stranger.read_text() == "theirs" and not path.is_symlink()
+    assert not path.exists()
 
 
 @pytest.fixture
@@ -152,11 +164,11 @@ def test_what_lasts_long_renews_its_lease_well_before_it_expires(managed: Manage
     managed.host.now += 60
     renewal()
     assert left_s() == 240
-    managed.store.release("run1")
-    renewal()  # not due
+    managed.store.drop()
+    renewal()  # nobody looks at every call
     assert "nobody does" in refused(lambda: renewal(at_once=True))
     managed.host.now += 4
-    renewal()  # one that failed is not tried at every call
+    renewal()
     managed.host.now += 1
     assert "nobody does" in refused(renewal)
     lease_holding.Renewal(None, managed.paths, managed.host)(at_once=True)
@@ -175,6 +187,24 @@ def test_a_lease_is_renewed_also_while_its_run_is_blocked(managed: Managed) -> N
         pass  # what fails there is for whoever calls it
 
 
+@pytest.mark.parametrize(("restore_after_s", "lives_s"), [(60, 260), (240, 260), (660, 660)])
+def test_a_step_that_may_be_alone_does_not_let_its_lease_grow(
+    managed: Managed, restore_after_s: int, lives_s: int
+) -> None:
+    """A controller that died during a restart: its host is back within five minutes."""
+    managed.keep(restore_after_s=restore_after_s)
+    renewal = lease_holding.Renewal("run1", managed.paths, managed.host, most_s=260)
+    began = managed.host.now
+    while managed.host.now - began < 1000 and leases.holds(managed.paths, managed.host):
+        renewal()
+        managed.host.now += 1
+    assert restore_after_s <= managed.host.now - began <= lives_s
+    managed.host.now += 5
+    managed.write()
+    managed.store.restore_if_expired()
+    assert "this host was put back to generation 0001" in refused(renewal)
+
+
 def test_figures_of_the_moment_are_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "progress.json"
     assert progress_file.problem_of(None) is progress_file.problem_of(str(path)) is None
@@ -191,11 +221,31 @@ def test_figures_of_the_moment_are_replaced_as_a_whole(tmp_path: Path, monkeypat
     assert json.loads(path.read_text()) == {"ok": 1} and os.listdir(tmp_path) == ["progress.json"]
 
 
+def test_who_waits_is_seen_by_each_sign_once_and_by_no_clock(tmp_path: Path) -> None:
+    now = 100.0
+    path = str(tmp_path / "progress.json")
+    sign = Path(waiting.sign(path))
+    sign.touch()
+    signs = progress_file.Waiting(path, lambda: now)
+    assert not signs.has_come() and not signs.is_recent()  # it was there before
+    os.utime(sign, ns=(1, 1))
+    assert signs.has_come() and not signs.has_come()
+    now += progress_file.RECENT_S
+    assert signs.is_recent()
+    now += 1
+    assert not signs.is_recent()
+    os.utime(sign, ns=(2, 2))
+    assert signs.is_recent()
+    sign.unlink()
+    assert not signs.has_come()
+
+
 def test_what_jobs_leave_that_were_killed_is_ours_where_it_is_there(tmp_path: Path) -> None:
     names = ("gpu-memory-load.aB3xYz", "gpu-memory-tune.env", "gpu-memory-verify.x1", ".progress-x1")
     left = [tmp_path / name for name in names]
     paths = state.Paths(run=str(tmp_path), jobs=str(tmp_path / "jobs"))
-    always = [str(tmp_path / "gpu-memory"), paths.tries, paths.jobs, str(tmp_path / "gpu-memory-progress.json")]
+    always = [str(tmp_path / "gpu-memory"), paths.lock, paths.tries, paths.jobs]
+    always += [str(tmp_path / name) for name in state.PROGRESS]
     (tmp_path / "somebody's").touch()
     assert paths.volatile == always
     for path in left:
