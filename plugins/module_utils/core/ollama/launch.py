@@ -22,6 +22,7 @@ OF_ALL_LAYERS = (DEVICE, KV_OFFLOAD)
 OF_TENSORS = (OVERRIDES, CPU_MOE, N_CPU_MOE, N_CPU_FFN)
 MMPROJ_OFFLOAD = "LLAMA_ARG_MMPROJ_OFFLOAD"
 SPLIT_MODE = "LLAMA_ARG_SPLIT_MODE"
+OF_SOME_GPUS = (DEVICE, "LLAMA_ARG_TENSOR_SPLIT", "LLAMA_ARG_MAIN_GPU")
 KEY_TYPE, VALUE_TYPE = "LLAMA_ARG_CACHE_TYPE_K", "LLAMA_ARG_CACHE_TYPE_V"
 ON_CPU = "CPU"
 ALL_LAYERS = 100_000  # more than any model has
@@ -74,8 +75,14 @@ def moves_memory_unplanned(name: str, taken: llama_args.Value) -> bool:
 
 
 def unplanned(values: Mapping[str, llama_args.Value]) -> list[str]:
-    """The settings that move GPU memory in a way that no plan counts."""
-    return [name for name, taken in values.items() if moves_memory_unplanned(name, taken)]
+    """The settings that move GPU memory in a way that no plan counts, those that choose between GPUs among them."""
+    return [
+        name
+        for name, taken in values.items()
+        if moves_memory_unplanned(name, taken)
+        or (name in OF_SOME_GPUS and taken not in ("none", 0))
+        or (name == MMPROJ_OFFLOAD and taken is False)
+    ]
 
 
 class Told(NamedTuple):

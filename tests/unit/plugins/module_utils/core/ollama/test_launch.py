@@ -108,7 +108,16 @@ def test_the_margin_of_others_is_what_is_taken_of_it():
     [
         ({"LLAMA_ARG_CTX_SIZE": "abc"}, "llama-server does not start: LLAMA_ARG_CTX_SIZE=abc"),
         ({"LLAMA_ARG_SPEC_TYPE": "ngram-mod"}, "LLAMA_ARG_SPEC_TYPE: it moves GPU memory in a way that no plan counts"),
+        ({"LLAMA_ARG_DEVICE": "CUDA1"}, "LLAMA_ARG_DEVICE: it moves GPU memory"),
+        ({"LLAMA_ARG_TENSOR_SPLIT": "3,1"}, "LLAMA_ARG_TENSOR_SPLIT: it moves GPU memory"),
+        ({"LLAMA_ARG_MAIN_GPU": "1"}, "LLAMA_ARG_MAIN_GPU: it moves GPU memory"),
+        ({"LLAMA_ARG_NO_MMPROJ_OFFLOAD": "1"}, "LLAMA_ARG_MMPROJ_OFFLOAD: it moves GPU memory"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(environment, why):
     assert (told(environment).refused or "").startswith(why)
+
+
+@pytest.mark.parametrize("environment", [{"LLAMA_ARG_DEVICE": "none"}, {"LLAMA_ARG_MAIN_GPU": "0"}])
+def test_what_chooses_no_gpu_is_planned(environment):
+    assert told(environment).refused is None
