@@ -849,16 +849,6 @@ FAULTS = [
         edits=UNIT,
     ),
     Fault(
-        "unit_masked_under_load",
-        "loading",
-        f"ln -s /dev/null {UNIT}",
-        "rolled_back",
-        (f"{UNIT} was changed meanwhile",),
-        prepare=PACKAGE,
-        edits=UNIT,
-        runs=False,
-    ),
-    Fault(
         "drop_in_of_an_alias_under_load",
         "loading",
         owners_file(f"{UNITS}/llm.service.d/zzz.conf", "[Service]", "Environment=OLLAMA_KEEP_ALIVE=1h"),
