@@ -152,7 +152,7 @@ def _layers(text: str) -> int:
 
 def _list(text: str, read: Callable[[str], Value], form: str) -> str:
     """Numbers with a comma or a slash between them: llama-server takes fewer than it may have devices."""
-    parts = [part for part in re.split(r"[,/]+", text)]
+    parts = re.split(r"[,/]+", text)
     if len(parts) > 1 and not parts[-1]:
         parts.pop()
     if len(parts) >= MOST_DEVICES:

@@ -17,6 +17,7 @@ import mmap
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
@@ -200,9 +201,9 @@ def _table(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _say(text: str, stream: object = None) -> None:
-    print(text, file=stream or sys.stdout)  # type: ignore[arg-type]
+def _say(text: str, stream: TextIO | None = None) -> None:
+    (stream or sys.stdout).write(f"{text}\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
