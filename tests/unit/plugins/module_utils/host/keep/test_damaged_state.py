@@ -65,8 +65,9 @@ def test_no_value_of_any_key_that_is_not_what_was_written_is_gone_by(managed: Ma
     path = at(managed, name)
     written = json.loads(path.read_text())
     tried = 0
+    unsealed = {key: value for key, value in written.items() if key != "digest"}
     for wrong in replaced(written):
-        if wrong != written:
+        if wrong not in (written, unsealed):
             path.write_text(json.dumps(wrong))
             with pytest.raises(state.Damaged):
                 state.read_json(str(path))
