@@ -57,8 +57,8 @@ def killed_after(seconds: float, host: Host, directory: Path) -> tuple[str, str]
     record = records.read(directory / f"{host.name}.json")
     verdict = record["verdict"]
     found = [host.read(FOUND), SECRET if SECRET in output else ""]
-    # Of a job whose very start was killed Ansible tells nothing, not even its name; and where it has passed, the kill came
-    # when Ansible had the result and was about to remove its directory: what these have left has no secret.
+    # Of a job whose very start was killed Ansible tells nothing, not even its name; and where it has passed, the kill
+    # came when Ansible had the result and was about to remove its directory: what these have left has no secret.
     is_told = verdict != "pass" and "lost the connection" not in (record["reason"] or "")
     found += [host.read(LEFT_BEHIND)] if is_told else []
     found += [str(path) for path in directory.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
