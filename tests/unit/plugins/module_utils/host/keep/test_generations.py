@@ -688,8 +688,11 @@ def test_a_timer_without_a_lease_takes_itself_away(managed: Managed) -> None:
 def test_a_run_that_was_cut_off_before_it_had_its_lease_is_in_nobodys_way(
     managed: Managed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def cut_off(*_unused: object) -> None:
+        raise KeyboardInterrupt
+
     with monkeypatch.context() as cut:
-        cut.setattr(generations.own_files, "install", lambda *_unused: (_ for _ in ()).throw(KeyboardInterrupt))
+        cut.setattr(generations.own_files, "install", cut_off)
         with pytest.raises(KeyboardInterrupt):
             managed.keep()
     assert os.path.exists(managed.paths.second)

@@ -116,4 +116,4 @@ def test_more_models_than_the_server_keeps_loaded_are_refused_before_anything_is
     monkeypatch.setattr(tune_run.planner.Model, "from_show", lambda show: SimpleNamespace(embedder=False))
     wanted: Any = SimpleNamespace(url=SERVER.url, unit="u", model="m", beside=["embedder"])
     with pytest.raises(tune_run.CannotTune, match="2 models .* OLLAMA_MAX_LOADED_MODELS is 1; .*max_loaded_models 2"):
-        tune_run.Tuning(wanted, {}, str, lambda _: None)
+        tune_run.Tuning(wanted, {}, str, lambda _unused: None)
