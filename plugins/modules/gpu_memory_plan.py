@@ -112,6 +112,18 @@ options:
     type: list
     elements: int
     default: []
+  gpus_free_mib:
+    description:
+      - What is free on each of several GPUs before the load, in CUDA's order. A plan then says what each one holds.
+      - Only with O(model), and from Ollama 0.30 on.
+    type: list
+    elements: int
+    default: []
+  spread:
+    description:
+      - As C(OLLAMA_SCHED_SPREAD), a model is divided over all GPUs of O(gpus_free_mib) although one could hold it.
+    type: bool
+    default: false
   environment:
     description:
       - What the server is started with, variable by variable, C(OLLAMA_*) and C(LLAMA_ARG_*).
@@ -209,7 +221,9 @@ plans:
       type: dict
       sample: {compute_mib: [104, 136], runtime_mib: [135, 457], total_mib: [8868, 9222]}
     fits:
-      description: Whether the total and O(other_used_mib) stay within O(max_used_mib); null where that is not given.
+      description:
+        - Whether the total and O(other_used_mib) stay within O(max_used_mib), with O(gpus_free_mib) on each GPU.
+        - Null where that is not given.
       type: bool
       sample: true
     warnings:
@@ -217,6 +231,10 @@ plans:
       type: list
       elements: str
       sample: ["num_gpu 40 caps nothing: the model has 33 layers, all are on the GPU"]
+    gpus:
+      description: With O(gpus_free_mib), the terms and the C(total_mib) of each GPU, in the same order.
+      type: list
+      elements: dict
     loaded:
       description: With O(models), the names of the models that the plan adds up.
       type: list
@@ -228,7 +246,7 @@ plans:
 max_num_gpu:
   description:
     - The largest C(num_gpu) with which the first scenario's other settings fit, V(0) if none does.
-    - Null without O(max_used_mib), and with O(models).
+    - Null without O(max_used_mib), and with O(models) or O(gpus_free_mib).
   returned: success
   type: int
   sample: 33
@@ -278,6 +296,8 @@ ARGUMENTS: dict[str, dict[str, object]] = {
     "max_loaded_models": {"type": "int", "default": 0},
     "gpu_total_mib": {"type": "int"},
     "gpu_totals_mib": {"type": "list", "elements": "int", "default": []},
+    "gpus_free_mib": {"type": "list", "elements": "int", "default": []},
+    "spread": {"type": "bool", "default": False},
     "environment": {"type": "dict", "default": {}},
 }
 OPTIONS = ("num_gpu", "num_ctx", "num_batch", "draft_num_predict")  # of a request
@@ -306,12 +326,15 @@ def shown(prediction: Plan, params: dict[str, Any]) -> dict[str, Any]:
     """A plan in whole MiB that add up, judged."""
     terms = {name: round(getattr(prediction, name)) for name in TERMS}
     total = sum(terms.values())
-    limit = params["max_used_mib"]
-    fits = None if limit is None else total + params["other_used_mib"] <= limit
+    gpus = [{name: round(gpu[name]) for name in TERMS} for gpu in prediction.gpus]
+    gpus = [{**gpu, "total_mib": sum(gpu.values())} for gpu in gpus]
+    limit, most = params["max_used_mib"], max([gpu["total_mib"] for gpu in gpus] or [total])
+    fits = None if limit is None else most + params["other_used_mib"] <= limit
     warnings = list(prediction.warnings)
     high = prediction.band_mib.get("total_mib", [total, total])[1]
-    if fits and high + params["other_used_mib"] > limit:
-        warnings.append(f"fits, but with the upper end of its band ({round(high)} MiB) it would not")
+    high_of_most = high * most / total if gpus and total else high
+    if fits and high_of_most + params["other_used_mib"] > limit:
+        warnings.append(f"fits, but with the upper end of its band ({round(high_of_most)} MiB) it would not")
     return {
         **terms,
         "total_mib": total,
@@ -320,18 +343,28 @@ def shown(prediction: Plan, params: dict[str, Any]) -> dict[str, Any]:
         "band_mib": {name: [round(low), round(high)] for name, (low, high) in prediction.band_mib.items()},
         "fits": fits,
         "warnings": warnings,
+        **({"gpus": gpus} if gpus else {}),
     }
 
 
 def for_one(params: dict[str, Any]) -> dict[str, Any]:
     model, version = Model.from_show(params["model"]), params["ollama_version"]
+    free_mib = params["gpus_free_mib"]
     plans = []
     most = None
     for number, values in enumerate(params["scenarios"]):
         try:
             scenario, calibration = settings_of(values, params["model"], params)
-            plans.append(shown(plan(model, scenario, ollama_version=version, calibration=calibration), params))
-            if number == 0 and params["max_used_mib"] is not None:
+            prediction = plan(
+                model,
+                scenario,
+                ollama_version=version,
+                calibration=calibration,
+                gpus_free_mib=free_mib,
+                spread=params["spread"],
+            )
+            plans.append(shown(prediction, params))
+            if number == 0 and params["max_used_mib"] is not None and len(free_mib) < 2:
                 budget = params["max_used_mib"] - params["other_used_mib"]
                 most = max_num_gpu(model, scenario, budget, ollama_version=version, calibration=calibration)
         except ScenarioInvalid as error:
@@ -382,7 +415,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec=ARGUMENTS,
         required_one_of=[("model", "models")],
-        mutually_exclusive=[("model", "models")],
+        mutually_exclusive=[("model", "models"), ("models", "gpus_free_mib")],
         supports_check_mode=True,
     )
     try:

@@ -45,6 +45,20 @@ def test_one_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert 20 <= answer["max_num_gpu"] < 33
 
 
+def test_on_several_gpus_each_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
+    """What one GPU may hold is no limit for two together."""
+    model = show("llama31-8b-q8_0")
+    given = {"model": model, "scenarios": [STABLE], "gpus_free_mib": [15000, 15000], "other_used_mib": 800}
+    one = run(capsys, **given, max_used_mib=12288)
+    assert [gpu["total_mib"] for gpu in one["plans"][0]["gpus"]] == [9054, 0] and one["max_num_gpu"] is None
+    divided = run(capsys, **given, spread=True, max_used_mib=7000)["plans"][0]
+    assert divided["fits"] and divided["total_mib"] > 9054 + 300  # a second runtime
+    assert all(4000 < gpu["total_mib"] < 6000 for gpu in divided["gpus"])
+    assert abs(sum(gpu["total_mib"] for gpu in divided["gpus"]) - divided["total_mib"]) <= 5
+    assert not run(capsys, **given, spread=True, max_used_mib=5000)["plans"][0]["fits"]
+    assert "before 0.30" in run(capsys, **given, spread=True, ollama_version="0.24.0")["msg"]
+
+
 def test_without_a_limit_nothing_is_judged(capsys: pytest.CaptureFixture[str]) -> None:
     answer = run(capsys, model=show("llama31-8b-q8_0"))
     assert answer["max_num_gpu"] is None
