@@ -180,6 +180,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "foreign_json.read": foreign_json.read,
     "foreign_json.fields": foreign_json.fields,
     "foreign_json.positive": foreign_json.positive,
+    "foreign_json.of_type": lambda text: foreign_json.of_type(text, str),
     "foreign_json.read number": lambda text: foreign_json.read("1" * len(text)),
     "load_test.told_by": lambda text: load_test.told_by(text.encode()),
     "load_test.answer_error": lambda text: load_test.answer_error(text.encode()),

@@ -9,7 +9,9 @@ It may be nested without end, have numbers of a million digits or none that JSON
 from __future__ import annotations
 
 import json
+from typing import TypeVar
 
+Kind = TypeVar("Kind")
 MOST_DIGITS = 18  # of a whole number; what has more counts nothing, and the time Python takes grows with its square
 MOST = 10**15
 
@@ -29,6 +31,11 @@ def fields(text: str | bytes) -> dict[str, object]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def of_type(value: object, kind: type[Kind]) -> Kind | None:
+    """A value where it is of this type; a truth value is no number."""
+    return value if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool) else None
 
 
 def positive(value: object) -> float | None:

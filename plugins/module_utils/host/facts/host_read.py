@@ -29,7 +29,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     settings,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, foreign_json, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents, unit_files, unit_oddities
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
@@ -43,11 +43,15 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Backend, ProfileFile
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
+        Answer,
         Api,
         BackendFacts,
         HostSystem,
+        ListedModel,
+        LoadedModel,
         Process,
         Runner,
+        Show,
     )
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Manifest
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import (
@@ -68,6 +72,10 @@ UNIT_PROPERTIES = (
     "SourcePath"
 )
 MOST_OF_COMMAND = 4096  # of a command line that is compared
+# What is read of a model in Ollama's answers, by type: who answers may be no Ollama.
+MODEL = {"name": str, "digest": str, "size": int}
+LOADED_MODEL = {**MODEL, "size_vram": int, "context_length": int}
+SHOWN = {"details": dict, "model_info": dict, "tensors": list, "capabilities": list}
 
 Mask = Callable[[str], str]
 
@@ -341,25 +349,12 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:
     """
     facts: Api = {"error": None, "version": None, "models": [], "loaded": [], "show": {}}
     try:
-        facts["version"] = http_client.get_json(url + endpoints.VERSION, timeout=5).get("version")
-        facts["models"] = [
-            {
-                "name": model.get("name"),
-                "digest": model.get("digest"),
-                "size": model.get("size"),
-                "remote": bool(model.get("remote_host") or model.get("remote_model")),
-            }
-            for model in http_client.get_json(url + endpoints.MODELS, timeout=10).get("models") or []
-        ]
+        facts["version"] = foreign_json.of_type(_get(url + endpoints.VERSION).get("version"), str)
+        for model in _named(_get(url + endpoints.MODELS)):
+            remote = bool(model.get("remote_host") or model.get("remote_model"))
+            facts["models"].append(cast("ListedModel", {**_typed(model, MODEL), "remote": remote}))
         facts["loaded"] = [
-            {
-                "name": model.get("name"),
-                "size": model.get("size"),
-                "size_vram": model.get("size_vram"),
-                "context_length": model.get("context_length"),
-                "digest": model.get("digest"),
-            }
-            for model in http_client.get_json(url + endpoints.LOADED, timeout=5).get("models") or []
+            cast("LoadedModel", _typed(model, LOADED_MODEL)) for model in _named(_get(url + endpoints.LOADED))
         ]
         version = settings.parse_version(facts["version"])
         for name in [str(model["name"]) for model in facts["loaded"]] if models is None else models:
@@ -367,23 +362,38 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:
             if listed and not model_use.is_elsewhere(name, facts["models"], version):
                 asked = str(listed["name"])
                 answer = _show(url, asked)
-                facts["show"][name] = {
-                    "details": answer.get("details"),
-                    "model_info": answer.get("model_info"),
-                    "tensors": answer.get("tensors"),
-                    "capabilities": answer.get("capabilities"),
+                parameters = foreign_json.of_type(answer.get("parameters"), str) or ""
+                shown = {
+                    **_typed(answer, SHOWN),
                     # Of free text only what is of use here: options of memory, and which file it is.
-                    "parameters": modelfile.memory_options(answer.get("parameters") or ""),
-                    "as_text": modelfile.as_text(answer.get("parameters") or ""),
+                    "parameters": modelfile.memory_options(parameters),
+                    "as_text": modelfile.as_text(parameters),
                     "blob": model_use.blob_in(answer),
                 }
+                facts["show"][name] = cast("Show", shown)
     except http_client.HttpError as problem:
         facts["error"] = mask(str(problem))
     return facts
 
 
-def _show(url: str, model: str) -> Any:
-    return http_client.post_json(url + endpoints.SHOW, endpoints.named(model), timeout=20)
+def _show(url: str, model: str) -> Answer:
+    answer = http_client.post_json(url + endpoints.SHOW, endpoints.named(model), timeout=20)
+    return foreign_json.of_type(answer, dict) or {}
+
+
+def _get(url: str) -> Answer:
+    return foreign_json.of_type(http_client.get_json(url, timeout=10), dict) or {}
+
+
+def _typed(answer: Answer, kinds: Mapping[str, type]) -> dict[str, object]:
+    """What stands there of these types; None for whatever else does."""
+    return {name: foreign_json.of_type(answer.get(name), kind) for name, kind in kinds.items()}
+
+
+def _named(answer: Answer) -> list[dict[str, object]]:
+    """The models of a list, each of which has a name."""
+    models = foreign_json.of_type(answer.get("models"), list) or []
+    return [model for model in models if isinstance(model, dict) and isinstance(model.get("name"), str)]
 
 
 def read_names(url: str, api: Api, blobs: Collection[str]) -> dict[str, str]:

@@ -62,6 +62,29 @@ def test_only_models_of_this_host_are_shown_and_by_the_name_that_ollama_lists(se
     assert (facts["error"], asked, list(facts["show"])) == (None, ["qwen3:8b"], ["library/Qwen3:8B"])
 
 
+FOREIGN: list[Any] = [[], {}, None, "x", 7, True, {"models": {}}, {"models": [1, [], {"name": 1}]}, {"version": []}]
+
+
+@pytest.mark.parametrize("foreign", FOREIGN, ids=json.dumps)
+def test_what_answers_may_be_no_ollama(serve: Any, foreign: Any) -> None:
+    facts = host_read.read_ollama_api(serve(lambda handler, body: (200, json.dumps(foreign).encode())), ["a"], str)
+    assert (facts["version"], facts["models"], facts["loaded"], facts["show"]) == (None, [], [], {})
+
+
+def test_what_ollama_says_of_a_model_in_other_types_is_not_said(serve: Any) -> None:
+    model = {"name": "a:latest", "size": "7", "size_vram": True, "digest": 7, "context_length": 4096}
+    shown = {"details": [], "model_info": 7, "tensors": {}, "capabilities": "x", "parameters": {}, "modelfile": []}
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        return 200, json.dumps(shown if handler.path.endswith("/api/show") else {"models": [model]}).encode()
+
+    facts = host_read.read_ollama_api(serve(answer), ["a"], str)
+    assert facts["loaded"] == [
+        {"name": "a:latest", "digest": None, "size": None, "size_vram": None, "context_length": 4096}
+    ]
+    assert {value for name, value in facts["show"]["a"].items() if name in shown and name != "parameters"} == {None}
+
+
 def test_the_files_of_loads_are_named_by_the_models_that_ollama_lists(serve: Any) -> None:
     asked: list[str] = []
 
