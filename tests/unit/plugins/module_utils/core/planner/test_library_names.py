@@ -3,31 +3,20 @@
 from __future__ import annotations
 
 import copy
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf import Tensor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.library_names import architecture, as_loaded
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import Model, Scenario, plan
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.planner import recorded_models
 
-ARCHITECTURES = json.loads((Path(__file__).parents[5] / "data" / "planner" / "architectures.json").read_text())
 TODAY = "0.32.15"
-
-
-def whole_answer(name: str) -> dict[str, Any]:
-    packed = copy.deepcopy(ARCHITECTURES[name])
-    tensors = [*packed["tensors"]]
-    for kind in packed["blocks"]:
-        tensors += [[f"blk.{index}.{suffix}", *rest] for index in kind["of"] for suffix, *rest in kind["tensors"]]
-    listed = [{"name": tensor, "type": type_name, "shape": shape} for tensor, type_name, shape in tensors]
-    return {"model_info": packed["model_info"], "tensors": listed}
 
 
 def as_the_library_names_it(name: str, loaded: str, named: str, parts: dict[str, str]) -> dict[str, Any]:
     """The same model's answer with the architecture and the tensors called as Ollama's library does."""
-    answer = whole_answer(name)
+    answer = recorded_models.answer_of(name)
     info = {key.replace(f"{loaded}.", f"{named}.", 1): value for key, value in answer["model_info"].items()}
     for tensor in answer["tensors"]:
         for here, there in parts.items():
@@ -61,24 +50,24 @@ def test_a_file_of_the_library_is_planned_like_the_one_that_llama_cpp_would_load
             "glm4moelite.attention.key_length": 256,
             "glm4moelite.attention.value_length": 256,
         }
-    ours, theirs = (Model.from_show(each) for each in (answer, whole_answer(name)))
+    ours, theirs = (Model.from_show(each) for each in (answer, recorded_models.answer_of(name)))
     for scenario in (Scenario(num_batch=512), Scenario(num_gpu=8, num_ctx=8192, num_parallel=2)):
         assert plan(ours, scenario, ollama_version=TODAY) == plan(theirs, scenario, ollama_version=TODAY)
 
 
 @pytest.mark.parametrize("verbose", [True, False])
 def test_what_an_image_adds_to_the_first_blocks_follows_from_the_published_names(verbose: bool) -> None:
-    published = whole_answer("qwen3vl-8b")
+    published = recorded_models.answer_of("qwen3vl-8b")
     del published["model_info"]["qwen3vl.n_deepstack_layers"]
     published["model_info"]["qwen3vl.vision.deepstack_visual_indexes"] = [8, 16, 24] if verbose else None
     for number in (8, 16, 24):
         published["tensors"].append({"name": f"v.deepstack.{number}.fc1.bias", "type": "F32", "shape": [4608]})
     found = Model.from_show(published)
-    assert found.input_streams == Model.from_show(whole_answer("qwen3vl-8b")).input_streams == 4
+    assert found.input_streams == Model.from_show(recorded_models.answer_of("qwen3vl-8b")).input_streams == 4
 
 
 def test_blocks_that_predict_are_found_under_their_published_names() -> None:
-    loaded = whole_answer("qwen35-9b-mtp")
+    loaded = recorded_models.answer_of("qwen35-9b-mtp")
     published = copy.deepcopy(loaded)
     published["model_info"]["qwen35.block_count"] = 32
     del published["model_info"]["qwen35.nextn_predict_layers"]

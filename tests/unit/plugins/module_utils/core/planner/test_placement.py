@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import placement
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import (
-    Model,
     Plan,
     Scenario,
     ScenarioInvalid,
     plan,
 )
-
-from bench.planner import model
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.planner import recorded_models
 
 LLAMA, GEMMA, GPT = "llama31-8b-q8_0", "gemma3-12b", "gpt-oss-20b"
 OFF_GPU = {"cache_on_gpu": False}
@@ -23,8 +21,7 @@ def planned(name: str, num_ctx: int, slots: int, batch: int, **settings: object)
     scenario = Scenario.from_dict(
         {"num_ctx": num_ctx, "num_parallel": slots, "num_batch": batch, "flash_attention": "on", **settings}
     )
-    subject: Model = model(name)
-    return plan(subject, scenario, ollama_version="0.32.15")
+    return plan(recorded_models.model(name), scenario, ollama_version="0.32.15")
 
 
 @pytest.mark.parametrize(

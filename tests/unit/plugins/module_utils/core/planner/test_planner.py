@@ -34,10 +34,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.plann
     mib_read_per_token,
     plan,
 )
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.planner import recorded_models
 from hypothesis import given
 from hypothesis import strategies as st
 
-DATA = Path(__file__).parents[5] / "data" / "planner"
+DATA = recorded_models.DATA
 LLAMA = "llama31-8b-q8_0"
 TODAY = "0.32.13"
 
@@ -53,7 +54,7 @@ MODELS = {
 }
 
 
-ARCHITECTURES = json.loads((DATA / "architectures.json").read_text())
+ARCHITECTURES = recorded_models.ARCHITECTURES
 
 
 def rows(table: str) -> list[dict[str, str]]:
@@ -534,19 +535,9 @@ def test_flash_attention_is_off_where_llama_cpp_has_none() -> None:
 
 
 def test_a_quantised_cache_needs_heads_of_whole_blocks() -> None:
-    phi2 = architecture("phi2")  # heads of 80
+    phi2 = recorded_models.model("phi2")  # heads of 80
     with pytest.raises(ScenarioInvalid, match="heads of 80"):
         plan(phi2, Scenario(kv_cache_type="q8_0"), ollama_version=TODAY)
-
-
-def architecture(name: str) -> Model:
-    """A model of architectures.json: metadata, tensors outside the blocks, and each kind of block once."""
-    packed = ARCHITECTURES[name]
-    tensors = [*packed["tensors"]]
-    for kind in packed["blocks"]:
-        tensors += [[f"blk.{index}.{suffix}", *rest] for index in kind["of"] for suffix, *rest in kind["tensors"]]
-    listed = [{"name": tensor, "type": type_name, "shape": shape} for tensor, type_name, shape in tensors]
-    return Model.from_show({"model_info": packed["model_info"], "tensors": listed})
 
 
 def scenario_of(row: dict[str, str]) -> Scenario:
@@ -557,7 +548,7 @@ def scenario_of(row: dict[str, str]) -> Scenario:
 
 @pytest.mark.parametrize("name", sorted({row["case"] for row in rows("architectures_projection")}))
 def test_every_documented_architecture_is_within_2_percent_or_48_mib(name: str) -> None:
-    model = architecture(name)
+    model = recorded_models.model(name)
     for row in [row for row in rows("architectures_projection") if row["case"] == name]:
         prediction = plan(model, scenario_of(row), ollama_version=TODAY)
         projected = int(row["projected_gpu_mib"])
@@ -570,7 +561,7 @@ def test_every_documented_architecture_is_within_2_percent_or_48_mib(name: str) 
 @pytest.mark.parametrize("name", sorted({row["case"] for row in rows("engine_projection")}))
 def test_each_term_is_the_engines(name: str) -> None:
     """Weights and cache to the MiB (llama.cpp rounds down), compute within its band, the sum within 2 % or 48 MiB."""
-    model = architecture(name) if name in ARCHITECTURES else MODELS[name]
+    model = recorded_models.model(name) if name in ARCHITECTURES else MODELS[name]
     for row in [row for row in rows("engine_projection") if row["case"] == name and row["devices"] == "1"]:
         prediction = plan(model, scenario_of(row), ollama_version=TODAY)
         weights, kv, compute = map(int, row["gpu_mib"].split("+"))
@@ -588,7 +579,7 @@ ON_SEVERAL = [row for row in rows("engine_projection") if row["devices"] != "1"]
 @pytest.mark.parametrize("name", sorted({row["case"] for row in ON_SEVERAL}))
 def test_each_of_several_gpus_is_within_2_percent_or_48_mib(name: str) -> None:
     """Where the free bytes' last digit decides, as four equal ones' may, one block may be on either side."""
-    model = architecture(name) if name in ARCHITECTURES else MODELS[name]
+    model = recorded_models.model(name) if name in ARCHITECTURES else MODELS[name]
     block = max(block.device_bytes for block in model.blocks) / 2**20
     for row in [row for row in ON_SEVERAL if row["case"] == name]:
         free = [24105.0] * int(row["devices"])
@@ -682,7 +673,7 @@ def test_where_windows_are_only_guessed_the_band_holds_any_pattern(every: int) -
 
 
 def test_blocks_that_predict_are_loaded_where_tokens_are_to_be_predicted_and_named_where_not() -> None:
-    model = architecture("qwen35-9b-mtp")
+    model = recorded_models.model("qwen35-9b-mtp")
     without, some = (
         plan(model, Scenario(num_batch=512, draft_num_predict=number), ollama_version=TODAY) for number in (0, 2)
     )
@@ -691,7 +682,7 @@ def test_blocks_that_predict_are_loaded_where_tokens_are_to_be_predicted_and_nam
     second = 2 * 2 * model.predicting[0].k_width * 4096 / 2**20
     assert some.kv_mib - without.kv_mib == pytest.approx(2 * states + second)
     assert [w for w in without.warnings if "draft_num_predict" in w] and not [w for w in some.warnings if "draft" in w]
-    unable = plan(architecture("qwen35-9b"), Scenario(draft_num_predict=2), ollama_version=TODAY)
+    unable = plan(recorded_models.model("qwen35-9b"), Scenario(draft_num_predict=2), ollama_version=TODAY)
     assert [warning for warning in unable.warnings if "draft_num_predict has no effect" in warning]
 
 
@@ -730,7 +721,7 @@ def test_a_model_with_the_key_of_pooling_is_an_embedder_whatever_its_value() -> 
 def test_keys_and_values_of_different_types_are_refused_where_they_are_one() -> None:
     different = Scenario(kv_cache_type="q8_0", v_cache_type="f16")
     with pytest.raises(ScenarioInvalid, match="latent attention"):
-        plan(architecture("glm-4.7-flash"), different, ollama_version=TODAY)
+        plan(recorded_models.model("glm-4.7-flash"), different, ollama_version=TODAY)
     kept = plan(MODELS[LLAMA], different, ollama_version=TODAY).kv_mib
     both = [plan(MODELS[LLAMA], Scenario(kv_cache_type=kind), ollama_version=TODAY).kv_mib for kind in ("q8_0", "f16")]
     assert kept == sum(both) / 2
@@ -768,7 +759,7 @@ SMALL = Scenario(num_gpu=5, num_batch=512, num_ctx=512)
 @functools.cache
 def answer_of(name: str) -> tuple[dict[str, Any], float]:
     """A whole /api/show answer of a model of architectures.json, and what of it is planned in all, in MiB."""
-    model = architecture(name)
+    model = recorded_models.model(name)
     outside = [{"name": tensor, "type": kind, "shape": shape} for tensor, kind, shape in ARCHITECTURES[name]["tensors"]]
     blocks = [
         {"name": f"blk.{block.index}.{part}", "type": tensor.type, "shape": list(tensor.shape)}
@@ -823,11 +814,11 @@ def test_arrays_that_ollama_holds_back_are_read_from_the_tensors(name: str) -> N
     packed = {**ARCHITECTURES[name], "model_info": held_back}
     ARCHITECTURES["held back"] = packed
     try:
-        terse = architecture("held back")
+        terse = recorded_models.model("held back")
     finally:
         del ARCHITECTURES["held back"]
     scenario = Scenario(num_gpu=12, num_batch=512)
-    whole = plan(architecture(name), scenario, ollama_version=TODAY)
+    whole = plan(recorded_models.model(name), scenario, ollama_version=TODAY)
     assert plan(terse, scenario, ollama_version=TODAY).total_mib == pytest.approx(whole.total_mib)
 
 
@@ -883,7 +874,7 @@ def test_0_30_may_keep_as_few_logits_as_0_31_so_the_band_reaches_down_to_them() 
 def test_the_band_of_compute_is_as_wide_as_comparing_has_shown(
     name: str, version: str, least_mib: float, share: float
 ) -> None:
-    model = MODELS.get(name) or architecture(name)
+    model = MODELS.get(name) or recorded_models.model(name)
     seen = set()
     for batch in (1, 512, 4096):
         prediction = plan(model, Scenario(num_ctx=4096, num_batch=batch), ollama_version=version)
@@ -896,7 +887,7 @@ def test_the_band_of_compute_is_as_wide_as_comparing_has_shown(
 
 def test_what_a_recurrent_model_keeps_does_not_grow_with_the_context() -> None:
     short, long = (
-        plan(architecture("mamba-2.8b"), Scenario(num_ctx=tokens, num_batch=512), ollama_version=TODAY)
+        plan(recorded_models.model("mamba-2.8b"), Scenario(num_ctx=tokens, num_batch=512), ollama_version=TODAY)
         for tokens in (1024, 8192)
     )
     assert short.kv_mib == long.kv_mib > 0
@@ -956,7 +947,7 @@ def test_a_projector_counts_with_all_layers_on_the_gpu() -> None:
 
 
 def test_an_embedder_gets_one_slot_and_a_batch_without_a_warning() -> None:
-    embedder = plan(architecture("nomic-embed"), Scenario(num_ctx=8192, num_parallel=4), ollama_version=TODAY)
+    embedder = plan(recorded_models.model("nomic-embed"), Scenario(num_ctx=8192, num_parallel=4), ollama_version=TODAY)
     assert (embedder.num_parallel, embedder.num_batch) == (1, 2048)
     assert any("num_parallel 4 has no effect" in warning for warning in embedder.warnings)
     assert not any("num_batch" in warning for warning in embedder.warnings)
