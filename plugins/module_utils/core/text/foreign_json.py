@@ -13,7 +13,7 @@ from typing import TypeVar
 
 Kind = TypeVar("Kind")
 MOST_DIGITS = 18  # of a whole number; what has more counts nothing, and the time Python takes grows with its square
-MOST = 10**15
+LEAST, MOST = 1e-3, 10**15  # a part of a token, or of a nanosecond, is no measurement
 
 
 def read(text: str | bytes) -> object:
@@ -41,7 +41,7 @@ def of_type(value: object, kind: type[Kind]) -> Kind | None:
 def positive(value: object) -> float | None:
     """A number above zero that something can be counted by; None of whatever else stands there."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value <= MOST else None  # type: ignore[operator, arg-type]
+    return float(value) if is_number and LEAST <= value <= MOST else None  # type: ignore[operator, arg-type]
 
 
 def _whole(digits: str) -> int | None:

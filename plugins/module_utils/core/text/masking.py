@@ -328,7 +328,7 @@ def _as_printed(value: str) -> Iterator[str]:
         yield from (once, json.dumps(once)[1:-1])
     yield from (repr(value)[1:-1], repr(content)[2:-1], value.replace("'", r"'\''"), html.escape(value))
     for quoted in (quote(content), quote(content, safe=""), quote(content, safe="!'()*"), quote_plus(content)):
-        yield from (quoted, _ESCAPED_BYTE.sub(lambda escaped: escaped[0].lower(), quoted))
+        yield from (quoted, _ESCAPED_BYTE.sub(lambda escaped: escaped[0].lower(), quoted), quote(quoted, safe=""))
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(content).decode().rstrip("=")
         yield from _inside_base64(content, encode)

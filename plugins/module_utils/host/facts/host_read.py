@@ -71,7 +71,7 @@ UNIT_PROPERTIES = (
     "FragmentPath,DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart,"
     "SourcePath"
 )
-MOST_OF_COMMAND = 4096  # of a command line that is compared
+MOST_OF_COMMAND = 32768  # of a command line that is compared
 # What is read of a model in Ollama's answers, by type: who answers may be no Ollama.
 MODEL = {"name": str, "digest": str, "size": int}
 LOADED_MODEL = {**MODEL, "size_vram": int, "context_length": int}

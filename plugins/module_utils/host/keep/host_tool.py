@@ -110,11 +110,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(wanted: argparse.Namespace, store: Generations) -> int:
-    if wanted.command == "status":
-        _say(_status(store.stored.summary()))
-    elif wanted.command == "list":
-        _say(_list(store.stored.summary()))
-    elif wanted.command == "release":
+    if wanted.command in ("status", "list"):
+        found = store.stored.summary()
+        _say((_status if wanted.command == "status" else _list)(found))
+        return _tell_damage(found)
+    if wanted.command == "release":
         left = store.drop()
         _say("nobody holds this host any more")
         if left:
@@ -129,6 +129,12 @@ def _run(wanted: argparse.Namespace, store: Generations) -> int:
     else:
         return _tell(store.restore(generation=wanted.generation, reason=wanted.reason))
     return 0
+
+
+def _tell_damage(found: State) -> int:
+    if found["error"]:
+        _say(found["error"], sys.stderr)
+    return 1 if found["error"] else 0
 
 
 def _tell(result: Restored) -> int:

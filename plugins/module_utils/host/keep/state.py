@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.held_path import contents_of
 
@@ -21,7 +21,22 @@ if TYPE_CHECKING:
 SCHEMA = 1  # of every file below; what an older collection has written stays readable
 OF_JOBS = ("gpu-memory-load.*", "gpu-memory-tune.env", "gpu-memory-verify.*", ".progress-*")  # in /run, while they last
 MOST_BYTES = 64 * 1024 * 1024  # of one of them
-ONCE_UNSEALED = ("manifest.json", "pointers.json", "restored.json")  # what outlives a run, as 1.0.0 wrote it
+# 1.0.0 sealed nothing: what a file of it must have to be one, by type. Nobody can tell what was changed in it.
+_NUMBER = (int, float)
+UNSEALED: Mapping[str, Mapping[str, Kinds]] = {
+    "manifest.json": {"id": str, "kind": str, "files": list, "services": dict},
+    "pointers.json": {},
+    "restored.json": {"generation": (str, type(None)), "reason": str, "at": _NUMBER, "error": (str, type(None))},
+    "restoring.json": {"generation": str, "reason": str, "since": _NUMBER},
+    "lease.json": {
+        "run_id": str, "holder": str, "generation": str, "since": _NUMBER, "restore_after_s": _NUMBER, "boot": str,
+        "deadline_s": _NUMBER,
+    },
+}  # fmt: skip
+POINTERS: Mapping[str, Kinds] = {"previous": str, "proven": str, "proof": dict, "calibration": list, "finished": str}
+
+
+Kinds = Union[type, tuple[type, ...]]
 
 
 class StateError(Exception):
@@ -105,29 +120,46 @@ def read_json(path: str) -> Any:
 
     Damaged for whatever else is there, or is wrong with the place: the seal tells that nothing of it was changed.
     """
+    return _read(path)[0]
+
+
+def _read(path: str) -> tuple[Any, bool]:
+    """As `read_json`, and whether it was sealed."""
     try:
         value = json.loads(contents_of(path, MOST_BYTES))
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return None, False
     except OSError as problem:
         raise Damaged(_damaged(path, problem.strerror or str(problem), _CURES.get(problem.errno or 0))) from None
     except (ValueError, RecursionError) as problem:
         raise Damaged(_damaged(path, str(problem))) from None
-    if not isinstance(value, dict) or not _is_as_written(value, os.path.basename(path)):
+    value = value if isinstance(value, dict) else {}
+    sealed = "digest" in value
+    if not (_is_as_sealed(value) if sealed else _is_of_1_0(value, os.path.basename(path))):
         raise Damaged(_damaged(path, "its content is not what was written"))
     if value.get("schema") != SCHEMA:
         raise StateError(
             f"{path} has schema {value.get('schema')}, this collection knows up to {SCHEMA}; use the collection that "
             "wrote it"
         )
-    return value
+    return value, sealed
 
 
-def _is_as_written(value: dict[str, object], name: str) -> bool:
+def _is_as_sealed(value: dict[str, object]) -> bool:
     """Takes the seal off."""
-    if "digest" not in value and name in ONCE_UNSEALED:
-        return isinstance(value.get("schema"), int)
-    return value.pop("digest", None) == digest_of(value)
+    return value.pop("digest") == digest_of(value)
+
+
+def _is_of_1_0(value: Mapping[str, object], name: str) -> bool:
+    needed = {"schema": int, **UNSEALED.get(name, {"digest": str})}
+    given = POINTERS if name == "pointers.json" else {}
+    return all(_is(value.get(key), kinds) for key, kinds in needed.items()) and all(
+        _is(value[key], kinds) for key, kinds in given.items() if key in value
+    )
+
+
+def _is(value: object, kinds: Kinds) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def as_json(value: Mapping[str, object]) -> bytes:
@@ -152,19 +184,24 @@ def _damaged(path: str, why: str, cure: str | None = None) -> str:
 
 
 def read_kept(paths: Paths, path: str) -> Any:
-    """What `write_kept` has written, from where it is whole; None where it is in neither place."""
+    """What `write_kept` has written, from where it is whole; None where it is in neither place.
+
+    What is sealed in one place comes before what has no seal in the other.
+    """
     damage: StateError | None = None
+    unsealed = None
     for place in (path, paths.again(path)):
         try:
-            value = read_json(place)
+            value, sealed = _read(place)
         except StateError as problem:
             damage = damage or problem
         else:
-            if value is not None:
+            if sealed:
                 return value
-    if damage:
+            unsealed = unsealed or value
+    if damage and unsealed is None:
         raise damage
-    return None
+    return unsealed
 
 
 def begun(paths: Paths) -> Restoring | None:

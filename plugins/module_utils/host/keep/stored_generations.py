@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import leases, tries
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import (
+    Damaged,
     Paths,
     StateError,
     begun,
@@ -93,6 +94,11 @@ class StoredGenerations:
         pointers = self.pointers()
         tried = tries.of(self.paths)
         proof = pointers.get("proof")
+        restoring, error = None, None
+        try:
+            restoring = begun(self.paths)
+        except Damaged as problem:  # which tells to look here for a generation's number
+            error = str(problem)
         return {
             "generations": [self.about(manifest["id"]) for manifest in self.readable()],
             "previous": pointers.get("previous"),
@@ -100,12 +106,12 @@ class StoredGenerations:
             "proof": {**proof, "generation": pointers["proven"]} if proof else None,
             "calibration": pointers.get("calibration") or [],
             "lease": leases.described(lease, self.host) if lease else None,
-            "restoring": begun(self.paths),
+            "restoring": restoring,
             "last_restore": leases.last_restore(self.paths),
             "tries": {"count": tried["count"], "left_s": tries.left_s(tried, self.host)},
             "timer": timer_state(self.host),
             "tool": tool_digest(self.paths),
-            "error": None,
+            "error": error,
         }
 
 

@@ -150,13 +150,13 @@ def test_a_command_s_children_are_its_own() -> None:
 
 
 def test_only_who_works_in_the_directory_is_compared_and_by_a_beginning(tmp_path: Path) -> None:
-    """A stranger writes into his command line what takes an expression long; only the first 4096 bytes count."""
+    """A stranger writes into his command line what takes an expression long; only the first 32768 bytes count."""
     words = [sys.executable, "-c", "print(1, flush=True); input()"]
     pipe, (here, elsewhere) = subprocess.PIPE, (tmp_path / "here", tmp_path / "elsewhere")
     here.mkdir()
     elsewhere.mkdir()
     found = []
-    for place, arguments in ((here, ["main.py"]), (here, ["x" * 5000, "main.py"]), (elsewhere, ["main.py"])):
+    for place, arguments in ((here, ["main.py"]), (here, ["x" * 40000, "main.py"]), (elsewhere, ["main.py"])):
         with subprocess.Popen([*words, *arguments], stdin=pipe, stdout=pipe, cwd=place) as process:
             assert process.stdout and process.stdout.readline() == b"1\n"
             found.append(host_read.find_processes(r"python.*main\.py", str(here)) == [process.pid])

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, state, state_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
+    host_tool,
+    leases,
+    state,
+    state_files,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import held_path
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import RESTARTS, Managed
@@ -81,6 +86,44 @@ def test_a_host_goes_back_whatever_a_key_of_its_lease_says(managed: Managed, key
     path = at(managed, "lease.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), key: wrong}))
     assert_it_goes_back(managed)
+
+
+@pytest.mark.parametrize("change", [{"files": []}, {"files": None}, {"schema": True}, {"id": 1}, {"services": []}])
+def test_what_has_lost_its_seal_does_not_come_before_what_has_one(managed: Managed, change: dict[str, object]) -> None:
+    path = at(managed, "generations/0001/manifest.json")
+    whole = json.loads(path.read_text())
+    whole.pop("digest")
+    path.write_text(json.dumps({**whole, **change}))
+    assert_it_goes_back(managed)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_short_of_a_file_of_1_0_0_is_damaged(managed: Managed, name: str) -> None:
+    at(managed, name).write_text('{"schema": 1}')
+    if name != "pointers.json":  # there may be none
+        with pytest.raises(state.Damaged):
+            state.read_json(str(at(managed, name)))
+    assert_it_goes_back(managed)
+
+
+def test_a_lease_and_a_restore_of_1_0_0_which_sealed_nothing_count(managed: Managed) -> None:
+    for place in (managed.paths.lease, managed.paths.again(managed.paths.lease)):
+        lease = {"schema": 1, **state.read_json(place), "deadline_s": managed.host.boot_time().seconds + 100}
+        Path(place).write_text(json.dumps(lease))
+    assert leases.holds(managed.paths, managed.host)
+    restoring = {"schema": 1, "generation": "0001", "reason": "test", "run_id": None, "since": 1.0}
+    at(managed, "restoring.json").write_text(json.dumps(restoring))
+    assert state.begun(managed.paths) is not None
+
+
+def test_where_nobody_knows_to_what_a_host_goes_back_the_list_has_the_numbers(
+    managed: Managed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place in (managed.paths.restoring, managed.paths.again(managed.paths.restoring)):
+        Path(place).write_text("{")
+    assert host_tool.main(["list"], managed.store) == 1
+    told = capsys.readouterr()
+    assert "0001" in told.out and "gpu-memory rollback NUMBER" in told.err
 
 
 def test_a_lease_that_lives_longer_than_it_was_taken_for_does_not_live(managed: Managed) -> None:
