@@ -74,6 +74,7 @@ def _each_of(
 ) -> Iterator[dict[str, Future[Ended]]]:
     """What comes of each selected row of the parameter `name`, a few of them at a time."""
     directories: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+    directories.getbasetemp()  # made here: two threads that ask first get one each
 
     def one(fault: Fault) -> Ended:
         host = hosts.get()
