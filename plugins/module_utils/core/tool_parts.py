@@ -49,6 +49,7 @@ PACKED = (
     "core.text.urls",
     "core.text.utc",
     "core.tool_parts",
+    "core.waiting",
     "host.facts.dependents",
     "host.facts.host_read",
     "host.facts.secrets",

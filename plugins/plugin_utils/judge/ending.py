@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import waiting
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import (
     Decision,
     FailedTask,
@@ -167,6 +168,12 @@ def _conclude_failure(
             what.insert(0, f"the host put itself back during the run: {restored['reason']}")
         back = f"generation {restored.get('generation')} is back"
         return "rolled_back", [*what, f"{back} and {_services_back(restored.get('services') or {})}"], False
+    if restored and restored.get("lost_connection") and waiting.NOT_HELD in failure["message"]:
+        return (
+            "fail",
+            [*what, "the host cannot be reached: what the run has written stays; then run rollback.yml"],
+            False,
+        )
     if restored and restored.get("lost_connection"):
         return "fail", [*what, "the host cannot be reached and puts its kept generation back by itself"], False
     why = str((restored or {}).get("msg") or "no restore was tried")

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import waiting
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import utc
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.leases import (
     described,
@@ -152,7 +153,7 @@ def own(paths: Paths, clock: Clock, run_id: str) -> StoredLease:
             f"this host was put back to generation {restored['generation']} at {utc.text(restored['at'])} "
             f"({restored['reason']}); start a new run"
         )
-    raise NotHeld(f"run {run_id} does not hold this host: {_holder(lease, clock)}; start a new run")
+    raise NotHeld(f"run {run_id} {waiting.NOT_HELD}: {_holder(lease, clock)}; start a new run")
 
 
 def refuse_others(paths: Paths, clock: Clock, run_id: str | None) -> StoredLease | None:

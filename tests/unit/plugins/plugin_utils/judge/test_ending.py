@@ -14,6 +14,7 @@ PASS, FAIL, UNSURE = (
     {"verdict": "inconclusive", "reasons": ["no evidence"], "failed": True},
 )
 BROKEN = {"task": "t", "message": "it broke", "lost_connection": False}
+LET_GO = {"task": "Write", "message": "run 1 does not hold this host: nobody does; start a new run"}
 LOST = {"task": "t", "message": "lost the connection", "lost_connection": True}
 BACK = {"generation": "g1", "failed": False}
 NOT_BACK = {"failed": True, "msg": "disk full"}
@@ -80,6 +81,17 @@ def conclude(gate=None, decision=None, judged=None, failure=None, restored=None,
             (
                 "fail",
                 ["lost the connection", "the host cannot be reached and puts its kept generation back by itself"],
+                False,
+            ),
+        ),
+        (
+            {"failure": LET_GO, "kept": True, "restored": NOT_REACHED},
+            (
+                "fail",
+                [
+                    LET_GO["message"],
+                    "the host cannot be reached: what the run has written stays; then run rollback.yml",
+                ],
                 False,
             ),
         ),
