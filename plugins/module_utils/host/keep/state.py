@@ -135,7 +135,8 @@ def _read(path: str) -> tuple[Any, bool]:
         raise Damaged(_damaged(path, str(problem))) from None
     value = value if isinstance(value, dict) else {}
     sealed = "digest" in value
-    if not (_is_as_sealed(value) if sealed else _is_of_1_0(value, os.path.basename(path))):
+    is_later = _is(value.get("schema"), int) and value["schema"] > SCHEMA  # and may be sealed in another way
+    if not is_later and not (_is_as_sealed(value) if sealed else _is_of_1_0(value, os.path.basename(path))):
         raise Damaged(_damaged(path, "its content is not what was written"))
     if value.get("schema") != SCHEMA:
         raise StateError(

@@ -74,7 +74,7 @@ def test_no_value_of_any_key_that_is_not_what_was_written_is_gone_by(managed: Ma
     for wrong in replaced(written):
         if wrong not in (written, unsealed):
             path.write_text(json.dumps(wrong))
-            with pytest.raises(state.Damaged):
+            with pytest.raises(StateError):
                 state.read_json(str(path))
             tried += 1
     assert tried > 12 * len(written)
