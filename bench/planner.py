@@ -20,8 +20,9 @@ from pathlib import Path
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import Model, Plan, Scenario, plan
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import plan_command
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.planner import recorded_models
 
-DATA = Path(__file__).resolve().parent.parent / "tests" / "data" / "planner"
+DATA = recorded_models.DATA
 VERSION = "0.32.13"
 _models: dict[str, Model] = {}
 
@@ -34,27 +35,11 @@ def model(name: str) -> Model:
 
 def show(name: str) -> dict[str, object]:
     """The /api/show answer of a model, with the values of arrays."""
-    file = DATA / f"{name}.show.json"
-    return dict(json.loads(file.read_text())) if file.exists() else unpacked(name)
+    return recorded_models.answer_of(name)
 
 
 def name_of(row: dict[str, str]) -> str:
     return f"{row['case']}-{row['quant']}" if "quant" in row else row["case"]
-
-
-def unpacked(name: str) -> dict[str, object]:
-    """The /api/show answer of a model in architectures.json, which has each kind of block once."""
-    packed = json.loads((DATA / "architectures.json").read_text())[name]
-    tensors = packed["tensors"] + [
-        [f"blk.{index}.{suffix}", *rest]
-        for kind in packed["blocks"]
-        for index in kind["of"]
-        for suffix, *rest in kind["tensors"]
-    ]
-    return {
-        "model_info": packed["model_info"],
-        "tensors": [{"name": tensor, "type": type_name, "shape": shape} for tensor, type_name, shape in tensors],
-    }
 
 
 def rows(name: str, version: str = VERSION) -> Iterator[tuple[dict[str, str], Plan]]:

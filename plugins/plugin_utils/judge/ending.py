@@ -168,13 +168,10 @@ def _conclude_failure(
             what.insert(0, f"the host put itself back during the run: {restored['reason']}")
         back = f"generation {restored.get('generation')} is back"
         return "rolled_back", [*what, f"{back} and {_services_back(restored.get('services') or {})}"], False
-    if restored and restored.get("lost_connection") and waiting.NOT_HELD in failure["message"]:
-        return (
-            "fail",
-            [*what, "the host cannot be reached: what the run has written stays; then run rollback.yml"],
-            False,
-        )
     if restored and restored.get("lost_connection"):
-        return "fail", [*what, "the host cannot be reached and puts its kept generation back by itself"], False
+        then = " and puts its kept generation back by itself"
+        if waiting.NOT_HELD in failure["message"]:
+            then = ": what the run has written stays; then run rollback.yml"
+        return "fail", [*what, f"the host cannot be reached{then}"], False
     why = str((restored or {}).get("msg") or "no restore was tried")
     return "fail", [*what, f"putting the kept generation back failed as well: {why}"], False

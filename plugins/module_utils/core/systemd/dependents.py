@@ -9,11 +9,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 # Property of the one -> directive of the other.
 DIRECTIVES = {

@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
-    own_files,
-)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import own_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError, read_json
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_files import (
     make_directory,
