@@ -33,6 +33,7 @@ BEGINNING = credentials.LEAST_OF_A_CREDENTIAL  # characters by which a known val
 MOST_WORDS = 1000  # of a command line that is shown
 LONGEST_COMMAND = dotenv.MOST_BYTES  # none is longer; of what is, each further word is taken for a secret
 LONGEST_NAME = 256  # of a variable; nothing ordinary has a longer one
+MOST_ESCAPES = 3  # of JSON inside JSON
 MOST_LEVELS = 3  # of commands inside commands: `sh -c "sh -c '…'"`
 
 # The name of a variable, flag or key that may say credential, and what stands between it and the value. A word is
@@ -138,6 +139,8 @@ _SYSTEMD = re.compile(r"^(?:\S{1,4096}:\d{1,9}: |Ignoring invalid environment).*
 _QUOTED = re.compile(r"'([^'\n]*)'")
 _DIRECTIVE = re.compile(r"[A-Z][A-Za-z]{1,40}|=")  # one that systemd does not know is told, as is a section
 
+_QUOTED_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?', re.S)
+_ESCAPED_CHARACTER = re.compile(r"\\([0-3][0-7]{2}|.)", re.S)
 _ESCAPED_BYTE = re.compile(r"%[0-9A-F]{2}")
 _LINE_END = re.compile(r"\r?\n|\\n")
 # Between pieces that may be `user:password@host`; the password may hold a comma, or end before it.
@@ -163,8 +166,9 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
         if len(value) > LONG:
             text = text.replace(value, MASK)
     if known:
-        pieces = _without_forms(text, known).split(CUT, MOST_CUTS)
-        text = CUT.join(_without_beginning(piece, known) for piece in pieces)
+        *cut, last = _without_forms(text, known).split(CUT, MOST_CUTS)
+        cut = [_without_short_beginning(_without_beginning(piece, known), known) for piece in cut]
+        text = CUT.join([*cut, _without_beginning(last, known)])
     text = _SYSTEMD.sub(lambda line: _QUOTED.sub(_quoted, line[0]), text)
     text = _WORD_OF_URL.sub(lambda word: _without_user(word[0]), text)
     text = _URL.sub(lambda url: _without_query(url[0]), text)
@@ -239,6 +243,17 @@ def _without_beginning(text: str, known: frozenset[str]) -> str:
             if length > len(end) and any(form.startswith(end) for form in forms):
                 return text[:at] + MASK
     return text
+
+
+def _without_short_beginning(text: str, known: frozenset[str]) -> str:
+    """`text`, which was cut off for sure, without the first few characters of a value at its end."""
+    begin = next((at for at in range(-credentials.LEAST + 1, 0) if text[at:] in _short_beginnings(known)), len(text))
+    return text[:begin] + MASK * (begin < 0)
+
+
+@functools.lru_cache(maxsize=4)
+def _short_beginnings(known: frozenset[str]) -> set[str]:
+    return {form[:length] for form in _forms(known) for length in range(1, credentials.LEAST)}
 
 
 @functools.lru_cache(maxsize=4)
@@ -319,16 +334,19 @@ def _forms(known: frozenset[str]) -> list[str]:
 
 
 def _as_printed(value: str) -> Iterator[str]:
-    """A value as programs write it: as it is, escaped once or twice, quoted for a shell, in a URL, in HTML, encoded."""
+    """A value as programs write it: as it is, escaped up to three times, quoted for a shell, in a URL, encoded."""
     content = value.encode("utf-8", "surrogatepass" if _has_lone_surrogates(value) else "surrogateescape")
     yield value
     yield content.decode(errors="replace")
     for ascii_only in (False, True):
-        once = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
-        yield from (once, json.dumps(once)[1:-1])
+        escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        for _time in range(MOST_ESCAPES):
+            yield escaped
+            escaped = json.dumps(escaped)[1:-1]
     yield from (repr(value)[1:-1], repr(content)[2:-1], value.replace("'", r"'\''"), html.escape(value))
     for quoted in (quote(content), quote(content, safe=""), quote(content, safe="!'()*"), quote_plus(content)):
         yield from (quoted, _ESCAPED_BYTE.sub(lambda escaped: escaped[0].lower(), quoted), quote(quoted, safe=""))
+    yield from (content.hex(), content.hex().upper())
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(content).decode().rstrip("=")
         yield from _inside_base64(content, encode)
@@ -344,14 +362,25 @@ def _inside_base64(content: bytes, encode: Callable[[bytes], bytes]) -> Iterator
 
 
 def secrets_in_headers(headers: Mapping[str, str]) -> set[str]:
-    """What of a request's headers must not be shown: each value, its token, the user's password, and each cookie."""
+    """What of a request's headers must not be shown: each value, its token, the user's password, and each cookie.
+
+    What is quoted there, or encoded as in a URL, also as a server takes it.
+    """
     found = set()
     for value in headers.values():
         token = value.rpartition(" ")[2]
-        found |= {value, token, *(pair.partition("=")[2].strip() for pair in value.split(";"))}
+        parts = {value, token, *(pair.partition("=")[2].strip() for pair in value.split(";"))}
+        parts |= {*_QUOTED_STRING.findall(value)}
+        bare = {part.strip('"') for part in parts if len(part) <= LONG}
+        found |= parts | {form for part in bare for form in (_unescaped(part), unquote(part))}
         with contextlib.suppress(ValueError):
             found.add(base64.b64decode(token, validate=True).decode().partition(":")[2])
     return {value for value in found if len(value) >= credentials.LEAST_OF_A_CREDENTIAL}
+
+
+def _unescaped(text: str) -> str:
+    """What a quoted string says, of a header or a cookie: `\\"`, or a character's number as `\\054`."""
+    return _ESCAPED_CHARACTER.sub(lambda one: chr(int(one[1], 8)) if one[1].isdigit() else one[1], text)
 
 
 def _has_lone_surrogates(value: str) -> bool:

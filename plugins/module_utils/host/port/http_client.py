@@ -20,6 +20,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls imp
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.urls import parse as parse_url
 
 ERROR_CHARACTERS = 300
+SAY = ("error", "detail", "message", "msg")  # the keys under which servers say what went wrong
 CHUNK = 65536
 MOST_BYTES = 64 * 1024 * 1024  # of an answer, or of a line of one
 LINE_BY_LINE = ("application/x-ndjson", "text/event-stream")
@@ -123,15 +124,25 @@ def post_for_lines(url: str, value: Any, *, silence_s: float = 300) -> Iterator[
 
 
 def error_text(body: bytes) -> str:
-    """What an answer says went wrong: its `error`, `detail` or `message`, else its first words; one line, short."""
+    """What an answer says went wrong: its `error`, `detail` or the like, else its first words; one line, short."""
     text = body[: 4 * CHUNK].decode(errors="replace")
-    with contextlib.suppress(ValueError):
-        value = foreign_json.read(text)
-        while isinstance(value, dict):
-            value = next((value[key] for key in ("error", "detail", "message") if value.get(key)), "")
-        text = value if isinstance(value, str) else json.dumps(value)
+    with contextlib.suppress(ValueError, RecursionError):
+        text = _said(foreign_json.read(text))
     text = " ".join(text.encode(errors="replace").decode().split())  # half a character can be written in JSON
     return text if len(text) <= ERROR_CHARACTERS else f"{text[:ERROR_CHARACTERS]}{masking.CUT}"
+
+
+def _said(value: Any) -> str:
+    """The text inside a JSON value; of a list, such as one of what is wrong with each field, one after the other."""
+    if isinstance(value, list):
+        return "; ".join(map(_said, value))
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else json.dumps(value)
+    said = next((value[key] for key in SAY if value.get(key)), None)
+    if said is None:
+        return json.dumps(value) if value else ""
+    place = value.get("loc")
+    return f"{'.'.join(map(str, place))}: {_said(said)}" if isinstance(place, list) else _said(said)
 
 
 def _target(text: str) -> Url:

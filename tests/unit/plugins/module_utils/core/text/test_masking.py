@@ -123,6 +123,10 @@ def test_known_values_are_masked_wherever_they_occur() -> None:
         ("GREETING=open sesame", "GET /login/open%20sesame/open+sesame", "sesame"),
         ("GREETING=open<sesame>", "denied for open&lt;sesame&gt;", "sesame"),
         ("GREETING=open sesame", "denied for b3BlbiBzZXNhbWU=", "b3BlbiBz"),
+        ("GREETING=open sesame", "denied for 6f70656e20736573616d65", "6f70"),
+        ("GREETING=open sesame", "denied for 6F70656E20736573616D65", "6F70"),
+        ("A_KEY=abcd", "denied for 61626364", "6162"),
+        ('GREETING=open "sesame"', r'{"m": "{\"m\": \"{\\\"m\\\": \\\"open \\\\\\\"sesame\\\\\\\"\\\"}\"}"}', "sesame"),
     ],
 )
 def test_a_known_secret_is_masked_whatever_it_looks_like(variable: str, printed: str, secret: str) -> None:
@@ -200,11 +204,31 @@ def test_what_only_looks_like_one_stays(text: str) -> None:
         ("denied for abcdefghi.", {"abcdef", "defghi"}, f"denied for {masking.MASK}."),
         ("denied for abcdefabcdef.", {"abcdef"}, f"denied for {masking.MASK}{masking.MASK}."),
         ("pin 8347 of 18347", {"8347"}, f"pin {masking.MASK} of 18347"),
+        ("denied for sw0rd-f1sh", {"sw0rd-f1sh-77"}, f"denied for {masking.MASK}"),  # cut off by whom, nobody knows
+        ("denied for sw0…", {"sw0rd-f1sh"}, f"denied for {masking.MASK}…"),
+        ("denied for s…", {"sw0rd-f1sh"}, f"denied for {masking.MASK}…"),
+        ("denied for sw0…, and on", {"sw0rd-f1sh"}, f"denied for {masking.MASK}…, and on"),
+        ("denied for sw0, and on", {"sw0rd-f1sh"}, "denied for sw0, and on"),
         ("a long one: " + "xy z " * 100 + masking.CUT, {"xy z " * 200 + "end"}, f"a long one: {masking.MASK}…"),
     ],
 )
 def test_known_values_come_first_and_leave_no_piece(text: str, known: set[str], shown: str) -> None:
     assert masking.without_secrets(text, known) == shown
+
+
+@pytest.mark.parametrize(
+    ("headers", "said"),
+    [
+        ({"Cookie": r'sid="a,b\054c\"d"; lang=de'}, 'a,b,c"d'),
+        ({"Cookie": r'sid="swordfish\073"'}, "swordfish;"),
+        ({"Cookie": "sid=sw%C3%B6rd%20fish"}, "swörd fish"),
+        ({"Authorization": r'Digest username="selo", response="sword\\fish"'}, r"sword\fish"),
+        ({"Authorization": 'Digest nonce="not closed'}, "not closed"),
+    ],
+)
+def test_a_header_is_masked_as_a_server_takes_it(headers: dict[str, str], said: str) -> None:
+    shown = masking.without_secrets(f"<{said}>", masking.secrets_in_headers(headers))
+    assert shown == f"<{masking.MASK}>"
 
 
 def test_where_more_is_known_than_can_be_looked_for_nothing_is_shown() -> None:

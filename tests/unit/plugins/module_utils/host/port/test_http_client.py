@@ -51,8 +51,17 @@ def test_proxies_of_the_environment_are_ignored(serve: Any, monkeypatch: pytest.
     ("status", "body", "words"),
     [
         (404, b'{"error": "model \\"x\\" not found"}', 'answered 404: model "x" not found'),
-        (500, b'{"detail": [{"msg": "bad"}]}', 'answered 500: [{"msg": "bad"}]'),
+        (500, b'{"detail": [{"msg": "bad"}]}', "answered 500: bad"),
         (503, b'{"error": {"message": "overloaded", "type": "server_error"}}', "answered 503: overloaded"),
+        (500, b'{"detail": {"error": "no model"}}', "answered 500: no model"),
+        (500, b'{"detail": {"reason": "no model"}}', 'answered 500: {"reason": "no model"}'),
+        (500, b'{"errors": ["no model"]}', 'answered 500: {"errors": ["no model"]}'),
+        (
+            422,
+            b'{"detail": [{"type": "missing", "loc": ["body", 0, "message"], "msg": "Field required"}, "and so on"]}',
+            "answered 422: body.0.message: Field required; and so on",
+        ),
+        (500, b"{}", "answered 500: "),
         (502, b"<html>\n  bad   gateway", "answered 502: <html> bad gateway"),
         (200, b"not json", "the answer is not JSON: not json"),
     ],
