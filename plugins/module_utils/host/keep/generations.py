@@ -194,6 +194,18 @@ class Generations:
             self._finish(kept, {})
             return {"changed": True, "generation": kept["id"]}
 
+    def end_run(self, reason: str) -> Restored | None:
+        """End the run that holds the host: what it has written goes back, for nobody has proven it.
+
+        None where no run does, where a restore has begun already, and where what is kept says nothing to go back to.
+        """
+        try:
+            return self.abort(reason) if not self.back.begun() and leases.stored(self.paths) else None
+        except (StateError, OSError, KeyError):
+            if self.back.begun():  # by now: the timer goes on
+                raise
+        return None
+
     def drop(self) -> list[str]:
         """Let go of the host, whoever holds it and whatever is damaged; for an operator who has mended it by hand.
 
@@ -224,8 +236,7 @@ class Generations:
     def restore(
         self, *, run_id: str | None = None, generation: str | None = None, reason: str, check: bool = False
     ) -> Restored:
-        """Put back what `run_id` has kept, be it that it was released meanwhile; or, where nobody holds the host,
-        `previous`, `proven` or a number.
+        """Put back what `run_id` has kept; or, where nobody holds the host, `previous`, `proven` or a number.
 
         The latter leaves stopped what is stopped now.
 
@@ -250,17 +261,8 @@ class Generations:
                     if self.back.restore(*what, check=True)["changed"]:
                         return {**self.back.restore(*what, check), "by_itself": True}
                 return {**restored, "changed": False, "by_itself": True}
-            if lease is None and self._was_released(run_id):
-                return self.back.restore(str(self.stored.newest_kept()), reason, run_id, check)
             lease = lease_holding.own(self.paths, self.host, run_id)
             return self.back.restore(lease["generation"], reason, run_id, check)
-
-    def _was_released(self, run_id: str) -> bool:
-        """Whether somebody has let go of the host while this run, the last one, was at work."""
-        newest = self.stored.newest_kept()
-        if newest is None or self.stored.pointers().get("finished") == newest:
-            return False
-        return self.stored.manifest(newest)["run_id"] == run_id
 
     def abort(self, reason: str) -> Restored:
         """Put back what the present holder of the lease has kept, whoever it is; go on with a restore at once."""

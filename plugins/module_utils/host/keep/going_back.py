@@ -74,7 +74,7 @@ class GoingBack:
 
     def roll_back(self, generation: str, reason: str, check: bool) -> Restored:
         """Go back by hand, perhaps long after the generation: by what runs now, unless that is being carried on."""
-        cut_off = self._begun()
+        cut_off = self.begun()
         found = cut_off.get("found") if cut_off and cut_off["generation"] == generation else None
         if found:
             return self.restore(generation, reason, None, check, found)
@@ -115,7 +115,7 @@ class GoingBack:
         way = take_back.way_back(manifest, contents, [*others, manifest])
         compared = [(state, file_state.different(state)) for state in way.states]
         different = [(state, what) for state, what in compared if what]
-        restoring = self._begun()
+        restoring = self.begun()
         resumed = restoring is not None and restoring["generation"] == generation
         plan = manifest["services"]
         started = service_control.started_since(plan, self.host)  # since, be it without any change of a file
@@ -166,7 +166,7 @@ class GoingBack:
             return service_control.out_of_place(plan, self.host, tries.of(self.paths)["old"])
         return plan["restart"] if acts else started
 
-    def _begun(self) -> Restoring | None:
+    def begun(self) -> Restoring | None:
         """The restore that is not over; what is damaged is for nobody to go on with."""
         with contextlib.suppress(StateError):
             return begun(self.paths)
@@ -199,7 +199,7 @@ class GoingBack:
             "found": plan.get("found"),
         }
         if resumed:
-            about["since"] = (self._begun() or about)["since"]
+            about["since"] = (self.begun() or about)["since"]
         with contextlib.suppress(StateError):
             if not resumed:
                 write_kept(self.paths, self.paths.restoring, about)
@@ -220,7 +220,7 @@ class GoingBack:
         about: Restoring,
     ) -> None:
         """Restart those, and bring back what went along with the others; what is not in place then is tried again."""
-        is_written = self._begun() is not None
+        is_written = self.begun() is not None
         these: ServicePlan = {**plan, "restart": restart}
         whole: ServicePlan = {**plan, "restart": [*dict.fromkeys([*plan["restart"], *restart])]}
         old = service_control.pids(these, self.host)
@@ -228,7 +228,7 @@ class GoingBack:
         result["services"], result["downtime_s"] = restarted["services"], restarted["downtime_s"]
         result["error"] = restarted["error"] or self._still_ours(plan, values)
         result["at"] = self.host.unix_time()
-        is_let_go = is_written and self._begun() is None  # by somebody who did not wait for us
+        is_let_go = is_written and self.begun() is None  # by somebody who did not wait for us
         if result["error"] and not is_let_go:
             now = service_control.pids(these, self.host)
             self._go_on_trying(result, about, {name: pid for name, pid in old.items() if pid and pid == now.get(name)})
@@ -287,7 +287,7 @@ class GoingBack:
 
         Its services restart where one of their files differs. The one that is not over yet is gone on with.
         """
-        cut_off = self._begun()
+        cut_off = self.begun()
         begun_with = next(
             (one for one in self.stored.readable() if cut_off and one["id"] == cut_off["generation"]), None
         )

@@ -105,7 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     restore.add_argument("--if-expired", action="store_true", help="only if nothing is heard of it any more")
     commands.add_parser("remove", help="put every file back to before the first apply, and take all of this away")
     commands.add_parser("plan", help="predict the GPU memory of models; see: gpu-memory plan --help")
-    commands.add_parser("release", help="let go of this host as it is, after it was mended by hand")
+    commands.add_parser(
+        "release",
+        help="end the apply that holds this host, and put its files back; or let go of a host that does not come back, "
+        "as it is, after it was mended by hand",
+    )
     return parser
 
 
@@ -115,6 +119,9 @@ def _run(wanted: argparse.Namespace, store: Generations) -> int:
         _say((_status if wanted.command == "status" else _list)(found))
         return _tell_damage(found)
     if wanted.command == "release":
+        ended = store.end_run("released by hand on the host")
+        if ended:
+            return _tell(ended)
         left = store.drop()
         _say("nobody holds this host any more")
         if left:

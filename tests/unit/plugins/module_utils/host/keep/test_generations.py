@@ -255,25 +255,26 @@ def test_a_restore_that_comes_after_the_timers_says_what_the_timer_did(managed: 
     assert not second["changed"] and managed.host.log == []
 
 
-def test_what_a_run_has_written_goes_back_though_the_host_was_released_meanwhile(managed: Managed) -> None:
+def test_a_run_that_is_ended_by_hand_finds_its_host_as_it_was(managed: Managed) -> None:
     managed.keep()
     managed.write()
-    managed.store.drop()
-    for late in (lambda: managed.store.renew("run1"), lambda: managed.store.prove("run1", {})):
-        with pytest.raises(StateError, match="run run1 does not hold this host: nobody does"):
-            late()
-    result = managed.store.restore(run_id="run1", reason="test")
-    assert result["changed"] and result["error"] is None
+    ended = managed.store.end_run("released")
+    assert ended is not None and ended["error"] is None
     assert managed.is_old() and managed.restarts() == RESTARTS and not managed.armed()
+    for late in (lambda: managed.store.renew("run1"), lambda: managed.store.prove("run1", {})):
+        with pytest.raises(StateError, match=r"this host was put back to generation 0001 .*\(released\)"):
+            late()
+    assert managed.store.restore(run_id="run1", reason="test")["by_itself"]
+    assert managed.store.end_run("again") is None
 
 
-def test_a_proven_run_or_another_ones_is_not_taken_back_for_a_release(managed: Managed) -> None:
+def test_a_run_that_the_host_was_let_go_of_does_not_hold_it(managed: Managed) -> None:
     managed.keep()
     managed.write()
     managed.store.prove("run1", {"verdict": "pass"})
     managed.keep("run2")
     managed.store.drop()
-    for run_id in ("run1", "run3"):
+    for run_id in ("run1", "run2", "run3"):
         with pytest.raises(StateError, match=f"run {run_id} does not hold this host: nobody does"):
             managed.store.restore(run_id=run_id, reason="test")
     assert not managed.is_old()

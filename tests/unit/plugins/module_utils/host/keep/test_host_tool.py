@@ -19,7 +19,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
     state_files,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths, begun
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
 
@@ -192,15 +192,38 @@ def test_a_service_that_does_not_come_back_is_an_error(
     assert "ollama.service" in shown.err
 
 
-def test_release_lets_go_of_whoever_holds_the_host(store: Generations, held: Path) -> None:
-    assert host_tool.main(["release"], store) == 0
-    assert store.stored.summary()["lease"] is None and held.exists()
-
-
 def said(store: Generations, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
     code = host_tool.main(list(words), store)
     out, error = capsys.readouterr()
     return code, out, error
+
+
+def test_release_ends_a_run_and_puts_back_what_it_has_written(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _unused = said(store, capsys, "release")
+    assert code == 0 and out.startswith("generation 0001 is back (released by hand on the host)")
+    assert store.stored.summary()["lease"] is None and not held.exists()
+    assert said(store, capsys, "release") == (0, "nobody holds this host any more\n", "")
+
+
+def test_release_of_a_host_that_does_not_come_back_leaves_it_as_it_is(
+    store: Generations, held: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.host.broken = {"ollama.service"}  # type: ignore[attr-defined]
+    code, _unused, error = said(store, capsys, "release")
+    assert code == 1 and "tried again by itself" in error and begun(store.paths)
+    code, out, error = said(store, capsys, "release")
+    assert code == 0 and out == "nobody holds this host any more\n" and "left so: ollama" in error
+    assert not begun(store.paths) and store.stored.summary()["lease"] is None
+
+
+def test_release_of_a_host_whose_copies_are_damaged_leaves_it_as_it_is(store: Generations, held: Path) -> None:
+    for root in (store.paths.root, store.paths.second):
+        for path in Path(root).glob("generations/*/*"):
+            path.write_text("damage")
+    assert host_tool.main(["release"], store) == 0
+    assert store.stored.summary()["lease"] is None and held.exists()
 
 
 def test_restore_by_hand_and_once_more(store: Generations, held: Path, capsys: pytest.CaptureFixture[str]) -> None:
