@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import Decision
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import BackendFacts
@@ -45,6 +45,7 @@ def changed(
     lines = {}
     began, now = _began(declared, decision, before, restarted), after.get("starts") or {}
     names = {name for name in {*began, *now} if began.get(name) != now.get(name)} if began and now else set()
+    names -= {name for told in (began, now) for name in names if told.get(name) == start_script.WRITTEN}
     names -= {after["ollama"]["drop_ins"]["own"]["path"]}
     if decision.get("acts") and not restarted:
         names -= {file["path"] for file in decision["files"]}

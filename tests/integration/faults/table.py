@@ -198,6 +198,22 @@ def speaks(**variables: str) -> str:
     return f"printf '{lines}' > /etc/environment; echo 'GREETING=\"{GREETING}\"' >> {BACKEND}/.env"
 
 
+def started_by(command: str) -> str:
+    """The backend as its owner starts it by another command line."""
+    directory = "/etc/systemd/system/selo-backend.service.d"
+    return f"""
+cp {BACKEND}/main.py {BACKEND}/run
+mkdir -p {directory}
+cat > {directory}/10-owner.conf <<'END'
+[Service]
+ExecStart=
+ExecStart=/usr/bin/env {command}
+END
+systemctl daemon-reload; systemctl restart selo-backend
+until curl -fsm 1 http://127.0.0.1:8000/health; do sleep 0.2; done
+"""
+
+
 def second_card(card: str) -> str:
     """A card more, and Ollama by number: it has the first in the order of PCI addresses."""
     environment = "[Service]\\nEnvironment=CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0\\n"
@@ -208,6 +224,7 @@ systemctl daemon-reload; systemctl restart ollama
 """
 
 
+BACKENDS_PID = "$(systemctl show selo-backend --property MainPID --value)"
 OUT_OF_ROOM = f"{GPU} stranger --mib 4000 --kind compute --name stranger"
 SETTINGS_READ = '    backend.load_dotenv(HERE / ".env")'
 POSTED = 'if path != "/api/chat":'
@@ -276,6 +293,7 @@ PACKAGE = f"""
 mv {UNIT} {PACKAGED}; systemctl daemon-reload; systemctl restart ollama
 until curl -fsm 1 http://127.0.0.1:11434/api/version; do sleep 0.2; done
 """
+PACKAGE_OF_THE_BACKEND = f"mv {UNITS}/selo-backend.service /usr/lib/systemd/system/; systemctl daemon-reload\n"
 APPLY = "apply-stable.yml"
 GPUS = "/run/simulated-gpu/state"
 SMALL_CARD = """echo 'gpu total=3072 name="NVIDIA T400" uuid=GPU-0002 pci=00000000:02:00.0'"""
@@ -848,6 +866,20 @@ FAULTS = [
         prepare=PACKAGE,
         edits=UNIT,
     ),
+    *(
+        Fault(
+            f"{service}_masked_under_load_and_unmasked_later",
+            "loading",
+            f"systemctl mask {service}; touch {STRUCK}\n"
+            "until test -e /run/gpu-memory-going-back.json; do sleep 1; done; sleep 15\n"
+            f"systemctl unmask {service}",
+            "fail",
+            (f"the unit {service}.service is masked", f"systemctl unmask {service}.service", "tried again by itself"),
+            prepare=f"{prepare}systemctl reenable {service}",
+            edits=f"{UNITS}/{service}.service",
+        )
+        for service, prepare in {"ollama": PACKAGE, "selo-backend": PACKAGE_OF_THE_BACKEND}.items()
+    ),
     Fault(
         "drop_in_of_an_alias_under_load",
         "loading",
@@ -865,6 +897,47 @@ FAULTS = [
         "rolled_back",
         ("/etc/systemd/system.conf.d/z.conf was changed meanwhile",),
         edits="/etc/systemd/system.conf.d/z.conf",
+    ),
+    Fault(
+        "program_without_a_suffix_replaced_under_load",
+        "loading",
+        f"echo '# another release' >> {BACKEND}/run",
+        "rolled_back",
+        (f"{BACKEND}/run was changed meanwhile",),
+        prepare=started_by("python run"),
+        edits=f"{BACKEND}/run",
+    ),
+    Fault(
+        "settings_of_the_backend_changed_under_load",
+        "loading",
+        f"echo '{{\"workers\": 9}}' > {BACKEND}/settings.json",
+        "rolled_back",
+        (f"{BACKEND}/settings.json was changed meanwhile",),
+        prepare=f"echo '{{}}' > {BACKEND}/settings.json\n" + started_by("python main.py --settings=settings.json"),
+        edits=f"{BACKEND}/settings.json",
+    ),
+    Fault(
+        "package_of_the_backend_changed_under_load",
+        "loading",
+        f'echo \'{{"scripts": {{"start": "python other.py"}}}}\' > {BACKEND}/package.json',
+        "rolled_back",
+        (f"{BACKEND}/package.json was changed meanwhile",),
+        prepare=f'echo \'{{"scripts": {{"start": "python main.py"}}}}\' > {BACKEND}/package.json\n'
+        "printf '#!/bin/sh\\nexec python main.py\\n' > /usr/local/bin/npm; chmod 0755 /usr/local/bin/npm\n"
+        + started_by("npm start"),
+        edits=f"{BACKEND}/package.json",
+    ),
+    Fault(
+        "backend_writes_what_its_command_line_names_under_load",
+        "loading",
+        f"cd {BACKEND}; for file in a.log b.db c.pid state.json; do echo written >> $file; done\n"
+        f"echo by itself >> /proc/{BACKENDS_PID}/fd/1",
+        "pass",
+        (),
+        prepare=f"cd {BACKEND}; touch a.log b.db c.pid state.json answers; chown selo answers\n"
+        + started_by("sh -c 'exec python main.py a.log b.db c.pid --state=state.json >> answers'"),
+        ends=NEW,
+        then=f"grep -q itself {BACKEND}/answers",
     ),
     Fault(
         "backend_writes_files_of_its_own_under_load",
@@ -1171,15 +1244,19 @@ FAULTS = [
         )
     ),
     *(
-        Fault(
-            f"released_{when}", moment, "gpu-memory release", "rolled_back", ("does not hold this host: nobody does",)
-        )
+        Fault(f"released_{when}", moment, "gpu-memory release", "rolled_back", ("released by hand on the host",))
         for when, moment in {
             "once_kept": "kept",
             "while_files_are_written": "written",
             "in_the_restart": "restarting",
             "under_load": "loading",
         }.items()
+    ),
+    *(
+        Fault(
+            f"released_{when}_and_network_cut", moment, f"{CUT}; gpu-memory release", "fail", ("lost the connection",)
+        )
+        for when, moment in {"while_files_are_written": "written", "in_the_restart": "restarting"}.items()
     ),
     Fault("tool_removed_and_network_cut", "loading", f"rm -r {KEPT}/bin; {CUT}", "fail", SELF_HEALING),
     Fault("tool_emptied_and_network_cut", "loading", f": > {KEPT}/bin/gpu-memory; {CUT}", "fail", SELF_HEALING),

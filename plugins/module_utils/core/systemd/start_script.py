@@ -38,8 +38,37 @@ _RUNS_ANOTHER = {
     "sudo", "doas", "setpriv", "runuser", "su", "chroot", "start-stop-daemon", "daemon",
 }  # fmt: skip
 MOST_WORDS = 512  # of one command
-LONGEST_NAME = 255  # of a file
-_MODULE = re.compile(r"[A-Za-z_][\w.]{0,254}(?::\w{1,64})?")  # of Python's
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # of a file
+WRITTEN = "written by the service itself"  # instead of a file's digest: it has that open for writing
+_MODULE = re.compile(r"[A-Za-z_][\w.]{0,254}")  # of Python's
+_PARTS = re.compile(r"[=:,]")  # between the parts of a word: `--env-file=.env`, `main:app`, `./conf:/etc/app`
+# What a program reads of the directory where it works without being told so.
+_READ_UNASKED = {
+    **dict.fromkeys(("node", "npm", "npx", "yarn", "pnpm", "bun", "corepack"), ("package.json",)),
+    **dict.fromkeys(("poetry", "pdm", "uv", "hatch", "pipenv"), ("pyproject.toml", "Pipfile")),
+    **dict.fromkeys(("honcho", "foreman"), ("Procfile", ".env")),
+    **dict.fromkeys(("bundle", "rackup", "puma", "rails"), ("Gemfile", "config.ru", "config/puma.rb")),
+    **dict.fromkeys(
+        ("docker", "docker-compose", "podman-compose"),
+        ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml", ".env"),
+    ),
+    "deno": ("deno.json", "deno.jsonc"),
+    "pm2": ("ecosystem.config.js", "package.json"),
+    "gunicorn": ("gunicorn.conf.py",),
+    "flask": (".flaskenv", ".env", "app.py", "wsgi.py"),
+    "streamlit": (".streamlit/config.toml",),
+    "make": ("Makefile", "makefile", "GNUmakefile"),
+    "just": ("justfile", "Justfile"),
+    "cargo": ("Cargo.toml",),
+    "go": ("go.mod", "main.go"),
+}
+_REDIRECTED = re.compile(r">{1,2}[ \t]{0,8}[^\s;&|()]{1,4096}")
+# The names of what a program writes itself: `access_log`, `chat.db-wal`, `app.log.1`, `prompt-cache.bin`, `state.json`.
+_NAME_OF_WRITTEN = re.compile(
+    r"(?:^|[._-])(?:logs?|out|output|err|pid|lock|sock|socket|db|sqlite3?|rdb|aof|cache|state|history|sessions?|stats|"
+    r"metrics|usage|tmp|jsonl|csv|prom)(?:\.(?:\d{1,9}|json|txt|bin|dat))?(?:-(?:wal|shm|journal))?$",
+    re.IGNORECASE,
+)
 # The parts of a command in `systemctl show`: what begins one, and what ends it.
 _ARGV, _AFTER_ARGV = re.compile(r"argv\[\]="), re.compile(r" ; (?:ignore_errors|flags|start_time)=")
 _PATH_OF_IT, _AFTER_PATH = re.compile(r"\{ path=(?=/)"), re.compile(r" ; argv\[\]=")
@@ -70,12 +99,36 @@ def programs(exec_start: str) -> list[str]:
 
 
 def relative_names(text: str) -> list[str]:
-    """The words of a command line or script that may name a file from where it runs: `main.py`, or `main:app`."""
-    words = [word.strip("\"'();&|") for word in text.split()[:MOST_WORDS]]
-    words += [word.partition("=")[2] for word in words if word.startswith("-") and "=" in word]
-    words = [word for word in words if word and word[0] not in "/-$~#" and len(word) <= LONGEST_NAME]
-    modules = [word.partition(":")[0].replace(".", "/") for word in words if _MODULE.fullmatch(word)]
-    return list(dict.fromkeys([*words, *(f"{module}{end}" for module in modules for end in (".py", "/__main__.py"))]))
+    """What the words of a command line or script may name from where it runs: `run`, `--settings=a.json`, `main:app`.
+
+    A word counts with its parts, and as a module: Python's file or package, or Node's file without its ending.
+    """
+    words = [word.strip("\"'(){}[];&|,@") for word in text.split(None, MOST_WORDS)[:MOST_WORDS]]
+    words += [word[2:] for word in words if word[:1] == "-" != word[1:2]]  # `-cgunicorn.conf.py`, `-mapp`
+    words = [part for word in words for part in (word, *(_PARTS.split(word) if len(word) <= LONGEST_PATH else ()))]
+    words = [word for word in dict.fromkeys(words) if word and word[0] not in "/-$~#" and len(word) <= LONGEST_NAME]
+    words = words[: 2 * MOST_WORDS]
+    modules = [word.replace(".", "/") for word in words if _MODULE.fullmatch(word)]
+    ends = (".py", ".js", "/__main__.py", "/__init__.py")
+    return list(dict.fromkeys([*words, *(f"{module}{end}" for module in modules for end in ends)]))
+
+
+def read_unasked(text: str) -> list[str]:
+    """The files that the programs of a command line read where they work: `npm start` runs what is in package.json."""
+    programs_of_it = dict.fromkeys(
+        posixpath.basename(word.strip("\"'(){}[];&|")) for word in text.split(None, MOST_WORDS)[:MOST_WORDS]
+    )
+    return [file for program in programs_of_it for file in _READ_UNASKED.get(program, ())]
+
+
+def without_redirections(text: str) -> str:
+    """A script without the names of what it writes: `date > last-start`."""
+    return _REDIRECTED.sub(" ", text)
+
+
+def is_written(path: str) -> bool:
+    """Whether a file's name is that of what a program writes while it runs: a log, a database, a pid file, a cache."""
+    return bool(_NAME_OF_WRITTEN.search(posixpath.basename(path)[-LONGEST_NAME:]))
 
 
 def command_lines(executed: str) -> list[str]:

@@ -481,8 +481,11 @@ def in_control_group(cgroup: str, of_init: str, control_group: str) -> bool:
 
 def unit_pids(unit: Unit) -> list[int]:
     """The processes of an active unit: the main one, which may be a mere shell, and whatever it has started."""
-    pids = {unit["main_pid"]} - {0}
-    control_group = unit.get("control_group")
+    return pids_of(unit["main_pid"], unit.get("control_group"))
+
+
+def pids_of(main_pid: int, control_group: str | None) -> list[int]:
+    pids = {main_pid} - {0}
     if control_group:
         with open("/proc/1/cgroup", encoding="utf-8") as file:
             of_init = file.read()

@@ -211,13 +211,13 @@ def start_scripts(exec_start: str) -> list[StartScript]:
 
 def script_texts(exec_start: str) -> dict[str, str]:
     """The text files by whose paths a command line starts something, and the files that those read as their parts."""
-    found = {path: _script(path) for path in start_script.programs(exec_start)[:MOST_SCRIPTS]}
+    found = {path: script_text(path) for path in start_script.programs(exec_start)[:MOST_SCRIPTS]}
     parts = [part for path, text in found.items() for part in start_script.says(text, path).reads]
     own = [path for path in parts if not path.startswith(("/lib/", "/usr/lib/"))]  # of a package, as init-functions
-    return {**found, **{path: _script(path) for path in own[:MOST_SCRIPTS] if path not in found}}
+    return {**found, **{path: script_text(path) for path in own[:MOST_SCRIPTS] if path not in found}}
 
 
-def _script(path: str) -> str:
+def script_text(path: str) -> str:
     """A text file; nothing of a program or of what is no file."""
     content = held_path.beginning(path, MOST_SCRIPT_BYTES)
     return "" if b"\0" in content else content.decode(errors="replace")

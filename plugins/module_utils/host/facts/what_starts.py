@@ -8,17 +8,18 @@ A proof is of what a process was started with: where one of these is another aft
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
 
 if TYPE_CHECKING:
@@ -42,16 +43,23 @@ PLACES = (
 # Where it looks for its own settings, such as DefaultEnvironment= (systemd-system.conf(5)).
 SETTINGS = tuple(f"{place}/systemd/system.conf" for place in ("/etc", "/run", "/usr/local/lib", "/usr/lib"))
 OF_PAM = ("/etc/environment", "/etc/security/pam_env.conf")  # where a unit has PAMName=
-MOST_BYTES = 16 * 1024 * 1024  # of a file whose content counts; of a larger one, and of a program, which file it is
-# What of a command line's files is code or settings, if it is not executable.
+MOST_BYTES = 1024 * 1024  # of a file whose content counts; of a larger one, and of a program, which file it is
+MOST_NAMED = 500  # files of a command line and its scripts
+MOST_PLACES = 20  # directories in which they are looked for
+# What of a command line's files is code or settings whatever else it is called, and whoever writes it.
 CODE = (
     ".py", ".pyz", ".sh", ".js", ".mjs", ".cjs", ".ts", ".rb", ".pl", ".php", ".lua", ".jar", ".toml", ".yaml", ".yml",
     ".ini", ".cfg", ".conf", ".env",
 )  # fmt: skip
+ENTRIES = ("__main__.py", "index.js")  # of a directory that is run
+# What is there is made anew with each boot, by the kernel or by what starts, or tells of what was.
+FLEETING = ("/proc/", "/sys/", "/dev/", "/run/", "/var/run/", "/var/log/", "/var/cache/")
+DATABASE = b"SQLite format 3\0"
+MOST_DESCRIPTORS = 4096  # of a process
 ABSENT = "absent"
 
 Digests = dict[str, str]
-Commands = Sequence["tuple[str, str]"]  # each with the directory where it works
+Commands = Sequence["tuple[str, str, str]"]  # each with the directory where it works, and what its process matches
 
 
 def units_of(
@@ -65,7 +73,7 @@ def units_of(
 def commands_of(backend: BackendProcess | None, names: Collection[str] = ("ollama", "backend")) -> Commands:
     """The command by which a backend runs that is no unit, if it is named."""
     by_command = backend and backend["kind"] == "command" and "backend" in names
-    return [(backend["command"], backend["directory"])] if backend and by_command else []
+    return [(backend["command"], backend["directory"], backend["process_match"])] if backend and by_command else []
 
 
 def read(units: Iterable[str], env_files: Iterable[str], by_command: Commands = ()) -> Digests:
@@ -90,6 +98,7 @@ def _shown(units: Iterable[str]) -> dict[str, str]:
 def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Commands) -> Digests:
     found = {path: _digest(path) for path in env_files}
     texts = [path for place in SETTINGS for path in (place, *_conf(f"{place}.d"))]
+    named: list[str] = []
     for unit, text in shown.items():
         properties = unit_text.parse_show(text)
         texts += [properties.get("FragmentPath") or "", *unit_files.drop_in_paths(unit, properties)]
@@ -97,10 +106,12 @@ def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Comma
             texts += [*_unit_files(name), *_drop_ins(name)]
         pam = properties.get("PAMName")
         texts += [*unit_files.environment_files(properties), *((*OF_PAM, f"/etc/pam.d/{pam}") if pam else ())]
-        for path in _started(start_script.command_lines(text), str(properties.get("WorkingDirectory") or "")):
-            found.setdefault(path, _digest(path))
-    for command, directory in by_command:
-        found.update({path: _digest(path) for path in _started([command], directory)})
+        named += _started(start_script.command_lines(text), str(properties.get("WorkingDirectory") or ""))
+    for command, directory, _match in by_command:
+        named += _started([command], directory)
+    written = _written_by(shown, by_command) if any(not _is_code(path) for path in named) else set()
+    for path in named:
+        found.setdefault(path, _digest(path) if _is_code(path) else _digest_unless_written(path, written))
     seen = {os.path.realpath(path) for path in found}  # /lib may be a link to /usr/lib, a unit of another name's to one
     for path in texts:
         if path and os.path.realpath(path) not in seen:
@@ -110,19 +121,28 @@ def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Comma
 
 
 def _started(lines: Iterable[str], directory: str) -> list[str]:
-    """The programs and their files that command lines name, and what of a script is another file.
+    """The programs and files that command lines name, and what of a script, or of a runner's own file, is another file.
 
     A name that begins with no slash is looked for where the unit works, and in each directory that stands beside it.
     """
     executed = "\n".join(lines)
     scripts = unit_files.script_texts(executed)
-    named = start_script.programs(executed)
-    places = [place for place in (directory.lstrip("!"), *named) if os.path.isabs(place) and os.path.isdir(place)]
-    found = [path for path in scripts if path not in named]
-    for text in (executed, *scripts.values()):
+    places = [place for place in (directory.lstrip("!"),) if os.path.isabs(place) and os.path.isdir(place)]
+    found = dict.fromkeys(scripts)
+    texts = [executed, *map(start_script.without_redirections, scripts.values())]
+    for number, text in enumerate(texts):
         words = start_script.relative_names(text)
-        named += [os.path.normpath(os.path.join(place, word)) for word in words for place in places]
-    return [*found, *(path for path in named if _counts(path))]
+        paths = [*start_script.programs(text), *_joined(places[:1], words)]
+        places = list(dict.fromkeys([*places, *filter(os.path.isdir, paths)]))[:MOST_PLACES]
+        unasked = [path for path in _joined(places, start_script.read_unasked(text)) if os.path.isfile(path)]
+        found.update(dict.fromkeys([*paths, *_joined(places, [*words, *ENTRIES]), *unasked]))
+        if number == 0:  # which is gone on with
+            texts += [unit_files.script_text(path) for path in unasked]
+    return [path for path in found if _counts(path)][:MOST_NAMED]
+
+
+def _joined(places: Iterable[str], names: Collection[str]) -> list[str]:
+    return [os.path.normpath(os.path.join(place, name)) for place in places for name in names]
 
 
 def as_started(before: Mapping[str, str], after: Mapping[str, str]) -> Digests:
@@ -156,9 +176,52 @@ def _is_looked_for(path: str) -> bool:
 
 
 def _counts(path: str) -> bool:
-    """Whether a file on a command line is part of what starts: it may be a log or a database, which is written to."""
-    code = path.endswith(CODE) or os.access(path, os.X_OK) or held_path.beginning(path, 2) == b"#!"
-    return code and os.path.isfile(path)
+    """Whether a file on a command line is part of what starts: code, settings, or what may be; not what is written."""
+    return os.path.isfile(path) and (_is_code(path) or not _is_fleeting(path))
+
+
+def _is_code(path: str) -> bool:
+    begins = held_path.beginning(path, 4)
+    program = begins == b"\x7fELF" or begins[:2] == b"#!"
+    # Some file systems have every file executable, as those of Windows.
+    return program or path.endswith(CODE) or os.access(path, os.X_OK) and not start_script.is_written(path)
+
+
+def _is_fleeting(path: str) -> bool:
+    """Whether a file is by its name, place or beginning one that a program writes while it runs."""
+    written = path.startswith(FLEETING) or start_script.is_written(path)
+    return written or held_path.beginning(path, len(DATABASE)) == DATABASE
+
+
+def _digest_unless_written(path: str, written: Collection[tuple[int, int]]) -> str:
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        if (status.st_dev, status.st_ino) in written:
+            return start_script.WRITTEN
+    return _digest(path)
+
+
+def _written_by(units: Iterable[str], by_command: Commands) -> set[tuple[int, int]]:
+    """The files, by device and number, that processes of services have open for writing."""
+    pids: list[int] = []
+    for unit in units:
+        shown = commands.properties(unit, "MainPID,ControlGroup")
+        main, group = shown.get("MainPID") or "", shown.get("ControlGroup") or ""
+        pids += host_read.pids_of(int(main) if main.isdigit() else 0, group)
+    for _command, directory, match in by_command:
+        pids += host_read.with_descendants(host_read.find_processes(match, directory, only_readable=True))
+    return {file for pid in pids for file in _open_for_writing(f"/proc/{pid}")}
+
+
+def _open_for_writing(process: str) -> Iterator[tuple[int, int]]:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"{process}/fd")[:MOST_DESCRIPTORS]:
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"{process}/fdinfo/{name}", encoding="ascii") as file:
+                    flags = int(file.read(256).partition("flags:")[2].split()[0], 8)
+                if flags & os.O_ACCMODE != os.O_RDONLY:
+                    status = os.stat(f"{process}/fd/{name}")
+                    yield status.st_dev, status.st_ino
 
 
 def _digest(path: str, without_comments: bool = False) -> str:

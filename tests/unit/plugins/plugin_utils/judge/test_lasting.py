@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import lasting, verdicts
 from ansible_collections.selo.gpu_memory.tests.unit import builders
@@ -49,6 +50,13 @@ def test_a_file_or_memory_of_a_unit_that_is_another_since_the_restart_is_named()
         found = changed(before, read(now), {"starts": STARTS})
         assert (found.ours, len(found.units), found.lines) == ([], 1, {})
         assert found.units[0].startswith(f"{name} was changed meanwhile")
+
+
+def test_what_a_service_writes_itself_is_no_change() -> None:
+    before, path = read(STARTS, **OLD), "/srv/backend/answers"
+    for began, now in (("a", start_script.WRITTEN), (start_script.WRITTEN, "a"), ("a", "b")):
+        found = changed(before, read({**STARTS, path: now}), {"starts": {**STARTS, path: began}})
+        assert len(found.units) == (start_script.WRITTEN not in (began, now))
 
 
 def test_a_service_that_was_not_restarted_is_compared_with_what_was_read_at_first() -> None:

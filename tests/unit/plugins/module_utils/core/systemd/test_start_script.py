@@ -112,6 +112,37 @@ def test_the_files_of_a_start() -> None:
     assert start_script.of_exec_start("") == start_script.Says()
 
 
+def test_what_a_name_is_that_a_program_writes() -> None:
+    for name in (
+        "a.log",
+        "access_log",
+        "out",
+        "a.out",
+        "chat.db",
+        "chat.db-journal",
+        "A.SQLITE3",
+        "state.json",
+        "log.7",
+    ):
+        assert start_script.is_written(f"/srv/{name}")
+    for name in ("run", "settings.json", "catalog", "login", "db.json.example", "log-config.json", "a.pid/settings"):
+        assert not start_script.is_written(f"/srv/{name}")
+
+
+def test_what_runners_read_unasked() -> None:
+    assert start_script.read_unasked("/usr/bin/env npm start") == ["package.json"]
+    assert start_script.read_unasked('sh -c "make run"') == ["Makefile", "makefile", "GNUmakefile"]
+    assert start_script.read_unasked("python makefile.py") == []
+
+
+def test_the_words_that_may_name_a_file() -> None:
+    names = start_script.relative_names("-cconf.py --set=a=b,c @args $HOME ~/x /abs 'pkg.sub:app'")
+    assert {"conf.py", "a", "b", "c", "args", "pkg/sub.py", "pkg/sub/__main__.py"} <= {*names}
+    assert not {name for name in names if name[0] in "$~/"}
+    assert len(start_script.relative_names("=a" * 100_000)) < 10
+    assert len(start_script.relative_names("=".join(map(str, range(50_000))))) <= 2 * start_script.MOST_WORDS
+
+
 def test_what_two_scripts_set_is_not_sure_of_either() -> None:
     first, second = start_script.together({"/a": "A=1; B=2; C=3", "/b": "A=2; test $1 && B=4; C=3"})
     assert (first["environment"], first["perhaps"]) == ({"C": "3"}, {"A": ["1"], "B": ["2"]})

@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import what_starts
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 
@@ -30,6 +33,7 @@ class FakeSystem:
         self.program.chmod(0o755)
         self.env.write_text("KEY=1\n")
         self.log = root / "server.log"
+        self.line = f"serve main.py app:run data.db >> {self.log} 2>&1"
         self.pid, self.more, self.manager = 41, "", "PATH=/bin\nOLLAMA_NUM_PARALLEL=0\nGIVEN=1\n"
         self.main, self.app = root / "main.py", root / "app.py"
         for path in (self.main, self.app):
@@ -41,8 +45,8 @@ class FakeSystem:
         text = (
             f"Names={UNIT} llm.service\nWorkingDirectory={self.root}\nPassEnvironment=GIVEN\n"
             f"FragmentPath={self.unit}\nEnvironmentFiles={self.environment} (ignore_errors=yes)\n{self.more}"
-            f"ExecStart={{ path={self.program} ; argv[]={self.program} serve main.py app:run data.db >> {self.log} "
-            "2>&1 ; ignore_errors=no ; "
+            f"MainPID={os.getpid()}\n"
+            f"ExecStart={{ path={self.program} ; argv[]={self.program} {self.line} ; ignore_errors=no ; "
             "start_time=[Mon "
             f"2026-11-30 16:53:{self.pid} UTC] ; stop_time=[n/a] ; pid={self.pid} ; code=(null) ; status=0/0 }}\n"
         )
@@ -128,6 +132,125 @@ def test_what_changes_nothing_is_no_change(system: FakeSystem) -> None:
     assert system.read() == before
 
 
+# A command line, and the file that it starts next time.
+READ = (
+    ("python run", "run"),
+    ("python -m pkg", "pkg/__main__.py"),
+    ("python -m pkg.sub", "pkg/sub/__init__.py"),
+    ("python -mpkg", "pkg.py"),
+    ("python site", "site/__main__.py"),
+    ("python -c 'import app; app.run()'", "app.py"),
+    ("gunicorn pkg:app", "pkg/__init__.py"),
+    ("gunicorn 'app:create_app()'", "app.py"),
+    ("gunicorn -capp.conf.py app:run", "app.conf.py"),
+    ("gunicorn app:run", "gunicorn.conf.py"),
+    ("uvicorn --app-dir src app:run", "src/app.py"),
+    ("uvicorn --env-file production app:run", "production"),
+    ("uvicorn app:run --log-config log-config.json", "log-config.json"),
+    ("flask run", ".flaskenv"),
+    ("serve --settings settings.json", "settings.json"),
+    ("serve --settings=conf/settings.json", "conf/settings.json"),
+    ("serve @arguments", "arguments"),
+    ("serve -Dconfig=file:settings", "settings"),
+    ("env CONFIG=settings.json python run", "settings.json"),
+    ("node .", "package.json"),
+    ("node .", "index.js"),
+    ("node server", "server.js"),
+    ("node lib", "lib/index.js"),
+    ("/usr/bin/npm run serve", "package.json"),
+    ("npm start", "main-of-package"),
+    ("yarn --cwd web start", "web/package.json"),
+    ("pnpm start", "lib/of-package.js"),
+    ("poetry run serve", "pyproject.toml"),
+    ("make run", "Makefile"),
+    ("serve --templates a,b", "b"),
+)
+
+
+@pytest.mark.parametrize(("line", "name"), READ, ids=[f"{line}: {name}" for line, name in READ])
+def test_what_a_command_line_names_starts_next_time(line: str, name: str, system: FakeSystem) -> None:
+    system.line = line
+    if "of-package" in name:
+        written(
+            system.root / "package.json", '{"main": "lib/of-package.js", "scripts": {"start": "node main-of-package"}}'
+        )
+    path = system.root / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    path.write_text("one\n")
+    before = system.read()
+    assert system.read() == before
+    path.write_text("another\n")
+    assert differing(before, system.read()) == {str(path)}
+
+
+# A command line, and a file that it writes.
+WRITES = (
+    ("serve --log-file a.log", "a.log"),
+    ("serve --access-log access_log", "access_log"),
+    ("serve --log-file log.txt", "log.txt"),
+    ("serve --log-file a.log.1", "a.log.1"),
+    ("serve --pid-file serve.pid", "serve.pid"),
+    ("serve --pid pid", "pid"),
+    ("serve --lock serve.lock", "serve.lock"),
+    ("serve --db chat.db", "chat.db"),
+    ("serve chat.sqlite3-wal", "chat.sqlite3-wal"),
+    ("serve --prompt-cache prompt-cache.bin", "prompt-cache.bin"),
+    ("serve --state=state.json", "state.json"),
+    ("serve --metrics metrics.prom", "metrics.prom"),
+    ("serve --to other", "not-named"),
+    ("python -m pkg", "pkg/__pycache__/app.cpython-311.pyc"),
+)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o755], ids=["", "as all files of Windows"])
+@pytest.mark.parametrize(("line", "name"), WRITES, ids=[f"{line}: {name}" for line, name in WRITES])
+def test_what_a_service_writes_by_its_name_does_not(line: str, name: str, mode: int, system: FakeSystem) -> None:
+    system.line = line
+    path = system.root / name
+    path.parent.mkdir(exist_ok=True, parents=True)
+    before = system.read()
+    path.write_text("written\n")
+    path.chmod(mode)
+    assert system.read() == before
+
+
+def test_what_a_start_script_names_starts_next_time_and_what_it_writes_does_not(system: FakeSystem) -> None:
+    settings, run, started = (written(system.root / name, "one\n") for name in ("settings", "run", "started"))
+    system.program.write_text(f"#!/bin/sh\ndate > {started}; date >>started\nexec python run --with {settings} 2>&1\n")
+    before = system.read()
+    for path in (settings, run, started):
+        path.write_text("another\n")
+    assert differing(before, system.read()) == {str(settings), str(run)}
+
+
+def test_a_database_under_any_name_is_written(system: FakeSystem) -> None:
+    system.line = "serve --store chats"
+    sqlite3.connect(system.root / "chats").execute("create table a (b)")
+    assert str(system.root / "chats") not in system.read()
+
+
+def test_what_a_service_has_open_for_writing_is_its_own(system: FakeSystem) -> None:
+    system.line = "serve --answers given --questions asked"
+    given, asked = written(system.root / "given", "one\n"), written(system.root / "asked", "one\n")
+    before = system.read()
+    with given.open("a"), asked.open():
+        now = system.read()
+    assert differing(before, now) == {str(given)}
+    assert now[str(given)] == start_script.WRITTEN
+
+
+def test_code_that_its_owner_has_open_for_writing_is_code(system: FakeSystem) -> None:
+    before = system.read()
+    with system.main.open("a"):
+        assert system.read() == before
+
+
+def test_so_many_files_of_a_command_line_count(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(what_starts, "MOST_NAMED", 2)
+    system.line = " ".join(written(system.root / f"named{number}", "one\n").name for number in range(9))
+    assert len([path for path in system.read() if path.startswith(str(system.root / "named"))]) < 3
+
+
 def test_a_digest_tells_nothing_of_what_is_in_a_file(system: FakeSystem) -> None:
     system.env.write_text("KEY=correct-horse\n")
     assert "correct-horse" not in str(system.read())
@@ -160,6 +283,7 @@ def test_of_a_file_beyond_all_measure_counts_which_it_is(system: FakeSystem, mon
 
 def test_what_a_backend_without_a_unit_is_started_by(system: FakeSystem) -> None:
     backend: Any = {"kind": "command", "command": "python main.py --log a.log", "directory": str(system.root)}
+    backend["process_match"] = "nothing that runs"
     command = what_starts.commands_of(backend)
     before = what_starts.files([], [], command)
     assert str(system.main) in before
