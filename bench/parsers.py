@@ -142,7 +142,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "unit_oddities.of_name": unit_oddities.of_name,
     "start_script.says": start_script.says,
     "start_script.of_exec_start": lambda text: start_script.of_exec_start(f"{{ path=/a ; argv[]={text} ; flags= }}"),
-    "start_script.relative_names": start_script.relative_names,
+    "start_script.names_of_files": start_script.names_of_files,
     "start_script.read_unasked": start_script.read_unasked,
     "start_script.is_written": start_script.is_written,
     "start_script.without_redirections": start_script.without_redirections,

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A load test's job that is killed on its host at some moment: the host is back, and no header of it is anywhere."""
+"""A load test's job that is killed, or cut off by a reboot: the host is back, and no header of it is anywhere."""
 
 from __future__ import annotations
 
@@ -90,3 +90,12 @@ def test_a_job_that_is_killed_leaves_no_secret(hosts: queue.Queue[Host], tmp_pat
     assert [found for found, _unused in ends if found] == []
     assert {verdict for _unused, verdict in ends} <= {"rolled_back", "pass"}
     assert "rolled_back" in {verdict for _unused, verdict in ends}
+
+
+def test_a_reboot_under_load_leaves_no_secret(host: Host, tmp_path: Path) -> None:
+    run = playbook(host, tmp_path, **WITH_HEADER)
+    host.restart_at("loading")
+    output, _ = run.communicate(timeout=RUN_S)
+    host.wait_until(f"{SETTLED} && {{ {ANSWERS}; }}", 240)
+    print(host.read("ls -R /root/.ansible/tmp /home/operator/.ansible/tmp 2>/dev/null || true"))
+    assert host.read(FOUND) == "" and SECRET not in output

@@ -98,15 +98,15 @@ def programs(exec_start: str) -> list[str]:
     return list(dict.fromkeys(_PATH.findall(exec_start)))
 
 
-def relative_names(text: str) -> list[str]:
-    """What the words of a command line or script may name from where it runs: `run`, `--settings=a.json`, `main:app`.
+def names_of_files(text: str) -> list[str]:
+    """What the words of a command line or script may name where it runs: `run`, `--settings=a.json`, `main:app`.
 
     A word counts with its parts, and as a module: Python's file or package, or Node's file without its ending.
     """
     words = [word.strip("\"'(){}[];&|,@") for word in text.split(None, MOST_WORDS)[:MOST_WORDS]]
     words += [word[2:] for word in words if word[:1] == "-" != word[1:2]]  # `-cgunicorn.conf.py`, `-mapp`
     words = [part for word in words for part in (word, *(_PARTS.split(word) if len(word) <= LONGEST_PATH else ()))]
-    words = [word for word in dict.fromkeys(words) if word and word[0] not in "/-$~#" and len(word) <= LONGEST_NAME]
+    words = [word for word in dict.fromkeys(words) if word and word[0] not in "-$~#" and len(word) <= LONGEST_NAME]
     words = words[: 2 * MOST_WORDS]
     modules = [word.replace(".", "/") for word in words if _MODULE.fullmatch(word)]
     ends = (".py", ".js", "/__main__.py", "/__init__.py")

@@ -106,7 +106,9 @@ def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Comma
             texts += [*_unit_files(name), *_drop_ins(name)]
         pam = properties.get("PAMName")
         texts += [*unit_files.environment_files(properties), *((*OF_PAM, f"/etc/pam.d/{pam}") if pam else ())]
-        named += _started(start_script.command_lines(text), str(properties.get("WorkingDirectory") or ""))
+        directory = str(properties.get("WorkingDirectory") or "/").lstrip("!")
+        home = os.path.expanduser(f"~{properties.get('User') or 'root'}") if directory == "~" else directory
+        named += _started(start_script.command_lines(text), home)
     for command, directory, _match in by_command:
         named += _started([command], directory)
     written = _written_by(shown, by_command) if any(not _is_code(path) for path in named) else set()
@@ -127,11 +129,11 @@ def _started(lines: Iterable[str], directory: str) -> list[str]:
     """
     executed = "\n".join(lines)
     scripts = unit_files.script_texts(executed)
-    places = [place for place in (directory.lstrip("!"),) if os.path.isabs(place) and os.path.isdir(place)]
+    places = [directory] if os.path.isabs(directory) and os.path.isdir(directory) else []
     found = dict.fromkeys(scripts)
     texts = [executed, *map(start_script.without_redirections, scripts.values())]
     for number, text in enumerate(texts):
-        words = start_script.relative_names(text)
+        words = start_script.names_of_files(text)
         paths = [*start_script.programs(text), *_joined(places[:1], words)]
         places = list(dict.fromkeys([*places, *filter(os.path.isdir, paths)]))[:MOST_PLACES]
         unasked = [path for path in _joined(places, start_script.read_unasked(text)) if os.path.isfile(path)]

@@ -136,11 +136,12 @@ def test_what_runners_read_unasked() -> None:
 
 
 def test_the_words_that_may_name_a_file() -> None:
-    names = start_script.relative_names("-cconf.py --set=a=b,c @args $HOME ~/x /abs 'pkg.sub:app'")
+    names = start_script.names_of_files("-cconf.py --set=a=b,c @args $HOME ~/x /abs 'pkg.sub:app'")
     assert {"conf.py", "a", "b", "c", "args", "pkg/sub.py", "pkg/sub/__main__.py"} <= {*names}
-    assert not {name for name in names if name[0] in "$~/"}
-    assert len(start_script.relative_names("=a" * 100_000)) < 10
-    assert len(start_script.relative_names("=".join(map(str, range(50_000))))) <= 2 * start_script.MOST_WORDS
+    assert not {name for name in names if name[0] in "$~"}
+    assert "/etc/a.json" in start_script.names_of_files("-c/etc/a.json")
+    assert len(start_script.names_of_files("=a" * 100_000)) < 10
+    assert len(start_script.names_of_files("=".join(map(str, range(50_000))))) <= 2 * start_script.MOST_WORDS
 
 
 def test_what_two_scripts_set_is_not_sure_of_either() -> None:

@@ -34,6 +34,7 @@ class FakeSystem:
         self.env.write_text("KEY=1\n")
         self.log = root / "server.log"
         self.line = f"serve main.py app:run data.db >> {self.log} 2>&1"
+        self.works = str(root)
         self.pid, self.more, self.manager = 41, "", "PATH=/bin\nOLLAMA_NUM_PARALLEL=0\nGIVEN=1\n"
         self.main, self.app = root / "main.py", root / "app.py"
         for path in (self.main, self.app):
@@ -43,7 +44,7 @@ class FakeSystem:
         if arguments[1] == "show-environment":
             return commands.Done(0, self.manager.encode(), b"")
         text = (
-            f"Names={UNIT} llm.service\nWorkingDirectory={self.root}\nPassEnvironment=GIVEN\n"
+            f"Names={UNIT} llm.service\nWorkingDirectory={self.works}\nPassEnvironment=GIVEN\n"
             f"FragmentPath={self.unit}\nEnvironmentFiles={self.environment} (ignore_errors=yes)\n{self.more}"
             f"MainPID={os.getpid()}\n"
             f"ExecStart={{ path={self.program} ; argv[]={self.program} {self.line} ; ignore_errors=no ; "
@@ -221,6 +222,14 @@ def test_what_a_start_script_names_starts_next_time_and_what_it_writes_does_not(
     for path in (settings, run, started):
         path.write_text("another\n")
     assert differing(before, system.read()) == {str(settings), str(run)}
+
+
+def test_a_unit_may_work_in_its_users_home_or_in_the_root(system: FakeSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os.path, "expanduser", {"~selo": str(system.root)}.__getitem__)
+    system.works, system.more = "!~", "User=selo\n"
+    assert str(system.main) in system.read()
+    system.works, system.line = "", f"python {str(system.main)[1:]}"
+    assert str(system.main) in system.read()
 
 
 def test_a_database_under_any_name_is_written(system: FakeSystem) -> None:
