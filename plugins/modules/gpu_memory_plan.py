@@ -114,8 +114,10 @@ options:
     default: []
   gpus_free_mib:
     description:
-      - What is free on each of several GPUs before the load, in CUDA's order. A plan then says what each one holds.
-      - Only with O(model), and from Ollama 0.30 on.
+      - What is free on each GPU before the load, in CUDA's order.
+      - With several, a plan says what each one holds, from Ollama 0.30 on.
+      - With one, what does not fit stays on the CPU as Ollama or llama-server decide it, unless C(num_gpu) is set.
+      - Only with O(model).
     type: list
     elements: int
     default: []
@@ -204,6 +206,10 @@ plans:
       description: Layers that could be there.
       type: int
       sample: 33
+    partial_layers:
+      description: Layers among those on the GPU of which parts, such as experts, stay on the CPU.
+      type: int
+      sample: 0
     num_ctx:
       description: Tokens in one slot, as the model and Ollama cut them.
       type: int
@@ -256,6 +262,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import launch, modelfile, settings
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama.launch import Told
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import (
     Calibration,
     Model,
@@ -264,12 +271,13 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.plann
     Scenario,
     ScenarioInvalid,
     combined,
+    fitted,
     largest_set,
     max_num_gpu,
     plan,
 )
 
-COUNTS = ("offloaded_layers", "offloadable_layers", "num_ctx", "num_parallel", "num_batch")
+COUNTS = ("offloaded_layers", "offloadable_layers", "partial_layers", "num_ctx", "num_parallel", "num_batch")
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
 SETTINGS: dict[str, dict[str, object]] = {
     "num_gpu": {"type": "int"},
@@ -303,8 +311,8 @@ ARGUMENTS: dict[str, dict[str, object]] = {
 OPTIONS = ("num_gpu", "num_ctx", "num_batch", "draft_num_predict")  # of a request
 
 
-def settings_of(values: dict[str, Any], show: Any, params: dict[str, Any]) -> tuple[Scenario, Calibration]:
-    """A scenario over the model's own parameters, and these over the server's environment."""
+def settings_of(values: dict[str, Any], show: Any, params: dict[str, Any]) -> tuple[Scenario, Calibration, Told]:
+    """A scenario over the model's own parameters, and these over the server's environment; and what it was told."""
     given = {key: value for key, value in values.items() if key in SETTINGS and value is not None}
     calibration = Calibration.from_dict(given.pop("calibration", None))
     version = settings.parse_version(params["ollama_version"])
@@ -319,7 +327,7 @@ def settings_of(values: dict[str, Any], show: Any, params: dict[str, Any]) -> tu
         raise ScenarioInvalid(told.refused)
     context = settings.default_num_ctx([{"total_mib": mib} for mib in params["gpu_totals_mib"]], version)
     of_values = {} if "kv_cache_type" not in given else {"v_cache_type": given.get("v_cache_type")}
-    return Scenario.from_dict({"num_ctx": context, **told.scenario, **of_values, **given}), calibration
+    return Scenario.from_dict({"num_ctx": context, **told.scenario, **of_values, **given}), calibration, told
 
 
 def shown(prediction: Plan, params: dict[str, Any]) -> dict[str, Any]:
@@ -354,7 +362,11 @@ def for_one(params: dict[str, Any]) -> dict[str, Any]:
     most = None
     for number, values in enumerate(params["scenarios"]):
         try:
-            scenario, calibration = settings_of(values, params["model"], params)
+            scenario, calibration, told = settings_of(values, params["model"], params)
+            asked = scenario
+            if told.fits and len(free_mib) == 1:
+                room = free_mib[0] - launch.left_free_mib(told.margin_mib, settings.parse_version(version))
+                scenario = fitted(model, scenario, room, ollama_version=version, calibration=calibration)
             prediction = plan(
                 model,
                 scenario,
@@ -366,7 +378,7 @@ def for_one(params: dict[str, Any]) -> dict[str, Any]:
             plans.append(shown(prediction, params))
             if number == 0 and params["max_used_mib"] is not None and len(free_mib) < 2:
                 budget = params["max_used_mib"] - params["other_used_mib"]
-                most = max_num_gpu(model, scenario, budget, ollama_version=version, calibration=calibration)
+                most = max_num_gpu(model, asked, budget, ollama_version=version, calibration=calibration)
         except ScenarioInvalid as error:
             raise ScenarioInvalid(f"scenarios[{number}]: {error}") from error
     return {"plans": plans, "max_num_gpu": most}
@@ -388,7 +400,7 @@ def for_several(params: dict[str, Any]) -> dict[str, Any]:
         for entry in params["models"]:
             own = {key: value for key, value in entry.items() if value is not None}
             try:
-                scenario, calibration = settings_of({**values, **own}, entry["show"], params)
+                scenario, calibration, _told = settings_of({**values, **own}, entry["show"], params)
                 predictions[entry["name"]] = plan(
                     models[entry["name"]], scenario, ollama_version=version, calibration=calibration
                 )

@@ -24,6 +24,7 @@ PACKED = (
     "core.ollama.settings",
     "core.planner.architectures",
     "core.planner.compute",
+    "core.planner.fitting",
     "core.planner.gguf",
     "core.planner.gguf_header",
     "core.planner.graph",

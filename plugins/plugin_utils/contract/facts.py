@@ -220,7 +220,7 @@ class Api(TypedDict):
 class LogLoad(TypedDict, total=False):
     """A runner's start by the log: layers, and MiB by device and kind; `sent` is what its command line does not say.
 
-    `on_host`: the kinds of buffers that the CPU has.
+    `overflowing`: of how many layers on the GPU parts are on the CPU; `on_host`: the kinds of buffers that the CPU has.
     """
 
     at: float
@@ -230,6 +230,7 @@ class LogLoad(TypedDict, total=False):
     started: bool
     offloaded: int | None
     offloadable: int | None
+    overflowing: int
     buffers_mib: dict[str, float]
     on_host: list[str]
     windows: bool

@@ -29,6 +29,7 @@ class Predicted(TypedDict):
     band_mib: list[int]
     offloaded_layers: int
     offloadable_layers: int
+    partial_layers: NotRequired[int]
     others_mib: int
     others: NotRequired[list[str]]
     measured_at: NotRequired[dict[str, float | None]]

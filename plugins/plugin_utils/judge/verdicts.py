@@ -215,6 +215,7 @@ def _layer_reasons(declared: Sized, effect: Effects, after: HostFacts) -> list[s
         reasons += [f"{name} runs on the CPU alone, as {endpoints.LOADED} says" for name in _on_cpu(ollama["api"])]
         reasons += _kept_off(after)
         reasons += _overridden(declared, after)
+        reasons += _overflowing(declared, after)
     return list(dict.fromkeys(reasons))
 
 
@@ -258,6 +259,17 @@ def _kept_off(after: HostFacts) -> list[str]:
         for load in ollama["journal"]["loads"]
         if load["started"] and (what := log_lines.kept_off(load))
     ]
+
+
+def _overflowing(declared: Sized, after: HostFacts) -> list[str]:
+    """The loads of which llama-server itself has put parts of layers on the CPU, unless that is accepted."""
+    reasons = [
+        f"parts of {overflowing} of the {load['offloaded']} layers on the GPU, such as experts, are on the CPU, since "
+        "not everything fits"
+        for load in after["ollama"]["journal"]["loads"]
+        if load["started"] and (overflowing := load.get("overflowing"))
+    ]
+    return [reason for reason in reasons if not any(words in reason for words in declared["accepted_notes"])]
 
 
 def _overridden(declared: Sized, after: HostFacts) -> list[str]:

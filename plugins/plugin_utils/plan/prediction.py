@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import launch
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
@@ -22,8 +21,6 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import dr
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
 
 OPTIONS_OF_MEMORY = ("num_ctx", "num_batch", "draft_num_predict")
-FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
-RESERVE_UNTIL_029_MIB = 457  # Ollama's own, for each CUDA GPU
 
 
 def predict(declared: Sized, read: HostFacts, version: str | None) -> tuple[Predicted | None, list[str]]:
@@ -60,6 +57,7 @@ def predict(declared: Sized, read: HostFacts, version: str | None) -> tuple[Pred
         "band_mib": [round(band[0]), round(band[1])],
         "offloaded_layers": together.offloaded_layers,
         "offloadable_layers": together.offloadable_layers,
+        "partial_layers": together.partial_layers,
         "others_mib": others_mib(declared, read),
         "others": others(read),
         # When compute and runtime of each were measured here, Unix time; None: they are predicted.
@@ -150,9 +148,7 @@ def as_loaded(
         return asked
     left_free_mib = _left_free_mib(declared, read, version, fitting.margin_mib)
     free = gpus[0]["total_mib"] - (gpus[0].get("reserved_mib") or 0) - left_free_mib - taken_mib
-    if planner.plan(model, asked, ollama_version=version).total_mib <= free:
-        return asked
-    return replace(asked, num_gpu=planner.max_num_gpu(model, asked, free, ollama_version=version))
+    return planner.fitted(model, asked, free, ollama_version=version)
 
 
 def _left_free_mib(declared: Sized, read: HostFacts, version: str, theirs_mib: int | None) -> int:
@@ -161,9 +157,7 @@ def _left_free_mib(declared: Sized, read: HostFacts, version: str, theirs_mib: i
     environment, _unheard = wanted_settings.ollama_environment(declared, read)
     if ollama_settings.MARGINS & set(environment):
         return wanted_settings.margins_mib(declared, read)[0]
-    if theirs_mib is not None:
-        return theirs_mib
-    return FIT_TARGET_MIB if release is None or release >= ollama_settings.ENGINE else RESERVE_UNTIL_029_MIB
+    return launch.left_free_mib(theirs_mib, release)
 
 
 def loaded_together(
@@ -213,10 +207,11 @@ def crowded_out(predicted: Predicted | None, declared: Sized, read: HostFacts) -
         return None  # not fitted into what is free
     layers, all_layers = predicted["offloaded_layers"], predicted["offloadable_layers"]
     planned = all_layers if gpu_layers is None else min(gpu_layers, all_layers)
-    if layers >= planned:
+    whole = layers - predicted.get("partial_layers", 0)
+    if whole >= planned:
         return None
     return (
-        f"beside other Ollamas only {layers} of {planned} planned layers of {', '.join(predicted['models'])} go to the "
+        f"beside other Ollamas only {whole} of {planned} planned layers of {', '.join(predicted['models'])} go to the "
         f"GPU: {'; '.join(strangers)}"
     )
 

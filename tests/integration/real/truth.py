@@ -31,9 +31,14 @@ SERVER = (
     "llama-server --port 18080 --host 127.0.0.1 --no-webui --offline --no-log-prefix --no-log-timestamps"
     " --log-verbosity 4 --no-warmup"
 )
+# What is asked for is told with the first line that one of these finds.
+PROJECTED, FITTED = "projected to use |load_tensors: |^Host ", "fitting params to free memory took"
 FITTER = "llama-fit-params --fit-print on"
 # One table for the model, and one for what predicts further tokens, which has the model's weights once more.
 _OF_DEVICE = re.compile(r"\|   - (\w+) .*?= *(\d+) \+ +(\d+) \+ +(\d+)")
+_DECIDED = re.compile(r"_fit_impl: +- \w+ .*: +(\d+) layers.*, +(\d+) MiB used")
+_TRIED = re.compile(r"n_layer= *(\d+), n_part= *(\d+), overflow_type=\d, mem= *(\d+) MiB")
+_OF_FIRST = re.compile(r"overflow_type\)=\(\d+, \d+, (\w+)\)")
 _PRINTED = re.compile(r"(\w+) (\d+) (\d+) (\d+) *$")
 
 
@@ -79,10 +84,10 @@ class Engine:
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def ask(self, command: str) -> Said:
+    def ask(self, command: str, until: str = PROJECTED) -> Said:
         for _again in range(2):
             assert self.process.stdin and self.process.stdout
-            self.process.stdin.write(command + "\n")
+            self.process.stdin.write(f"{until}\t{command}\n")
             self.process.stdin.flush()
             said = Said.of(
                 [line.rstrip("\n") for line in iter(self.process.stdout.readline, "end\n") if line or _ended()]
@@ -99,6 +104,10 @@ class Engine:
         (line,) = [line for line in self.ask("llama-server --version").lines if line.startswith("version: ")]
         return line.partition(": ")[2]
 
+    def device_mib(self) -> int:
+        (line,) = [line for line in self.ask("llama-server --list-devices").lines if "RPC0" in line]
+        return int(line.rpartition("(")[2].split()[0])
+
     def close(self) -> None:
         self.process.communicate("")
 
@@ -113,7 +122,8 @@ def arguments(row: dict[str, str]) -> str:
     words = f"-m /models/{name_of(row)}.gguf -c {int(row['num_ctx']) * slots} -np {slots} -b {batch} -ub {batch}"
     keys = row.get("cache_type_k") or row["cache_type"]
     words += f" -ctk {keys} -ctv {row['cache_type']} --flash-attn {row['flash_attention']}"
-    words += f" -ngl {row['num_gpu']}" if int(row["num_gpu"]) >= 0 else ""
+    layers = int(row.get("num_gpu", -1))
+    words += f" -ngl {layers}" if layers >= 0 else ""
     predicted = int(row.get("draft_num_predict", 0))
     if predicted:
         words += f" --spec-type draft-mtp --spec-draft-n-max {predicted} --spec-draft-backend-sampling"
@@ -122,6 +132,8 @@ def arguments(row: dict[str, str]) -> str:
 
 def asked(engine: Engine, row: dict[str, str]) -> dict[str, str]:
     """The row with what the engine says of it now."""
+    if "target_mib" in row:
+        return row | fitted(engine, row)
     fitter = "gpu_weights_mib" in row
     said = engine.ask(f"{FITTER if fitter else SERVER} {arguments(row)}")
     if not said.devices:
@@ -133,6 +145,21 @@ def asked(engine: Engine, row: dict[str, str]) -> dict[str, str]:
         devices = ["+".join(map(str, device)) for device in (*said.devices, said.host)]
         return row | {"gpu_mib": " ".join(devices[:-1]), "host_mib": devices[-1]}
     return row | {"projected_gpu_mib": str(said.projected)}
+
+
+def fitted(engine: Engine, row: dict[str, str]) -> dict[str, str]:
+    """What llama-server puts on a device of which it may use `target_mib`."""
+    margin = engine.device_mib() - int(row["target_mib"])
+    said = engine.ask(f"{SERVER} {arguments(row)} --fit-target {margin}", FITTED)
+    decided = [match for line in said.lines if (match := _DECIDED.search(line))]
+    if margin < 0 or not decided:
+        raise Refused(f"{arguments(row)}: {said.refusal()}")
+    layers, used = decided[-1][1], decided[-1][2]
+    # of a model whose dense part alone does not fit it says only what it tried
+    tried = [match.groups() for line in said.lines if (match := _TRIED.search(line))]
+    in_part = next(in_part for count, in_part, mib in reversed(tried) if (count, mib) == (layers, used))
+    of_first = [match[1] for line in said.lines if (match := _OF_FIRST.search(line))]
+    return {"layers": layers, "overflowing": in_part, "of_first": (of_first or [""])[-1], "used_mib": used}
 
 
 @contextlib.contextmanager

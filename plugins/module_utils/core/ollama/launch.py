@@ -28,6 +28,8 @@ ON_CPU = "CPU"
 ALL_LAYERS = 100_000  # more than any model has
 MOST_BLOCKS = 1024
 LONGEST = 9  # digits
+FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
+RESERVE_UNTIL_029_MIB = 457  # Ollama's own, for each CUDA GPU
 GO_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
 
@@ -88,7 +90,7 @@ def unplanned(values: Mapping[str, llama_args.Value]) -> list[str]:
 class Told(NamedTuple):
     """What a model is loaded with: `scenario` as `planner.Scenario.from_dict` takes it.
 
-    `fits`: whether layers that do not fit are kept on the CPU; `margin_mib`: what fitting then leaves free, None where
+    `fits`: whether what does not fit is kept on the CPU; `margin_mib`: what fitting then leaves free, None where
     nothing says. `refused`: why nothing can be planned: llama-server does not start, or does what no plan counts.
     """
 
@@ -136,8 +138,16 @@ def told(
     scenario["on_cpu"] = on_cpu(values)
     not_counted = ", ".join(unplanned(values))
     refused = f"{not_counted}: it moves GPU memory in a way that no plan counts" if not_counted else None
-    fits = not by_request and layers == -1 and values.get("LLAMA_ARG_FIT") is not False
+    # fitting says itself where tensors go, and gives up where somebody else does
+    fits = not by_request and layers == -1 and values.get("LLAMA_ARG_FIT") is not False and not scenario["on_cpu"]
     return Told(_given(scenario), fits, _margin(values), refused)
+
+
+def left_free_mib(margin_mib: int | None, version: settings.Version | None) -> int:
+    """What fitting leaves free of a GPU; `margin_mib` where somebody says so."""
+    if margin_mib is not None:
+        return margin_mib
+    return FIT_TARGET_MIB if version is None or version >= settings.ENGINE else RESERVE_UNTIL_029_MIB
 
 
 def on_cpu(values: Mapping[str, llama_args.Value]) -> list[str]:

@@ -126,6 +126,10 @@ ASKED = re.compile(r'msg=load request="\{Operation:(?!close)\w')
 CACHE_TYPE_SENT = re.compile(r"\bKvCacheType:(\w{1,16})")
 STARTED = re.compile(r"(?:llama runner|llama-server) started in")
 OFFLOADED = re.compile(r"(?:\A|load_tensors: )offloaded (\d{1,9})/(\d{1,9}) layers to GPU")
+# Of a model with experts all layers may count as offloaded, while parts of some are on the CPU (common/fit.cpp).
+OVERFLOWING = re.compile(
+    r"common_params_fit_impl: {1,8}- .{1,256}: {1,8}\d{1,9} layers \( {0,8}(\d{1,9}) overflowing\)"
+)
 BUFFER = re.compile(
     r"(?<!\w)(?P<component>\w{1,64}): +(?P<device>[A-Za-z]\S{0,64}) +(?P<kind>model|KV|RS|compute|output) buffer size"
     r"\s{0,16}=\s{0,16}(?P<mib>\d{1,12}(?:\.\d{1,6})?) MiB"
@@ -302,15 +306,16 @@ def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = maski
     Returns `server_config` (of the last start, only variables that may be shown, or None) and `server_at` (when that
     was), `discovered` (id, library and pci_id of each GPU, or `cpu`, that it then found), `loads` (a dict for each
     runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), cache_type (if
-    it did so, too), started, offloaded, offloadable, buffers_mib by device and kind on GPUs, on_host (the kinds that
-    have a buffer on the CPU), windows (whether there is a second cache, of sliding windows), tokens_per_s of the
-    answers until the next load), `failures` ({severity, at,
-    line}: one for each load that failed, however many lines tell of it, with the plainest of them; severity is fatal,
-    recovered or warning; of a line what `mask` leaves), `tokens_per_s` ([at, tokens/s] of each answer), `worked_at`
-    (when a load or an answer last worked), `longest_prompt` (tokens that a request made the model read; None without
-    such lines), `longest_prompts` ([at, tokens] of each that was longer than all before it), `longest_sent` and
-    `most_reused` (of a whole prompt, and of one from the cache; None likewise), `truncated` (how many prompts were too
-    long for their slot and were shortened) and `lines` (how many are surely the server's or a runner's).
+    it did so, too), started, offloaded, offloadable, overflowing (layers that count as offloaded and have parts on the
+    CPU), buffers_mib by device and kind on GPUs, on_host (the kinds that have a buffer on the CPU), windows (whether
+    there is a second cache, of sliding windows), tokens_per_s of the answers until the next load), `failures`
+    ({severity, at, line}: one for each load that failed, however many lines tell of it, with the plainest of them;
+    severity is fatal, recovered or warning; of a line what `mask` leaves), `tokens_per_s` ([at, tokens/s] of each
+    answer), `worked_at` (when a load or an answer last worked), `longest_prompt` (tokens that a request made the
+    model read; None without such lines), `longest_prompts` ([at, tokens] of each that was longer than all before
+    it), `longest_sent` and `most_reused` (of a whole prompt, and of one from the cache; None likewise), `truncated`
+    (how many prompts were too long for their slot and were shortened) and `lines` (how many are surely the server's
+    or a runner's).
     """
     reader = _Reader(mask)
     for at, line in lines:
@@ -480,9 +485,10 @@ class _Reader:
         self.facts["truncated"] += bool(TRUNCATED.match(words))
         layers = OFFLOADED.search(words)
         sizes = list(BUFFER.finditer(words)) if "buffer size" in words else []
+        overflowing = OVERFLOWING.search(words) if "overflowing" in words else None
         if not self.facts["loads"]:
             # Older servers and logs cut at their start have loads that nothing announced.
-            if not (layers or sizes):
+            if not (layers or sizes or overflowing):
                 return
             self._begin(_new_load(at, ""))
         load = self.facts["loads"][-1]
@@ -497,6 +503,8 @@ class _Reader:
             load["cache_type"] = cache_type.group(1) if cache_type else load["cache_type"]
         if layers:
             load["offloaded"], load["offloadable"] = int(layers.group(1)), int(layers.group(2))
+        if overflowing:
+            load["overflowing"] += int(overflowing.group(1))
         if WINDOW_CACHE.search(words):
             self._cache = "windows"
         elif NEW_CONTEXT.search(words):
@@ -539,6 +547,7 @@ def _new_load(at: float, command: str) -> LogLoad:
         "started": False,
         "offloaded": None,
         "offloadable": None,
+        "overflowing": 0,
         "buffers_mib": {},
         "on_host": [],
         "windows": False,
@@ -557,6 +566,15 @@ def kept_off(load: LogLoad) -> str | None:
         return "its weights" if on_gpu else "all of it"
     # The output layer alone has no cache.
     return "its cache" if layers > 1 and "KV" in on_host and not on_gpu & {"KV", "RS"} else None
+
+
+def layers_on_gpu(load: LogLoad) -> int | None:
+    """The layers that are on the GPU by every line of a load that came up; None where none tells."""
+    if load["offloaded"] is None:
+        return None
+    if load["started"] and kept_off(load) not in (None, "its cache"):
+        return 0
+    return max(0, load["offloaded"] - load.get("overflowing", 0))
 
 
 def _split(command: str) -> list[str]:

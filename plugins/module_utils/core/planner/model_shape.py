@@ -212,6 +212,10 @@ class Model:
         return max((block for block in self.blocks if block.tensors), key=lambda block: block.index)
 
     @property
+    def has_experts(self) -> bool:
+        return any(block.has("ffn_gate_inp") for block in self.blocks)
+
+    @property
     def offloadable(self) -> int:
         """Layers that num_gpu counts: the blocks and the output layer."""
         return len(self.blocks) + 1

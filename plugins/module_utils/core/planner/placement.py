@@ -67,13 +67,20 @@ class Kept(NamedTuple):
         }
         return cls({index: tensors for index, tensors in kept.items() if tensors})
 
+    def layers(self, blocks: Iterable[Block]) -> int:
+        """Of how many of these anything stays on the host."""
+        return sum(bool(self._of(block)) for block in blocks)
+
     def device_bytes(self, block: Block) -> int:
         """What a block has on the GPU."""
-        return block.device_bytes - sum(tensor.device_bytes for tensor in self.tensors.get(block.index, ()))
+        return block.device_bytes - sum(tensor.device_bytes for tensor in self._of(block))
 
     def host_bytes(self, block: Block) -> int:
         """What stays on the host of a block on the GPU."""
-        return sum(tensor.bytes for tensor in self.tensors.get(block.index, ()))
+        return sum(tensor.bytes for tensor in self._of(block))
+
+    def _of(self, block: Block) -> tuple[Tensor, ...]:
+        return self.tensors.get(block.index, ()) if block.tensors else ()  # one that is not loaded has none
 
     def copied_bytes(self, blocks: Iterable[Block]) -> int:
         """The most that one block's tensors take on the GPU while it works with copies of them."""

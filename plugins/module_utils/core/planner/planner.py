@@ -26,6 +26,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.compu
     offload_bytes,
     part_bytes,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.fitting import Layout, fitted_layout
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf import (
     MIB,
     TYPES,
@@ -45,6 +46,7 @@ __all__ = [
     "auto_num_batch",
     "combined",
     "effective_parallel",
+    "fitted",
     "largest_set",
     "max_num_gpu",
     "mib_read_per_token",
@@ -185,6 +187,7 @@ class Plan:
     host_mib: float
     offloaded_layers: int
     offloadable_layers: int
+    partial_layers: int  # of those on the GPU: parts of them stay on the host
     num_ctx: int
     num_parallel: int
     num_batch: int
@@ -298,7 +301,7 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
             "a KV cache on the CPU is not planned where blocks read each other's, nor beside a second context"
         )
     try:
-        kept = Kept.of(model.blocks, scenario.on_cpu)
+        kept = Kept.of([*model.blocks, *(model.predicting if predicted else ())], scenario.on_cpu)
     except NotPlanned as why:
         raise ScenarioInvalid(f"which tensors stay on the CPU is not planned: {why}") from None
     return _Load(batch, ctx, tuple(warnings), predicted, kept)
@@ -522,7 +525,7 @@ def _priced(
     if predicting and split.layers:
         # a second context, which has a cache of its own, of f16 always
         second = replace(load, batch=replace(batch, cache_type="f16", v_cache_type="f16"))
-        weights += sum(block.device_bytes for block in predicting)
+        weights += sum(load.kept.device_bytes(block) for block in predicting)
         kv += sum(_cache_bytes(model, block, second) for block in predicting)
         compute += draft_bytes(model, batch)
     borrowed = copies = 0.0
@@ -551,17 +554,20 @@ def _priced(
         high += _apart_at_most(model, on_gpu, everything)
     if high > low:
         bands["total_mib"] = [low, high]
+    in_part = load.kept.layers([*on_gpu, *predicting])
+    left = f"parts of {in_part} of the {split.layers} layers on the GPU, such as experts, stay on the CPU"
     return Plan(
         **terms,
         total_mib=sum(terms.values()),
         host_mib=_host_bytes(model, load, split) / MIB,
         offloaded_layers=split.layers,
         offloadable_layers=model.offloadable,
+        partial_layers=in_part,
         num_ctx=load.num_ctx,
         num_parallel=batch.slots,
         num_batch=batch.tokens,
         band_mib=bands,
-        warnings=list(warnings),
+        warnings=[*warnings, left] if in_part else list(warnings),
         admission_mib=_admission(model, load) / MIB,
     )
 
@@ -672,6 +678,38 @@ def max_num_gpu(
         if _priced(model, layers, engine, load, (), calibration or Calibration()).total_mib <= budget_mib:
             return layers
     return 0
+
+
+def fitted(
+    model: Model,
+    scenario: Scenario,
+    free_mib: float,
+    *,
+    ollama_version: str,
+    calibration: Calibration | None = None,
+) -> Scenario:
+    """The scenario with what a release really puts on its only GPU, where nobody says how many layers.
+
+    `free_mib` may be used. Raises ScenarioInvalid for settings that Ollama refuses.
+    """
+    if calibration and calibration.compute_mib is not None:
+        calibration = replace(calibration, compute_mib=None)  # it holds for its own num_gpu only
+    if not Engine.of(ollama_version).llama_server:
+        most = max_num_gpu(model, scenario, free_mib, ollama_version=ollama_version, calibration=calibration)
+        return scenario if most == model.offloadable else replace(scenario, num_gpu=most)
+    layers = model.offloadable - (0 if scenario.draft_num_predict else len(model.predicting))
+
+    def as_laid_out(layout: Layout) -> Scenario:
+        return replace(scenario, num_gpu=layout.layers, on_cpu=layout.on_cpu(layers))
+
+    def used(given: Scenario) -> int:
+        planned = plan(model, given, ollama_version=ollama_version, calibration=calibration)
+        return ceil(planned.total_mib * MIB)
+
+    target = int(free_mib * MIB)
+    if used(scenario) <= target:
+        return scenario
+    return as_laid_out(fitted_layout(layers, model.has_experts, target, lambda layout: used(as_laid_out(layout))))
 
 
 def mib_read_per_token(model: Model, scenario: Scenario, *, ollama_version: str) -> tuple[float, float]:

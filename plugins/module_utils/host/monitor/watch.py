@@ -48,7 +48,7 @@ PID = re.compile(r"[0-9]{1,9}")
 NOT_READ = "Ollama's log is not read: no process that runs has written a line of the server into the journal"
 NOT_IN_PLACE = "this host was put back, and a service is not in place; see: gpu-memory status"
 HOW_IT_STARTED = 'msg="?(server config|inference compute)'
-WHAT_RUNS = "starting (llama|runner)|offloaded [0-9]+/|loading model|load request"
+WHAT_RUNS = "starting (llama|runner)|offloaded [0-9]+/|overflowing|buffer size|started in|loading model|load request"
 
 
 def _say(text: str) -> None:
@@ -216,7 +216,7 @@ class _Journal:
 def _past(unit: str, writer: _Writer) -> list[tuple[float, str]]:
     """What the journal of this boot says of the server and the model that run now."""
     lines: list[tuple[float, str]] = []
-    for most, words in ((20, HOW_IT_STARTED), (200, WHAT_RUNS)):
+    for most, words in ((20, HOW_IT_STARTED), (400, WHAT_RUNS)):
         command = [*JOURNALCTL, "--boot", f"--lines={most}", "--grep", words, f"_SYSTEMD_UNIT={unit}"]
         # Where it searches for so many lines, journalctl gives the newest first.
         rows = reversed(commands.run(command, timeout_s=30).stdout.splitlines())

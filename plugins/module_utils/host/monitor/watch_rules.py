@@ -75,6 +75,22 @@ LAST_ACTION = _gauge("action_last_timestamp_seconds", "When the monitor last act
 METRICS = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 
+def _continued(before: LogLoad, more: LogLoad) -> LogLoad:
+    """A load whose lines come in several periods; layers of one that is there are those of a further one."""
+    if more["offloaded"] is not None and before["started"]:
+        return {**more, "command": before["command"], "sent": before["sent"]}
+    told = more if more["offloaded"] is not None else before
+    return {
+        **before,
+        "offloaded": told["offloaded"],
+        "offloadable": told["offloadable"],
+        "overflowing": before["overflowing"] + more["overflowing"],
+        "buffers_mib": {**before["buffers_mib"], **more["buffers_mib"]},
+        "on_host": [*before["on_host"], *more["on_host"]],
+        "started": more["started"],
+    }
+
+
 class Monitor:
     """All that is remembered between two periods."""
 
@@ -90,7 +106,6 @@ class Monitor:
         self._environment_on_disk: Mapping[str, str] | None = None
         self._server_config: Mapping[str, str] | None = None
         self._load: LogLoad | None = None
-        self._layers: tuple[int, int] | None = None
         self._held = self._in_run = False  # by a run; and whether the lines that come are of one
         self._loaded_in_run = False
         self._samples: Counter[str] = Counter()
@@ -162,19 +177,24 @@ class Monitor:
         """
         self._log_read = runs and self._journal_up
         if not runs:
-            self._server_config, self._load, self._layers, self._discovered = None, None, None, []
+            self._server_config, self._load, self._discovered = None, None, []
 
     def _learn(self, facts: LogFacts) -> None:
         if facts["server_config"] is not None:  # the server was started anew
-            self._server_config, self._load, self._layers = facts["server_config"], None, None
+            self._server_config, self._load = facts["server_config"], None
             self._discovered = []
         self._discovered += facts["discovered"]
         for load in facts["loads"]:
-            if load["command"]:
-                self._load, self._layers = load, None
+            self._load = load if load["command"] or self._load is None else _continued(self._load, load)
             self._loaded_in_run = self._in_run
-            if load["offloaded"] is not None:
-                self._layers = load["offloaded"], load["offloadable"] or 0
+        if self._load and facts["worked_at"]:
+            self._load["started"] = True
+
+    @property
+    def _layers(self) -> tuple[int, int] | None:
+        """Layers on the GPU by all that the last load told, and layers that could be there."""
+        on_gpu = log_lines.layers_on_gpu(self._load) if self._load else None
+        return (on_gpu, self._load["offloadable"] or 0) if self._load and on_gpu is not None else None
 
     def acts(self, now: float) -> bool:
         """Whether the action is due: over the threshold for two periods, not too soon, and no run holds the host."""

@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--gpu", action="append", default=[], type=int, metavar="MIB", help="a GPU's memory, repeatable"
     )
+    parser.add_argument("--free-mib", type=int, help="of the only GPU: what does not fit is left on the CPU")
     parser.add_argument("--max-used-mib", type=int, help="exit with 1 where a model takes more")
     parser.add_argument("--other-used-mib", type=int, default=0, help="what others hold")
     parser.add_argument("--json", action="store_true", help="figures for programs")
@@ -162,7 +163,11 @@ def _plan(show: Mapping[str, object], wanted: argparse.Namespace, release: str) 
         **told.scenario,
         **{name: value for name, value in given.items() if value is not None},
     }
-    return planner.plan(planner.Model.from_show(show), planner.Scenario.from_dict(values), ollama_version=release)
+    model, scenario = planner.Model.from_show(show), planner.Scenario.from_dict(values)
+    if told.fits and wanted.free_mib is not None:
+        room = wanted.free_mib - launch.left_free_mib(told.margin_mib, version)
+        scenario = planner.fitted(model, scenario, room, ollama_version=release)
+    return planner.plan(model, scenario, ollama_version=release)
 
 
 def _figures(plan: planner.Plan) -> dict[str, object]:
@@ -170,6 +175,7 @@ def _figures(plan: planner.Plan) -> dict[str, object]:
     return {
         "offloaded_layers": plan.offloaded_layers,
         "offloadable_layers": plan.offloadable_layers,
+        "partial_layers": plan.partial_layers,
         "num_ctx": plan.num_ctx,
         "num_parallel": plan.num_parallel,
         "num_batch": plan.num_batch,

@@ -565,6 +565,14 @@ def test_a_cache_on_the_cpu_fails_though_api_ps_has_the_model_on_the_gpu():
     assert judge(after=missing)[0] != "fail"
 
 
+def test_experts_that_overflow_to_the_cpu_fail_unless_that_is_accepted():
+    overflowing = {**journal()["last_load"], "overflowing": 7}
+    after = read(ollama__journal=journal(loads=[overflowing], last_load=overflowing))
+    why = "parts of 7 of the 33 layers on the GPU, such as experts, are on the CPU, since not everything fits"
+    assert judge(after=after) == ("fail", [why])
+    assert judge(after=after, declaration=declared(accepted_notes=["such as experts"])) == ("pass", [])
+
+
 def test_who_keeps_it_there_is_named():
     no_device = {**journal()["last_load"], "buffers_mib": {}, "on_host": ["model", "KV"]}
     after = read(

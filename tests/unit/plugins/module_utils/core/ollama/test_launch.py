@@ -91,6 +91,8 @@ def test_before_0_30_nobody_reads_them():
         ({"LLAMA_ARG_FIT": "off"}, {}, False),
         ({"LLAMA_ARG_N_GPU_LAYERS": "all"}, {}, False),
         ({"LLAMA_ARG_N_GPU_LAYERS": "auto"}, {}, True),
+        ({"LLAMA_ARG_N_CPU_MOE": "2"}, {}, False),  # "tensor_buft_overrides already set by user, abort"
+        ({"LLAMA_ARG_N_CPU_MOE": "0"}, {}, True),
     ],
 )
 def test_whether_layers_are_fitted(environment, options, fits):

@@ -827,3 +827,17 @@ def test_the_plainest_line_is_told_by_what_was_written_and_not_by_what_is_shown(
         numbered = [(1000.0 + at / 10, line) for at, line in enumerate(said)]
         (failure,) = log_lines.parse(numbered, lambda line: line.replace("memory", "********"))["failures"]
         assert failure["line"] == "cudaMalloc failed: out of ********"
+
+
+def test_layers_that_overflow_are_counted_on_every_gpu_and_for_their_own_load() -> None:
+    said = "common_params_fit_impl:   - {gpu}: {layers} layers ({n:>2} overflowing),   8965 MiB used,   1039 MiB free"
+    loads = parse(
+        START_0_32,
+        said.format(gpu="CUDA0 (NVIDIA GeForce RTX 4060 Ti)", layers=13, n=0),
+        said.format(gpu="RPC0 (127.0.0.1:50051)", layers=20, n=7),
+        "load_tensors: offloaded 33/33 layers to GPU",
+        START_0_32,
+        "load_tensors: offloaded 33/33 layers to GPU",
+    )["loads"]
+    assert [load["overflowing"] for load in loads] == [7, 0]
+    assert [log_lines.layers_on_gpu(load) for load in loads] == [26, 33]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -155,6 +156,44 @@ def test_what_is_in_effect_decides(line: str, drifts: str) -> None:
     watched = monitor()
     see(watched, line)
     assert [name for name, found in watched.drift().items() if found] == [drifts]
+
+
+ON_THE_CPU = (
+    "load_tensors: CPU_Mapped model buffer size = 7605.33 MiB",
+    "llama_kv_cache: CPU KV buffer size = 1024.00 MiB",
+)
+ON_THE_GPU = (
+    "load_tensors: CUDA0 model buffer size = 7605.33 MiB",
+    "llama_kv_cache: CUDA0 KV buffer size = 1024.00 MiB",
+)
+CAME_UP = 'msg="llama-server started in 2.1 seconds"'
+OVERFLOWS = (
+    "common_params_fit_impl:   - CUDA0 (NVIDIA T4): 33 layers ( 7 overflowing),   8965 MiB used,   1039 MiB free"
+)
+
+
+@pytest.mark.parametrize("periods", [1, 3, 99])
+@pytest.mark.parametrize(
+    ("before", "buffers", "on_gpu"),
+    [((), ON_THE_GPU, 33), ((), ON_THE_CPU, 0), ((OVERFLOWS,), ON_THE_GPU, 26), ((OVERFLOWS,), (), 26)],
+)
+def test_layers_are_where_buffers_are_however_many_periods_tell_of_them(
+    before: Sequence[str], buffers: Sequence[str], on_gpu: int, periods: int
+) -> None:
+    watched = monitor(intent={**CONFIG["intent"], "gpu_layers": 33})
+    layers = "load_tensors: offloaded 33/33 layers to GPU"
+    lines = [START.format(total=8192, parallel=2, cap=-1), *before, layers, *buffers, CAME_UP]
+    for number in range(0, len(lines), -(-len(lines) // periods)):
+        see(watched, *lines[number : number + -(-len(lines) // periods)])
+    assert (value(watched, "model_gpu_layers"), value(watched, "model_layers")) == (on_gpu, 33)
+    assert watched.drift()["gpu_layers"] == (on_gpu < 33)
+
+
+def test_the_next_load_starts_anew() -> None:
+    watched = monitor()
+    see(watched, START.format(total=8192, parallel=2, cap=-1), "offloaded 33/33 layers to GPU", *ON_THE_CPU, CAME_UP)
+    see(watched, START.format(total=8192, parallel=2, cap=-1), "offloaded 33/33 layers to GPU", *ON_THE_GPU, CAME_UP)
+    assert value(watched, "model_gpu_layers") == 33
 
 
 def test_an_embedder_that_takes_less_is_no_drift() -> None:
