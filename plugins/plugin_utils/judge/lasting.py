@@ -41,7 +41,7 @@ def changed(
 
     `before`: what was read when it was decided what to do; `restarted`: the result of gpu_memory_restart, if any.
     """
-    ours = _drop_in(decision, before, after)
+    ours = [*_drop_in(decision, before, after), *_backend(before, restarted, after["backend"])]
     lines = {}
     began, now = _began(declared, decision, before, restarted), after.get("starts") or {}
     names = {name for name in {*began, *now} if began.get(name) != now.get(name)} if began and now else set()
@@ -67,6 +67,15 @@ def changed(
     return Changed(ours, units, lines)
 
 
+def down(read: HostFacts) -> list[str]:
+    """What does not run, or not well, of what a host serves with."""
+    unit, health = read["ollama"]["unit"], read["backend"]["health"]
+    reasons = [] if unit["active_state"] == "active" else [f"{unit['name']} is {unit['active_state']}"]
+    if health is not None and not health["ok"]:
+        reasons.append(f"the backend is not healthy: {health['error'] or health['status']}")
+    return reasons
+
+
 def as_started(after: HostFacts, meanwhile: Changed) -> HostFacts:
     """What was read, without the time of an env file whose keys of the profile are still those that were read."""
     files: list[EnvFile] = [
@@ -81,6 +90,16 @@ def _began(declared: Sized, decision: Decision, before: HostFacts, restarted: Re
     services = {"ollama", "backend"} if declared["backend"]["kind"] != "none" else {"ollama"}
     started = (restarted or {}).get("starts") or {}
     return started if started and services <= set(decision["restart"]) else {**(before.get("starts") or {}), **started}
+
+
+def _backend(before: HostFacts, restarted: Restarted | None, after: BackendFacts) -> list[str]:
+    """Whether the backend that was loaded is not the one that runs now."""
+    by_us = ((restarted or {}).get("services") or {}).get("backend") or {}
+    pids = {by_us["pid_after"]} if by_us.get("pid_after") else {*before["backend"]["pids"]}
+    if not pids or pids & {*after["pids"]}:
+        return []
+    now = "was started anew" if after["pids"] else "has ended"
+    return [f"the backend {now} since this run began to load it: it crashed, or somebody did it; see its log"]
 
 
 def _drop_in(decision: Decision, before: HostFacts, after: HostFacts) -> list[str]:
@@ -117,7 +136,9 @@ def _said(value: str | None) -> str:
 
 
 def _models(declared: Sized, before: HostFacts, after: HostFacts) -> list[str]:
-    """The declared models that are others than before; an Ollama that was down then has told of none."""
+    """The declared models that are others than before; an Ollama that is down tells of none."""
+    if after["ollama"]["api"]["error"]:
+        return []
     was, is_now = (
         {model_name.full(str(model["name"])).lower(): model["digest"] for model in read["ollama"]["api"]["models"]}
         for read in (before, after)

@@ -60,6 +60,7 @@ def judge_load(
     failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
     figures = load.get("load") or {}
     reasons = [*_upgrade_reasons(before or after, after), *_restart_reasons(figures, after), *meanwhile.ours]
+    reasons += lasting.down(after)
     if load.get("breached"):
         reasons.append(str(load.get("msg") or "the load test failed"))
         threshold, peak = declared["profile"]["max_used_mib"], load.get("peak_used_mib")

@@ -11,7 +11,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision 
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import lasting, verdicts
 
 FIRST_NAMED = 5
 BETWEEN_STEPS_S = 20  # what the controller itself takes from a step of a wave to the next
@@ -79,15 +79,11 @@ def did_not_last(read: HostFacts) -> list[str]:
     if "ollama" not in read:
         return [f"it cannot be read again: {read.get('msg') or 'no message'}"]
     reasons = []
-    unit, journal = read["ollama"]["unit"], read["ollama"]["journal"]
+    journal = read["ollama"]["journal"]
     failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
     if failures:
         reasons.append(f"Ollama's journal: {verdicts.plainest_failure(failures)}")
-    if unit["active_state"] != "active":
-        reasons.append(f"{unit['name']} is {unit['active_state']}")
-    health = read["backend"]["health"]
-    if health is not None and not health["ok"]:
-        reasons.append(f"the backend is not healthy: {health['error'] or health['status']}")
+    reasons += lasting.down(read)
     return reasons
 
 

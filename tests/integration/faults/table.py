@@ -482,6 +482,27 @@ FAULTS = [
         ("requests failed",),
     ),
     Fault(
+        "backend_stopped_once_loaded",
+        "loaded",
+        "systemctl stop selo-backend",
+        "rolled_back",
+        ("the backend is not healthy", "the backend has ended since"),
+    ),
+    Fault(
+        "backend_started_anew_once_loaded",
+        "loaded",
+        "systemctl restart selo-backend",
+        "rolled_back",
+        ("the backend",),
+    ),
+    Fault(
+        "ollama_stopped_once_loaded",
+        "loaded",
+        "systemctl stop ollama",
+        "rolled_back",
+        ("ollama.service is inactive",),
+    ),
+    Fault(
         "ollama_stopped_under_load",
         "loading",
         "systemctl stop ollama",
@@ -768,6 +789,7 @@ FAULTS = [
         "inconclusive",
         (f"changed other lines of {BACKEND}/.env", "run this again"),
         ends=OPEN,
+        edits=f"{BACKEND}/.env",
         then=f"grep -q ^OWNERS_OWN=1 {BACKEND}/.env && grep -q ^CHAT_NUM_CTX=4096 {BACKEND}/.env",
     ),
     Fault(
@@ -802,6 +824,7 @@ FAULTS = [
         "pass",
         (),
         ends=NEW,
+        edits=UNIT,
     ),
     Fault(
         "backend_unit_edited_under_load",
@@ -1121,6 +1144,13 @@ FAULTS = [
     Fault("network_cut_when_written", "written", CUT, "fail", SELF_HEALING),
     Fault("network_cut_in_the_restart", "restarting", CUT, "fail", SELF_HEALING),
     Fault("network_cut_under_load", "loading", CUT, "fail", SELF_HEALING, short=True),
+    Fault(
+        "network_cut_and_rescue_and_back_under_load",
+        "loading",
+        f"{CUT}; systemctl isolate rescue.target; sleep 5; systemctl isolate default.target",
+        "fail",
+        SELF_HEALING,
+    ),
     Fault("network_cut_at_the_proof", "loaded", CUT, "fail", SELF_HEALING),
     Fault(
         "network_gone_for_a_moment_under_load",

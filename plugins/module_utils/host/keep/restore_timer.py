@@ -28,9 +28,11 @@ SERVICE = "gpu-memory-restore.service"
 EVERY_S = 10
 PULLED_IN_BY = "timers.target.wants"
 FORGOTTEN_S, LOOK_S = 2, 0.1
+# `systemctl isolate` stops neither: the way back from rescue.target would not start the timer again.
 TIMER_TEXT = """\
 [Unit]
 Description=Look whether an apply of GPU memory settings has ended without a verdict
+IgnoreOnIsolate=yes
 
 [Timer]
 OnActiveSec={every}s
@@ -51,6 +53,7 @@ RUN_TOOL = (
 SERVICE_TEXT = """\
 [Unit]
 Description=Put back the settings of GPU memory that an apply has left without a verdict
+IgnoreOnIsolate=yes
 
 [Service]
 Type=oneshot

@@ -103,3 +103,32 @@ def test_a_model_that_was_made_anew_is_another() -> None:
 
 def test_a_host_that_tells_no_digests_says_nothing_of_changes() -> None:
     assert changed(read({}), read(STARTS), acts=False) == changed(read(STARTS), read({}), acts=False) == lasting.NOTHING
+
+
+def test_a_backend_that_was_loaded_runs_to_the_end() -> None:
+    before = read(STARTS)
+    again: Any = {"starts": STARTS, "services": {"backend": {"pid_after": 700}}}
+    assert changed(before, read(STARTS, backend__pids=[500, 501])).ours == []
+    assert changed(before, read(STARTS, backend__pids=[699, 700]), again).ours == []
+    for pids, restarted, said in (
+        ([], None, "has ended"),
+        ([701], None, "was started anew"),
+        ([500], again, "was started anew"),
+    ):
+        found = changed(before, read(STARTS, backend__pids=pids), restarted)
+        assert len(found.ours) == 1 and found.ours[0].startswith(f"the backend {said} since")
+
+
+def test_what_is_down_after_a_load_is_told_and_proves_nothing() -> None:
+    health = {"ok": False, "status": None, "error": "connection refused"}
+    for change, said in (
+        ({"backend__health": health}, "the backend is not healthy: connection refused"),
+        ({"ollama__unit__active_state": "inactive"}, "ollama.service is inactive"),
+    ):
+        verdict, reasons = verdicts.judge_load(builders.declared(), builders.load(), read(STARTS, **change))
+        assert verdict == "fail" and said in reasons
+
+
+def test_an_ollama_that_is_down_says_nothing_of_its_models() -> None:
+    down = read(STARTS, ollama__api__models=[], ollama__api__error="connection refused")
+    assert changed(read(STARTS), down).units == []
