@@ -39,6 +39,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import (
     dotenv,
     dotenv_readers,
     env_lines,
+    escapes,
     foreign_json,
     masking,
     urls,
@@ -63,7 +64,7 @@ PASS_ key a://:b a://a?b @: '@ -p <<</a \x20;\x20a= a:b:c:d: \x20:\x20CUDA0\x20m
 eval\x20time\x20=\x201\x20ms\x20/\x201\x20tokens\x20 msg="server\x20config"\x20env="map[ A:1\x20 argv[]=
 {\x20path=/a\x20;\x20argv[]= UnsetEnvironment=a\n #\x20A=b\n A=1\x20 A=1; /a.service cloud:
 A{n}=b{n}\n #\x20A{n}=b{n}\n \x20A{n}=b{n} u{n}:p{n}@h\x20 "a{n}":"b{n}",
-b{n}:\x20CUDA0\x20KV\x20buffer\x20size\x20=\x201\x20MiB\n
+%25252541 \\\\u0041\x20 \\303\\244 &amp;amp; b{n}:\x20CUDA0\x20KV\x20buffer\x20size\x20=\x201\x20MiB\n
 """
 NUMBER = "{n}"  # counts up, for what a parser must keep apart
 PIECES = [piece.encode().decode("unicode_escape") for piece in WRITTEN.split()]
@@ -87,6 +88,7 @@ def _taken_back(text: str) -> object:
 
 
 PARSERS: dict[str, Callable[[str], object]] = {
+    "escapes.unescaped": escapes.unescaped,
     "masking.without_secrets": masking.without_secrets,
     "masking.without_secrets known": lambda text: masking.without_secrets(text, KNOWN),
     "masking.without_known": lambda text: masking.without_known(text, KNOWN),

@@ -43,6 +43,7 @@ PACKED = (
     "core.text.dotenv",
     "core.text.dotenv_readers",
     "core.text.env_lines",
+    "core.text.escapes",
     "core.text.foreign_json",
     "core.text.masking",
     "core.text.metrics",

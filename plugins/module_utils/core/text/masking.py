@@ -21,12 +21,17 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import credentials, dotenv, dotenv_readers
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import (
+    credentials,
+    dotenv,
+    dotenv_readers,
+    escapes,
+)
 
 MASK = dotenv.MASK
 LONG = 65536  # what is longer is no password: it is masked as it is, and not searched
 MOST_KNOWN = 10_000  # values that a text is searched for; on a host that keeps more no text of others is shown
-CUT = "…"  # where a text was cut off
+CUT = escapes.CUT
 MOST_CUTS = 20
 MOST_OF_AN_END = 300  # characters before a cut
 BEGINNING = credentials.LEAST_OF_A_CREDENTIAL  # characters by which a known value is looked for
@@ -166,9 +171,7 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
         if len(value) > LONG:
             text = text.replace(value, MASK)
     if known:
-        *cut, last = _without_forms(text, known).split(CUT, MOST_CUTS)
-        cut = [_without_short_beginning(_without_beginning(piece, known), known) for piece in cut]
-        text = CUT.join([*cut, _without_beginning(last, known)])
+        text = _without_values(text, known, _without_pieces)
     text = _SYSTEMD.sub(lambda line: _QUOTED.sub(_quoted, line[0]), text)
     text = _WORD_OF_URL.sub(lambda word: _without_user(word[0]), text)
     text = _URL.sub(lambda url: _without_query(url[0]), text)
@@ -181,7 +184,29 @@ def without_secrets(text: str, known: Iterable[str] = ()) -> str:
 
 def without_known(text: str, known: Iterable[str]) -> str:
     """`text` with these values masked, and nothing else."""
-    return _without_forms(text, frozenset(known))
+    return _without_values(text, frozenset(known), _without_forms)
+
+
+def _without_values(text: str, known: frozenset[str], masked: Callable[[str, frozenset[str]], str]) -> str:
+    """`text` without these values, however they are escaped: where one was, the whole text is shown without escapes."""
+    shown = masked(text, known)
+    plain, values = escapes.unescaped(shown), _unescaped_values(known)
+    if plain == shown and values <= known:
+        return shown
+    masked_plain = masked(plain, values)
+    return shown if masked_plain == plain else masked_plain
+
+
+@functools.lru_cache(maxsize=4)
+def _unescaped_values(known: frozenset[str]) -> frozenset[str]:
+    return frozenset(filter(None, (escapes.unescaped(value) for value in known if len(value) <= LONG)))
+
+
+def _without_pieces(text: str, known: frozenset[str]) -> str:
+    """`text` without these values, and without their beginnings where it was cut off."""
+    *cut, last = _without_forms(text, known).split(CUT, MOST_CUTS)
+    cut = [_without_short_beginning(_without_beginning(piece, known), known) for piece in cut]
+    return CUT.join([*cut, _without_beginning(last, known)])
 
 
 def _without_forms(text: str, known: frozenset[str]) -> str:
@@ -343,7 +368,13 @@ def _as_printed(value: str) -> Iterator[str]:
         for _time in range(MOST_ESCAPES):
             yield escaped
             escaped = json.dumps(escaped)[1:-1]
-    yield from (repr(value)[1:-1], repr(content)[2:-1], value.replace("'", r"'\''"), html.escape(value))
+    yield from (
+        repr(value)[1:-1],
+        repr(content)[2:-1],
+        value.replace("'", r"'\''"),
+        value.replace("'", "'\"'\"'"),
+        html.escape(value),
+    )
     for quoted in (quote(content), quote(content, safe=""), quote(content, safe="!'()*"), quote_plus(content)):
         yield from (quoted, _ESCAPED_BYTE.sub(lambda escaped: escaped[0].lower(), quoted), quote(quoted, safe=""))
     yield from (content.hex(), content.hex().upper())
