@@ -12,6 +12,8 @@ Json = dict[str, Any]
 MIB = 1024 * 1024
 OPTIONS = Path("/etc/lab/options")
 DATA = Path(__file__).resolve().parents[1] / "data"
+ALL = "all"
+PROHIBITED = 2  # a compute mode of NVML
 
 
 def option(name: str, default: str) -> str:
@@ -22,9 +24,39 @@ def option(name: str, default: str) -> str:
     return dict(line.split("=", 1) for line in lines if "=" in line).get(name, default)
 
 
+def cards() -> list[simulated_gpu.Gpu]:
+    """The GPUs, in NVML's order."""
+    return simulated_gpu._State.read().of(simulated_gpu.Gpu)
+
+
 def card() -> simulated_gpu.Gpu:
-    """The GPU. A host has one."""
-    return simulated_gpu._State.read().card(0)
+    """The first GPU. Most hosts have one."""
+    return cards()[0]
+
+
+def visible_cards() -> list[int]:
+    """NVML's numbers of the GPUs that CUDA lets this process have, in CUDA's order: the fastest first, or by address.
+
+    The larger of two is the faster here. CUDA reads CUDA_VISIBLE_DEVICES up to the first word that is no device's.
+    """
+    try:
+        found, fails = cards(), driver().cuda_fails
+    except (OSError, ValueError):
+        return []
+    by_address = os.environ.get("CUDA_DEVICE_ORDER") == "PCI_BUS_ID"
+    ordered = sorted(range(len(found)), key=lambda n: found[n].pci if by_address else -found[n].total)
+    usable = [number for number in ordered if not fails and found[number].compute_mode != PROHIBITED]
+    visible: list[int] = []
+    for word in (word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", ALL).split(",")):
+        if word == ALL:
+            return usable
+        named = [n for n in ordered if word.startswith("GPU-") and found[n].uuid.startswith(word)]
+        if word.isdecimal() and int(word) < len(ordered):
+            named = [ordered[int(word)]]
+        if len(named) != 1:
+            break
+        visible += named
+    return [number for number in visible if number in usable]
 
 
 def driver() -> simulated_gpu.Driver:

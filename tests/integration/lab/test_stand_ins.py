@@ -40,6 +40,17 @@ def test_memory_is_llama_cpps_own_projection(lab_models: Any) -> None:
         assert models[row["case"]].memory(layers, *numbers, "f16", True).projected == int(row["projected_gpu_mib"]), row
 
 
+def test_memory_on_two_gpus_is_what_llama_cpp_has_on_each(lab_models: Any) -> None:
+    models = {blob.case: blob for blob in lab_models.blobs().values()}
+    for row in csv.DictReader((LAB / "data" / "lab_models_on_two_gpus.csv").open()):
+        numbers = [int(row[key]) for key in ("num_ctx", "num_parallel", "num_batch")]
+        blob = models[row["case"]]
+        memory = blob.memory(blob.offloadable_layers, *numbers, "f16", True, free=(24000, 24000))
+        for card, told in zip(memory.cards, (row["first_gpu_mib"], row["last_gpu_mib"])):
+            weights, kv, compute = map(int, told.split("+"))
+            assert abs(card.weights - weights) <= 1 and abs(card.kv - kv) <= 1 and abs(card.compute - compute) <= 1, row
+
+
 @pytest.mark.parametrize(
     ("layers", "num_ctx", "parallel", "batch", "cache", "flash", "projected"),
     [
@@ -131,6 +142,61 @@ def test_a_forced_load_that_fails_beside_others_gets_the_gpu_to_itself(lab: Lab)
     assert ollama.chat(SMALL_MODEL, num_gpu=28, num_ctx=8192)[0] == 200
     assert "llama-server load failed; evicting all other models and retrying once" in ollama.log
     assert [model["name"] for model in ollama.get("/api/ps")["models"]] == [SMALL_MODEL]
+
+
+def cards(lab: Lab, *totals: int) -> None:
+    lab.gpu.create([lab.gpu.Gpu(total=total) for total in totals])
+    lab.gpu.add(lab.gpu.Process(gpu=0, pid=lab.gpu.GHOST_PID, mib=DESKTOP_MIB, ghost=1))
+
+
+def used(lab: Lab, count: int = 2) -> list[int]:
+    return [lab.gpu.used_mib(card) for card in range(count)]
+
+
+def test_a_model_gets_the_gpu_with_the_most_free(lab: Lab) -> None:
+    cards(lab, 16380, 16380)
+    ollama = lab.ollama(OLLAMA_NUM_PARALLEL="2")
+    assert re.findall(r"inference compute.* name=(CUDA\d)", ollama.log) == ["CUDA1", "CUDA0"]
+    assert logged(ollama, r"default_num_ctx=(\d+)") == "32768"
+    assert ollama.chat(num_ctx=4096, num_batch=512)[0] == 200
+    assert used(lab) == [DESKTOP_MIB, 8749 + 305]
+    assert argument(runner_command(ollama), "--split-mode") == "none"
+
+
+def test_models_beside_each_other_go_where_room_is(lab: Lab) -> None:
+    cards(lab, 16380, 16380)
+    ollama = lab.ollama()
+    for model in (GUIDES_MODEL, SMALL_MODEL):
+        assert ollama.chat(model, num_ctx=4096, num_batch=512)[0] == 200
+    assert lab.gpu.used_mib(0) > DESKTOP_MIB + 3000 and lab.gpu.used_mib(1) > 8000
+    assert len(ollama.get("/api/ps")["models"]) == 2
+
+
+def test_a_model_is_spread_where_that_is_asked_for_or_no_gpu_has_room(lab: Lab) -> None:
+    """llama.cpp's own figures of two devices, 3757+544+228 and 3847+480+188, less what the desktop moves."""
+    cards(lab, 16380, 16380)
+    lab.gpu.clear(lab.gpu.Process)
+    ollama = lab.ollama(OLLAMA_SCHED_SPREAD="1", OLLAMA_NUM_PARALLEL="2")
+    assert ollama.chat(num_ctx=4096, num_batch=512)[0] == 200
+    first, last = used(lab)
+    assert abs(first - (3757 + 544 + 228 + 305)) <= 2 and abs(last - (3847 + 480 + 188 + 305)) <= 2
+    assert "CUDA1 KV buffer size" in ollama.log and "targets for free memory can be met" in ollama.log
+
+
+def test_layers_are_divided_by_free_memory_in_cudas_order(lab: Lab) -> None:
+    cards(lab, 8188, 12282)
+    ollama = lab.ollama()
+    assert ollama.chat(num_ctx=16384, num_batch=512)[0] == 200  # 10186 MiB by Ollama, more than 80 % of either
+    small, large = used(lab)
+    assert small > DESKTOP_MIB + 2000 and large > small
+    assert re.search(r"using device CUDA0 .*02:00", ollama.log)
+
+
+def test_an_order_by_address_is_kept(lab: Lab) -> None:
+    cards(lab, 8188, 12282)
+    ollama = lab.ollama(CUDA_DEVICE_ORDER="PCI_BUS_ID", CUDA_VISIBLE_DEVICES="0")
+    assert ollama.chat(SMALL_MODEL, num_ctx=4096, num_batch=512)[0] == 200
+    assert lab.gpu.used_mib(1) == 0
 
 
 def test_other_options_reload_and_missing_ones_do_not(lab: Lab) -> None:

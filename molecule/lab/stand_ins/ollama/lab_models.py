@@ -7,6 +7,9 @@ compute buffer held logits for the whole batch; what it then took is what llama.
 tests/data/planner/llama_projection.csv, whose rows are a sum of three products to the MiB. The embedder is in no
 projection: its compute buffer is what public logs of a batch of 512 leave of 240 MiB in all. Nothing here comes from
 the collection's own planner, which is tested against it.
+
+What a model has on each of several GPUs follows from the tensors as well; their compute buffers are what llama.cpp
+reserved on two RPC devices (data/lab_models_on_two_gpus.csv), the first GPU's and that of each further one.
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import csv
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 import math
+from collections.abc import Sequence
 
 import lab
 from lab import Json
@@ -41,8 +46,21 @@ _LAB_MODELS = (
 
 
 @dataclasses.dataclass(frozen=True)
+class OnCard:
+    """What a runner takes on one GPU besides its CUDA context."""
+
+    weights: float = 0.0
+    kv: float = 0.0
+    compute: float = 0.0
+
+    @property
+    def projected(self) -> int:
+        return round(self.weights + self.kv + self.compute)
+
+
+@dataclasses.dataclass(frozen=True)
 class Memory:
-    """What a runner takes on the GPU besides its CUDA context, and on the host."""
+    """What a runner takes on the GPUs besides its CUDA contexts, and on the host."""
 
     layers: int
     weights: float
@@ -53,10 +71,11 @@ class Memory:
     host_compute: float
     # The part of the host's weights that every token reads: all but an embedding that only the input looks up.
     host_weights_read: float
+    cards: tuple[OnCard, ...]
 
     @property
     def projected(self) -> int:
-        return round(self.weights + self.kv + self.compute)
+        return sum(card.projected for card in self.cards)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,10 +207,53 @@ class Blob:
     def vocabulary(self) -> int:
         return next(int(tensor["shape"][1]) for tensor in self.show["tensors"] if tensor["name"] == "token_embd.weight")
 
+    def _divided(
+        self, free: Sequence[float], layers: int, num_ctx: int, parallel: int, batch: int, cache_type: str
+    ) -> tuple[OnCard, ...]:
+        """Each card's part: a layer is on the one in whose share of the free memory it lies, the output layer last."""
+        ends = list(itertools.accumulate(free))
+        of_layers = [
+            next(card for card, end in enumerate(ends) if layer / layers < end / ends[-1]) for layer in range(layers)
+        ]
+        first_block, on_cards = self.blocks - layers + 1, []
+        pipelined = layers == self.offloadable_layers
+        for card in range(len(free)):
+            here = [layer for layer, where in enumerate(of_layers) if where == card]
+            blocks = [first_block + layer for layer in here if layer < layers - 1]
+            weights = sum(map(self.block_mib, blocks)) + (self.output_mib if len(blocks) < len(here) else 0)
+            compute = self._compute_of_part(card == of_layers[0], num_ctx, batch) if pipelined else None
+            if compute is None:  # roughly; llama.cpp's is a tenth less
+                compute = self._compute(self.offloadable_layers, num_ctx, parallel, batch)
+            kv = self.kv_mib(len(blocks), num_ctx, parallel, cache_type)
+            on_cards.append(OnCard(weights, kv, compute) if here else OnCard())
+        return tuple(on_cards)
+
+    def _compute_of_part(self, first: bool, num_ctx: int, batch: int) -> float | None:
+        """Linear in the slot's context and in the batch, as every row of the table is to the MiB."""
+        if self.embedder:
+            return None
+        name = "first_gpu_mib" if first else "last_gpu_mib"
+        at = {
+            (context, rows): float(_on_two_gpus()[self.case, context, rows][name].split("+")[2])
+            for context in (1024, 8192)
+            for rows in (512, 1024)
+        }
+        along = (num_ctx - 1024) / (8192 - 1024)
+        small, large = (at[1024, rows] + along * (at[8192, rows] - at[1024, rows]) for rows in (512, 1024))
+        return max(small + (batch - 512) / 512 * (large - small), 0.0)
+
     def memory(
-        self, layers: int, num_ctx: int, parallel: int, batch: int, cache_type: str, flash: bool, since_030: bool = True
+        self,
+        layers: int,
+        num_ctx: int,
+        parallel: int,
+        batch: int,
+        cache_type: str,
+        flash: bool,
+        since_030: bool = True,
+        free: Sequence[float] = (),
     ) -> Memory:
-        """What the runner takes with `layers` layers on the GPU; `num_ctx` is per slot."""
+        """What the runner takes with `layers` layers on GPUs with so much `free`; `num_ctx` is per slot."""
         layers = max(0, min(layers, self.offloadable_layers))
         blocks, output = self._placed(layers, since_030)
         weights, host_weights = self._weights(blocks, output)
@@ -202,11 +264,15 @@ class Blob:
                 compute += self.info("attention.head_count") * batch * num_ctx * 3 / _MIB
         else:
             compute = self._compute_until_024(blocks, output, num_ctx, batch, flash)
+        cards = (OnCard(weights, self.kv_mib(blocks, num_ctx, parallel, cache_type), compute),)
+        if layers and len(free) > 1:
+            cards = self._divided(free, layers, num_ctx, parallel, batch, cache_type)
         return Memory(
             layers=layers,
             weights=weights,
-            kv=self.kv_mib(blocks, num_ctx, parallel, cache_type),
-            compute=compute,
+            kv=sum(card.kv for card in cards),
+            compute=sum(card.compute for card in cards),
+            cards=cards,
             host_weights=host_weights,
             host_kv=self.kv_mib(self.blocks - blocks, num_ctx, parallel, cache_type),
             host_compute=batch * (self.info("embedding_length") * 16 + num_ctx * 2) / _MIB,
@@ -220,6 +286,13 @@ def _projections() -> dict[tuple[str, int, int, int, int], int]:
         keys = ("num_gpu", "num_ctx", "num_parallel", "num_batch")
         rows = list(csv.DictReader(file))
     return {(row["case"], *(int(row[key]) for key in keys)): int(row["projected_gpu_mib"]) for row in rows}  # type: ignore[misc]
+
+
+@functools.cache
+def _on_two_gpus() -> dict[tuple[str, int, int], dict[str, str]]:
+    with (lab.DATA / "lab_models_on_two_gpus.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["num_parallel"] == "1"]
+    return {(row["case"], int(row["num_ctx"]), int(row["num_batch"])): row for row in rows}
 
 
 @functools.cache

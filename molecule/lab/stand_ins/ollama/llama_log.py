@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import lab
 import lab_models
+import simulated_gpu
 
 TOKENIZER = {
     "tokenizer.ggml.model": "gpt2",
@@ -22,20 +23,21 @@ TOKENIZER = {
 END_TOKENS = ((128001, "<|end_of_text|>"), (128008, "<|eom_id|>"), (128009, "<|eot_id|>"))
 
 
-def beginning(gpu: bool) -> Iterator[str]:
+def beginning(cards: Sequence[simulated_gpu.Gpu]) -> Iterator[str]:
     """From its start to the model."""
-    card = lab.card()
     yield "srv  llama_server: initializing ..."
-    if gpu:
-        yield f"ggml_cuda_init: found 1 CUDA devices (Total VRAM: {card.total} MiB):"
-        yield f"  Device 0: {card.name}, compute capability 8.9, VMM: yes, VRAM: {card.total} MiB"
+    if cards:
+        total = sum(card.total for card in cards)
+        yield f"ggml_cuda_init: found {len(cards)} CUDA devices (Total VRAM: {total} MiB):"
+    for device, card in enumerate(cards):
+        yield f"  Device {device}: {card.name}, compute capability 8.9, VMM: yes, VRAM: {card.total} MiB"
     yield "load_backend: loaded CUDA backend from /usr/local/lib/ollama/cuda_v12/libggml-cuda.so"
     yield "load_backend: loaded CPU backend from /usr/local/lib/ollama/libggml-cpu-zen4.so"
     yield "cmn  common_param: common_params_print_info: build 11669 (lab) with GNU 13.3.0 for Linux x86_64"
     yield "cmn  common_param: common_params_print_info: verbosity = 4 (adjust with the `-lv N` CLI arg)"
     yield "cmn  common_param: device_info:"
-    if gpu:
-        yield f"cmn  common_param:   - CUDA0   : {card.name} ({card.total} MiB, {card.total} MiB free)"
+    for device, card in enumerate(cards):
+        yield f"cmn  common_param:   - CUDA{device}   : {card.name} ({card.total} MiB, {card.total} MiB free)"
     yield "cmn  common_param:   - CPU     : AMD EPYC (64105 MiB, 64105 MiB free)"
     yield "cmn  common_param: system_info: n_threads = 8 (n_threads_batch = 8) / 8 | CPU : SSE3 = 1 | AVX2 = 1 |"
     yield "srv  init_listene: running without SSL"
@@ -54,16 +56,16 @@ def before_the_fit() -> Iterator[str]:
     yield "common_params_fit_impl: getting device memory data for initial parameters:"
 
 
-def breakdown(memory: lab_models.Memory, free_mib: int) -> Iterator[str]:
+def breakdown(memory: lab_models.Memory, cards: Sequence[simulated_gpu.Gpu], free_mib: Sequence[int]) -> Iterator[str]:
     """What a load would take, as the engine adds it up before."""
     say = "common_memory_breakdown_print: |"
-    card = lab.card()
-    own = memory.projected
     yield f"{say} memory breakdown [MiB] | total    free    self   model   context   compute    unaccounted |"
-    yield (
-        f"{say}   - CUDA0 ({card.name}) | {card.total} = {free_mib} + ({own:4d} = {memory.weights:5.0f} + "
-        f"{memory.kv:7.0f} + {memory.compute:7.0f}) + {card.total - free_mib - own:11d} |"
-    )
+    for device, (card, free, on_card) in enumerate(zip(cards, free_mib, memory.cards)):
+        own = on_card.projected
+        yield (
+            f"{say}   - CUDA{device} ({card.name}) | {card.total} = {free} + ({own:4d} = {on_card.weights:5.0f} + "
+            f"{on_card.kv:7.0f} + {on_card.compute:7.0f}) + {card.total - free - own:11d} |"
+        )
     yield f"{say}   - Host   | {memory.host_weights + memory.host_compute:6.0f} = {memory.host_weights:5.0f} +  0 + 6 |"
 
 

@@ -2,8 +2,9 @@
 
 `ollama runner`, which did this up to Ollama 0.24, loads and writes with the same code (runner_until_024.py).
 
-Its messages are llama.cpp's. One simulated GPU only (device 0). Speed is the bytes that a token needs read, over
-bandwidth; slots that write at the same time share each reading of the weights.
+Its messages are llama.cpp's. On several GPUs layers are divided by free memory; where they do not fit so, layers are
+left away, and none is moved from one GPU to another as the engine's fitting may. Speed is the bytes that a token needs
+read, over bandwidth; slots that write at the same time share each reading of the weights.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import http.server
-import itertools
 import json
 import os
 import queue
@@ -35,7 +35,6 @@ HOST_BYTES_PER_S = 60e9
 LOAD_BYTES_PER_S = 3e9
 FIT_TARGET_MIB = 1024
 REPLY_TOKENS = 48
-PROHIBITED = 2  # a compute mode of NVML
 WORDS = (
     "a",
     "model",
@@ -72,7 +71,9 @@ class Parameters:
     cache_type: str = "f16"
     flash: bool = True
     fit: bool = True
-    fit_target_mib: int = FIT_TARGET_MIB
+    fit_targets_mib: tuple[int, ...] = (FIT_TARGET_MIB,)  # of each device; a single one is that of all
+    split: str = "layer"
+    main_gpu: int = 0
     list_devices: bool = False
     since_030: bool = True  # how layers count, and whether logits are kept for the slots only
 
@@ -100,8 +101,10 @@ def layer_count(value: str) -> int:
 ENVIRONMENT: dict[str, tuple[str, Callable[[str], object]]] = {
     "LLAMA_ARG_N_GPU_LAYERS": ("gpu_layers", layer_count),
     "LLAMA_ARG_FIT": ("fit", truth),
-    # One number a device; the lab has one.
-    "LLAMA_ARG_FIT_TARGET": ("fit_target_mib", lambda value: number(re.split("[,/]+", value)[0], "stoul")),
+    "LLAMA_ARG_FIT_TARGET": (
+        "fit_targets_mib",
+        lambda value: tuple(number(word, "stoul") for word in re.split("[,/]+", value)),
+    ),
     # Always overridden by Ollama's arguments, but parsed.
     "LLAMA_ARG_CTX_SIZE": ("context", lambda value: number(value, "stoi")),
     "LLAMA_ARG_N_PARALLEL": ("slots", lambda value: number(value, "stoi")),
@@ -127,9 +130,11 @@ ARGUMENTS: dict[str, tuple[str, Callable[[str], object]]] = {
     "--cache-type-k": ("cache_type", cache_type),
     "--cache-type-v": ("cache_type", cache_type),
     "--flash-attn": ("flash", lambda value: value != "off"),
+    "--split-mode": ("split", str),
+    "--main-gpu": ("main_gpu", int),
 }
-WITHOUT_EFFECT_HERE = {"--host": 1, "--log-verbosity": 1, "--chat-template": 1, "--keep": 1, "-t": 1, "--main-gpu": 1,
-                       "--split-mode": 1, "--load-mode": 1, "--no-webui": 0, "--offline": 0, "--no-log-prefix": 0,
+WITHOUT_EFFECT_HERE = {"--host": 1, "--log-verbosity": 1, "--chat-template": 1, "--keep": 1, "-t": 1, "--load-mode": 1,
+                       "--no-webui": 0, "--offline": 0, "--no-log-prefix": 0,
                        "--no-log-timestamps": 0, "--no-jinja": 0, "--context-shift": 0, "--embedding": 0,
                        "--verbose": 0}  # fmt: skip
 
@@ -166,25 +171,25 @@ def parse(arguments: list[str]) -> Parameters:
 
 
 def gpu_visible() -> bool:
-    """Whether CUDA lets this process have the host's first GPU."""
-    try:
-        card, driver = lab.card(), lab.driver()
-    except (OSError, ValueError):
-        return False
-    if driver.cuda_fails or card.compute_mode == PROHIBITED:
-        return False
-    words = (word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(","))
-    # It reads up to the first word that is no device's.
-    words = itertools.takewhile(lambda word: word.isdecimal() or word.startswith("GPU-"), words)
-    return any(word == "0" or card.uuid.startswith(word) for word in words)
+    """Whether CUDA lets this process have the host's first GPU, the only one up to Ollama 0.24 here."""
+    return 0 in lab.visible_cards()
 
 
 def list_devices() -> None:
     sys.stdout.reconfigure(errors="surrogateescape")  # a name is bytes
     print("Available devices:")
-    if gpu_visible():
-        card = lab.card()
-        print(f"  CUDA0: {card.name} ({card.total} MiB, {simulated_gpu.free_mib()} MiB free)")
+    cards = lab.cards() if lab.visible_cards() else []
+    for device, number in enumerate(lab.visible_cards()):
+        card = cards[number]
+        print(f"  CUDA{device}: {card.name} ({card.total} MiB, {simulated_gpu.free_mib(number)} MiB free)")
+
+
+def cards_of(parameters: Parameters) -> list[int]:
+    """NVML's numbers of the GPUs that a model is loaded on, in the order of llama.cpp's devices."""
+    if not parameters.since_030:
+        return [0] if gpu_visible() else []
+    numbers = lab.visible_cards()
+    return numbers[parameters.main_gpu :][:1] if parameters.split == "none" else numbers
 
 
 class LoadFailed(Exception):
@@ -201,12 +206,16 @@ class Model:
             say(f"llama_model_load: error loading model: failed to open {parameters.model}")
             raise LoadFailed(f"unable to load model: {parameters.model}")
         self.blob = lab_models.blobs()[digest]
+        self.numbers = cards_of(parameters)
+        self.held_mib = dict.fromkeys(self.numbers, 0)
+        self.free_mib: list[int] = []  # of each, before anything is loaded
         self.memory = self._memory(0)
-        self.held_mib = 0
 
     def _memory(self, layers: int) -> lab_models.Memory:
-        p = self.parameters
-        return self.blob.memory(layers, p.context // p.slots, p.slots, p.batch, p.cache_type, p.flash, p.since_030)
+        p, free = self.parameters, self.free_mib
+        return self.blob.memory(
+            layers, p.context // p.slots, p.slots, p.batch, p.cache_type, p.flash, p.since_030, free
+        )
 
     def _fit(self) -> int:
         """How many layers go to the GPU: as many as were asked for, or as many as leave the target free."""
@@ -214,26 +223,37 @@ class Model:
         wanted = every if asked < 0 else asked
         if not self.parameters.fit:
             return wanted
-        free, target, projected = (
-            simulated_gpu.free_mib(),
-            self.parameters.fit_target_mib,
-            self._memory(wanted).projected,
-        )
+        targets = self.parameters.fit_targets_mib
+        targets = targets * len(self.numbers) if len(targets) == 1 else targets
+        free, projected = sum(self.free_mib), self._memory(wanted).projected
+
+        def short(layers: int) -> int:
+            """MiB that lack on the card where the most do."""
+            left = zip(targets, self.free_mib, self._memory(layers).cards)
+            return max(target - (mib - card.projected) for target, mib, card in left)
+
         fit = "common_params_fit_impl:"
-        say(*llama_log.before_the_fit(), *llama_log.breakdown(self._memory(wanted), free))
+        cards = lab.cards()
+        shown = [cards[number] for number in self.numbers]
+        say(*llama_log.before_the_fit(), *llama_log.breakdown(self._memory(wanted), shown, self.free_mib))
         say(f"{fit} projected to use {projected} MiB of device memory vs. {free} MiB of free device memory")
-        if free - projected >= target:
-            say(f"{fit} will leave {free - projected} >= {target} MiB of free device memory, no changes needed")
+        if short(wanted) <= 0:
+            if len(self.numbers) > 1:
+                say(f"{fit} targets for free memory can be met on all devices, no changes needed")
+                return wanted
+            say(f"{fit} will leave {free - projected} >= {targets[0]} MiB of free device memory, no changes needed")
             return wanted
-        short = target + projected - free
-        say(f"{fit} cannot meet free memory target of {target} MiB, need to reduce device memory by {short} MiB")
+        say(
+            f"{fit} cannot meet free memory target of {targets[0]} MiB, "
+            f"need to reduce device memory by {short(wanted)} MiB"
+        )
         say(f"{fit} context size set by user to {self.parameters.context} -> no change")
         if asked >= 0:
             failed = "common_fit_params: failed to fit params to free device memory:"
             say(f"{failed} n_gpu_layers already set by user to {asked}, abort")
             return wanted
         say("common_fit_params: successfully fit params to free device memory")
-        return max((n for n in range(every + 1) if free - self._memory(n).projected >= target), default=0)
+        return max((n for n in range(every + 1) if short(n) <= 0), default=0)
 
     def load(self) -> None:
         """Allocate as llama.cpp does: CUDA context, weights, KV cache, compute buffer. LoadFailed if that fails."""
@@ -241,33 +261,39 @@ class Model:
         if parameters.cache_type not in ("f32", "f16", "bf16") and not parameters.flash:
             say("llama_init_from_model: V cache quantization requires flash_attn")
             raise LoadFailed("unable to create llama context")
-        if gpu_visible() and parameters.gpu_layers != 0:
-            self._allocate(lab_models.CUDA_CONTEXT_MIB, lab_models.CUDA_CONTEXT_MIB)
-            card = lab.card()
-            device = f"CUDA0 ({card.name}) ({card.pci.lower().removeprefix('0000')})"
-            say(f"llama_model_load_from_file_impl: using device {device} - {simulated_gpu.free_mib()} MiB free")
+        if self.numbers and parameters.gpu_layers != 0:
+            for device, number in enumerate(self.numbers):
+                self._allocate(device, lab_models.CUDA_CONTEXT_MIB, lab_models.CUDA_CONTEXT_MIB)
+                card = lab.cards()[number]
+                shown = f"CUDA{device} ({card.name}) ({card.pci.lower().removeprefix('0000')})"
+                self.free_mib.append(simulated_gpu.free_mib(number))
+                say(f"llama_model_load_from_file_impl: using device {shown} - {self.free_mib[-1]} MiB free")
             self.memory = self._memory(self._fit())
         say(*llama_log.model_file(self.blob, parameters.model))
         m = self.memory
+        cards = m.cards if m.layers else ()
+        for device, on_card in enumerate(cards):
+            unable = f"llama_model_load: error loading model: unable to allocate CUDA{device} buffer"
+            self._allocate(device, round(on_card.weights), on_card.weights, unable)
         if m.layers:
-            unable = "llama_model_load: error loading model: unable to allocate CUDA0 buffer"
-            self._allocate(round(m.weights), m.weights, unable)
             self._say_offloading(m.layers)
         say(f"load_tensors: offloaded {m.layers}/{self.blob.offloadable_layers} layers to GPU")
-        self._report("load_tensors", "model", m.weights, CPU_Mapped=m.host_weights)
+        self._report("load_tensors", "model", [card.weights for card in cards], CPU_Mapped=m.host_weights)
         self._read_weights()
         trained = self.blob.context_length
         say(*llama_log.context(parameters.context, parameters.slots, parameters.batch, trained, parameters.flash))
         no_context = "llama_init_from_model: failed to initialize the context:"
-        if m.kv:
-            self._allocate(round(m.kv), m.kv, f"{no_context} failed to allocate buffer for kv cache")
-        self._report("llama_kv_cache", "KV", m.kv, CPU=m.host_kv)
-        if m.layers:
+        for device, on_card in enumerate(cards):
+            if on_card.kv:
+                failed = f"{no_context} failed to allocate buffer for kv cache"
+                self._allocate(device, round(on_card.kv), on_card.kv, failed)
+        self._report("llama_kv_cache", "KV", [card.kv for card in cards], CPU=m.host_kv)
+        for device, on_card in enumerate(cards):
             # What is left of the projection, so that rounding does not add up.
-            rest = lab_models.CUDA_CONTEXT_MIB + m.projected - self.held_mib
-            self._allocate(rest, m.compute, f"{no_context} failed to allocate compute pp buffers")
+            rest = lab_models.CUDA_CONTEXT_MIB + on_card.projected - self.held_mib[self.numbers[device]]
+            self._allocate(device, rest, on_card.compute, f"{no_context} failed to allocate compute pp buffers")
         component = "sched_reserve" if parameters.since_030 else "llama_context"
-        self._report(component, "compute", m.compute, CUDA_Host=m.host_compute)
+        self._report(component, "compute", [card.compute for card in cards], CUDA_Host=m.host_compute)
         if parameters.since_030:
             say(*llama_log.ready(parameters.context, parameters.slots))
 
@@ -293,25 +319,29 @@ class Model:
             say("load_tensors: offloading output layer to GPU")
 
     @staticmethod
-    def _report(component: str, kind: str, on_gpu: float, **on_host: float) -> None:
+    def _report(component: str, kind: str, on_gpus: list[float], **on_host: float) -> None:
         """The lines that Ollama reads to know what a model takes."""
-        for device, mib in (*on_host.items(), ("CUDA0", on_gpu)):
+        devices = {f"CUDA{number}": mib for number, mib in enumerate(on_gpus)}
+        for device, mib in (*on_host.items(), *devices.items()):
             if mib:
                 say(f"{component}: {device:>12} {kind} buffer size = {mib:8.2f} MiB")
 
-    def _allocate(self, more_mib: int, exact_mib: float, message: str = "CUDA error: out of memory") -> None:
-        """Hold so much more on the GPU; if it is not to be had, say what llama.cpp says."""
+    def _allocate(
+        self, device: int, more_mib: int, exact_mib: float, message: str = "CUDA error: out of memory"
+    ) -> None:
+        """Hold so much more on a GPU; if it is not to be had, say what llama.cpp says."""
+        number = self.numbers[device]
         try:
-            simulated_gpu.reserve(self.held_mib + more_mib)
+            simulated_gpu.reserve(self.held_mib[number] + more_mib, gpu=number)
         except simulated_gpu.OutOfMemory:
             cuda = "ggml_backend_cuda_buffer_type_alloc_buffer:"
-            say(f"{cuda} allocating {exact_mib:.2f} MiB on device 0: cudaMalloc failed: out of memory")
-            say(f"alloc_tensor_range: failed to allocate CUDA0 buffer of size {round(exact_mib * MIB)}")
+            say(f"{cuda} allocating {exact_mib:.2f} MiB on device {device}: cudaMalloc failed: out of memory")
+            say(f"alloc_tensor_range: failed to allocate CUDA{device} buffer of size {round(exact_mib * MIB)}")
             say(message)
             loading = "error loading model" in message
             what = f"load model: {self.parameters.model}" if loading else "create llama context"
             raise LoadFailed(f"unable to {what}") from None
-        self.held_mib += more_mib
+        self.held_mib[number] += more_mib
 
     def seconds_per_step(self, tokens_in_context: int) -> float:
         """One step of all busy slots: the weights once, and the KV cache of each."""
@@ -550,7 +580,7 @@ def main(arguments: list[str]) -> int:
         return 0
     server = Server(("127.0.0.1", parameters.port), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    say(*llama_log.beginning(gpu_visible()))
+    say(*llama_log.beginning([lab.cards()[number] for number in lab.visible_cards()]))
     say(f"srv    load_model: loading model '{parameters.model}'")
     try:
         model = Model(parameters)

@@ -86,9 +86,13 @@ class Runner:
         self.started = time.monotonic()
         self.port = free_port()
 
-    def start(self, command: list[str]) -> None:
+    def start(self, command: list[str], **environment: str) -> None:
         self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
         )
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -208,7 +212,7 @@ class Scheduler:
         self._max_loaded = settings.max_loaded_models()
         self._max_queue = settings.unsigned("OLLAMA_MAX_QUEUE", 512)
         self.gpu = self.discover()
-        total = card_bytes() - settings.gpu_overhead() if self.gpu else 0
+        total = self.total_bytes() - settings.gpu_overhead() if self.gpu else 0
         # An overhead larger than the card wraps around in Ollama, and so lands in the highest tier.
         tiers = release.default_context
         self.default_context = next(context for least, context in tiers if total < 0 or total >= least)
@@ -243,6 +247,10 @@ class Scheduler:
     def discover(self) -> bool:
         """Whether there is a GPU that a runner can use; the journal says what was found."""
         raise NotImplementedError
+
+    def total_bytes(self) -> int:
+        """Of the GPUs that were found."""
+        return card_bytes()
 
     def load(self, request: Request, beside: bool) -> Runner:
         """A runner with the model, or DoesNotFit beside others. RuntimeError says why it cannot be loaded."""
@@ -360,14 +368,14 @@ def least_wanted(runners: list[Runner]) -> Runner:
     return next((each for each in ordered if each.requests == 0), ordered[0])
 
 
-def report_gpu(card_free_bytes: int) -> None:
-    """What Ollama says of the GPU that it found."""
-    card, cuda = lab.card(), lab.driver().cuda
+def report_gpu(card_free_bytes: int, device: int = 0, number: int = 0) -> None:
+    """What Ollama says of a GPU that it found: the driver's `number`, CUDA's `device`."""
+    card, cuda = lab.cards()[number], lab.driver().cuda
     log(
         "INFO", "types.go:32", "inference compute", id=card.uuid, filter_id="", library="CUDA",
-        compute=card.capability, name="CUDA0", description=card.name, libdirs="ollama,cuda_v12",
+        compute=card.capability, name=f"CUDA{device}", description=card.name, libdirs="ollama,cuda_v12",
         driver=f"{cuda // 1000}.{cuda % 1000 // 10}", pci_id=card.pci.lower().removeprefix("0000"),
-        type="discrete", total=human_bytes(card_bytes()), available=human_bytes(card_free_bytes),
+        type="discrete", total=human_bytes(card_bytes(number)), available=human_bytes(card_free_bytes),
     )  # fmt: skip
 
 
@@ -378,15 +386,15 @@ def report_no_gpu() -> None:
     )  # fmt: skip
 
 
-def report_free(free: int) -> None:
-    """What Ollama says of the GPU before each load."""
+def report_free(free: int, number: int = 0) -> None:
+    """What Ollama says of a GPU before each load."""
     overhead = settings.gpu_overhead()
     log(
-        "INFO", "sched.go:620", "gpu memory", id=lab.card().uuid, library="CUDA",
+        "INFO", "sched.go:620", "gpu memory", id=lab.cards()[number].uuid, library="CUDA",
         available=human_bytes(max(free - overhead - MINIMUM_BYTES, 0)), free=human_bytes(free),
         minimum="457.0 MiB", overhead=human_bytes(overhead),
     )  # fmt: skip
 
 
-def card_bytes() -> int:
-    return lab.card().total * MIB
+def card_bytes(number: int = 0) -> int:
+    return lab.cards()[number].total * MIB

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lab
 import lab_models
 import scheduler
 import settings
+import simulated_gpu
 from lab import MIB
 from releases import Release
 from runner import tokens_in
@@ -33,13 +35,26 @@ class Runner(scheduler.Runner):
     errors_begin = ("fatal error:", "error:", "Error:", "CUDA error", "cudaMalloc failed", "error loading model",
                     "GGML_ASSERT", "llama_init_from_model:")  # fmt: skip
 
-    def __init__(self, program: Path, blob: lab_models.Blob, options: Options, parallel: int, alive_s: float) -> None:
+    def __init__(
+        self,
+        program: Path,
+        blob: lab_models.Blob,
+        options: Options,
+        parallel: int,
+        alive_s: float,
+        cards: list[int],
+        alone: bool,
+    ) -> None:
+        """`cards`: the driver's numbers of the GPUs that it may use; `alone`: the model is not divided."""
         super().__init__(blob, options, parallel, alive_s)
+        self.cards, self._alone = cards, alone
         self._buffers: dict[tuple[str, str, str], float] = {}
         self._layers = (0, 0)
         command = [str(program), *self._arguments()]
         log("INFO", "llama_server.go:433", "starting llama-server", cmd=" ".join(command))
-        self.start(command)
+        known = lab.cards() if cards else []
+        visible = {"CUDA_VISIBLE_DEVICES": ",".join(known[card].uuid for card in cards)} if cards else {}
+        self.start(command, **visible)
 
     def _arguments(self) -> list[str]:
         o = self.options
@@ -62,7 +77,7 @@ class Runner(scheduler.Runner):
         words += ["-b", batch, "-ub", batch] if batch > 0 else []
         words += ["-ngl", o.num_gpu] if o.num_gpu >= 0 else []
         words += ["-t", o.num_thread] if o.num_thread > 0 else []
-        words += ["--split-mode", "none", "--main-gpu", o.main_gpu] if o.main_gpu is not None else []
+        words += ["--split-mode", "none", "--main-gpu", 0] if self._alone else []
         return [str(word) for word in [*words, "--context-shift", "--keep", 4]]
 
     def read(self, line: str) -> None:
@@ -84,6 +99,11 @@ class Runner(scheduler.Runner):
         if self._layers[1] and self._layers[0] >= self._layers[1]:
             everything = on_gpu
         return round(everything * MIB), round(on_gpu * MIB)
+
+    def bytes_on(self, card: int) -> int:
+        """Of the driver's GPU of this number, by the same account."""
+        device = f"CUDA{self.cards.index(card)}" if card in self.cards else ""
+        return round(sum(mib for (_, where, _), mib in self._buffers.items() if where == device) * MIB)
 
     def shortened(self, prompt: str) -> str | list[int]:
         """A prompt that leaves no token of the slot loses its middle: contextShiftPromptLimit leaves about half."""
@@ -138,7 +158,11 @@ class Runner(scheduler.Runner):
 class Scheduler(scheduler.Scheduler):
     def __init__(self, ollama: Path, release: Release) -> None:
         self.program = ollama.parents[1] / "lib" / "ollama" / "llama-server"
+        self.cards: list[int] = []  # the driver's numbers of the GPUs, in CUDA's order
         super().__init__(ollama, release)
+
+    def total_bytes(self) -> int:
+        return sum(map(scheduler.card_bytes, self.cards))
 
     def discover(self) -> bool:
         """Whether llama-server sees a GPU; it is asked with the environment that a runner would have."""
@@ -147,9 +171,11 @@ class Scheduler(scheduler.Scheduler):
             return False
         command = [str(self.program), "--list-devices", "--offline", "--verbose"]
         found = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        free = re.search(r"CUDA0: .+, (\d+) MiB free\)", found.stdout)
-        if free:
-            scheduler.report_gpu(int(free[1]) * MIB)
+        devices = [int(free) for free in re.findall(r"CUDA\d+: .+, (\d+) MiB free\)", found.stdout)]
+        self.cards = lab.visible_cards()[: len(devices)]
+        for device in sorted(range(len(self.cards)), key=lambda number: -devices[number]):
+            scheduler.report_gpu(devices[device] * MIB, device, self.cards[device])
+        if self.cards:
             return True
         if found.returncode:
             log(
@@ -186,6 +212,24 @@ class Scheduler(scheduler.Scheduler):
             self.unload(other)
         return True
 
+    def free_of(self, cards: list[int]) -> int:
+        """What these GPUs say, but of each never more than what is left by the runners' own account."""
+        return sum(min(simulated_gpu.free_mib(card) * MIB, self._accounted(card)) for card in cards)
+
+    def _accounted(self, card: int) -> int:
+        held = sum(runner.bytes_on(card) for runner in self.loaded.values() if isinstance(runner, Runner))
+        return scheduler.card_bytes(card) - held
+
+    def placement(self, request: Request) -> list[int]:
+        """Which GPUs a model gets: the one with the most free where that should hold it, else all of them."""
+        options = request.options
+        if options.main_gpu is not None:
+            return self.cards[options.main_gpu :][:1] or self.cards
+        if len(self.cards) < 2 or options.num_gpu == 0 or settings.boolean("OLLAMA_SCHED_SPREAD", False):
+            return self.cards
+        best = max(self.cards, key=lambda card: self.free_of([card]))  # of equal ones the first
+        return [best] if predicted_bytes(request) <= self.free_of([best]) * 0.80 else self.cards
+
     def _choose_batch(self, request: Request) -> None:
         options = request.options
         if not options.batch_is_automatic:
@@ -194,7 +238,7 @@ class Scheduler(scheduler.Scheduler):
         if request.blob.embedder:
             options.num_batch = min(context, 2048)
             return
-        predicted, free = predicted_bytes(request), self.free_bytes()
+        predicted, free = predicted_bytes(request), self.free_of(self.placement(request))
         for above, batch in self.release.automatic_batch:
             share = 0.60 if batch >= 2048 else 0.75
             fits = not free or predicted <= free * share and predicted + batch_surcharge(batch) <= free * 0.80
@@ -207,7 +251,8 @@ class Scheduler(scheduler.Scheduler):
         if not self.gpu or options.num_gpu == 0 or 0 < options.num_gpu < request.blob.offloadable_layers:
             return True
         self._choose_batch(request)
-        predicted, free = predicted_bytes(request) + batch_surcharge(options.num_batch), self.free_bytes()
+        predicted = predicted_bytes(request) + batch_surcharge(options.num_batch)
+        free = self.free_of(self.placement(request))
         fits = predicted <= free * 0.80
         outcome = "fits alongside existing models" if fits else "predicted to exceed available memory, evicting"
         log(
@@ -228,9 +273,18 @@ class Scheduler(scheduler.Scheduler):
                 num_ctx=options.num_ctx, n_ctx_train=blob.context_length,
             )  # fmt: skip
             options.num_ctx = blob.context_length
-        if self.gpu:
-            scheduler.report_free(self.free_bytes())
-        runner = Runner(self.program, blob, options, blob.slots(settings.num_parallel()), settings.keep_alive())
+        placement = self.placement(request)
+        alone = len(placement) == 1 and (len(self.cards) > 1 or options.main_gpu is not None)
+        if alone:
+            log(
+                "INFO", "sched.go:1018", "selecting single GPU for llama-server model", main_gpu=0,
+                id=lab.cards()[placement[0]].uuid, library="CUDA", name=f"CUDA{self.cards.index(placement[0])}",
+                predicted=human_bytes(predicted_bytes(request)), available=human_bytes(self.free_of(placement)),
+            )  # fmt: skip
+        for card in placement:
+            scheduler.report_free(self.free_of([card]), card)
+        slots = blob.slots(settings.num_parallel())
+        runner = Runner(self.program, blob, options, slots, settings.keep_alive(), placement, alone)
         log("INFO", "llama_server.go:1048", "loading model via llama-server", model=runner.path)
         try:
             runner.wait_until_ready(request.client_gone)
