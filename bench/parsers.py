@@ -195,6 +195,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "settings.as_ollama_reads": settings.as_ollama_reads,
     "settings.cache_type": settings.cache_type,
     "settings.parse_version": settings.parse_version,
+    "settings.switch": settings.switch,
     "host_address.parse": host_address.parse,
     "host_address.url_of_server": host_address.url_of_server,
     "model_name.full": model_name.full,

@@ -24,7 +24,10 @@ options:
     type: dict
     required: true
   gpu:
-    description: The GPU, with C(uuid), C(name), C(total_mib) and C(reserved_mib).
+    description:
+      - The GPU, with C(uuid), C(name), C(total_mib) and C(reserved_mib).
+      - Where Ollama has more, C(index), and their UUIDs as C(further). The run ends where the model, or a part of it,
+        goes to one of these.
     type: dict
     required: true
   model:

@@ -9,6 +9,7 @@ CUDA_VISIBLE_DEVICES counts by CUDA's order, which is not NVML's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 AnyGpu = TypeVar("AnyGpu", bound="GpuId")
 
 USED = "used"
+_CUDAS_NUMBER = re.compile(r"CUDA(\d{1,3})$")
 VISIBLE, ORDER, LIBRARY = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OLLAMA_LLM_LIBRARY"
 CURE = (
     "see whether nvidia-smi works and /dev/nvidia-uvm is there (after a suspend or a driver upgrade: rmmod nvidia_uvm; "
@@ -37,7 +39,8 @@ def select(
 
     `wanted`: indices or UUIDs, empty for the ones that Ollama uses. `environment`: the server's. `discovered`: the
     attributes of its lines `inference compute` since its start; empty where that is not known.
-    Adds `lost` (the sentence that Ollama has no GPU, or None), `problems` and `notes`.
+    Adds `order` (the UUIDs of the GPUs that Ollama found, as CUDA counts them; empty where that is not known), `lost`
+    (the sentence that Ollama has no GPU, or None), `problems` and `notes`.
     """
     gpus = list(nvml.get("gpus") or [])
     seen = found_by_ollama(gpus, discovered)
@@ -63,6 +66,7 @@ def select(
             if seen and _is_elsewhere(one) and not found_by_ollama(gpus, [one])
         ]
     ignored = [gpu for gpu in gpus if gpu not in used]
+    order = in_cudas_order(gpus, discovered)
     why = "gpu_memory_gpus does not name it" if wanted else "this Ollama does not use it"
     for gpu in ignored:
         ill = f" ({gpu['error']})" if gpu.get("error") else ""
@@ -73,7 +77,15 @@ def select(
         for gpu in used
         if str(gpu.get("compute_mode")).startswith("exclusive")
     ]
-    return {**nvml, "gpus": used, "ignored": ignored, "lost": lost, "problems": problems, "notes": notes}
+    return {
+        **nvml,
+        "gpus": used,
+        "ignored": ignored,
+        "order": order,
+        "lost": lost,
+        "problems": problems,
+        "notes": notes,
+    }
 
 
 def name_of(gpu: Gpu) -> str:
@@ -106,6 +118,18 @@ def found_by_ollama(gpus: Sequence[AnyGpu], discovered: Sequence[Mapping[str, st
         if (gpu.get("uuid") and gpu["uuid"] in ids)
         or (gpu.get("pci_bus_id") and _address(str(gpu["pci_bus_id"])) in addresses)
     ]
+
+
+def in_cudas_order(gpus: Sequence[AnyGpu], discovered: Sequence[Mapping[str, str]]) -> list[str]:
+    """The UUIDs of the GPUs that Ollama's own lines name, by the number that CUDA has for each; or none."""
+    numbered = {
+        int(match[1]): str(gpu["uuid"])
+        for one in discovered
+        for gpu in found_by_ollama(gpus, [one])
+        if (match := _CUDAS_NUMBER.match(one.get("name", ""))) and gpu.get("uuid")
+    }
+    found = [numbered[number] for number in sorted(numbered)]
+    return found if len(found) == len(found_by_ollama(gpus, discovered)) else []
 
 
 def visible_gpus(gpus: Sequence[Gpu], environment: Mapping[str, str]) -> list[Gpu] | None:

@@ -103,6 +103,7 @@ class Nvml(TypedDict):
     gpus: list[Gpu]
     # Once it was seen which of the GPUs count (`core.gpus.select`):
     ignored: NotRequired[list[Gpu]]
+    order: NotRequired[list[str]]
     lost: NotRequired[str | None]
     problems: NotRequired[list[str]]
     notes: NotRequired[list[str]]

@@ -54,8 +54,32 @@ class ComparisonRow(TypedDict):
     really: dict[str, str] | str
 
 
+class UsedBy(TypedDict):
+    """What somebody holds of a GPU now."""
+
+    name: str
+    used_mib: int
+
+
+class GpuBudget(TypedDict):
+    """What a profile will take of one of several GPUs at most, against what it may."""
+
+    index: int
+    card_mib: int
+    terms: dict[str, int]
+    ollama_mib: int
+    ollama_band_mib: list[int]
+    others: list[UsedBy]
+    sum_mib: int
+    limit_mib: int
+    headroom_mib: int
+
+
 class Column(TypedDict, total=False):
-    """A profile in a plan; with `problems` it has nothing but its name."""
+    """A profile in a plan; with `problems` it has nothing but its name.
+
+    `gpus` and `tightest`: where Ollama has several; the sum, the limit and the headroom are then those of the tightest.
+    """
 
     name: str
     label: str
@@ -78,6 +102,8 @@ class Column(TypedDict, total=False):
     headroom_mib: int
     fits: bool
     fits_surely: bool
+    gpus: list[GpuBudget]
+    tightest: GpuBudget
     refused: bool
     models: list[PlannedModel]
     measured: dict[str, str]
@@ -93,13 +119,6 @@ class PlannedGpu(GpuSize):
     name: str | None
     used_mib: int
     parts: list[Part]
-
-
-class UsedBy(TypedDict):
-    """What somebody holds of a GPU now."""
-
-    name: str
-    used_mib: int
 
 
 class BackendUse(TypedDict):
@@ -129,6 +148,7 @@ class HostPlan(TypedDict):
     ollama: str | None
     models: list[str]
     gpu: PlannedGpu | None
+    gpus: NotRequired[list[PlannedGpu]]
     others: list[UsedBy]
     backend: BackendUse | None
     bandwidth_gb_per_s: NotRequired[Bandwidth]

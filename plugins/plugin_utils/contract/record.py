@@ -15,8 +15,26 @@ if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
 
+class PredictedGpu(TypedDict):
+    """What one of several GPUs will hold of Ollama's models at most, its bounds, and what others hold there, in MiB.
+
+    `judged`: whether the threshold is held against it.
+    """
+
+    index: int
+    uuid: str
+    judged: bool
+    total_mib: int
+    band_mib: list[int]
+    others_mib: int
+    others: list[str]
+
+
 class Predicted(TypedDict):
-    """What models that load together will take, in MiB; `measured_at` where compute and runtime were measured."""
+    """What models that load together will take, in MiB; `measured_at` where compute and runtime were measured.
+
+    `gpus`: where Ollama has several, what each will hold, as it counts them.
+    """
 
     models: list[str]
     weights_mib: int
@@ -33,6 +51,7 @@ class Predicted(TypedDict):
     others_mib: int
     others: NotRequired[list[str]]
     measured_at: NotRequired[dict[str, float | None]]
+    gpus: NotRequired[list[PredictedGpu]]
     warnings: list[str]
 
 

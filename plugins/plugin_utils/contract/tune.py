@@ -53,8 +53,10 @@ class GuideWalk(TypedDict):
 
 
 class TunedGpu(TypedDict, total=False):
-    """The GPU that is tuned for."""
+    """The GPU that is tuned for, and the UUIDs of the further ones that this Ollama has."""
 
+    index: int
+    further: list[str]
     uuid: str
     name: str | None
     total_mib: int

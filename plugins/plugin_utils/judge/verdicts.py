@@ -37,7 +37,6 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import dr
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
 
 SCHEMA = 1
-MODELS_A_GPU = 3  # what Ollama keeps loaded where nothing is said (server/sched.go)
 PROVING = ("sampled", "bounded")
 SETTLE_S = 0.5  # a runner's line may come after the answer
 UNIFIED_MEMORY = "GGML_CUDA_ENABLE_UNIFIED_MEMORY"
@@ -94,15 +93,33 @@ def judge_load(
     if any(UNIFIED_MEMORY in (one.get("environment") or {}) for one in started):
         who = drift.who_sets(after["ollama"], UNIFIED_MEMORY)
         doubts.append(f"{UNIFIED_MEMORY} is set, so that memory spills where NVML does not count it; {who}")
-    sampled = {gpu["uuid"] for gpu in load.get("gpus") or []}
-    unseen = [name_of(gpu) for gpu in after["nvml"]["gpus"] if sampled and gpu["uuid"] not in sampled]
-    if unseen:
-        doubts.append(f"Ollama has since found {', '.join(unseen)}, which was not sampled; apply again")
+    doubts += [*_not_sampled(load, after), *_only_on_others(load, after)]
     doubts += _layer_doubts(effect, after, missed)
     doubts += [*missed, *_unloaded(declared, figures), *_unfilled(figures, journal)]
     if declared["profile"]["max_used_mib"] is None:
         doubts.append(f"the profile {declared['profile']['name']} has no threshold to prove")
     return ("inconclusive", doubts) if doubts else ("pass", [])
+
+
+def _not_sampled(load: LoadResult, after: HostFacts) -> list[str]:
+    sampled = {gpu["uuid"] for gpu in load.get("gpus") or []}
+    unseen = [name_of(gpu) for gpu in after["nvml"]["gpus"] if sampled and gpu["uuid"] not in sampled]
+    return [f"Ollama has since found {', '.join(unseen)}, which was not sampled; apply again"] if unseen else []
+
+
+def _only_on_others(load: LoadResult, after: HostFacts) -> list[str]:
+    """Whether models are on GPUs alone that were not named: then the threshold was held against others' memory."""
+    runners = {runner["pid"] for runner in after["ollama"]["runners"]}
+    seen = {process["pid"] for process in load.get("processes") or []}
+    seen |= {process["pid"] for gpu in after["nvml"]["gpus"] for process in gpu.get("processes") or []}
+    if runners & seen:
+        return []
+    return [
+        f"the model is on {name_of(gpu)}, which gpu_memory_gpus does not name, so nothing is proven of it; name that, "
+        "or set CUDA_VISIBLE_DEVICES in Ollama's unit to the one that counts"
+        for gpu in after["nvml"].get("ignored") or []
+        if runners & {process["pid"] for process in gpu.get("processes") or []}
+    ]
 
 
 def _unanswered(figures: Figures) -> list[str]:
@@ -335,7 +352,7 @@ def planned_loads(declared: Sized, turns: int, undeclared: int = 0) -> int:
     loaded at a time, those that a backend uses push each other out, and each of its turns loads them anew.
     """
     models = max(1, len(declared["models"]) + undeclared)
-    if (declared["profile"]["intent"].get("max_loaded_models") or MODELS_A_GPU) >= models:
+    if (declared["profile"]["intent"].get("max_loaded_models") or settings.MODELS_A_GPU) >= models:
         return models
     return turns * models if declared["backend"]["load"].get("url") else models
 

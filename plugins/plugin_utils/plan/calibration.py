@@ -27,6 +27,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record im
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, evidence
 
 MIB = 1024 * 1024
+ON_ONE_GPU = "on one of them"
 FLASH_ATTENTION: dict[str | None, str] = {"on": "1", "off": "0"}
 
 
@@ -75,33 +76,62 @@ def key_of(read: HostFacts, model: str, plan: planner.Plan, scenario: planner.Sc
     """What a figure was measured with, and must be planned with again to count."""
     api, nvml = read["ollama"]["api"], read["nvml"]
     digest = next((one["digest"] for one in api["models"] if model_name.same(model, one["name"])), None)
+    gpus = sorted(gpu["uuid"] for gpu in nvml["gpus"] if not gpu.get("error"))
     return [
         digest,
         api["version"],
         nvml["driver_version"],
-        sorted(gpu["uuid"] for gpu in nvml["gpus"] if not gpu.get("error")),
+        # 1.0.0 knew no model on one GPU of several from one that was divided.
+        gpus if len(gpus) < 2 else [*gpus, ON_ONE_GPU],
         [plan.num_ctx, plan.num_parallel, plan.num_batch, plan.offloaded_layers],
         [scenario.kv_cache_type, scenario.flash_attention],
     ]
 
 
 def known(read: HostFacts, model: str, plan: planner.Plan, scenario: planner.Scenario) -> Calibration | None:
-    """The entry for a model that is planned so on this host; None where nothing was measured."""
+    """The entry for a model that is planned so on this host; None where nothing was measured.
+
+    What was measured counts for a model on one GPU alone: of what several have of it no load tells the parts.
+    """
+    if sum(1 for gpu in plan.gpus if gpu["total_mib"]) > 1:
+        return None
     entries: Sequence[Calibration] = read["state"].get("calibration") or []
     key = key_of(read, model, plan, scenario)
     return next((entry for entry in reversed(entries) if key[0] and entry["key"] == key), None)
 
 
 def planned(
-    read: HostFacts, name: str, model: planner.Model, scenario: planner.Scenario, version: str
+    read: HostFacts,
+    name: str,
+    model: planner.Model,
+    scenario: planner.Scenario,
+    version: str,
+    gpus_free_mib: Sequence[float] = (),
+    spread: bool = False,
 ) -> tuple[planner.Plan, float | None]:
     """A model's plan with what was measured here, and when that was; None where it was not. Raises ScenarioInvalid."""
-    plan = planner.plan(model, scenario, ollama_version=version)
+
+    def plan_with(measured: planner.Calibration | None) -> planner.Plan:
+        return planner.plan(
+            model,
+            scenario,
+            ollama_version=version,
+            calibration=measured,
+            gpus_free_mib=gpus_free_mib,
+            spread=spread,
+        )
+
+    plan = plan_with(None)
     entry = known(read, name, plan, scenario)
     if entry is None:
         return plan, None
-    measured = planner.Calibration(entry["compute_mib"], entry["runtime_mib"])
-    return planner.plan(model, scenario, ollama_version=version, calibration=measured), float(entry["at"])
+    return plan_with(planner.Calibration(entry["compute_mib"], entry["runtime_mib"])), float(entry["at"])
+
+
+def measured_at(read: HostFacts, name: str, plan: planner.Plan, scenario: planner.Scenario) -> float | None:
+    """When what a plan was made with was measured; None where nothing was."""
+    entry = known(read, name, plan, scenario)
+    return float(entry["at"]) if entry else None
 
 
 def _show_of(shows: Mapping[str, Show], name: str) -> Show | None:
@@ -122,13 +152,17 @@ def _allocated_mib(loaded: LoadedModel | None, its_load: LogLoad, ollama: Ollama
 
 
 def _process_mib(pid: int, command: list[str], load: LoadResult) -> float | None:
-    peaks = [
-        process["peak_mib"]
+    """What NVML gives a process that is on one GPU; with several each has a runtime, and their shares are not told."""
+    processes = [
+        process
         for process in load.get("processes") or []
         if process["pid"] == pid and process.get("command") == command
     ]
+    peaks = [process["peak_mib"] for process in processes]
     known = [peak for peak in peaks if peak is not None]
-    return float(sum(known)) if known and len(known) == len(peaks) else None
+    if len({process.get("gpu") for process in processes}) != 1:
+        return None
+    return float(sum(known)) if len(known) == len(peaks) else None
 
 
 def _as_loaded(

@@ -74,19 +74,19 @@ def _head(plan: HostPlan) -> Iterator[str]:
     if not plan["gpu"]:
         yield f"{plan['host']}  NOT PLANNED"
         return
-    gpu = plan["gpu"]
     yield from textwrap.wrap(
         f"{plan['host']}  plan for {', '.join(plan['models'])} on Ollama {plan['ollama']}",
         WIDTH,
         subsequent_indent="  ",
     )
-    yield (
-        f"  GPU {gpu['index']}: {gpu['name']}, {gpu['total_mib']} MiB, {gpu['used_mib']} used now"
-        + (f", {gpu['reserved_mib']} reserved" if gpu["reserved_mib"] else "")
-    )
-    yield from textwrap.wrap(
-        f"  now: {memory_parts.text(gpu['total_mib'], gpu['parts'])}", WIDTH, subsequent_indent="    "
-    )
+    for gpu in plan.get("gpus") or [plan["gpu"]]:
+        yield (
+            f"  GPU {gpu['index']}: {gpu['name']}, {gpu['total_mib']} MiB, {gpu['used_mib']} used now"
+            + (f", {gpu['reserved_mib']} reserved" if gpu["reserved_mib"] else "")
+        )
+        yield from textwrap.wrap(
+            f"  now: {memory_parts.text(gpu['total_mib'], gpu['parts'])}", WIDTH, subsequent_indent="    "
+        )
     yield "  All figures are predictions in MiB, by arithmetic; nothing was loaded or changed."
     yield ""
 
@@ -102,10 +102,17 @@ def _budget(plan: HostPlan, profiles: Sequence[Column]) -> Iterator[str]:
         if any(each["terms"][term] or each["terms_band"].get(term) for each in profiles):
             yield _row(name, [_banded(each["terms"][term], each["terms_band"].get(term)) for each in profiles])
     yield _row("= Ollama", [_banded(each["ollama_mib"], each["ollama_band_mib"]) for each in profiles])
-    for other in plan["others"]:
+    for number, gpu in enumerate(plan.get("gpus") or []):
+        here = [each["gpus"][number] for each in profiles]
+        yield _row(f"on GPU {gpu['index']}", [_banded(each["ollama_mib"], each["ollama_band_mib"]) for each in here])
+        for other in here[0]["others"]:
+            yield _row(f"  others now: {other['name']}", [f"{other['used_mib']:>6}" for _unused in profiles])
+    for other in [] if plan.get("gpus") else plan["others"]:
         yield _row(f"others now: {other['name']}", [f"{other['used_mib']:>6}" for _unused in profiles])
     if plan["backend"]:
         yield _row("backend", [_backend(plan["backend"], each) for each in profiles])
+    if plan.get("gpus"):
+        yield _row("the tightest", [f" GPU {each['tightest']['index']}" for each in profiles])
     yield _row("= sum", [f"{each['sum_mib']:>6}{_and_backend(each)}" for each in profiles])
     yield _row("threshold", [_threshold(each) for each in profiles])
     yield _row("headroom", [f"{each['headroom_mib']:>6}{_verdict(each)}" for each in profiles])

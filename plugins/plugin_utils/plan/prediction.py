@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import launch
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings as ollama_settings
@@ -14,8 +15,11 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import mode
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Gpu, GpuProcess
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Predicted
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import (
+    Predicted,
+    PredictedGpu,
+)
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration, several_gpus
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
@@ -34,18 +38,28 @@ def predict(declared: Sized, read: HostFacts, version: str | None) -> tuple[Pred
     models, notes = readable_models(read)
     plans: dict[str, planner.Plan] = {}
     measured_at: dict[str, float | None] = {}
-    for name, model in models.items():
+    gpus: list[PredictedGpu] = []
+    if models and len(wanted_settings.ollamas_gpus(read["nvml"])) > 1:
         try:
-            loaded_as = as_loaded(declared, read, name, model, version, others_mib(declared, read))
-            plans[name], measured_at[name] = calibration.planned(read, name, model, loaded_as, version)
+            several = SeveralGpus.of(declared, read, models, version)
+            found = several.together()
         except planner.ScenarioInvalid as problem:
-            notes.append(f"{name} cannot be planned: {problem}")
+            return None, [*notes, f"{', '.join(models)} cannot be planned: {problem}"]
+        plans, gpus = dict(found.plans), several.shown(found.gpus)
+        measured_at = {name: several.measured_at(name, plan) for name, plan in plans.items()}
+    else:
+        for name, model in models.items():
+            try:
+                loaded_as = as_loaded(declared, read, name, model, version, others_mib(declared, read))
+                plans[name], measured_at[name] = calibration.planned(read, name, model, loaded_as, version)
+            except planner.ScenarioInvalid as problem:
+                notes.append(f"{name} cannot be planned: {problem}")
     if not plans:
         return None, notes
-    loaded = loaded_together(declared, read, plans, version)
+    loaded = tuple(plans) if gpus else loaded_together(declared, read, plans, version)
     together = planner.combined([plans[name] for name in loaded])
     band = together.band_mib.get("total_mib", [together.total_mib, together.total_mib])
-    return {
+    predicted: Predicted = {
         "models": list(loaded),
         "weights_mib": round(together.weights_mib),
         "kv_mib": round(together.kv_mib),
@@ -63,7 +77,10 @@ def predict(declared: Sized, read: HostFacts, version: str | None) -> tuple[Pred
         # When compute and runtime of each were measured here, Unix time; None: they are predicted.
         "measured_at": {name: measured_at[name] for name in loaded},
         "warnings": _warnings({name: plans[name] for name in loaded}, of_several=len(plans) > 1),
-    }, notes
+    }
+    if gpus:
+        predicted["gpus"] = gpus
+    return predicted, notes
 
 
 def _warnings(plans: Mapping[str, planner.Plan], of_several: bool) -> list[str]:
@@ -138,7 +155,7 @@ def as_loaded(
     """The settings with the layers that really go to the GPU. Raises ScenarioInvalid.
 
     As many as requests ask for; where they ask for none, as many as Ollama's fitting leaves on the only GPU, of which
-    `taken_mib` are not Ollama's. On several GPUs a model may spread, so that there all are expected to fit.
+    `taken_mib` are not Ollama's.
     """
     asked, fitting = scenario(declared, read, name), told(declared, read, name)
     if asked.num_gpu >= 0 or not fitting.fits:
@@ -158,6 +175,99 @@ def _left_free_mib(declared: Sized, read: HostFacts, version: str, theirs_mib: i
     if ollama_settings.MARGINS & set(environment):
         return wanted_settings.margins_mib(declared, read)[0]
     return launch.left_free_mib(theirs_mib, release)
+
+
+class SeveralGpus(NamedTuple):
+    """Models on a host of several GPUs, under a profile."""
+
+    declared: Sized
+    read: HostFacts
+    models: Mapping[str, planner.Model]
+    version: str
+    gpus: list[Gpu]  # as Ollama counts them
+    taken_mib: list[int]  # of each, by others than Ollama
+    spread: bool
+
+    @classmethod
+    def of(
+        cls, declared: Sized, read: HostFacts, models: Mapping[str, planner.Model], version: str, more_mib: int = 0
+    ) -> SeveralGpus:
+        """`more_mib`: what the backend will take, on whichever GPU."""
+        gpus = wanted_settings.ollamas_gpus(read["nvml"])
+        taken = [_held_mib(processes_of_others(read, gpu)) + more_mib for gpu in gpus]
+        spread = drift.server_environment(declared, read).get("OLLAMA_SCHED_SPREAD", "")
+        return cls(declared, read, models, version, gpus, taken, bool(ollama_settings.switch(spread)))
+
+    @property
+    def room_mib(self) -> list[int]:
+        """Of each GPU, with no model on it."""
+        return [
+            gpu["total_mib"] - (gpu.get("reserved_mib") or 0) - taken for gpu, taken in zip(self.gpus, self.taken_mib)
+        ]
+
+    def together(self) -> several_gpus.Together:
+        """Raises planner.ScenarioInvalid."""
+        at_once = self.declared["profile"]["intent"].get("max_loaded_models")
+        most = at_once or ollama_settings.MODELS_A_GPU * len(self.gpus)
+        return several_gpus.together(list(self.models), self.plan_of, self.room_mib, most, self.version)
+
+    def plan_of(self, name: str, free_mib: Sequence[float], context_mib: float) -> planner.Plan:
+        """What a model takes of each GPU (`several_gpus.PlanOf`). Raises planner.ScenarioInvalid."""
+        return self.loaded_as(name, free_mib, context_mib)[1]
+
+    def loaded_as(
+        self, name: str, free_mib: Sequence[float], context_mib: float
+    ) -> tuple[planner.Scenario, planner.Plan]:
+        """The settings with what really goes to the GPUs, and the plan. Raises planner.ScenarioInvalid."""
+        asked, fitting = scenario(self.declared, self.read, name), told(self.declared, self.read, name)
+        by_cuda = [max(mib - context_mib, 1.0) for mib in free_mib]
+        plan = self._plan(name, asked, by_cuda)
+        where = several_gpus.used(plan)
+        if len(where) > 1 and not self.read["nvml"].get("order") and len({gpu["total_mib"] for gpu in self.gpus}) > 1:
+            raise planner.ScenarioInvalid("it is divided over GPUs, and Ollama's log does not tell in which order")
+        if asked.num_gpu >= 0 or not fitting.fits or not where:
+            return asked, plan
+        margins = self._margins_mib(fitting.margin_mib)
+        if len(where) == 1:
+            left = free_mib[where[0]] - margins[0]
+            fitted = planner.fitted(self.models[name], asked, left, ollama_version=self.version)
+            return fitted, self._plan(name, fitted, by_cuda)
+        if any(several_gpus.on(plan, gpu) > free_mib[gpu] - margins[gpu] for gpu in where):
+            raise planner.ScenarioInvalid(
+                "it is divided over several GPUs, and as llama.cpp divides it by free memory less is left free than it "
+                "must; how its fitting then moves layers is not planned"
+            )
+        return asked, plan
+
+    def _plan(self, name: str, asked: planner.Scenario, by_cuda: Sequence[float]) -> planner.Plan:
+        return calibration.planned(self.read, name, self.models[name], asked, self.version, by_cuda, self.spread)[0]
+
+    def measured_at(self, name: str, plan: planner.Plan) -> float | None:
+        """When a plan's compute and runtime were measured; None where they are predicted."""
+        asked = scenario(self.declared, self.read, name)
+        return calibration.measured_at(self.read, name, plan, asked)
+
+    def _margins_mib(self, theirs_mib: int | None) -> list[int]:
+        """What fitting leaves free of each GPU; the first holds for whichever one a model has alone."""
+        environment, _unheard = wanted_settings.ollama_environment(self.declared, self.read)
+        if ollama_settings.MARGINS & set(environment):
+            return wanted_settings.margins_mib(self.declared, self.read)
+        return [_left_free_mib(self.declared, self.read, self.version, theirs_mib)] * len(self.gpus)
+
+    def shown(self, gpus: Sequence[several_gpus.Held]) -> list[PredictedGpu]:
+        judged = [gpu["uuid"] for gpu in self.read["nvml"]["gpus"]]
+        return [
+            {
+                "index": gpu["index"],
+                "uuid": gpu["uuid"],
+                "judged": gpu["uuid"] in judged,
+                "total_mib": round(held.total_mib),
+                "band_mib": [round(held.least_mib), round(held.most_mib)],
+                "others_mib": taken,
+                "others": _names(self.read, processes_of_others(self.read, gpu)),
+            }
+            for gpu, held, taken in zip(self.gpus, gpus, self.taken_mib)
+        ]
 
 
 def loaded_together(
@@ -180,20 +290,23 @@ def loaded_together(
 def others_mib(declared: Sized, read: HostFacts) -> int:
     """The largest share, over the GPUs, of processes that are neither Ollama's nor the backend's."""
     return max(
-        (
-            sum(process["used_mib"] or 0 for process in processes_of_others(read, gpu))
-            for gpu in read["nvml"]["gpus"]
-            if not gpu.get("error")
-        ),
+        (_held_mib(processes_of_others(read, gpu)) for gpu in read["nvml"]["gpus"] if not gpu.get("error")),
         default=0,
     )
+
+
+def _held_mib(processes: Iterable[GpuProcess]) -> int:
+    return sum(process["used_mib"] or 0 for process in processes)
 
 
 def others(read: HostFacts) -> list[str]:
     """Who holds memory besides, the largest first, as `name MIB`."""
     gpus = [gpu for gpu in read["nvml"]["gpus"] if not gpu.get("error")]
-    found = [process for gpu in gpus for process in processes_of_others(read, gpu) if process["used_mib"]]
-    found.sort(key=lambda process: -(process["used_mib"] or 0))
+    return _names(read, [process for gpu in gpus for process in processes_of_others(read, gpu)])
+
+
+def _names(read: HostFacts, processes: Sequence[GpuProcess]) -> list[str]:
+    found = sorted((one for one in processes if one["used_mib"]), key=lambda process: -(process["used_mib"] or 0))
     owners = memory_parts.known([read])
     return [f"{memory_parts.name_of(process, owners)} {process['used_mib']}" for process in found]
 
@@ -246,9 +359,14 @@ def hides_runners(read: HostFacts) -> bool:
 
 
 def cannot_fit(predicted: Predicted | None, max_used_mib: int | None) -> str | None:
-    """Why a profile is refused: even the low end of the prediction, with what others hold, is over the threshold."""
+    """Why a profile is refused: even the low end of the prediction, with what others hold, is over the threshold.
+
+    Of several GPUs it is over that of each; those that were not named are not judged.
+    """
     if predicted is None or max_used_mib is None:
         return None
+    if "gpus" in predicted:
+        return next(filter(None, [_over_one(gpu, predicted, max_used_mib) for gpu in predicted["gpus"]]), None)
     least = predicted["band_mib"][0] + predicted["others_mib"]
     if least <= max_used_mib:
         return None
@@ -259,4 +377,15 @@ def cannot_fit(predicted: Predicted | None, max_used_mib: int | None) -> str | N
         f"{predicted['runtime_mib']}; at least {predicted['band_mib'][0]}), and others hold {predicted['others_mib']}"
         f"{who}, which is more than max_used_mib = {max_used_mib}; lower num_ctx or num_parallel, or serve a smaller "
         "model"
+    )
+
+
+def _over_one(gpu: PredictedGpu, predicted: Predicted, max_used_mib: int) -> str | None:
+    if not gpu["judged"] or gpu["band_mib"][0] + gpu["others_mib"] <= max_used_mib:
+        return None
+    who = f" ({', '.join(gpu['others'][:3])})" if gpu["others"] else ""
+    return (
+        f"this cannot fit: GPU {gpu['index']} will hold {gpu['total_mib']} MiB of {', '.join(predicted['models'])} (at "
+        f"least {gpu['band_mib'][0]}), and others hold {gpu['others_mib']}{who} there, which is more than max_used_mib "
+        f"= {max_used_mib}; lower num_ctx or num_parallel, or serve a smaller model"
     )

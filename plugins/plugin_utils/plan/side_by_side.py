@@ -23,12 +23,13 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared 
     Profile,
     Sized,
 )
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Api, Gpu
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Api, Gpu, GpuSize
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan import (
     BackendUse,
     Column,
     ComparisonRow,
+    GpuBudget,
     HostPlan,
     LayerRow,
     PlannedGpu,
@@ -36,7 +37,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan impo
     UsedBy,
 )
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration, prediction
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import calibration, prediction, several_gpus
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import memory_parts
 
@@ -84,6 +85,22 @@ class _Host:
     others_mib: int  # what neither Ollama nor the backend holds now
     gpu_gb: float
     host_gb: float
+    gpus: Sequence[Gpu]  # those that Ollama uses, as it counts them
+
+
+class _Room(NamedTuple):
+    """What is there for a model on each GPU, by the threshold, and where there are several by CUDA."""
+
+    free_mib: Sequence[float]
+    allowed_mib: Sequence[float]
+    spread: bool
+
+    def plan(self, model: planner.Model, at: planner.Scenario, ollama_version: str) -> tuple[planner.Plan, bool]:
+        """A model's plan, and whether it fits."""
+        plan = planner.plan(model, at, ollama_version=ollama_version, gpus_free_mib=self.free_mib, spread=self.spread)
+        if not self.free_mib:
+            return plan, plan.total_mib <= self.allowed_mib[0]
+        return plan, all(several_gpus.on(plan, gpu) <= allowed for gpu, allowed in enumerate(self.allowed_mib))
 
 
 class _Load(NamedTuple):
@@ -92,6 +109,19 @@ class _Load(NamedTuple):
     scenario: planner.Scenario
     plan: planner.Plan
     measured_at: float | None
+
+
+class _Loads(NamedTuple):
+    """The models of a profile, and which stay loaded together; `several`, `held`: where there are several GPUs."""
+
+    of: dict[str, _Load]
+    together: tuple[str, ...]
+    several: prediction.SeveralGpus | None
+    held: Sequence[several_gpus.Held]
+
+    @property
+    def plans(self) -> dict[str, planner.Plan]:
+        return {name: load.plan for name, load in self.of.items()}
 
 
 def compare(declared: Declared, read: HostFacts, gpu_gb_per_s: float = 0, host_gb_per_s: float = 0) -> HostPlan:
@@ -116,18 +146,12 @@ def compare(declared: Declared, read: HostFacts, gpu_gb_per_s: float = 0, host_g
         return plan
 
     gpu = max(gpus, key=lambda each: sum(process["used_mib"] for process in held_by_others(read, each)))
-    card_mib = gpu["total_mib"] - (gpu.get("reserved_mib") or 0)
     by_name, known = throughput.gpu_gb_per_s(gpu.get("name"))
-    planned: PlannedGpu = {
-        "index": gpu["index"],
-        "uuid": gpu["uuid"],
-        "name": gpu.get("name"),
-        "total_mib": gpu["total_mib"],
-        "reserved_mib": gpu.get("reserved_mib"),
-        "used_mib": gpu["used_mib"],
-        "parts": memory_parts.split(gpu["memory"], gpu["processes"], memory_parts.known([read])),
-    }
+    planned = _planned_gpu(read, gpu)
     plan["gpu"] = planned
+    ollamas = wanted_settings.ollamas_gpus(read["nvml"])
+    if len(ollamas) > 1:
+        plan["gpus"] = [_planned_gpu(read, each) for each in ollamas]
     plan["others"] = held_by_others(read, gpu)
     plan["backend"] = backend_use(declared, read, gpu)
     plan["bandwidth_gb_per_s"] = {"gpu": gpu_gb_per_s or by_name, "host": host_gb_per_s or throughput.HOST_GB_PER_S}
@@ -137,14 +161,31 @@ def compare(declared: Declared, read: HostFacts, gpu_gb_per_s: float = 0, host_g
         version,
         models,
         planned,
-        card_mib,
+        _card_mib(gpu),
         sum(process["used_mib"] for process in plan["others"]),
         plan["bandwidth_gb_per_s"]["gpu"],
         plan["bandwidth_gb_per_s"]["host"],
+        ollamas,
     )
     plan["profiles"] = [_column(host, plan, profile) for profile in declared["profiles"]]
-    plan["notes"] = _host_notes(host, plan, len(gpus), known or bool(gpu_gb_per_s))
+    plan["notes"] = _host_notes(host, plan, known or bool(gpu_gb_per_s))
     return plan
+
+
+def _card_mib(gpu: GpuSize) -> int:
+    return gpu["total_mib"] - (gpu.get("reserved_mib") or 0)
+
+
+def _planned_gpu(read: HostFacts, gpu: Gpu) -> PlannedGpu:
+    return {
+        "index": gpu["index"],
+        "uuid": gpu["uuid"],
+        "name": gpu.get("name"),
+        "total_mib": gpu["total_mib"],
+        "reserved_mib": gpu.get("reserved_mib"),
+        "used_mib": gpu["used_mib"],
+        "parts": memory_parts.split(gpu["memory"], gpu["processes"], memory_parts.known([read])),
+    }
 
 
 def unread(*problems: str) -> HostPlan:
@@ -238,14 +279,16 @@ def _column(host: _Host, plan: HostPlan, profile: CandidateProfile) -> Column:
     declared = sizes.sized(as_declared, host.read)
     sized = declared["profile"]
     beforehand = sizes.note(as_declared, declared)
-    if other_size := sizes.is_other(sized, host.gpu):
-        beforehand.append(sizes.problem(sized, host.gpu, f"GPU {host.gpu['index']}"))
+    judged = wanted_settings.usable_gpus(host.read["nvml"])
+    other_size = next((gpu for gpu in judged if sizes.is_other(sized, gpu)), None)
+    if other_size:
+        beforehand.append(sizes.problem(sized, other_size, f"GPU {other_size['index']}"))
     of_models: Sized = {**declared, "models": named}
     shows = host.read["ollama"]["api"]["show"]
     of_modelfiles = modelfiles.problems(of_models, shows)
     environment, unheard = wanted_settings.ollama_environment(declared, host.read)
     asked = {name: prediction.asked_layers(declared, host.read, name) for name in named}
-    limit = min(sized["max_used_mib"] or host.card_mib, host.card_mib)
+    limit = _limit_mib(sized, host.card_mib)
     column.update(
         {
             "changed": sized["changed"],
@@ -254,44 +297,67 @@ def _column(host: _Host, plan: HostPlan, profile: CandidateProfile) -> Column:
             "limit_mib": limit,
         }
     )
-    column.update(_margin(host.gpu, sized["max_used_mib"], environment, asked.values()))
+    column.update(_margin(host.gpus or [host.gpu], sized["max_used_mib"], environment, asked.values()))
     backend = _backend_mib(plan["backend"], sized)
-    taken = host.others_mib + (backend or 0)
     try:
-        loads = {name: _load(host, declared, name, taken) for name in named}
+        loads = _loads(host, declared, named, backend or 0)
     except planner.ScenarioInvalid as problem:
         return {**column, "problems": [str(problem)]}
-    plans = {name: load.plan for name, load in loads.items()}
-    loaded = prediction.loaded_together(declared, host.read, plans, host.version)
-    column["loaded_together"] = list(loaded)
-    column.update(_budget(host, planner.combined([plans[name] for name in loaded]), limit, backend))
-    # As apply judges before it writes: what the backend takes is for the load to show.
-    column["refused"] = (
-        sized["max_used_mib"] is None
-        or other_size
-        or column["ollama_band_mib"][0] + host.others_mib > sized["max_used_mib"]
-        or bool(of_modelfiles)
-    )
-    column["models"] = []
-    for name, load in loads.items():
-        beside = sum(plans[each].total_mib for each in loaded if each != name) if name in loaded else 0
-        column["models"].append(_model(host, name, load, asked=asked[name], room_mib=limit - taken - beside))
-    column["measured"] = {name: _day(load.measured_at) for name, load in loads.items() if load.measured_at is not None}
+    column["loaded_together"] = list(loads.together)
+    column.update(_budget(host, planner.combined([loads.plans[name] for name in loads.together]), limit, backend))
+    if loads.several:
+        column.update(_budget_of_several(host, loads, sized, backend))
+    column["refused"] = bool(other_size or of_modelfiles) or _cannot_fit(host, column, loads, backend or 0)
+    if loads.several:
+        host = _at_the_tightest(host, column["tightest"])
+    column["models"] = [
+        _model(host, name, load, asked[name], _room(host, sized, loads, name, backend or 0))
+        for name, load in loads.of.items()
+    ]
+    column["measured"] = {
+        name: _day(load.measured_at) for name, load in loads.of.items() if load.measured_at is not None
+    }
     column["comparison"] = _comparison(host, plan, column)
     beforehand += [*of_modelfiles, *modelfiles.notes(of_models, shows)]
-    column["warnings"] = beforehand + _warnings(host, column, plans, environment, unheard)
+    column["warnings"] = beforehand + _warnings(host, column, loads.plans, environment, unheard)
     return column
 
 
+def _loads(host: _Host, declared: Sized, named: Sequence[str], backend_mib: int) -> _Loads:
+    """The models of a profile as it has them loaded. Raises ScenarioInvalid for settings that Ollama refuses."""
+    if len(host.gpus) > 1:
+        models = {name: host.models[name] for name in named}
+        several = prediction.SeveralGpus.of(declared, host.read, models, host.version, backend_mib)
+        found = several.together()
+        of = {name: _load_on_several(several, name, found) for name in named}
+        return _Loads(of, tuple(found.plans), several, found.gpus)
+    of = {name: _load(host, declared, name, host.others_mib + backend_mib) for name in named}
+    plans = {name: load.plan for name, load in of.items()}
+    return _Loads(of, prediction.loaded_together(declared, host.read, plans, host.version), None, [])
+
+
+def _cannot_fit(host: _Host, column: Column, loads: _Loads, backend_mib: int) -> bool:
+    """As apply judges before it writes: what the backend takes is for the load to show."""
+    least = [column["ollama_band_mib"][0] + host.others_mib]
+    if loads.several:
+        gpus = [gpu for gpu in loads.several.shown(loads.held) if gpu["judged"]]
+        least = [gpu["band_mib"][0] + gpu["others_mib"] - backend_mib for gpu in gpus]
+    return column["max_used_mib"] is None or max(least, default=0) > column["max_used_mib"]
+
+
+def _limit_mib(profile: Profile, card_mib: int) -> int:
+    return min(profile["max_used_mib"] or card_mib, card_mib)
+
+
 def _margin(
-    gpu: PlannedGpu, max_used_mib: int | None, environment: Mapping[str, str], asked: Iterable[int | None]
+    gpus: Sequence[GpuSize], max_used_mib: int | None, environment: Mapping[str, str], asked: Iterable[int | None]
 ) -> Column:
     """What Ollama is to keep free: none, given, or void where a number of layers is asked for."""
-    margins = settings.margins_mib([gpu], max_used_mib)
+    margins = settings.margins_mib(gpus, max_used_mib)
     carried = any(row.variable in environment for row in settings.OLLAMA_READS if row.intent == "margin_mib")
     void = any(layers is not None and layers >= 0 for layers in asked)
     return {
-        "margin_mib": margins[0] if margins else None,
+        "margin_mib": max(margins, default=None),
         "margin": "none" if not (margins and carried) else "void" if void else "given",
     }
 
@@ -302,6 +368,69 @@ def _load(host: _Host, declared: Sized, name: str, taken_mib: int) -> _Load:
     loaded = prediction.as_loaded(declared, host.read, name, model, host.version, taken_mib)
     scenario = _all_by_name(loaded, model)
     return _Load(scenario, *calibration.planned(host.read, name, model, scenario, host.version))
+
+
+def _load_on_several(several: prediction.SeveralGpus, name: str, found: several_gpus.Together) -> _Load:
+    """Raises ScenarioInvalid."""
+    others = [plan for other, plan in found.plans.items() if other != name] if name in found.plans else []
+    free = [room - sum(several_gpus.on(plan, gpu) for plan in others) for gpu, room in enumerate(several.room_mib)]
+    loaded, plan = several.loaded_as(name, free, planner.RUNTIME_MIB)
+    plan = found.plans.get(name, plan)
+    return _Load(_all_by_name(loaded, several.models[name]), plan, several.measured_at(name, plan))
+
+
+def _room(host: _Host, profile: Profile, loads: _Loads, name: str, backend_mib: int) -> _Room:
+    """What is there for a model while the others stay loaded."""
+    others = [loads.plans[each] for each in loads.together if each != name] if name in loads.together else []
+    several = loads.several
+    if several is None:
+        beside_mib = sum(plan.total_mib for plan in others)
+        return _Room([], [_limit_mib(profile, host.card_mib) - host.others_mib - backend_mib - beside_mib], False)
+    beside = [sum(several_gpus.on(plan, gpu) for plan in others) for gpu in range(len(several.gpus))]
+    free = [room - mib - planner.RUNTIME_MIB for room, mib in zip(several.room_mib, beside)]
+    allowed = [
+        _limit_mib(profile, _card_mib(gpu)) - taken - mib
+        for gpu, taken, mib in zip(several.gpus, several.taken_mib, beside)
+    ]
+    return _Room([max(mib, 1.0) for mib in free], allowed, several.spread)
+
+
+def _budget_of_several(host: _Host, loads: _Loads, profile: Profile, backend_mib: int | None) -> Column:
+    """Of each GPU, and what the tightest makes of the whole."""
+    budgets: list[GpuBudget] = []
+    surely, taken_mib = backend_mib is not None, loads.several.taken_mib if loads.several else []
+    for gpu, taken, held in zip(host.gpus, taken_mib, loads.held):
+        limit, total = _limit_mib(profile, _card_mib(gpu)), round(held.total_mib)
+        surely = surely and round(held.most_mib) + taken <= limit
+        budgets.append(
+            {
+                "index": gpu["index"],
+                "card_mib": _card_mib(gpu),
+                "terms": {term: round(mib) for term, mib in held.terms.items()},
+                "ollama_mib": total,
+                "ollama_band_mib": [round(held.least_mib), round(held.most_mib)],
+                "others": held_by_others(host.read, gpu),
+                "sum_mib": total + taken,
+                "limit_mib": limit,
+                "headroom_mib": limit - total - taken,
+            }
+        )
+    tightest = min(budgets, key=lambda budget: budget["headroom_mib"])
+    return {
+        "gpus": budgets,
+        "tightest": tightest,
+        "limit_mib": tightest["limit_mib"],
+        "sum_mib": tightest["sum_mib"],
+        "headroom_mib": tightest["headroom_mib"],
+        "fits": tightest["headroom_mib"] >= 0,
+        "fits_surely": surely,
+    }
+
+
+def _at_the_tightest(host: _Host, tightest: GpuBudget) -> _Host:
+    gpu = next(gpu for gpu in host.gpus if gpu["index"] == tightest["index"])
+    others = sum(other["used_mib"] for other in tightest["others"])
+    return replace(host, gpu=_planned_gpu(host.read, gpu), card_mib=tightest["card_mib"], others_mib=others)
 
 
 def _budget(host: _Host, together: planner.Plan, limit_mib: int, backend_mib: int | None) -> Column:
@@ -328,12 +457,10 @@ def _all_by_name(scenario: planner.Scenario, model: planner.Model) -> planner.Sc
     return replace(scenario, num_gpu=planner.ALL_LAYERS) if scenario.num_gpu >= model.offloadable else scenario
 
 
-def _model(host: _Host, name: str, load: _Load, *, asked: int | None, room_mib: float) -> PlannedModel:
+def _model(host: _Host, name: str, load: _Load, asked: int | None, room: _Room) -> PlannedModel:
     """One model under one profile, with every number of layers and the largest settings that its room allows."""
     model, scenario, plan = host.models[name], load.scenario, load.plan
-    table = layer_table(
-        model, scenario, room_mib, ollama_version=host.version, gpu_gb=host.gpu_gb, host_gb=host.host_gb
-    )
+    table = layer_table(model, scenario, room, ollama_version=host.version, gpu_gb=host.gpu_gb, host_gb=host.host_gb)
     return {
         "name": name,
         "asked_layers": None if asked is None or asked < 0 else asked,
@@ -346,9 +473,9 @@ def _model(host: _Host, name: str, load: _Load, *, asked: int | None, room_mib: 
         "host_mib": round(plan.host_mib),
         "speed_percent": table[plan.offloaded_layers]["speed_percent"],
         "tokens_per_s": table[plan.offloaded_layers]["tokens_per_s"],
-        "room_mib": round(room_mib),
+        "room_mib": round(min(room.allowed_mib)),
         "largest_num_gpu": max((row["layers"] for row in table if row["fits"]), default=0),
-        "largest_num_ctx": largest_num_ctx(model, scenario, room_mib, ollama_version=host.version),
+        "largest_num_ctx": largest_num_ctx(model, scenario, room, ollama_version=host.version),
         "layer_table": table,
     }
 
@@ -356,7 +483,7 @@ def _model(host: _Host, name: str, load: _Load, *, asked: int | None, room_mib: 
 def layer_table(
     model: planner.Model,
     scenario: planner.Scenario,
-    room_mib: float,
+    room: _Room,
     *,
     ollama_version: str,
     gpu_gb: float,
@@ -369,35 +496,35 @@ def layer_table(
     rows = []
     for layers in range(model.offloadable + 1):
         at = replace(scenario, num_gpu=layers)
-        plan = planner.plan(model, at, ollama_version=ollama_version)
+        plan, fits = room.plan(model, at, ollama_version)
         gpu_mib, host_mib = planner.mib_read_per_token(model, at, ollama_version=ollama_version)
         speed = None if model.embedder else throughput.tokens_per_s(gpu_mib, host_mib, gpu_gb, host_gb)
-        rows.append((layers, plan, speed))
-    fastest = rows[-1][2]
+        rows.append((layers, plan, fits, speed))
+    fastest = rows[-1][3]
     return [
         {
             "layers": layers,
             "gpu_mib": round(plan.total_mib),
             "host_mib": round(plan.host_mib),
-            "fits": plan.total_mib <= room_mib,
+            "fits": fits,
             "tokens_per_s": None if speed is None else round(speed, 1),
             "speed_percent": None if speed is None or not fastest else round(100 * speed / fastest),
         }
-        for layers, plan, speed in rows
+        for layers, plan, fits, speed in rows
     ]
 
 
 def largest_num_ctx(
-    model: planner.Model, scenario: planner.Scenario, room_mib: float, *, ollama_version: str
+    model: planner.Model, scenario: planner.Scenario, room: _Room, *, ollama_version: str
 ) -> int | None:
-    """The largest context of one request that fits into `room_mib`, in steps of 256; None where none does.
+    """The largest context of one request that fits into the room, in steps of 256; None where none does.
 
-    Memory never falls as the context grows, so that bisection finds it.
+    Memory never falls as the context grows, so that bisection finds it. Of several GPUs the fullest's may fall, where a
+    model no longer has one alone: what is found then fits, and need not be the largest.
     """
 
     def fits(tokens: int) -> bool:
-        at = replace(scenario, num_ctx=tokens)
-        return planner.plan(model, at, ollama_version=ollama_version).total_mib <= room_mib
+        return room.plan(model, replace(scenario, num_ctx=tokens), ollama_version)[1]
 
     longest = model.context_length or LONGEST_CTX
     if fits(longest):
@@ -519,6 +646,7 @@ def _warnings(
 def _fit_warnings(column: Column) -> list[str]:
     limit = column["limit_mib"]
     of = f"max_used_mib {limit}" if column["max_used_mib"] == limit else f"the card's {limit} MiB"
+    of += f" on GPU {column['tightest']['index']}" if "tightest" in column else ""
     if not column["fits"]:
         cures = []
         for model in column["models"] if len(column["models"]) == 1 else []:
@@ -531,8 +659,10 @@ def _fit_warnings(column: Column) -> list[str]:
         refused = ", so apply refuses it" if column["refused"] and column["max_used_mib"] is not None else ""
         backend = f" {NOTHING_FOR_BACKEND}" if column["backend_mib"] is None else ""
         return [f"{-column['headroom_mib']} MiB more than {of}{refused}; would fit{backend}: {' or '.join(cures)}"]
-    low, high = column["ollama_band_mib"]
-    if high - column["ollama_mib"] > column["headroom_mib"]:
+    low, high, planned = column["ollama_band_mib"][0], column["ollama_band_mib"][1], column["ollama_mib"]
+    if "tightest" in column:
+        (low, high), planned = column["tightest"]["ollama_band_mib"], column["tightest"]["ollama_mib"]
+    if high - planned > column["headroom_mib"]:
         return [
             f"the headroom of {column['headroom_mib']} MiB is within what the prediction leaves open "
             f"({low} to {high}): only a load can tell, which apply does"
@@ -586,7 +716,7 @@ def _slower_text(model: PlannedModel, row: LayerRow, before: str = " (", after: 
     return f"{before}about {100 - row['speed_percent']} % slower{after}"
 
 
-def _host_notes(host: _Host, plan: HostPlan, gpus: int, bandwidth_known: bool) -> list[str]:
+def _host_notes(host: _Host, plan: HostPlan, bandwidth_known: bool) -> list[str]:
     notes = []
     if not host.declared["models"] and not any(profile["models"] for profile in host.declared["profiles"]):
         notes.append("gpu_memory_models names no model: planned for what is loaded now")
@@ -603,10 +733,10 @@ def _host_notes(host: _Host, plan: HostPlan, gpus: int, bandwidth_known: bool) -
             f"what the backend itself takes on the GPU is not known before a load{known}: apply and verify measure it, "
             "and the next plan counts it"
         )
-    if gpus > 1:
+    if len(host.gpus) > 1:
         notes.append(
-            f"{gpus} GPUs: planned as if all were on GPU {host.gpu['index']}, where others hold the most; "
-            "Ollama may spread a model"
+            f"{len(host.gpus)} GPUs: each is planned by Ollama's own rule, and the sum, the headroom and what fits are "
+            "the tightest one's; with several models a GPU's figure is the most by any order in which they are loaded"
         )
     figures = [process["used_mib"] for gpu in host.read["nvml"]["gpus"] for process in gpu["processes"]]
     if None in figures or prediction.hides_runners(host.read):

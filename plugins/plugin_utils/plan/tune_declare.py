@@ -9,18 +9,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.gpus import name_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import tune_search
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, tune_search
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Declared, Intent
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Gpu
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import side_by_side
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, wanted_settings
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import prediction, several_gpus, side_by_side
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, sizes, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles as named_profiles
 
 MODES = ("search", *tune_search.LADDERS)
 FOR_THE_GUIDES_LADDERS = ("stable", "conservative")
+ONE_GPU = "set CUDA_VISIBLE_DEVICES in Ollama's unit to the UUID of the one to tune for, and restart it"
 NUMBERS = {"max_probes": (1, 50, "probes"), "timeout": (60, 86400, "seconds")}
 
 
@@ -45,12 +47,12 @@ def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> 
     problems += found
     profiles = {profile["name"]: profile["intent"] for profile in declared["profiles"] if not profile["problems"]}
     problems += _ladder_problems(given["mode"], profiles)
-    gpus = wanted_settings.usable_gpus(read["nvml"])
-    if len(gpus) != 1 and not problems:
-        problems.append(f"this host has {len(gpus)} GPUs, over which a model may spread; tuning is for one")
     if problems or declared["profile"] is None:
         return {"problems": problems}
-    leave_mib, note = _left_for_the_backend(declared, read, gpus[0], given["leave_mib"])
+    gpu, found = _gpu_of(declared, read, model, list(map(str, given["beside"])))
+    if gpu is None:
+        return {"problems": found}
+    leave_mib, note = _left_for_the_backend(declared, read, gpu, given["leave_mib"])
     if threshold - leave_mib < 1:
         return {"problems": [f"{leave_mib} MiB are left for the backend, which is all of the threshold {threshold}"]}
     intent = declared["profile"]["intent"]
@@ -58,7 +60,7 @@ def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> 
     services = decisions.services(declared, [])
     return {
         "problems": [],
-        "key": _key(declared, read, gpus[0], model),
+        "key": _key(declared, read, model),
         "adopt": alone["adopt"],
         "timeout": alone["timeout"],
         "services": services,
@@ -67,7 +69,7 @@ def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> 
         "base_profile": declared["profile"]["name"],
         "run": {
             "ollama": {"unit": declared["ollama"]["unit"], "url": declared["ollama"]["url"]},
-            "gpu": {name: gpus[0].get(name) for name in ("uuid", "name", "total_mib", "reserved_mib")},
+            "gpu": _tuned_gpu(read, gpu),
             "model": model,
             "beside": list(map(str, given["beside"])),
             "mode": given["mode"],
@@ -83,6 +85,46 @@ def tuning_of(declared: Declared, read: HostFacts, given: Mapping[str, Any]) -> 
             "private_files": services["private_files"],
             "private_units": [unit for unit in [declared["backend"].get("unit")] if unit],
         },
+    }
+
+
+def _gpu_of(declared: Declared, read: HostFacts, model: str, beside: Sequence[str]) -> tuple[Gpu | None, list[str]]:
+    """The GPU that a model will have alone, or why it is not tuned: of several each part would have to be judged."""
+    gpus = wanted_settings.ollamas_gpus(read["nvml"])
+    if len(gpus) == 1:
+        return gpus[0], []
+    unnamed = [gpu for gpu in gpus if gpu["uuid"] not in [one["uuid"] for one in read["nvml"]["gpus"]]]
+    if unnamed:
+        names = ", ".join(map(name_of, unnamed))
+        return None, [f"Ollama may put the model on {names}, which gpu_memory_gpus does not name; {ONE_GPU}"]
+    models, problems = prediction.readable_models(read)
+    sized = sizes.sized(declared, read)
+    version = wanted_settings.version_text(declared, read) or ""
+    several = prediction.SeveralGpus.of(sized, read, models, version)
+    free: Sequence[float] = several.room_mib
+    where: list[int] = []
+    for name in [*beside, model]:
+        known = model_name.listed(name, models)
+        if known is None:
+            return None, problems or [f"{name} cannot be planned, so that it is not known on which GPU it will be"]
+        try:
+            plan = several.plan_of(known, free, planner.RUNTIME_MIB)
+        except planner.ScenarioInvalid as problem:
+            return None, [f"on which of {len(gpus)} GPUs {name} will be is not known: {problem}; {ONE_GPU}"]
+        where = several_gpus.used(plan)
+        free = [mib - several_gpus.on(plan, number) for number, mib in enumerate(free)]
+    if len(where) != 1:
+        return None, [
+            f"Ollama divides {model} over {len(where)} of {len(gpus)} GPUs here: tuning is for one; {ONE_GPU}"
+        ]
+    return gpus[where[0]], []
+
+
+def _tuned_gpu(read: HostFacts, gpu: Gpu) -> dict[str, object]:
+    further = [each["uuid"] for each in wanted_settings.ollamas_gpus(read["nvml"]) if each is not gpu]
+    return {
+        **{name: gpu.get(name) for name in ("index", "uuid", "name", "total_mib", "reserved_mib")},
+        "further": further,
     }
 
 
@@ -114,11 +156,17 @@ def _ladder_problems(mode: object, profiles: Mapping[str, Intent]) -> list[str]:
     ]
 
 
-def _key(declared: Declared, read: HostFacts, gpu: Gpu, model: str) -> str:
+def _key(declared: Declared, read: HostFacts, model: str) -> str:
     digests = {str(each["name"]): each["digest"] for each in read["ollama"]["api"]["models"]}
     version = wanted_settings.version_text(declared, read)
     digest = next((digest for name, digest in digests.items() if model_name.same(model, name)), None)
-    return json.dumps([gpu.get("name"), gpu.get("total_mib"), version, digest])
+    return json.dumps(
+        [
+            [[gpu.get("name"), gpu.get("total_mib")] for gpu in wanted_settings.ollamas_gpus(read["nvml"])],
+            version,
+            digest,
+        ]
+    )
 
 
 def group_of(host: str, keys: Mapping[str, str | None]) -> list[str]:

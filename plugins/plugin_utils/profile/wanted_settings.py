@@ -29,6 +29,16 @@ def usable_gpus(nvml: Nvml) -> list[Gpu]:
     return [gpu for gpu in nvml.get("gpus") or [] if not gpu.get("error")]
 
 
+def ollamas_gpus(nvml: Nvml) -> list[Gpu]:
+    """The readable GPUs that this Ollama may put a model on, as it counts them; else as NVML does.
+
+    They may be more than those that were named to be judged.
+    """
+    every = {gpu["uuid"]: gpu for gpu in [*usable_gpus(nvml), *(nvml.get("ignored") or [])] if not gpu.get("error")}
+    order = nvml.get("order") or []
+    return [every[uuid] for uuid in order if uuid in every] or usable_gpus(nvml)
+
+
 def ollama_environment(declared: Sized, read: HostFacts) -> tuple[dict[str, str], list[str]]:
     """What our drop-in says, and the intents that this release has no setting for.
 
@@ -41,11 +51,14 @@ def ollama_environment(declared: Sized, read: HostFacts) -> tuple[dict[str, str]
 
 
 def margins_mib(declared: Sized, read: HostFacts) -> list[int]:
-    """For each GPU what fitting must leave free, in MiB; empty where the profile has no threshold.
+    """For each GPU of Ollama's what fitting must leave free, in MiB; empty where the profile has no threshold.
 
+    The first is that of a GPU that gets a model alone, too, whichever it is (llama-server then sees no other): so it is
+    the largest.
     Since 0.31.2 Ollama leaves room for a model's projector by itself, but not where a margin is set.
     """
-    margins = settings.margins_mib(usable_gpus(read["nvml"]), declared["profile"]["max_used_mib"])
+    margins = settings.margins_mib(ollamas_gpus(read["nvml"]), declared["profile"]["max_used_mib"])
+    margins[:1] = [max(margins)] if margins else []
     version = version_of(declared, read)
     if version is None or version < settings.PROJECTOR_ADDED:
         return margins

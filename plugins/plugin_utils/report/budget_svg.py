@@ -58,9 +58,11 @@ def budget_svg(plan: HostPlan) -> str:
     parts.append(label(BAR_LEFT, 50, clipped(f"{gpu['name']}, {gpu['total_mib']} MiB; {models}", 130), "quiet"))
     parts += _legend(plan, profiles)
     card = gpu["total_mib"] - (gpu["reserved_mib"] or 0)
-    scale = BAR_WIDTH / max(card, *(profile["sum_mib"] for profile in profiles), 1)
+    # Of several GPUs a bar is that of the tightest.
+    cards = [profile["tightest"]["card_mib"] if "tightest" in profile else card for profile in profiles]
+    scale = BAR_WIDTH / max(*cards, *(profile["sum_mib"] for profile in profiles), 1)
     for index, profile in enumerate(profiles):
-        parts += _bar(plan, profile, HEAD_HEIGHT + index * ROW_HEIGHT, card, scale)
+        parts += _bar(plan, profile, HEAD_HEIGHT + index * ROW_HEIGHT, cards[index], scale)
     unknown = [profile["label"] for profile in profiles if profile["backend_mib"] is None]
     foot = "Arithmetic from the model's own data; nothing was loaded."
     with_which = "" if len(unknown) == len(profiles) else f" with {', '.join(unknown)}"
@@ -71,8 +73,11 @@ def budget_svg(plan: HostPlan) -> str:
 
 def _segments(plan: HostPlan, profile: Column) -> list[tuple[str, str, int]]:
     """(kind, name, MiB) of everything that a bar holds, from left to right."""
-    rows = [(term, KINDS[term][0], mib) for term, mib in profile["terms"].items()]
-    rows += [("others", f"now held by {other['name']}", other["used_mib"]) for other in plan["others"]]
+    terms, others = profile["terms"], plan["others"]
+    if "tightest" in profile:
+        terms, others = profile["tightest"]["terms"], profile["tightest"]["others"]
+    rows = [(term, KINDS[term][0], mib) for term, mib in terms.items()]
+    rows += [("others", f"now held by {other['name']}", other["used_mib"]) for other in others]
     rows.append(("backend", "backend, as measured before", profile["backend_mib"] or 0))
     return [row for row in rows if row[2] > 0]
 
@@ -92,13 +97,14 @@ def _bar(plan: HostPlan, profile: Column, top: int, card: int, scale: float) -> 
     limit, left = profile["limit_mib"], profile["headroom_mib"]
     of = f"no threshold, the card has {card}" if profile["max_used_mib"] is None else f"threshold {limit}"
     state = f"headroom {left}" if left >= 0 else f"{-left} too much"
+    where = f"GPU {profile['tightest']['index']}: " if "tightest" in profile else ""
     bar_top = top + 28
     parts = [
         label(BAR_LEFT, top + 18, clipped(profile["label"] + (" (chosen)" if profile["chosen"] else ""), 50), "label"),
         label(
             BAR_LEFT + BAR_WIDTH,
             top + 18,
-            f"{profile['sum_mib']} MiB, {of}, {state}",
+            f"{where}{profile['sum_mib']} MiB, {of}, {state}",
             "end" if left >= 0 else "end over",
         ),
         f'<rect class="card" x="{BAR_LEFT}" y="{bar_top}" width="{card * scale:.1f}" height="{BAR_HEIGHT}"/>',

@@ -74,10 +74,14 @@ def row(record: Record, undo: str | None = None) -> dict[str, object]:
 def expected_mib(record: Record) -> int | None:
     """What the GPU was expected to show under load: Ollama as predicted, and others as measured, or as read before.
 
-    None without a prediction, and on several GPUs, since it is for all of them together.
+    Of several GPUs the fullest, with others as read before. None without a prediction.
     """
     predicted, memory = record["predicted"], record["memory"]
-    if not predicted or len(record["gpus"]) != 1:
+    if predicted and len(record["gpus"]) > 1:
+        highest = host_record.fullest(record["gpus"])
+        planned = [gpu for gpu in predicted.get("gpus") or [] if highest and gpu["uuid"] == highest["uuid"]]
+        return planned[0]["total_mib"] + planned[0]["others_mib"] if planned else None
+    if not predicted or not record["gpus"]:
         return None
     others = predicted["others_mib"]
     if memory and memory["others"]:

@@ -289,7 +289,16 @@ def peak_text(record: Record) -> str | None:
     if peak is None:
         return None
     of = f" of {threshold} MiB, headroom {threshold - peak}" if threshold is not None else " MiB, no threshold"
-    return f"peak {peak}{of}{_evidence_text(record)}"
+    highest = fullest(record["gpus"])
+    where = f" on GPU {highest['index']}" if highest and len(record["gpus"]) > 1 else ""
+    return f"peak {peak}{of}{where}{_evidence_text(record)}"
+
+
+def fullest(gpus: Sequence[RecordedGpu]) -> RecordedGpu | None:
+    """The one with the highest peak of a load; None without one."""
+    return max(
+        (gpu for gpu in gpus if gpu.get("peak_used_mib")), key=lambda gpu: gpu["peak_used_mib"] or 0, default=None
+    )
 
 
 def _evidence_text(record: Record) -> str:
@@ -321,6 +330,10 @@ def _predicted_text(record: Record) -> str | None:
     text = f"Ollama {predicted['total_mib']} MiB ({how})"
     if memory and memory["ollama_mib"] and memory.get("loaded", True):
         text += f", measured {memory['ollama_mib'] - predicted['total_mib']:+d}"
+    for gpu in predicted.get("gpus") or []:
+        low, high = gpu["band_mib"]
+        text += f"; GPU {gpu['index']} {gpu['total_mib']} ({low} to {high})"
+        text += f" and {', '.join(gpu['others'])}" if gpu["others"] else ""
     return text
 
 

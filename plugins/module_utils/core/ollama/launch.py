@@ -30,7 +30,6 @@ MOST_BLOCKS = 1024
 LONGEST = 9  # digits
 FIT_TARGET_MIB = 1024  # llama.cpp's own --fit-target
 RESERVE_UNTIL_029_MIB = 457  # Ollama's own, for each CUDA GPU
-GO_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 
 
 def keeps_off(name: str, taken: llama_args.Value) -> str | None:
@@ -171,9 +170,8 @@ def _number(environment: Mapping[str, str], name: str) -> int | None:
 
 
 def _flash_attention(environment: Mapping[str, str]) -> str | None:
-    """Text that is no boolean counts as true (envconfig/config.go, BoolWithDefault)."""
-    text = settings.as_ollama_reads(environment.get("OLLAMA_FLASH_ATTENTION", ""))
-    return None if not text else "off" if text in GO_FALSE else "on"
+    wanted = settings.switch(environment.get("OLLAMA_FLASH_ATTENTION", ""))
+    return None if wanted is None else "on" if wanted else "off"
 
 
 def _margin(values: Mapping[str, llama_args.Value]) -> int | None:

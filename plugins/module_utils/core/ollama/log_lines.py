@@ -109,7 +109,7 @@ END_OF_A_LOAD = (LOAD_FAILED, "error loading llama server")
 # What a server says that is no failure, whatever words stand in it.
 STARTING = re.compile(r"server config\Z|starting (llama[- ]server|runner)\Z")
 FOUND_GPU, NO_GPU = "inference compute", re.compile(r' library="?cpu\b', re.IGNORECASE)
-OF_A_GPU = ("id", "library", "pci_id")
+OF_A_GPU = ("id", "library", "pci_id", "name")
 DISCOVERY = "failure during llama-server GPU discovery"
 
 SERVER_CONFIG, END_OF_CONFIG = re.compile(r'msg="server config" env="map\[(?P<map>.*)'), ']"'
@@ -304,18 +304,18 @@ def parse(lines: Iterable[tuple[float, str]], mask: Callable[[str], str] = maski
     """Reduce the lines of a log, oldest first, as (Unix time, text), to facts.
 
     Returns `server_config` (of the last start, only variables that may be shown, or None) and `server_at` (when that
-    was), `discovered` (id, library and pci_id of each GPU, or `cpu`, that it then found), `loads` (a dict for each
-    runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`), cache_type (if
-    it did so, too), started, offloaded, offloadable, overflowing (layers that count as offloaded and have parts on the
-    CPU), buffers_mib by device and kind on GPUs, on_host (the kinds that have a buffer on the CPU), windows (whether
-    there is a second cache, of sliding windows), tokens_per_s of the answers until the next load), `failures`
-    ({severity, at, line}: one for each load that failed, however many lines tell of it, with the plainest of them;
-    severity is fatal, recovered or warning; of a line what `mask` leaves), `tokens_per_s` ([at, tokens/s] of each
-    answer), `worked_at` (when a load or an answer last worked), `longest_prompt` (tokens that a request made the
-    model read; None without such lines), `longest_prompts` ([at, tokens] of each that was longer than all before
-    it), `longest_sent` and `most_reused` (of a whole prompt, and of one from the cache; None likewise), `truncated`
-    (how many prompts were too long for their slot and were shortened) and `lines` (how many are surely the server's
-    or a runner's).
+    was), `discovered` (id, library, pci_id and name, as CUDA0, of each GPU, or `cpu`, that it then found), `loads` (a
+    dict for each runner start: at, command, sent (settings that reached the runner otherwise, see `runner_settings`),
+    cache_type (if it did so, too), started, offloaded, offloadable, overflowing (layers that count as offloaded and
+    have parts on the CPU), buffers_mib by device and kind on GPUs, on_host (the kinds that have a buffer on the CPU),
+    windows (whether there is a second cache, of sliding windows), tokens_per_s of the answers until the next load),
+    `failures` ({severity, at, line}: one for each load that failed, however many lines tell of it, with the plainest of
+    them; severity is fatal, recovered or warning; of a line what `mask` leaves), `tokens_per_s` ([at, tokens/s] of each
+    answer), `worked_at` (when a load or an answer last worked), `longest_prompt` (tokens that a request made the model
+    read; None without such lines), `longest_prompts` ([at, tokens] of each that was longer than all before it),
+    `longest_sent` and `most_reused` (of a whole prompt, and of one from the cache; None likewise), `truncated` (how
+    many prompts were too long for their slot and were shortened) and `lines` (how many are surely the server's or a
+    runner's).
     """
     reader = _Reader(mask)
     for at, line in lines:

@@ -93,6 +93,8 @@ OLLAMA_READS = (
 )
 
 OURS = frozenset(row.variable for row in OLLAMA_READS)  # all that our drop-in ever sets
+MODELS_A_GPU = 3  # what stays loaded where OLLAMA_MAX_LOADED_MODELS says nothing (server/sched.go)
+GO_FALSE = ("0", "f", "F", "FALSE", "false", "False")
 MARGINS = frozenset(row.variable for row in OLLAMA_READS if row.intent == "margin_mib")
 
 # How a value is written; `checks.forms` knows what each form allows.
@@ -182,6 +184,12 @@ CACHE_TYPES = llama_args.CACHE_TYPES
 def as_ollama_reads(value: str) -> str:
     """A variable's value without what Ollama takes off it: spaces, then quotes (envconfig/config.go, Var)."""
     return value.strip().strip("\"'")
+
+
+def switch(value: str) -> bool | None:
+    """None where nothing is said; text that is no boolean counts as true (envconfig/config.go, BoolWithDefault)."""
+    text = as_ollama_reads(value)
+    return text not in GO_FALSE if text else None
 
 
 def cache_type(value: str) -> str:

@@ -784,7 +784,7 @@ def largest_set(
         return {
             names | {name}
             for name in plans
-            if name not in names and _admitted(plans[name], available_mib - taken, engine)
+            if name not in names and admitted(plans[name], available_mib - taken, engine)
         }
 
     reached = {frozenset([name]) for name in plans}
@@ -796,7 +796,8 @@ def largest_set(
     return tuple(name for name in plans if name in largest)
 
 
-def _admitted(last: Plan, free: float, engine: Engine) -> bool:
+def admitted(last: Plan, free: float, engine: Engine) -> bool:
+    """Whether Ollama loads a model beside others, where so much is free on the GPUs that it would get."""
     if not engine.llama_server:
         return last.total_mib <= free
     partial = 0 < last.offloaded_layers < last.offloadable_layers

@@ -35,7 +35,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Intent
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, LogLoad
-    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures, SampledGpu
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.tune import (
         CurvePoint,
         GuideWalk,
@@ -247,7 +247,8 @@ class Tuning:
         self.load_beside(server.url)
         self._errors = JudgedErrors(self._mask)
         started = time.time()
-        sampler = sampling.Sampler((str(self.gpu["uuid"]),), bindings_path=self.wanted.bindings_path)
+        uuids = (str(self.gpu["uuid"]), *self.gpu.get("further", []))
+        sampler = sampling.Sampler(uuids, bindings_path=self.wanted.bindings_path)
         error, load = None, None
         with contextlib.closing(sampler):
             sampler.start()
@@ -259,6 +260,9 @@ class Tuning:
         loaded = _ask(server.url + endpoints.LOADED).get("models") or []
         unload_all(server.url)
         journal = _runtime(server.unit, judges=True).log(started)
+        if problem := elsewhere([gpu for gpu in gpus if gpu["uuid"] != self.gpu["uuid"]], self.wanted.max_used_mib):
+            raise CannotTune(f"{setting}: {problem}")
+        gpus = [gpu for gpu in gpus if gpu["uuid"] == self.gpu["uuid"]]
         measured = sampling.summary(gpus, self.wanted.max_used_mib)
         if measured["evidence"] == "none":
             raise CannotTune("NVML gave no evidence: " + "; ".join(sampling.breaches(gpus, None)))
@@ -397,6 +401,24 @@ def _options(setting: tune_search.Setting) -> dict[str, int]:
     return {"num_gpu": setting.num_gpu, "num_ctx": setting.num_ctx, "num_batch": setting.num_batch}
 
 
+def elsewhere(further: Sequence[SampledGpu], max_used_mib: int) -> str | None:
+    """What is wrong with the GPUs that are not tuned for: the model is there, too, or the threshold is exceeded."""
+    for gpu in further:
+        before, peak = gpu["baseline_mib"] or 0, gpu["peak_used_mib"] or 0
+        if peak - before >= planner.RUNTIME_BAND_MIB[0]:
+            return (
+                f"GPU {gpu['index']} came to hold {peak - before} MiB more, so that the model, or a part of it, is not "
+                "on the GPU that is tuned for; search over less, or set CUDA_VISIBLE_DEVICES in Ollama's unit to the "
+                "UUID of the one to tune for"
+            )
+        if peak > max_used_mib:
+            return (
+                f"GPU {gpu['index']} holds {peak} MiB without the model, and max_used_mib is {max_used_mib}; free it, "
+                "or hide it from Ollama by CUDA_VISIBLE_DEVICES"
+            )
+    return None
+
+
 class _Disturbed(Exception):
     """Somebody else used the server during a probe."""
 
@@ -457,6 +479,9 @@ def propose(wanted: Wanted, gpu: TunedGpu, mask: Mask) -> dict[str, object]:
         steps = tune_search.ladder(wanted.mode, wanted.profiles, tuning.deployed.kv_cache_type)
         return {"first": asdict(steps[0].setting), "why": steps[0].words, "candidates": len(steps)}
     models = _ask(wanted.url + endpoints.LOADED).get("models") or []
+    # Of several GPUs it is not told how much of a model is on which.
+    if gpu.get("further"):
+        models = []
     ending = [model for model in models if not model_name.listed(str(model["name"]), wanted.beside)]
     loaded = sum(int(model.get("size_vram") or 0) for model in ending)
     tuning._others_mib = max(0, _used_alone(tuning) - loaded // (1024 * 1024))

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from tests.integration.faults.fault_lab import DROP_INS, GPU
 from tests.integration.found.condition import Found
-from tests.integration.found.rows.servers import loaded
+from tests.integration.found.rows.servers import FAQ, MODEL, loaded
 
 # The words of molecule/lab/simulated_gpu: a card more, or another word of a record.
 STATE = "/run/simulated-gpu/state"
 SMALL = "GPU-00000000-0000-0000-0000-000000000003"
 SMALL_CARD = f"echo 'gpu total=3072 name=\"NVIDIA T400\" uuid={SMALL} pci=00000000:02:00.0' >> {STATE}\n"
 BIG = f"$(sed -n 's/^gpu .*uuid=\\([^ ]*\\).*/\\1/p' {STATE} | head -n 1)"
+
+
+SECOND = "GPU-00000000-0000-0000-0000-000000000002"
+# A second card of the kind, with nothing on it.
+TWO_CARDS = f"""
+sed -n 's/:01:/:02:/; s/^\\(gpu .*uuid=\\)[^ ]*/\\1{SECOND}/p' {STATE} > /opt/card; cat /opt/card >> {STATE}
+"""
+
+
+LARGE_SECOND_CARD = f"""{TWO_CARDS}
+sed -i '/ pci=00000000:01:/s/^gpu total=16380/gpu total=8188/; /{SECOND}/s/total=16380/total=24564/' {STATE}
+"""
 
 
 def listing(how: str) -> str:
@@ -130,6 +142,50 @@ ROWS: list[Found] = [
         "pass",
         (),
         "ollama/ollama#17136",
+    ),
+    # --- several cards that Ollama uses -------------------------------------------------------------------------------
+    Found(
+        "model_gets_the_emptier_of_two_cards",
+        f"{TWO_CARDS}{RESTARTED}",
+        "pass",
+        ("measured +0; GPU 0 0 (0 to 0) and Xorg 800; GPU 1 9174 (8956 to 9374)", "GPU 1 at", "peak 9174 of 12288"),
+        FAQ,
+        short=True,
+    ),
+    # 9974 MiB on one; the threshold is each card's.
+    Found(
+        "model_is_spread_over_two_cards",
+        f"{TWO_CARDS}{set_in_the_unit('OLLAMA_SCHED_SPREAD=1')}",
+        "pass",
+        ("measured +1; GPU 0 5063 (4801 to 5306) and Xorg 800; GPU 1 5009 (4764 to 5236)", "peak 5863 of 6500"),
+        FAQ,
+        variables={"gpu_memory_overrides": {"intent": {"max_used_mib": 6500}}},
+        short=True,
+    ),
+    Found(
+        "second_of_two_cards_is_the_only_one_visible",
+        f"{TWO_CARDS}{visible('1')}",
+        "pass",
+        ("GPU 0 (NVIDIA GeForce RTX 4060 Ti) is ignored", "GPU 1 at", "peak 9174 of 12288"),
+        FAQ,
+    ),
+    # It would pass with what the desktop holds.
+    Found(
+        "model_goes_to_a_card_that_was_not_named",
+        f"{TWO_CARDS}{RESTARTED}",
+        "rolled_back",
+        ("the model is on GPU 1", "gpu_memory_gpus does not name", "CUDA_VISIBLE_DEVICES"),
+        FAQ,
+        variables={"gpu_memory_gpus": ["0"]},
+    ),
+    # What CUDA counts first has 8 GB, and the model goes to the other.
+    Found(
+        "two_cards_of_different_sizes_and_the_small_one_is_first",
+        f"{LARGE_SECOND_CARD}{set_in_the_unit('CUDA_DEVICE_ORDER=PCI_BUS_ID')}",
+        "pass",
+        ("measured -1; GPU 0 0 (0 to 0) and Xorg 800; GPU 1 4609 (", "peak 4608 of 6141 MiB", "on GPU 1"),
+        FAQ,
+        variables={"gpu_memory_other_sizes": "scale", "gpu_memory_models": [MODEL]},
     ),
     # --- cards --------------------------------------------------------------------------------------------------------
     Found(

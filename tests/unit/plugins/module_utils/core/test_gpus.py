@@ -120,3 +120,19 @@ def test_gpus_that_were_named() -> None:
     assert select([SMALL, BIG], [], "1", "0")["gpus"] == [SMALL, BIG]
     assert "no GPU 7" in select([SMALL, BIG], [], "7")["problems"][0]
     assert "twice" in select([SMALL, BIG], [], "0", "GPU-aa22")["problems"][0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "order"),
+    [
+        ([("GPU-aa11", "CUDA0"), ("GPU-aa22", "CUDA1")], ["GPU-aa11", "GPU-aa22"]),
+        ([("GPU-aa22", "CUDA1"), ("GPU-aa11", "CUDA0")], ["GPU-aa11", "GPU-aa22"]),  # by free memory in the log
+        ([("GPU-aa11", "CUDA0")], ["GPU-aa11"]),
+        ([("GPU-aa11", "CUDA0"), ("GPU-aa22", "")], []),
+        ([("GPU-aa11", "CUDA0"), ("GPU-aa22", "CUDA0")], []),
+        ([], []),
+    ],
+)
+def test_the_order_is_what_ollama_says(lines: list[tuple[str, str]], order: list[str]) -> None:
+    discovered = [{"id": uuid, "library": "CUDA", "pci_id": "", "name": name} for uuid, name in lines]
+    assert select([SMALL, BIG], discovered)["order"] == order

@@ -12,6 +12,8 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     declared,
     drop_in,
     env_file,
+    gpu,
+    holder,
     journal,
     load,
     process,
@@ -889,3 +891,14 @@ def test_an_upgrade_meanwhile_proves_nothing():
     assert verdict == "fail"
     assert reasons[0] == "Ollama was 0.32.15 when this run decided what to do, and is 0.33.0 now; apply again"
     assert verdicts.judge_load(declared(), load(), read(), before) == ("pass", [])
+
+
+def test_a_model_on_gpus_alone_that_were_not_named_proves_nothing() -> None:
+    """Its own GPU would stay under every threshold; a part of it on the named one is measured there."""
+    there = gpu(1, processes=[holder(400, "llama-server", 9054)])
+    elsewhere = read(nvml__ignored=[there])
+    verdict, reasons = judge(load(processes=[process("Xorg", 800)]), elsewhere)
+    assert verdict == "inconclusive"
+    assert any("the model is on GPU 1" in reason and "gpu_memory_gpus does not name" in reason for reason in reasons)
+    assert judge(load(), elsewhere)[0] == "pass", "a part of it is here"
+    assert judge(load(processes=[process("Xorg", 800)]), read(nvml__ignored=[gpu(1)]))[0] == "pass"

@@ -13,6 +13,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     RUNNER,
     changed,
     declared,
+    gpu,
     journal,
     load,
     process,
@@ -179,3 +180,25 @@ def test_a_setting_of_the_runner_that_is_not_known_teaches_nothing():
         },
     )
     assert calibration.measure(load(processes=[process(peak_mib=9200, command=command)]), host) == []
+
+
+def test_a_model_that_was_divided_teaches_nothing_and_is_taught_nothing() -> None:
+    both = [process(peak_mib=4600, gpu=gpu) for gpu in (0, 1)]
+    assert calibration.measure(load(processes=both), after()) == []
+    (entry,) = measured()
+    host = read(state__calibration=[entry])
+    scenario = planner.Scenario(num_ctx=4096, num_parallel=2, num_batch=512)
+    model = planner.Model.from_show(SHOW)
+    for free, spread, counts in (((), False, True), ((16000, 15000), False, True), ((16000, 15000), True, False)):
+        plan = planner.plan(model, scenario, ollama_version="0.32.15", gpus_free_mib=free, spread=spread)
+        entry["key"] = calibration.key_of(host, MODEL, plan, scenario)
+        assert bool(calibration.known(host, MODEL, plan, scenario)) is counts
+
+
+def test_an_entry_of_several_gpus_of_a_release_that_did_not_tell_them_apart_does_not_count() -> None:
+    scenario = planner.Scenario(num_ctx=4096, num_parallel=2, num_batch=512)
+    plan = planner.plan(planner.Model.from_show(SHOW), scenario, ollama_version="0.32.15")
+    two = read(nvml__gpus=[gpu(), gpu(1)])
+    key = calibration.key_of(two, MODEL, plan, scenario)
+    assert key[3] == ["GPU-1", read()["nvml"]["gpus"][0]["uuid"], calibration.ON_ONE_GPU]
+    assert calibration.key_of(read(), MODEL, plan, scenario)[3] == [read()["nvml"]["gpus"][0]["uuid"]]

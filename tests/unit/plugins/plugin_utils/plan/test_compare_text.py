@@ -106,3 +106,12 @@ def test_many_hosts_get_a_line_each() -> None:
         "gpu02 cannot be planned: NVML: no library",
     ]
     assert len(compare_text.summary([good, bad])[0].splitlines()) > 40
+
+
+def test_each_of_several_gpus_has_a_line() -> None:
+    gpus = [builders.gpu(), builders.gpu(1, processes=[], used_mib=0)]
+    text = "\n".join(compare_text.block(plan(host(nvml__gpus=gpus))))
+    assert "GPU 0: NVIDIA" in text and "GPU 1: NVIDIA" in text
+    on_second = next(line for line in text.splitlines() if line.startswith("  on GPU 1"))
+    assert "9054" in on_second
+    assert "others now: Xorg" in text and "the tightest" in text

@@ -244,3 +244,77 @@ def test_what_no_plan_counts_is_refused_by_its_name() -> None:
     predicted, (note,) = prediction.predict(builders.declared(), read, "0.32.15")
     assert predicted is None
     assert "LLAMA_ARG_SPEC_TYPE: it moves GPU memory in a way that no plan counts" in note
+
+
+FIRST, LAST = 3757 + 544 + 228 + 305, 3847 + 480 + 188 + 305  # by llama.cpp itself, on two devices
+
+
+def on_two(*cards: dict[str, Any], max_used_mib: int = 12288, spread: str = "1", **changes: Any) -> Any:
+    """The guide's model and profile on several GPUs: the prediction, why it cannot fit, and the notes."""
+    cards = cards or (builders.gpu(), builders.gpu(1, processes=[], used_mib=0))
+    read = builders.read(
+        **{"ollama__api__show": {MODEL: show("llama31-8b-q8_0")}, "nvml__gpus": list(cards), **changes}
+    )
+    read["ollama"]["process"]["environment"] = {**builders.STABLE_ON_0_32, "OLLAMA_SCHED_SPREAD": spread}
+    declared = builders.declared(overrides={"intent": {"max_used_mib": max_used_mib}})
+    predicted, notes = prediction.predict(declared, read, "0.32.15")
+    return predicted, prediction.cannot_fit(predicted, max_used_mib), notes
+
+
+def test_each_of_several_gpus_is_predicted_with_what_others_hold_there() -> None:
+    predicted, refused, notes = on_two(spread="0")
+    assert (refused, notes) == (None, [])
+    first, second = predicted["gpus"]
+    assert (first["total_mib"], first["others_mib"], first["others"]) == (0, 800, ["Xorg 800"])
+    assert (second["total_mib"], second["others_mib"], second["others"]) == (9054, 0, [])
+    assert predicted["total_mib"] == 9054
+    assert second["band_mib"] == predicted["band_mib"]
+
+
+def test_a_threshold_is_held_against_each_gpu_and_not_against_the_sum() -> None:
+    predicted, refused, _notes = on_two(max_used_mib=6000)
+    assert refused is None and predicted["total_mib"] > 9500
+    for gpu, told in zip(predicted["gpus"], (FIRST, LAST)):
+        # the desktop's 800 MiB move one block of 236 MiB or none
+        assert gpu["band_mib"][0] <= told + 250 and told - 250 <= gpu["band_mib"][1]
+    _predicted, refused, _notes = on_two(max_used_mib=5000)
+    assert refused and "GPU 0 will hold" in refused and "Xorg 800" in refused and "max_used_mib = 5000" in refused
+
+
+def test_a_gpu_that_was_not_named_is_planned_and_not_judged() -> None:
+    cards = builders.gpu(), builders.gpu(1, processes=[], used_mib=0)
+    unnamed = {"nvml__gpus": [cards[1]], "nvml__ignored": [cards[0]], "nvml__order": [builders.UUID, "GPU-1"]}
+    predicted, refused, _notes = on_two(max_used_mib=5300, **unnamed)
+    assert [gpu["judged"] for gpu in predicted["gpus"]] == [False, True]
+    assert refused is None
+    assert on_two(max_used_mib=4000, **unnamed)[1].startswith("this cannot fit: GPU 1")
+
+
+def test_gpus_of_different_sizes_are_taken_in_ollamas_order() -> None:
+    small, large = builders.gpu(0, total_mib=8192, processes=[]), builders.gpu(1, total_mib=24564, processes=[])
+    by_number, _refused, notes = on_two(small, large, max_used_mib=20000)
+    assert by_number is None and "does not tell in which order" in notes[0]
+    predicted, _refused, notes = on_two(small, large, max_used_mib=20000, nvml__order=["GPU-1", builders.UUID])
+    assert notes == []
+    assert [(gpu["index"], gpu["total_mib"] > 6000) for gpu in predicted["gpus"]] == [(1, True), (0, False)]
+
+
+def test_layers_that_fitting_would_move_between_gpus_are_refused() -> None:
+    """Where requests ask for no number of layers, and less than the margin would be left of one GPU."""
+    read = builders.read(
+        ollama__api__show={MODEL: show("llama31-8b-q8_0")},
+        nvml__gpus=[builders.gpu(), builders.gpu(1, processes=[], used_mib=0)],
+    )
+    read["ollama"]["process"]["environment"] = {**builders.STABLE_ON_0_32, "OLLAMA_SCHED_SPREAD": "1"}
+    for threshold, planned in ((6000, True), (5400, False)):
+        declared = builders.declared(overrides={"intent": {"max_used_mib": threshold}}, backend="none")
+        predicted, notes = prediction.predict(declared, read, "0.32.15")
+        assert (predicted is not None) is planned
+        assert planned or "how its fitting then moves layers is not planned" in notes[0]
+
+
+def test_several_gpus_before_0_30_are_not_planned() -> None:
+    cards = [builders.gpu(), builders.gpu(1)]
+    read = builders.read(ollama__api__show={MODEL: show("llama31-8b-q8_0")}, nvml__gpus=cards)
+    predicted, notes = prediction.predict(builders.declared(), read, "0.24.0")
+    assert predicted is None and "before 0.30" in notes[0]

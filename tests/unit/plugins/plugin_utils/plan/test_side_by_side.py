@@ -317,3 +317,37 @@ def test_the_plan_counts_a_modelfile_where_no_request_carries_the_option() -> No
     with_backend = plan(host(ollama__api__show=own))
     assert row(with_backend, "Context window")[1] == "4096 each, 8192 in all"
     assert not profile(with_backend)["refused"]
+
+
+def two_gpus(spread: str = "0", **variables: Any) -> dict[str, Any]:
+    read = host(nvml__gpus=[builders.gpu(), builders.gpu(1, processes=[], used_mib=0)])
+    read["ollama"]["process"]["environment"] = {**builders.STABLE_ON_0_32, "OLLAMA_SCHED_SPREAD": spread}
+    return plan(read, **variables)
+
+
+def test_of_several_gpus_the_tightest_is_judged() -> None:
+    planned = two_gpus()
+    stable = profile(planned)
+    assert [gpu["index"] for gpu in planned["gpus"]] == [0, 1]
+    assert [(gpu["ollama_mib"], gpu["sum_mib"]) for gpu in stable["gpus"]] == [(0, 800), (9054, 9054)]
+    assert stable["tightest"]["index"] == 1
+    assert (stable["sum_mib"], stable["headroom_mib"], stable["fits"]) == (9054, 12288 - 9054, True)
+    assert stable["tightest"]["terms"] == stable["terms"]
+
+
+def test_a_model_that_is_divided_is_judged_on_each_gpu() -> None:
+    planned = two_gpus("1", backend="none", overrides={"intent": {"max_used_mib": 6000, "num_batch": 512}})
+    stable = profile(planned)
+    first, second = stable["gpus"]
+    assert abs(first["ollama_mib"] + second["ollama_mib"] - stable["ollama_mib"]) <= 1
+    assert stable["ollama_mib"] > 9500
+    assert stable["tightest"] == first
+    assert stable["fits"] and not stable["refused"]
+    (model,) = stable["models"]
+    assert model["layer_table"][33]["fits"] and model["layer_table"][33]["gpu_mib"] == stable["ollama_mib"]
+    assert model["largest_num_ctx"] >= 4096
+    too_much = profile(two_gpus("1", overrides={"intent": {"max_used_mib": 5000}}))
+    assert too_much["refused"] and not too_much["fits"]
+    assert any("on GPU 0" in warning for warning in too_much["warnings"])
+    larger = [row["fits"] for row in too_much["models"][0]["layer_table"]]
+    assert larger[0] and not larger[33]

@@ -6,6 +6,7 @@ import pytest
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import tune_declare
 
 from tests.unit import builders
+from tests.unit.plugins.plugin_utils.plan.test_prediction import SMALL, show
 
 GIVEN: dict[str, Any] = {
     name[len("gpu_memory_tune_") :]: value
@@ -83,10 +84,49 @@ def test_a_host_that_cannot_be_read_and_one_that_is_held() -> None:
     assert "somebody applies stable" in resolved(read)["problems"][0]
 
 
-def test_several_gpus_are_not_tuned() -> None:
-    read = builders.read()
-    read["nvml"]["gpus"].append({**read["nvml"]["gpus"][0], "index": 1, "uuid": "GPU-2"})
-    assert "2 GPUs" in resolved(read)["problems"][0]
+def two_gpus(*models: str, spread: str = "0", **changes: Any) -> dict[str, Any]:
+    """A host of two GPUs, of which the first has a desktop; with `models` (else the guide's)."""
+    files = {builders.MODEL: "llama31-8b-q8_0", SMALL: "llama32-3b-q8_0"}
+    names = models or (builders.MODEL,)
+    read = builders.read(
+        **{
+            "nvml__gpus": [builders.gpu(), builders.gpu(1, processes=[], used_mib=0)],
+            "ollama__api__show": {name: show(files[name]) for name in names},
+            "ollama__api__models": [{"name": name, "digest": "d", "size": 1} for name in names],
+            **changes,
+        }
+    )
+    read["ollama"]["process"]["environment"] = {**builders.STABLE_ON_0_32, "OLLAMA_SCHED_SPREAD": spread}
+    return read
+
+
+def test_of_several_gpus_the_one_that_ollama_will_take_is_tuned_for() -> None:
+    gpu = resolved(two_gpus())["run"]["gpu"]
+    assert (gpu["index"], gpu["uuid"], gpu["further"]) == (1, "GPU-1", [builders.UUID])
+    assert resolved()["run"]["gpu"]["further"] == []
+    beside = resolved(two_gpus(builders.MODEL, SMALL), [builders.MODEL, SMALL], model=builders.MODEL, beside=[SMALL])
+    assert beside["run"]["gpu"]["index"] == 0, "what stays loaded beside has the other"
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [
+        (two_gpus(spread="1"), "divides llama3.1:8b-instruct-q8_0 over 2 of 2 GPUs here: tuning is for one"),
+        (two_gpus(nvml__gpus=[builders.gpu(0, total_mib=9000), builders.gpu(1, total_mib=9000)]), "over 2 of 2 GPUs"),
+        (
+            two_gpus(
+                nvml__gpus=[builders.gpu()],
+                nvml__ignored=[builders.gpu(1, processes=[])],
+                nvml__order=[builders.UUID, "GPU-1"],
+            ),
+            "Ollama may put the model on GPU 1 (NVIDIA GeForce RTX 4060 Ti), which gpu_memory_gpus does not name",
+        ),
+        (two_gpus(ollama__api__version="0.24.0"), "on which of 2 GPUs"),
+    ],
+)
+def test_a_model_that_need_not_be_on_one_gpu_is_not_tuned(read: dict[str, Any], words: str) -> None:
+    (problem,) = resolved(read)["problems"]
+    assert words in problem and "CUDA_VISIBLE_DEVICES" in problem
 
 
 def test_hosts_of_a_kind_are_tuned_once() -> None:

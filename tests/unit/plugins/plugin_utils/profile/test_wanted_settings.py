@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import wanted_settings
-from ansible_collections.selo.gpu_memory.tests.unit.builders import MODEL, declared, read
+from ansible_collections.selo.gpu_memory.tests.unit.builders import MODEL, UUID, declared, gpu, read
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.plugin_utils.plan.test_prediction import SMALL, show
 
 LLAMA, QWEN = show("llama31-8b-q8_0"), show("qwen25-3b-q4_k_m")  # 33 and 37 layers
@@ -94,3 +94,15 @@ def test_without_a_threshold_there_is_no_margin():
     host = read(ollama__api__show={MODEL: LLAMA})
     assert MARGIN not in wanted_settings.ollama_environment(declaration, host)[0]
     assert wanted_settings.backend_env(declaration, host)["OLLAMA_NUM_GPU"] == "-1"
+
+
+def test_margins_follow_ollamas_order_and_the_first_holds_for_any_gpu_that_has_a_model_alone() -> None:
+    small, large = gpu(0, total_mib=12282), gpu(1, total_mib=16380)
+
+    def margins(**nvml: object) -> list[int]:
+        host = read(nvml__gpus=[small, large], **nvml)
+        return wanted_settings.margins_mib(declared(overrides={"intent": {"max_used_mib": 10240}}), host)
+
+    assert margins() == [6140, 6140]
+    assert margins(nvml__order=["GPU-1", UUID]) == [6140, 2042]
+    assert margins(nvml__order=["GPU-1"]) == [6140]

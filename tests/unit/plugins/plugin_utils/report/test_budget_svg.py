@@ -81,3 +81,10 @@ def test_it_needs_nothing_else_and_follows_the_readers_theme() -> None:
 def test_without_figures_the_problems_stand_there() -> None:
     text = budget_svg.budget_svg({"host": "gpu01", **side_by_side.unread("NVML: <no> library")})
     assert "NVML: &lt;no&gt; library" in text
+
+
+def test_a_bar_is_that_of_the_tightest_of_several_gpus() -> None:
+    gpus = [builders.gpu(), builders.gpu(1, processes=[], used_mib=0)]
+    text = budget_svg.budget_svg(plan(host(nvml__gpus=gpus)))
+    assert "GPU 1: 9054 MiB, threshold 12288" in text
+    assert "now held by Xorg" not in text, "it is on the other"

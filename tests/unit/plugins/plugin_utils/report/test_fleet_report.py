@@ -97,7 +97,11 @@ def test_what_was_expected_of_the_gpu():
     assert fleet_report.expected_mib(of("pass")) == 9054 + 1836 + 800  # as predicted, and others as measured
     assert fleet_report.expected_mib(of("pass", memory=None)) == 9054 + 800  # others as they were before
     assert fleet_report.expected_mib(of("pass", predicted=None)) is None
-    assert fleet_report.expected_mib(of("pass", gpus=[*of("pass")["gpus"]] * 2)) is None
+    two = [{"index": 0, "uuid": "GPU-0", "peak_used_mib": 900}, {"index": 1, "uuid": "GPU-1", "peak_used_mib": 5100}]
+    assert fleet_report.expected_mib(of("pass", gpus=two)) is None
+    gpus = [{"uuid": "GPU-0", "total_mib": 0, "others_mib": 800}, {"uuid": "GPU-1", "total_mib": 5063, "others_mib": 7}]
+    predicted = {**of("pass")["predicted"], "gpus": gpus}
+    assert fleet_report.expected_mib(of("pass", gpus=two, predicted=predicted)) == 5070, "the fullest's"
 
 
 def test_the_bars_add_up():

@@ -436,3 +436,18 @@ def test_a_proof_that_holds_is_recorded_under_this_inventorys_name():
     assert (again["host"], again["acted"], again["restarts"]) == ("gpu01", False, None)
     assert (again["proven_at"], again["notes"], again["verdict"]) == (proof["at"], ["a note"], "pass")
     assert proof["record"]["host"] == "old"
+
+
+def test_of_several_gpus_each_is_predicted_and_the_fullest_named() -> None:
+    two = {**record()}
+    two["gpus"] = [{**two["gpus"][0], "index": 0, "peak_used_mib": 800}, {**two["gpus"][0], "index": 1}]
+    two["predicted"] = {
+        **two["predicted"],
+        "gpus": [
+            {"index": 0, "total_mib": 0, "band_mib": [0, 0], "others_mib": 800, "others": ["Xorg 800"]},
+            {"index": 1, "total_mib": 9054, "band_mib": [8868, 9222], "others_mib": 0, "others": []},
+        ],
+    }
+    ((_unused, text),) = host_record.summary([two], UNDO)
+    assert "headroom 598 on GPU 1 (sampled" in text
+    assert "; GPU 0 0 (0 to 0) and Xorg 800; GPU 1 9054 (8868 to 9222)" in text

@@ -117,3 +117,19 @@ def test_more_models_than_the_server_keeps_loaded_are_refused_before_anything_is
     wanted: Any = SimpleNamespace(url=SERVER.url, unit="u", model="m", beside=["embedder"])
     with pytest.raises(tune_run.CannotTune, match="2 models .* OLLAMA_MAX_LOADED_MODELS is 1; .*max_loaded_models 2"):
         tune_run.Tuning(wanted, {}, str, lambda _unused: None)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "peak", "words"),
+    [
+        (800, 900, None),
+        (800, 935, "GPU 1 came to hold 135 MiB more"),
+        (0, 8000, "GPU 1 came to hold 8000 MiB more"),
+        (9500, 9500, "GPU 1 holds 9500 MiB without the model"),
+    ],
+)
+def test_a_model_that_goes_to_another_gpu_ends_the_run(baseline: int, peak: int, words: str | None) -> None:
+    other = {"index": 1, "baseline_mib": baseline, "peak_used_mib": peak}
+    found = tune_run.elsewhere([other], 9000)
+    assert (found is None) if words is None else words in found
+    assert tune_run.elsewhere([], 9000) is None
