@@ -15,6 +15,8 @@ run_stages() {
   local stage before log passed=() failed=() times=()
   script/setup test || exit
   PATH=$PWD/.venv/bin:$PATH
+  # Each Python, and each worker of pytest for each file of tests, would compile anew what another has compiled.
+  unset PYTHONDONTWRITEBYTECODE
   export ANSIBLE_INJECT_FACT_VARS=false ANSIBLE_DEPRECATION_WARNINGS=true
   # Scenarios lie in molecule/, in plain sight. Creating and destroying their hosts needs no inventory of them.
   export MOLECULE_GLOB='molecule/*/molecule.yml' MOLECULE_COMMAND_BORDERS=false MOLECULE_ANSIBLE_ARGS_STRICT_MODE=1

@@ -218,7 +218,6 @@ def steps(parser: Callable[[str], object], text: str) -> int:
     return count
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("name", BENCH.PARSERS)
 def test_four_times_the_text_takes_four_times_the_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BENCH, "KNOWN", frozenset({"one secret", "8347", "another"}))

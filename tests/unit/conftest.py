@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import hypothesis
 import pytest
 
@@ -12,21 +10,14 @@ hypothesis.settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "no_cover: pytest-cov, where it is there, does not measure this test")
-
-
-UNIT = Path(__file__).parent / "plugins"
-# The tests of the pure logic, by whose examples it is covered.
-OF_PURE_LOGIC = (UNIT / "module_utils" / "core", UNIT / "plugin_utils")
+    config.addinivalue_line("markers", "no_cover: left out of the stage `coverage`")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What counts as covered is what examples of the pure logic's own tests cover, that say what must come of them.
+    """What counts as covered is what examples cover, that say what must come of them, and not random values.
 
-    Random values do not count, nor what others call by the way: to measure it takes as long as to run it. Tests that
-    try very many cases otherwise have the mark `no_cover` themselves.
+    Tests that try very many cases otherwise have the mark `no_cover` themselves.
     """
     for item in items:
-        is_random = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
-        if is_random or not any(place in item.path.parents for place in OF_PURE_LOGIC):
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.no_cover)

@@ -291,6 +291,7 @@ def test_a_part_that_is_null_takes_only_its_own_words_away(gone):
     assert words not in text
 
 
+@pytest.mark.no_cover
 def test_every_combination_of_missing_parts_has_a_text():
     partial_load = {"failed": True, "msg": "lost the connection", "lost_connection": True}
     for decision, before, the_load, after, restarted, verdict in itertools.product(

@@ -232,7 +232,6 @@ def lines_of_others(text: str) -> list[str]:
     return [line for line in dotenv.lines_setting_others(text, "K") if "K" not in line]
 
 
-@pytest.mark.no_cover
 def test_no_other_key_changes_for_any_reader_by_an_apply_and_a_rollback() -> None:
     applied = 0
 

@@ -20,6 +20,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
+@pytest.fixture(autouse=True)
+def _nothing_has_to_settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_test, "SETTLE_S", 0)
+
+
 def run(load: load_test.Load) -> dict[str, Any]:
     running = load_test.LoadRun(load)
     deadline = time.monotonic() + 20
