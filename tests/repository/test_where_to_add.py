@@ -12,12 +12,13 @@ PAGE = ROOT / "docs" / "architecture.md"
 # The most files of the product that one may need.
 MOST = {
     "a setting of a release": 1,
+    "a setting of its llama-server": 1,
     "a preset of a backend": 1,
     "an architecture": 2,
     "a verdict rule": 1,
     "a lint rule": 2,
     "a second GPU library": 6,
-    "a container runtime": 5,
+    "a container runtime": 6,
     "a module": 3,
     "a fault row": 0,
     "a found row": 0,
