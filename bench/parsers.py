@@ -147,7 +147,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "start_script.names_of_files": start_script.names_of_files,
     "start_script.read_unasked": start_script.read_unasked,
     "start_script.is_written": start_script.is_written,
-    "start_script.without_redirections": start_script.without_redirections,
+    "start_script.without_what_it_writes": start_script.without_what_it_writes,
     "start_script.programs": start_script.programs,
     "start_script.command_lines": start_script.command_lines,
     "start_script.started": start_script.started,

@@ -121,9 +121,9 @@ def read_unasked(text: str) -> list[str]:
     return [file for program in programs_of_it for file in _READ_UNASKED.get(program, ())]
 
 
-def without_redirections(text: str) -> str:
-    """A script without the names of what it writes: `date > last-start`."""
-    return _REDIRECTED.sub(" ", text)
+def without_what_it_writes(text: str) -> str:
+    """A script without the names of what it writes, as in `date > last-start`, and without its comments."""
+    return _REDIRECTED.sub(" ", _COMMENT.sub("", text))
 
 
 def is_written(path: str) -> bool:

@@ -52,8 +52,8 @@ CODE = (
     ".ini", ".cfg", ".conf", ".env",
 )  # fmt: skip
 ENTRIES = ("__main__.py", "index.js")  # of a directory that is run
-# What is there is made anew with each boot, by the kernel or by what starts, or tells of what was.
-FLEETING = ("/proc/", "/sys/", "/dev/", "/run/", "/var/run/", "/var/log/", "/var/cache/")
+# What is there is the kernel's, or tells of what was.
+FLEETING = ("/proc/", "/sys/", "/dev/", "/var/log/", "/var/cache/")
 DATABASE = b"SQLite format 3\0"
 MOST_DESCRIPTORS = 4096  # of a process
 ABSENT = "absent"
@@ -107,8 +107,9 @@ def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Comma
         pam = properties.get("PAMName")
         texts += [*unit_files.environment_files(properties), *((*OF_PAM, f"/etc/pam.d/{pam}") if pam else ())]
         directory = str(properties.get("WorkingDirectory") or "/").lstrip("!")
-        home = os.path.expanduser(f"~{properties.get('User') or 'root'}") if directory == "~" else directory
-        named += _started(start_script.command_lines(text), home)
+        if directory == "~":
+            directory = os.path.expanduser(f"~{properties.get('User') or 'root'}")
+        named += _started(start_script.command_lines(text), directory)
     for command, directory, _match in by_command:
         named += _started([command], directory)
     written = _written_by(shown, by_command) if any(not _is_code(path) for path in named) else set()
@@ -130,8 +131,9 @@ def _started(lines: Iterable[str], directory: str) -> list[str]:
     executed = "\n".join(lines)
     scripts = unit_files.script_texts(executed)
     places = [directory] if os.path.isabs(directory) and os.path.isdir(directory) else []
-    found = dict.fromkeys(scripts)
-    texts = [executed, *map(start_script.without_redirections, scripts.values())]
+    found = dict.fromkeys(start_script.programs(executed))
+    parts = [path for path in scripts if path not in found]  # these are read, whatever they are called
+    texts = [executed, *map(start_script.without_what_it_writes, scripts.values())]
     for number, text in enumerate(texts):
         words = start_script.names_of_files(text)
         paths = [*start_script.programs(text), *_joined(places[:1], words)]
@@ -140,7 +142,7 @@ def _started(lines: Iterable[str], directory: str) -> list[str]:
         found.update(dict.fromkeys([*paths, *_joined(places, [*words, *ENTRIES]), *unasked]))
         if number == 0:  # which is gone on with
             texts += [unit_files.script_text(path) for path in unasked]
-    return [path for path in found if _counts(path)][:MOST_NAMED]
+    return list(dict.fromkeys([*parts, *filter(_counts, found)]))[:MOST_NAMED]
 
 
 def _joined(places: Iterable[str], names: Collection[str]) -> list[str]:

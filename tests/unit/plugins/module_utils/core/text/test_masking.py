@@ -125,7 +125,8 @@ def test_known_values_are_masked_wherever_they_occur() -> None:
         ("GREETING=open sesame", "denied for b3BlbiBzZXNhbWU=", "b3BlbiBz"),
         ("GREETING=open sesame", "denied for 6f70656e20736573616d65", "6f70"),
         ("GREETING=open sesame", "denied for 6F70656E20736573616D65", "6F70"),
-        ("A_KEY=abcd", "denied for 61626364", "6162"),
+        ("A_KEY=jklm", "denied for 6a6b6c6d", "6a6b"),
+        ("A_KEY=jklm", "denied for 6A6B6C6D", "6A6B"),
         ('GREETING=open "sesame"', r'{"m": "{\"m\": \"{\\\"m\\\": \\\"open \\\\\\\"sesame\\\\\\\"\\\"}\"}"}', "sesame"),
     ],
 )

@@ -62,6 +62,7 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeSystem:
     fake = FakeSystem(tmp_path)
     monkeypatch.setattr(commands, "run", fake.run)
     monkeypatch.setattr(what_starts, "PLACES", (str(tmp_path / "units"), str(tmp_path / "packaged")))
+    monkeypatch.setattr(what_starts, "FLEETING", (f"{tmp_path}/log/",))
     monkeypatch.setattr(what_starts, "SETTINGS", (str(tmp_path / "system.conf"),))
     return fake
 
@@ -215,11 +216,28 @@ def test_what_a_service_writes_by_its_name_does_not(line: str, name: str, mode: 
     assert system.read() == before
 
 
-def test_what_a_start_script_names_starts_next_time_and_what_it_writes_does_not(system: FakeSystem) -> None:
-    settings, run, started = (written(system.root / name, "one\n") for name in ("settings", "run", "started"))
-    system.program.write_text(f"#!/bin/sh\ndate > {started}; date >>started\nexec python run --with {settings} 2>&1\n")
+def test_what_lies_among_logs_does_not(system: FakeSystem) -> None:
+    system.line = "serve --answers=log/answers"
+    answers = written(system.root / "log" / "answers", "one\n")
+    assert str(answers) not in system.read()
+
+
+def test_what_a_start_script_reads_counts_whatever_it_is_called(system: FakeSystem) -> None:
+    state = written(system.root / "state", "A=1\n")
+    system.program.write_text(f"#!/bin/sh\n. {state}\nexec server\n")
     before = system.read()
-    for path in (settings, run, started):
+    state.write_text("A=2\n")
+    assert differing(before, system.read()) == {str(state)}
+
+
+def test_what_a_start_script_names_starts_next_time_and_what_it_writes_does_not(system: FakeSystem) -> None:
+    names = ("settings", "run", "started", "note")
+    settings, run, started, note = (written(system.root / name, "one\n") for name in names)
+    system.program.write_text(
+        f"#!/bin/sh\n# a note\ndate > {started}; date >>started\nexec python run --with {settings} 2>&1\n"
+    )
+    before = system.read()
+    for path in (settings, run, started, note):
         path.write_text("another\n")
     assert differing(before, system.read()) == {str(settings), str(run)}
 
