@@ -172,6 +172,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "log_lines.runner_flash_attention": lambda text: log_lines.runner_flash_attention(text.split(" ")),
     "modelfile.memory_options": modelfile.memory_options,
     "modelfile.as_text": modelfile.as_text,
+    "modelfile.files_apart": modelfile.files_apart,
     "servers.listeners": servers.listeners,
     "servers.is_of_network": lambda text: servers.is_of_network("10.0.0.1", text, text),
     "servers.place_of": servers.place_of,

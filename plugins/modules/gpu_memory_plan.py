@@ -114,7 +114,14 @@ def for_one(params: dict[str, Any]) -> dict[str, Any]:
             asked = scenario
             if told.fits and len(free_mib) == 1:
                 room = free_mib[0] - launch.left_free_mib(told.margin_mib, settings.parse_version(version))
-                scenario = fitted(model, scenario, room, ollama_version=version, calibration=calibration)
+                scenario = fitted(
+                    model,
+                    scenario,
+                    room,
+                    ollama_version=version,
+                    calibration=calibration,
+                    projector_counts=told.margin_mib is None,
+                )
             prediction = plan(
                 model,
                 scenario,

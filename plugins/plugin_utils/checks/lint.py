@@ -234,7 +234,7 @@ def _harmful(
         return LLAMA_SERVER, "a pattern of it is no regular expression: every load fails", "mend it, or take it out"
     if arg.effect == llama_args.SPOILS and taken not in (False, ""):
         return LLAMA_SERVER, arg.what, "take it out"
-    if launch.moves_memory_unplanned(name, taken):
+    if launch.unplanned({name: taken}, for_linter=True):
         return LLAMA_SERVER, f"{arg.what}, which no plan counts", "take it out"
     return None
 

@@ -195,13 +195,17 @@ class Details(TypedDict, total=False):
 class Show(TypedDict, total=False):
     """What of /api/show counts here; `parameters`: those of the Modelfile that take memory; `blob`: the file.
 
-    `as_text`: parameters that are text and must not be.
+    `as_text`: parameters that are text and must not be; `modelfile`: only lines of files that are loaded besides;
+    `size`: bytes of all files, as /api/tags has it.
     """
 
     details: Details | None
     model_info: Answer | None
     tensors: list[Answer] | None
     capabilities: list[str] | None
+    projector_info: Answer | None
+    modelfile: str
+    size: int
     parameters: dict[str, int]
     as_text: dict[str, str]
     blob: str | None

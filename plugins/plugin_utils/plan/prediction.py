@@ -165,16 +165,21 @@ def as_loaded(
         return asked
     left_free_mib = _left_free_mib(declared, read, version, fitting.margin_mib)
     free = gpus[0]["total_mib"] - (gpus[0].get("reserved_mib") or 0) - left_free_mib - taken_mib
-    return planner.fitted(model, asked, free, ollama_version=version)
+    counts = not _margin_is_set(declared, read, fitting.margin_mib)
+    return planner.fitted(model, asked, free, ollama_version=version, projector_counts=counts)
 
 
 def _left_free_mib(declared: Sized, read: HostFacts, version: str, theirs_mib: int | None) -> int:
     """What fitting leaves free: the profile's margin where this release has a setting for it, else what others set."""
     release = ollama_settings.parse_version(version)
-    environment, _unheard = wanted_settings.ollama_environment(declared, read)
-    if ollama_settings.MARGINS & set(environment):
+    if _margin_is_set(declared, read):
         return wanted_settings.margins_mib(declared, read)[0]
     return launch.left_free_mib(theirs_mib, release)
+
+
+def _margin_is_set(declared: Sized, read: HostFacts, theirs_mib: int | None = None) -> bool:
+    environment, _unheard = wanted_settings.ollama_environment(declared, read)
+    return theirs_mib is not None or bool(ollama_settings.MARGINS & set(environment))
 
 
 class SeveralGpus(NamedTuple):
@@ -230,7 +235,9 @@ class SeveralGpus(NamedTuple):
         margins = self._margins_mib(fitting.margin_mib)
         if len(where) == 1:
             left = free_mib[where[0]] - margins[0]
-            fitted = planner.fitted(self.models[name], asked, left, ollama_version=self.version)
+            counts = not _margin_is_set(self.declared, self.read, fitting.margin_mib)
+            model = self.models[name]
+            fitted = planner.fitted(model, asked, left, ollama_version=self.version, projector_counts=counts)
             return fitted, self._plan(name, fitted, by_cuda)
         if any(several_gpus.on(plan, gpu) > free_mib[gpu] - margins[gpu] for gpu in where):
             raise planner.ScenarioInvalid(
@@ -249,8 +256,7 @@ class SeveralGpus(NamedTuple):
 
     def _margins_mib(self, theirs_mib: int | None) -> list[int]:
         """What fitting leaves free of each GPU; the first holds for whichever one a model has alone."""
-        environment, _unheard = wanted_settings.ollama_environment(self.declared, self.read)
-        if ollama_settings.MARGINS & set(environment):
+        if _margin_is_set(self.declared, self.read):
             return wanted_settings.margins_mib(self.declared, self.read)
         return [_left_free_mib(self.declared, self.read, self.version, theirs_mib)] * len(self.gpus)
 

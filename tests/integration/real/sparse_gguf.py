@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf import row_bytes
-
-from tests.integration.real.gguf_file import ARRAY, STRING, TENSOR_TYPES
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.gguf_header import (
+    ARRAY,
+    STRING,
+    TENSOR_TYPES,
+)
 
 ALIGNMENT = 32
 _UINT32, _INT32, _FLOAT32, _BOOL, _UINT64 = 4, 5, 6, 7, 10

@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import gguf_header, planner
 
 from tests.integration.faults import fault_lab
 from tests.integration.faults.fault_lab import Host
-from tests.integration.real import gguf_file, real_host
+from tests.integration.real import real_host
 from tests.integration.real.real_host import GEMMA, SMOLLM, Download
 
 VERSION = "0.32.15"
@@ -123,7 +123,7 @@ def test_what_is_predicted_of_a_load_is_what_the_engine_allocates(host: Host, do
     file = download.path
     worst = dict.fromkeys(("model", "KV", "compute"), 0.0)
     wrong = []
-    model = planner.Model.from_show(gguf_file.show(file))
+    model = planner.Model.from_show(gguf_header.show(file.read_bytes()))
     for load in LOADS:
         plan = planned(model, load)
         lines = started(host, file, load, RPC)
@@ -150,7 +150,7 @@ def test_what_is_predicted_of_a_load_is_what_the_engine_allocates(host: Host, do
 
 def test_a_software_gpu_keeps_a_large_output_on_the_host(host: Host) -> None:
     for file, load in [(GEMMA.path, Load(num_ctx=256)), (SMOLLM.path, Load(num_gpu=8))]:
-        model = planner.Model.from_show(gguf_file.show(file))
+        model = planner.Model.from_show(gguf_header.show(file.read_bytes()))
         plan = planned(model, load)
         lines = started(host, file, load, SOFTWARE_GPU)
         buffers = on_device(read(lines), SOFTWARE_GPU)

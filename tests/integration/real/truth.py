@@ -135,7 +135,8 @@ def asked(engine: Engine, row: dict[str, str]) -> dict[str, str]:
     if "target_mib" in row:
         return row | fitted(engine, row)
     fitter = "gpu_weights_mib" in row
-    said = engine.ask(f"{FITTER if fitter else SERVER} {arguments(row)}")
+    told = "".join(f"{pair} " for pair in row.get("environment", "").split())
+    said = engine.ask(f"env {told}{FITTER if fitter else SERVER} {arguments(row)}")
     if not said.devices:
         raise Refused(f"{arguments(row)}: {said.refusal()}")
     if fitter:

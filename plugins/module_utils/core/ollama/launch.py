@@ -10,7 +10,7 @@ Ollama lays the request's options over those of the model's Modelfile, and these
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import llama_args, settings
@@ -24,6 +24,7 @@ MMPROJ_OFFLOAD = "LLAMA_ARG_MMPROJ_OFFLOAD"
 SPLIT_MODE = "LLAMA_ARG_SPLIT_MODE"
 OF_SOME_GPUS = (DEVICE, "LLAMA_ARG_TENSOR_SPLIT", "LLAMA_ARG_MAIN_GPU")
 KEY_TYPE, VALUE_TYPE = "LLAMA_ARG_CACHE_TYPE_K", "LLAMA_ARG_CACHE_TYPE_V"
+EMBEDDINGS, POOLING = "LLAMA_ARG_EMBEDDINGS", "LLAMA_ARG_POOLING"
 ON_CPU = "CPU"
 ALL_LAYERS = 100_000  # more than any model has
 MOST_BLOCKS = 1024
@@ -66,24 +67,28 @@ def patterns_are_read(taken: str) -> bool:
     return True
 
 
-def moves_memory_unplanned(name: str, taken: llama_args.Value) -> bool:
-    """Whether a setting, with this value, moves GPU memory in a way that no plan counts."""
-    if name == SPLIT_MODE:
-        return taken in ("row", "tensor")
-    if llama_args.ARGS[name].effect != llama_args.NOT_PLANNED:
-        return False
-    return taken not in (False, 0, "", "none") and not (name == "LLAMA_ARG_POOLING" and taken is None)
+class Unplanned(NamedTuple):
+    """With which values a setting moves GPU memory in a way that no plan counts, and whether the linter says so.
+
+    What chooses between GPUs is right on a host with several; a plan cannot follow it.
+    """
+
+    where: Callable[[llama_args.Value], bool] = lambda taken: taken not in (False, 0, "", "none")
+    linted: bool = True
 
 
-def unplanned(values: Mapping[str, llama_args.Value]) -> list[str]:
-    """The settings that move GPU memory in a way that no plan counts, those that choose between GPUs among them."""
-    return [
-        name
-        for name, taken in values.items()
-        if moves_memory_unplanned(name, taken)
-        or (name in OF_SOME_GPUS and taken not in ("none", 0))
-        or (name == MMPROJ_OFFLOAD and taken is False)
-    ]
+UNPLANNED = {
+    **{name: Unplanned() for name, arg in llama_args.ARGS.items() if arg.effect == llama_args.NOT_PLANNED},
+    SPLIT_MODE: Unplanned(lambda taken: taken in ("row", "tensor")),
+    MMPROJ_OFFLOAD: Unplanned(lambda taken: taken is False, linted=False),
+    **{name: Unplanned(linted=False) for name in OF_SOME_GPUS},
+}
+
+
+def unplanned(values: Mapping[str, llama_args.Value], for_linter: bool = False) -> list[str]:
+    """The settings that move GPU memory in a way that no plan counts."""
+    rows = [(name, UNPLANNED[name], taken) for name, taken in values.items() if name in UNPLANNED]
+    return [name for name, row, taken in rows if row.where(taken) and (row.linted or not for_linter)]
 
 
 class Told(NamedTuple):
@@ -134,6 +139,8 @@ def told(
         scenario["kv_cache_type"], scenario["v_cache_type"] = values.get(KEY_TYPE), values.get(VALUE_TYPE, "f16")
     scenario["full_windows"] = values.get("LLAMA_ARG_SWA_FULL")
     scenario["cache_on_gpu"] = values.get(KV_OFFLOAD)
+    scenario["unified_cache"] = values.get("LLAMA_ARG_KV_UNIFIED")
+    scenario["every_output"] = bool(values.get(EMBEDDINGS)) or values.get(POOLING) not in (None, "none") or None
     scenario["on_cpu"] = on_cpu(values)
     not_counted = ", ".join(unplanned(values))
     refused = f"{not_counted}: it moves GPU memory in a way that no plan counts" if not_counted else None

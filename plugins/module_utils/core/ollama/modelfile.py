@@ -26,3 +26,17 @@ def as_text(shown: str) -> dict[str, str]:
 def memory_options(shown: str) -> dict[str, int]:
     """The options in the same that take memory (server/routes.go, modelOptions)."""
     return {name: int(number) for name, number in _OF_MEMORY.findall(shown)}
+
+
+_BLOB = re.compile(r"sha256[-:][0-9a-f]{64}")
+_LONGEST_BLOB = 71
+
+
+def files_apart(shown: str) -> str:
+    """Of the `modelfile` of /api/show the lines with files that are loaded beside the model's, without their places.
+
+    Ollama writes them with the places of its own blobs; what else begins like that is a line of free text.
+    """
+    lines = (line.strip().partition(" ") for line in shown.split("\n"))
+    files = ((word, place[-_LONGEST_BLOB:]) for word, _blank, place in lines if word in ("ADAPTER", "DRAFT"))
+    return "".join(f"{word} {blob}\n" for word, blob in files if _BLOB.fullmatch(blob))

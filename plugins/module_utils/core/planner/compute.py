@@ -22,7 +22,7 @@ _KEPT = 3  # equal blocks that are enough for the allocator to settle
 
 @dataclass(frozen=True)
 class Batch:
-    """The batch that llama.cpp reserves for; `cells` of the cache are those of one slot."""
+    """The batch that llama.cpp reserves for; `cells` of the cache are those of one slot, or of all that share one."""
 
     tokens: int
     slots: int
@@ -33,10 +33,15 @@ class Batch:
     cache_type: str = "f16"  # of the keys
     v_cache_type: str = "f16"
     cache_on_gpu: bool = True  # else each block's is copied in when it is needed
+    unified: bool = False  # all slots share one cache
 
     @property
     def cache_types(self) -> tuple[str, str]:
         return self.cache_type, self.v_cache_type
+
+    @property
+    def caches(self) -> int:
+        return 1 if self.unified else self.slots
 
     @property
     def quantised_keys(self) -> bool:
@@ -55,10 +60,10 @@ class Batch:
         return self.tokens * cells * (2 if self.flash_attention else 4)
 
     def keys_bytes(self, width: int, cells: int) -> int:
-        return row_bytes(self.cache_type, width) * cells * self.slots
+        return row_bytes(self.cache_type, width) * cells * self.caches
 
     def values_bytes(self, width: int, cells: int) -> int:
-        return row_bytes(self.v_cache_type, width) * cells * self.slots
+        return row_bytes(self.v_cache_type, width) * cells * self.caches
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)

@@ -9,7 +9,9 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import modelfile as modelfile_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import library_names
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import (
     ARCHITECTURES,
@@ -200,6 +202,8 @@ class Model:
     ] = ()  # blocks that are loaded only where further tokens are predicted (draft_num_predict)
     adapters: int = 0  # LoRA files, whose size is not known
     projector_at_most: int = 0  # bytes of a projector in a file of its own
+    apart_at_most: int | None = None  # bytes of all files beside the model's, where their sum is known
+    drafted: bool = False  # a model in a file of its own predicts further tokens
     windows_guessed: bool = False  # which blocks have windows is withheld: as in most models of this architecture
     layer_inputs_width: int = 0  # of what one token brings for all blocks beside its embedding
     notes: tuple[str, ...] = field(default=())
@@ -266,18 +270,27 @@ MAX_RANK = 256
 
 def _with_files_apart(model: Model, show: Mapping[str, object]) -> Model:
     """The model with what is loaded of other files, which the answer names and does not list."""
-    notes, modelfile = [*model.notes], show.get("modelfile")
-    adapters = len(_ADAPTER.findall(modelfile)) if isinstance(modelfile, str) else 0
+    modelfile, info, size = show.get("modelfile"), show.get("projector_info"), show.get("size")
+    written = modelfile if isinstance(modelfile, str) else ""
+    adapters, drafted = len(_ADAPTER.findall(written)), "DRAFT " in modelfile_text.files_apart(written)
+    projector = _projector_at_most(info) if isinstance(info, Mapping) and info and not model.projector_bytes else 0
+    held = None
+    if isinstance(size, int) and size > 0 and (adapters or projector):
+        held = max(0, size - sum(parse_tensor(each, 0).bytes for each in cast("list[object]", show["tensors"])))
+    notes = [*model.notes]
     if adapters:
-        notes.append(
-            f"{adapters} adapter (ADAPTER), its size is not in the answer: the band holds ranks up to {MAX_RANK} in f32"
-        )
-    projector = 0
-    info = show.get("projector_info")
-    if isinstance(info, Mapping) and info and not model.projector_bytes:
-        projector = _projector_at_most(info)
+        holds = f"ranks up to {MAX_RANK} in f32, none of experts" if held is None else "all that its files take"
+        notes.append(f"{adapters} adapter (ADAPTER), its size is not in the answer: the band holds {holds}")
+    if projector:
         notes.append("a projector in a file of its own, whose tensors are not in the answer: it is in the band only")
-    return replace(model, adapters=adapters, projector_at_most=projector, notes=tuple(notes))
+    return replace(
+        model,
+        adapters=adapters,
+        projector_at_most=projector,
+        apart_at_most=held,
+        drafted=drafted,
+        notes=tuple(notes),
+    )
 
 
 def _projector_at_most(info: Mapping[str, object]) -> int:

@@ -105,9 +105,13 @@ class Scenario:
     kv_cache_type: str = "f16"
     flash_attention: bool | None = None
     v_cache_type: str | None = None  # of the values, where kv_cache_type is only that of the keys
-    draft_num_predict: int = 0  # further tokens to predict, by a model that has blocks for it; Ollama: 0 where unset
+    # further tokens to predict, by a model that has blocks for it, or another model; unset: none, or 4 by another
+    draft_num_predict: int | None = None
     full_windows: bool = False  # sliding windows have a cache of the whole context
     cache_on_gpu: bool = True
+    unified_cache: bool = False  # all slots share one
+    every_output: bool = False  # results are kept of every token of a batch
+    fitted: bool = False  # layers are as llama-server has fitted them, which leaves a projector on the GPU
     on_cpu: tuple[str, ...] = ()  # expressions of the tensors that stay on the host whatever their block does
 
     @classmethod
@@ -245,6 +249,7 @@ class _Load:
     warnings: tuple[str, ...]
     predicted: int = 0  # tokens that a second context predicts
     kept: Kept = Kept({})
+    fitted: bool = False
 
 
 def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
@@ -258,7 +263,8 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
         ctx = model.context_length
     (k_type, v_type), flash, counted = _cache_and_flash(model, scenario, engine)
     warnings += counted
-    predicted = scenario.draft_num_predict if model.predicting and engine.llama_server else 0
+    predicted = scenario.draft_num_predict or 0 if model.predicting and engine.llama_server else 0
+    _refuse(model, scenario, engine, predicted)
     if model.predicting and not predicted:
         warnings.append(
             f"the last {len(model.predicting)} blocks predict further tokens: not loaded without draft_num_predict"
@@ -283,32 +289,43 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
         warnings.append(
             "Ollama 0.30: from some build on logits are kept for the slots only; counted for the whole batch"
         )
-    cells = _pad(ctx)
+    sharing = slots if scenario.unified_cache else 1
+    cells = _pad(ctx * sharing)
     tokens = min(tokens, ctx * slots)
     batch = Batch(
         tokens=tokens,
         slots=slots,
         cells=cells,
-        cells_sliding=cells if scenario.full_windows else _sliding(model, cells, tokens),
-        outputs=slots if engine.slot_logits else tokens,
+        cells_sliding=cells if scenario.full_windows else _sliding(model, cells, sharing, tokens),
+        outputs=slots if engine.slot_logits and not scenario.every_output else tokens,
         flash_attention=flash,
         cache_type=k_type,
         v_cache_type=v_type,
         cache_on_gpu=scenario.cache_on_gpu,
+        unified=scenario.unified_cache,
     )
-    if not scenario.cache_on_gpu and (predicted or any(block.reads >= 0 for block in model.blocks)):
-        raise ScenarioInvalid(
-            "a KV cache on the CPU is not planned where blocks read each other's, nor beside a second context"
-        )
     try:
         kept = Kept.of([*model.blocks, *(model.predicting if predicted else ())], scenario.on_cpu)
     except NotPlanned as why:
         raise ScenarioInvalid(f"which tensors stay on the CPU is not planned: {why}") from None
-    return _Load(batch, ctx, tuple(warnings), predicted, kept)
+    return _Load(batch, ctx, tuple(warnings), predicted, kept, scenario.fitted)
 
 
-def _sliding(model: Model, cells: int, tokens: int) -> int:
-    return _pad(min(cells, model.window + tokens)) if model.window else cells
+def _refuse(model: Model, scenario: Scenario, engine: Engine, predicted: int) -> None:
+    """Raises ScenarioInvalid for what is loaded and not planned."""
+    if model.drafted and engine.llama_server and scenario.draft_num_predict != 0:
+        raise ScenarioInvalid(
+            "a model in a file of its own predicts further tokens (DRAFT), and what it takes is not in the answer: "
+            "plan with draft_num_predict 0, and load with it"
+        )
+    if not scenario.cache_on_gpu and (predicted or any(block.reads >= 0 for block in model.blocks)):
+        raise ScenarioInvalid(
+            "a KV cache on the CPU is not planned where blocks read each other's, nor beside a second context"
+        )
+
+
+def _sliding(model: Model, cells: int, sharing: int, tokens: int) -> int:
+    return _pad(min(cells, model.window * sharing + tokens)) if model.window else cells
 
 
 def _cache_and_flash(model: Model, scenario: Scenario, engine: Engine) -> tuple[tuple[str, str], bool, list[str]]:
@@ -356,7 +373,7 @@ def _cache_bytes(model: Model, block: Block, load: _Load) -> float:
         kept = sum(row_bytes(kind, width) for kind, width in zip(batch.cache_types, (block.k_width, values)) if width)
     # a state is kept for each further token, too, as one that was predicted may have to be taken back
     states = 4 * block.state_elements * batch.slots * (1 + load.predicted)
-    return kept * batch.cells_of(block) * batch.slots + states
+    return kept * batch.cells_of(block) * batch.caches + states
 
 
 _TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
@@ -515,7 +532,7 @@ def _priced(
 ) -> Plan:
     batch, split = load.batch, _Split.of(model, num_gpu, engine)
     on_gpu, on_host = model.blocks[split.first :], model.blocks[: split.first]
-    everything = split.layers == model.offloadable
+    everything = split.layers == model.offloadable or load.fitted
     weights: float = sum(load.kept.device_bytes(block) for block in on_gpu)
     weights += float(model.output_bytes) if split.has_output else 0
     weights += model.projector_bytes if everything else 0
@@ -548,10 +565,8 @@ def _priced(
         terms["runtime_mib"] = calibration.runtime_mib
     bands = _bands(model, engine, load, split, terms, calibration, borrowed / MIB)
     low, high = (sum(bands.get(name, (value, value))[end] for name, value in terms.items()) for end in (0, 1))
-    if model.projector_bytes and everything:
-        high += _PROJECTOR_HEADROOM_MIB
-    if split.layers:
-        high += _apart_at_most(model, on_gpu, everything)
+    less, more = _beside(model, load, on_gpu, everything) if split.layers else (0.0, 0.0)
+    low, high = low - less, high + more
     if high > low:
         bands["total_mib"] = [low, high]
     in_part = load.kept.layers([*on_gpu, *predicting])
@@ -581,13 +596,22 @@ def _host_bytes(model: Model, load: _Load, split: _Split) -> float:
     return host + (0 if split.has_output else model.host_output_bytes)
 
 
+def _beside(model: Model, load: _Load, on_gpu: Sequence[Block], everything: bool) -> tuple[float, float]:
+    """MiB by which a total may be less, and more, for what is loaded beside the layers."""
+    # newer builds of llama-server leave room for a projector themselves, and by that once more
+    less = model.projector_bytes / MIB if load.fitted else 0.0
+    own = _PROJECTOR_HEADROOM_MIB if model.projector_bytes and everything else 0
+    return less, own + _apart_at_most(model, on_gpu, everything)
+
+
 def _apart_at_most(model: Model, on_gpu: Sequence[Block], everything: bool) -> float:
     """MiB that files beside the model's take at most: adapters for the blocks on the GPU, and a projector."""
+    headroom = _PROJECTOR_HEADROOM_MIB if everything and model.projector_at_most else 0
+    if model.apart_at_most is not None:
+        return model.apart_at_most / MIB + headroom
     matrices = [tensor for block in on_gpu for tensor in block.tensors.values() if len(tensor.shape) == 2]
     most: float = model.adapters * MAX_RANK * 4 * sum(sum(tensor.shape) for tensor in matrices)
-    if everything and model.projector_at_most:
-        most += model.projector_at_most + _PROJECTOR_HEADROOM_MIB * MIB
-    return most / MIB
+    return (most + (model.projector_at_most if everything else 0)) / MIB + headroom
 
 
 def _bands(
@@ -687,10 +711,13 @@ def fitted(
     *,
     ollama_version: str,
     calibration: Calibration | None = None,
+    projector_counts: bool = True,
 ) -> Scenario:
     """The scenario with what a release really puts on its only GPU, where nobody says how many layers.
 
-    `free_mib` may be used. Raises ScenarioInvalid for settings that Ollama refuses.
+    `free_mib` may be used. `projector_counts`: Ollama has llama-server leave room for a projector only where nobody
+    else says what to leave free (llm/llama_server.go, extraEnvsForStart). Raises ScenarioInvalid for settings that
+    Ollama refuses.
     """
     if calibration and calibration.compute_mib is not None:
         calibration = replace(calibration, compute_mib=None)  # it holds for its own num_gpu only
@@ -700,13 +727,13 @@ def fitted(
     layers = model.offloadable - (0 if scenario.draft_num_predict else len(model.predicting))
 
     def as_laid_out(layout: Layout) -> Scenario:
-        return replace(scenario, num_gpu=layout.layers, on_cpu=layout.on_cpu(layers))
+        return replace(scenario, num_gpu=layout.layers, on_cpu=layout.on_cpu(layers), fitted=True)
 
     def used(given: Scenario) -> int:
         planned = plan(model, given, ollama_version=ollama_version, calibration=calibration)
         return ceil(planned.total_mib * MIB)
 
-    target = int(free_mib * MIB)
+    target = int(free_mib * MIB) + (0 if projector_counts else model.projector_bytes)
     if used(scenario) <= target:
         return scenario
     return as_laid_out(fitted_layout(layers, model.has_experts, target, lambda layout: used(as_laid_out(layout))))

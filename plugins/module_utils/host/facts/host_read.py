@@ -75,7 +75,7 @@ MOST_OF_COMMAND = 32768  # of a command line that is compared
 # What is read of a model in Ollama's answers, by type: who answers may be no Ollama.
 MODEL = {"name": str, "digest": str, "size": int}
 LOADED_MODEL = {**MODEL, "size_vram": int, "context_length": int}
-SHOWN = {"details": dict, "model_info": dict, "tensors": list, "capabilities": list}
+SHOWN = {"details": dict, "model_info": dict, "tensors": list, "capabilities": list, "projector_info": dict}
 
 Mask = Callable[[str], str]
 
@@ -365,7 +365,9 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:
                 parameters = foreign_json.of_type(answer.get("parameters"), str) or ""
                 shown = {
                     **_typed(answer, SHOWN),
-                    # Of free text only what is of use here: options of memory, and which file it is.
+                    "size": listed["size"],
+                    # Of free text only what is of use here: options of memory, and which files it is.
+                    "modelfile": modelfile.files_apart(foreign_json.of_type(answer.get("modelfile"), str) or ""),
                     "parameters": modelfile.memory_options(parameters),
                     "as_text": modelfile.as_text(parameters),
                     "blob": model_use.blob_in(answer),

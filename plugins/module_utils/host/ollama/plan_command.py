@@ -119,7 +119,12 @@ def _show(name: str, url: str) -> tuple[dict[str, object], str | None]:
     try:
         answer = http_client.post_json(url.rstrip("/") + endpoints.SHOW, endpoints.named(name), timeout=20)
         version = http_client.get_json(url.rstrip("/") + endpoints.VERSION, timeout=5).get("version")
-    except (http_client.HttpError, AttributeError) as why:
+        if isinstance(answer, dict) and (answer.get("projector_info") or "\nADAPTER " in str(answer.get("modelfile"))):
+            # what files beside the model's take is said here alone
+            listed = http_client.get_json(url.rstrip("/") + endpoints.MODELS, timeout=10).get("models")
+            same = [each for each in listed or () if each.get("name") in (name, f"{name}:latest")]
+            answer["size"] = same[0].get("size") if same else None
+    except (http_client.HttpError, AttributeError, TypeError) as why:
         raise CannotPlan(f"no file, and no model of Ollama's: {why}") from None
     if not isinstance(answer, dict):
         raise CannotPlan(f"what answers {url}{endpoints.SHOW} is no Ollama")
@@ -166,7 +171,9 @@ def _plan(show: Mapping[str, object], wanted: argparse.Namespace, release: str) 
     model, scenario = planner.Model.from_show(show), planner.Scenario.from_dict(values)
     if told.fits and wanted.free_mib is not None:
         room = wanted.free_mib - launch.left_free_mib(told.margin_mib, version)
-        scenario = planner.fitted(model, scenario, room, ollama_version=release)
+        scenario = planner.fitted(
+            model, scenario, room, ollama_version=release, projector_counts=told.margin_mib is None
+        )
     return planner.plan(model, scenario, ollama_version=release)
 
 

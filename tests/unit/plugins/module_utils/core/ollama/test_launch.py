@@ -40,6 +40,9 @@ def test_what_no_plan_counts_is_named():
         "LLAMA_ARG_SWA_FULL": "1",
     }
     assert launch.unplanned(llama_args.read(environment)) == ["LLAMA_ARG_SPEC_TYPE", "LLAMA_ARG_SPLIT_MODE"]
+    of_some_gpus = llama_args.read({"LLAMA_ARG_DEVICE": "CUDA1", "LLAMA_ARG_TENSOR_SPLIT": "3,1"})
+    assert len(launch.unplanned(of_some_gpus)) == 2
+    assert launch.unplanned(of_some_gpus, for_linter=True) == []
 
 
 def told(environment=None, parameters=None, options=None, version=(0, 32, 15)):
@@ -59,6 +62,10 @@ def test_a_request_wins_over_the_modelfile_and_that_over_the_server():
     [
         ({"LLAMA_ARG_SWA_FULL": "1"}, {"full_windows": True}),
         ({"LLAMA_ARG_NO_KV_OFFLOAD": "0"}, {"cache_on_gpu": False}),
+        ({"LLAMA_ARG_KV_UNIFIED": "1"}, {"unified_cache": True}),
+        ({"LLAMA_ARG_EMBEDDINGS": "1"}, {"every_output": True}),
+        ({"LLAMA_ARG_EMBEDDINGS": "0", "LLAMA_ARG_POOLING": "rank"}, {"every_output": True}),
+        ({"LLAMA_ARG_POOLING": "none"}, {}),
         (
             {"LLAMA_ARG_CACHE_TYPE_K": "q8_0", "LLAMA_ARG_CACHE_TYPE_V": "q4_0"},
             {"kv_cache_type": "q8_0", "v_cache_type": "q4_0"},

@@ -71,6 +71,26 @@ def test_a_model_without_experts_loses_whole_layers() -> None:
     assert not found.on_cpu
 
 
+def test_a_projector_stays_on_the_gpu_and_is_left_room_for_unless_somebody_says_what_to_leave_free() -> None:
+    answer = recorded_models.answer_of("gemma3-12b")
+    answer["tensors"].append({"name": "v.made_up.weight", "type": "F16", "shape": [1024, 1024 * 500]})
+    answer["model_info"].pop("general.parameter_count", None)
+    model = planner.Model.from_show(answer)
+    asked = planner.Scenario.from_dict({"num_ctx": 8192, "num_batch": 512})
+    with_room, without = (
+        planner.plan(
+            model,
+            planner.fitted(model, asked, 9000, ollama_version=VERSION, projector_counts=counts),
+            ollama_version=VERSION,
+        )
+        for counts in (True, False)
+    )
+    blind = planner.plan(recorded_models.model("gemma3-12b"), layout_of("gemma3-12b", 9000), ollama_version=VERSION)
+    assert without.offloaded_layers == blind.offloaded_layers > with_room.offloaded_layers
+    assert with_room.total_mib <= 9000 < without.total_mib == pytest.approx(blind.total_mib + 1000)
+    assert without.band_mib["total_mib"][0] == pytest.approx(blind.band_mib["total_mib"][0], abs=1)
+
+
 def test_nothing_is_put_where_nothing_is_free() -> None:
     for name in ("gpt-oss-20b", "gemma3-12b"):
         assert layout_of(name, 0).num_gpu == 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import launch
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import library_names
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import (
     ARCHITECTURES as MEASURED,
@@ -558,6 +559,26 @@ def test_every_documented_architecture_is_within_2_percent_or_48_mib(name: str) 
         assert low - 1 <= projected - prediction.weights_mib - prediction.kv_mib + 1 <= high + 2, row
 
 
+@pytest.mark.parametrize("row", rows("environment_projection"), ids=lambda row: f"{row['case']}-{row['environment']}")
+def test_what_the_environment_does_to_a_load_is_what_it_does_to_the_engines(row: dict[str, str]) -> None:
+    """Told as a server's environment tells it, from start to end."""
+    environment = dict(pair.partition("=")[::2] for pair in row["environment"].split())
+    slots = {"OLLAMA_NUM_PARALLEL": row["num_parallel"], "OLLAMA_KV_CACHE_TYPE": row["cache_type"]}
+    asked = {name: int(row[name]) for name in ("num_gpu", "num_ctx", "num_batch")}
+    told = launch.told({**environment, **slots}, {}, asked, (0, 32, 15))
+    scenario = Scenario.from_dict({**told.scenario, "flash_attention": row["flash_attention"]})
+    model = recorded_models.model(row["case"]) if row["case"] in ARCHITECTURES else MODELS[row["case"]]
+    prediction = plan(model, scenario, ollama_version=TODAY)
+    weights, kv, compute = map(int, row["gpu_mib"].split("+"))
+    assert told.refused is None
+    assert weights <= prediction.weights_mib < weights + 1.1
+    assert kv <= prediction.kv_mib < kv + 1
+    low, high = prediction.band_mib["compute_mib"]
+    assert low <= compute + 1 and compute <= high
+    placed = "_CPU_MOE" in row["environment"] or "OVERRIDE" in row["environment"]
+    assert placed or abs(prediction.compute_mib - compute) <= 10
+
+
 @pytest.mark.parametrize("name", sorted({row["case"] for row in rows("engine_projection")}))
 def test_each_term_is_the_engines(name: str) -> None:
     """Weights and cache to the MiB (llama.cpp rounds down), compute within its band, the sum within 2 % or 48 MiB."""
@@ -700,6 +721,33 @@ def test_files_beside_the_model_are_in_the_band_and_named() -> None:
     assert "ADAPTER" not in str(
         plan(Model.from_show(show() | {"modelfile": "# ADAPTER x"}), Scenario(), ollama_version=TODAY)
     )
+
+
+# What llama-server (build 11669) gave out for adapters of Qwen3 0.6B on its device: rank, MiB.
+ADAPTERS = [(8, 9.62), (64, 77.00), (16, 10.50), (64, 35.00)]
+
+
+@pytest.mark.parametrize(("rank", "mib"), ADAPTERS)
+def test_an_adapter_is_in_the_band_and_closely_where_the_size_of_all_files_is_known(rank: int, mib: float) -> None:
+    answer = recorded_models.answer_of("qwen3-0.6b")
+    answer["modelfile"] = "ADAPTER sha256-1"
+    weights = sum(Tensor(each["name"], each["type"], tuple(each["shape"])).bytes for each in answer["tensors"])
+    alone = plan(recorded_models.model("qwen3-0.6b"), Scenario(num_batch=512), ollama_version=TODAY)
+    header_mib = 6
+    sized = answer | {"size": weights + int((mib + header_mib) * 2**20)}
+    for shown, most in ((answer, 256 / rank * mib * 2 + 500), (sized, mib + header_mib + 0.1)):
+        adapted = plan(Model.from_show(shown), Scenario(num_batch=512), ollama_version=TODAY)
+        more = adapted.band_mib["total_mib"][1] - alone.band_mib["total_mib"][1]
+        assert mib <= more <= most
+
+
+def test_a_model_that_predicts_for_another_is_refused_unless_it_is_switched_off() -> None:
+    model = Model.from_show(show() | {"modelfile": f"DRAFT /m/sha256-{'0' * 64}\n"})
+    for unset_or_on in (None, 4):
+        with pytest.raises(ScenarioInvalid, match=r"DRAFT.*draft_num_predict 0"):
+            plan(model, Scenario(draft_num_predict=unset_or_on), ollama_version=TODAY)
+    off = plan(model, Scenario(draft_num_predict=0), ollama_version=TODAY)
+    assert off.total_mib == plan(MODELS[LLAMA], Scenario(), ollama_version=TODAY).total_mib
 
 
 def test_one_of_several_files_is_no_model() -> None:

@@ -82,7 +82,22 @@ def test_what_ollama_says_of_a_model_in_other_types_is_not_said(serve: Any) -> N
     assert facts["loaded"] == [
         {"name": "a:latest", "digest": None, "size": None, "size_vram": None, "context_length": 4096}
     ]
-    assert {value for name, value in facts["show"]["a"].items() if name in shown and name != "parameters"} == {None}
+    found = facts["show"]["a"]
+    assert {found.get(name) for name in shown if name not in ("parameters", "modelfile")} == {None}
+    assert (found.get("modelfile"), found.get("size")) == ("", None)
+
+
+def test_files_beside_a_models_own_are_told_and_nothing_else_of_the_modelfile(serve: Any) -> None:
+    model = {"name": "a:latest", "size": 7_000_000_000}
+    written = f"FROM /b/sha256-{'a' * 64}\nADAPTER /b/sha256-{'b' * 64}\nSYSTEM secret words\nADAPTER is a word\n"
+    shown = {"modelfile": written, "projector_info": {"clip.vision.block_count": 27}}
+
+    def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
+        return 200, json.dumps(shown if handler.path.endswith("/api/show") else {"models": [model]}).encode()
+
+    found = host_read.read_ollama_api(serve(answer), ["a"], str)["show"]["a"]
+    assert found["modelfile"] == f"ADAPTER sha256-{'b' * 64}\n"
+    assert (found["projector_info"], found["size"]) == ({"clip.vision.block_count": 27}, 7_000_000_000)
 
 
 def test_the_files_of_loads_are_named_by_the_models_that_ollama_lists(serve: Any) -> None:
