@@ -19,18 +19,22 @@ class UsedModels:
     def __init__(self, url: str) -> None:
         self._url = url
         self.names: set[str] | None = None
-        self._before = self._listed() or {}
+        self._before = self._last = self._listed() or {}
 
     def look(self) -> None:
         listed = self._listed()
-        if listed is not None:
-            used = {name for name, expires in listed.items() if self._before.get(name) != expires}
-            self.names = (self.names or set()) | used
+        if listed is None:
+            return
+        changed = {name for name, (expires, _sized) in listed.items() if self._before.get(name, (None, False))[0] != expires}
+        # One without a size is all on the CPU, or is still being loaded: then Ollama makes up its time at each look
+        # (server/sched.go, loadedModels).
+        used = {name for name in changed if listed[name][1] or self._last.get(name) == listed[name]}
+        self.names, self._last = (self.names or set()) | used, listed
 
-    def _listed(self) -> dict[str, object] | None:
-        """When each loaded model expires; one without a size is not loaded yet. None where Ollama does not tell."""
+    def _listed(self) -> dict[str, tuple[object, bool]] | None:
+        """When each model expires, and whether it has a size. None where Ollama does not tell."""
         try:
             models = http_client.get_json(self._url, timeout=ANSWER_S)["models"] or []
-            return {str(model["name"]): model.get("expires_at") for model in models if model.get("size")}
+            return {str(model["name"]): (model.get("expires_at"), bool(model.get("size"))) for model in models}
         except (http_client.HttpError, KeyError, TypeError, AttributeError):
             return None

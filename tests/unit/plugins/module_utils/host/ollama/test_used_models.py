@@ -21,3 +21,18 @@ def test_one_good_look_is_enough(serve: Any) -> None:
     used.look()
     used.look()
     assert used.names == {"a:latest"}
+
+
+def test_one_without_a_size_counts_once_its_time_stands_still(serve: Any) -> None:
+    """Ollama shows a model that is being loaded without a size, and one that is on the CPU alone."""
+
+    def listed(*expires: str) -> tuple[int, bytes]:
+        models = [{"name": f"{number}:latest", "size": 0, "expires_at": when} for number, when in enumerate(expires)]
+        return 200, json.dumps({"models": models}).encode()
+
+    answers = iter([listed("1"), listed("1", "2", "3"), listed("1", "4", "3")])
+    used = UsedModels(serve(lambda handler, body: next(answers)))
+    used.look()
+    assert used.names == set()
+    used.look()
+    assert used.names == {"2:latest"}

@@ -309,7 +309,8 @@ def test_a_model_whose_requests_fail_is_not_loaded(serve: Any) -> None:
         ([[], one_listed("a:latest", "1")], ["b"]),  # the backend made Ollama load it
         ([one_listed("a:latest", "1"), one_listed("a:latest", "2")], ["b"]),  # or used it
         ([one_listed("a:latest", "1")], ["a", "b"]),  # it only was there
-        ([[], one_listed("a:latest", "1", size=0)], ["a", "b"]),  # it did not get as far
+        ([[], one_listed("a:latest", "1", size=0)], ["b"]),  # all of it on the CPU
+        ([[], *(one_listed("a:latest", str(n), size=0) for n in range(99))], ["a", "b"]),  # it did not get as far
         ([[], one_listed("A", "1"), []], ["b"]),  # for a while
     ],
 )
