@@ -25,7 +25,8 @@ class UsedModels:
         listed = self._listed()
         if listed is None:
             return
-        changed = {name for name, (expires, _sized) in listed.items() if self._before.get(name, (None, False))[0] != expires}
+        before = {name: expires for name, (expires, _sized) in self._before.items()}
+        changed = {name for name, (expires, _sized) in listed.items() if before.get(name) != expires}
         # One without a size is all on the CPU, or is still being loaded: then Ollama makes up its time at each look
         # (server/sched.go, loadedModels).
         used = {name for name in changed if listed[name][1] or self._last.get(name) == listed[name]}
