@@ -192,6 +192,7 @@ class SeveralGpus(NamedTuple):
     gpus: list[Gpu]  # as Ollama counts them
     taken_mib: list[int]  # of each, by others than Ollama
     spread: bool
+    asked: dict[str, tuple[planner.Scenario, launch.Told]]  # by model, once it was asked for
 
     @classmethod
     def of(
@@ -201,7 +202,7 @@ class SeveralGpus(NamedTuple):
         gpus = wanted_settings.ollamas_gpus(read["nvml"])
         taken = [_held_mib(processes_of_others(read, gpu)) + more_mib for gpu in gpus]
         spread = drift.server_environment(declared, read).get("OLLAMA_SCHED_SPREAD", "")
-        return cls(declared, read, models, version, gpus, taken, bool(ollama_settings.switch(spread)))
+        return cls(declared, read, models, version, gpus, taken, bool(ollama_settings.switch(spread)), {})
 
     @property
     def room_mib(self) -> list[int]:
@@ -224,7 +225,7 @@ class SeveralGpus(NamedTuple):
         self, name: str, free_mib: Sequence[float], context_mib: float
     ) -> tuple[planner.Scenario, planner.Plan]:
         """The settings with what really goes to the GPUs, and the plan. Raises planner.ScenarioInvalid."""
-        asked, fitting = scenario(self.declared, self.read, name), told(self.declared, self.read, name)
+        asked, fitting = self._asked(name)
         by_cuda = [max(mib - context_mib, 1.0) for mib in free_mib]
         plan = self._plan(name, asked, by_cuda)
         where = several_gpus.used(plan)
@@ -246,13 +247,17 @@ class SeveralGpus(NamedTuple):
             )
         return asked, plan
 
+    def _asked(self, name: str) -> tuple[planner.Scenario, launch.Told]:
+        if name not in self.asked:
+            self.asked[name] = scenario(self.declared, self.read, name), told(self.declared, self.read, name)
+        return self.asked[name]
+
     def _plan(self, name: str, asked: planner.Scenario, by_cuda: Sequence[float]) -> planner.Plan:
         return calibration.planned(self.read, name, self.models[name], asked, self.version, by_cuda, self.spread)[0]
 
     def measured_at(self, name: str, plan: planner.Plan) -> float | None:
         """When a plan's compute and runtime were measured; None where they are predicted."""
-        asked = scenario(self.declared, self.read, name)
-        return calibration.measured_at(self.read, name, plan, asked)
+        return calibration.measured_at(self.read, name, plan, self._asked(name)[0])
 
     def _margins_mib(self, theirs_mib: int | None) -> list[int]:
         """What fitting leaves free of each GPU; the first holds for whichever one a model has alone."""

@@ -18,7 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner impor
 # What of a GPU a process has taken itself when it asks CUDA what is free: as measured, and the least and the most.
 CONTEXTS_MIB = (planner.RUNTIME_MIB, *planner.RUNTIME_BAND_MIB)
 CLOSE_MIB, CLOSE = 48, 0.02  # how far off one GPU's part may be, see docs/planner.md
-MOST_STATES = 300
+MOST_STATES = 2000
 TERMS = ("weights_mib", "kv_mib", "compute_mib", "op_offload_mib", "runtime_mib")
 
 # A model's plan where so much is free of each GPU, of which a process's own context takes so much before it asks.
