@@ -401,6 +401,8 @@ def proof_key(
         ),
         "driver": read["nvml"]["driver_version"],
         "gpus": sorted(gpu["uuid"] for gpu in wanted_settings.usable_gpus(read["nvml"])),
+        # Of a program the number of its device stands first, which the next boot may change.
+        "starts": {name: digest.partition(":")[2] or digest for name, digest in (read.get("starts") or {}).items()},
     }
     return _sha256(json.dumps(made_of, sort_keys=True, default=str))
 

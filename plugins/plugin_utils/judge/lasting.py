@@ -22,8 +22,8 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units imp
 class Changed(NamedTuple):
     """What was changed meanwhile, in words.
 
-    `ours`: what this collection has written, or found as it should be. `units`: what else the services start with.
-    `lines`: by path, what else is in the backend's env files. These are their owner's, so nothing goes back for it.
+    `ours`: what this collection has written, started, or found as it should be. `units`: what else the services start
+    with. `lines`: by path, what else is in the backend's env files. These are their owner's: nothing goes back for it.
     """
 
     ours: list[str]
@@ -41,7 +41,7 @@ def changed(
 
     `before`: what was read when it was decided what to do; `restarted`: the result of gpu_memory_restart, if any.
     """
-    ours = [*_drop_in(decision, before, after), *_backend(before, restarted, after["backend"])]
+    ours = [*_started_anew(before, restarted, after), *_drop_in(decision, before, after)]
     lines = {}
     began, now = _began(declared, decision, before, restarted), after.get("starts") or {}
     names = {name for name in {*began, *now} if began.get(name) != now.get(name)} if began and now else set()
@@ -92,14 +92,27 @@ def _began(declared: Sized, decision: Decision, before: HostFacts, restarted: Re
     return started if started and services <= set(decision["restart"]) else {**(before.get("starts") or {}), **started}
 
 
-def _backend(before: HostFacts, restarted: Restarted | None, after: BackendFacts) -> list[str]:
-    """Whether the backend that was loaded is not the one that runs now."""
-    by_us = ((restarted or {}).get("services") or {}).get("backend") or {}
-    pids = {by_us["pid_after"]} if by_us.get("pid_after") else {*before["backend"]["pids"]}
-    if not pids or pids & {*after["pids"]}:
-        return []
-    now = "was started anew" if after["pids"] else "has ended"
-    return [f"the backend {now} since this run began to load it: it crashed, or somebody did it; see its log"]
+def _started_anew(before: HostFacts, restarted: Restarted | None, after: HostFacts) -> list[str]:
+    """Whether what was loaded is not what runs now: by process, since a clock may be set meanwhile."""
+    unit, backend = after["ollama"]["unit"], after["backend"]
+    pids = _pids("ollama", {before["ollama"]["unit"].get("main_pid") or 0}, restarted)
+    reasons = []
+    if pids and unit["main_pid"] and unit["main_pid"] not in pids:
+        crashed = bool(unit.get("restarts"))
+        who = "systemd did it, since it had crashed" if crashed else "somebody did it; apply again without that"
+        reasons.append(f"{unit['name']} was started anew meanwhile, as process {unit['main_pid']}: {who}")
+    pids = _pids("backend", set(before["backend"]["pids"]), restarted)
+    if pids and not pids & set(backend["pids"]):
+        became = "was started anew" if backend["pids"] else "has ended"
+        reasons.append(f"the backend {became} meanwhile: it crashed, or somebody did it; see its log")
+    return reasons
+
+
+def _pids(service: str, found: set[int], restarted: Restarted | None) -> set[int]:
+    """The processes of a service before its load: of one that this run has restarted the one that came up."""
+    by_us = ((restarted or {}).get("services") or {}).get(service) or {}
+    pid = by_us.get("pid_after")
+    return {pid} if pid else found - {0}
 
 
 def _drop_in(decision: Decision, before: HostFacts, after: HostFacts) -> list[str]:

@@ -58,7 +58,7 @@ def judge_load(
     journal = after["ollama"]["journal"]
     failures = [failure for failure in journal["failures"] if failure["severity"] == "fatal"]
     figures = load.get("load") or {}
-    reasons = [*_upgrade_reasons(before or after, after), *_restart_reasons(figures, after), *meanwhile.ours]
+    reasons = [*_upgrade_reasons(before or after, after), *meanwhile.ours]
     reasons += lasting.down(after)
     if load.get("breached"):
         reasons.append(str(load.get("msg") or "the load test failed"))
@@ -188,18 +188,6 @@ def _upgrade_reasons(before: HostFacts, after: HostFacts) -> list[str]:
     if None in (was, is_now) or was == is_now:
         return []
     return [f"Ollama was {was} when this run decided what to do, and is {is_now} now; apply again"]
-
-
-def _restart_reasons(figures: Figures, after: HostFacts) -> list[str]:
-    """Whether the server that was asked is not the one that runs after the load. Who restarts one resets the count."""
-    unit, began = after["ollama"]["unit"], figures.get("started_epoch")
-    server_at = after["ollama"]["journal"].get("server_at")
-    if not server_at or not began or server_at <= began:
-        return []
-    crashed = bool(unit.get("restarts"))
-    who = "systemd did it, since it had crashed" if crashed else "somebody did it; apply again without that"
-    when = f"{server_at - began:.0f} s after the load began"
-    return [f"{unit['name']} was started anew {when}, as process {unit['main_pid']}: {who}"]
 
 
 def _undeclared(declared: Sized, after: HostFacts, figures: Figures) -> list[str]:

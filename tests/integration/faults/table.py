@@ -965,11 +965,12 @@ FAULTS = [
     Fault(
         "backend_writes_files_of_its_own_under_load",
         "loading",
-        f"cd {BACKEND}; mkdir -p __pycache__ logs\n"
-        "for file in chat.db logs/a.log __pycache__/main.cpython-311.pyc; do echo written >> $file; done",
+        f"cd {BACKEND}; mkdir -p own/__pycache__ own/logs\n"
+        "for file in own.db own/logs/a.log own/__pycache__/main.cpython-311.pyc; do echo written >> $file; done",
         "pass",
         (),
         ends=NEW,
+        edits=f"{BACKEND}/own",
     ),
     # --- evidence that somebody else has written ----------------------------------------------------------------------
     Fault(
@@ -1034,6 +1035,27 @@ FAULTS = [
         "refused",
         ("split by MIG", "nvidia-smi -i 0 -mig 0"),
         first=(APPLY,),
+    ),
+    Fault(
+        "backend_that_takes_more_since_the_proof",
+        "before",
+        patched_backend("round(300 + ", "round(5300 + ")
+        + f"systemctl restart selo-backend; until {ANSWERS}; do sleep 1; done",
+        "fail",
+        ("out of memory",),
+        first=(APPLY,),
+        edits=f"{BACKEND}/main.py",
+    ),
+    # Its owner tries the old context, and goes back to a copy without a restart.
+    Fault(
+        "env_file_put_back_with_its_old_time_since_the_proof",
+        "before",
+        f"cp -p {BACKEND}/.env /opt/proven; sed -i s/^CHAT_NUM_CTX=.*/CHAT_NUM_CTX=8192/ {BACKEND}/.env; "
+        f"systemctl restart selo-backend; until {ANSWERS}; do sleep 1; done; cp -p /opt/proven {BACKEND}/.env",
+        "pass",
+        (),
+        first=(APPLY,),
+        then="journalctl -u selo-backend -o cat | grep num_ctx | tail -1 | grep -q 4096",
     ),
     # What was proven was proven on the other card.
     Fault(

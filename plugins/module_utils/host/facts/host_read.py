@@ -278,7 +278,7 @@ def read_file(path: str, keys: list[str] | None = None, readers: list[str] | Non
             facts["exists"], facts["regular"] = True, stat.S_ISREG(status.st_mode)
             facts["mode"] = f"{stat.S_IMODE(status.st_mode):04o}"
             facts["owner"], facts["group"] = _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid)
-            facts["modified_s"] = _seconds_since_boot(status.st_mtime)
+            facts["modified_s"] = _written_s(status)
             if keys is not None and status.st_size > dotenv.MOST_BYTES:
                 facts["error"] = dotenv.TOO_LARGE
             elif facts["regular"]:
@@ -293,6 +293,12 @@ def read_file(path: str, keys: list[str] | None = None, readers: list[str] | Non
     except (OSError, ValueError) as problem:
         facts["error"] = str(problem)
     return facts
+
+
+def _written_s(status: os.stat_result) -> float | None:
+    """When a file was last written or put in place: `cp -p`, `mv` and `tar` give one of now an old time of its own."""
+    times = filter(None, map(_seconds_since_boot, (status.st_mtime, status.st_ctime)))
+    return max(times, default=None)
 
 
 def _seconds_since_boot(epoch: float) -> float | None:

@@ -125,6 +125,22 @@ def test_a_proof_of_something_else_proves_nothing(changes):
     assert good(host)["proof"] is None
 
 
+def test_a_proof_is_of_the_programs_and_files_that_it_was_made_with():
+    """But for the number of a program's device, which is another after a reboot."""
+
+    def key(starts):
+        return good({**read(), "starts": starts})["proof_key"]
+
+    proven_with = {"/srv/app/main.py": "0a1b", "/usr/local/bin/ollama": "66:1234:5678:9"}
+    assert key({**proven_with, "/usr/local/bin/ollama": "67:1234:5678:9"}) == key(proven_with)
+    for now in (
+        {**proven_with, "/srv/app/main.py": "0a1c"},
+        {**proven_with, "/usr/local/bin/ollama": "66:1234:5678:10"},
+        {**proven_with, "/etc/systemd/system/ollama.service.d/x.conf": "77"},
+    ):
+        assert key(now) != key(proven_with)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

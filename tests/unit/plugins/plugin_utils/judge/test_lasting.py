@@ -105,18 +105,44 @@ def test_a_host_that_tells_no_digests_says_nothing_of_changes() -> None:
     assert changed(read({}), read(STARTS), acts=False) == changed(read(STARTS), read({}), acts=False) == lasting.NOTHING
 
 
-def test_a_backend_that_was_loaded_runs_to_the_end() -> None:
-    before = read(STARTS)
-    again: Any = {"starts": STARTS, "services": {"backend": {"pid_after": 700}}}
-    assert changed(before, read(STARTS, backend__pids=[500, 501])).ours == []
-    assert changed(before, read(STARTS, backend__pids=[699, 700]), again).ours == []
-    for pids, restarted, said in (
-        ([], None, "has ended"),
-        ([701], None, "was started anew"),
-        ([500], again, "was started anew"),
+def test_what_was_loaded_runs_to_the_end() -> None:
+    before = read(STARTS, ollama__unit__main_pid=400)
+    same = {"ollama__unit__main_pid": 400}
+    again: Any = {"starts": STARTS, "services": {"backend": {"pid_after": 700}, "ollama": {"pid_after": 600}}}
+    assert changed(before, read(STARTS, backend__pids=[500, 501], **same)).ours == []
+    assert changed(before, read(STARTS, backend__pids=[699, 700], ollama__unit__main_pid=600), again).ours == []
+    for pids, said in (([], "has ended"), ([701], "was started anew")):
+        found = changed(before, read(STARTS, backend__pids=pids, **same))
+        assert len(found.ours) == 1 and found.ours[0].startswith(f"the backend {said} meanwhile")
+    ours = changed(before, read(STARTS, **same), again).ours  # both are those from before the restart
+    assert [reason.partition(" meanwhile")[0] for reason in ours] == [
+        "ollama.service was started anew",
+        "the backend was started anew",
+    ]
+
+
+def test_who_has_started_ollama_anew_is_told_and_comes_first() -> None:
+    before = read(STARTS, ollama__unit__main_pid=400)
+    for restarts, who in (
+        (0, "somebody did it; apply again without that"),
+        (2, "systemd did it, since it had crashed"),
     ):
-        found = changed(before, read(STARTS, backend__pids=pids), restarted)
-        assert len(found.ours) == 1 and found.ours[0].startswith(f"the backend {said} since")
+        after = read(STARTS, ollama__unit__main_pid=77, ollama__unit__restarts=restarts)
+        found = changed(before, after)
+        assert found.ours == [f"ollama.service was started anew meanwhile, as process 77: {who}"]
+        failed = builders.load(breached=True, load__ok=0, msg="3 of 3 requests failed")
+        verdict, reasons = verdicts.judge_load(builders.declared(), failed, after, before, found)
+        assert (verdict, reasons[0]) == ("fail", found.ours[0])
+
+
+def test_a_clock_that_was_set_meanwhile_starts_nothing_anew() -> None:
+    read_before = read(STARTS, ollama__unit__main_pid=400)
+    later = {
+        **read_before,
+        "ollama": {**read_before["ollama"], "journal": builders.journal(server_at=builders.NOW + 9)},
+    }
+    assert changed(read_before, later) == lasting.NOTHING
+    assert verdicts.judge_load(builders.declared(), builders.load(), later, read_before) == ("pass", [])
 
 
 def test_what_is_down_after_a_load_is_told_and_proves_nothing() -> None:

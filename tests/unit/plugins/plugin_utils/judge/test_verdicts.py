@@ -414,16 +414,6 @@ def test_pass():
     assert judge() == ("pass", [])
 
 
-@pytest.mark.parametrize("restarts, who", [(0, "somebody did it; apply again without that"), (2, "systemd did it")])
-def test_a_server_that_was_started_anew_during_the_load_is_the_first_reason(restarts, who):
-    unit = {"ollama__unit__restarts": restarts, "ollama__unit__main_pid": 77}
-    after = read(**unit, ollama__journal=journal(server_at=NOW + 3))
-    verdict, reasons = judge(load(breached=True, load__ok=0, msg="3 of 3 requests failed"), after=after)
-    assert verdict == "fail"
-    assert reasons[0].startswith("ollama.service was started anew 3 s after the load began, as process 77: " + who)
-    assert judge(after=read(**unit, ollama__journal=journal(server_at=NOW - 3))) == ("pass", [])
-
-
 def test_what_answered_nothing_was_not_measured():
     assert verdicts.memory_split(load(), read())["loaded"] is True
     assert verdicts.memory_split(load(load__ok=0), read())["loaded"] is False

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -195,3 +196,14 @@ def test_of_a_variable_that_stands_twice_the_first_counts_and_all_are_seen() -> 
     assert items_of == [("A", "1"), ("A", "2"), ("B", "\udcff"), ("C", "")]
     with pytest.raises(OSError):
         host_read.process_environment(process.pid)
+
+
+def test_a_file_that_was_put_in_place_with_an_old_time_was_written_now(tmp_path: Path) -> None:
+    """As `cp -p`, `rsync -a` and `tar` do it; a time of the future says nothing, as after a clock was set back."""
+    file = tmp_path / ".env"
+    for modified in (1_600_000_000, 4_000_000_000):
+        before = time.clock_gettime(time.CLOCK_BOOTTIME)
+        file.write_text("A=1\n")
+        os.utime(file, (modified, modified))
+        written = host_read.read_file(str(file))["modified_s"]
+        assert written is not None and before - 1 < written < time.clock_gettime(time.CLOCK_BOOTTIME) + 1
