@@ -50,7 +50,7 @@ class ActionModule(ActionBase):
             return {**result, "changed": False, "shown": len(found), "files": []}
         directory = controller.report_directory(given["report_dir"])
         if of == "recorded":
-            records = [record for record in (record_files.read(directory, host) for host in hosts) if record]
+            records = _recorded(directory, hosts)
             fleet = hosts
         else:
             failed_before = controller.failed_before(hosts, variables)
@@ -96,10 +96,22 @@ def _tunings(found: Mapping[str, Tuned | None], hostvars: Mapping[str, Any]) -> 
             yield host_record.block(hostvars[host]["gpu_memory_result"]), None
 
 
+def _recorded(directory: Path, hosts: Sequence[str]) -> list[Record]:
+    """The records of those hosts that have one; of one that cannot be read that it cannot."""
+    records = []
+    for host in hosts:
+        try:
+            record = record_files.read(directory, host)
+        except record_files.Unreadable as problem:
+            record = host_record.unreadable(host, str(problem))
+        if record:
+            records.append(record)
+    return records
+
+
 def _write(directory: Path, hosts: Sequence[str], undo: str | None) -> list[Path]:
     """The fleet as JSON and as a page, from the records of those hosts that have one."""
-    records = (record_files.read(directory, host) for host in hosts)
-    fleet = fleet_report.fleet([record for record in records if record], time.time())
+    fleet = fleet_report.fleet(_recorded(directory, hosts), time.time())
     # No host can be named `all`, so that no record is ever lost to it.
     paths = [directory / "all.json", directory / "report.html"]
     controller.write_json(paths[0], fleet)

@@ -108,4 +108,5 @@ class Restored(Restarted, total=False):
     by_itself: bool
     msg: str
     diff: object
+    invocation: object
     lost_connection: bool

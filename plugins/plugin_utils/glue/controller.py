@@ -155,10 +155,7 @@ def write_text(path: Path, content: str) -> None:
         raise AnsibleActionFail(_not_written(path, str(problem.strerror))) from None  # it would be said twice
 
 
-def read_json(path: Path) -> dict[str, object] | None:
-    try:
-        with path.open(encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
+def read_json(path: Path) -> object:
+    """OSError or ValueError where it cannot be read."""
+    with path.open(encoding="utf-8") as file:
+        return json.load(file)

@@ -14,8 +14,9 @@ from urllib.parse import quote
 from ansible.errors import AnsibleActionFail
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import change_list
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, report_page
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import fleet_report, host_record
 
 TAKEN = re.compile(r"(all|status|.*\.(plan|tune))\Z", re.IGNORECASE)  # names of other files of a report
 MOST_BYTES = 200  # most file systems take 255 for a name
@@ -31,21 +32,54 @@ def file_name(host: str, ending: str = ".json") -> str:
     return f"{name}{ending}"
 
 
+class Unreadable(Exception):
+    """A record that this release cannot show; the text says in which file, what is wrong, and what to do."""
+
+
 def read(directory: Path, host: str) -> Record | None:
-    """None where there is none, or none that this release can read."""
-    record = controller.read_json(directory / file_name(host))
-    return (
-        cast(Record, record)
-        if record and record.get("schema") == verdicts.SCHEMA and record.get("host") == host
-        else None
-    )
+    """None where there is no file; `Unreadable` where there is one that has no record of the host."""
+    path = directory / file_name(host)
+    cure = "an apply of this host writes it anew; or put a copy back, or remove it"
+    try:
+        record = controller.read_json(path)
+        schema = record.get("schema") if isinstance(record, dict) else None
+        if isinstance(schema, int) and schema > verdicts.SCHEMA:
+            cure = "install the release of the collection that wrote it, or a later one"
+            raise ValueError(f"its schema is {schema}, and this release knows {verdicts.SCHEMA}")
+        return _checked(record, host)
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        raise Unreadable(f"{path} cannot be read: {problem.strerror}; make it readable for whoever runs this") from None
+    except KeyError as problem:
+        raise Unreadable(f"{path} has no record that can be read: it lacks {problem}; {cure}") from None
+    except (ValueError, RecursionError, TypeError, AttributeError, IndexError) as problem:
+        raise Unreadable(f"{path} has no record that can be read: {problem}; {cure}") from None
+
+
+def _checked(content: object, host: str) -> Record:
+    """Any error where it is no record of the host that can be shown in each form that there is."""
+    if not isinstance(content, dict) or content.get("schema") != verdicts.SCHEMA:
+        raise ValueError("it has no schema of one")
+    if content.get("host") != host:
+        raise ValueError(f"it is of {content.get('host')}")
+    record = cast(Record, content)
+    change_list.changes(change_list.remembered(record), record)
+    host_record.block(record)
+    host_record.one_line(record)
+    report_page.page(fleet_report.fleet([record], 0))
+    return record
 
 
 def dated(directory: Path, record: Record, at: float) -> Record:
     """The record with its time (Unix, s), what the host's last one said, and what changed since."""
     first = record.get("first")  # what this run tried before is not the last run
-    before = first.get("previous") if first else change_list.remembered(read(directory, record["host"]))
-    return {**record, "at": at, "previous": before, "changes": change_list.changes(before, record)}
+    notes = record["notes"]
+    try:
+        before = first.get("previous") if first else change_list.remembered(read(directory, record["host"]))
+    except Unreadable as problem:
+        before, notes = None, [*notes, f"what changed since the last record is not known: {problem}"]
+    return {**record, "notes": notes, "at": at, "previous": before, "changes": change_list.changes(before, record)}
 
 
 def written(directory: Path, record: Record) -> tuple[Record, str | None]:

@@ -168,10 +168,12 @@ def _conclude_failure(
             what.insert(0, f"the host put itself back during the run: {restored['reason']}")
         back = f"generation {restored.get('generation')} is back"
         return "rolled_back", [*what, f"{back} and {_services_back(restored.get('services') or {})}"], False
-    if restored and restored.get("lost_connection"):
-        then = " and puts its kept generation back by itself"
-        if waiting.NOT_HELD in failure["message"]:
-            then = ": what the run has written stays; then run rollback.yml"
-        return "fail", [*what, f"the host cannot be reached{then}"], False
     why = str((restored or {}).get("msg") or "no restore was tried")
-    return "fail", [*what, f"putting the kept generation back failed as well: {why}"], False
+    holds = waiting.NOT_HELD not in failure["message"] and waiting.NOT_HELD not in why
+    if restored and restored.get("lost_connection"):
+        then = " and puts its kept generation back by itself" if holds else ""
+        then = then or ": what the run has written stays; then run rollback.yml"
+        return "fail", [*what, f"the host cannot be reached{then}"], False
+    has_run = "invocation" in (restored or {})  # a restore that has run says itself how it goes on
+    then = "; the host puts it back by itself, see there: gpu-memory status" if holds and not has_run else ""
+    return "fail", [*what, f"putting the kept generation back failed as well: {why}{then}"], False

@@ -254,6 +254,11 @@ def lost(host: str) -> Record:
     return {**record(host, None, "inconclusive", reason), "ok": False}
 
 
+def unreadable(host: str, why: str) -> Record:
+    """What is shown of a host whose record cannot be."""
+    return {**record(host, None, "inconclusive", [why]), "ok": False}
+
+
 def is_lost(record: Record | None) -> bool:
     """Whether a host has begun and not ended, by what it has registered: only the end knows the wave."""
     return record is not None and record.get("wave") is None

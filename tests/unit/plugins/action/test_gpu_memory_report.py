@@ -63,8 +63,10 @@ def test_of_records_those_that_are_there_are_shown_and_the_others_named(act: Act
     (tmp_path / "gpu01.json").write_text(json.dumps(PASS))
     (tmp_path / "gpu02.json").write_text(json.dumps({**FAIL, "schema": 999}))
     result = act("gpu_memory_report", play("gpu01", "gpu02", "gpu03"), of="recorded", report_dir=str(tmp_path))
-    assert result["shown"] == 1
-    assert ("no record    gpu02, gpu03", "yellow") in act.shown
+    assert result["shown"] == 2
+    assert ("no record    gpu03", "yellow") in act.shown
+    says = f"{tmp_path}/gpu02.json has no record that can be read: its schema is 999"
+    assert says in act.text() and says in (tmp_path / "report.html").read_text()
 
 
 def test_where_each_host_reports_the_first_one_alone_shows_all(act: Act, tmp_path: Path) -> None:

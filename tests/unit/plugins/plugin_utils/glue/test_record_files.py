@@ -26,11 +26,53 @@ def test_what_the_same_run_tried_before_is_not_the_last_run(tmp_path):
     assert record["changes"] == [{"what": "verdict", "before": "pass", "now": "fell_back"}]
 
 
-def test_what_is_no_record_of_the_host_is_none(tmp_path):
-    assert record_files.read(tmp_path, "a") is None
-    for content in ("", "[]", "{", '{"schema": 99, "host": "a"}', json.dumps({"schema": 1, "host": "b"})):
-        (tmp_path / "a.json").write_text(content)
-        assert record_files.read(tmp_path, "a") is None
+DAMAGED = [
+    ("", "can be read: Expecting"),
+    ("{", "can be read: Expecting"),
+    ("[" * 100_000, ""),
+    ("[]", "can be read: it has no schema of one"),
+    ("null", "can be read: it has no schema of one"),
+    ('{"schema": 99, "host": "gpu01"}', "its schema is 99, and this release knows 1; install the release"),
+    ('{"schema": 1, "host": "b"}', "it is of b"),
+    ('{"schema": 1, "host": "gpu01"}', "it lacks '"),
+]
+
+
+@pytest.mark.parametrize(("content", "says"), DAMAGED)
+def test_what_is_no_record_of_the_host_is_told_with_its_file_and_a_cure(tmp_path, content, says):
+    assert record_files.read(tmp_path, "gpu01") is None
+    (tmp_path / "gpu01.json").write_text(content)
+    with pytest.raises(record_files.Unreadable) as told:
+        record_files.read(tmp_path, "gpu01")
+    assert str(told.value).startswith(f"{tmp_path}/gpu01.json") and says in str(told.value)
+    assert "an apply of this host writes it anew" in str(told.value) or "install the release" in str(told.value)
+
+
+@pytest.mark.parametrize("key", sorted(recorded_fleet.recorded("pass")))
+@pytest.mark.parametrize("value", [7, "x", [7], {"x": 7}, None], ids=str)
+def test_a_record_of_which_a_part_was_changed_is_shown_whole_or_told(tmp_path, key, value):
+    record = {**recorded_fleet.recorded("pass"), key: value}
+    (tmp_path / "gpu01.json").write_text(json.dumps(record))
+    try:
+        found = record_files.read(tmp_path, "gpu01")
+    except record_files.Unreadable as problem:
+        assert "gpu01.json" in str(problem)
+    else:
+        assert found["host"] == "gpu01"
+
+
+def test_a_file_that_may_not_be_read_is_told(tmp_path):
+    (tmp_path / "gpu01.json").mkdir()
+    with pytest.raises(record_files.Unreadable, match="gpu01.json cannot be read: Is a directory"):
+        record_files.read(tmp_path, "gpu01")
+
+
+def test_a_run_after_a_damaged_record_says_so_and_writes_it_anew(tmp_path):
+    (tmp_path / "gpu01.json").write_text('{"schema": 1, "host": "gpu01"}')
+    record = record_files.dated(tmp_path, recorded_fleet.recorded("pass"), 1.0)
+    assert record["previous"] is None and "gpu01.json has no record that can be read: it lacks" in record["notes"][-1]
+    record_files.written(tmp_path, record)
+    assert record_files.read(tmp_path, "gpu01") == record
 
 
 def test_a_record_that_no_file_can_have_says_so_itself(tmp_path):

@@ -17,10 +17,12 @@ BROKEN = {"task": "t", "message": "it broke", "lost_connection": False}
 LET_GO = {"task": "Write", "message": "run 1 does not hold this host: nobody does; start a new run"}
 LOST = {"task": "t", "message": "lost the connection", "lost_connection": True}
 BACK = {"generation": "g1", "failed": False}
-NOT_BACK = {"failed": True, "msg": "disk full"}
+NOT_BACK = {"failed": True, "msg": "disk full", "invocation": {}}
 NOT_REACHED = {"failed": True, "msg": "lost", "lost_connection": True}
 RESTARTED = {"ollama": {"unit": "ollama.service", "state": "restarted"}}
 STOPPED = {"backend": {"unit": "b.service", "state": "stopped"}}
+NOT_BACK_TEXT = "putting the kept generation back failed as well"
+THEN = "; the host puts it back by itself, see there: gpu-memory status"
 LEFT_OUT = "a part of the role was left out (--step, --start-at-task); run it as a whole"
 IS_BACK = "generation g1 is back and its services answer"
 
@@ -97,7 +99,11 @@ def conclude(gate=None, decision=None, judged=None, failure=None, restored=None,
         ),
         (
             {"failure": BROKEN, "kept": True},
-            ("fail", ["it broke", "putting the kept generation back failed as well: no restore was tried"], False),
+            (
+                "fail",
+                ["it broke", f"{NOT_BACK_TEXT}: no restore was tried{THEN}"],
+                False,
+            ),
         ),
         (
             {
@@ -147,6 +153,20 @@ def test_every_combination_has_a_verdict_and_only_good_ones_are_ok():
             assert not (ok and (failure or (decision or {}).get("problems"))), given
             assert not (ok and judged and judged.get("verdict", "pass") != "pass"), given
             assert (verdict == "rolled_back") <= (kept and restored is BACK), given
+
+
+@pytest.mark.parametrize(
+    ("failure", "restored", "wanted"),
+    [
+        (BROKEN, NOT_BACK, False),
+        (LET_GO, {"failed": True, "msg": "Missing sudo password"}, False),
+        (BROKEN, {"failed": True, "msg": "run 1 does not hold this host: nobody does"}, False),
+        (BROKEN, {"failed": True, "msg": "the host does not let us become root: Missing sudo password"}, True),
+    ],
+)
+def test_it_is_said_once_that_a_host_goes_back_by_itself_and_only_if_it_does(failure, restored, wanted):
+    reason = conclude(failure=failure, restored=restored, kept=True)[1][-1]
+    assert reason.endswith(THEN) == wanted
 
 
 def test_a_host_that_put_itself_back_says_why_first():
