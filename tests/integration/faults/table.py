@@ -287,6 +287,30 @@ def asked(options: str) -> str:
 
 
 UNITS = "/etc/systemd/system"
+# Once somebody waits for the backend's start.
+REEXECUTED = (
+    f"touch /opt/fault/armed {STRUCK}; until ! test -e /opt/fault/armed; do sleep 0.1; done; systemctl daemon-reexec"
+)
+# Only the shell is ended by a stop.
+SHELL_STARTED = f"""
+mkdir -p {UNITS}/selo-backend.service.d
+cat > {UNITS}/selo-backend.service.d/20-owner.conf <<'END'
+[Service]
+KillMode=process
+ExecStart=
+ExecStart=/bin/sh -c "/usr/bin/python main.py & sleep infinity"
+END
+systemctl daemon-reload; systemctl restart selo-backend
+until curl -fsm 1 http://127.0.0.1:8000/health; do sleep 0.2; done
+"""
+SHORT_JOBS = "".join(
+    f"""
+mkdir -p {UNITS}/{unit}.service.d
+printf '[Unit]\\nJobTimeoutSec=1\\n[Service]\\nExecStartPre=/bin/sleep 3\\n' > {UNITS}/{unit}.service.d/05-owner.conf
+systemctl daemon-reload
+"""
+    for unit in ("ollama", "selo-backend")
+)
 UNIT = f"{UNITS}/ollama.service"
 PACKAGED = "/usr/lib/systemd/system/ollama.service"
 PACKAGE = f"""
@@ -1173,6 +1197,45 @@ FAULTS = [
         "fail",
         SELF_HEALING,
     ),
+    # --- systemd itself ---
+    Fault(
+        "systemd_executes_itself_anew_in_the_restart",
+        "kept",
+        REEXECUTED,
+        "pass",
+        (),
+        prepare=armed("ExecStartPre", "rm /opt/fault/armed; sleep 5"),
+        ends=NEW,
+        then="journalctl --no-pager --output=cat _PID=1 | grep -q Reexecuting",
+    ),
+    Fault(
+        "systemd_executes_itself_anew_in_the_restore",
+        "loading",
+        f"{OUT_OF_ROOM}; {REEXECUTED}",
+        "rolled_back",
+        ("12288", "is back and its services answer"),
+        prepare=armed("ExecStartPre", "rm /opt/fault/armed; sleep 5"),
+        then="journalctl --no-pager --output=cat _PID=1 | grep -q Reexecuting",
+    ),
+    Fault(
+        "old_backend_answers_for_the_new_one_until_somebody_ends_it",
+        "restarting",
+        f"touch {STRUCK}; until test -e {KEPT}/restoring.json; do sleep 1; done; sleep 30\n"
+        "kill $(pgrep --full --oldest '^/usr/bin/python main.py')",
+        "rolled_back|fail",
+        ("is from before the restart, goes on, and takes the connections: run kill", "KillMode=control-group"),
+        prepare=SHELL_STARTED,
+        variables=QUICK_BACKEND,
+    ),
+    Fault(
+        "sudo_taken_away_under_load",
+        "loading",
+        f"rm -f /etc/sudoers.d/*; {OUT_OF_ROOM}",
+        "fail",
+        ("the host does not let us become root", "the host puts it back by itself"),
+        edits="/etc/sudoers",
+    ),
+    Fault("job_ends_before_a_start_does", "before", "true", "pass", (), prepare=SHORT_JOBS, ends=NEW),
     Fault("network_cut_at_the_proof", "loaded", CUT, "fail", SELF_HEALING),
     Fault(
         "network_gone_for_a_moment_under_load",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
 STOPPED = ("inactive", "failed")
 STARTING = "activating"  # also what systemd tries again and again: `activating (auto-restart)`
+# What has come of a command whose client has failed.
+DONE, FAILED, NOTHING = "done", "failed", "nothing"
+JOB_TIMEOUTS = ("JobTimeoutUSec", "JobRunningTimeoutUSec")
 # Of what a unit's file names and this host does not have.
 CURES = {
     "EnvironmentFile": "create it, or write EnvironmentFile=-{value}",
@@ -33,6 +37,46 @@ def is_stopped(state: str | None) -> bool:
 def is_in_trouble(state: str | None) -> bool:
     """Whether a unit does not run, though nobody has stopped it: it has failed, or systemd tries it again."""
     return state in ("failed", STARTING)
+
+
+def is_settled(facts: Mapping[str, str]) -> bool:
+    """Whether systemd answers, and has no job of the unit and no stop of it under way."""
+    return bool(facts.get("LoadState")) and not facts.get("Job") and facts.get("ActiveState") != "deactivating"
+
+
+def came_of(verb: str, before: str, facts: Mapping[str, str]) -> str:
+    """What has come of a start, restart or stop of a unit, by what systemd says of it now; `before`: its InvocationID.
+
+    A start is done once the unit is on its way for the first time: whether it gets ready is another question.
+    """
+    state = facts.get("ActiveState")
+    if not is_settled(facts):
+        return NOTHING
+    if verb == "stop":
+        return DONE if is_stopped(state) else NOTHING
+    if (
+        state == "failed"
+        or state == STARTING
+        and (facts.get("SubState", "").startswith("auto-restart") or facts.get("NRestarts", "0") != "0")
+    ):
+        return FAILED
+    if facts.get("InvocationID", "") == before:
+        return NOTHING
+    return FAILED if is_stopped(state) else DONE
+
+
+def job_timeout(facts: Mapping[str, str]) -> str:
+    """Which limit of the unit ends its jobs, in words, to follow what failed; nothing where it has none."""
+    limits = {name: facts.get(name, "") for name in JOB_TIMEOUTS}
+    set_here = [
+        f"{name.replace('USec', 'Sec')}={value}" for name, value in limits.items() if value not in ("", "infinity")
+    ]
+    if not set_here:
+        return ""
+    return (
+        f"; it has {' and '.join(set_here)}, which ends a start or stop that is not through by then: give it more, or "
+        "leave the limit to TimeoutStartSec= and TimeoutStopSec="
+    )
 
 
 def masked(unit: Unit | UnitEnvironment) -> str | None:

@@ -340,7 +340,11 @@ class _Restart:
         def await_ready() -> None:
             url, status = self.asked("ollama")
             mismatch = functools.partial(unit.mismatch, self.plan["ollama"]["url"]) if url else _nobody_else
-            _await_ready(self.host, unit, url, status, self.plan["ollama"]["timeout_s"], self.alive, mismatch)
+
+            def other() -> str | None:
+                return self.old_one("ollama") or mismatch()
+
+            _await_ready(self.host, unit, url, status, self.plan["ollama"]["timeout_s"], self.alive, other)
 
         self.services["ollama"] = _stopping(self.host, unit)
         with self.collecting():
@@ -358,13 +362,28 @@ class _Restart:
         url, status = _health(self.plan, name)
         return (None if self.goals[name] == UNHEALTHY else url), status
 
+    def old_one(self, name: str) -> str | None:
+        """Why an answer may be that of a process from before the restart, which the stop has left; None where it isn't.
+
+        A stop ends one process only with `KillMode=process`, or where a shell has started the server.
+        """
+        pids = self.host.listening(self.host.still_running(self.old[name]))
+        if not pids:
+            return None
+        known = " ".join(map(str, pids))
+        return (
+            f"process {known} is from before the restart, goes on, and takes the connections: run kill {known}, and "
+            "let a stop of the unit end all of its processes (KillMode=control-group)"
+        )
+
     def start_backend(self) -> None:
         if self.goals.get("backend", STOPPED) == STOPPED:
             return
         unit, backend = self.units["backend"], self.plan["backend"]
 
         def await_ready() -> None:
-            _await_ready(self.host, unit, *self.asked("backend"), backend["timeout_s"], self.alive)
+            other = functools.partial(self.old_one, "backend")
+            _await_ready(self.host, unit, *self.asked("backend"), backend["timeout_s"], self.alive, other)
 
         with self.collecting():
             if self.goals["backend"] == STARTING:

@@ -66,6 +66,11 @@ def mismatch(unit: Unit, url: str) -> str | None:
     return servers.mismatch(unit["name"], url, found["server"], [] if found["apart"] else found["listens"])
 
 
+def listening(pids: Iterable[int]) -> list[int]:
+    """Those of some processes that take connections over TCP, each in its own network."""
+    return [pid for pid in pids if not _sockets([pid]).isdisjoint(inode for _at, _port, inode in _listeners(pid))]
+
+
 def server_of(unit: Unit) -> int | None:
     """The process of an active unit that serves: its main one may be a shell, or a program, that started it."""
     serving = (pid for pid in _pids(unit) if servers.is_server(host_read.command_line(pid)))

@@ -112,7 +112,9 @@ class UnitRuntime:
         """systemd reads its units again where its memory of this one is stale; what of our drop-in it lacks then."""
         found = self.host.unit_environment(self.unit)
         if unit_environment.must_be_read_again(found):
-            _check(self.host.systemctl("daemon-reload"))
+            if self.host.systemctl("daemon-reload"):  # systemd may just have executed itself anew
+                self._settled(self.host.monotonic() + STOP_S)
+                _check(self.host.systemctl("daemon-reload"))
             found = self.host.unit_environment(self.unit)
         return unit_environment.not_in_memory(found)
 
@@ -124,23 +126,52 @@ class UnitRuntime:
 
     def stop(self) -> None:
         if self.runs() or not self.is_gone():
-            problem = self.host.systemctl("stop", self.unit, timeout_s=STOP_S)
+            problem = self._control("stop")
             if problem:
                 raise ServiceError(f"{self.unit}: {problem}")
 
     def start(self, waits: bool = True) -> None:
-        self._control("start", waits)
+        self._start("start", waits)
 
     def restart(self, waits: bool = True) -> None:
-        self._control("restart", waits)
+        self._start("restart", waits)
 
-    def _control(self, verb: str, waits: bool) -> None:
+    def _start(self, verb: str, waits: bool) -> None:
         began = self.host.unix_time()
         self.forget_failure()  # a start limit that earlier crashes have used up
-        words = [verb] if waits else [verb, "--no-block"]
-        problem = self.host.systemctl(*words, self.unit, timeout_s=STOP_S)
+        problem = self._control(verb, *([] if waits else ["--no-block"]))
         if problem:
             raise ServiceError(f"{problem}. {self.explain(began)}")
+
+    def _control(self, verb: str, *options: str) -> str:
+        """Have systemd do it; what went wrong, or nothing. What counts is the unit, not whoever waits for its job.
+
+        That may lose the connection as systemd executes itself anew, and a job its time before the unit is through.
+        Where nothing has come of it, it is asked once more.
+        """
+        deadline = self.host.monotonic() + STOP_S
+        before = self.host.show(self.unit).get("InvocationID", "")
+        problem = self.host.systemctl(verb, *options, self.unit, timeout_s=STOP_S)
+        if not problem:
+            return ""
+        facts = self._settled(deadline)
+        came = unit_states.came_of(verb, before, facts)
+        remaining_s = deadline - self.host.monotonic()
+        if came == unit_states.NOTHING and remaining_s > 0:
+            problem = self.host.systemctl(verb, *options, self.unit, timeout_s=remaining_s)
+            if not problem:
+                return ""
+            facts = self._settled(deadline)
+            came = unit_states.came_of(verb, before, facts)
+        return "" if came == unit_states.DONE else problem + unit_states.job_timeout(facts)
+
+    def _settled(self, deadline: float) -> Mapping[str, str]:
+        """What systemd says of the unit once it answers and has nothing more to do with it, or at the deadline."""
+        while True:
+            facts = self.host.show(self.unit)
+            if unit_states.is_settled(facts) or self.host.monotonic() >= deadline:
+                return facts
+            self.host.sleep(POLL_S)
 
     def explain(self, since: float) -> str:
         facts = self.host.show(self.unit)
@@ -212,8 +243,11 @@ class CommandRuntime(UnitRuntime):
         directory = self.backend["directory"]
         words = shlex.split(self.backend["command"])
         user = self.backend.get("user") or _owner(directory)
+        before = self.host.show(self.unit).get("InvocationID", "")
         problem = self.host.start_transient(self.unit, words, directory, user)
-        if problem:
+        if problem and unit_states.came_of("start", before, self._settled(self.host.monotonic() + STOP_S)) != (
+            unit_states.DONE
+        ):
             raise ServiceError(f"the backend's command {words[0]} did not start in {directory}: {problem}")
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 UNIT_PROPERTIES = (
     "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,ControlGroup,"
-    "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,InactiveExitTimestamp"
+    "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,InactiveExitTimestamp,"
+    "InvocationID,Job,JobTimeoutUSec,JobRunningTimeoutUSec"
 )
 
 
@@ -54,6 +55,9 @@ class Host(Clock, Protocol):
 
     def still_running(self, pids: Iterable[int]) -> list[int]:
         """Those of some processes that have not ended."""
+
+    def listening(self, pids: Iterable[int]) -> list[int]:
+        """Those of some processes that take connections."""
 
     def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
         """Start a command as a transient unit; what went wrong, or nothing."""
@@ -118,6 +122,9 @@ class LinuxHost(SystemClock):
 
     def still_running(self, pids: Iterable[int]) -> list[int]:
         return [pid for pid in pids if os.path.exists(f"/proc/{pid}")]
+
+    def listening(self, pids: Iterable[int]) -> list[int]:
+        return server_process.listening(pids)
 
     def start_transient(self, unit: str, command: Sequence[str], directory: str, user: str) -> str:
         arguments = [

@@ -28,7 +28,8 @@ class FakeHost:
     another one, and stops with it. `refuses`: what systemctl answers to a command. `answers`: status by URL.
     `strangers`: by URL why another one answers there. `pids`: processes of a command backend. `load_states`: of units
     that are not loaded, such as `masked`; none of them starts. `lacks`: by unit what else it would not start without.
-    `lingers`: how long a unit's old process goes on after a stop, so that a start fails till then. `no_directories`.
+    `lingers`: how long a unit's old process goes on after a stop, so that a start fails till then; with
+    `listens` it does not, since a shell has started the server, and the old one answers. `no_directories`.
     `environments`: what processes were started with, by pid. `never_shown`: the plans of whose services nothing is.
     """
 
@@ -48,6 +49,7 @@ class FakeHost:
         self.lacks: dict[str, dict[str, Any]] = {}
         self.lingers: dict[str, float] = {}
         self.going: dict[int, float] = {}
+        self.listens = False
         self.no_directories: set[str] = set()
         self.environments: dict[int, dict[str, str]] = {}
         self.ignores_sigterm = False
@@ -58,6 +60,7 @@ class FakeHost:
         self.wall_offset = 1_700_000_000.0
         self.boot = "first-boot"
         self.next_pid = 100
+        self.invocations: dict[str, int] = {}
 
     def boot_time(self) -> BootTime:
         return BootTime(self.boot, self.now)
@@ -83,6 +86,7 @@ class FakeHost:
             "MainPID": str(pid),
             "ActiveEnterTimestamp": f"started as {pid}" if pid else "",
             "ActiveEnterTimestampMonotonic": str(pid),
+            "InvocationID": str(self.invocations.get(unit, 0)),
         }
 
     def _load_state(self, unit: str) -> str:
@@ -94,6 +98,9 @@ class FakeHost:
 
     def still_running(self, pids: Iterable[int]) -> list[int]:
         return [pid for pid in pids if self.going.get(pid, 0) > self.now]
+
+    def listening(self, pids: Iterable[int]) -> list[int]:
+        return [pid for pid in pids if self.listens]
 
     def is_directory(self, path: str) -> bool:
         return path not in self.no_directories
@@ -159,8 +166,9 @@ class FakeHost:
 
     def _start(self, unit: str) -> None:
         self._end(unit)
+        self.invocations[unit] = self.invocations.get(unit, 0) + 1
         along = [one for one in self.along.get(unit, []) if self.active.pop(one, None)]
-        if unit in self.broken or (unit in self.lingers and self.still_running(self.going)):
+        if unit in self.broken or (unit in self.lingers and not self.listens and self.still_running(self.going)):
             self.states[unit] = "failed"
         else:
             self.next_pid += 1

@@ -40,3 +40,25 @@ def test_why_a_unit_would_not_start() -> None:
 @pytest.mark.parametrize(("state", "in_trouble"), [("failed", True), ("activating", True), ("inactive", False)])
 def test_what_is_in_trouble(state: str, in_trouble: bool) -> None:
     assert unit_states.is_in_trouble(state) is in_trouble
+
+
+@pytest.mark.parametrize(
+    ("verb", "facts", "came"),
+    [
+        ("restart", {"ActiveState": "activating", "SubState": "start-pre", "InvocationID": "b"}, "done"),
+        ("restart", {"ActiveState": "active", "InvocationID": "b"}, "done"),
+        ("restart", {"ActiveState": "active", "InvocationID": "a"}, "nothing"),
+        ("restart", {"ActiveState": "inactive", "InvocationID": "a"}, "nothing"),
+        ("restart", {"ActiveState": "inactive", "InvocationID": "b"}, "failed"),
+        ("start", {"ActiveState": "failed", "InvocationID": "b"}, "failed"),
+        ("start", {"ActiveState": "activating", "SubState": "auto-restart", "InvocationID": "b"}, "failed"),
+        ("start", {"ActiveState": "activating", "SubState": "start", "NRestarts": "2", "InvocationID": "b"}, "failed"),
+        ("start", {"ActiveState": "active", "Job": "9", "InvocationID": "b"}, "nothing"),
+        ("stop", {"ActiveState": "failed"}, "done"),
+        ("stop", {"ActiveState": "active"}, "nothing"),
+        ("stop", {"ActiveState": "deactivating"}, "nothing"),
+    ],
+)
+def test_what_has_come_of_a_command_is_told_by_the_unit(verb: str, facts: dict[str, str], came: str) -> None:
+    assert unit_states.came_of(verb, "a", {"LoadState": "loaded", **facts}) == came
+    assert unit_states.came_of(verb, "a", {}) == "nothing"

@@ -521,6 +521,7 @@ def test_whoever_lets_go_during_a_restore_is_not_undone_at_its_end(
         if arguments == ("start", "backend.service"):
             monkeypatch.setattr(managed.host, "systemctl", systemctl)
             assert managed.store.drop() == ["backend"]  # the lock is another's, who may hang
+            managed.host.refuses = {"start backend.service": "cut off"}
             return "cut off"
         return systemctl(*arguments, timeout_s=timeout_s)
 

@@ -583,8 +583,96 @@ def test_a_start_that_fails_while_the_old_process_is_going_is_tried_again_once_i
     assert host.log[-2 if unit == "backend.service" else -3 :][0] == f"stop {unit}"
 
 
+@pytest.mark.parametrize("unit", ["ollama.service", "backend.service"])
+def test_an_answer_counts_once_the_old_process_that_listens_has_ended(unit: str) -> None:
+    host = FakeHost()
+    host.lingers, host.listens = {unit: 30}, True
+    result = service_control.restart(plan("ollama", "backend"), host)
+    assert result["error"] is None
+    assert result["downtime_s"] >= 30
+
+
+@pytest.mark.parametrize(("unit", "pid"), [("ollama.service", 11), ("backend.service", 12)])
+def test_an_old_process_that_goes_on_for_good_is_told_by_its_pid_with_the_cure(unit: str, pid: int) -> None:
+    host = FakeHost()
+    host.lingers, host.listens = {unit: 1e6}, True
+    error = service_control.restart(plan("ollama", "backend"), host)["error"]
+    assert f"{unit}: it did not answer" in error and f"run kill {pid}" in error and "KillMode=control-group" in error
+    assert unit in host.active
+
+
+def test_an_old_process_that_takes_no_connections_is_no_matter() -> None:
+    host = FakeHost()
+    host.lingers, host.listens = {"backend.service": 1e6}, True
+    host.listening = lambda pids: []  # type: ignore[method-assign]
+    assert service_control.restart(plan("backend"), host)["error"] is None
+
+
 def test_a_start_that_fails_by_itself_is_tried_once() -> None:
     host = FakeHost()
     host.broken = {"ollama.service"}
     service_control.restart(plan("ollama"), host)
     assert host.log == ["restart ollama.service"]
+
+
+class Interrupted(FakeHost):
+    """A host whose systemctl says of `at`, the first time, that it failed; `acts`: whether systemd goes on.
+
+    `settles_s`: how long the unit has a job after that; half of that time systemd does not answer.
+    """
+
+    def __init__(self, at: str, acts: bool, *, settles_s: float = 5) -> None:
+        super().__init__()
+        self.at, self.acts, self.settles_s = at, acts, settles_s
+        self.until = 0.0
+
+    def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
+        if " ".join(arguments) != self.at or self.until:
+            return super().systemctl(*arguments, timeout_s=timeout_s)
+        self.until = self.now + self.settles_s
+        if self.acts:
+            super().systemctl(*arguments, timeout_s=timeout_s)
+        else:
+            self.log.append(" ".join(arguments))
+        return f"systemctl {arguments[0]}: Failed to wait for response: Connection reset by peer"
+
+    def show(self, unit: str) -> dict[str, str]:
+        if self.until <= self.now or unit != self.at.split()[-1]:
+            return super().show(unit)
+        facts = {**super().show(unit), "Job": "7"}
+        return {} if self.now < self.until - self.settles_s / 2 else facts
+
+
+@pytest.mark.parametrize("at", ["stop backend.service", "restart ollama.service", "start backend.service"])
+@pytest.mark.parametrize("acts", [True, False])
+def test_a_lost_connection_to_systemd_says_nothing_of_a_unit(at: str, acts: bool) -> None:
+    host = Interrupted(at, acts)
+    result = service_control.restart(plan("ollama", "backend"), host)
+    assert result["error"] is None
+    assert host.log.count(at) == (1 if acts else 2)  # nothing restarts twice
+    assert host.invocations == {"ollama.service": 1, "backend.service": 1}
+
+
+def test_a_job_that_does_not_end_by_the_deadline_is_told() -> None:
+    host = Interrupted("restart ollama.service", True, settles_s=1000)
+    error = service_control.restart(plan("ollama"), host)["error"]
+    assert "Connection reset by peer" in error and host.log == ["restart ollama.service"]
+    assert host.now < 1000 + unit_runtime.STOP_S + 10
+
+
+def test_units_are_read_again_though_the_connection_to_systemd_was_lost() -> None:
+    host = Interrupted("daemon-reload", False)
+    host.needs_reload = {"ollama.service"}
+    assert service_control.restart(plan("ollama"), host)["error"] is None
+    assert host.log == ["daemon-reload", "daemon-reload", "restart ollama.service"]
+
+
+def test_what_ends_the_jobs_of_a_unit_is_named_with_its_cure() -> None:
+    class Host(FakeHost):
+        def show(self, unit: str) -> dict[str, str]:
+            return {**super().show(unit), "JobTimeoutUSec": "1s", "JobRunningTimeoutUSec": "infinity"}
+
+    host = Host()
+    host.refuses = {"restart ollama.service": "Job for ollama.service timed out"}
+    error = service_control.restart(plan("ollama"), host)["error"]
+    assert "timed out; it has JobTimeoutSec=1s, which ends a start or stop" in error and "give it more" in error

@@ -31,6 +31,10 @@ def test_the_units_own_process_is_ours(listening):
     assert server_process.read(unit, f"http://127.0.0.1:{listening}", answers=True)["server"]["ours"]
 
 
+def test_a_process_that_takes_connections(listening):
+    assert server_process.listening([os.getpid(), 1, 2**22 + 1]) == [os.getpid()]
+
+
 def test_nobody_listens(listening):
     found = server_process.read(NO_UNIT, "http://127.0.0.1:1", answers=True)["server"]
     assert found["pid"] is None
