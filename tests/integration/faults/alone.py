@@ -84,7 +84,7 @@ def killed_at(moment: str, fault: Fault, host: Host, directory: Path) -> Alone:
     try:
         host.wait_until(_at_rest(fault), WITHIN_S)
         if fault.ends == SAME or fault.settles:
-            _await_files(fault, host, before, died + WITHIN_S)
+            _await_old_settings(fault, host, before, died + WITHIN_S)
     except AssertionError as never:
         problems.append(str(never))
     after_s = time.monotonic() - died
@@ -117,9 +117,9 @@ def _at_rest(fault: Fault) -> str:
     return f"{SETTLED if fault.settles else SAYS_SO} && {{ {answers}; }}"
 
 
-def _await_files(fault: Fault, host: Host, before: str, deadline: float) -> None:
-    while picture(fault, host) != before and not host.holds(PROVEN):
-        assert time.monotonic() < deadline, "the files are not back"
+def _await_old_settings(fault: Fault, host: Host, before: str, deadline: float) -> None:
+    while (picture(fault, host) != before or host.holds(NEW_RUNS)) and not host.holds(PROVEN):
+        assert time.monotonic() < deadline, "the files, or what runs, are not back"
         time.sleep(1)
 
 
