@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, service_control
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, own_files, service_control
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.generations import Generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError, explained
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
@@ -74,7 +74,7 @@ def act(wanted: dict[str, Any], store: Generations, check: bool) -> Mapping[str,
             files=wanted["files"],
             services=service_plan(wanted["services"]),
             restore_after_s=wanted["restore_after_s"],
-            tool=host_tool.archive(),
+            tool=host_tool.compiled_archive(own_files.tool(store.paths)),
             check=check,
         )
     if action == "renew":
@@ -88,7 +88,7 @@ def act(wanted: dict[str, Any], store: Generations, check: bool) -> Mapping[str,
     if action == "remove":
         return store.remove(check)
     if action == "renew_tool":
-        return store.renew_tool(host_tool.archive(), check)
+        return store.renew_tool(host_tool.compiled_archive(own_files.tool(store.paths)), check)
     return {"changed": False, "state": store.stored.summary()}
 
 

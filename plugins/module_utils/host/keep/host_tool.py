@@ -12,9 +12,11 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import io
+import marshal
 import sys
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import tool_parts
@@ -51,18 +53,64 @@ BACK = {
 
 def archive() -> bytes:
     """The tool as one executable file. The same sources give the same bytes."""
+    files = _files()
+    return _packed(files, {name: source.encode() for name, source in files.items()})
+
+
+def compiled_archive(in_place: bytes | None) -> bytes:
+    """The tool with this Python's bytecode beside each source: it starts in half the time, and another Python's
+    zipimport takes the source. `in_place` itself where it is that already: compiling takes longer than reading it.
+    """
+    files = _files()
+    if in_place is not None and _is_compiled(in_place, files):
+        return in_place
+    content = {name: source.encode() for name, source in files.items()}
+    for name, source in files.items():
+        code = compile(source, name, "exec", dont_inherit=True, optimize=0)
+        content[f"{name}c"] = _bytecode_header(source) + marshal.dumps(code)
+    return _packed(files, content)
+
+
+def _is_compiled(tool: bytes, files: Mapping[str, str]) -> bool:
+    """Whether a tool is whole, of these sources, and of this Python."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(tool)) as packed:
+            return (
+                tool.startswith(_first_line())
+                and packed.comment == tool_parts.digest(files).encode()
+                and len(packed.namelist()) == 2 * len(files)
+                and all(packed.read(name) == source.encode() for name, source in files.items())
+                and all(packed.read(f"{name}c").startswith(_bytecode_header(files[name])) for name in files)
+            )
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, NotImplementedError, RuntimeError):
+        return False
+
+
+def _bytecode_header(source: str) -> bytes:
+    """As of a hash-based .pyc file that Python does not compare with its source (PEP 552)."""
+    return importlib.util.MAGIC_NUMBER + b"\1\0\0\0" + importlib.util.source_hash(source.encode())
+
+
+def _files() -> dict[str, str]:
     # Ansible sends to the host only what something imports; here, so that no command of the tool has to load it.
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import watch  # noqa: F401
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import plan_command  # noqa: F401
 
-    files = tool_parts.files(_source)
+    return tool_parts.files(_source)
+
+
+def _packed(files: Mapping[str, str], content: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
-    buffer.write(f"#!{python()}\n".encode())
+    buffer.write(_first_line())
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name in sorted(files):
-            packed.writestr(zipfile.ZipInfo(name), files[name], zipfile.ZIP_DEFLATED)
+        for name in sorted(content):
+            packed.writestr(zipfile.ZipInfo(name), content[name], zipfile.ZIP_DEFLATED)
         packed.comment = tool_parts.digest(files).encode()
     return buffer.getvalue()
+
+
+def _first_line() -> bytes:
+    return f"#!{python()} -IS\n".encode()  # it needs nothing that is installed beside Python, nor looks for it
 
 
 def _source(name: str) -> str:

@@ -25,7 +25,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     modelfile,
     settings,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import gguf_header, planner, show_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import gguf_header, planner
 
 URL = "http://127.0.0.1:11434"
 NEWEST_KNOWN = "0.32.15"  # the release that is planned for where no Ollama is asked
@@ -142,6 +142,9 @@ def _of_file(path: str) -> dict[str, object]:
     except OSError as why:
         raise CannotPlan(str(why.strerror)) from None
     if not text.lstrip().startswith("{"):
+        # Only here: hardly a model comes as this text.
+        from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import show_text
+
         return show_text.show(text)
     try:
         found = json.loads(text)

@@ -81,7 +81,7 @@ CASES: dict[str, tuple[Callable[[Managed], None], Callable[[Managed], dict[str, 
         proven,
         lambda _unused: {"action": "renew_tool"},
         lambda managed: (
-            Path(managed.paths.tool).read_bytes() == host_tool.archive()
+            Path(managed.paths.tool).read_bytes() == host_tool.compiled_archive(own_files.tool(managed.paths))
             and managed.store.stored.summary()["tool"] == glue_host_tool.digest()
             and not managed.is_old()
         ),

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +58,40 @@ sys.path.insert(0, sys.argv[1])
 for name in {tool_parts.PACKED!r}:
     importlib.import_module("{tool_parts.PACKAGE}." + name)
 """
+
+# Runs the tool where a source that has to be compiled is an error.
+WITHOUT_COMPILER = """
+import builtins, runpy, sys
+of_python = compile
+def expressions_only(source, name, mode, *more, **named):
+    if mode == "exec":
+        raise TypeError(name)
+    return of_python(source, name, mode, *more, **named)
+builtins.compile = expressions_only
+sys.argv.pop(0)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+MAIN_PATH = f"{tool_parts.PACKAGE}.host.keep.host_tool".replace(".", "/") + ".py"
+
+
+def changed(tool: bytes, tmp_path: Path, change: Callable[[dict[str, bytes]], object]) -> bytes:
+    """A tool with other content that is whole as a file."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(tool)
+    new.write_bytes(tool.partition(b"\n")[0] + b"\n")
+    with zipfile.ZipFile(old) as packed, zipfile.ZipFile(new, "a") as out:
+        content = {name: packed.read(name) for name in packed.namelist()}
+        change(content)
+        for name, data in content.items():
+            out.writestr(name, data)
+        out.comment = packed.comment
+    return new.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def compiled() -> bytes:
+    return host_tool.compiled_archive(None)
 
 
 @pytest.fixture
@@ -310,3 +348,58 @@ def test_anybody_may_plan_with_it(tmp_path: Path) -> None:
     command = [sys.executable, "-I", str(tool), "plan", str(model)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr.strip()) == (1, f"{model}: the /api/show answer has no model_info")
+
+
+def test_the_tool_that_is_kept_starts_from_bytecode(tmp_path: Path, compiled: bytes) -> None:
+    tool = tmp_path / "gpu-memory"
+    command = [sys.executable, "-I", "-S", "-c", WITHOUT_COMPILER, str(tool), "status", "--help"]
+    tool.write_bytes(compiled)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and "usage: gpu-memory status" in done.stdout
+    tool.write_bytes(host_tool.archive())
+    assert "TypeError" in subprocess.run(command, capture_output=True, text=True, check=False).stderr
+
+
+def test_another_python_takes_the_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bytes) -> None:
+    magic = importlib.util.MAGIC_NUMBER
+    other = bytes([magic[0] ^ 1]) + magic[1:]
+    with monkeypatch.context() as patched:
+        patched.setattr(importlib.util, "MAGIC_NUMBER", other)
+        of_another = host_tool.compiled_archive(compiled)
+    assert of_another != compiled
+    tool = tmp_path / "gpu-memory"
+    tool.write_bytes(of_another)
+    done = subprocess.run([sys.executable, "-I", "-S", tool, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and "rollback" in done.stdout
+    assert host_tool.compiled_archive(of_another) != of_another
+
+
+def test_a_tool_in_place_stays_where_it_is_whole_and_the_same(compiled: bytes) -> None:
+    assert host_tool.compiled_archive(compiled) is compiled
+    with zipfile.ZipFile(io.BytesIO(compiled)) as tool, zipfile.ZipFile(io.BytesIO(host_tool.archive())) as sources:
+        assert tool.comment == sources.comment
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update({MAIN_PATH: b"# mine"}),
+        lambda content: content.update({f"{MAIN_PATH}c": b"mine"}),
+        lambda content: content.update({"sitecustomize.py": b"# mine"}),
+        lambda content: content.pop(f"{MAIN_PATH}c"),
+    ],
+)
+def test_a_tool_of_other_content_is_made_again(
+    tmp_path: Path, compiled: bytes, change: Callable[[dict[str, bytes]], object]
+) -> None:
+    other = changed(compiled, tmp_path, change)
+    assert host_tool.compiled_archive(other) != other
+    same = changed(compiled, tmp_path, len)
+    assert same != compiled and host_tool.compiled_archive(same) is same
+
+
+@pytest.mark.parametrize("at", [0.01, 0.3, 0.7, 0.95, 0.9999])
+def test_a_damaged_tool_is_made_again(compiled: bytes, at: float) -> None:
+    place = int(at * len(compiled))
+    for damaged in (compiled[:place], compiled[:place] + bytes(64) + compiled[place + 64 :], b""):
+        assert host_tool.compiled_archive(damaged) != damaged
