@@ -21,7 +21,7 @@ func main() {
 		if _, err := fmt.Sscan(lines.Text(), &path, &layers, &context, &slots, &batch, &keys, &values, &flash); err != nil {
 			panic(err)
 		}
-		file, err := parser.ParseGGUFFile(path)
+		file, err := parser.ParseGGUFFile(path, parser.SkipLargeMetadata(), parser.UseMMap())
 		if err != nil {
 			fmt.Println("refused", err)
 			continue

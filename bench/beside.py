@@ -2,9 +2,10 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The planner beside gguf-parser and node-llama-cpp on the same rows: how far each is from llama.cpp's own projection.
+"""The planner beside gguf-parser and node-llama-cpp on the same rows: how far each is from llama.cpp's own projection;
+and the time of one estimate as a command beside gguf-parser's, on the same files.
 
-./script/bench beside
+./script/bench beside [GGUF file...]
 
 Both are fetched into a temporary directory; it needs go and npm. Of each only what llama.cpp's projection covers is
 asked: weights, cache and compute buffer on one GPU, without what a process takes.
@@ -12,6 +13,7 @@ asked: weights, cache and compute buffer on one GPU, without what a process take
 
 from __future__ import annotations
 
+import resource
 import shutil
 import statistics
 import subprocess
@@ -23,10 +25,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool  # noqa: E402
+
 from bench import planner  # noqa: E402
 from tests.integration.real import sparse_gguf  # noqa: E402
 
 GGUF_PARSER, NODE_LLAMA_CPP = "v0.28.2", "3.22.1"
+TURNS = 15
 TABLES = ("engine_projection", "architectures_projection")
 
 
@@ -86,6 +91,31 @@ def figures(name: str, told: list[float], answers: list[str], seconds: float) ->
     )
 
 
+def times(go: Path, directory: Path, files: list[Path]) -> None:
+    """Of one estimate as a process of its own, in turns: the medians, and the median of each turn's ratio."""
+    tool = directory / "gpu-memory"
+    tool.write_bytes(host_tool.compiled_archive(None))
+    ours = [sys.executable, "-IS", str(tool), "plan"]
+    print(f"\n{'one estimate, s':<22} {'gguf-parser':>12} {'gpu-memory':>12} {'ratio':>7} {'CPU ratio':>10}")
+    for file in files:
+        turns = []
+        for _unused in range(TURNS):
+            line = f"{file} 999 8192 1 512 f16 f16 off\n"
+            theirs_s, theirs_cpu = took([str(go)], line)
+            ours_s, ours_cpu = took([*ours, str(file), "--num-ctx", "8192", "--num-batch", "512"])
+            turns.append((theirs_s, ours_s, ours_s / theirs_s, ours_cpu / theirs_cpu))
+        theirs, mine, ratio, cpu = (statistics.median(column) for column in zip(*turns))
+        print(f"{file.name:<22} {theirs:>12.3f} {mine:>12.3f} {ratio:>7.1f} {cpu:>10.1f}")
+
+
+def took(command: list[str], given: str = "") -> tuple[float, float]:
+    """Elapsed and processor time of one process."""
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(command, input=given, text=True, check=True, stdout=subprocess.DEVNULL)
+    elapsed, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return elapsed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def main() -> None:
     table = rows()
     told = [truth for _row, truth, _ours in table]
@@ -102,6 +132,8 @@ def main() -> None:
             own.mkdir()
             started = time.monotonic()
             figures(name, told, answers(own, text), time.monotonic() - started)
+        recorded = Path(directory, f"{planner.name_of(table[0][0])}.gguf")
+        times(Path(directory, "gguf-parser", "beside"), Path(directory), [recorded, *map(Path, sys.argv[1:])])
 
 
 if __name__ == "__main__":

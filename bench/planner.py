@@ -12,13 +12,16 @@ from __future__ import annotations
 import csv
 import json
 import resource
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.planner import Model, Plan, Scenario, plan
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import plan_command
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.planner import recorded_models
 
@@ -111,6 +114,27 @@ def cost() -> None:
     print(f"100 scenarios: {spent:.2f} s of CPU, {peak:.0f} MiB at most in this process")
 
 
+def host_tool_start() -> None:
+    """The start of the tool on a host from bytecode beside that from sources, in turns, in processor time."""
+    model = str(DATA / "llama31-8b-q8_0.show.json")
+    with tempfile.TemporaryDirectory() as directory:
+        tools = [Path(directory, name) for name in ("compiled", "sources")]
+        for tool, content in zip(tools, (host_tool.compiled_archive(None), host_tool.archive())):
+            tool.write_bytes(content)
+        for arguments in (["plan", model, "--num-ctx", "8192"], ["status", "--help"]):
+            turns = [[_cpu_s([sys.executable, "-IS", str(tool), *arguments]) for tool in tools] for _unused in range(9)]
+            ours, sources = (statistics.median(column) for column in zip(*turns))
+            ratio = statistics.median(one / other for one, other in turns)
+            print(f"host tool, {arguments[0]}: {ours:.3f} s of CPU, from sources {sources:.3f}, ratio {ratio:.2f}")
+
+
+def _cpu_s(arguments: list[str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(arguments, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def command() -> None:
     """What the command costs as a process of its own, for the largest tokenizer among the files that are given."""
     for path in sys.argv[1:] or [str(DATA / "llama31-8b-q8_0.show.json")]:
@@ -128,6 +152,7 @@ def command() -> None:
 
 if __name__ == "__main__":
     command()
+    host_tool_start()
     cost()
     accuracy()
     by_architecture()
