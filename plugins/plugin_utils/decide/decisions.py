@@ -387,6 +387,7 @@ def proof_key(
 ) -> str:
     """What a proof was made of; a proof with another key proves nothing about now."""
     models = [model_name.full(model).lower() for model in declared["models"]]
+    profile_file = read["backend"]["profile_file"]
     made_of = {
         "profile": [backend_env, declared["profile"]["intent"]],
         "ollama_environment": {**drift.others_environment(read["ollama"]), **environment},
@@ -401,8 +402,13 @@ def proof_key(
         ),
         "driver": read["nvml"]["driver_version"],
         "gpus": sorted(gpu["uuid"] for gpu in wanted_settings.usable_gpus(read["nvml"])),
-        # Of a program the number of its device stands first, which the next boot may change.
-        "starts": {name: digest.partition(":")[2] or digest for name, digest in (read.get("starts") or {}).items()},
+        # Of a program the number of its device stands first, which the next boot may change. The profile's own file is
+        # read by nobody who starts, and not by every read of a host.
+        "starts": {
+            name: digest.partition(":")[2] or digest
+            for name, digest in (read.get("starts") or {}).items()
+            if not profile_file or name != profile_file["path"]
+        },
     }
     return _sha256(json.dumps(made_of, sort_keys=True, default=str))
 

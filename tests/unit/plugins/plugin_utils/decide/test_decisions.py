@@ -139,6 +139,9 @@ def test_a_proof_is_of_the_programs_and_files_that_it_was_made_with():
         {**proven_with, "/etc/systemd/system/ollama.service.d/x.conf": "77"},
     ):
         assert key(now) != key(proven_with)
+    assert key({**proven_with, PROFILE_FILE: "88"}) == key(proven_with), (
+        "nothing reads it, and a status does not either"
+    )
 
 
 @pytest.mark.parametrize(
