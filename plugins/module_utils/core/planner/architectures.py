@@ -36,6 +36,7 @@ class Architecture:
     unrotated_period: int = 0  # of so many layers the last does not turn positions into its queries and keys; 0: none
     weighs_input: bool = False  # experts get an input that is weighted already, which takes a copy for each
     held_streams: int = 0  # further activations of the embedding's width held through all blocks
+    sparse_blocks: int = 0  # so many blocks keep but the largest of their gates, for which more streams are held
     normed_values: bool = False  # values are normed before they are kept, which takes a copy
     unnormed_start: bool = False  # the first block takes the embeddings as they are
     cached_blocks: int = 0  # only so many blocks keep keys and values, the rest read theirs; 0: all
@@ -50,7 +51,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "qwen2": _known(),
     "gemma2": _known(swa_period=2, swa_default_window=4096),
     "gemma3": _known(swa_period=6),
-    "gemma3n": _known(swa_period=5, swa_needed=True, held_streams=9, cached_blocks=20),
+    "gemma3n": _known(swa_period=5, swa_needed=True, held_streams=9, sparse_blocks=10, cached_blocks=20),
     "gemma4": _known(swa_period=6, swa_needed=True, normed_values=True),
     "gpt-oss": _known(swa_period=2, swa_needed=True),
     "cohere2": _known(swa_period=4, swa_needed=True, unrotated_period=4, parallel_residual=True),

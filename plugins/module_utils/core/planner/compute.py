@@ -17,6 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.graph
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.model_shape import Block, Model
 
 _MOST_KEPT = 10_000  # results, since a plan asks for the same settings again and again
+_ROTATED = 64  # elements of a head that are rotated together; heads of other sizes are not
 _KEPT = 3  # equal blocks that are enough for the allocator to settle
 
 
@@ -43,15 +44,13 @@ class Batch:
     def caches(self) -> int:
         return 1 if self.unified else self.slots
 
-    @property
-    def quantised_keys(self) -> bool:
-        """Whether queries and keys are rotated first, which takes a copy of each."""
-        return TYPES[self.cache_type.upper()][0] > 1
+    def rotates_keys(self, block: Block) -> bool:
+        """Whether queries and keys are rotated before they are quantised, which takes a copy of each."""
+        return _is_rotated(self.cache_type, block.k_head)
 
-    @property
-    def quantised_values(self) -> bool:
+    def rotates_values(self, block: Block) -> bool:
         """The same of values, and of what attention makes of them."""
-        return TYPES[self.v_cache_type.upper()][0] > 1
+        return _is_rotated(self.v_cache_type, block.v_head)
 
     def cells_of(self, block: Block) -> int:
         return self.cells_sliding if block.sliding else self.cells
@@ -64,6 +63,10 @@ class Batch:
 
     def values_bytes(self, width: int, cells: int) -> int:
         return row_bytes(self.v_cache_type, width) * cells * self.caches
+
+
+def _is_rotated(cache_type: str, head: int) -> bool:
+    return TYPES[cache_type.upper()][0] > 1 and head % _ROTATED == 0
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)
@@ -242,7 +245,7 @@ class _Blocks:
         """The heads' mixed values, before the output matrix."""
         g, row = self.graph, self.row
         q_size, k_size = row * block.heads * block.k_head, row * block.k_width
-        model, again, values_again = self.model, self.batch.quantised_keys, self.batch.quantised_values
+        model, again, values_again = self.model, self.batch.rotates_keys(block), self.batch.rotates_values(block)
         if block.has("attn_k_b"):
             return self.latent_attention(block, normed)
 
@@ -309,7 +312,9 @@ class _Blocks:
             inner, channels = row * block.tensors["ssm_out.weight"].shape[0], row * block.width("ssm_conv1d")
             projected = self.multiply(block, "ssm_in", normed)
             convolved = g.add(channels, g.add(channels, g.view(projected)))
-            scanned = g.add(inner + state, g.view(convolved))
+            # the state before this batch, which the host may have handed over
+            before = [g.add(state) for _unused in range(1 if self.batch.cache_on_gpu else 2)]
+            scanned = g.add(inner + state, g.view(convolved), *before)
             gate = g.add(inner, g.view(projected))
             skipped = g.add(inner, g.view(convolved))
             return g.add(inner, gate, g.add(inner, g.view(scanned), skipped, in_place=True))
@@ -351,7 +356,7 @@ class _Blocks:
 
     def turned_back(self, block: Block, attended: int) -> int:
         """A quantised cache holds rotated values; what attention makes of them is rotated back, which takes a copy."""
-        if not self.batch.quantised_values or self.model.traits.encoder or block.has("attn_k_b"):
+        if not self.batch.rotates_values(block) or self.model.traits.encoder or block.has("attn_k_b"):
             return attended
         return self.graph.add(self.row * block.heads * block.v_head, self.graph.view(attended))
 
@@ -404,8 +409,10 @@ class _Builder(_Blocks):
 
         `handed`: the stream comes from another GPU; `ends`: the output layer is on this one.
         """
-        # three of them are needed by the first blocks only, or handed over by the host
-        for _unused in range(self.model.traits.held_streams - (0 if arrives else 3)):
+        traits = self.model.traits
+        # some of them are needed by the first blocks only, or handed over by the host
+        sparse = any(block.index < traits.sparse_blocks for block in kept)
+        for _unused in range(traits.held_streams - (0 if arrives else 3 if sparse else 6)):
             self.graph.add(self.wide)
         if not kept:
             self.row = 4 * self.batch.outputs
@@ -435,7 +442,7 @@ class _Builder(_Blocks):
             if not batch.flash_attention and not model.traits.encoder:
                 self.given(8 * batch.tokens * block.v_width)  # where each element of V goes: V is kept transposed
             self.mask(block)
-        for block in here if model.layer_inputs_width else blocks:
+        for block in here:
             if block.reads >= 0 and block.reads < blocks[0].index:
                 cells = batch.cells_of(block)
                 self.reused[block.index] = (

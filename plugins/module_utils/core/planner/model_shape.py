@@ -395,7 +395,7 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         window = 0  # named in the metadata and not used, as phi3's
     known = metadata.per_block(_PATTERN, count) or _sliding_by_heads(metadata, parts.of_block)
     guessed = bool(window and slides and metadata.withheld(_PATTERN) and not known)
-    embedder = traits.encoder or metadata.has("pooling_type")  # Ollama asks for the key, whatever its value
+    embedder = metadata.has("pooling_type")  # Ollama asks for the key, whatever its value
     return Model(
         architecture=metadata.architecture,
         traits=traits,

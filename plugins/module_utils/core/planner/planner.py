@@ -291,7 +291,8 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
         )
     sharing = slots if scenario.unified_cache else 1
     cells = _pad(ctx * sharing)
-    tokens = min(tokens, ctx * slots)
+    if embedding or not model.traits.encoder:  # of what attends to a whole batch llama.cpp cuts none
+        tokens = min(tokens, ctx * slots)
     batch = Batch(
         tokens=tokens,
         slots=slots,
@@ -350,7 +351,8 @@ def _cache_and_flash(model: Model, scenario: Scenario, engine: Engine) -> tuple[
             f"keys of {types[0]} and values of {types[1]}: with latent attention the values are a part of the keys, "
             "llama-server refuses to load this; use one type"
         )
-    for cache_type in types if engine.llama_server else ():
+    # without flash attention rows are enough, as those of all heads are
+    for cache_type in types if engine.llama_server and flash is not False else ():
         of_cache = TYPES[cache_type.upper()][0]  # elements of a block
         uneven = next((head for each in model.blocks for head in (each.k_head, each.v_head) if head % of_cache), 0)
         if uneven:
