@@ -510,7 +510,7 @@ FAULTS = [
         "loaded",
         "systemctl stop selo-backend",
         "rolled_back",
-        ("the backend is not healthy", "the backend has ended since"),
+        ("the backend is not healthy", "the backend has ended meanwhile"),
     ),
     Fault(
         "backend_started_anew_once_loaded",
