@@ -24,6 +24,7 @@ class Architecture:
     swa_needed: bool = False  # llama.cpp does not load it without the window's size
     swa_first: bool = False  # of the period the first layer sees everything, not the last
     swa_default_window: int = 0  # where the metadata name none
+    swa_fixed_window: int = 0  # whatever size the metadata name
     no_flash: bool = False  # llama.cpp switches flash attention off
     encoder: bool = False  # no KV cache, one batch through the whole stack
     caches: bool = False  # an encoder for which a cache is kept all the same
@@ -97,7 +98,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "llama-embed": _known(encoder=True, caches=True),
     "jina-bert-v2": _known(encoder=True, headless=True, unrotated_period=1),
     "afmoe": _known(swa_period=4, unrotated_period=4),
-    "smallthinker": _known(swa_period=4, swa_first=True, unrotated_period=4),
+    "smallthinker": _known(swa_period=4, swa_first=True, swa_fixed_window=4096, unrotated_period=4),
     **{
         name: _known()
         for name in (

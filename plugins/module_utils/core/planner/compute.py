@@ -223,8 +223,8 @@ class _Blocks:
         return self.graph.add(self.wide, attended, scanned, in_place=True)
 
     def narrowed(self, block: Block, *streams: int) -> Sequence[int]:
-        """After the last block's attention only the tokens whose logits are kept go on."""
-        if block.index != self.model.last_block.index:
+        """After the last block's attention only the tokens whose logits are kept go on: all, where there are none."""
+        if block.index != self.model.last_block.index or self.model.traits.headless:
             return streams
         self.row = 4 * self.batch.outputs
         return [self.graph.add(self.wide, stream) for stream in streams]

@@ -390,6 +390,7 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
     predicting = tuple(blocks[count - prediction :])
     blocks[count - prediction :] = [_unloaded(block) for block in predicting]
     window = metadata.number("attention.sliding_window", None if traits.swa_needed else traits.swa_default_window)
+    window = traits.swa_fixed_window if window and traits.swa_fixed_window else window
     slides = any(block.sliding for block in blocks)
     if traits.measured and not slides:
         window = 0  # named in the metadata and not used, as phi3's

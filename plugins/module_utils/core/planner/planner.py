@@ -60,7 +60,7 @@ _CELLS = 256  # llama.cpp pads a slot's cache to this
 _OFFLOAD_TOKENS = 32  # CUDA works for layers on the host from this batch on
 _PROJECTOR_HEADROOM_MIB = 1024  # what Ollama keeps free for a projector's own graph
 _BATCH_SURCHARGE_MIB = ((2048, 2048), (1024, 768))  # what Ollama reckons for a batch of so many tokens
-_LEAST_KEPT = 0.25  # of the compute buffer, where much is computed on the host
+_LEAST_KEPT = 0.1  # of the compute buffer, where much is computed on the host
 _PLAIN_CACHES = ("f32", "f16", "bf16")
 _UNKNOWN_CACHES = ("f32", "bf16", "q4_1", "iq4_nl", "q5_0", "q5_1")  # before 0.30
 _LIMITS = {
@@ -322,6 +322,11 @@ def _refuse(model: Model, scenario: Scenario, engine: Engine, predicted: int) ->
     if not scenario.cache_on_gpu and (predicted or any(block.reads >= 0 for block in model.blocks)):
         raise ScenarioInvalid(
             "a KV cache on the CPU is not planned where blocks read each other's, nor beside a second context"
+        )
+    if not (scenario.cache_on_gpu or scenario.flash_attention) and any(b.mixes and not b.feeds for b in model.blocks):
+        raise ScenarioInvalid(
+            "a KV cache on the CPU without flash attention is not planned where attention is a block of its own: "
+            "llama.cpp computes some of it on the CPU"
         )
 
 

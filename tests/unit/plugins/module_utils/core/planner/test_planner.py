@@ -681,6 +681,26 @@ def test_which_blocks_have_windows_shows_in_their_heads_where_the_array_is_withh
         assert plan(withheld, scenario, ollama_version=TODAY) == plan(listed, scenario, ollama_version=TODAY)
 
 
+def test_a_window_that_llama_cpp_fixes_is_not_read_from_the_metadata() -> None:
+    answer = whole_answer("smallthinker-21b")
+    answer["model_info"]["smallthinker.attention.sliding_window"] = 129
+    assert Model.from_show(answer).window == 4096
+
+
+def test_the_last_block_of_an_embedder_works_for_all_tokens() -> None:
+    # llama.cpp's own figure for the last layer and the output is 21 MiB
+    scenario = Scenario(num_gpu=2, num_ctx=4096, num_batch=512)
+    assert plan(recorded_models.model("eurobert-210m"), scenario, ollama_version=TODAY).compute_mib == pytest.approx(
+        21, abs=1
+    )
+
+
+def test_attention_without_feed_forward_is_refused_with_its_cache_on_the_cpu_and_no_flash_attention() -> None:
+    scenario = Scenario(num_gpu=33, cache_on_gpu=False, flash_attention=False)
+    with pytest.raises(ScenarioInvalid, match="block of its own"):
+        plan(recorded_models.model("nemotron-h-8b"), scenario, ollama_version=TODAY)
+
+
 @pytest.mark.parametrize("every", [1, 2, 32])
 def test_where_windows_are_only_guessed_the_band_holds_any_pattern(every: int) -> None:
     answer = whole_answer("olmo3-7b")
