@@ -323,7 +323,8 @@ def _refuse(model: Model, scenario: Scenario, engine: Engine, predicted: int) ->
         raise ScenarioInvalid(
             "a KV cache on the CPU is not planned where blocks read each other's, nor beside a second context"
         )
-    if not (scenario.cache_on_gpu or scenario.flash_attention) and any(b.mixes and not b.feeds for b in model.blocks):
+    apart = any(block.k_width and not block.feeds for block in model.blocks)
+    if apart and not scenario.cache_on_gpu and scenario.flash_attention is False:
         raise ScenarioInvalid(
             "a KV cache on the CPU without flash attention is not planned where attention is a block of its own: "
             "llama.cpp computes some of it on the CPU"

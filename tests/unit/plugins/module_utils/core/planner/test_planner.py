@@ -699,6 +699,9 @@ def test_attention_without_feed_forward_is_refused_with_its_cache_on_the_cpu_and
     scenario = Scenario(num_gpu=33, cache_on_gpu=False, flash_attention=False)
     with pytest.raises(ScenarioInvalid, match="block of its own"):
         plan(recorded_models.model("nemotron-h-8b"), scenario, ollama_version=TODAY)
+    for name, flash in (("nemotron-h-8b", None), ("mamba2-780m", False)):
+        again = Scenario(num_gpu=33, cache_on_gpu=False, flash_attention=flash)
+        assert plan(recorded_models.model(name), again, ollama_version=TODAY).compute_mib
 
 
 @pytest.mark.parametrize("every", [1, 2, 32])
