@@ -30,6 +30,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     settings,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
+    quadlet,
     start_script,
     unit_oddities,
     unit_text,
@@ -124,6 +125,8 @@ PARSERS: dict[str, Callable[[str], object]] = {
         text, dotenv_readers.readings(text, "systemd")[0].assignments
     ),
     "env_lines.taken_back": _taken_back,
+    "quadlet.command": lambda text: quadlet.command([f"[Service]\nExecStart=podman run {text}"], "ollama.service"),
+    "quadlet.environment_by_args": lambda text: quadlet.environment_by_args([f"[Container]\nPodmanArgs={text}"]),
     "unit_text.parse_show": unit_text.parse_show,
     "unit_text.parse_show Environment": lambda text: unit_text.parse_show(f"Environment={text}"),
     "unit_text.parse_service": lambda text: unit_text.parse_service(f"[Service]\n{text}"),
@@ -134,11 +137,13 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "unit_text.directives": unit_text.directives,
     "unit_text.as_we_write": lambda text: unit_text.as_we_write(f"[Service]\n{text}", {"A"}),
     "unit_text.foreign": lambda text: unit_text.foreign(text, {"A"}),
+    "unit_text.values_of": lambda text: list(unit_text.values_of(f"[Service]\n{text}", "Service", "Environment")),
     "unit_text.words": lambda text: list(unit_text.words(text)),
     "unit_text.moment": unit_text.moment,
     "unit_text.writer_of": unit_text.writer_of,
     "unit_text.render_dropin": lambda text: unit_text.render_dropin({"A": text}),
     "unit_oddities.in_unit_file": lambda text: list(unit_oddities.in_unit_file(f"[Service]\n{text}")),
+    "unit_oddities.for_podman": lambda text: list(unit_oddities.for_podman(f"[Service]\n{text}", "ollama.container")),
     "unit_oddities.in_environment_file": lambda text: list(unit_oddities.in_environment_file(text)),
     "unit_oddities.names_set_in": unit_oddities.names_set_in,
     "unit_oddities.of_name": unit_oddities.of_name,

@@ -99,7 +99,7 @@ def main() -> None:
             "apart": found["apart"],
             "why_silent": silent,
             "others": server_process.others(found["family"], processes),
-            "gpu_containers": gpu_containers.read(holders),
+            "gpu_containers": gpu_containers.read(holders, found["family"]),
             "api": api,
             "journal": log,
         },

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import host_tool, stored_generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
@@ -70,6 +70,13 @@ def configuration(wanted: dict[str, Any], units: str, counting: list[str]) -> di
 
 
 def present(module: AnsibleModule, places: installation.Places) -> dict[str, Any]:
+    unit = module.params["ollama"]["unit"]
+    made_of = quadlets.read(unit)
+    if made_of:
+        raise StateError(
+            f"{unit} runs Ollama in a container ({made_of.file}), which the monitor does not watch yet; status.yml and "
+            "verify.yml read it"
+        )
     nvml = chosen_gpus(module.params, LIBRARY.snapshot(module.params["bindings_path"]))
     config = configuration(
         module.params, places.paths.units, sorted(gpu["uuid"] for gpu in nvml["gpus"] if gpu.get("uuid"))

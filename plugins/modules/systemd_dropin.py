@@ -16,9 +16,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets, unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import quadlets, secrets, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding, state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands, root
@@ -32,7 +32,7 @@ class Refused(Exception):
     """What the user asked for cannot be done; the text says why and what to do."""
 
 
-def wanted_text(params: dict[str, Any]) -> str:
+def wanted_text(params: dict[str, Any], section: str = "Service") -> str:
     """The drop-in as the options want it; Refused with all that is wrong with them."""
     problems = []
     values = {}
@@ -49,7 +49,7 @@ def wanted_text(params: dict[str, Any]) -> str:
     if writer and not unit_text.WRITER.fullmatch(writer):
         problems.append(f"written_by: {writer!r}: allowed: words of letters, digits, _, . and -")
     try:
-        text = unit_text.render_dropin(values, writer)
+        text = unit_text.render_dropin(values, writer, section)
     except unit_text.InvalidEnvironment as problem:
         problems.append(f"environment: {problem}")
     if problems:
@@ -105,15 +105,21 @@ def _analyze(unit: str, first: str, directory: str) -> list[str] | None:
 def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what the options say, or in check mode predict it; the result without Ansible's own keys."""
     text = wanted_text(params)
-    present = params["state"] == "present"
     directory = os.path.join(params["directory"], f"{params['unit']}.d")
     path = os.path.join(directory, params["name"])
+    made_of = quadlets.read(params["unit"])
+    if made_of:
+        path = quadlet.drop_in(made_of.file, params["name"])
+        directory, text = os.path.dirname(path), wanted_text(params, unit_text.section_of(path))
+    present = params["state"] == "present"
     before = atomic_files.read(path)
     after = text.encode() if present else None
     changed = before != after
     verified = False
     output: list[str] = []
-    if changed and present:
+    if changed and present and made_of:
+        output = [f"{made_of.file} is Podman's, and systemd-analyze does not read it, so the drop-in is not verified"]
+    elif changed and present:
         verified, output = verify(params["unit"], params["name"], text, params["directory"])
     if changed:
         unit_files.check_links(directory)

@@ -23,6 +23,7 @@ DIRECTORY = "/mnt/local/Projects/SELODSP/selo-ai/backend"
 ENV_PATH = f"{DIRECTORY}/.env"
 PROFILE_FILE = f"{DIRECTORY}/.env.stable-16gb"
 UNIT_PATH = "/etc/systemd/system/ollama.service"
+OF_QUADLET = "/etc/containers/systemd/ollama.container.d/zz-gpu-memory.conf"
 DROP_IN_PATH = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
 UUID = "GPU-38079876-a1c8-5fa0-92ea-8efc513d7869"
 MIB = 1024 * 1024
@@ -146,13 +147,13 @@ def env_file(path: str = ENV_PATH, **changes: Any) -> dict[str, Any]:
     }
 
 
-def drop_in(environment: Mapping[str, str] | None) -> dict[str, Any]:
+def drop_in(environment: Mapping[str, str] | None, path: str = DROP_IN_PATH) -> dict[str, Any]:
     """Our drop-in on the host; None: there is none."""
     if environment is None:
-        return {"path": DROP_IN_PATH, "exists": False, "sha256": None, "error": None, "environment": {}}
-    digest = sha256(unit_text.render_dropin(environment))
+        return {"path": path, "exists": False, "sha256": None, "error": None, "environment": {}}
+    digest = sha256(unit_text.render_dropin(environment, section=unit_text.section_of(path)))
     return {
-        "path": DROP_IN_PATH,
+        "path": path,
         "exists": True,
         "sha256": digest,
         "error": None,

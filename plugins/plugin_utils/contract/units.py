@@ -19,7 +19,7 @@ class SetBy(TypedDict):
 
 
 class Source(SetBy):
-    """A file of a unit (`kind`: unit, drop-in, EnvironmentFile) with what it takes back (`resets`, `unsets`)."""
+    """A file of a unit (`kind`: unit, Quadlet, drop-in, EnvironmentFile), what it takes back (`resets`, `unsets`)."""
 
     kind: str
     resets: bool
@@ -140,6 +140,7 @@ class Unit(TypedDict, total=False):
     exec: Changes
     start_scripts: list[StartScript]
     source_path: str | None
+    quadlet: str | None
     missing: dict[str, list[str]]
     dependents: list[Dependent]
     transient: bool

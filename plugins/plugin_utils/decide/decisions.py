@@ -298,7 +298,9 @@ def _taken_over(declared: Declared, own: OwnDropIn, environment: Mapping[str, st
 
 
 def _drop_in_changes(read: HostFacts, environment: Mapping[str, str]) -> bool:
-    return read["ollama"]["drop_ins"]["own"]["sha256"] != _sha256(unit_text.render_dropin(environment))
+    own = read["ollama"]["drop_ins"]["own"]
+    text = unit_text.render_dropin(environment, section=unit_text.section_of(own["path"]))
+    return own["sha256"] != _sha256(text)
 
 
 def wanted_in(file: EnvFile, env: Mapping[str, str]) -> dict[str, str]:

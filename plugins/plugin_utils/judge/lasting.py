@@ -118,7 +118,9 @@ def _pids(service: str, found: set[int], restarted: Restarted | None) -> set[int
 def _drop_in(decision: Decision, before: HostFacts, after: HostFacts) -> list[str]:
     own, sha256 = after["ollama"]["drop_ins"]["own"], before["ollama"]["drop_ins"]["own"]["sha256"]
     if decision.get("acts") and decision["drop_in_changed"]:
-        sha256 = hashlib.sha256(unit_text.render_dropin(decision["ollama_environment"]).encode()).hexdigest()
+        section = unit_text.section_of(own["path"])
+        text = unit_text.render_dropin(decision["ollama_environment"], section=section)
+        sha256 = hashlib.sha256(text.encode()).hexdigest()
     if own["sha256"] == sha256:
         return []
     return [f"{own['path']} is not any more what was proven: somebody has changed it meanwhile"]

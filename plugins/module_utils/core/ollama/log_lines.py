@@ -271,6 +271,7 @@ def entry_of(fields: Mapping[str, str]) -> tuple[float, str] | None:
     text, transport = fields.get("MESSAGE"), fields.get("_TRANSPORT")
     if text is None:
         return None
+    text = text.removesuffix("\n")  # as Podman's monitor of a container gives it
     if transport == "kernel":
         if not KERNEL.search(text):
             return None

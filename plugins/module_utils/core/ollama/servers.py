@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.containers import container_of
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.quadlet import CONMON
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
@@ -30,7 +31,7 @@ RUNNERS = ("llama-server", "ollama_llama_server", "ollama-runner")
 # What holds the published port of a container on the host.
 PORT_OF_A_CONTAINER = (
     "docker-proxy", "rootlesskit", "rootlesskit-docker-proxy", "rootlessport", "pasta", "pasta.avx2", "slirp4netns",
-    "conmon", "incusd", "lxd",
+    CONMON, "incusd", "lxd",
 )  # fmt: skip
 _UNIT = re.compile(r"/([^/]+\.service)(?=/|$)")
 _USER = re.compile(r"/user@(\d+)\.service/")
@@ -141,9 +142,9 @@ def owner(paths: Sequence[str]) -> Owner:
     `kind` is unit, user unit, container, session or process.
     """
     for path in paths:
-        container = container_of(path)
+        container, user = container_of(path), _USER.search(path)
         if container:
-            return {"kind": "container", "name": container}
+            return {"kind": "container", "name": f"{container} of uid {user[1]}" if user else container}
     for path in paths:
         unit = _UNIT.search(path)
         user = _USER.search(path)
@@ -166,7 +167,7 @@ def told(server: Described) -> str:
     """Who a process is, in words."""
     process = f"process {server['pid']} ({server['command']}"
     process += f", user {server['user']})" if server.get("user") else ")"
-    if server["command"] in PORT_OF_A_CONTAINER:
+    if server["command"] in PORT_OF_A_CONTAINER and not _is_quadlets(server):
         return f"a container whose port {process} publishes"
     if server["pid"] == 1:
         return "a socket that systemd holds for another unit (systemctl list-sockets)"
@@ -178,6 +179,11 @@ def told(server: Described) -> str:
         "started": f"{process}, which {server['name']} started",
         "session": f"{process}, started by hand",
     }.get(server["kind"], f"{process}, which is of no unit")
+
+
+def _is_quadlets(server: Described) -> bool:
+    """Whether a process is Podman's monitor of a container that a unit runs: of one by hand it is no unit's."""
+    return server["command"] == CONMON and server["kind"] == "unit"
 
 
 def mismatch(
@@ -199,10 +205,14 @@ def mismatch(
             f"an Ollama answers at {url}, but no process of this host listens there: a container whose port is "
             f"forwarded, or another machine. {there}"
         )
+    of_quadlet = _is_quadlets(server)
     contained = server["kind"] in ("container", "namespace") or server["command"] in PORT_OF_A_CONTAINER
-    if contained:
-        cure = f"a container is not served yet: {instead}"
-    elif not server["serves"]:
+    if contained and not of_quadlet:
+        cure = (
+            "a container is not served yet, unless a Quadlet of the system runs it (one of a user, `systemctl --user`, "
+            f"Compose and `docker run` do not count): {instead}"
+        )
+    elif not server["serves"] and not of_quadlet:
         cure = f"it is no Ollama but may pass requests on to one; {to_the_unit}"
     else:
         its_own = f"set gpu_memory_ollama.unit={server['name']}"

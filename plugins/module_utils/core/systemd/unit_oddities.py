@@ -20,8 +20,11 @@ ASSIGNED = re.compile(r"(?:export[ \t]{1,8})?([A-Za-z_][A-Za-z0-9_]{0,80})[ \t]{
 KEPT_ASIDE = (".bak", ".orig", ".old", ".save", "~", ".swp", ".disabled", ".rpmsave", ".rpmnew", ".new")
 
 
-def in_unit_file(text: str) -> Iterator[Oddity]:
-    """Lines about the environment in a unit file or drop-in that set nothing."""
+def in_unit_file(text: str, wanted: str = "Service") -> Iterator[Oddity]:
+    """Lines about the environment in a unit file or drop-in that set nothing.
+
+    `wanted`: the section whose environment is the server's, as `unit_text.section_of` has it.
+    """
     section = ""
     for line in unit_text.logical_lines(text):
         if line.startswith("[") and line.endswith("]"):
@@ -33,17 +36,25 @@ def in_unit_file(text: str) -> Iterator[Oddity]:
         if known is None:
             continue
         if not section:
-            yield f"{known}= stands above every section, where systemd ignores it", "write [Service] above it"
-        elif section != "Service":
-            yield f"{known}= stands in [{section[:40]}], where systemd ignores it", "move it below [Service]"
+            yield f"{known}= stands above every section, where systemd ignores it", f"write [{wanted}] above it"
+        elif section != wanted:
+            ignored = "where systemd ignores it" if wanted == "Service" else "and does not reach the container"
+            yield f"{known}= stands in [{section[:40]}], {ignored}", f"move it below [{wanted}]"
         elif name != known:
             yield f"{name}= is no directive of systemd, which ignores it", f"write {known}="
         elif known == "Environment":
             yield from _in_assignments(value)
-        elif known == "EnvironmentFile" and value and not value.lstrip("-").startswith(("/", "%")):
+        elif known == "EnvironmentFile" and wanted == "Service" and value.lstrip("-")[:1] not in ("", "/", "%"):
             quoted = value.lstrip("-").startswith(("'", '"'))
             cause = "in quotes" if quoted else "that is not absolute"
             yield f"EnvironmentFile= has a path {cause}, which systemd ignores", "write EnvironmentFile=/the/path"
+
+
+def for_podman(text: str, file: str) -> Iterator[Oddity]:
+    """Settings of Ollama in a drop-in of the unit that Podman makes of a `.container` file."""
+    for name in unit_text.parse_environment_directives(text):
+        if name.startswith("OLLAMA_") or name in settings.SHOWN:
+            yield f"{name} is set here for Podman, and does not reach the container", f"set it in [Container] of {file}"
 
 
 def _in_assignments(value: str) -> Iterator[Oddity]:

@@ -20,6 +20,7 @@ JOB_TIMEOUTS = ("JobTimeoutUSec", "JobRunningTimeoutUSec")
 # Of what a unit's file names and this host does not have.
 CURES = {
     "EnvironmentFile": "create it, or write EnvironmentFile=-{value}",
+    "--env-file": "create it, or take the EnvironmentFile= out of its .container file",
     "WorkingDirectory": "put it back, or name where it is now",
     "ExecStartPre": "install it, or name where it is now",
     "ExecStart": "install it, or name where it is now",

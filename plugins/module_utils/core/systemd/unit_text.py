@@ -1,10 +1,11 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The environment in systemd's unit files and in the output of `systemctl show`."""
+"""The environment in systemd's unit files, in Podman's `.container` files, and in the output of `systemctl show`."""
 
 from __future__ import annotations
 
+import posixpath
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
@@ -22,8 +23,11 @@ DROP_IN = "zz-gpu-memory.conf"  # sorts after `override.conf`
 HEADER = "# Managed by the Ansible collection selo.gpu_memory: changes are overwritten."
 WRITTEN_BY = "# Written by "  # the second line, where that is not the role gpu_memory
 SOMEBODY = "somebody else"
+CONTAINER = ".container"  # a Quadlet, of which Podman's generator makes a unit
+SECTIONS = ("Service", "Container")
 
 WRITER = re.compile(r"[A-Za-z0-9_.-]+(?: [A-Za-z0-9_.-]+)*")
+_DOLLARS = {"Service": "$", "Container": "$$"}  # what Podman puts into ExecStart= of a unit is no text to systemd
 _SECTION = re.compile(r"\[[^\]]*\]")
 _DIRECTIVE = re.compile(r"[A-Za-z]+")
 _PLAIN = re.compile(r"[\w./:-]*", re.ASCII)
@@ -39,21 +43,27 @@ class InvalidEnvironment(ValueError):
     """A variable that no unit file can carry; the text names it, the cause and what is allowed."""
 
 
-def render_dropin(environment: Mapping[str, str], writer: str | None = None) -> str:
+def section_of(path: str) -> str:
+    """In which section of a unit file or drop-in at a path the environment of the server stands."""
+    directory = posixpath.basename(posixpath.dirname(path))
+    return "Container" if path.endswith(CONTAINER) or f".{directory}".endswith(f"{CONTAINER}.d") else "Service"
+
+
+def render_dropin(environment: Mapping[str, str], writer: str | None = None, section: str = "Service") -> str:
     """The drop-in for a service that sets `environment`, in the order given; InvalidEnvironment if one cannot be set.
 
-    `writer`: who writes it, as `WRITER`, where that is not the role gpu_memory.
+    `writer`: who writes it, as `WRITER`, where that is not the role gpu_memory. `section`: as `section_of` has it.
 
     Nothing in a name or value can end its line, so nothing can add a directive.
     """
-    lines = [HEADER, *([f"{WRITTEN_BY}{writer}"] if writer else []), "[Service]"]
+    lines = [HEADER, *([f"{WRITTEN_BY}{writer}"] if writer else []), f"[{section}]"]
     for name, value in environment.items():
         if not _NAME.fullmatch(name):
             raise InvalidEnvironment(f"{name!r} is no name of a variable; allowed: letters, digits, _; no digit first")
         for char in value:
             if unicodedata.category(char) in ("Cc", "Cs") or _is_noncharacter(ord(char)):
                 raise InvalidEnvironment(f"{name}: the character U+{ord(char):04X} is not allowed; use plain text")
-        lines.append(_directive(name, value).rstrip("\n"))
+        lines.append(_directive(name, value, section).rstrip("\n"))
     return "\n".join(lines) + "\n"
 
 
@@ -74,9 +84,9 @@ def _named(line: str) -> str | None:
     return writer if line.startswith(WRITTEN_BY) and WRITER.fullmatch(writer) else None
 
 
-def directives(text: str) -> list[str]:
+def directives(text: str, section: str = "Service") -> list[str]:
     """What a drop-in sets: the names of its variables, and of all else `Directive=`."""
-    names = list(parse_service(text)["environment"])
+    names = list(parse_service(text, section)["environment"])
     for line in logical_lines(text):
         name, equals, _unused = line.partition("=")
         if equals and name.strip() != "Environment":
@@ -107,10 +117,11 @@ def _sets_one_of(line: str, own: Collection[str]) -> bool:
     return len(variables) == 1 and variables.keys() <= set(own) and not line.endswith("\\")
 
 
-def as_we_write(text: str, names: Collection[str]) -> list[str]:
+def as_we_write(text: str, names: Collection[str], section: str = "Service") -> list[str]:
     """Those of some variables whose line stands in a drop-in just as this collection writes it."""
-    values, lines = parse_service(text)["environment"], set(text.splitlines())
-    return [name for name, value in values.items() if name in names and _directive(name, value).rstrip("\n") in lines]
+    values, lines = parse_service(text, section)["environment"], set(text.splitlines())
+    own = [(name, _directive(name, value, section).rstrip("\n")) for name, value in values.items() if name in names]
+    return [name for name, line in own if line in lines]
 
 
 def masked(text: str, own: Collection[str]) -> str:
@@ -118,16 +129,16 @@ def masked(text: str, own: Collection[str]) -> str:
 
     Those of the variables `own` are none. Of what is no setting only that there is something.
     """
-    frame = ("", HEADER, "[Service]")
+    frame = ("", HEADER, *(f"[{section}]" for section in SECTIONS))
     return "".join(
         line if line.strip() in frame or _named(line.strip()) else f"{_shown(line.rstrip(), own)}\n"
         for line in text.splitlines(keepends=True)
     )
 
 
-def foreign(text: str, own: Collection[str]) -> list[str]:
+def foreign(text: str, own: Collection[str], section: str = "Service") -> list[str]:
     """As `directives`, of what somebody has `added`."""
-    return directives(added(text, own))
+    return directives(added(text, own), section)
 
 
 def _shown(line: str, own: Collection[str]) -> str:
@@ -150,8 +161,8 @@ def _variables_of(line: str) -> dict[str, str]:
     return parse_environment_directives(f"[Service]\n{line}") if "Environment" in line else {}
 
 
-def _directive(name: str, value: str) -> str:
-    return f"Environment={_word(name, value)}\n"
+def _directive(name: str, value: str, section: str) -> str:
+    return f"Environment={_word(name, value.replace('$', _DOLLARS[section]))}\n"
 
 
 def _word(name: str, value: str) -> str:
@@ -196,13 +207,24 @@ def moment(text: str) -> float | None:
     return datetime.fromisoformat(found[1]).replace(tzinfo=timezone.utc).timestamp() if found else None
 
 
-def parse_environment_directives(text: str) -> dict[str, str]:
-    """The variables that `Environment=` in a [Service] section sets; specifiers such as `%h` stay as written."""
-    return parse_service(text)["environment"]
+def parse_environment_directives(text: str, section: str = "Service") -> dict[str, str]:
+    """The variables that `Environment=` in that section sets; specifiers such as `%h` stay as written."""
+    return parse_service(text, section)["environment"]
 
 
-def parse_service(text: str) -> Service:
-    """What a unit file or drop-in does to the environment in its [Service] section.
+def values_of(text: str, section: str, directive: str) -> Iterator[str]:
+    """What a unit file or drop-in has for a directive of a section, line by line."""
+    at = ""
+    for line in logical_lines(text):
+        if line.startswith("[") and line.endswith("]"):
+            at = line[1:-1]
+        name, equals, value = line.partition("=")
+        if at == section and equals and name.strip() == directive:
+            yield value.strip()
+
+
+def parse_service(text: str, section: str = "Service") -> Service:
+    """What a unit file or drop-in does to the environment in its [Service] section, or in [Container] of a Quadlet.
 
     Returns `environment` (the variables it sets; specifiers stay as written), `resets` (an empty `Environment=` takes
     back what was set before this file) and `unsets` (the names that `UnsetEnvironment=` takes away at the very end).
@@ -210,23 +232,16 @@ def parse_service(text: str) -> Service:
     environment: dict[str, str] = {}
     resets = False
     unsets: list[str] = []
-    section = ""
-    for line in logical_lines(text):
-        if line.startswith("[") and line.endswith("]"):
-            section = line[1:-1]
-        name, equals, value = line.partition("=")
-        if section != "Service" or not equals:
-            continue
-        name, value = name.strip(), value.strip()
-        if name == "Environment":
-            if not value:
-                environment.clear()
-                resets = True
-            environment.update(_variables(word.replace("%%", "%") for word in words(value)))
-        elif name == "UnsetEnvironment":
-            if not value:
-                unsets.clear()
-            unsets += words(value)
+    for value in values_of(text, section, "Environment"):
+        if not value:
+            environment.clear()
+            resets = True
+        given = (word.replace("%%", "%").replace(_DOLLARS[section], "$") for word in words(value))
+        environment.update(_variables(given))
+    for value in values_of(text, section, "UnsetEnvironment"):
+        if not value:
+            unsets.clear()
+        unsets += words(value)
     return {"environment": environment, "resets": resets, "unsets": unsets}
 
 

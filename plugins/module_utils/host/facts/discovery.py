@@ -61,9 +61,8 @@ def discover() -> dict[str, object]:
         notes.append("more than one backend was found; keep the one that calls Ollama in gpu_memory_backend")
     told = {*(server.unit for server in servers), *(str(one["unit"]) for one in backends if "unit" in one)}
     pids = host_read.all_pids()
-    notes += callers(
-        [(pid, _unit_of_process(pid), host_read.command_line(pid), _caller_keys(pid)) for pid in pids], told
-    )
+    calling = [(pid, keys) for pid, keys in ((pid, _caller_keys(pid)) for pid in pids) if keys]
+    notes += callers([(pid, _unit_of_process(pid), host_read.command_line(pid), keys) for pid, keys in calling], told)
     names, version = [str(model["name"]) for model in api["models"]], settings.parse_version(api.get("version"))
     return {
         "ollama": ollama and {"unit": ollama.unit, "url": ollama.url},
@@ -113,7 +112,7 @@ def _server(pid: int) -> FoundServer:
         host = ""
     return FoundServer(
         unit=_unit_of_process(pid),
-        url=host_address.url_of_server(host),
+        url=server_process.published_at(pid) or host_address.url_of_server(host),
         told=_servers.told(server_process.describe(pid)),
     )
 
@@ -126,8 +125,10 @@ def _backends(ollama_units: set[str | None]) -> list[dict[str, object]]:
         except OSError:
             continue
         path = os.path.join(directory, ".env")
+        if directory == "/" or not os.path.isfile(path):
+            continue
         unit = _unit_of_process(pid)
-        if directory == "/" or unit in ollama_units and unit is not None or not os.path.isfile(path):
+        if unit in ollama_units and unit is not None:
             continue
         keys = _keys(path)
         if not keys or (unit, directory) in found:

@@ -18,7 +18,7 @@ import re
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
@@ -28,9 +28,14 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     servers,
     settings,
 )
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, foreign_json, masking
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents, unit_files, unit_oddities
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import (
+    dependents,
+    quadlets,
+    unit_files,
+    unit_oddities,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
     atomic_files,
@@ -71,6 +76,7 @@ UNIT_PROPERTIES = (
     "FragmentPath,DropInPaths,Environment,EnvironmentFiles,NeedDaemonReload,Transient,User,ControlGroup,ExecStart,"
     "SourcePath"
 )
+PROCESS_PROPERTIES = "ActiveState,MainPID,ControlGroup,FragmentPath,SourcePath"
 MOST_OF_COMMAND = 32768  # of a command line that is compared
 # What is read of a model in Ollama's answers, by type: who answers may be no Ollama.
 MODEL = {"name": str, "digest": str, "size": int}
@@ -111,11 +117,9 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
     if not text:
         return {"name": name, "id": name, "error": "systemctl show failed; is systemd the init system here?"}
     properties = unit_text.parse_show(text)
-    environment = properties.get("Environment") or {}
-    drop_ins = unit_files.drop_in_paths(name, properties)
-    files = [properties.get("FragmentPath") or "", *drop_ins]
-    environment_files = unit_files.environment_files(properties)
-    exec_start = properties.get("ExecStart") or ""
+    made_of = quadlets.of(name, properties)
+    of_server = _environment_of(name, properties, made_of, names)
+    exec_start = "" if made_of else properties.get("ExecStart") or ""
     by_itself = start_script.of_exec_start(exec_start)
     return {
         "name": name,
@@ -130,17 +134,12 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
         "active_s": _active_s(properties),
         "active_enter_timestamp": properties.get("ActiveEnterTimestamp") or None,
         "fragment_path": properties.get("FragmentPath") or None,
-        "drop_in_paths": drop_ins,
-        "environment_files": [
-            {"path": path, "environment": unit_files.values_in(path, names)} for path in environment_files
-        ],
-        "environment": _only(names, environment if isinstance(environment, dict) else {}),
-        "sources": [
-            *(_unit_file(path, names) for path in files if path),
-            *(_source("EnvironmentFile", path, unit_files.values_in(path, names)) for path in environment_files),
-        ],
+        "drop_in_paths": of_server.drop_ins,
+        "environment_files": [{"path": one["path"], "environment": one["environment"]} for one in of_server.last],
+        "environment": _only(names, of_server.merged),
+        "sources": [*of_server.first, *(_unit_file(path, names) for path in of_server.files), *of_server.last],
         # A wrapper such as `env NAME=value ollama serve` has the last word.
-        "exec_environment": _only(names, by_itself.sets),
+        "exec_environment": _only(names, made_of.environment_by_args() if made_of else by_itself.sets),
         "exec": {
             "strips": by_itself.strips,
             "keeps": _of(names, by_itself.keeps),
@@ -149,14 +148,42 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
         "programs": start_script.programs(exec_start)[: unit_files.MOST_SCRIPTS],
         "start_scripts": [_script(script, names) for script in unit_files.start_scripts(exec_start)],
         "source_path": properties.get("SourcePath") or None,
+        "quadlet": made_of.file if made_of else None,
         # Others do not see everything that is there.
-        "missing": unit_files.missing(properties) if os.geteuid() == 0 else {},
+        "missing": unit_files.missing(properties, made_of) if os.geteuid() == 0 else {},
         "dependents": dependents.read(properties.get("Id") or name),
         "transient": properties.get("Transient") == "yes",
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
         "user": properties.get("User") or None,
         "control_group": properties.get("ControlGroup") or None,
     }
+
+
+class _Environment(NamedTuple):
+    """What gives a server its environment: `merged` as systemd has it, and the files, of which `first` lose to all and
+    `last` win over all.
+    """
+
+    merged: dict[str, str]
+    files: list[str]
+    drop_ins: list[str]
+    first: list[Source]
+    last: list[Source]
+
+
+def _environment_of(
+    name: str, properties: Properties, made_of: quadlets.Quadlet | None, names: Collection[str]
+) -> _Environment:
+    if made_of:  # what stands in the unit itself is Podman's
+        first = unit_files.env_file_sources(made_of, names)
+        of_files = {variable: value for source in first for variable, value in source["environment"].items()}
+        merged = {**of_files, **made_of.command.environment}
+        return _Environment(merged, [made_of.file, *made_of.drop_ins], made_of.drop_ins, first, [])
+    drop_ins = unit_files.drop_in_paths(name, properties)
+    paths = unit_files.environment_files(properties)
+    last = [_source("EnvironmentFile", path, unit_files.values_in(path, names)) for path in paths]
+    files = [path for path in (properties.get("FragmentPath") or "", *drop_ins) if path]
+    return _Environment(properties.get("Environment") or {}, files, drop_ins, [], last)
 
 
 def _script(script: StartScript, names: Collection[str]) -> StartScript:
@@ -179,7 +206,8 @@ def _active_s(properties: Properties) -> float | None:
 
 def _unit_file(path: str, names: Iterable[str]) -> Source:
     """A unit file or drop-in as a source of its unit's environment."""
-    source = unit_files.source("drop-in" if path.endswith(".conf") else "unit", path)
+    kind = "drop-in" if path.endswith(".conf") else "Quadlet" if path.endswith(unit_text.CONTAINER) else "unit"
+    source = unit_files.source(kind, path)
     unsets = [word for word in source["unsets"] if word.partition("=")[0] in names]
     return {**source, "environment": _only(names, source["environment"]), "unsets": unsets}
 
@@ -320,7 +348,8 @@ def read_drop_ins(unit: Unit, own_name: str, manifests: Iterable[Manifest]) -> D
     `manifests`: of the kept generations. Of each those of its variables that may be shown; of what would be lost the
     names.
     """
-    own_path = f"{unit_files.UNITS}/{unit['name']}.d/{own_name}"
+    own_path = unit_files.own_drop_in(unit, own_name)
+    section = unit_text.section_of(own_path)
     environment = _unit_file(own_path, settings.SHOWN)["environment"]
     own = cast("OwnDropIn", {**read_file(own_path), "environment": environment})
     others: list[SetBy] = [
@@ -328,21 +357,22 @@ def read_drop_ins(unit: Unit, own_name: str, manifests: Iterable[Manifest]) -> D
         for path in unit.get("drop_in_paths") or []
         if path != own_path
     ]
-    files = [path for path in (unit.get("fragment_path"), *(unit.get("drop_in_paths") or [])) if path]
+    own_file = unit.get("quadlet") or unit.get("fragment_path")
+    files = [path for path in (own_file, *(unit.get("drop_in_paths") or [])) if path]
     named = [file["path"] for file in unit.get("environment_files") or []]
     if own["exists"]:
         elsewhere = {name for path in files if path != own_path for name in unit_files.source("", path)["environment"]}
         own["writer"], text = unit_files.written(own_path)
         # What somebody has added to ours is lost with it, be it set elsewhere as well, with another value.
         own["alone"] = (
-            [name for name in unit_text.directives(text) if name not in elsewhere]
+            [name for name in unit_text.directives(text, section) if name not in elsewhere]
             if own["writer"]
-            else unit_text.foreign(text, what_is_ours.variables_of(manifests, own_path, text))
+            else unit_text.foreign(text, what_is_ours.variables_of(manifests, own_path, text), section)
         )
     return {
         "own": own,
         "others": others,
-        "oddities": unit_oddities.read(unit["name"], files, named),
+        "oddities": unit_oddities.read(unit["name"], files, named, quadlet=unit.get("quadlet")),
         # Who is not root is told so by whatever fails first.
         "refusals": unit_files.refusals(own_path) if os.geteuid() == 0 else [],
     }
@@ -487,13 +517,26 @@ def in_control_group(cgroup: str, of_init: str, control_group: str) -> bool:
     )
 
 
+def as_unit(name: str, properties: Mapping[str, str]) -> Unit:
+    """What tells the processes of a unit, of its `PROCESS_PROPERTIES`."""
+    main = properties.get("MainPID") or ""
+    return {
+        "name": name,
+        "active_state": properties.get("ActiveState"),
+        "main_pid": int(main) if main.isdigit() else 0,
+        "control_group": properties.get("ControlGroup"),
+        "quadlet": quadlet.file_of(properties),
+    }
+
+
 def unit_pids(unit: Unit) -> list[int]:
-    """The processes of an active unit: the main one, which may be a mere shell, and whatever it has started."""
-    return pids_of(unit["main_pid"], unit.get("control_group"))
+    """The processes of an active unit: the main one, which may be a mere shell, and whatever it has started.
 
-
-def pids_of(main_pid: int, control_group: str | None) -> list[int]:
-    pids = {main_pid} - {0}
+    Those of a Quadlet's container may be in a control group of its own.
+    """
+    pids = {unit["main_pid"]} - {0}
+    pids |= set(with_descendants([*pids])) if unit.get("quadlet") else set()
+    control_group = unit.get("control_group")
     if control_group:
         with open("/proc/1/cgroup", encoding="utf-8") as file:
             of_init = file.read()

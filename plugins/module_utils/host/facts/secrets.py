@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MOST_PROCESSES = 256  # of one unit
 PROPERTIES = (
-    "Environment,EnvironmentFiles,MainPID,ControlGroup,"
+    "Id,FragmentPath,SourcePath,DropInPaths,Environment,EnvironmentFiles,MainPID,ControlGroup,"
     "ExecCondition,ExecStartPre,ExecStart,ExecStartPost,ExecReload,ExecStop,ExecStopPost"
 )
 
@@ -100,6 +100,10 @@ def secrets_of_host(
         shown = unit_text.parse_show(text)
         found |= masking.secrets_in(shown.get("Environment") or {}, names)
         paths += unit_files.environment_files(shown)
+        made_of = quadlets.of(unit, shown)
+        if made_of:
+            found |= masking.secrets_in(made_of.command.environment, names)
+            paths += made_of.command.env_files
         lines = start_script.command_lines(text)
         for script in (*lines, *unit_files.script_texts("\n".join(lines)).values()):
             found |= masking.secrets_in_script(script, names)

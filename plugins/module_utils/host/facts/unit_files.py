@@ -13,8 +13,9 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import quadlets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands, held_path
 
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
         Properties,
         Source,
         StartScript,
+        Unit,
         UnitEnvironment,
     )
 
-PROPERTIES = "LoadState,NeedDaemonReload,FragmentPath,DropInPaths,Environment,EnvironmentFiles,Transient"
+PROPERTIES = "Id,LoadState,NeedDaemonReload,FragmentPath,SourcePath,DropInPaths,Environment,EnvironmentFiles,Transient"
 # What `missing` goes by.
 NEEDS = (
     "EnvironmentFiles,WorkingDirectory,ExecStart,ExecStartPre,User,Group,SupplementaryGroups,DynamicUser,RootDirectory,"
@@ -60,6 +62,12 @@ def drop_in_paths(name: str, properties: Properties, directory: str = UNITS) -> 
     return [os.path.join(own if os.path.realpath(place) == leads_to else place, file) for place, file in found]
 
 
+def own_drop_in(unit: Unit, name: str = unit_text.DROP_IN) -> str:
+    """Where this collection's drop-in of a unit is, or of the `.container` file of which Podman makes it."""
+    file = unit.get("quadlet")
+    return quadlet.drop_in(file, name) if file else os.path.join(UNITS, f"{unit['name']}.d", name)
+
+
 def environment_files(properties: Properties) -> list[str]:
     """The files that a unit's `EnvironmentFiles` name, patterns resolved, in the order in which systemd reads them.
 
@@ -72,8 +80,8 @@ def environment_files(properties: Properties) -> list[str]:
     return found
 
 
-def missing(properties: Properties) -> dict[str, list[str]]:
-    """By directive, what systemd does not start the unit without, and that is not there.
+def missing(properties: Properties, made_of: quadlets.Quadlet | None = None) -> dict[str, list[str]]:
+    """By directive, what systemd does not start the unit without, and that is not there; `made_of`: its Quadlet.
 
     `properties`: `NEEDS` at least. What may be missing (`-`, in systemd's words `!` or ignore_errors) is not named.
     """
@@ -83,6 +91,7 @@ def missing(properties: Properties) -> dict[str, list[str]]:
             path for path in files if not (glob.glob(path) if glob.has_magic(path) else os.path.isfile(path))
         ]
     }
+    found["--env-file"] = [path for path in (made_of.command.env_files if made_of else []) if not os.path.isfile(path)]
     if not any(properties.get(name) for name in _OWN_TREE):
         directory = properties.get("WorkingDirectory") or ""  # also `~`
         found["WorkingDirectory"] = [directory] if directory.startswith("/") and not os.path.isdir(directory) else []
@@ -112,8 +121,10 @@ def _unknown(look_up: Callable[[str], object], names: str | None) -> list[str]:
 
 def refusals(drop_in: str, kept: str = Paths().root) -> list[str]:
     """Why an apply could not write what it needs: a drop-in, the units of the restore timer, and what it keeps."""
-    units = os.path.dirname(os.path.dirname(drop_in))
-    places = [drop_in] if os.path.lexists(os.path.dirname(drop_in)) else []
+    directory = os.path.dirname(drop_in)
+    of_container = unit_text.section_of(drop_in) == "Container"
+    units = UNITS if of_container else os.path.dirname(directory)
+    places = [drop_in] if os.path.lexists(directory) else [directory] if of_container else []
     found = []
     for path in [*places, os.path.join(units, "gpu-memory-restore.timer")]:
         try:
@@ -176,31 +187,44 @@ def read(name: str, directory: str = UNITS, also: Iterable[str] = ()) -> UnitEnv
     Of its EnvironmentFiles the variables that its other files set, and those that are named in `also`.
     """
     properties = unit_text.parse_show(commands.show(name, f"{PROPERTIES},{NEEDS}"))
-    drop_ins = drop_in_paths(name, properties, directory)
-    own = [path for path in _drop_ins_in(os.path.join(directory, f"{name}.d")) if _is_ours(path)]
+    made_of = quadlets.of(name, properties)
+    if made_of:
+        drop_ins, environment = made_of.drop_ins, made_of.command.environment
+        own = [path for path in drop_ins if _is_ours(path)]
+    else:
+        drop_ins, environment = drop_in_paths(name, properties, directory), properties.get("Environment") or {}
+        own = [path for path in _drop_ins_in(os.path.join(directory, f"{name}.d")) if _is_ours(path)]
     fragment = properties.get("FragmentPath") or None
-    sources = [source("unit", fragment)] if fragment else []
+    sources = [source("unit", fragment)] if fragment and not made_of else []
+    sources += [source("Quadlet", made_of.file)] if made_of else []
     sources += [source("drop-in", path) for path in sorted({*drop_ins, *own}, key=os.path.basename)]
     names = {*also, *(variable for one in sources for variable in one["environment"])}
-    sources += [_environment_file(path, names) for path in environment_files(properties)]
+    sources = env_file_sources(made_of, names) + sources
+    sources += [] if made_of else [_environment_file(path, names) for path in environment_files(properties)]
     return {
         "name": name,
         "load_state": properties.get("LoadState"),
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
         "fragment_path": fragment,
         "drop_in_paths": drop_ins,
-        "environment": properties.get("Environment") or {},
+        "environment": environment,
         "own": own,
         "gone": [path for path in drop_ins if not os.path.exists(path)],
         "sources": sources,
-        "missing": missing(properties),
+        "missing": missing(properties, made_of),
         "transient": properties.get("Transient") == "yes",
     }
 
 
 def source(kind: str, path: str) -> Source:
     """A unit file or drop-in as a source of its unit's environment; nothing of one that cannot be read."""
-    return {"kind": kind, "path": path, **unit_text.parse_service(_text(path))}
+    return {"kind": kind, "path": path, **unit_text.parse_service(_text(path), unit_text.section_of(path))}
+
+
+def env_file_sources(made_of: quadlets.Quadlet | None, names: Collection[str]) -> list[Source]:
+    """The env files of a Quadlet's container, whose other files win over them: Podman reads them as Docker does."""
+    files = made_of.command.env_files if made_of else []
+    return [_environment_file(path, names, "docker") for path in files]
 
 
 def start_scripts(exec_start: str) -> list[StartScript]:
@@ -233,12 +257,14 @@ def strays(units: str, known: Collection[str] = ()) -> list[str]:
     """Our drop-ins, by their header, that are none of the `known` paths, and how to be rid of them."""
     known = {os.path.realpath(path) for path in known}
     problems = []
-    for path in sorted(glob.glob(os.path.join(glob.escape(units), "*.d", unit_text.DROP_IN))):
+    places = (units, quadlet.DIRECTORY)
+    paths = [one for place in places for one in glob.glob(os.path.join(glob.escape(place), "*.d", unit_text.DROP_IN))]
+    for path in sorted(paths):
         writer, text = written(path)
         if os.path.realpath(path) in known or writer is not None:
             continue
-        unit = os.path.basename(os.path.dirname(path))[: -len(".d")]
-        names = [name for name in unit_text.directives(text) if not name.endswith("=")]
+        unit = os.path.basename(os.path.dirname(path))[: -len(".d")].replace(unit_text.CONTAINER, ".service")
+        names = [name for name in unit_text.directives(text, unit_text.section_of(path)) if not name.endswith("=")]
         problems.append(
             f"{path} is this collection's and stays in force, as what was before it is not kept on this host; it sets "
             f"{', '.join(names) or 'nothing'}. Delete it, then: systemctl daemon-reload; systemctl restart {unit}. The "
@@ -247,14 +273,14 @@ def strays(units: str, known: Collection[str] = ()) -> list[str]:
     return problems
 
 
-def values_in(path: str, names: Iterable[str]) -> dict[str, str]:
+def values_in(path: str, names: Iterable[str], reader: str = "systemd") -> dict[str, str]:
     """Those `names` that an EnvironmentFile sets, as systemd reads it; nothing of one that cannot be read."""
-    found = dotenv.get_keys(held_path.beginning(path, dotenv.MOST_READ), sorted(names), readers=["systemd"])
+    found = dotenv.get_keys(held_path.beginning(path, dotenv.MOST_READ), sorted(names), readers=[reader])
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _environment_file(path: str, names: Iterable[str]) -> Source:
-    environment = values_in(path, names)
+def _environment_file(path: str, names: Iterable[str], reader: str = "systemd") -> Source:
+    environment = values_in(path, names, reader)
     return {"kind": "EnvironmentFile", "path": path, "environment": environment, "resets": False, "unsets": []}
 
 

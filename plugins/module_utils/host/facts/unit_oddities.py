@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_oddities
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_oddities, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import held_path
 
 if TYPE_CHECKING:
@@ -25,8 +25,13 @@ FOR_LOGINS = (
 FOR_THE_UNIT = ("/etc/default/{name}", "/etc/sysconfig/{name}", "/etc/{name}.conf", "/etc/{name}.env")
 
 
-def read(unit: str, files: Sequence[str], environment_files: Sequence[str], root: str = "/") -> list[Oddity]:
-    """[{path, problem, cure}]. `files`: the unit's own file and drop-ins; `environment_files`: what it names."""
+def read(
+    unit: str, files: Sequence[str], environment_files: Sequence[str], root: str = "/", quadlet: str | None = None
+) -> list[Oddity]:
+    """[{path, problem, cure}]. `files`: the unit's own file and drop-ins; `environment_files`: what it names.
+
+    `quadlet`: the `.container` file of which Podman makes the unit; `files` are then that one and its drop-ins.
+    """
     found: list[Oddity] = []
 
     def add(path: str, told: unit_oddities.Oddity | None) -> None:
@@ -36,7 +41,10 @@ def read(unit: str, files: Sequence[str], environment_files: Sequence[str], root
     name = unit.rpartition(".")[0]
     units = os.path.join(root, "etc/systemd/system")
     for path in files[:MOST_FILES]:
-        for told in unit_oddities.in_unit_file(_text(path)):
+        for told in unit_oddities.in_unit_file(_text(path), unit_text.section_of(path)):
+            add(path, told)
+    for path in _matching(os.path.join(units, glob.escape(f"{unit}.d"), "*.conf")) if quadlet else []:
+        for told in unit_oddities.for_podman(_text(path), quadlet or ""):
             add(path, told)
     for path in environment_files[:MOST_FILES]:
         for told in unit_oddities.in_environment_file(_text(path)):

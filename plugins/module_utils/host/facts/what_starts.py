@@ -17,9 +17,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
 
 if TYPE_CHECKING:
@@ -104,12 +104,18 @@ def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Comma
         texts += [properties.get("FragmentPath") or "", *unit_files.drop_in_paths(unit, properties)]
         for name in dict.fromkeys([unit, *str(properties.get("Names") or "").split()]):
             texts += [*_unit_files(name), *_drop_ins(name)]
+        made_of = quadlets.read(unit)
+        lines = start_script.command_lines(text)
+        if made_of:  # its unit is written anew as systemd reads it, and so is what Podman's command names of the host
+            texts = [path for path in texts if path != properties.get("FragmentPath")]
+            texts += [made_of.file, *made_of.drop_ins, *made_of.command.env_files]
+            lines = [made_of.command.program]
         pam = properties.get("PAMName")
         texts += [*unit_files.environment_files(properties), *((*OF_PAM, f"/etc/pam.d/{pam}") if pam else ())]
         directory = str(properties.get("WorkingDirectory") or "/").lstrip("!")
         if directory == "~":
             directory = os.path.expanduser(f"~{properties.get('User') or 'root'}")
-        named += _started(start_script.command_lines(text), directory)
+        named += _started(lines, directory)
     for command, directory, _match in by_command:
         named += _started([command], directory)
     written = _written_by(shown, by_command) if any(not _is_code(path) for path in named) else set()
@@ -176,7 +182,7 @@ def _conf(directory: str) -> list[str]:
 
 def _is_looked_for(path: str) -> bool:
     """Whether systemd takes a file for what it is as soon as it is there: one that was not read was not there."""
-    return path.startswith((*PLACES, *SETTINGS))
+    return path.startswith((*PLACES, *SETTINGS, *quadlet.PLACES))
 
 
 def _counts(path: str) -> bool:
@@ -209,9 +215,8 @@ def _written_by(units: Iterable[str], by_command: Commands) -> set[tuple[int, in
     """The files, by device and number, that processes of services have open for writing."""
     pids: list[int] = []
     for unit in units:
-        shown = commands.properties(unit, "MainPID,ControlGroup")
-        main, group = shown.get("MainPID") or "", shown.get("ControlGroup") or ""
-        pids += host_read.pids_of(int(main) if main.isdigit() else 0, group)
+        shown = commands.properties(unit, host_read.PROCESS_PROPERTIES)
+        pids += host_read.unit_pids(host_read.as_unit(unit, shown))
     for _command, directory, match in by_command:
         pids += host_read.with_descendants(host_read.find_processes(match, directory, only_readable=True))
     return {file for pid in pids for file in _open_for_writing(f"/proc/{pid}")}

@@ -17,12 +17,15 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library i
 MOST_FILES = 4096  # of one process that are looked at
 
 
-def read(holders: Collection[int], proc: str = "/proc") -> list[str]:
-    """The containers with a process that holds GPU memory (`holders`: their pids) or a device file open."""
+def read(holders: Collection[int], ours: Collection[int] = (), proc: str = "/proc") -> list[str]:
+    """The containers with a process that holds GPU memory (`holders`: their pids) or a device file open.
+
+    `ours`: processes of the Ollama that is restarted anyway.
+    """
     begin = host_read.groups_of(1, proc)
     found = set()
     for name in os.listdir(proc):
-        if not name.isdigit():
+        if not name.isdigit() or int(name) in ours:
             continue
         for path in servers.paths_here(host_read.groups_of(name, proc), begin):
             container = container_of(path)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -317,11 +316,10 @@ class GoingBack:
         }
         found = self._found_now(services, kept[0]["services"].get("found") or {})
         ollama = services.get("ollama")
-        drop_ins = f"{ollama['unit']}.d" if ollama else None
         way = take_back.way_back(origin, contents, [*self.stored.readable(), origin])
         changed = [state["path"] for state in way.states if file_state.different(state)]
         concerned = {
-            "ollama": any(os.path.basename(os.path.dirname(path)) == drop_ins for path in changed),
+            "ollama": ollama is not None and any(what_is_ours.is_drop_in_of(path, ollama["unit"]) for path in changed),
             "backend": any(path in way.env_files for path in changed),
         }
         restart = [name for name in service_control.names(services) if concerned[name]]

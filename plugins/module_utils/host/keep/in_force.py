@@ -27,7 +27,6 @@ Copies = tuple["Manifest", Mapping[str, bytes]]  # a generation's manifest, and 
 def values_of(copies: Iterable[Copies], plan: ServicePlan, ours: Mapping[str, KeysOfFile]) -> dict[str, Values]:
     """By service of a plan, what generations have of our variables; `ours` as from `what_is_ours.keys_of`."""
     ollama = plan.get("ollama")
-    drop_ins = f"{ollama['unit']}.d" if ollama else None
     found: dict[str, Values] = {"ollama": {}, "backend": {}}
     for manifest, contents in copies:
         for state in manifest["files"]:
@@ -37,11 +36,10 @@ def values_of(copies: Iterable[Copies], plan: ServicePlan, ours: Mapping[str, Ke
             if path in ours and not what_is_ours.is_drop_in(path):
                 for readers in (ours[path]["readers"], ["systemd"]):  # which takes a comment for part of the value
                     _collect(found["backend"], dotenv.get_keys(content, ours[path]["keys"], readers))
-            elif os.path.split(path)[1] == unit_text.DROP_IN and os.path.basename(os.path.dirname(path)) == drop_ins:
-                text = content.decode(errors="replace")
-                _collect(
-                    found["ollama"], {} if unit_text.writer_of(text) else unit_text.parse_service(text)["environment"]
-                )
+            elif ollama and what_is_ours.is_drop_in_of(path, ollama["unit"]):
+                text, section = content.decode(errors="replace"), unit_text.section_of(path)
+                sets = {} if unit_text.writer_of(text) else unit_text.parse_environment_directives(text, section)
+                _collect(found["ollama"], sets)
     return found
 
 

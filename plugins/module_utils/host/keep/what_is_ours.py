@@ -49,7 +49,7 @@ def variables_of(manifests: Iterable[Manifest], path: str, text: str) -> Collect
 
     Where nothing is known of that, or an older release has kept the file: what it may set, just as it writes it.
     """
-    perhaps = unit_text.as_we_write(text, settings.OURS)
+    perhaps = unit_text.as_we_write(text, settings.OURS, unit_text.section_of(path))
     found: set[str] = set()
     for manifest in manifests:
         if path in manifest.get("env", {}):
@@ -61,3 +61,9 @@ def variables_of(manifests: Iterable[Manifest], path: str, text: str) -> Collect
 
 def is_drop_in(path: str) -> bool:
     return os.path.basename(path) == unit_text.DROP_IN
+
+
+def is_drop_in_of(path: str, unit: str) -> bool:
+    """Whether a path is that of our drop-in of Ollama's unit, or of a Quadlet, which may give its unit any name."""
+    of_unit = os.path.basename(os.path.dirname(path)) == f"{unit}.d"
+    return is_drop_in(path) and (of_unit or unit_text.section_of(path) == "Container")

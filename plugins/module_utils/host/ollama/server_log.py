@@ -16,21 +16,22 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal
+    from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Unit
 
 PROPERTIES = (
-    "Id,ActiveState,ExecMainStartTimestamp,MainPID,ControlGroup,LogNamespace,LogFilterPatterns,"
-    "LogRateLimitIntervalUSec,LogRateLimitBurst"
+    "Id,ExecMainStartTimestamp,LogNamespace,LogFilterPatterns,LogRateLimitIntervalUSec,LogRateLimitBurst,DropInPaths,"
+    f"{host_read.PROCESS_PROPERTIES}"
 )
 # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json")
-FIELDS = f"--output-fields={log_lines.FIELDS},_SYSTEMD_UNIT,_EXE"
+FIELDS = f"--output-fields={log_lines.FIELDS},_SYSTEMD_UNIT,_EXE,_UID,CONTAINER_NAME"
 MOST_LINES = 50_000
 FEW_LINES = 20  # among which is one of the server, whoever writes the same
 MOST_BYTES = 16 * 1024 * 1024
@@ -58,12 +59,14 @@ class Server(NamedTuple):
 
     A process may have been given it, as runners are; who opens one of its own, or uses syslog, as logger and
     systemd-cat do, is somebody else. `piped`: the server writes to a program that logs for it, so that all count.
+    `container`: it is that of a Quadlet, whose monitor (`program`) logs for it, as root and with the container's name.
     """
 
     unit: str
     pids: frozenset[str] = frozenset()
     program: str | None = None
     piped: bool = False
+    container: str | None = None
 
     def of(self, rows: Iterable[Mapping[str, str]]) -> list[tuple[float, str]]:
         """The rows that are the server's, or systemd's about it, in order."""
@@ -77,6 +80,9 @@ class Server(NamedTuple):
     def _counts(self, row: Mapping[str, str], known: Collection[str | None]) -> bool:
         if row.get("_PID") == "1":
             return True
+        if self.container:
+            by_monitor = row.get("_UID") == "0" and self.program in (None, _file(row.get("_EXE")))
+            return by_monitor and row.get("CONTAINER_NAME") == self.container
         if row.get("_SYSTEMD_UNIT") != self.unit:
             return False
         if self.piped or not self.pids:
@@ -95,18 +101,12 @@ def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
     """
     properties = commands.properties(unit, PROPERTIES)
     unit = properties.get("Id") or unit  # the journal knows no alias
-    main = properties.get("MainPID", "")
-    serving = server_process.server_of(
-        {
-            "main_pid": int(main) if main.isdigit() else 0,
-            "control_group": properties.get("ControlGroup"),
-            "active_state": properties.get("ActiveState"),
-        }
-    )
+    of_unit, made_of = host_read.as_unit(unit, properties), quadlets.of(unit, properties)
+    serving = server_process.server_of(of_unit)
     began = unit_text.moment(properties.get("ExecMainStartTimestamp", ""))
     begin = min(began, since or began) if began is not None else since
-    sink = sink_of(serving)
-    server = _server(unit, serving, main, sink)
+    sink = _sink_of_container(of_unit["main_pid"], sink_of(serving)) if made_of else sink_of(serving)
+    server = _server(of_unit, serving, sink, made_of)
     namespace = properties.get("LogNamespace")
     options = [f"--namespace=+{namespace}"] if namespace else []
     options += [f"--since=@{begin:.0f}"] if begin else ["--boot"]
@@ -115,11 +115,11 @@ def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
     )
     group = properties.get("ControlGroup") or ""
     kernel = [line for line in about if line[1].startswith(log_lines.BY_KERNEL) and log_lines.concerns(line[1], group)]
-    own, long, sink = _own_lines(sink, begin, ["--unit", unit, *options], server)
+    own, long, sink = _own_lines(sink, begin, [*_matches(unit, made_of), *options], server)
     lines = sorted([*own, *kernel], key=lambda line: line[0])
     whole = log_lines.parse((line for line in lines if line[0] >= (began or 0)), mask)
     if long and not sink.file and whole["server_config"] is None:
-        config = ["--unit", unit, *options, "--grep", 'msg="server config"']
+        config = [*_matches(unit, made_of), *options, "--grep", 'msg="server config"']
         start = log_lines.parse(_journal_lines(config, server, most=FEW_LINES))
         whole["server_config"], whole["server_at"] = start["server_config"], start["server_at"]
     server_at = whole["server_at"] or began
@@ -150,15 +150,38 @@ def _file(program: object) -> str:
     return str(program or "").removesuffix(" (deleted)")
 
 
-def _server(unit: str, serving: int | None, main: str, sink: Sink) -> Server:
+def matches(unit: str) -> list[str]:
+    """The rows of the journal of a unit and, if it is a Quadlet's, of its container, as words for journalctl."""
+    return _matches(unit, quadlets.read(unit))
+
+
+def _matches(unit: str, made_of: quadlets.Quadlet | None) -> list[str]:
+    name = made_of.command.name if made_of else None
+    if not name:
+        return ["--unit", unit]
+    return [f"_SYSTEMD_UNIT={unit}", "+", "_PID=1", f"UNIT={unit}", "+", f"CONTAINER_NAME={name}", "_UID=0"]
+
+
+def _server(unit: Unit, serving: int | None, sink: Sink, made_of: quadlets.Quadlet | None) -> Server:
     """The server that runs, if any, as the journal knows it."""
+    main, container = unit["main_pid"], made_of.command.name if made_of and sink.piped else None
     if not serving:
-        return Server(unit)
+        return Server(unit["name"], container=made_of.command.name if made_of else None)
     try:
-        program = _file(os.readlink(f"/proc/{serving}/exe"))
+        program = _file(os.readlink(f"/proc/{main if container else serving}/exe"))
     except OSError:
         program = None
-    return Server(unit, frozenset({str(serving), main} - {"0", ""}), program, sink.piped)
+    return Server(unit["name"], frozenset(map(str, {serving, main} - {0})), program, sink.piped, container)
+
+
+def _sink_of_container(conmon: int, sink: Sink) -> Sink:
+    """Where Podman's monitor of a container writes what it is given by a pipe."""
+    if not sink.piped:
+        return sink
+    driver = quadlet.log_driver(host_read.command_line(conmon))
+    if driver == quadlet.JOURNALD:
+        return sink
+    return Sink(driver, problem=f"the container's log goes to {driver}; LogDriver=journald keeps it")
 
 
 def _own_lines(

@@ -13,7 +13,8 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, TypedDict
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 CONNECT_S = 5
 MOST_FILES = 65536  # of one process that are looked at
 MOST_BYTES = 16 * 1024 * 1024  # of /proc/net/tcp
+MOST_PARENTS = 64
 
 
 class Found(TypedDict):
@@ -73,8 +75,18 @@ def listening(pids: Iterable[int]) -> list[int]:
 
 def server_of(unit: Unit) -> int | None:
     """The process of an active unit that serves: its main one may be a shell, or a program, that started it."""
-    serving = (pid for pid in _pids(unit) if servers.is_server(host_read.command_line(pid)))
-    return next(serving, unit.get("main_pid") or None)
+    pids, otherwise = _pids(unit), unit.get("main_pid") or None
+    if unit.get("quadlet"):  # the main one is the container's monitor
+        pids = [pid for pid in pids if pid != otherwise]
+        otherwise = next(iter(pids), None)
+    return next((pid for pid in pids if servers.is_server(host_read.command_line(pid))), otherwise)
+
+
+def published_at(pid: int) -> str | None:
+    """Where Podman's monitor of the container that a server runs in has published it on this host."""
+    conmon = _conmon_of(pid)
+    held = _sockets([conmon]) if conmon and _apart(pid, "net") else set()
+    return next((servers.url_of(address, port) for address, port, inode in _listeners() if inode in held), None)
 
 
 def _pids(unit: Unit) -> list[int]:
@@ -169,15 +181,31 @@ def whose(pid: int) -> Owner:
     """{kind, name} of a process, by its control groups (`servers.owner`), and two kinds more.
 
     `namespace`: in a container that no control group tells. `started`: an Ollama that a unit started which is there for
-    something else. A unit that is there for Ollama may have a PID namespace (PrivatePIDs=).
+    something else. A unit that is there for Ollama may have a PID namespace (PrivatePIDs=). What Podman's monitor of a
+    container has started is a container, whatever its group, and so is the monitor; of a Quadlet both are its unit's.
     """
     found = servers.owner(servers.paths_here(host_read.groups_of(pid), host_read.groups_of(1)))
+    conmon = _conmon_of(pid)
+    if conmon:
+        unit = quadlets.unit_of(conmon)
+        in_group = found["name"] if found["kind"] == "container" else "podman"
+        return {"kind": "unit", "name": unit} if unit else {"kind": "container", "name": in_group}
     serves = servers.is_server(host_read.command_line(pid))
     if found["kind"] == "container" or found["kind"] == "unit" and serves and _is_for_ollama(str(found["name"]), pid):
         return {**found}
     if _apart(pid, "pid"):
         return {**found, "kind": "namespace"}
     return {**found, "kind": "started" if found["kind"] == "unit" and serves else found["kind"]}
+
+
+def _conmon_of(pid: int) -> int | None:
+    """Podman's monitor of the container that a process is of, or is the monitor of."""
+    at: int | None = pid
+    for _step in range(MOST_PARENTS):
+        if not at or at == 1 or _program(at) == quadlet.CONMON:
+            break
+        at = host_read.parent(at)
+    return at if at and _program(at) == quadlet.CONMON else None
 
 
 def _is_for_ollama(unit: str, pid: int) -> bool:

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents as facts_dependents
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets, unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process, unit_runtime
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import (
+    server_log,
+    server_process,
+    unit_runtime,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, http_client
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock, SystemClock
@@ -22,9 +26,9 @@ if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent, UnitEnvironment
 
 UNIT_PROPERTIES = (
-    "Id,LoadState,ActiveState,SubState,UnitFileState,Result,ExecMainStatus,MainPID,NRestarts,ControlGroup,"
+    "Id,LoadState,SubState,UnitFileState,Result,ExecMainStatus,NRestarts,"
     "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,InactiveExitTimestamp,"
-    "InvocationID,Job,JobTimeoutUSec,JobRunningTimeoutUSec"
+    f"InvocationID,Job,JobTimeoutUSec,JobRunningTimeoutUSec,{host_read.PROCESS_PROPERTIES}"
 )
 
 
@@ -39,7 +43,9 @@ class Host(Clock, Protocol):
         """
 
     def process_environment(self, unit: str, names: Iterable[str]) -> dict[str, str]:
-        """Those variables that a unit's main process was started with; nothing of one that does not run."""
+        """Those variables that a unit's main process, or a container's server, was started with; nothing of one that
+        does not run.
+        """
 
     def dependents(self, unit: str) -> list[Dependent]:
         """The running units that systemd stops or restarts along with a unit, as `core.systemd.dependents` has them."""
@@ -98,8 +104,9 @@ class LinuxHost(SystemClock):
         return unit_files.read(unit, also=also)
 
     def process_environment(self, unit: str, names: Iterable[str]) -> dict[str, str]:
-        names = set(names)
-        process = host_read.read_process(int(self.show(unit).get("MainPID") or 0), names)
+        names, facts = set(names), host_read.as_unit(unit, self.show(unit))
+        pid = server_process.server_of(facts) if facts["quadlet"] else facts["main_pid"]
+        process = host_read.read_process(pid or 0, names)
         found = process["environment"] if process else {}
         return {name: value for name, value in found.items() if name in names}
 
@@ -114,10 +121,8 @@ class LinuxHost(SystemClock):
         return "" if status == 0 else self.mask(_failure("systemctl", arguments[0], status, error))
 
     def processes(self, unit: str) -> list[int]:
-        facts = self.show(unit)
         with contextlib.suppress(OSError):
-            main_pid = int(facts.get("MainPID") or 0)
-            return host_read.unit_pids({"main_pid": main_pid, "control_group": facts.get("ControlGroup")})
+            return host_read.unit_pids(host_read.as_unit(unit, self.show(unit)))
         return []
 
     def still_running(self, pids: Iterable[int]) -> list[int]:
@@ -158,20 +163,11 @@ class LinuxHost(SystemClock):
         return status, f"answered {status}"
 
     def mismatch(self, unit: str, url: str) -> str | None:
-        facts = self.show(unit)
-        return server_process.mismatch(
-            {
-                "name": unit,
-                "active_state": facts.get("ActiveState"),
-                "main_pid": int(facts.get("MainPID") or 0),
-                "control_group": facts.get("ControlGroup"),
-            },
-            url,
-        )
+        return server_process.mismatch(host_read.as_unit(unit, self.show(unit)), url)
 
     def journal(self, unit: str, since: float) -> list[str]:
         # The newest: without --reverse, --since with --lines is the oldest.
-        arguments = ["--unit", unit, "--since", f"@{since:.6f}", "--output=cat", "--lines=500", "--reverse"]
+        arguments = [*server_log.matches(unit), "--since", f"@{since:.6f}", "--output=cat", "--lines=500", "--reverse"]
         lines = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)[1].splitlines()[::-1]
         self._masking.look(unit=unit)
         return [self.mask(line) for line in lines]

@@ -213,3 +213,19 @@ def test_a_run_writes_only_while_it_holds_the_host(
     assert snapshot(units) == before
     managed.keep("run2")
     assert run(capsys, units, environment={"B": "x"}, run_id="run2")["changed"]
+
+
+def test_the_drop_in_of_a_quadlet(
+    units: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_of = systemd_dropin.quadlets.Quadlet("/x/try.container", [], systemd_dropin.quadlet.Command("", {}, [], None))
+    monkeypatch.setattr(systemd_dropin.quadlets, "read", lambda unit: made_of)
+    monkeypatch.setattr(systemd_dropin.quadlet, "DIRECTORY", str(units))
+    path = units / "try.container.d" / "zz-gpu-memory.conf"
+    answer = run(capsys, units, **PRESENT)
+    assert (answer["path"], answer["verified"]) == (str(path), False)
+    assert "systemd-analyze does not read it" in answer["verify_output"][0]
+    assert path.read_text() == unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "1", "B": "x y"}, "a task", "Container")
+    assert answer["diff"]["after"] == path.read_text()
+    assert not run(capsys, units, **PRESENT)["changed"]
+    assert run(capsys, units, state="absent")["changed"] and not path.parent.exists()

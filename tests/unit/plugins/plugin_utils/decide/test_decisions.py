@@ -7,6 +7,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     ENV_PATH,
     MODEL,
     NOW,
+    OF_QUADLET,
     PROFILE_FILE,
     STABLE_ON_0_32,
     built_in_profiles,
@@ -190,6 +191,13 @@ def test_a_proof_made_by_an_apply_that_found_ollama_stopped_holds_afterwards():
 def test_a_proof_of_stable_does_not_hold_while_the_drop_in_is_still_to_be_written_and_holds_after():
     before = read(ollama__unit__environment={}, ollama__drop_ins__own=drop_in(None), ollama__process__environment={})
     assert good(before)["proof_key"] == good()["proof_key"]
+
+
+def test_the_drop_in_of_a_quadlet_is_compared_with_what_stands_in_its_section():
+    assert not good(read(ollama__drop_ins__own=drop_in(STABLE_ON_0_32, OF_QUADLET)))["drop_in_changed"]
+    in_service = {**drop_in(STABLE_ON_0_32), "path": OF_QUADLET}
+    decision = good(read(ollama__drop_ins__own=in_service))
+    assert decision["drop_in_changed"] and [file["path"] for file in decision["files"]] == [OF_QUADLET]
 
 
 # What changes, and what restarts ------------------------------------------------------------------------------------

@@ -78,6 +78,12 @@ def test_our_drop_in_must_be_the_one_that_was_written_or_found() -> None:
             assert found.units == [] and len(found.ours) == 1 and found.ours[0].startswith(DROP_IN_PATH)
 
 
+def test_a_quadlets_drop_in_is_the_one_that_was_written() -> None:
+    before = read(STARTS, **{**OLD, "ollama__drop_ins__own": builders.drop_in(None, builders.OF_QUADLET)})
+    written = builders.drop_in(builders.STABLE_ON_0_32, builders.OF_QUADLET)
+    assert changed(before, read(STARTS, ollama__drop_ins__own=written), {"starts": STARTS}) == lasting.NOTHING
+
+
 def test_of_an_env_file_a_key_of_the_profile_is_told_from_its_owners_lines() -> None:
     before = read(STARTS, **OLD)
     for value, said in (("16384", "is 16384 now"), (None, "is not set now")):

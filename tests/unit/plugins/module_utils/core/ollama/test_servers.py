@@ -166,7 +166,7 @@ def test_a_unit_that_does_not_run_listens_nowhere():
         (server(kind="session"), "started by hand answers: stop it and give Ollama a unit, as its install script does"),
         (
             server(kind="container", name="c"),
-            "the container c answers: a container is not served yet: stop it and give",
+            "do not count): stop it and give Ollama a unit, as its",
         ),
         (server(kind="started", name="cron.service"), "have a unit of its own run it instead, or, if cron.service is"),
         (server(serves=False), "set gpu_memory_ollama.unit to the unit that runs Ollama on this host"),
@@ -252,3 +252,16 @@ def test_only_a_runner_of_a_blob_is_an_ollamas():
     assert servers.is_ollamas_runner(["llama-server", "--model", "/m/blobs/sha256-1"])
     assert servers.is_ollamas_runner(["/usr/bin/ollama", "runner", "--port", "1"])
     assert not servers.is_ollamas_runner(["llama-server", "--model", "/srv/model.gguf"])
+
+
+def test_the_quadlet_of_another_unit_is_named_by_its_unit():
+    monitor = server(kind="unit", name="llm.service", command="conmon", serves=False)
+    text = servers.mismatch("ollama.service", URL, monitor, runs=False)
+    assert "the unit llm.service" in text and "set gpu_memory_ollama.unit=llm.service" in text
+    by_hand = servers.mismatch("ollama.service", URL, server(kind="container", command="conmon", serves=False))
+    assert "a container whose port" in by_hand and "a container is not served yet" in by_hand
+
+
+def test_whose_a_users_container_is():
+    path = f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{'a' * 64}.scope"
+    assert servers.owner([path]) == {"kind": "container", "name": f"podman {'a' * 12} of uid 1000"}

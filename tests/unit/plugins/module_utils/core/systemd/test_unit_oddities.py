@@ -56,3 +56,22 @@ def test_files_for_shells() -> None:
 def test_names_of_drop_ins() -> None:
     assert unit_oddities.of_name("local")
     assert not any(unit_oddities.of_name(name) for name in ("a.conf", "a.conf.bak", ".a.swp"))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "cure"),
+    [
+        ("[Service]\nEnvironment=OLLAMA_DEBUG=1", "does not reach the container", "move it below [Container]"),
+        ("Environment=OLLAMA_DEBUG=1", "stands above every section", "write [Container] above it"),
+    ],
+)
+def test_a_line_of_a_quadlet_that_sets_nothing_is_told(text: str, problem: str, cure: str) -> None:
+    ((told, how),) = unit_oddities.in_unit_file(text, "Container")
+    assert problem in told and cure in how
+    assert list(unit_oddities.in_unit_file("[Container]\nEnvironment=A=1\nEnvironmentFile=a.env", "Container")) == []
+
+
+def test_what_is_set_for_podman_is_told() -> None:
+    text = "[Service]\nEnvironment=OLLAMA_DEBUG=1 HTTPS_PROXY=x\n[Container]\nEnvironment=OLLAMA_HOST=x\n"
+    ((told, how),) = unit_oddities.for_podman(text, "/x/ollama.container")
+    assert told.startswith("OLLAMA_DEBUG is set here for Podman") and "[Container] of /x/ollama.container" in how

@@ -206,3 +206,18 @@ def test_of_several_commands_of_a_unit_each_counts() -> None:
     assert start_script.programs(shown["ExecStartPre"]) == ["/opt/a", "/opt/b", "/opt/c"]
     assert len(start_script.command_lines(shown["ExecStartPre"])) == 3
     assert start_script.of_exec_start(shown["ExecStartPre"].replace("--token=xc", "")).sets == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "section"),
+    [
+        ("/etc/systemd/system/ollama.service", "Service"),
+        ("/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf", "Service"),
+        ("/etc/containers/systemd/ollama.container", "Container"),
+        ("/etc/containers/systemd/ollama.container.d/zz-gpu-memory.conf", "Container"),
+        ("/etc/containers/systemd/container.d/a.conf", "Container"),
+        ("/etc/containers/systemd/mycontainer.d/a.conf", "Service"),
+    ],
+)
+def test_the_section_of_a_file(path: str, section: str) -> None:
+    assert unit_text.section_of(path) == section

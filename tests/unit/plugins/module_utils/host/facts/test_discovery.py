@@ -23,23 +23,25 @@ def test_what_is_a_server(command, is_server):
     assert discovery._servers.is_server(command) is is_server
 
 
+NO_SUCH_PID = 2**22 + 1  # above the kernel's limit
+
+
 @pytest.fixture
 def host(monkeypatch):
     """A host of processes that do not exist: {pid: (command, unit)}; Ollama's API is a fake that knows one model."""
     processes: dict[int, tuple[list[str], str | None]] = {}
+    published = {NO_SUCH_PID + 7: "http://127.0.0.1:8080"}
     api = {"models": [{"name": "a:7b"}], "error": None}
     monkeypatch.setattr(discovery.host_read, "all_pids", lambda: sorted(processes))
     monkeypatch.setattr(discovery.host_read, "command_line", lambda pid: processes[pid][0])
     monkeypatch.setattr(discovery.host_read, "read_ollama_api", lambda url, models, mask: api)
+    monkeypatch.setattr(discovery.server_process, "published_at", published.get)
     monkeypatch.setattr(
         discovery.server_process,
         "whose",
         lambda pid: {"kind": "unit" if processes[pid][1] else "process", "name": processes[pid][1]},
     )
     return processes, api
-
-
-NO_SUCH_PID = 2**22 + 1  # above the kernel's limit
 
 
 def test_ollama_as_a_unit(host):
@@ -59,6 +61,11 @@ def test_what_runs_in_the_cloud_is_no_model_of_this_host(host):
     assert discovery.discover()["models"] == ["a:7b"]
     api["version"] = "0.17.5"
     assert discovery.discover()["models"] == ["a:7b", "own:8b-cloud"]
+
+
+def test_ollama_in_the_container_of_a_quadlet(host):
+    host[0][NO_SUCH_PID + 7] = (["/bin/ollama", "serve"], "llm.service")
+    assert discovery.discover()["ollama"] == {"unit": "llm.service", "url": "http://127.0.0.1:8080"}
 
 
 def test_nothing_runs(host):

@@ -190,3 +190,25 @@ def test_a_known_drop_in_is_no_stray_by_whatever_name(tmp_path: Path) -> None:
     assert "what was before it is not kept on this host; it sets nothing. Delete it" in said
     path.write_text("[Service]\nEnvironment=THEIRS=1\n")
     assert unit_files.strays(str(tmp_path / "units")) == []
+
+
+def test_where_a_quadlets_drop_in_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    units, kept = tmp_path / "units", str(tmp_path / "gpu-memory")
+    units.mkdir()
+    monkeypatch.setattr(unit_files, "UNITS", str(units))
+    drop_in = str(tmp_path / "containers" / "ollama.container.d" / "zz-gpu-memory.conf")
+    (problem,) = unit_files.refusals(drop_in, kept)
+    assert f"the directory {tmp_path / 'containers'} is missing" in problem
+    (tmp_path / "containers").mkdir()
+    assert unit_files.refusals(drop_in, kept) == []
+
+
+def test_a_stray_drop_in_of_a_quadlet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit_files.quadlet, "DIRECTORY", str(tmp_path))
+    drop_in = tmp_path / "llm.container.d" / "zz-gpu-memory.conf"
+    drop_in.parent.mkdir()
+    drop_in.write_text(unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}, section="Container"))
+    (problem,) = unit_files.strays(str(tmp_path / "units"))
+    assert f"{drop_in} is this collection's" in problem and "systemctl restart llm.service" in problem
+    assert "it sets OLLAMA_NUM_PARALLEL." in problem
+    assert unit_files.strays(str(tmp_path / "units"), [str(drop_in)]) == []

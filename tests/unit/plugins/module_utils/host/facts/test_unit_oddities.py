@@ -41,3 +41,12 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     os.mkfifo(tmp_path / "etc" / "environment")
     assert unit_oddities.read("ollama.service", [], [], str(tmp_path)) == []
+
+
+def test_of_a_quadlet_also_the_drop_ins_of_its_unit(tmp_path: Path) -> None:
+    file = written(tmp_path, "etc/containers/systemd/ollama.container", "[Container]\nEnvironment=OLLAMA_DEBUG=1\n")
+    for_podman = written(
+        tmp_path, "etc/systemd/system/ollama.service.d/a.conf", "[Service]\nEnvironment=OLLAMA_DEBUG=1\n"
+    )
+    found = unit_oddities.read("ollama.service", [file], [], str(tmp_path), quadlet=file)
+    assert [one["path"] for one in found] == [for_podman]

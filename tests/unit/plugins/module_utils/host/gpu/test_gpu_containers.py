@@ -27,4 +27,6 @@ def test_by_memory_or_by_an_open_device(tmp_path: Path) -> None:
     for pid, digit, files in ((20, "b", ()), (30, "c", ("/dev/null", "/dev/nvidia-uvm")), (40, "d", ("/dev/null",))):
         process(tmp_path, pid, f"/docker/{digit * 64}", *files)
     (tmp_path / "50").mkdir()  # it ended while we looked
-    assert gpu_containers.read({10, 20}, str(tmp_path)) == ["docker " + "b" * 12, "docker " + "c" * 12]
+    found = ["docker " + digit * 12 for digit in "bc"]
+    assert gpu_containers.read({10, 20}, proc=str(tmp_path)) == found
+    assert gpu_containers.read({10, 20}, ours={20}, proc=str(tmp_path)) == found[1:]

@@ -14,6 +14,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fa
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import SERVICES
 
 DROP_IN = "/etc/systemd/system/ollama.service.d/zz-gpu-memory.conf"
+OF_QUADLET = "/etc/containers/systemd/ollama.container.d/zz-gpu-memory.conf"
 ENV = "/srv/chat/.env"
 VALUES = {"ollama": {"OLLAMA_NUM_PARALLEL": {"2"}}, "backend": {}}
 
@@ -29,11 +30,13 @@ def test_our_values_are_those_of_our_drop_in_and_of_our_keys() -> None:
         copy(ENV, "K=1\nSECRET=hunter2\n"),
         copy(ENV, "K=2  # why\n"),
         copy(DROP_IN, unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"})),
+        copy(OF_QUADLET, unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "3"}, section="Container")),
         copy(DROP_IN, theirs),
         copy(DROP_IN.replace("ollama.service.d", "other.service.d"), unit_text.render_dropin({"OTHER": "1"})),
         ({"files": [{"path": DROP_IN, "kind": "absent"}]}, {}),
     ]
-    assert in_force.values_of(copies, SERVICES, ours) == {**VALUES, "backend": {"K": {"1", "2", "2  # why"}}}
+    found = in_force.values_of(copies, SERVICES, ours)
+    assert found == {"ollama": {"OLLAMA_NUM_PARALLEL": {"2", "3"}}, "backend": {"K": {"1", "2", "2  # why"}}}
 
 
 @pytest.mark.parametrize(

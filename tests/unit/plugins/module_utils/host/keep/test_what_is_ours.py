@@ -40,3 +40,13 @@ def test_the_keys_of_a_file_are_those_of_every_run() -> None:
     assert found["/x/.env"]["keys"] == ["K", "NEW", "OLD"]
     assert found["/x/.env"]["values"] == {"K": ["40", "50"]}
     assert found["/y/.env"] == more and more["values"] == {"K": ["40", "50"]}
+
+
+def test_whose_drop_in_it_is() -> None:
+    of_quadlet = "/etc/containers/systemd/llm.container.d/zz-gpu-memory.conf"
+    assert what_is_ours.is_drop_in_of(DROP_IN, "ollama.service")
+    assert not what_is_ours.is_drop_in_of(DROP_IN, "llm.service")
+    assert what_is_ours.is_drop_in_of(of_quadlet, "any.service"), "its file may give the unit any name"
+    assert not what_is_ours.is_drop_in_of("/etc/containers/systemd/llm.container.d/a.conf", "llm.service")
+    text = unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}, section="Container")
+    assert what_is_ours.variables_of([], of_quadlet, text) == ["OLLAMA_NUM_PARALLEL"]

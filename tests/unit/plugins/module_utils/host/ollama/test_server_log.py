@@ -374,3 +374,39 @@ def test_a_kill_for_the_limit_of_another_control_group_is_not_the_servers(host):
     ):
         host.kernel = [(BEGAN + 5, line.format(constraint, group), {"_TRANSPORT": "kernel"})]
         assert bool(server_log.read(UNIT, None, str)["failures"]) is counts, group
+
+
+def container_of(host, tmp_path, **conmon):
+    """The unit as Podman makes it; the server's lines come by its container's monitor."""
+    fragment = tmp_path / "ollama.service"
+    fragment.write_text("[Service]\nExecStart=/usr/bin/podman run --name ollama image\n")
+    host.properties.update(Id=UNIT, FragmentPath=str(fragment), SourcePath="/etc/containers/systemd/ollama.container")
+    return {"_TRANSPORT": "journal", "_SYSTEMD_UNIT": "libpod-conmon.scope", "_UID": "0", "CONTAINER_NAME": "ollama"}
+
+
+def test_the_lines_of_a_quadlets_container(host, serving, tmp_path, monkeypatch):
+    monkeypatch.setattr(server_log.quadlet, "GENERATED", str(tmp_path))
+    by_monitor = container_of(host, tmp_path)
+    process = serving(subprocess.PIPE)
+    monkeypatch.setattr(server_log.server_process, "server_of", lambda unit: process.pid)
+    monkeypatch.setattr(server_log.host_read, "command_line", lambda pid: ["conmon", "-l", "journald"])
+    by_monitor["_EXE"] = str(Path(f"/proc/{process.pid}/exe").readlink())
+    strangers = ({"_UID": "1000"}, {"CONTAINER_NAME": "other"}, {"_EXE": "/usr/bin/logger"})
+    host.journal = [
+        (BEGAN + 1, CONFIG + "\n", by_monitor),
+        *((BEGAN + 2, START, {**by_monitor, **stranger}) for stranger in strangers),
+        (BEGAN + 2, START, {"_UID": "0"}),  # of the unit's own group: Podman's
+    ]
+    facts = server_log.read(UNIT, None, str)
+    assert (facts["server_config"], facts["loads"]) == ({"OLLAMA_NUM_PARALLEL": "2"}, [])
+    assert "CONTAINER_NAME=ollama" in next(words for words in host.asked if "CONTAINER_NAME=ollama" in words)
+    monkeypatch.setattr(server_log.host_read, "command_line", lambda pid: ["conmon", "-l", "k8s-file:/x"])
+    assert "LogDriver=journald keeps it" in server_log.read(UNIT, None, str)["log"]["problem"]
+
+
+def test_what_a_container_said_that_has_ended(host, tmp_path, monkeypatch):
+    monkeypatch.setattr(server_log.quadlet, "GENERATED", str(tmp_path))
+    by_monitor = container_of(host, tmp_path)
+    host.journal = [(BEGAN + 1, CONFIG, by_monitor), (BEGAN + 2, CONFIG, {**by_monitor, "_UID": "1000"})]
+    assert server_log.read(UNIT, None, str)["log"]["lines"] == 1
+    assert server_log.matches(UNIT)[-2:] == ["CONTAINER_NAME=ollama", "_UID=0"]

@@ -48,3 +48,51 @@ def test_where_a_silent_unit_listens(listening):
 
 def test_only_ollamas_are_other_ollamas():
     assert server_process.others([], [{"pid": os.getpid()}]) == []
+
+
+@pytest.fixture
+def container(monkeypatch):
+    """Process 30 of a container, whose monitor 20 is the main process of the Quadlet llm.service; 21 is another one."""
+    commands = {30: ["/bin/ollama", "serve"], 31: ["/bin/ollama", "serve"], 20: ["conmon", "-n", "x"], 21: ["conmon"]}
+    monkeypatch.setattr(server_process.host_read, "command_line", lambda pid: commands.get(pid, []))
+    monkeypatch.setattr(server_process.host_read, "parent", {30: 20, 31: 21, 20: 1, 21: 1}.get)
+    monkeypatch.setattr(
+        server_process.host_read, "groups_of", lambda pid: {"": f"/libpod-{'a' * 64}"} if pid != 1 else {}
+    )
+    monkeypatch.setattr(server_process.quadlets, "unit_of", {20: "llm.service"}.get)
+    monkeypatch.setattr(server_process, "_apart", lambda pid, kind: None)
+
+
+@pytest.mark.parametrize(("pid", "kind", "name"), [(30, "unit", "llm.service"), (20, "unit", "llm.service")])
+def test_a_quadlets_container_is_its_units(container, pid, kind, name):
+    assert server_process.whose(pid) == {"kind": kind, "name": name}
+
+
+@pytest.mark.parametrize("pid", [31, 21])
+def test_any_other_container_is_nobodys(container, pid):
+    assert server_process.whose(pid) == {"kind": "container", "name": f"podman {'a' * 12}"}
+
+
+@pytest.mark.parametrize("pid", [31, 21])
+def test_in_the_group_of_a_unit_that_somebody_wrote_it_is_still_a_container(container, monkeypatch, pid):
+    monkeypatch.setattr(server_process.host_read, "groups_of", lambda pid: {"": "/system.slice/llm.service/supervisor"})
+    assert server_process.whose(pid) == {"kind": "container", "name": "podman"}
+
+
+def test_what_serves_in_a_container_is_not_its_monitor(container, monkeypatch):
+    unit = {"main_pid": 20, "active_state": "active", "control_group": None, "quadlet": "/x/llm.container"}
+    monkeypatch.setattr(server_process.host_read, "with_descendants", lambda pids: [20, 29, 30])
+    assert server_process.server_of(unit) == 30
+    monkeypatch.setattr(server_process.host_read, "with_descendants", lambda pids: [20, 29])
+    assert server_process.server_of(unit) == 29  # whatever its image starts
+    monkeypatch.setattr(server_process.host_read, "with_descendants", lambda pids: [20])
+    assert server_process.server_of(unit) is None
+
+
+def test_where_a_container_is_published(container, monkeypatch):
+    monkeypatch.setattr(server_process, "_sockets", lambda pids: {"7"} if pids == [20] else set())
+    monkeypatch.setattr(server_process, "_listeners", lambda: [("0.0.0.0", 22, "6"), ("0.0.0.0", 8080, "7")])
+    assert server_process.published_at(30) is None, "it is in this host's own network"
+    monkeypatch.setattr(server_process, "_apart", lambda pid, kind: "net:[1]")
+    assert server_process.published_at(30) == "http://127.0.0.1:8080"
+    assert server_process.published_at(31) is None
