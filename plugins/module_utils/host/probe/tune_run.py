@@ -247,8 +247,8 @@ class Tuning:
         self.load_beside(server.url)
         self._errors = JudgedErrors(self._mask)
         started = time.time()
-        uuids = (str(self.gpu["uuid"]), *self.gpu.get("further", []))
-        sampler = sampling.Sampler(uuids, bindings_path=self.wanted.bindings_path)
+        further = self.gpu.get("further", [])
+        sampler = sampling.Sampler((str(self.gpu["uuid"]), *further), bindings_path=self.wanted.bindings_path)
         error, load = None, None
         with contextlib.closing(sampler):
             sampler.start()
@@ -260,9 +260,9 @@ class Tuning:
         loaded = _ask(server.url + endpoints.LOADED).get("models") or []
         unload_all(server.url)
         journal = _runtime(server.unit, judges=True).log(started)
-        if problem := elsewhere([gpu for gpu in gpus if gpu["uuid"] != self.gpu["uuid"]], self.wanted.max_used_mib):
+        if problem := elsewhere([gpu for gpu in gpus if gpu["uuid"] in further], self.wanted.max_used_mib):
             raise CannotTune(f"{setting}: {problem}")
-        gpus = [gpu for gpu in gpus if gpu["uuid"] == self.gpu["uuid"]]
+        gpus = [gpu for gpu in gpus if gpu["uuid"] not in further]
         measured = sampling.summary(gpus, self.wanted.max_used_mib)
         if measured["evidence"] == "none":
             raise CannotTune("NVML gave no evidence: " + "; ".join(sampling.breaches(gpus, None)))
