@@ -69,11 +69,21 @@ def changed(
 
 def down(read: HostFacts) -> list[str]:
     """What does not run, or not well, of what a host serves with."""
-    unit, health = read["ollama"]["unit"], read["backend"]["health"]
-    reasons = [] if unit["active_state"] == "active" else [f"{unit['name']} is {unit['active_state']}"]
-    if health is not None and not health["ok"]:
-        reasons.append(f"the backend is not healthy: {health['error'] or health['status']}")
-    return reasons
+    return [*ollama_down(read), *backend_unwell(read)]
+
+
+def ollama_down(read: HostFacts) -> list[str]:
+    unit = read["ollama"]["unit"]
+    if not unit.get("error") and unit["active_state"] == "active":
+        return []
+    return [f"{unit['name']} is {unit.get('active_state') or unit.get('error')}"]
+
+
+def backend_unwell(read: HostFacts) -> list[str]:
+    health = read["backend"]["health"]
+    if health is None or health["ok"]:
+        return []
+    return [f"the backend is not healthy: {health['error'] or health['status']}"]
 
 
 def as_started(after: HostFacts, meanwhile: Changed) -> HostFacts:
@@ -97,10 +107,11 @@ def _started_anew(before: HostFacts, restarted: Restarted | None, after: HostFac
     unit, backend = after["ollama"]["unit"], after["backend"]
     pids = _pids("ollama", {before["ollama"]["unit"].get("main_pid") or 0}, restarted)
     reasons = []
-    if pids and unit["main_pid"] and unit["main_pid"] not in pids:
+    main_pid = unit.get("main_pid")  # of a unit that systemd does not show it is not known
+    if pids and main_pid and main_pid not in pids:
         crashed = bool(unit.get("restarts"))
         who = "systemd did it, since it had crashed" if crashed else "somebody did it; apply again without that"
-        reasons.append(f"{unit['name']} was started anew meanwhile, as process {unit['main_pid']}: {who}")
+        reasons.append(f"{unit['name']} was started anew meanwhile, as process {main_pid}: {who}")
     pids = _pids("backend", set(before["backend"]["pids"]), restarted)
     if pids and not pids & set(backend["pids"]):
         became = "was started anew" if backend["pids"] else "has ended"

@@ -20,7 +20,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan impo
     Status,
 )
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import lasting, verdicts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes, wanted_settings
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift as readback_drift
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import evidence
@@ -173,18 +173,13 @@ def _held(state: State) -> list[str]:
 
 
 def _down(read: HostFacts) -> list[str]:
-    unit, api, health = read["ollama"]["unit"], read["ollama"]["api"], read["backend"]["health"]
-    texts = decisions.pending_restore(read["state"])
-    if unit.get("error") or unit["active_state"] != "active":
-        texts.append(f"{unit['name']} is {unit.get('active_state') or unit.get('error')}")
-    elif api["error"]:
-        texts.append(f"Ollama does not answer: {api['error']}")
+    api = read["ollama"]["api"]
+    silent = [f"Ollama does not answer: {api['error']}"] if api["error"] else []
+    texts = [*decisions.pending_restore(read["state"]), *(lasting.ollama_down(read) or silent)]
     if read["nvml"]["status"] != "ok":
         texts.append(f"NVML: {read['nvml']['message']}")
     texts += filter(None, [read["nvml"].get("lost")])
-    if health is not None and not health["ok"]:
-        texts.append(f"the backend is not healthy: {health['error'] or health['status']}")
-    return texts
+    return texts + lasting.backend_unwell(read)
 
 
 def _out_of_memory(failures: Sequence[LogLine], proven: bool) -> list[str]:

@@ -164,3 +164,13 @@ def test_what_is_down_after_a_load_is_told_and_proves_nothing() -> None:
 def test_an_ollama_that_is_down_says_nothing_of_its_models() -> None:
     down = read(STARTS, ollama__api__models=[], ollama__api__error="connection refused")
     assert changed(read(STARTS), down).units == []
+
+
+def test_a_unit_that_systemd_does_not_show_is_told_as_that() -> None:
+    after = read(STARTS)
+    after["ollama"] = {
+        **after["ollama"],
+        "unit": {"name": "ollama.service", "id": "ollama.service", "error": "no answer"},
+    }
+    assert lasting.down(after) == ["ollama.service is no answer"]
+    assert changed(read(STARTS, ollama__unit__main_pid=400), after).ours == []
