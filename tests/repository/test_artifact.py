@@ -21,3 +21,10 @@ def test_the_artifact_holds_the_collection_and_nothing_else(tmp_path: Path) -> N
     with tarfile.open(artifact) as archive:
         top = {name.partition("/")[0] for name in archive.getnames()}
     assert top == SHIPPED
+
+
+def test_a_playbook_imports_another_by_its_file() -> None:
+    """Galaxy's importer unpacks the collection under another name, where it does not find itself."""
+    playbooks = list((ROOT / "playbooks").glob("*.yml"))
+    assert playbooks
+    assert [one.name for one in playbooks if "import_playbook: selo.gpu_memory" in one.read_text()] == []

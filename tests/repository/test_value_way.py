@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "architecture.md"
-MOST = 25
+MOST = 26
 # What the page leaves out before a path.
 BELOW = ("", "roles/gpu_memory/tasks", "plugins", "plugins/plugin_utils", "plugins/module_utils")
 

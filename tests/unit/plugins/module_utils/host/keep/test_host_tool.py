@@ -398,7 +398,7 @@ def test_a_tool_of_other_content_is_made_again(
     assert same != compiled and host_tool.compiled_archive(same) is same
 
 
-@pytest.mark.parametrize("at", [0.01, 0.3, 0.7, 0.95, 0.9999])
+@pytest.mark.parametrize("at", [0.01, 0.5, 0.9999])
 def test_a_damaged_tool_is_made_again(compiled: bytes, at: float) -> None:
     place = int(at * len(compiled))
     for damaged in (compiled[:place], compiled[:place] + bytes(64) + compiled[place + 64 :], b""):
