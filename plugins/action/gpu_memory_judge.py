@@ -17,6 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import deci
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller, record_files
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import ending, lasting, verdicts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import backend_run
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_record
 
 
@@ -48,8 +49,9 @@ class ActionModule(ActionBase):
         decision = self.given.get("decision")
         if not decision or decision["problems"] or not before or not after:
             return lasting.NOTHING
-        found = lasting.changed(self.given["declared"], decision, before, self.given.get("restarted"), after)
-        self.given["after"] = lasting.as_started(after, found)
+        restarted = self.given.get("restarted")
+        found = lasting.changed(self.given["declared"], decision, before, restarted, after)
+        self.given["after"] = lasting.as_started(decision, before, restarted, after, found)
         return found
 
     def _begin(self, host: str) -> Record:
@@ -88,7 +90,8 @@ class ActionModule(ActionBase):
         judged: Judged = {"verdict": verdict, "reasons": reasons}
         if verdict == "pass":
             key = decisions.key_of_proven(declared, given["decision"], after)
-            return {**judged, "record": self._record(host, verdict, reasons), "proof_key": key}
+            record, run = self._record(host, verdict, reasons), backend_run.of_proven(after)
+            return {**judged, "record": record, "proof_key": key, "proof_backend": run}
         if given.get("enforce") and not set(reasons) <= set(meanwhile.lines.values()):
             judged["failed"], judged["msg"] = True, "\n".join([f"{verdict}:", *(f"- {reason}" for reason in reasons)])
         return judged

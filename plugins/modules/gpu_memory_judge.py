@@ -99,6 +99,12 @@ proof_key:
   description: What was proven, for gpu_memory_generation to keep with the proof.
   returned: after a load that passed
   type: str
+proof_backend:
+  description:
+    - The backend's processes that were proven, since when they run, and the digests of the env files that they have
+      read, for gpu_memory_generation to keep with the proof. Null where there is no backend.
+  returned: after a load that passed
+  type: dict
 falls_back:
   description: Whether the fallback profile is to be tried now.
   returned: at the end

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import ChangingFile, Proof
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import BackendRun, ChangingFile, Proof
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import LoadRequest
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Predicted, Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServicePlan
@@ -64,6 +64,7 @@ class Judged(TypedDict, total=False):
     reasons: list[str]
     record: Record
     proof_key: str
+    proof_backend: BackendRun | None
     failed: bool
     msg: str
 

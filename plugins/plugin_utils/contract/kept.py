@@ -118,14 +118,26 @@ class Removed(Restored, total=False):
     removed: list[str]
 
 
+class BackendRun(TypedDict):
+    """The processes of a backend, in which boot and when in it (s) the first was started, and the digests of the env
+    files that they have read, by path.
+    """
+
+    boot: str
+    pids: list[int]
+    started_s: float
+    files: dict[str, str]
+
+
 class Proof(TypedDict, total=False):
-    """What a load has proven, of what (`key`), when, and the record of it."""
+    """What a load has proven, of what (`key`) and which backend, when, and the record of it."""
 
     key: str
     verdict: str
     at: float
     generation: str
     record: Record
+    backend: BackendRun | None
 
 
 class Lease(TypedDict):

@@ -55,7 +55,11 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units imp
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import model_requests, service_notes
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.plan import prediction
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration, sizes, wanted_settings
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import drift, start_programs
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import (
+    backend_run,
+    drift,
+    start_programs,
+)
 
 OLDEST_DRIVER = 510
 DAY_S = 86400
@@ -247,7 +251,7 @@ def _restarts(declared: Sized, read: HostFacts, environment: Mapping[str, str], 
         restart.append("ollama")
     along = {one["unit"] for one in ollama["unit"].get("dependents") or []} if restart else set()
     goes_along = (backend.get("unit") or {}).get("id") in along
-    if declared["backend"]["kind"] != "none" and (env_changed or goes_along or not _backend_runs(backend)):
+    if declared["backend"]["kind"] != "none" and (env_changed or goes_along or not _backend_runs(read)):
         restart.append("backend")
     return restart
 
@@ -456,16 +460,14 @@ def _ollama_runs(environment: Mapping[str, str], ollama: OllamaFacts) -> bool:
     return all(source["environment"].get(name) == value for name, value in environment.items())
 
 
-def _backend_runs(backend: BackendFacts) -> bool:
-    """Whether the backend runs, is healthy, and was started after its env files were last written."""
+def _backend_runs(read: HostFacts) -> bool:
+    """Whether the backend runs, is healthy, and was started with its env files as they are."""
+    backend = read["backend"]
     if not backend["pids"] or (backend["health"] is not None and not backend["health"]["ok"]):
         return False
-    started = backend["started_s"]
-    if started is None:
+    if backend["started_s"] is None:
         return False
-    # A file from the future tells of a clock that was set back, and not when it was written.
-    written = [file["modified_s"] for file in backend["env_files"] if file["exists"]]
-    return all(modified is None or modified <= started for modified in written)
+    return all(backend_run.has_read(read, file) for file in backend["env_files"] if file["exists"])
 
 
 def gpu_problems(declared: Declared, nvml: Nvml) -> list[str]:

@@ -86,12 +86,25 @@ def backend_unwell(read: HostFacts) -> list[str]:
     return [f"the backend is not healthy: {health['error'] or health['status']}"]
 
 
-def as_started(after: HostFacts, meanwhile: Changed) -> HostFacts:
-    """What was read, without the time of an env file whose keys of the profile are still those that were read."""
-    files: list[EnvFile] = [
-        {**file, "modified_s": None} if file["path"] in meanwhile.lines else file
-        for file in after["backend"]["env_files"]
-    ]
+def as_started(
+    decision: Decision, before: HostFacts, restarted: Restarted | None, after: HostFacts, meanwhile: Changed
+) -> HostFacts:
+    """What was read, with the times of env files from before: what is in them, or their owner's lines, is told by that.
+
+    None where the backend was restarted since: with what was in them then.
+    """
+    started = ((restarted or {}).get("starts") or {}) if "backend" in decision["restart"] else {}
+    now, found = after.get("starts") or {}, _env_files(before["backend"])
+
+    def as_read(file: EnvFile) -> EnvFile:
+        path = file["path"]
+        if path in meanwhile.lines or path in started and started[path] == now.get(path):
+            return {**file, "modified_s": None}
+        if file["sha256"] and path in found and found[path]["sha256"] == file["sha256"]:
+            return {**file, "modified_s": found[path].get("modified_s")}
+        return file
+
+    files = [as_read(file) for file in after["backend"]["env_files"]]
     return {**after, "backend": {**after["backend"], "env_files": files}}
 
 

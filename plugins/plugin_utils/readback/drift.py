@@ -36,7 +36,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load impo
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Effects, Row
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import EnvFile, OwnDropIn, Unit
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import profiles, wanted_settings
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import start_programs
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import backend_run, start_programs
 
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
 NOT_READ_BACK = "not read back"
@@ -208,7 +208,7 @@ def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, w
     intent = next((intent for intent, variable in backend["keys"].items() if variable == name), None)
     set_by = "profile" if name in declared["profile"]["env"] else "collection"
     reads = name in backend["reads"] or intent is not None
-    source = backend_override(read["backend"], name, wanted) if reads else None
+    source = backend_override(read, name, wanted) if reads else None
     seen: dict[str, Any] = {file["path"]: (file.get("values") or {}).get(name) for file in read["backend"]["env_files"]}
     if intent == "num_ctx":
         state, found = _context_state(wanted, effect)
@@ -236,8 +236,9 @@ def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, w
     return _row(name, wanted, state, found, "backend", set_by, seen, source)
 
 
-def backend_override(backend: BackendFacts, name: str, wanted: str) -> str | None:
+def backend_override(read: HostFacts, name: str, wanted: str) -> str | None:
     """Who keeps the backend from taking `wanted` out of its env files; None where it has it, as far as can be seen."""
+    backend = read["backend"]
     given, winning = given_instead(backend, name, wanted), _winning(backend, name)
     if given:
         return given
@@ -248,8 +249,7 @@ def backend_override(backend: BackendFacts, name: str, wanted: str) -> str | Non
     value = winning["values"][name]
     if value != wanted:
         return f"{winning['path']} says {name}={value}"
-    started, written = backend.get("started_s"), winning.get("modified_s")
-    if backend["pids"] and started is not None and written is not None and written > started:
+    if backend["pids"] and not backend_run.has_read(read, winning):
         return f"the backend was started before {winning['path']} was written; restart it"
     return None
 

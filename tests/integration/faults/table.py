@@ -1081,6 +1081,17 @@ FAULTS = [
         first=(APPLY,),
         then="journalctl -u selo-backend -o cat | grep num_ctx | tail -1 | grep -q 4096",
     ),
+    # What is in it is what the backend was started with.
+    Fault(
+        "mode_and_links_of_the_env_file_changed_since_the_proof",
+        "before",
+        f"echo {BACKENDS_PID} > /opt/proven; chmod a+x {BACKEND}/.env; chmod a-x {BACKEND}/.env; "
+        f"ln {BACKEND}/.env {BACKEND}/linked; rm {BACKEND}/linked",
+        "pass",
+        (),
+        first=(APPLY,),
+        then=f"test $(cat /opt/proven) = {BACKENDS_PID}",
+    ),
     # What was proven was proven on the other card.
     Fault(
         "order_of_gpus_changes_with_a_boot",

@@ -10,6 +10,7 @@ import pytest
 from ansible.errors import AnsibleActionFail
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import verdicts
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import backend_run
 from ansible_collections.selo.gpu_memory.tests.unit import builders
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.action.run_action import Act
 
@@ -42,6 +43,7 @@ def judge(act: Act, given: dict[str, Any], check_mode: bool = False) -> Any:
 def test_a_load_that_went_well_passes_with_its_record(act: Act, tmp_path: Path) -> None:
     result = judge(act, given(tmp_path, "load", enforce=True))
     assert (result["verdict"], result["reasons"], result["changed"]) == ("pass", [], False)
+    assert result["proof_backend"] == backend_run.of_proven(builders.read())
     record = result["record"]
     assert (record["schema"], record["host"], record["verdict"]) == (verdicts.SCHEMA, "gpu01", "pass")
     assert (record["peak_used_mib"], record["max_used_mib"], record["generation"]) == (11690, 12288, "0001")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import backend_run
 from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     DROP_IN_PATH,
     ENV_PATH,
@@ -898,6 +901,15 @@ def test_a_load_that_cannot_fit_is_refused(monkeypatch):
     monkeypatch.setattr(decisions.prediction, "cannot_fit", lambda predicted, threshold: f"more than {threshold}")
     assert decide()["problems"] == ["more than 12288"]
     assert decide(deploys=False)["problems"] == []
+
+
+def test_a_file_that_was_touched_restarts_nothing_where_the_proof_was_of_what_it_says():
+    touched: dict[str, Any] = {"backend__env_files": [env_file(modified_s=9000.0)]}
+    assert good(read(**touched))["restart"] == ["backend"]
+    host = proven(read(**touched), backend=backend_run.of_proven(read()))
+    assert (good(host)["restart"], good(host)["load_needed"]) == ([], False)
+    host["backend"]["env_files"][0]["sha256"] = "1" * 64
+    assert good(host)["restart"] == ["backend"]
 
 
 def test_a_file_from_the_future_restarts_nothing():

@@ -95,8 +95,28 @@ def test_of_an_env_file_a_key_of_the_profile_is_told_from_its_owners_lines() -> 
     assert found.ours == found.units == [] and f"other lines of {ENV_PATH}" in found.lines[ENV_PATH]
     after = read({**STARTS, ENV_PATH: "x"}, backend__env_files__0__modified_s=9000.0)
     assert verdicts.judge_load(builders.declared(), builders.load(), after)[0] == "fail"
-    verdict = verdicts.judge_load(builders.declared(), builders.load(), lasting.as_started(after, found), None, found)
+    started = as_started(before, {"starts": STARTS}, after, found)
+    verdict = verdicts.judge_load(builders.declared(), builders.load(), started, None, found)
     assert verdict == ("inconclusive", list(found.lines.values()))
+
+
+def as_started(before: Any, restarted: Any, after: Any, found: lasting.Changed = lasting.NOTHING) -> Any:
+    decision = decisions.decide(builders.declared(models=[MODEL]), before, bool(restarted))
+    return lasting.as_started(decision, before, restarted, after, found)
+
+
+def test_an_env_file_that_was_touched_under_load_says_what_it_said() -> None:
+    touched: dict[str, Any] = {"backend__env_files__0__modified_s": 9000.0}
+    for before, restarted, expected in (
+        (read(STARTS), None, 5000.0),  # nothing was restarted: as old as it was found
+        (read(STARTS, **touched), None, 9000.0),  # the backend had not read it
+        (read(STARTS, **OLD, backend__env_files__0__sha256="1" * 64), {"starts": STARTS}, None),
+        (read(STARTS, **OLD, backend__env_files__0__sha256="1" * 64), {"starts": {}}, 9000.0),
+    ):
+        after = as_started(before, restarted, read(STARTS, **touched))
+        assert after["backend"]["env_files"][0]["modified_s"] == expected
+    after = as_started(read(STARTS), None, read(STARTS, **touched, backend__env_files__0__sha256="1" * 64))
+    assert after["backend"]["env_files"][0]["modified_s"] == 9000.0
 
 
 def test_a_model_that_was_made_anew_is_another() -> None:

@@ -251,7 +251,7 @@ def test_whether_what_a_backend_is_started_with_wins_over_its_env_file(
         backend__env_files=[env_file(values=values, read_by=read_by)],
         backend__unit__sources=[source("drop-in", "/etc/x.conf", {"CHAT_NUM_CTX": "8192"})],
     )
-    told = drift.backend_override(host["backend"], "CHAT_NUM_CTX", "4096")
+    told = drift.backend_override(host, "CHAT_NUM_CTX", "4096")
     assert told is None if who is None else told and told.endswith(who)
 
 
