@@ -88,7 +88,7 @@ def small_disk(path: str, free_kib: int) -> str:
     """A file system of its own for a directory, with as much left on it."""
     return f"""
 mkdir -p {path} && cp -a {path} /opt/copy
-mount -t tmpfs -o size=1m,mode=0755 tmpfs {path}
+mount -t tmpfs -o size=4m,mode=0755 tmpfs {path}
 cp -a /opt/copy/. {path}/ && rm -r /opt/copy
 fill=$(( $(df --output=avail -k {path} | tail -1) - {free_kib} ))
 [ $fill -le 0 ] || dd if=/dev/zero of={path}/filling bs=1k count=$fill status=none
@@ -709,7 +709,7 @@ FAULTS = [
         f"{GPU} stranger --mib 4000 --kind compute --name stranger",
         "rolled_back",
         ("12288",),
-        prepare=small_disk(KEPT, 300),
+        prepare=small_disk(KEPT, 1500),
     ),
     Fault(
         "disk_full_under_the_drop_ins",
