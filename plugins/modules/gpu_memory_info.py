@@ -19,6 +19,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import s
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process, unit_runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import root
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import WallClock
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 
 ARGUMENTS: dict[str, Any] = {
@@ -44,6 +45,10 @@ ARGUMENTS: dict[str, Any] = {
     },
     "drop_in": {"type": "str", "default": unit_text.DROP_IN},
     "journal_since": {"type": "float"},
+    "journal_clock": {
+        "type": "dict",
+        "options": {"boot": {"type": "str", "required": True}, "ahead_s": {"type": "float", "required": True}},
+    },
     "bindings_path": {"type": "path"},
     "show_secrets": {"type": "bool", "default": False, "no_log": False},
 }
@@ -73,7 +78,8 @@ def main() -> None:
     unit = runtime.read()
     nvml = LIBRARY.snapshot(wanted["bindings_path"])
     process = runtime.environment(unit, [gpus.ORDER])
-    log = runtime.log(wanted["journal_since"])
+    clock = wanted["journal_clock"] and WallClock(**wanted["journal_clock"])
+    log = runtime.log(wanted["journal_since"], clock)
     environment = (process or unit).get("environment") or {}
     processes = [process for gpu in nvml["gpus"] for process in gpu.get("processes") or []]
     holders = {process["pid"] for process in processes}

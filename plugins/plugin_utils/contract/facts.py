@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 Answer = Mapping[str, object]
 
 
+class WallClock(TypedDict):
+    """How a host's clock went at a moment: in which boot, and how far (s) ahead of the time since that."""
+
+    boot: str
+    ahead_s: float
+
+
 class HostSystem(TypedDict):
     """The host itself: boot id, its own time, architecture, and systemd's version (None where it is not known)."""
 
     boot_id: str
     time: float
+    clock: NotRequired[WallClock]
     machine: str
     systemd: int | None
 
@@ -285,10 +293,14 @@ class LogFacts(TypedDict):
 
 
 class Journal(LogFacts):
-    """The log of Ollama's unit, with the last load of the server that runs, and what was read."""
+    """The log of Ollama's unit, with the last load of the server that runs, and what was read.
+
+    `clock`: by which its times are told; None: each by how the clock went when it was written.
+    """
 
     last_load: LogLoad | None
     log: Log
+    clock: NotRequired[WallClock | None]
 
 
 class OllamaFacts(TypedDict):

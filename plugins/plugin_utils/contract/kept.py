@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, TypedDict
 
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import WallClock
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Calibration, Record
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import (
     FoundService,
@@ -138,6 +139,7 @@ class Proof(TypedDict, total=False):
     generation: str
     record: Record
     backend: BackendRun | None
+    clock: WallClock
 
 
 class Lease(TypedDict):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuMemory, Holder
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import GpuMemory, Holder, WallClock
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired, ReadOnly
@@ -74,6 +74,7 @@ class Figures(TypedDict, total=False):
     finished: str
     started_epoch: float
     finished_epoch: float
+    clock: WallClock
     seed: int
     longest_asked_tokens: int | None
     others: list[ModelFigures]

@@ -34,6 +34,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts imp
     ListedModel,
     Nvml,
     OllamaFacts,
+    WallClock,
 )
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host import HostFacts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import (
@@ -441,9 +442,14 @@ def valid_proof(proof: Proof | None, key: str, max_age_s: float, now: float) -> 
 
 def refuted(read: HostFacts) -> bool:
     """Whether Ollama ran out of memory, or died, after the kept proof: what has failed since proves nothing."""
-    since = float((read["state"].get("proof") or {}).get("at") or 0)
-    failures = read["ollama"]["journal"]["failures"]
-    return any(failure["severity"] == "fatal" and failure["at"] > since for failure in failures)
+    proof, journal = read["state"].get("proof") or Proof(), read["ollama"]["journal"]
+    since = float(proof.get("at") or 0) + _set_since(proof.get("clock"), journal.get("clock"))
+    return any(failure["severity"] == "fatal" and failure["at"] > since for failure in journal["failures"])
+
+
+def _set_since(then: WallClock | None, now: WallClock | None) -> float:
+    """By how much (s) a clock was set forward; of another boot's it is not known."""
+    return now["ahead_s"] - then["ahead_s"] if then and now and then["boot"] == now["boot"] else 0.0
 
 
 def _sha256(text: str) -> str:

@@ -39,6 +39,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
     atomic_files,
+    clock,
     commands,
     held_path,
     http_client,
@@ -96,11 +97,11 @@ def read_host() -> HostSystem:
     """Boot id, the host's own time (Unix), architecture and systemd's version."""
     status, text = run(["systemctl", "--version"])
     version = re.match(r"systemd (\d+)", text)
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        boot_id = file.read().strip()
+    wall = clock.SystemClock().wall()
     return {
-        "boot_id": boot_id,
+        "boot_id": wall.boot,
         "time": time.time(),
+        "clock": {"boot": wall.boot, "ahead_s": wall.ahead_s},
         "machine": os.uname().machine,
         "systemd": int(version.group(1)) if status == 0 and version else None,
     }

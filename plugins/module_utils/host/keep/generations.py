@@ -19,7 +19,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import (
@@ -181,7 +181,7 @@ class Generations:
             record = proof.get("record")
             measured = (record.get("calibration") if record else None) or []
             calibration = _newest(self.stored.pointers().get("calibration") or [], measured)
-            proven: Proof = {**proof, "at": self.host.unix_time()}
+            proven = cast("Proof", {**proof, "at": self.host.unix_time(), "clock": self.host.wall()._asdict()})
             self._finish(kept, {"proven": generation, "proof": proven, "calibration": calibration})
             return {"changed": True, "generation": generation}
 

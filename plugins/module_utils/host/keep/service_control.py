@@ -523,8 +523,8 @@ def _await_ready(
 
     `mismatch` says why it is another one that answers there.
     """
-    began = host.unix_time()
-    deadline = host.monotonic() + timeout_s
+    began = host.monotonic()
+    deadline = began + timeout_s
     seen: object = None
     seen_since = 0.0
     stranger: str | None = None

@@ -159,8 +159,9 @@ class _Writer:
         """A row of the journal as `log_lines.entry` has it; None for what the kernel says of another unit's group."""
         fields = log_lines.fields_of(row)
         found = log_lines.entry_of(fields) if self._whole.begins(fields) else None
-        if found and log_lines.is_servers(found[1]) and PID.fullmatch(fields.get("_PID", "")):
-            last = int(fields["_PID"]), found[0]
+        monotonic = fields.get("__MONOTONIC_TIMESTAMP", "")
+        if found and log_lines.is_servers(found[1]) and PID.fullmatch(fields.get("_PID", "")) and monotonic.isdigit():
+            last = int(fields["_PID"]), int(monotonic) / 1e6
             self._last = last if self._last is None or last[1] >= self._last[1] else self._last
             slices, of_unit, _below = fields.get("_SYSTEMD_CGROUP", "").partition(f"/{self._unit}")
             self._control_group = f"{slices}{of_unit}" if of_unit else self._control_group

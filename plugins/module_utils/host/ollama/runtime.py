@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import WallClock
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, Process
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServiceState
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent, Unit
@@ -41,7 +42,7 @@ class Runtime(Protocol):
     def environment(self, found: Unit, keys: Iterable[str] = ()) -> Process | None:
         """What the process that serves was started with, as `host_read.read_process` has it; `found`: of `read`."""
 
-    def log(self, since: float | None) -> Journal:
+    def log(self, since: float | None, clock: WallClock | None = None) -> Journal:
         """What it has logged, wherever that goes, as `server_log.read` has it, with secrets masked."""
 
     def pid(self) -> int: ...
@@ -80,4 +81,4 @@ class Runtime(Protocol):
     def forget_failure(self) -> None: ...
 
     def explain(self, since: float) -> str:
-        """Its state and its errors since a Unix time, in words."""
+        """Its state and its errors since a moment of `Clock.monotonic`, in words."""

@@ -12,7 +12,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
@@ -20,6 +20,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock, WallClock, slept_s
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 
 PROPERTIES = (
     "Id,ExecMainStartTimestamp,LogNamespace,LogFilterPatterns,LogRateLimitIntervalUSec,LogRateLimitBurst,DropInPaths,"
-    f"{host_read.PROCESS_PROPERTIES}"
+    f"ExecMainStartTimestampMonotonic,{host_read.PROCESS_PROPERTIES}"
 )
 # --all: journalctl leaves out what is longer than 4 KiB, as a server's whole configuration may be.
 JOURNALCTL = ("journalctl", "--no-pager", "--quiet", "--all", "--output=json")
 FIELDS = f"--output-fields={log_lines.FIELDS},_SYSTEMD_UNIT,_EXE,_UID,CONTAINER_NAME"
 MOST_LINES = 50_000
+SLEPT_S = 1.0  # less is how clocks are read one after the other
+MOST_MESSAGES = 500  # of which a few are shown
 FEW_LINES = 20  # among which is one of the server, whoever writes the same
 MOST_BYTES = 16 * 1024 * 1024
 JOURNAL = "the journal"
@@ -90,10 +93,50 @@ class Server(NamedTuple):
         return row.get("_STREAM_ID") in known
 
 
-def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
+class Times(NamedTuple):
+    """When what is read was written: since when the server runs, how journalctl is asked, by which clock it is told.
+
+    `clock`: None where each row has the time that was noted with it. `set_back_at`: before the host's was set back.
+    """
+
+    began: float | None
+    options: Sequence[str]
+    clock: WallClock | None
+    set_back_at: float | None
+
+    def of(self, row: dict[str, str]) -> dict[str, str]:
+        """A row with its time."""
+        monotonic = row.get("__MONOTONIC_TIMESTAMP", "")
+        boot = self.clock and self.clock.boot.replace("-", "")
+        if not self.clock or row.get("_BOOT_ID") != boot or not log_lines.REALTIME.fullmatch(monotonic):
+            return row
+        return {**row, "__REALTIME_TIMESTAMP": f"{max(0.0, self.clock.at(int(monotonic) / 1e6)) * 1e6:.0f}"}
+
+
+def _times(properties: Mapping[str, str], since: float | None, clock: WallClock | None) -> Times:
+    now = SystemClock().wall()
+    if not clock or clock.boot != now.boot:
+        clock = now if slept_s() < SLEPT_S else None
+    noted = began = unit_text.moment(properties.get("ExecMainStartTimestamp", ""))
+    monotonic = properties.get("ExecMainStartTimestampMonotonic", "")
+    if clock and noted and monotonic.isdigit():
+        began = clock.at(int(monotonic) / 1e6)
+    set_forward_s = now.ahead_s - clock.ahead_s if clock else 0.0
+    begins = [moment for moment in (began, since) if moment]
+    # journalctl goes by what was noted, and from the newest row back to the first that is older.
+    oldest = min(filter(None, (noted, *begins, *(moment + set_forward_s for moment in begins))), default=None)
+    namespace = properties.get("LogNamespace")
+    options = [f"--namespace=+{namespace}"] if namespace else []
+    options += [f"--since=@{int(oldest)}"] if oldest else ["--boot"]
+    return Times(began, options, clock, since if set_forward_s < -SLEPT_S else None)
+
+
+def read(unit: str, since: float | None, mask: host_read.Mask, clock: WallClock | None = None) -> Journal:
     """Facts (`log_lines.parse`) of the log of a unit's server and of the kernel since `since` (Unix time).
 
-    Without `since`, since the unit's last start. `server_config`, `server_at`, `discovered` and `last_load` are always
+    Without `since`, since the unit's last start. `clock`: how the host's went at `since`, by which all times are told,
+    whatever it was set to since; by default as it goes now, but where the host was suspended, which no row tells of.
+    `server_config`, `server_at`, `discovered` and `last_load` are always
     those of the server that runs, since what it does may be older than `since`. `log` says what was read: `where` (the
     journal, or a file's path), `problem` (why it could not be read, or None), `dropped` (messages that journald did not
     keep; an estimate is at least 1), `cut` (whether lines are missing since the log begins later, or is too long),
@@ -103,24 +146,22 @@ def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
     unit = properties.get("Id") or unit  # the journal knows no alias
     of_unit, made_of = host_read.as_unit(unit, properties), quadlets.of(unit, properties)
     serving = server_process.server_of(of_unit)
-    began = unit_text.moment(properties.get("ExecMainStartTimestamp", ""))
-    begin = min(began, since or began) if began is not None else since
+    times = _times(properties, since, clock)
+    began = times.began
     sink = _sink_of_container(of_unit["main_pid"], sink_of(serving)) if made_of else sink_of(serving)
     server = _server(of_unit, serving, sink, made_of)
-    namespace = properties.get("LogNamespace")
-    options = [f"--namespace=+{namespace}"] if namespace else []
-    options += [f"--since=@{begin:.0f}"] if begin else ["--boot"]
     about = _journal_lines(
-        ["--grep", f"{log_lines.KERNEL.pattern}|Suppressed", *options, "_TRANSPORT=kernel", "+", *log_lines.DROPPED_ID]
+        ["--grep", f"{log_lines.KERNEL.pattern}|Suppressed", "_TRANSPORT=kernel", "+", *log_lines.DROPPED_ID], times
     )
     group = properties.get("ControlGroup") or ""
     kernel = [line for line in about if line[1].startswith(log_lines.BY_KERNEL) and log_lines.concerns(line[1], group)]
-    own, long, sink = _own_lines(sink, begin, [*_matches(unit, made_of), *options], server)
+    begin = min(filter(None, (began, since)), default=None)
+    own, long, sink = _own_lines(sink, begin, _matches(unit, made_of), times, server)
     lines = sorted([*own, *kernel], key=lambda line: line[0])
     whole = log_lines.parse((line for line in lines if line[0] >= (began or 0)), mask)
     if long and not sink.file and whole["server_config"] is None:
-        config = [*_matches(unit, made_of), *options, "--grep", 'msg="server config"']
-        start = log_lines.parse(_journal_lines(config, server, most=FEW_LINES))
+        config = [*_matches(unit, made_of), "--grep", 'msg="server config"']
+        start = log_lines.parse(_journal_lines(config, times, server, most=FEW_LINES))
         whole["server_config"], whole["server_at"] = start["server_config"], start["server_at"]
     server_at = whole["server_at"] or began
     window = log_lines.parse((line for line in lines if line[0] >= since), mask) if since else whole
@@ -142,6 +183,7 @@ def read(unit: str, since: float | None, mask: host_read.Mask) -> Journal:
             "filtered": bool(properties.get("LogFilterPatterns")) and not sink.file,
             "lines": sum(at >= (since or 0) for at, text in own if not text.startswith(log_lines.BY_SYSTEMD)),
         },
+        "clock": {"boot": times.clock.boot, "ahead_s": times.clock.ahead_s} if times.clock else None,
     }
 
 
@@ -150,12 +192,15 @@ def _file(program: object) -> str:
     return str(program or "").removesuffix(" (deleted)")
 
 
-def matches(unit: str) -> list[str]:
-    """The rows of the journal of a unit and, if it is a Quadlet's, of its container, as words for journalctl."""
-    return _matches(unit, quadlets.read(unit))
+def since(unit: str, monotonic_s: float) -> list[str]:
+    """The newest messages of a unit and, if it is a Quadlet's, of its container, since a moment of CLOCK_MONOTONIC."""
+    times = Times(None, ["--boot"], WallClock(SystemClock().wall().boot, 0.0), None)
+    rows = _journal_rows(_matches(unit, quadlets.read(unit)), times, most=MOST_MESSAGES)
+    return [row.get("MESSAGE", "") for row in rows if log_lines.written_at(row) >= monotonic_s]
 
 
 def _matches(unit: str, made_of: quadlets.Quadlet | None) -> list[str]:
+    """The rows of the journal of a unit, as words for journalctl."""
     name = made_of.command.name if made_of else None
     if not name:
         return ["--unit", unit]
@@ -185,14 +230,14 @@ def _sink_of_container(conmon: int, sink: Sink) -> Sink:
 
 
 def _own_lines(
-    sink: Sink, begin: float | None, journal: list[str], server: Server
+    sink: Sink, begin: float | None, journal: list[str], times: Times, server: Server
 ) -> tuple[list[tuple[float, str]], bool, Sink]:
     """A server's lines since `begin`, whether there are more than those, and the sink with what is wrong of it."""
     if not sink.file:
-        rows = _journal_rows(journal)
+        rows = _journal_rows(journal, times)
         return server.of(rows), len(rows) >= MOST_LINES, sink
     try:
-        return (*_file_lines(sink.file, begin), sink)
+        return (*_file_lines(sink.file, begin, times.set_back_at), sink)
     except OSError as problem:
         return [], False, sink._replace(problem=f"{sink.where} cannot be read: {problem.strerror}")
 
@@ -223,19 +268,20 @@ def _nothing(where: str, unit: str) -> str:
 
 
 def _journal_lines(
-    arguments: list[str], server: Server | None = None, most: int | None = None
+    arguments: list[str], times: Times, server: Server | None = None, most: int | None = None
 ) -> list[tuple[float, str]]:
     """The newest lines, in order; of a server's, those alone."""
-    rows = _journal_rows(arguments, most)
+    rows = _journal_rows(arguments, times, most)
     entries = server.of(rows) if server else map(log_lines.entry_of, rows)
     return [entry for entry in entries if entry is not None]
 
 
-def _journal_rows(arguments: list[str], most: int | None = None) -> list[dict[str, str]]:
+def _journal_rows(arguments: list[str], times: Times, most: int | None = None) -> list[dict[str, str]]:
     """The fields of the newest rows, in order. `--since` with `--lines` alone would be the oldest of them."""
-    done = commands.run([*JOURNALCTL, FIELDS, "--reverse", f"--lines={most or MOST_LINES}", *arguments], timeout_s=60)
+    options = ["--reverse", f"--lines={most or MOST_LINES}", *times.options]
+    done = commands.run([*JOURNALCTL, FIELDS, *options, *arguments], timeout_s=60)
     rows = filter(None, map(log_lines.fields_of, reversed(done.stdout.splitlines())))
-    return sorted(rows, key=log_lines.written_at)
+    return sorted(map(times.of, rows), key=log_lines.written_at)
 
 
 def _surely_limited(properties: dict[str, str], times: list[float]) -> int:
@@ -265,8 +311,12 @@ def _seconds(span: str | None) -> float:
     return sum(float(number) * SECONDS_IN[unit] for number, unit in SPAN.findall(span or ""))
 
 
-def _file_lines(path: str, begin: float | None) -> tuple[list[tuple[float, str]], bool]:
+def _file_lines(
+    path: str, begin: float | None, set_back_at: float | None = None
+) -> tuple[list[tuple[float, str]], bool]:
     """The lines of a process' open file since `begin`, at most its last 16 MiB, and whether it has more.
+
+    From `set_back_at` on none is earlier than the one before it.
 
     A runner's line has no time: it gets that of the server's next line, which is never too early. It is read up to
     where the process writes now: StandardOutput=file: does not empty what it writes over.
@@ -289,7 +339,13 @@ def _file_lines(path: str, begin: float | None) -> tuple[list[tuple[float, str]]
         if text:
             at = log_lines.moment(text) or at
             lines.append((at, log_lines.of_process(text)))
-    return [line for line in reversed(lines) if line[0] >= (begin or 0)], first > 0
+    lines.reverse()
+    latest = 0.0
+    for place, (at, text) in enumerate(lines):
+        if set_back_at and (latest or at >= set_back_at):
+            latest = max(latest, at)
+            lines[place] = latest, text
+    return [line for line in lines if line[0] >= (begin or 0)], first > 0
 
 
 def _position(path: str) -> int:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
     unit_environment,
     unit_states,
-    unit_text,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log, server_process
@@ -28,6 +27,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtim
 )
 
 if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import WallClock
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, Process
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServiceState
@@ -74,8 +74,8 @@ class UnitRuntime:
         serving = server_process.server_of(found)  # what the unit was started by may be a shell
         return host_read.read_process(serving, keys) if serving else None
 
-    def log(self, since: float | None) -> Journal:
-        return server_log.read(self.unit, since, self.host.mask)
+    def log(self, since: float | None, clock: WallClock | None = None) -> Journal:
+        return server_log.read(self.unit, since, self.host.mask, clock)
 
     def pid(self) -> int:
         return int(self.host.show(self.unit).get("MainPID") or 0)
@@ -137,7 +137,7 @@ class UnitRuntime:
         self._start("restart", waits)
 
     def _start(self, verb: str, waits: bool) -> None:
-        began = self.host.unix_time()
+        began = self.host.monotonic()
         self.forget_failure()  # a start limit that earlier crashes have used up
         problem = self._control(verb, *([] if waits else ["--no-block"]))
         if problem:
@@ -269,6 +269,6 @@ def _check(problem: str) -> None:
 
 def why_silent(host: Host, unit: str) -> str:
     """The state of a unit whose server does not answer, with the last errors since its last start, masked."""
-    recently = host.unix_time() - SILENT_S
-    began = unit_text.moment(host.show(unit).get("InactiveExitTimestamp", ""))
-    return host.runtime("ollama", {"unit": unit}).explain(min(recently, recently if began is None else began))
+    recently = host.monotonic() - SILENT_S
+    began = int(host.show(unit).get("InactiveExitTimestampMonotonic") or 0) / 1e6
+    return host.runtime("ollama", {"unit": unit}).explain(min(recently, began or recently))

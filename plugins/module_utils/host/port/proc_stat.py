@@ -20,13 +20,12 @@ def start_s(pid: int) -> float:
     return int(fields(pid)[22 - 3]) / os.sysconf("SC_CLK_TCK")
 
 
-def ran_at(pid: int, at: float) -> bool:
-    """Whether the process that has this id now is the one that had it at a time (Unix): ids are used again.
-
-    Not within a minute, and a clock may have been set since.
+def ran_at(pid: int, monotonic_s: float) -> bool:
+    """Whether the process that has this id now is the one that had it at a moment of CLOCK_MONOTONIC, or one of the
+    minute after: ids are used again. How long the host was suspended before that is not known.
     """
     try:
         started = start_s(pid)
     except (OSError, IndexError, ValueError):
         return False
-    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + started <= at + 60
+    return started - (time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()) <= monotonic_s + 60

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 UNIT_PROPERTIES = (
     "Id,LoadState,SubState,UnitFileState,Result,ExecMainStatus,NRestarts,"
-    "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,InactiveExitTimestamp,"
+    "ActiveEnterTimestamp,ActiveEnterTimestampMonotonic,InactiveExitTimestampMonotonic,"
     f"InvocationID,Job,JobTimeoutUSec,JobRunningTimeoutUSec,{host_read.PROCESS_PROPERTIES}"
 )
 
@@ -82,7 +82,7 @@ class Host(Clock, Protocol):
         """Why what answers at a URL is not this running unit, as `servers.mismatch` says it; None where it is."""
 
     def journal(self, unit: str, since: float) -> list[str]:
-        """A unit's messages since a Unix time, oldest first, with secrets masked."""
+        """A unit's messages since a moment of `monotonic`, oldest first, with secrets masked."""
 
     def never_show(self, services: ServicePlan) -> None:
         """From now on mask what these services keep, and what they have kept until now."""
@@ -166,9 +166,7 @@ class LinuxHost(SystemClock):
         return server_process.mismatch(host_read.as_unit(unit, self.show(unit)), url)
 
     def journal(self, unit: str, since: float) -> list[str]:
-        # The newest: without --reverse, --since with --lines is the oldest.
-        arguments = [*server_log.matches(unit), "--since", f"@{since:.6f}", "--output=cat", "--lines=500", "--reverse"]
-        lines = _run(["journalctl", "--no-pager", "--quiet", *arguments], 30)[1].splitlines()[::-1]
+        lines = server_log.since(unit, since)
         self._masking.look(unit=unit)
         return [self.mask(line) for line in lines]
 

@@ -21,6 +21,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import foreign_json, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.used_models import UsedModels
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock, WallClock
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import Figures, ModelFigures
@@ -162,7 +163,8 @@ class Tally:
 class LoadRun:
     """A load on its way: `concurrency` threads send until `requests` are sent, or for `duration` seconds."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, clock: WallClock | None = None) -> None:
+        """`clock`: by which its times are told."""
         self._load = load
         self.requests = None if load.duration else load.requests
         self._tally = Tally()
@@ -173,7 +175,7 @@ class LoadRun:
             threading.Thread(target=self._send_all, args=(place, load.ramp * place / senders), daemon=True)
             for place in range(senders)
         ]
-        self._started = time.time()
+        self._clock = clock or SystemClock().wall()
         self._began = self._ended = time.monotonic()
         for thread in self._threads:
             thread.start()
@@ -198,7 +200,8 @@ class LoadRun:
 
     def result(self) -> Figures:
         """The figures; call it when the load no longer runs. The time of a warm-up is not in `wall_s`."""
-        figures = self._tally.summary(self._started, self._ended - self._began)
+        figures = self._tally.summary(self._clock.at(self._began), self._ended - self._began)
+        figures["clock"] = {"boot": self._clock.boot, "ahead_s": self._clock.ahead_s}
         figures["wanted"] = self.requests
         figures["seed"], figures["longest_asked_tokens"] = self._load.seed, self._load.longest_asked
         return figures
@@ -218,7 +221,7 @@ class LoadRun:
             if outcome.error is not None:
                 self._tally.add(outcome)
         if self._load.warm_up:
-            self._started, self._began = time.time(), time.monotonic()
+            self._began = time.monotonic()
         self._ended = self._began
         self._warm.set()
 
@@ -245,7 +248,8 @@ class LoadOfModels:
     ) -> None:
         self._model, self._others = model, others
         self._used = UsedModels(listed_at) if listed_at else None
-        self._run, self._more = LoadRun(load), list[tuple[str, LoadRun]]()
+        self._clock = SystemClock().wall()
+        self._run, self._more = LoadRun(load, self._clock), list[tuple[str, LoadRun]]()
         self._broken: str | None = None
         self._thread = threading.Thread(target=self._go_on, daemon=True)
         self._thread.start()
@@ -304,7 +308,7 @@ class LoadOfModels:
             used = self._used.names
         for model, load in self._others if used is not None and not self._run.failed else ():
             if not model_name.listed(model, used or ()):
-                self._more.append((model, LoadRun(load)))
+                self._more.append((model, LoadRun(load, self._clock)))
                 self._more[-1][1].wait()
 
 

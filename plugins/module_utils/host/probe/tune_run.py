@@ -29,6 +29,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sampling
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.probe import load_test, second_server
 
@@ -246,7 +247,8 @@ class Tuning:
         unload_all(server.url)
         self.load_beside(server.url)
         self._errors = JudgedErrors(self._mask)
-        started = time.time()
+        clock = SystemClock().wall()
+        started = clock.at(time.monotonic())
         further = self.gpu.get("further", [])
         sampler = sampling.Sampler((str(self.gpu["uuid"]), *further), bindings_path=self.wanted.bindings_path)
         error, load = None, None
@@ -259,7 +261,7 @@ class Tuning:
             gpus = sampler.stop()
         loaded = _ask(server.url + endpoints.LOADED).get("models") or []
         unload_all(server.url)
-        journal = _runtime(server.unit, judges=True).log(started)
+        journal = _runtime(server.unit, judges=True).log(started, clock)
         if problem := elsewhere([gpu for gpu in gpus if gpu["uuid"] in further], self.wanted.max_used_mib):
             raise CannotTune(f"{setting}: {problem}")
         gpus = [gpu for gpu in gpus if gpu["uuid"] not in further]

@@ -12,7 +12,7 @@ from typing import Any, cast
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import unit_runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import BootTime
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import BootTime, WallClock
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
 OLLAMA_URL = "http://127.0.0.1:11434"
@@ -64,6 +64,9 @@ class FakeHost:
 
     def boot_time(self) -> BootTime:
         return BootTime(self.boot, self.now)
+
+    def wall(self) -> WallClock:
+        return WallClock(self.boot, self.wall_offset)
 
     def unix_time(self) -> float:
         return self.now + self.wall_offset

@@ -10,6 +10,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtim
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
 
 if TYPE_CHECKING:
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import WallClock
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import Journal, Process
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServiceState
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent, Unit
@@ -37,7 +38,7 @@ class RecordedContainer:
     def environment(self, found: Unit, keys: Iterable[str] = ()) -> Process | None:
         return cast("Process", {"pid": self.pid(), "started_s": 1.0, "environment": self.set_to})
 
-    def log(self, since: float | None) -> Journal:
+    def log(self, since: float | None, clock: WallClock | None = None) -> Journal:
         read = log_lines.parse([(self.host.unix_time(), line) for line in self.lines], self.host.mask)
         place = {"where": self.unit, "problem": None, "dropped": 0, "cut": False, "filtered": False, "lines": 1}
         return cast("Journal", {**read, "server_at": None, "last_load": None, "log": place})

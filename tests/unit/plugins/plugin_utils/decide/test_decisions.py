@@ -18,6 +18,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     drop_in,
     env_file,
     gpu,
+    journal,
     read,
     source,
 )
@@ -901,6 +902,22 @@ def test_a_load_that_cannot_fit_is_refused(monkeypatch):
     monkeypatch.setattr(decisions.prediction, "cannot_fit", lambda predicted, threshold: f"more than {threshold}")
     assert decide()["problems"] == ["more than 12288"]
     assert decide(deploys=False)["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "holds"),
+    [
+        ({"boot": "b", "ahead_s": 7200.0}, {"boot": "b", "ahead_s": 0.0}, False),  # set back since: 20 minutes ago
+        ({"boot": "b", "ahead_s": 0.0}, {"boot": "b", "ahead_s": 0.0}, True),
+        ({"boot": "a", "ahead_s": 7200.0}, {"boot": "b", "ahead_s": 0.0}, True),
+        (None, {"boot": "b", "ahead_s": 0.0}, True),
+        ({"boot": "b", "ahead_s": 7200.0}, None, True),
+    ],
+)
+def test_what_failed_after_a_proof_is_told_by_what_a_clock_was_set_to_since(then, now, holds):
+    failure = {"severity": "fatal", "at": NOW - 4800, "line": "out of memory"}
+    host = proven(read(ollama__journal=journal(failures=[failure], clock=now)), age_s=3600, clock=then)
+    assert (good(host)["proof"] is not None) is holds
 
 
 def test_a_file_that_was_touched_restarts_nothing_where_the_proof_was_of_what_it_says():

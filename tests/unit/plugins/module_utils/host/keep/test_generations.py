@@ -148,7 +148,8 @@ def test_prove_ends_the_run_and_both_states_can_be_gone_back_to(managed: Managed
     assert not managed.armed()
     summary = managed.store.stored.summary()
     assert (summary["previous"], summary["proven"], summary["lease"]) == ("0001", "0002", None)
-    assert summary["proof"] == {"verdict": "pass", "key": "k", "at": managed.host.unix_time(), "generation": "0002"}
+    at = {"at": managed.host.unix_time(), "clock": managed.host.wall()._asdict()}
+    assert summary["proof"] == {"verdict": "pass", "key": "k", **at, "generation": "0002"}
 
     assert managed.store.restore(generation="previous", reason="test")["changed"]
     assert managed.is_old()

@@ -68,7 +68,7 @@ def test_what_the_kernel_ends_for_the_limit_of_another_units_group_is_none_of_ou
 
     ours = "/system.slice/gpu.slice/ollama.service"
     assert killed("/system.slice/ollama.service") and not killed(ours) and not killed("/system.slice/web.service")
-    assert read("level=INFO msg=x", _PID="7", _SYSTEMD_CGROUP=f"{ours}/runner")
+    assert read("level=INFO msg=x", __MONOTONIC_TIMESTAMP="5", _PID="7", _SYSTEMD_CGROUP=f"{ours}/runner")
     assert killed(ours) and killed(f"{ours}/runner") and not killed("/system.slice/web.service")
     assert read("oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),global_oom,task_memcg=/x", _TRANSPORT="kernel")
     assert read("Out of memory: Killed process 7 (ollama)", _TRANSPORT="kernel")

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_log
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock, WallClock
 
 UNIT = "ollama.service"
 BEGAN = 1_796_000_000.0
@@ -50,6 +51,10 @@ class FakeHost:
         most = int(next(word for word in arguments if word.startswith("--lines=")).partition("=")[2])
         if 'msg="server config"' in arguments:
             rows = [row for row in rows if "server config" in row[1]]
+        if "--reverse" in arguments:  # then journalctl ends at the first row that is older
+            since = [float(word.partition("@")[2]) for word in arguments if word.startswith("--since=@")]
+            older = [place for place, row in enumerate(rows) if since and row[0] < since[0]]
+            rows = rows[max(older, default=-1) + 1 :]
         own = {"_PID": self.properties["MainPID"], "_SYSTEMD_UNIT": UNIT, "_TRANSPORT": "stdout", "_STREAM_ID": "own"}
         said = [
             json.dumps({"__REALTIME_TIMESTAMP": str(int(at * 1e6)), "MESSAGE": text, **own, **dict(*fields)})
@@ -66,6 +71,8 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
         "%a %Y-%m-%d %H:%M:%S UTC"
     )
     monkeypatch.setattr(commands, "run", fake.run)
+    wall = SystemClock().wall()  # two looks at it differ by some microseconds
+    monkeypatch.setattr(SystemClock, "wall", lambda _clock: wall)
     return fake
 
 
@@ -122,6 +129,74 @@ def test_only_lines_since_then_count_but_what_runs_may_be_older(host):
     assert facts["failures"] == [] and facts["loads"] == []
     assert facts["last_load"]["command"][0] == "/x/llama-server"
     assert facts["log"]["lines"] == 1
+
+
+def at_boot(at: float, clock: WallClock) -> dict[str, str]:
+    """What a row has of a moment by a clock besides the time that was noted."""
+    return {"__MONOTONIC_TIMESTAMP": str(round((at - clock.ahead_s) * 1e6)), "_BOOT_ID": clock.boot.replace("-", "")}
+
+
+@pytest.mark.parametrize("set_to_s", [-7200.0, 7200.0, -2.0])
+def test_what_is_logged_after_the_clock_was_set_is_told_by_how_it_went_at_first(host, set_to_s):
+    now = SystemClock().wall()
+    before = WallClock(now.boot, now.ahead_s - set_to_s)
+    load = before.at(time.monotonic()) - 60
+    host.properties["ExecMainStartTimestampMonotonic"] = str(round((load - 500 - before.ahead_s) * 1e6))
+    host.properties["ExecMainStartTimestamp"] = noted(load - 500)
+    host.journal = [
+        (at + (set_to_s if is_set else 0.0), text, at_boot(at, before))
+        for at, text, is_set in (
+            (load - 500, CONFIG, False), (load - 400, OOM, False), (load + 1, START, False),
+            (load + 2, OFFLOADED, True), (load + 3, OOM, True),
+        )
+    ]  # fmt: skip
+    facts = server_log.read(UNIT, load, str, before)
+    assert [failure["at"] - load for failure in facts["failures"]] == [pytest.approx(3)]
+    assert [round(one["at"] - load) for one in facts["loads"]] == [1]
+    assert (facts["last_load"]["offloaded"], facts["server_config"]) == (33, {"OLLAMA_NUM_PARALLEL": "2"})
+    assert (facts["log"]["cut"], facts["clock"]) == (False, {"boot": before.boot, "ahead_s": before.ahead_s})
+
+
+def noted(at: float) -> str:
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%a %Y-%m-%d %H:%M:%S UTC")
+
+
+def test_what_was_logged_before_the_clock_was_set_is_told_by_how_it_goes_now(host, monkeypatch):
+    now = SystemClock().wall()
+    ends = now.at(time.monotonic())
+    host.properties["ExecMainStartTimestampMonotonic"] = str(round((ends - 500 - now.ahead_s) * 1e6))
+    host.properties["ExecMainStartTimestamp"] = noted(ends - 500 + 7200)
+    host.journal = [
+        (ends - 499 + 7200, CONFIG, at_boot(ends - 499, now)),
+        (ends - 300 + 7200, OOM, at_boot(ends - 300, now)),  # two hours ahead
+        (ends - 100, OOM, at_boot(ends - 100, now)),
+    ]
+    monkeypatch.setattr(server_log, "slept_s", lambda: 0.0)
+    facts = server_log.read(UNIT, None, str)
+    assert facts["server_config"] and [round(one["at"] - ends) for one in facts["failures"]] == [-300, -100]
+    # How the clock went while it was suspended no row tells.
+    monkeypatch.setattr(server_log, "slept_s", lambda: 60.0)
+    assert server_log.read(UNIT, None, str)["clock"] is None
+
+
+def test_the_clock_of_another_boot_tells_nothing(host):
+    host.journal = [(BEGAN + 1, CONFIG), (BEGAN + 2, OOM)]
+    facts = server_log.read(UNIT, BEGAN, str, WallClock("another", 5.0))
+    assert [failure["at"] for failure in facts["failures"]] == [BEGAN + 2]
+
+
+def test_no_line_of_a_file_is_earlier_than_the_one_before_where_the_clock_was_set_back(host, serving, tmp_path):
+    now = SystemClock().wall()
+    before = WallClock(now.boot, now.ahead_s + 7200)
+    load = before.at(time.monotonic()) - 60
+    with (tmp_path / "log").open("w") as file:
+        process = serving(file)
+        for at, text in ((load - 9, CONFIG), (load + 1, START), (load + 2 - 7200, STARTED)):
+            file.write(f"{slog(at, text)}\n")
+        file.flush()
+        host.properties["ExecMainStartTimestamp"] = noted(load - 500)
+        facts = server_log.read(UNIT, load, str, before)
+    assert process.pid and [(round(one["at"] - load), one["started"]) for one in facts["loads"]] == [(1, True)]
 
 
 def test_lines_of_a_client_and_of_systemd_do_not_make_a_log(host):
@@ -409,4 +484,5 @@ def test_what_a_container_said_that_has_ended(host, tmp_path, monkeypatch):
     by_monitor = container_of(host, tmp_path)
     host.journal = [(BEGAN + 1, CONFIG, by_monitor), (BEGAN + 2, CONFIG, {**by_monitor, "_UID": "1000"})]
     assert server_log.read(UNIT, None, str)["log"]["lines"] == 1
-    assert server_log.matches(UNIT)[-2:] == ["CONTAINER_NAME=ollama", "_UID=0"]
+    server_log.since(UNIT, 0)
+    assert host.asked[-1][-2:] == ["CONTAINER_NAME=ollama", "_UID=0"]

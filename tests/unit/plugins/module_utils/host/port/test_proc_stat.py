@@ -11,15 +11,17 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import p
 NOBODY = 1 << 22  # above the highest id that a process can have
 
 
-def test_a_process_that_runs_ran_since_it_started() -> None:
-    me, now = os.getpid(), time.time()
+def test_a_process_that_runs_ran_since_it_started(monkeypatch) -> None:
+    me, now = os.getpid(), time.monotonic()
     assert proc_stat.ran_at(me, now)
     started = now - time.clock_gettime(time.CLOCK_BOOTTIME) + proc_stat.start_s(me)
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # whatever the clock is set to
+    assert proc_stat.ran_at(me, started)
     assert not proc_stat.ran_at(me, started - 3600), "another process had this id an hour before"
 
 
 def test_a_process_that_is_gone_runs_no_more() -> None:
-    assert not proc_stat.ran_at(NOBODY, time.time())
+    assert not proc_stat.ran_at(NOBODY, time.monotonic())
 
 
 def test_a_name_may_hold_anything(tmp_path) -> None:

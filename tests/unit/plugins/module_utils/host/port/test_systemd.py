@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,15 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, systemd
 
+
+def row(message: str, monotonic_s: int) -> bytes:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    times = {"__REALTIME_TIMESTAMP": str(1_790_000_000_000_000 - monotonic_s), "_BOOT_ID": boot}
+    return json.dumps({**times, "__MONOTONIC_TIMESTAMP": f"{monotonic_s}000000", "MESSAGE": message}).encode()
+
+
 SAID = {
-    "journalctl": (0, b"second vault-word\nfirst of-the-unit\n", b""),
+    "journalctl": (0, b"\n".join(map(row, ("second vault-word", "first of-the-unit"), (3, 2))), b""),
     "systemctl": (1, b"", b"Job failed for vault-word"),
     "systemd-run": (1, b"", b"Failed to run vault-word"),
     "show": (0, b"Environment=A=of-the-unit\n", b""),
@@ -34,6 +42,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> systemd.LinuxHost:
 
 def test_a_journal_is_shown_without_what_its_unit_and_the_services_keep(host: systemd.LinuxHost) -> None:
     assert host.journal("ollama.service", 0) == ["first ********", "second ********"]
+    # By no clock that can be set: the first was written 2 s after the boot, whatever it says.
+    assert host.journal("ollama.service", 2.5) == ["second ********"]
 
 
 def test_what_a_command_says_is_shown_without_what_the_services_keep(host: systemd.LinuxHost) -> None:
