@@ -28,6 +28,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     modelfile,
     servers,
     settings,
+    shown_arrays,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
     quadlet,
@@ -77,6 +78,13 @@ def _log(text: str) -> object:
 
 def _line(text: str) -> object:
     return _log(text.replace("\n", " "))
+
+
+def _picked(text: str) -> object:
+    found = shown_arrays.Picked(["a", "b"])
+    for at in range(0, len(text), 64):
+        found.take(text[at : at + 64].encode())
+    return found.found()
 
 
 KNOWN = frozenset(f"secret {number:06}" for number in range(masking.MOST_KNOWN))
@@ -202,6 +210,8 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "settings.cache_type": settings.cache_type,
     "settings.parse_version": settings.parse_version,
     "settings.switch": settings.switch,
+    "shown_arrays.Picked": _picked,
+    "shown_arrays.Picked array": lambda text: _picked('{"a":[' + text.replace('"', "")),
     "host_address.parse": host_address.parse,
     "host_address.url_of_server": host_address.url_of_server,
     "model_name.full": model_name.full,

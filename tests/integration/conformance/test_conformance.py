@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.testing import patch_module_args
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints, log_lines, shown_arrays
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 from ansible_collections.selo.gpu_memory.plugins.modules import ollama_model
 
 from tests.integration.conformance.conftest import Server, Start
-from tests.integration.lab.lab_host import eventually
+from tests.integration.lab.lab_host import GUIDES_MODEL, eventually
 
 DETAILS = {"parent_model", "format", "family", "families", "parameter_size", "quantization_level"}
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
@@ -63,6 +64,18 @@ def test_show(server: Server) -> None:
     verbose = server.post("/api/show", model=server.subject, verbose=True)[1]
     held_back = [key for key, value in terse["model_info"].items() if value is None]
     assert all(isinstance(verbose["model_info"][key], list) for key in held_back)
+
+
+def test_arrays_are_picked_out_of_the_long_answer(server: Server) -> None:
+    verbose = server.post("/api/show", model=server.subject, verbose=True)[1]["model_info"]
+    numbers = {
+        key: value for key, value in verbose.items() if isinstance(value, list) and isinstance(value[0], (int, float))
+    }
+    picked = shown_arrays.Picked([*numbers, "absent"])
+    body = json.dumps(endpoints.verbose(server.subject)).encode()
+    http_client.request(f"{server.url}{endpoints.SHOW}", method="POST", body=body, take=picked.take)
+    assert picked.found() == numbers
+    assert numbers or server.subject == GUIDES_MODEL  # the stand-ins have none
 
 
 def test_the_planner_reads_what_is_shown(server: Server) -> None:

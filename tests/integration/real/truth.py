@@ -124,6 +124,8 @@ def arguments(row: dict[str, str]) -> str:
     words += f" -ctk {keys} -ctv {row['cache_type']} --flash-attn {row['flash_attention']}"
     layers = int(row.get("num_gpu", -1))
     words += f" -ngl {layers}" if layers >= 0 else ""
+    if any(key.endswith(".pooling_type") for key in show(name_of(row))["model_info"]):
+        words += " --embedding"
     predicted = int(row.get("draft_num_predict", 0))
     if predicted:
         words += f" --spec-type draft-mtp --spec-draft-n-max {predicted} --spec-draft-backend-sampling"

@@ -18,3 +18,8 @@ def named(model: str) -> dict[str, object]:
 def unloading(model: str) -> dict[str, object]:
     """For GENERATE: free it after its present requests."""
     return {"model": model, "keep_alive": 0}
+
+
+def verbose(model: str) -> dict[str, object]:
+    """For SHOW: with the values of all arrays, the tokenizer's too."""
+    return {**named(model), "verbose": True}

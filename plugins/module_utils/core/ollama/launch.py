@@ -141,6 +141,7 @@ def told(
     scenario["cache_on_gpu"] = values.get(KV_OFFLOAD)
     scenario["unified_cache"] = values.get("LLAMA_ARG_KV_UNIFIED")
     scenario["every_output"] = bool(values.get(EMBEDDINGS)) or values.get(POOLING) not in (None, "none") or None
+    scenario["pooled"] = False if values.get(POOLING) == "none" else None
     scenario["on_cpu"] = on_cpu(values)
     not_counted = ", ".join(unplanned(values))
     refused = f"{not_counted}: it moves GPU memory in a way that no plan counts" if not_counted else None

@@ -29,6 +29,7 @@ class Architecture:
     encoder: bool = False  # no KV cache, one batch through the whole stack
     caches: bool = False  # an encoder for which a cache is kept all the same
     headless: bool = False  # gives embeddings only: no output matrix on the GPU
+    unused_head: bool = False  # gives embeddings only, with an output matrix on the GPU
     single_slot: bool = False  # Ollama forces num_parallel to 1
     recurrent: bool = False  # all or some layers keep a state instead of keys and values
     parallel_residual: bool = False  # attention and feed-forward both read the layer's normed input
@@ -76,7 +77,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     **{name: _known(encoder=True) for name in ("dream", "llada", "llada-moe", "rnd1")},  # diffusion, without a cache
     "mamba2": _known(recurrent=True),
     "qwen3vlmoe": _known(single_slot=True),
-    "gemma-embedding": _known(swa_period=6, swa_needed=True, encoder=True),
+    "gemma-embedding": _known(swa_period=6, swa_needed=True, encoder=True, unused_head=True),
     "granitehybrid": _known(recurrent=True),
     "grok": _known(no_flash=True),
     "jamba": _known(recurrent=True),
@@ -95,7 +96,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "jina-bert-v3": _known(encoder=True, headless=True),
     "neo-bert": _known(encoder=True, headless=True),
     "eurobert": _known(encoder=True, headless=True),
-    "llama-embed": _known(encoder=True, caches=True),
+    "llama-embed": _known(encoder=True, caches=True, unused_head=True),
     "jina-bert-v2": _known(encoder=True, headless=True, unrotated_period=1),
     "afmoe": _known(swa_period=4, unrotated_period=4),
     "smallthinker": _known(swa_period=4, swa_first=True, swa_fixed_window=4096, unrotated_period=4),

@@ -69,7 +69,6 @@ def _is_rotated(cache_type: str, head: int) -> bool:
     return TYPES[cache_type.upper()][0] > 1 and head % _ROTATED == 0
 
 
-@functools.lru_cache(maxsize=_MOST_KEPT)
 @dataclass(frozen=True)
 class Part:
     """The blocks that one of several GPUs has, [first, end)."""
@@ -83,7 +82,8 @@ class Part:
 
 def compute_bytes(model: Model, batch: Batch, first: int) -> int:
     """Bytes of the GPU's compute buffer with blocks[first:] and the output layer there, nothing else."""
-    return _Builder(model, batch).build(_settled(model, model.blocks[first:]), arrives=first == 0)
+    own = _Builder(model, batch).build(_settled(model, model.blocks[first:]), arrives=first == 0)
+    return max(own, _attended_for_host(model, batch, first))
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)
@@ -91,7 +91,40 @@ def part_bytes(model: Model, batch: Batch, part: Part) -> int:
     """Bytes of the compute buffer of one of several GPUs."""
     blocks = _settled(model, model.blocks[part.first : part.end])
     builder = _Builder(model, batch, copies=4 if part.pipelined else 1)
-    return builder.build(blocks, arrives=part.first == 0, handed=part.handed, ends=part.ends)
+    own = builder.build(blocks, arrives=part.first == 0, handed=part.handed, ends=part.ends)
+    if part.pipelined:
+        own += 2 * _passed_on(model, batch, part.end)
+    return own if part.handed else max(own, _attended_for_host(model, batch, part.first))
+
+
+def _passed_on(model: Model, batch: Batch, first: int) -> int:
+    """Bytes that one GPU has twice, and hands to the next whose blocks begin here: a state's projection.
+
+    So it does where a state stands on both sides, neither attention nor experts between them. Measured at each kind of
+    bound in mamba, mamba2, jamba, nemotron_h and granitehybrid.
+    """
+    before = next((block for block in reversed(model.blocks[:first]) if block.mixes), None)
+    after = next((block for block in model.blocks[first:] if block.mixes), None)
+    if before is None or after is None:
+        return 0
+    states = all(block.has("ssm_in") and not block.k_width for block in (before, after))
+    experts = any(block.has("ffn_gate_inp") for block in model.blocks[before.index : first])
+    return 4 * batch.tokens * after.width("ssm_in") if states and not experts else 0
+
+
+def _attended_for_host(model: Model, batch: Batch, first: int) -> int:
+    """Bytes that the host's last attention takes on the GPU, which works for it where it is a block of its own.
+
+    So it does while no block with a state stands between the two (nemotron_h, measured).
+    """
+    last = next((block for block in reversed(model.blocks[:first]) if block.mixes), None)
+    if last is None or last.feeds or not last.k_width or not batch.cache_on_gpu:
+        return 0
+    cells, row = batch.cells_of(last), 4 * batch.tokens * last.heads
+    held = row * (cells if not batch.flash_attention else last.v_head) + row * last.k_head + batch.mask_bytes(cells)
+    read = batch.keys_bytes(last.k_width, cells), batch.values_bytes(last.v_width, cells)
+    as_f16 = [size // 2 for kind, size in zip(batch.cache_types, read) if kind == "f32" and batch.flash_attention]
+    return held + sum(read) + sum(as_f16)
 
 
 def offload_bytes(model: Model, batch: Batch, first: int) -> int:
@@ -294,9 +327,11 @@ class _Blocks:
 
         cells, mask = self.batch.cells_of(block), self.mask(block)
         copies = self.fetches + (not self.batch.cache_on_gpu)  # as its values, too
-        keys = [g.add(self.batch.keys_bytes(block.k_width, cells)) for _unused in range(copies)]
+        keys = tuple(g.add(self.batch.keys_bytes(block.k_width, cells)) for _unused in range(copies))
         if self.batch.flash_attention:
-            mixed = g.add(all_heads * rank, q, *keys, mask)
+            read = self.as_f16(self.batch.cache_type, self.batch.keys_bytes(block.k_width, cells), keys)
+            values = self.as_f16(self.batch.cache_type, self.batch.keys_bytes(rank, cells), ())
+            mixed = g.add(all_heads * rank, q, *read, *values, mask)
         else:
             scores = g.add(all_heads * cells, *keys, q)
             weights = g.add(all_heads * cells, scores, mask, in_place=True)
@@ -349,10 +384,16 @@ class _Blocks:
             keys = (g.add(batch.keys_bytes(block.k_width, cells)),)
             values = (g.add(batch.values_bytes(block.v_width, cells)),)
         if batch.flash_attention:
+            keys = self.as_f16(batch.cache_type, batch.keys_bytes(block.k_width, cells), keys)
+            values = self.as_f16(batch.v_cache_type, batch.values_bytes(block.v_width, cells), values)
             return g.add(out, q, *keys, *values, mask)
         scores = row * block.heads * cells
         weights = g.add(scores, g.add(scores, *keys, q), mask, in_place=True)
         return g.add(out, g.view(g.add(out, *values, weights)))
+
+    def as_f16(self, cache_type: str, size: int, read: tuple[int, ...]) -> tuple[int, ...]:
+        """Keys or values as flash attention takes them: a whole cache of f32 is copied."""
+        return (self.graph.add(size // 2, *read),) if cache_type == "f32" else read
 
     def turned_back(self, block: Block, attended: int) -> int:
         """A quantised cache holds rotated values; what attention makes of them is rotated back, which takes a copy."""
@@ -455,6 +496,8 @@ class _Builder(_Blocks):
         stream = self.given(self.wide)
         if blocks and blocks[0].has("attn_norm"):
             self.normed = self.given(self.wide)
+        if blocks and self.copies > 1:
+            self.given(_passed_on(self.model, self.batch, blocks[0].index))
         self.inputs(blocks)
         return stream
 

@@ -410,7 +410,7 @@ def _build(metadata: Metadata, tensors: Mapping[str, Tensor], families: set[str]
         host_output_bytes=parts.output_bytes,
         input_bytes=parts.input_bytes,
         projector_bytes=parts.projector_bytes,
-        has_head=not traits.headless,
+        has_head=not (traits.headless or traits.unused_head),
         input_streams=1 + metadata.number("n_deepstack_layers", 0),
         position_embedding=position_embedding,
         embedder=embedder,
@@ -693,7 +693,11 @@ def _widths(
             return heads, k_head, 0, k_head, v_head
         return heads, heads * k_head, heads * v_head, k_head, v_head
     if fused:
-        heads_kv = heads_kv or heads
+        if not heads_kv:
+            raise ModelUnreadable(
+                f"model_info {metadata.key('attention.head_count_kv')} is shown without its values, and "
+                f"blk.{index}.attn_qkv.weight does not tell them; ask for them with verbose"
+            )
         v_head = metadata.number("attention.value_length", k_head)
         k, v = heads_kv * k_head, heads_kv * v_head
         if fused < k + v:

@@ -59,9 +59,7 @@ class Kept(NamedTuple):
         patterns = readable(expressions)
         kept = {
             block.index: tuple(
-                tensor
-                for name, tensor in block.tensors.items()
-                if any(pattern.search(f"blk.{block.index}.{name}") for pattern in patterns)
+                tensor for tensor in block.tensors.values() if any(pattern.search(tensor.name) for pattern in patterns)
             )
             for block in (blocks if patterns else ())
         }

@@ -110,7 +110,8 @@ class Scenario:
     full_windows: bool = False  # sliding windows have a cache of the whole context
     cache_on_gpu: bool = True
     unified_cache: bool = False  # all slots share one
-    every_output: bool = False  # results are kept of every token of a batch
+    every_output: bool = False  # results are kept of every token of a batch, where a model is no embedder
+    pooled: bool = True  # an embedder makes one result of a text
     fitted: bool = False  # layers are as llama-server has fitted them, which leaves a projector on the GPU
     on_cpu: tuple[str, ...] = ()  # expressions of the tensors that stay on the host whatever their block does
 
@@ -293,12 +294,14 @@ def _decide(model: Model, scenario: Scenario, engine: Engine) -> _Load:
     cells = _pad(ctx * sharing)
     if embedding or not model.traits.encoder:  # of what attends to a whole batch llama.cpp cuts none
         tokens = min(tokens, ctx * slots)
+    # an embedder is started as one, whatever the environment says of it
+    all_kept = not scenario.pooled if embedding else scenario.every_output
     batch = Batch(
         tokens=tokens,
         slots=slots,
         cells=cells,
         cells_sliding=cells if scenario.full_windows else _sliding(model, cells, sharing, tokens),
-        outputs=slots if engine.slot_logits and not scenario.every_output else tokens,
+        outputs=slots if engine.slot_logits and not all_kept else tokens,
         flash_attention=flash,
         cache_type=k_type,
         v_cache_type=v_type,
@@ -452,6 +455,10 @@ def _divided(model: Model, load: _Load, whole: Plan, split: _Split, free_mib: Se
         return replace(whole, gpus=gpus)
     if not load.batch.cache_on_gpu:
         raise ScenarioInvalid("several GPUs with the KV cache on the CPU are not planned")
+    if model.traits.held_streams:
+        raise ScenarioInvalid(
+            f"several GPUs: what one hands to the next of the streams of {model.architecture!r} is not planned"
+        )
     parts = _parts(model, split, free_mib)
     warnings = whole.warnings + _ties(model, split, free_mib)
     gpus = [_of_part(model, load, part) if part else _NOTHING for part in parts]

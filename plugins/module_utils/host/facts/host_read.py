@@ -37,6 +37,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import 
     unit_oddities,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import shown
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
     atomic_files,
     clock,
@@ -398,9 +399,9 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:
             listed = model_use.listed(name, facts["models"])
             if listed and not model_use.is_elsewhere(name, facts["models"], version):
                 asked = str(listed["name"])
-                answer = _show(url, asked)
+                answer = shown.with_arrays(url, asked)
                 parameters = foreign_json.of_type(answer.get("parameters"), str) or ""
-                shown = {
+                told = {
                     **_typed(answer, SHOWN),
                     "size": listed["size"],
                     # Of free text only what is of use here: options of memory, and which files it is.
@@ -409,15 +410,10 @@ def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:
                     "as_text": modelfile.as_text(parameters),
                     "blob": model_use.blob_in(answer),
                 }
-                facts["show"][name] = cast("Show", shown)
+                facts["show"][name] = cast("Show", told)
     except http_client.HttpError as problem:
         facts["error"] = mask(str(problem))
     return facts
-
-
-def _show(url: str, model: str) -> Answer:
-    answer = http_client.post_json(url + endpoints.SHOW, endpoints.named(model), timeout=20)
-    return foreign_json.of_type(answer, dict) or {}
 
 
 def _get(url: str) -> Answer:
@@ -444,7 +440,7 @@ def read_names(url: str, api: Api, blobs: Collection[str]) -> dict[str, str]:
             if wanted <= set(names):
                 break
             if not model["remote"]:
-                blob = model_use.blob_in(_show(url, str(model["name"])))
+                blob = model_use.blob_in(shown.terse(url, str(model["name"])))
                 names.update({blob: str(model["name"])} if blob in wanted else {})
     return names
 

@@ -114,19 +114,20 @@ def _show(name: str, url: str) -> tuple[dict[str, object], str | None]:
     if os.path.isfile(name):
         return _of_file(name), None
     # Only here: a file needs no HTTP.
+    from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import shown
     from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 
     try:
-        answer = http_client.post_json(url.rstrip("/") + endpoints.SHOW, endpoints.named(name), timeout=20)
+        answer = shown.with_arrays(url.rstrip("/"), name)
         version = http_client.get_json(url.rstrip("/") + endpoints.VERSION, timeout=5).get("version")
-        if isinstance(answer, dict) and (answer.get("projector_info") or "\nADAPTER " in str(answer.get("modelfile"))):
+        if answer.get("projector_info") or "\nADAPTER " in str(answer.get("modelfile")):
             # what files beside the model's take is said here alone
             listed = http_client.get_json(url.rstrip("/") + endpoints.MODELS, timeout=10).get("models")
             same = [each for each in listed or () if each.get("name") in (name, f"{name}:latest")]
             answer["size"] = same[0].get("size") if same else None
     except (http_client.HttpError, AttributeError, TypeError) as why:
         raise CannotPlan(f"no file, and no model of Ollama's: {why}") from None
-    if not isinstance(answer, dict):
+    if not answer:
         raise CannotPlan(f"what answers {url}{endpoints.SHOW} is no Ollama")
     return answer, str(version) if settings.parse_version(version) else None
 

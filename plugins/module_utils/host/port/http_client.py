@@ -12,7 +12,7 @@ import json
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import foreign_json, masking
@@ -51,8 +51,12 @@ def request(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
     timeout: float = 10,
+    take: Callable[[bytes], None] | None = None,
 ) -> Response:
-    """Ask once and read the whole answer, whatever its status, within `timeout` seconds in all; else HttpError."""
+    """Ask once and read the whole answer, whatever its status, within `timeout` seconds in all; else HttpError.
+
+    `take` gets the body of a long answer as it comes; none of it is kept then.
+    """
     target = _target(url)
     started = time.monotonic()
     connection = _connect(target, timeout)
@@ -67,9 +71,9 @@ def request(
                 chunk = answer.read1(CHUNK)
                 if not chunk:
                     break
-                if not chunks and answer.headers.get_content_type() in LINE_BY_LINE:
+                if not size and answer.headers.get_content_type() in LINE_BY_LINE:
                     first_s = time.monotonic() - started
-                chunks.append(chunk)
+                (take or chunks.append)(chunk)
                 size += len(chunk)
                 if size > MOST_BYTES:
                     raise _TooLarge

@@ -27,6 +27,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner, throughput, tune_search
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import sampling
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import shown
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import http_client
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock
@@ -116,7 +117,7 @@ class Tuning:
         self.deployed, environment, most_loaded = _deployed(wanted)
         self._errors = JudgedErrors(mask)
         self.version = _ask(wanted.url + endpoints.VERSION)["version"]
-        show = _ask(wanted.url + endpoints.SHOW, endpoints.named(wanted.model))
+        show = _show(wanted)
         try:
             self.model = planner.Model.from_show(show)
         except planner.ModelUnreadable as problem:
@@ -572,8 +573,8 @@ def loaded_models(wanted: Wanted) -> list[dict[str, object]]:
     found = []
     for model in _ask(wanted.url + endpoints.LOADED).get("models") or []:
         name = str(model["name"])
-        shown = _ask(wanted.url + endpoints.SHOW, endpoints.named(name))
-        load = _last_load_of(model_use.blob_in(shown), loads)
+        show = _ask(wanted.url + endpoints.SHOW, endpoints.named(name))
+        load = _last_load_of(model_use.blob_in(show), loads)
         known = log_lines.runner_settings(load["command"], load["sent"]) if load else {}
         options = {key: known[key] for key in ("num_gpu", "num_batch") if known.get(key) is not None}
         context = model.get("context_length") or log_lines.context_per_slot({"num_ctx_total": None, **known})
@@ -614,6 +615,13 @@ def _left(expires_at: object) -> int:
     text = "-".join(match.group(1, 2, 3)) + "T" + ":".join(match.group(4, 5, 6)) + match[7].replace("Z", "+00:00")
     left = datetime.fromisoformat(text).timestamp() - time.time()
     return -1 if left > FOR_EVER_S else max(1, round(left))
+
+
+def _show(wanted: Wanted) -> dict[str, object]:
+    try:
+        return shown.with_arrays(wanted.url, wanted.model)
+    except http_client.HttpError as problem:
+        raise CannotTune(f"{problem}; start Ollama, or correct gpu_memory_ollama.url") from None
 
 
 def _ask(url: str, body: Mapping[str, object] | None = None) -> Any:

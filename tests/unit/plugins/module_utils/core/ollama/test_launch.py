@@ -65,7 +65,7 @@ def test_a_request_wins_over_the_modelfile_and_that_over_the_server():
         ({"LLAMA_ARG_KV_UNIFIED": "1"}, {"unified_cache": True}),
         ({"LLAMA_ARG_EMBEDDINGS": "1"}, {"every_output": True}),
         ({"LLAMA_ARG_EMBEDDINGS": "0", "LLAMA_ARG_POOLING": "rank"}, {"every_output": True}),
-        ({"LLAMA_ARG_POOLING": "none"}, {}),
+        ({"LLAMA_ARG_POOLING": "none"}, {"pooled": False}),
         (
             {"LLAMA_ARG_CACHE_TYPE_K": "q8_0", "LLAMA_ARG_CACHE_TYPE_V": "q4_0"},
             {"kv_cache_type": "q8_0", "v_cache_type": "q4_0"},

@@ -648,6 +648,23 @@ def test_several_gpus_of_an_old_release_or_without_memory_are_refused() -> None:
         plan(MODELS[LLAMA], Scenario(), ollama_version=TODAY, gpus_free_mib=(8000, 0))
 
 
+def test_a_model_of_several_streams_is_planned_on_one_of_several_gpus_and_refused_divided() -> None:
+    model = recorded_models.model("gemma3n-e2b")
+    alone = plan(model, Scenario(), ollama_version=TODAY, gpus_free_mib=(12000, 8000))
+    assert [gpu["total_mib"] > 0 for gpu in alone.gpus] == [True, False]
+    with pytest.raises(ScenarioInvalid, match="streams of 'gemma3n' is not planned"):
+        plan(model, Scenario(), ollama_version=TODAY, gpus_free_mib=(12000, 8000), spread=True)
+
+
+def test_what_has_no_blocks_number_is_not_kept_with_the_first_block() -> None:
+    """llama.cpp looks for the name that stands in the file."""
+    model = recorded_models.model("gemma3n-e2b")
+    inputs = sum(tensor.device_bytes for tensor in model.blocks[0].tensors.values() if "blk." not in tensor.name)
+    whole, without = (plan(model, Scenario(on_cpu=on_cpu), ollama_version=TODAY) for on_cpu in ((), (r"blk\.0\.",)))
+    off = (whole.weights_mib - without.weights_mib) * 2**20
+    assert off == pytest.approx(model.blocks[0].device_bytes - inputs) and inputs > 0
+
+
 def test_every_shape_was_asked_about() -> None:
     asked = {row["case"] for table in ("architectures_projection", "engine_projection") for row in rows(table)}
     assert asked - set(MODELS) == set(ARCHITECTURES)
@@ -661,6 +678,13 @@ def terse(name: str) -> dict[str, Any]:
         if isinstance(value, list):
             answer["model_info"][key] = None
     return answer
+
+
+def test_one_matrix_does_not_tell_how_many_heads_its_keys_have() -> None:
+    answer = whole_answer("openelm-made-up")
+    answer["model_info"]["openelm.attention.head_count_kv"] = None
+    with pytest.raises(ModelUnreadable, match="head_count_kv is shown without its values.*verbose"):
+        Model.from_show(answer)
 
 
 def whole_answer(name: str) -> dict[str, Any]:

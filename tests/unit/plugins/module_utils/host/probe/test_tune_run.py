@@ -84,8 +84,8 @@ def test_unloading_waits_until_nothing_is_loaded(serve: Any) -> None:
 def test_two_runs_do_not_send_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner that outlives the first would have them in its cache. Within a run all probes are compared with them."""
     show = {"model_info": {"general.architecture": "llama"}}
-    answers = {"version": {"version": "0.32.15"}, "show": show}
-    monkeypatch.setattr(tune_run, "_ask", lambda url, body=None: answers[url.rpartition("/")[2]])
+    monkeypatch.setattr(tune_run, "_ask", lambda url, body=None: {"version": "0.32.15"})
+    monkeypatch.setattr(tune_run.shown, "with_arrays", lambda url, model: show)
     monkeypatch.setattr(tune_run, "_deployed", lambda wanted: (SERVER, {}, 0))
     monkeypatch.setattr(tune_run.planner.Model, "from_show", lambda show: SimpleNamespace(embedder=False))
     wanted: Any = SimpleNamespace(url=SERVER.url, unit="u", model="m", load_timeout=1.0, beside=())
@@ -109,8 +109,8 @@ def test_a_server_that_is_not_there_is_named() -> None:
 def test_more_models_than_the_server_keeps_loaded_are_refused_before_anything_is_unloaded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answers = {"version": {"version": "0.32.15"}, "show": {}}
-    monkeypatch.setattr(tune_run, "_ask", lambda url, body=None: answers[url.rpartition("/")[2]])
+    monkeypatch.setattr(tune_run, "_ask", lambda url, body=None: {"version": "0.32.15"})
+    monkeypatch.setattr(tune_run.shown, "with_arrays", lambda url, model: {})
     monkeypatch.setattr(tune_run, "_deployed", lambda wanted: (SERVER, {}, 1))
     monkeypatch.setattr(tune_run, "loaded_models", lambda wanted: [])
     monkeypatch.setattr(tune_run.planner.Model, "from_show", lambda show: SimpleNamespace(embedder=False))
