@@ -127,6 +127,7 @@ PARSERS: dict[str, Callable[[str], object]] = {
     "dotenv.set_keys": lambda text: dotenv.set_keys(text, {"A": "2", "NEW": "1"}),
     "dotenv.set_keys remove": lambda text: dotenv.set_keys(text, {}, ["A"]),
     "dotenv.all_but": lambda text: dotenv.all_but(text, ["A"], READERS),
+    "dotenv.leaves_the_rest": lambda text: dotenv.leaves_the_rest(text, text, ["A"], READERS),
     "dotenv.masked": lambda text: dotenv.masked(text, ["A"]),
     "dotenv.lines_setting_others": lambda text: dotenv.lines_setting_others(text, "A"),
     "dotenv.later_lines": lambda text: dotenv.later_lines(

@@ -174,12 +174,23 @@ def _all(text: str, readers: Sequence[str] | None) -> list[tuple[str, Reading]]:
     return [(reader, reading) for reader in readers or DEFAULT_READERS for reading in readings(text, reader)]
 
 
-def all_but(text: str, keys: Collection[str], readers: Sequence[str] | None) -> list[list[tuple[str, str | None, str]]]:
-    """All that the readers take from a text but for these keys."""
+def all_but(text: str, keys: Collection[str], readers: Sequence[str] | None) -> list[list[object]]:
+    """All that the readers take from a text but for these keys, and what may be code."""
     return [
-        [(one.key, one.value, text[one.start : one.end]) for one in reading.assignments if one.key not in keys]
+        [
+            *((one.key, one.value, text[one.start : one.end]) for one in reading.assignments if one.key not in keys),
+            reading.unread,
+        ]
         for _unused, reading in _all(text, readers)
     ]
+
+
+def leaves_the_rest(text: str, edited: str, keys: Collection[str], readers: Sequence[str] | None) -> bool:
+    """Whether an edit leaves all but these keys as it was, and nothing is run that was not run before."""
+    return all_but(text, keys, readers) == all_but(edited, keys, readers) and all(
+        set(now.runs) <= set(was.runs)
+        for (_unused, was), (_unused, now) in zip(_all(text, readers), _all(edited, readers))
+    )
 
 
 def _readers_without(text: str, key: str, value: str, readers: Sequence[str] | None) -> dict[str, str | None]:
@@ -190,7 +201,6 @@ def _readers_without(text: str, key: str, value: str, readers: Sequence[str] | N
 def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
     if not _readers_without(text, key, value, readers):
         return text
-    others = all_but(text, [key], readers)
     base = text
     places = _places(text, key, readers)
     for start, end in places:
@@ -200,7 +210,7 @@ def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str
     for start, end in places:
         form = encode(value, readers or DEFAULT_READERS, text[start : start + 1])
         candidate = text[:start] + form + text[end:]
-        if all_but(candidate, [key], readers) == others:
+        if leaves_the_rest(text, candidate, [key], readers):
             without = _readers_without(candidate, key, value, readers)
             if not without:
                 return candidate
@@ -216,7 +226,7 @@ def _with(text: str, key: str, value: str, readers: Sequence[str] | None) -> str
         for after in (line_end, "\n")  # bash takes a carriage return into the value
     ]
     for candidate in candidates:
-        if all_but(candidate, [key], readers) == others and not _readers_without(candidate, key, value, readers):
+        if leaves_the_rest(text, candidate, [key], readers) and not _readers_without(candidate, key, value, readers):
             return candidate
     return _cannot(candidates[0], key, value, readers)
 
@@ -237,6 +247,10 @@ def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> V
     reasons = sorted({f"{reader}: {reason}" for reader, reason in without.items() if reason})
     if reasons:
         return ValueNotPortable(f"{'; '.join(reasons)}; correct that line, or take the reader out of the list")
+    if not without:
+        return ValueNotPortable(
+            "no place for it changes nothing else that is read or run; look for a backslash at the end of a line"
+        )
     return ValueNotPortable(
         f"{_and(list(without))} would not read it from this file; look for a quote "
         "that is not closed, or for a name that the reader keeps for itself"
@@ -244,7 +258,6 @@ def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> V
 
 
 def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
-    others = all_but(text, [key], readers)
     while True:
         found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
         if not found:
@@ -259,7 +272,7 @@ def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueN
         for end in ends:
             line_end = text.find("\n", end)
             candidate = text[: text.rfind("\n", 0, last) + 1] + (text[line_end + 1 :] if line_end >= 0 else "")
-            if all_but(candidate, [key], readers) == others:
+            if leaves_the_rest(text, candidate, [key], readers):
                 text = candidate
                 break
         else:

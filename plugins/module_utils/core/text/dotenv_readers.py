@@ -39,11 +39,13 @@ class Reading:
     """All that a reader is known to take from a text.
 
     `stopped` says why no more is known (None: it reads to the end); what `unread` names may have changed there.
+    `runs`: the commands that are known to be run.
     """
 
     assignments: tuple[Assignment, ...]
     stopped: str | None = None
     unread: str = ""
+    runs: tuple[str, ...] = ()
 
     def last(self, key: str) -> Assignment | None:
         """The assignment that counts: every reader lets a later line win."""
@@ -312,6 +314,7 @@ class _Stop(Exception):
 
 def _bash(text: str) -> Reading:
     found: list[Assignment] = []
+    runs: list[str] = []
     at = begin = 0
     try:
         while at < len(text):
@@ -320,19 +323,22 @@ def _bash(text: str) -> Reading:
             at = _plain_lines(text, at, plain)
             found += [one._replace(value=None) if one.key in _SH_OWN else one for one in plain]
             if at == begin:
-                assigned, at = _bash_line(text, at)
+                assigned, commands, at = _bash_line(text, at)
                 found += assigned
+                runs += commands
     except _Stop:
         stopped = f"from line {_line(text, begin)} on it is shell code that bash runs or rejects"
-        return Reading(tuple(found), stopped, text[begin:])
-    return Reading(tuple(found))
+        return Reading(tuple(found), stopped, text[begin:], tuple(runs))
+    return Reading(tuple(found), runs=tuple(runs))
 
 
-def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
-    """A line, which bash takes in as a whole before it runs it: what it assigns (None: perhaps), and where it ends."""
+def _bash_line(text: str, at: int) -> tuple[list[Assignment], list[str], int]:
+    """A line, which bash takes in as a whole before it runs it: what it assigns (None: perhaps), runs, and its end."""
     line: list[Assignment] = []
+    runs: list[str] = []
     assigned: list[Assignment] = []  # since the last `;`
     command: list[tuple[Assignment | None, str | None]] = []
+    words: list[str] = []  # of the command, as they are written
     certain = only_assignments = True
     wants_more = False
     while True:
@@ -342,7 +348,8 @@ def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
             if not command and (wants_more or char not in ("", "\n")):
                 raise _Stop
             assigned += _bash_assigned(command)
-            command, only_assignments = [], True
+            runs += [" ".join(words)] if words and words != ["export"] else []
+            command, words, only_assignments = [], [], True
             operator = text[at : _end(_SH_OPERATOR, text, at)]
             at += len(operator)
             # Pipelines and background jobs assign in a shell of their own, && and || only if.
@@ -351,7 +358,7 @@ def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
             if operator in ("", "\n", ";"):
                 line += assigned if certain else [Assignment(one.key, None, one.start, one.end) for one in assigned]
                 if operator != ";":
-                    return line, at
+                    return line, runs, at
                 assigned, certain = [], True
         elif char in "()<>":
             raise _Stop
@@ -367,6 +374,7 @@ def _bash_line(text: str, at: int) -> tuple[list[Assignment], int]:
             elif only_assignments and _SH_NO_TARGET.match(text[at:end] if value is None else value):
                 raise _Stop  # quoted, split over lines, or an index that does not end here
             else:
+                words.append(text[begin:end])
                 command.append((None, value))
                 only_assignments = False
             at = end

@@ -69,7 +69,7 @@ def _with_lines(text: str, number: int, *instead: str) -> str:
 
 
 def _others_stay(text: str, new: str, key: str, number: int, readers: Sequence[str]) -> bool:
-    """Whether a change of a line leaves every other key its value, but for one that the line is a part of."""
+    """Whether a change of a line runs nothing new and leaves every other key its value, but for one that it is in."""
     if len(text) > dotenv.MOST_BYTES:
         return True
     line_of = lines_of(text)
@@ -77,9 +77,13 @@ def _others_stay(text: str, new: str, key: str, number: int, readers: Sequence[s
         for reading, then in zip(readings(text, reader), readings(new, reader)):
             was = [one for one in reading.assignments if one.key != key]
             now = [one for one in then.assignments if one.key != key]
-            if [one.key for one in was] != [one.key for one in now] or any(
-                one.value != other.value and not line_of(one.start) <= number <= line_of(one.end)
-                for one, other in zip(was, now)
+            if (
+                not set(then.runs) <= set(reading.runs)
+                or [one.key for one in was] != [one.key for one in now]
+                or any(
+                    one.value != other.value and not line_of(one.start) <= number <= line_of(one.end)
+                    for one, other in zip(was, now)
+                )
             ):
                 return False
     return True
@@ -120,8 +124,7 @@ def _by_readers(text: str, before: str, old: Mapping[str, str | None], readers: 
     edit = dotenv.set_keys(text, values, absent, readers)
     if edit.problems:
         edits = [dotenv.set_keys(text, values, absent, [reader]) for reader in readers] if old else [dotenv.Edit(text)]
-        others = dotenv.all_but(text, old, readers)
-        edits = [one for one in edits if not one.problems and dotenv.all_but(one.text, old, readers) == others]
+        edits = [one for one in edits if not one.problems and dotenv.leaves_the_rest(text, one.text, old, readers)]
         edit = next(iter(edits), edit)
     return dotenv.Edit(edit.text, edit.changed_keys, [*edit.problems, *problems])
 

@@ -33,10 +33,15 @@ def bash(path: Path, names: list[str]) -> dict[str, str]:
 
 
 def sourced(script: Path, text: str, path: Path, *names: str, search: str) -> dict[str, str]:
-    """What bash prints by a script that sources `path`. `search`: where it finds programs."""
+    """The variables that bash prints by a script that sources `path`. `search`: where it finds programs."""
+    pairs = (item.partition(b"=") for item in printed(script, text, path, *names, search=search).split(b"\0") if item)
+    return {name.decode(): value.decode("utf-8", "surrogateescape") for name, _unused, value in pairs}
+
+
+def printed(script: Path, text: str, path: Path, *names: str, search: str) -> bytes:
     if not script.exists():
         script.write_text(text)
-    printed = subprocess.run(
+    return subprocess.run(
         ["/bin/bash", "--noprofile", "--norc", script, path, *names],
         env={"PATH": search, "LC_ALL": "C.UTF-8"},
         cwd=path.parent,
@@ -44,8 +49,19 @@ def sourced(script: Path, text: str, path: Path, *names: str, search: str) -> di
         stderr=subprocess.DEVNULL,
         check=False,
     ).stdout
-    pairs = (item.partition(b"=") for item in printed.split(b"\0") if item)
-    return {name.decode(): value.decode("utf-8", "surrogateescape") for name, _unused, value in pairs}
+
+
+# Says each word that bash looks for as a program.
+RUNS = """command_not_found_handle() { printf '%s\\0' "$*" >&3; }
+exec 3>&1
+source "$1" >/dev/null 2>&1 </dev/null
+"""
+
+
+def bash_runs(path: Path) -> list[str]:
+    """The commands that bash runs while it sources `path`, where no program is found."""
+    said = printed(path.with_name("runs.bash"), RUNS, path, search="/nonexistent")
+    return [word.decode(errors="replace") for word in said.split(b"\0")[:-1]]
 
 
 def python_dotenv(path: Path, names: list[str]) -> dict[str, str]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.text import env_texts
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.text import env_texts, real_readers
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.core.text.real_readers import REAL
 from hypothesis import given
 from hypothesis import strategies as st
 
 PD = ["python-dotenv"]
+READERS_OF_BOTH = ["bash", "python-dotenv"]
 ALL = ["python-dotenv", "bash", "systemd", "docker"]
 
 # text, readers, text with K set to 40
@@ -41,7 +42,7 @@ EDITS = {
     "a name alone unsets for python-dotenv": ("K=40\nexport K\n", PD, "K=40\nexport K\nK=40\n"),
     "a name alone is no value": ("K \n", ["python-dotenv", "systemd"], "K \nK=40\n"),
     "blanks that one reader takes into the value go": ("K=9 \n", ["docker", "python-dotenv"], "K=40\n"),
-    "of lines for one reader each, the last": ("K=1\nK= 9\n", ["python-dotenv", "bash"], "K=1\nK= 40\nK=40\n"),
+    "a word that bash runs, a value for another": ("K=1\nK= 9\n", ["python-dotenv", "bash"], "K=40\nK= 9\nK=40\n"),
     "a commented key is a comment": ("#K=9\n", ALL, "#K=9\nK=40\n"),
     "another key with the name in it": ("KK=9\nXK=9\n", ALL, "KK=9\nXK=9\nK=40\n"),
     "a last line that goes on": ("A=x\\\n", ["bash"], "A=x\\\n\nK=40\n"),
@@ -271,6 +272,36 @@ def test_every_value_in_every_file_arrives_exactly_or_is_refused_by_key() -> Non
 
         holds()
     assert arrived > 50, "hardly anything is accepted"
+
+
+GOING_ON = [
+    "K=1\\\nword\n", "K=1\\\nword x\nK=2\n", "K=1\\\neval word\n", "A=x\\\nword\nK=1\n", "A=x\\", "K=1\\",
+    "K=1\\\nexport word\n", "K=1\\\nA=2 word\n", "K='1'\\\nword;word\n",
+]  # fmt: skip
+
+
+@pytest.mark.no_cover
+def test_no_edit_makes_bash_run_a_word_that_it_did_not_run() -> None:
+    going_on = st.lists(st.sampled_from(["K=1\\", "A=x\\", "word", "K=2", "a b", "K= 9", "eval word"]), max_size=5)
+    edited = 0
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, ".env")
+
+        @env_texts.examples(150)
+        @given(st.one_of(st.sampled_from(GOING_ON), going_on.map("\n".join), env_texts.texts()), st.booleans())
+        def holds(text: str, removes: bool) -> None:
+            nonlocal edited
+            edit = dotenv.set_keys(text, {} if removes else {"K": "40"}, "K" if removes else (), READERS_OF_BOTH)
+            assert all(problem.startswith("K: ") for problem in edit.problems)
+            edited += edit.text != text
+            runs = []
+            for each in (text, edit.text):
+                path.write_bytes(dotenv.content_of(each))
+                runs.append([re.sub(r"\d+", "0", word) for word in real_readers.bash_runs(path)])  # $$ is a new one
+            assert set(runs[1]) <= set(runs[0]), f"{text!r} -> {edit.text!r}"
+
+        holds()
+    assert edited > 50
 
 
 @pytest.mark.no_cover
