@@ -97,6 +97,7 @@ def _taken_back(text: str) -> object:
 
 
 PARSERS: dict[str, Callable[[str], object]] = {
+    "escapes.of_quoted_string": escapes.of_quoted_string,
     "escapes.unescaped": escapes.unescaped,
     "masking.without_secrets": masking.without_secrets,
     "masking.without_secrets known": lambda text: masking.without_secrets(text, KNOWN),

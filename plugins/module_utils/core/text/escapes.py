@@ -15,6 +15,7 @@ _ESCAPE = re.compile(
     r"|&(?:\#\d{1,7}|\#x[0-9a-f]{1,6}|amp|lt|gt|quot|apos|nbsp);",
     re.I | re.S,
 )
+_OF_QUOTED_STRING = re.compile(r"\\([0-3][0-7]{2}|.)", re.S)
 _HALF = re.compile(rf"(?:\\[ux]?[0-9a-f]{{0,3}}|%[0-9a-f]?|&\#?\w{{0,6}})(?={CUT}|\Z)", re.I)
 _BLANK = dict.fromkeys("nrtfv", " ")
 
@@ -27,6 +28,14 @@ def unescaped(text: str) -> str:
             break
         text = plain
     return " ".join(_HALF.sub("", text).split())
+
+
+def of_quoted_string(text: str) -> str:
+    """What a quoted string of a header or a cookie says: `\\"`, or a character's number as `\\054`.
+
+    Not as `unescaped` has it: there an escape is no more than the character after it, so that `\\n` says n, and once.
+    """
+    return _OF_QUOTED_STRING.sub(lambda one: chr(int(one[1], 8)) if len(one[1]) == 3 else one[1], text)
 
 
 def _said(found: re.Match[str]) -> str:

@@ -145,7 +145,6 @@ _QUOTED = re.compile(r"'([^'\n]*)'")
 _DIRECTIVE = re.compile(r"[A-Z][A-Za-z]{1,40}|=")  # one that systemd does not know is told, as is a section
 
 _QUOTED_STRING = re.compile(r'"((?:[^"\\]|\\.)*)"?', re.S)
-_ESCAPED_CHARACTER = re.compile(r"\\([0-3][0-7]{2}|.)", re.S)
 _ESCAPED_BYTE = re.compile(r"%[0-9A-F]{2}")
 _LINE_END = re.compile(r"\r?\n|\\n")
 # Between pieces that may be `user:password@host`; the password may hold a comma, or end before it.
@@ -403,15 +402,10 @@ def secrets_in_headers(headers: Mapping[str, str]) -> set[str]:
         parts = {value, token, *(pair.partition("=")[2].strip() for pair in value.split(";"))}
         parts |= {*_QUOTED_STRING.findall(value)}
         bare = {part.strip('"') for part in parts if len(part) <= LONG}
-        found |= parts | {form for part in bare for form in (_unescaped(part), unquote(part))}
+        found |= parts | {form for part in bare for form in (escapes.of_quoted_string(part), unquote(part))}
         with contextlib.suppress(ValueError):
             found.add(base64.b64decode(token, validate=True).decode().partition(":")[2])
     return {value for value in found if len(value) >= credentials.LEAST_OF_A_CREDENTIAL}
-
-
-def _unescaped(text: str) -> str:
-    """What a quoted string says, of a header or a cookie: `\\"`, or a character's number as `\\054`."""
-    return _ESCAPED_CHARACTER.sub(lambda one: chr(int(one[1], 8)) if one[1].isdigit() else one[1], text)
 
 
 def _has_lone_surrogates(value: str) -> bool:

@@ -59,6 +59,21 @@ def test_what_an_escape_says(text: str, says: str) -> None:
     assert escapes.unescaped(text) == says
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (r"a\"b\\c", r'a"b\c'),
+        (r"\054\3777", ",\xff7"),
+        (r"sword\nfish", "swordnfish"),  # of JSON it would be two words
+        (r"pass\9\56word", "pass956word"),  # no number of a character
+        ("a\\\u00b2", "a\u00b2"),  # a digit to Python
+        ("a\\", "a\\"),
+    ],
+)
+def test_what_a_quoted_string_of_a_header_says(text: str, says: str) -> None:
+    assert escapes.of_quoted_string(text) == says
+
+
 def test_a_text_without_a_known_value_stays_as_it_is() -> None:
     for text in ("a  path C:\\new\\x41 100%25 &amp; more", "ends in \\"):
         assert masking.without_secrets(text, {VALUE}) == text

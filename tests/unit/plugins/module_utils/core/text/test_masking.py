@@ -225,6 +225,7 @@ def test_known_values_come_first_and_leave_no_piece(text: str, known: set[str], 
         ({"Cookie": "sid=sw%C3%B6rd%20fish"}, "swörd fish"),
         ({"Authorization": r'Digest username="selo", response="sword\\fish"'}, r"sword\fish"),
         ({"Authorization": 'Digest nonce="not closed'}, "not closed"),
+        ({"Authorization": r'Digest response="sword\9fish"'}, "sword9fish"),
     ],
 )
 def test_a_header_is_masked_as_a_server_takes_it(headers: dict[str, str], said: str) -> None:
