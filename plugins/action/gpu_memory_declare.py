@@ -11,9 +11,12 @@ import uuid
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Hook
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.glue import controller
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import declaration
+
+IN_VARIABLES = "Error while resolving value for 'variables': "  # as Ansible begins to say what is wrong
 
 
 class ActionModule(ActionBase):
@@ -25,7 +28,14 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         play_vars = self._task.get_play().vars
         misplaced = controller.set_in_inventory(declaration.RUN_LEVEL, {*task_vars} - {*play_vars}, self._loader)
-        declared = declaration.declared_of(self._task.args["variables"], misplaced)
+        variables = {**self._defaults(), **self._task.args["variables"]}
+        declared = declaration.declared_of(variables, misplaced)
+        unresolved = self._task.args.get("unresolved")
+        if unresolved:
+            said = masking.without_secrets(unresolved.rpartition(IN_VARIABLES)[2])
+            declared["problems"].insert(
+                0, f"a variable of this host cannot be resolved: {said}; Ansible shows above where"
+            )
         declared["problems"] += declaration.misspelt(task_vars, self._known())
         fixed = self._task.args.get("fixed_profile")
         if fixed and controller.given_on_the_command_line("gpu_memory_profile", self._loader):
@@ -36,7 +46,7 @@ class ActionModule(ActionBase):
             )
         before_restart, after_proof = declared["before_restart"], declared["after_proof"]
         if self._task.args.get("reports", True):
-            declared["problems"] += _no_reports(self._task.args["variables"]["gpu_memory_report_dir"])
+            declared["problems"] += _no_reports(variables["gpu_memory_report_dir"])
         declared["problems"] += _make_absolute("before_restart", before_restart)
         declared["problems"] += _make_absolute("after_proof", after_proof)
         declared["problems"] = [controller.with_origin(text, task_vars) for text in declared["problems"]]
@@ -51,8 +61,11 @@ class ActionModule(ActionBase):
 
     def _known(self) -> set[str]:
         """The variables of the role that this task is in, by its defaults; outside of a role those it was given."""
+        return {*self._task.args["variables"], *self._defaults()}
+
+    def _defaults(self) -> dict[str, Any]:
         role = self._task._role
-        return {*self._task.args["variables"], *(role.get_default_vars() if role else ())}
+        return role.get_default_vars() if role else {}
 
 
 def _no_reports(report_dir: object) -> list[str]:

@@ -16,7 +16,9 @@ description:
   - This is an action plugin; it runs on the controller.
 options:
   variables:
-    description: The variables of the role by their names, with the built-in profiles and presets.
+    description: >-
+      The variables of the role by their names, with the built-in profiles and presets. In a role those that are not
+      given have its defaults.
     type: dict
     required: true
   fixed_profile:
@@ -26,6 +28,9 @@ options:
     description: Whether reports are to be written into C(gpu_memory_report_dir), and it is a problem if they cannot.
     type: bool
     default: true
+  unresolved:
+    description: What Ansible said of a variable that it could not resolve. It is then the first problem.
+    type: str
 extends_documentation_fragment:
   - selo.gpu_memory.on_controller
 author:

@@ -60,22 +60,21 @@ def wanted_text(params: dict[str, Any], section: str = "Service") -> str:
 def verify(unit: str, name: str, text: str, directory: str) -> tuple[bool, list[str]]:
     """Whether systemd accepts the unit with this drop-in, and what it says about it; Refused if it does not.
 
-    Most of what `systemd-analyze verify` prints is about the unit or the host as they are, so the unit is verified
-    twice, and only what the drop-in adds counts.
+    Most of what `systemd-analyze verify` prints is about the unit or the host as they are, and differs from one run to
+    the next, as where an ordering cycle is broken. What a drop-in is to blame for, systemd says with its path.
     """
     run = state.Paths().run
     with tempfile.TemporaryDirectory(
         prefix="gpu-memory-verify.", dir=run if os.access(run, os.W_OK) else None
     ) as place:
-        without = _analyze(unit, place, directory)
         os.mkdir(os.path.join(place, f"{unit}.d"))
-        with open(os.path.join(place, f"{unit}.d", name), "w", encoding="utf-8") as file:
+        own = os.path.join(place, f"{unit}.d", name)
+        with open(own, "w", encoding="utf-8") as file:
             file.write(text)
         output = _analyze(unit, place, directory)
-    if without is None or output is None:
+    if output is None:
         return False, ["systemd-analyze is missing or does not answer, so the drop-in is not verified"]
-    known = {line.replace(directory, place) for line in without}
-    added = [line.replace(f"{place}/", f"{directory}/") for line in output if line not in known and line not in without]
+    added = [line.replace(f"{place}/", f"{directory}/") for line in output if own in line]
     if added:
         raise Refused(f"systemd rejects the drop-in, and it is not put in place: {_shown(unit, '; '.join(added))}")
     if f"Unit {unit} not found." in output:

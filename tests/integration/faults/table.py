@@ -977,14 +977,15 @@ FAULTS = [
     Fault(
         "backend_writes_what_its_command_line_names_under_load",
         "loading",
-        f"cd {BACKEND}; for file in a.log b.db c.pid state.json; do echo written >> $file; done\n"
+        f"cd {BACKEND}/own; for file in a.log b.db c.pid state.json; do echo written >> $file; done\n"
         f"echo by itself >> /proc/{BACKENDS_PID}/fd/1",
         "pass",
         (),
-        prepare=f"cd {BACKEND}; touch a.log b.db c.pid state.json answers; chown selo answers\n"
-        + started_by("sh -c 'exec python main.py a.log b.db c.pid --state=state.json >> answers'"),
+        prepare=f"mkdir -p {BACKEND}/own; cd {BACKEND}/own; touch a.log b.db c.pid state.json answers; chown selo answers\n"
+        + started_by("sh -c 'exec python main.py own/a.log own/b.db own/c.pid --state=own/state.json >> own/answers'"),
         ends=NEW,
-        then=f"grep -q itself {BACKEND}/answers",
+        edits=f"{BACKEND}/own",
+        then=f"grep -q itself {BACKEND}/own/answers",
     ),
     Fault(
         "backend_writes_files_of_its_own_under_load",
@@ -1208,7 +1209,44 @@ FAULTS = [
         "fail",
         SELF_HEALING,
     ),
+    Fault(
+        "network_cut_under_load_where_a_unit_may_start_three_times_an_hour",
+        "loading",
+        CUT,
+        "fail",
+        SELF_HEALING,
+        prepare=owners_file(
+            "/etc/systemd/system.conf.d/x.conf",
+            "[Manager]",
+            "DefaultStartLimitIntervalSec=1h",
+            "DefaultStartLimitBurst=3",
+        )
+        + "systemctl daemon-reexec",
+    ),
     # --- systemd itself ---
+    Fault(
+        "what_a_start_needs_is_gone",
+        "before",
+        owners_file(f"{DROP_INS}/20-owner.conf", "[Unit]", "ConditionPathExists=/etc/ollama.enabled")
+        + owners_file(
+            f"{UNITS}/selo-backend.service.d/20-owner.conf", "[Service]", "StandardOutput=append:/srv/log/out"
+        )
+        + "systemctl daemon-reload",
+        "refused",
+        (
+            "has ConditionPathExists=/etc/ollama.enabled, which does not hold now",
+            "StandardOutput=/srv/log, which is not",
+        ),
+    ),
+    Fault(
+        "program_not_executable_under_load_and_mended_later",
+        "loading",
+        f"{OUT_OF_ROOM}; chmod a-x /usr/local/bin/ollama; touch {STRUCK}\n"
+        "until test -e /run/gpu-memory-going-back.json; do sleep 1; done; sleep 15\n"
+        "chmod a+x /usr/local/bin/ollama",
+        "fail",
+        ("starts /usr/local/bin/ollama, which nobody may execute", "tried again by itself"),
+    ),
     Fault(
         "systemd_executes_itself_anew_in_the_restart",
         "kept",

@@ -69,6 +69,10 @@ INVALID: dict[str, tuple[dict[str, Any], list[str]]] = {
             "did you mean gpu_memory_max_fail_percentage?",
         ],
     ),
+    "unresolved": (
+        {"gpu_memory_overrides": "{{ no_such_variable }}"},
+        ["a variable of this host cannot be resolved: 'no_such_variable' is undefined"],
+    ),
     "many": (
         {"gpu_memory_profile": "x", "gpu_memory_verify": "y", "gpu_memory_strict": "z", "gpu_memory_ollama": 3},
         ["gpu_memory_profile = 'x'", "gpu_memory_verify = 'y'", "gpu_memory_strict = 'z'", "gpu_memory_ollama = 3"],

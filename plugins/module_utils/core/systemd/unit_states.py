@@ -17,8 +17,20 @@ STARTING = "activating"  # also what systemd tries again and again: `activating 
 # What has come of a command whose client has failed.
 DONE, FAILED, NOTHING = "done", "failed", "nothing"
 JOB_TIMEOUTS = ("JobTimeoutUSec", "JobRunningTimeoutUSec")
-# Of what a unit's file names and this host does not have.
+# What a unit's file names and this host does not have, by directive; and what else is in the way of its start.
+CONDITION, NOT_EXECUTABLE, INTERPRETER = "condition", "not executable", "interpreter"
+IN_THE_WAY = {
+    CONDITION: "has {value}, which does not hold now",
+    NOT_EXECUTABLE: "starts {value}, which nobody may execute",
+    INTERPRETER: "starts {value}, whose interpreter (its first line) is not there",
+}
+NAMED = "names {name}={value}, which is not there"
 CURES = {
+    CONDITION: "make it hold, or take it out",
+    NOT_EXECUTABLE: "chmod a+x {value}, and see that its file system is not mounted noexec",
+    INTERPRETER: "install it, or make the program again (a virtual environment is lost with the Python that it is of)",
+    "StandardOutput": "create it, or name where it is now",
+    "StandardError": "create it, or name where it is now",
     "EnvironmentFile": "create it, or write EnvironmentFile=-{value}",
     "--env-file": "create it, or take the EnvironmentFile= out of its .container file",
     "WorkingDirectory": "put it back, or name where it is now",
@@ -91,12 +103,12 @@ def masked(unit: Unit | UnitEnvironment) -> str | None:
 def would_not_come_back(unit: Unit | UnitEnvironment) -> list[str]:
     """Why a unit that runs now would not start again after a stop, though systemd has it loaded.
 
-    `unit`: {name, load_state, missing (values by directive), transient}.
+    `unit`: {name, load_state, missing (values by directive or by what else is in the way), transient}.
     """
     problems = [
-        f"{unit['name']} names {directive}={value}, which is not there, so that it would not start again; "
-        + CURES[directive].format(value=value)
-        for directive, values in (unit.get("missing") or {}).items()
+        f"{unit['name']} {IN_THE_WAY.get(name, NAMED).format(name=name, value=value)}, so that it would not start "
+        f"again; {CURES[name].format(value=value)}"
+        for name, values in (unit.get("missing") or {}).items()
         for value in values
     ]
     if unit.get("transient"):

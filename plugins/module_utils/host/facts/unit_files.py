@@ -9,11 +9,17 @@ import glob
 import grp
 import os
 import pwd
+import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, start_script, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
+    quadlet,
+    start_script,
+    unit_states,
+    unit_text,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import quadlets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
@@ -34,6 +40,9 @@ NEEDS = (
     "EnvironmentFiles,WorkingDirectory,ExecStart,ExecStartPre,User,Group,SupplementaryGroups,DynamicUser,RootDirectory,"
     "RootImage,BindPaths,BindReadOnlyPaths,MountImages,ExtensionImages,ExtensionDirectories"
 )
+_CONDITIONAL = re.compile(r"^\s*(?:Condition|Assert)\w+\s*=\s*\S", re.MULTILINE)
+_OUTPUT_FILE = re.compile(r"(?:append|file|truncate):(/[^%]*)")
+_MAKES_DIRECTORIES = ("LogsDirectory", "StateDirectory", "CacheDirectory", "RuntimeDirectory")
 # A unit with one of these sees other directories than this host has.
 _OWN_TREE = (
     "RootDirectory", "RootImage", "BindPaths", "BindReadOnlyPaths", "MountImages", "ExtensionImages",
@@ -49,6 +58,7 @@ MOST_FILES = 200  # that one pattern of EnvironmentFile= is followed to
 MOST_LINKS = 40
 MOST_SCRIPTS = 10
 MOST_SCRIPT_BYTES = 64 * 1024
+MOST_FIRST_LINE = 256  # as Linux reads it
 
 
 def drop_in_paths(name: str, properties: Properties, directory: str = UNITS) -> list[str]:
@@ -83,28 +93,77 @@ def environment_files(properties: Properties) -> list[str]:
 def missing(properties: Properties, made_of: quadlets.Quadlet | None = None) -> dict[str, list[str]]:
     """By directive, what systemd does not start the unit without, and that is not there; `made_of`: its Quadlet.
 
-    `properties`: `NEEDS` at least. What may be missing (`-`, in systemd's words `!` or ignore_errors) is not named.
+    And what else is in the way, as `unit_states.IN_THE_WAY` has it. `properties`: `PROPERTIES` and `NEEDS`. What may be
+    missing (`-`, in systemd's words `!` or ignore_errors) is not named.
     """
     files = [one["path"] for one in properties.get("EnvironmentFiles") or [] if not one["optional"]]
+    texts = [_text(path) for path in (properties.get("FragmentPath"), *(properties.get("DropInPaths") or "").split())]
     found = {
         "EnvironmentFile": [
             path for path in files if not (glob.glob(path) if glob.has_magic(path) else os.path.isfile(path))
-        ]
+        ],
+        unit_states.CONDITION: _unmet(properties.get("Id") or "") if any(map(_CONDITIONAL.search, texts)) else [],
     }
     found["--env-file"] = [path for path in (made_of.command.env_files if made_of else []) if not os.path.isfile(path)]
     if not any(properties.get(name) for name in _OWN_TREE):
         directory = properties.get("WorkingDirectory") or ""  # also `~`
         found["WorkingDirectory"] = [directory] if directory.startswith("/") and not os.path.isdir(directory) else []
-        for name, value in (
-            ("ExecStartPre", properties.get("ExecStartPre")),
-            ("ExecStart", properties.get("ExecStart")),
-        ):
-            found[name] = [path for path in start_script.started(value or "") if not os.path.isfile(path)]
+        started = {
+            name: start_script.started(value or "")
+            for name, value in (
+                ("ExecStartPre", properties.get("ExecStartPre")),
+                ("ExecStart", properties.get("ExecStart")),
+            )
+        }
+        found.update({name: [path for path in paths if not os.path.isfile(path)] for name, paths in started.items()})
+        there = [path for paths in started.values() for path in paths if os.path.isfile(path)]
+        found[unit_states.NOT_EXECUTABLE] = list(filter(_nobody_may_execute, there))
+        found[unit_states.INTERPRETER] = list(filter(_has_no_interpreter, there))
+        found.update(_output_directories(texts))
         if properties.get("DynamicUser") != "yes":
             found["User"] = _unknown(pwd.getpwnam, properties.get("User"))
             found["Group"] = _unknown(grp.getgrnam, properties.get("Group"))
         found["SupplementaryGroups"] = _unknown(grp.getgrnam, properties.get("SupplementaryGroups"))
     return {name: values for name, values in found.items() if values}
+
+
+def _unmet(unit: str) -> list[str]:
+    """Which of a unit's conditions and asserts do not hold now; nothing before systemd 250, which cannot be asked.
+
+    What must not be there (`!`) may be the running service's own, as a lock is, and is not named.
+    """
+    done = commands.run(["systemd-analyze", "condition", f"--unit={unit}"])
+    said = (done.stdout + done.stderr).decode(errors="replace")
+    return re.findall(r": (\w+=\|?[^|!].*) failed\.$", said, re.MULTILINE) if done.status else []
+
+
+def _nobody_may_execute(path: str) -> bool:
+    """Not even root. Whether the unit's user may, an ACL may say."""
+    try:
+        return not os.stat(path).st_mode & 0o111 or bool(os.statvfs(path).f_flag & os.ST_NOEXEC)
+    except OSError:
+        return False
+
+
+def _has_no_interpreter(path: str) -> bool:
+    """Whether a script's first line names a program that is not there."""
+    first = held_path.beginning(path, MOST_FIRST_LINE).partition(b"\n")[0]
+    interpreter = os.fsdecode(next(iter(first[2:].split()), b"")) if first.startswith(b"#!") else ""
+    return interpreter.startswith("/") and not os.path.isfile(interpreter)
+
+
+def _output_directories(texts: Iterable[str]) -> dict[str, list[str]]:
+    """Directories that a unit's output goes to and that are not there, unless it makes some itself."""
+    found: dict[str, list[str]] = {}
+    for text in texts:
+        if any(value for name in _MAKES_DIRECTORIES for value in unit_text.values_of(text, "Service", name)):
+            return {}
+        for name in ("StandardOutput", "StandardError"):
+            for value in unit_text.values_of(text, "Service", name):
+                file = _OUTPUT_FILE.fullmatch(value)
+                directory = os.path.dirname(file[1]) if file else ""
+                found[name] = [directory] if directory and not os.path.isdir(directory) else []
+    return found
 
 
 def _unknown(look_up: Callable[[str], object], names: str | None) -> list[str]:
@@ -296,6 +355,6 @@ def _is_ours(path: str) -> bool:
     return _text(path).partition("\n")[0] == unit_text.HEADER
 
 
-def _text(path: str) -> str:
+def _text(path: str | None) -> str:
     """At most what an env file may hold; nothing of what cannot be read."""
-    return held_path.beginning(path, dotenv.MOST_READ).decode(errors="replace")
+    return "" if not path else held_path.beginning(path, dotenv.MOST_READ).decode(errors="replace")

@@ -28,11 +28,13 @@ SERVICE = "gpu-memory-restore.service"
 EVERY_S = 10
 PULLED_IN_BY = "timers.target.wants"
 FORGOTTEN_S, LOOK_S = 2, 0.1
-# `systemctl isolate` stops neither: the way back from rescue.target would not start the timer again.
+# `systemctl isolate` stops neither: the way back from rescue.target would not start the timer again. No limit of how
+# often a unit may start, such as DefaultStartLimitIntervalSec= of a host, ends the looking.
 TIMER_TEXT = """\
 [Unit]
 Description=Look whether an apply of GPU memory settings has ended without a verdict
 IgnoreOnIsolate=yes
+StartLimitIntervalSec=0
 
 [Timer]
 OnActiveSec={every}s
@@ -54,6 +56,7 @@ SERVICE_TEXT = """\
 [Unit]
 Description=Put back the settings of GPU memory that an apply has left without a verdict
 IgnoreOnIsolate=yes
+StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot

@@ -29,6 +29,15 @@ def test_a_fallback_is_a_run_of_its_own(act: Act) -> None:
     assert fallback["run_id"] != result["run_id"] and fallback["holder"] == result["holder"]
 
 
+def test_what_cannot_be_resolved_is_the_first_problem(act: Act) -> None:
+    said = "Task failed: Error while resolving value for 'variables': 'nope' is undefined"
+    result = act(
+        "gpu_memory_declare", {}, variables=builders.variables(profile="stabel"), fixed_profile=None, unresolved=said
+    )
+    assert result["problems"][0].startswith("a variable of this host cannot be resolved: 'nope' is undefined; ")
+    assert len(result["problems"]) == 2
+
+
 def test_headers_of_the_load_are_not_in_the_result(act: Act) -> None:
     backend = {
         "kind": "unit",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from ansible.module_utils.testing import patch_module_args
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
 from ansible_collections.selo.gpu_memory.plugins.modules import systemd_dropin
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.managed_host import Managed
 
@@ -126,6 +129,23 @@ def test_only_what_the_drop_in_adds_counts(units: Path, capsys: pytest.CaptureFi
     assert answer["verified"]
     assert any("Nonsense" in line for line in answer["verify_output"])
     assert any("AlsoNonsense" in line for line in answer["verify_output"])
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_it_is_blamed_for_what_names_it_alone(
+    units: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """Which of a host's ordering cycles systemd finds, and where it breaks one, differs from run to run."""
+
+    def says(arguments: list[str], *_rest: object, environment: Mapping[str, str] = os.environ) -> commands.Done:
+        first = environment.get("SYSTEMD_UNIT_PATH", "").partition(":")[0]
+        where = f"{first}/{FILE}:2" if named else "try.service"
+        return commands.Done(0, b"", f"{where}: Found ordering cycle on x.service/start\n".encode())
+
+    monkeypatch.setattr(shutil, "which", str)
+    monkeypatch.setattr(commands, "run", says)
+    answer = run(capsys, units, **PRESENT)
+    assert answer.get("failed", False) is named and (units / FILE).exists() is not named
 
 
 @needs_systemd

@@ -35,6 +35,17 @@ def test_why_a_unit_would_not_start() -> None:
     user, transient = unit_states.start_problems({**loaded, "missing": {"User": ["joe"]}, "transient": True})
     assert "User=joe, which is not there" in user and "useradd --system joe" in user
     assert "is a transient unit" in transient
+    in_the_way = {
+        unit_states.CONDITION: ["ConditionPathExists=/a"],
+        unit_states.NOT_EXECUTABLE: ["/b"],
+        unit_states.INTERPRETER: ["/c"],
+        "StandardOutput": ["/d"],
+    }
+    condition, not_executable, interpreter, output = unit_states.start_problems({**loaded, "missing": in_the_way})
+    assert "x.service has ConditionPathExists=/a, which does not hold now, so that it would not start" in condition
+    assert "x.service starts /b, which nobody may execute" in not_executable and "chmod a+x /b" in not_executable
+    assert "x.service starts /c, whose interpreter" in interpreter
+    assert "x.service names StandardOutput=/d, which is not there" in output
 
 
 @pytest.mark.parametrize(("state", "in_trouble"), [("failed", True), ("activating", True), ("inactive", False)])

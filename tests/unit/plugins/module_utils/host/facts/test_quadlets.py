@@ -33,6 +33,7 @@ class Container:
         self.file, self.own = root / "etc" / "ollama.container", root / "etc/ollama.container.d/zz-gpu-memory.conf"
         self.env_file, self.podman, self.cidfile = root / "etc" / "llm.env", root / "podman", root / "ollama.cid"
         self.podman.write_bytes(b"\x7fELF")
+        self.podman.chmod(0o755)
         self.cidfile.write_text("1")
         for directory in (self.own.parent, self.fragment.parent):
             directory.mkdir(parents=True)

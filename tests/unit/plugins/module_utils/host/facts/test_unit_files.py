@@ -10,7 +10,11 @@ import os
 from pathlib import Path
 
 import pytest
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_environment, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
+    unit_environment,
+    unit_states,
+    unit_text,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands
 
@@ -154,7 +158,7 @@ def test_what_a_unit_needs_to_start_and_lacks(tmp_path: Path, monkeypatch: pytes
         return f"ExecStart={{ path={path} ; argv[]={path} serve ; ignore_errors={ignored} ; start_time=[n/a] ; pid=0 }}"
 
     gone, program = f"{tmp_path}/gone", tmp_path / "a program"
-    program.touch()
+    program.touch(0o755)
     assert lacks(f"WorkingDirectory={tmp_path}", runs(program), "User=root", "Group=0", "SupplementaryGroups=") == {}
     assert lacks(f"WorkingDirectory={gone}", "RootDirectory=") == {"WorkingDirectory": [gone]}
     assert lacks(f"WorkingDirectory=!{gone}") == lacks("WorkingDirectory=~") == {}
@@ -171,6 +175,71 @@ def test_what_a_unit_needs_to_start_and_lacks(tmp_path: Path, monkeypatch: pytes
     assert lacks(*named[:2], "DynamicUser=yes") == {}
     for own_tree in ("RootDirectory=/srv/root", "BindPaths=/data:/srv:rbind"):
         assert lacks(f"WorkingDirectory={gone}", runs(gone), *named, own_tree) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "in_the_way"),
+    [
+        (b"\x7fELF", 0o700, []),
+        (b"\x7fELF", 0o644, [unit_states.NOT_EXECUTABLE]),
+        (b"#! /bin/sh -e\n", 0o755, []),
+        (b"#!/usr/bin/env python4\n", 0o755, []),
+        (b"#!/srv/venv/bin/python\n", 0o755, [unit_states.INTERPRETER]),
+        (b"#!", 0o755, []),
+    ],
+)
+def test_a_program_that_systemd_could_not_execute(
+    tmp_path: Path, content: bytes, mode: int, in_the_way: list[str]
+) -> None:
+    program = tmp_path / "serve"
+    program.write_bytes(content)
+    program.chmod(mode)
+    exec_start = f"{{ path={program} ; argv[]={program} serve ; ignore_errors=no ; start_time=[n/a] ; pid=0 }}"
+    assert unit_files.missing({"ExecStart": exec_start}) == {name: [str(program)] for name in in_the_way}
+
+
+def test_a_directory_of_a_log_that_is_gone(tmp_path: Path) -> None:
+    unit = tmp_path / "x.service"
+
+    def lacks(*lines: str) -> dict[str, list[str]]:
+        unit.write_text("\n".join(["[Service]", *lines]))
+        return unit_files.missing({"FragmentPath": str(unit)})
+
+    assert lacks(f"StandardOutput=append:{tmp_path}/log", "StandardError=inherit") == {}
+    assert lacks("StandardOutput=append:/no/such/log") == {"StandardOutput": ["/no/such"]}
+    assert lacks("StandardOutput=file:/no/such/log", "StandardOutput=journal") == {}
+    assert lacks("StandardError=truncate:/no/such/log") == {"StandardError": ["/no/such"]}
+    assert lacks("StandardError=append:/no/%i/log") == lacks("LogsDirectory=x", "StandardError=append:/no/log") == {}
+
+
+CONDITIONS = b"""\
+x.service: ConditionPathExists=|/a failed.
+x.service: ConditionPathExists=!/run/own.lock failed.
+x.service: AssertPathExists=/etc succeeded.
+Asserts succeeded.
+x.service: ConditionFileNotEmpty=/b c failed.
+Conditions failed.
+"""
+
+
+def test_conditions_that_do_not_hold_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def run(command: list[str]) -> commands.Done:
+        asked.append(command)
+        return commands.Done(status, b"", CONDITIONS)
+
+    monkeypatch.setattr(commands, "run", run)
+    unit, drop_in, status = tmp_path / "x.service", tmp_path / "c.conf", 1
+    unit.write_text("[Unit]\n# ConditionPathExists=/a\nConditionPathExists=\n")
+    properties = {"Id": "x.service", "FragmentPath": str(unit), "DropInPaths": str(drop_in)}
+    assert (unit_files.missing(properties), asked) == ({}, [])
+    drop_in.write_text("[Unit]\nConditionPathExists=|/a\n")
+    failed = ["ConditionPathExists=|/a", "ConditionFileNotEmpty=/b c"]
+    assert unit_files.missing(properties) == {unit_states.CONDITION: failed}
+    assert asked == [["systemd-analyze", "condition", "--unit=x.service"]]
+    status = 0
+    assert unit_files.missing(properties) == {}
 
 
 def test_a_transient_unit_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
