@@ -8,6 +8,7 @@ from __future__ import annotations
 import getpass
 import socket
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from ansible.plugins.action import ActionBase
@@ -63,7 +64,7 @@ class ActionModule(ActionBase):
         """The variables of the role that this task is in, by its defaults; outside of a role those it was given."""
         return {*self._task.args["variables"], *self._defaults()}
 
-    def _defaults(self) -> dict[str, Any]:
+    def _defaults(self) -> Mapping[str, object]:
         role = self._task._role
         return role.get_default_vars() if role else {}
 

@@ -981,7 +981,8 @@ FAULTS = [
         f"echo by itself >> /proc/{BACKENDS_PID}/fd/1",
         "pass",
         (),
-        prepare=f"mkdir -p {BACKEND}/own; cd {BACKEND}/own; touch a.log b.db c.pid state.json answers; chown selo answers\n"
+        prepare=f"mkdir -p {BACKEND}/own; cd {BACKEND}/own; touch a.log b.db c.pid state.json answers\n"
+        + "chown selo answers\n"
         + started_by("sh -c 'exec python main.py own/a.log own/b.db own/c.pid --state=own/state.json >> own/answers'"),
         ends=NEW,
         edits=f"{BACKEND}/own",
@@ -1222,6 +1223,21 @@ FAULTS = [
             "DefaultStartLimitBurst=3",
         )
         + "systemctl daemon-reexec",
+    ),
+    Fault(
+        "network_cut_under_load_where_all_services_are_hardened",
+        "loading",
+        CUT,
+        "fail",
+        SELF_HEALING,
+        prepare=owners_file(
+            f"{UNITS}/service.d/90-hardening.conf",
+            "[Service]",
+            "ProtectSystem=full",
+            "ProtectHome=yes",
+            "NoNewPrivileges=yes",
+        )
+        + "systemctl daemon-reload",
     ),
     # --- systemd itself ---
     Fault(

@@ -51,7 +51,8 @@ RUN_TOOL = (
     "exec(zipimport.zipimporter(sys.path[0]).get_code(__name__))"
 )
 # The second tool is for when the first is lost; if that one has failed otherwise, nothing is due for the second. A
-# restore that is cut off at its limit is started again by its timer, and goes on where it was.
+# restore that is cut off at its limit is started again by its timer, and goes on where it was. No drop-in for all
+# services (`service.d/`) protects from it (`+`) what it puts back.
 SERVICE_TEXT = """\
 [Unit]
 Description=Put back the settings of GPU memory that an apply has left without a verdict
@@ -60,7 +61,7 @@ StartLimitIntervalSec=0
 
 [Service]
 Type=oneshot
-ExecStart=/bin/sh -c "{first} || {{ [ -e {second_tool} ] && exec {second}; }}"
+ExecStart=+/bin/sh -c "{first} || {{ [ -e {second_tool} ] && exec {second}; }}"
 TimeoutStartSec={limit_s}s
 TimeoutStopSec=10s
 """

@@ -45,7 +45,7 @@ def test_a_tool_that_is_whole_runs_once(tmp_path: Path, damage: str) -> None:
     restore_timer.arm(managed.paths, managed.host, 500)
     text = (Path(managed.paths.units) / SERVICE).read_text()
     assert "\nTimeoutStartSec=500s\n" in text
-    found = re.search("^ExecStart=(.*)$", text, re.MULTILINE)
+    found = re.search(r"^ExecStart=\+(.*)$", text, re.MULTILINE)
     assert found
     subprocess.run(shlex.split(found[1]), check=True)
     ran = [path.with_name(f"{path.name}.ran") for path in paths]
@@ -56,5 +56,5 @@ def test_a_tool_that_is_whole_runs_once(tmp_path: Path, damage: str) -> None:
 def test_a_failure_without_a_second_tool_is_one(tmp_path: Path) -> None:
     managed = Managed(tmp_path)
     restore_timer.arm(managed.paths, managed.host, 500)
-    found = re.search("^ExecStart=(.*)$", (Path(managed.paths.units) / SERVICE).read_text(), re.MULTILINE)
+    found = re.search(r"^ExecStart=\+(.*)$", (Path(managed.paths.units) / SERVICE).read_text(), re.MULTILINE)
     assert found and subprocess.run(shlex.split(found[1]), capture_output=True, check=False).returncode != 0
