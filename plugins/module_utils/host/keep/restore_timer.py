@@ -6,7 +6,7 @@
 It comes and goes without a daemon-reload, since one can take the GPU away from a host's containers. A unit that
 systemd does not know yet is read when it is started, and forgotten once it has stopped and nothing refers to it.
 `timers.target` would refer to it as soon as anybody reloads systemd: so the link that pulls it in at the next boot is
-masked, in /run, until then.
+masked, in /run, until then. A soft reboot leaves /run as it is: so the mask goes as soon as the timer is stopped.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state_fi
     write_file,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.stored_generations import TIMER, timer_state
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.unit_runtime import UnitRuntime
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import Host
 
-SERVICE = "gpu-memory-restore.service"
+SERVICE, UNMASK = "gpu-memory-restore.service", "gpu-memory-restore-unmask.service"
 EVERY_S = 10
 PULLED_IN_BY = "timers.target.wants"
 FORGOTTEN_S, LOOK_S = 2, 0.1
@@ -35,6 +37,7 @@ TIMER_TEXT = """\
 Description=Look whether an apply of GPU memory settings has ended without a verdict
 IgnoreOnIsolate=yes
 StartLimitIntervalSec=0
+OnSuccess={unmask}
 
 [Timer]
 OnActiveSec={every}s
@@ -43,6 +46,17 @@ AccuracySec=1s
 
 [Install]
 WantedBy=timers.target
+"""
+# Started as the system stops, which what has the default dependencies is not.
+UNMASK_TEXT = """\
+[Unit]
+Description=Have the next start look whether an apply of GPU memory settings has ended without a verdict
+DefaultDependencies=no
+StartLimitIntervalSec=0
+
+[Service]
+Type=oneshot
+ExecStart=+/bin/rm -f {mask}
 """
 # The tool as a zip file and nothing else: Python by name, as its file system may forbid to execute; and what is left of
 # one that is damaged could pass for an empty script, which ends well.
@@ -83,23 +97,31 @@ def arm(paths: Paths, host: Host, limit_s: float) -> None:
     tools = paths.tool, paths.again(paths.tool)
     first, second = (f"{python()} -I -S -c '{RUN_TOOL}' {tool} restore --if-expired" for tool in tools)
     service = SERVICE_TEXT.format(first=first, second=second, second_tool=tools[1], limit_s=round(limit_s))
-    for unit, text in ((SERVICE, service), (TIMER, TIMER_TEXT.format(every=EVERY_S))):
-        write_file(os.path.join(paths.units, unit), text.encode(), 0o644)
     mask, link = _links(paths)
+    texts = {
+        SERVICE: service,
+        UNMASK: UNMASK_TEXT.format(mask=mask),
+        TIMER: TIMER_TEXT.format(every=EVERY_S, unmask=UNMASK),
+    }
+    for unit, text in texts.items():
+        write_file(os.path.join(paths.units, unit), text.encode(), 0o644)
     for path, target in ((mask, os.devnull), (link, os.path.join(paths.units, TIMER))):
         _put_link(path, target)
-    problem = host.systemctl("start", TIMER)
-    if problem or timer_state(host) != "armed":
+    try:
+        _timer(host).start()
+        problem = "" if timer_state(host) == "armed" else "systemd does not say why"
+    except ServiceError as told:
+        problem = str(told)
+    if problem:
         disarm(paths, host)
-        raise StateError(
-            f"the restore timer did not start, so nothing was changed: {problem or 'systemd does not say why'}"
-        )
+        raise StateError(f"the restore timer did not start, so nothing was changed: {problem}")
 
 
 def disarm(paths: Paths, host: Host) -> None:
     """Take the timer away; nothing is left of it. A restore that it has started runs to its end."""
     there = [path for path in files(paths) if os.path.lexists(path)]
-    host.systemctl("stop", TIMER)
+    with contextlib.suppress(ServiceError):
+        _timer(host).stop()
     host.systemctl("reset-failed", SERVICE)  # or systemd would remember it
     for path in there:
         remove_file(path)
@@ -114,12 +136,17 @@ def disarm(paths: Paths, host: Host) -> None:
 def files(paths: Paths) -> list[str]:
     """All that the timer has on a host, in the order in which it is taken away."""
     mask, link = _links(paths)
-    return [link, *(os.path.join(paths.units, unit) for unit in (TIMER, SERVICE)), mask]
+    return [link, *(os.path.join(paths.units, unit) for unit in (TIMER, SERVICE, UNMASK)), mask]
 
 
 def stop(host: Host) -> None:
     """End what it does just now; that it is armed stays."""
     host.systemctl("stop", SERVICE, timeout_s=STOPPED_S)
+
+
+def _timer(host: Host) -> UnitRuntime:
+    """What counts is what has become of it, and not whether systemctl has lost its connection to systemd."""
+    return UnitRuntime(host, TIMER, journal_is_private=True)
 
 
 def _links(paths: Paths) -> tuple[str, str]:

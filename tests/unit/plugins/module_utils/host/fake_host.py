@@ -29,7 +29,8 @@ class FakeHost:
     `strangers`: by URL why another one answers there. `pids`: processes of a command backend. `load_states`: of units
     that are not loaded, such as `masked`; none of them starts. `lacks`: by unit what else it would not start without.
     `lingers`: how long a unit's old process goes on after a stop, so that a start fails till then; with
-    `listens` it does not, since a shell has started the server, and the old one answers. `no_directories`.
+    `listens` it does not, since a shell has started the server, and the old one answers. `left`: what a stop has
+    left of a unit. `loses`: commands whose client is told nothing of what came of them. `no_directories`.
     `environments`: what processes were started with, by pid. `never_shown`: the plans of whose services nothing is.
     """
 
@@ -48,6 +49,8 @@ class FakeHost:
         self.load_states: dict[str, str] = {}
         self.lacks: dict[str, dict[str, Any]] = {}
         self.lingers: dict[str, float] = {}
+        self.left: dict[str, list[int]] = {}
+        self.loses: set[str] = set()
         self.going: dict[int, float] = {}
         self.listens = False
         self.no_directories: set[str] = set()
@@ -97,7 +100,7 @@ class FakeHost:
         return self.load_states.get(unit, "loaded" if known else "not-found")
 
     def processes(self, unit: str) -> list[int]:
-        return [self.active[unit]] if unit in self.active else []
+        return [*([self.active[unit]] if unit in self.active else []), *self.left.get(unit, [])]
 
     def still_running(self, pids: Iterable[int]) -> list[int]:
         return [pid for pid in pids if self.going.get(pid, 0) > self.now]
@@ -160,7 +163,7 @@ class FakeHost:
                 del self.states[unit]
         elif verb in ("start", "restart", "enable"):
             self._start(unit)
-        return ""
+        return "Warning! D-Bus connection terminated." if " ".join(arguments) in self.loses else ""
 
     def _end(self, unit: str) -> None:
         pid = self.active.pop(unit, None)

@@ -22,6 +22,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fa
 OLD_ENV = b"OLLAMA_GPU_LAYERS=999\nSECRET=hunter2\n"
 NEW_ENV = b"OLLAMA_GPU_LAYERS=40\nSECRET=hunter2\n"
 SERVICE, TIMER, WANTS = "gpu-memory-restore.service", "gpu-memory-restore.timer", "timers.target.wants"
+UNMASK = "gpu-memory-restore-unmask.service"
 SERVICES = {
     "ollama": {"unit": "ollama.service", "url": OLLAMA_URL, "timeout_s": 60},
     "backend": {"kind": "unit", "unit": "backend.service", "health": {"url": HEALTH_URL}, "timeout_s": 180},
@@ -78,7 +79,7 @@ class Managed:
     def armed(self) -> bool:
         units = os.listdir(self.paths.units)
         # The directory that says what timers.target pulls in is not ours.
-        assert sorted(units) in ([], [WANTS], [SERVICE, TIMER, WANTS])
+        assert sorted(units) in ([], [WANTS], [UNMASK, SERVICE, TIMER, WANTS])
         pulled_in = os.listdir(os.path.join(self.paths.units, WANTS)) if WANTS in units else []
         assert pulled_in == ([TIMER] if len(units) > 1 else [])
         assert os.path.lexists(os.path.join(self.paths.run, "systemd", "system.control")) == bool(pulled_in)
