@@ -183,7 +183,7 @@ class Tries(TypedDict):
 
     count: int
     again_s: float
-    old: dict[str, int]
+    old: dict[str, list[int]]
 
 
 class TriesSoFar(TypedDict):

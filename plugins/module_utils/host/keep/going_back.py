@@ -222,17 +222,17 @@ class GoingBack:
         is_written = self.begun() is not None
         these: ServicePlan = {**plan, "restart": restart}
         whole: ServicePlan = {**plan, "restart": [*dict.fromkeys([*plan["restart"], *restart])]}
-        old = service_control.pids(these, self.host)
+        old = service_control.processes(these, self.host)
         restarted = service_control.restart(whole, self.host, insist=False, only=restart)
         result["services"], result["downtime_s"] = restarted["services"], restarted["downtime_s"]
         result["error"] = restarted["error"] or self._still_ours(plan, values)
         result["at"] = self.host.unix_time()
         is_let_go = is_written and self.begun() is None  # by somebody who did not wait for us
         if result["error"] and not is_let_go:
-            now = service_control.pids(these, self.host)
-            self._go_on_trying(result, about, {name: pid for name, pid in old.items() if pid and pid == now.get(name)})
+            now = service_control.processes(these, self.host)
+            self._go_on_trying(result, about, {name: sorted(old[name] & now[name]) for name in old if name in now})
 
-    def _go_on_trying(self, result: Restored, about: Restoring, old: dict[str, int]) -> None:
+    def _go_on_trying(self, result: Restored, about: Restoring, old: dict[str, list[int]]) -> None:
         """The files are back, and a service is not: the timer tries that again, until it is or somebody lets go.
 
         `old`: the processes that were to go, and have not. Where it cannot be written, the lease stays for the same.
@@ -383,7 +383,7 @@ def pause_s(count: int) -> int:
     return int(min(FIRST_PAUSE_S * 2 ** min(count - 1, 10), tries.LONGEST_PAUSE_S))
 
 
-def add_try(paths: Paths, clock: Clock, old: dict[str, int]) -> int:
+def add_try(paths: Paths, clock: Clock, old: dict[str, list[int]]) -> int:
     """One more has failed; how many s nothing is done now."""
     count = tries.of(paths)["count"] + 1
     pause = pause_s(count)

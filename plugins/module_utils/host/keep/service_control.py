@@ -18,7 +18,7 @@ import contextlib
 import functools
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import endpoints
@@ -154,26 +154,30 @@ def started_since(plan: ServicePlan, host: Host) -> list[str]:
     return started
 
 
-def out_of_place(plan: ServicePlan, host: Host, old: Mapping[str, int]) -> list[str]:
-    """What of `plan["restart"]` is not as it was found, at one look; `old`: processes that were to go, by service."""
+def out_of_place(plan: ServicePlan, host: Host, old: Mapping[str, Collection[int]]) -> list[str]:
+    """What of `plan["restart"]` is not as it was found, at one look; `old`: processes that were to go, by service.
+
+    A stop may leave some of them, which is no matter, but for those that take the new ones' connections.
+    """
     out = []
     for name in [name for name in names(plan) if name in plan["restart"]]:
         try:
             service = _service(plan, name, host)
-            is_old = name in old and service.pid() == old[name]
-            if is_old or not _is_in_place(plan, name, service, host):
+            serving = {service.pid(), *host.listening(service.processes())}
+            if not serving.isdisjoint(old.get(name) or ()) or not _is_in_place(plan, name, service, host):
                 out.append(name)
         except ServiceError:
             out.append(name)
     return out
 
 
-def pids(plan: ServicePlan, host: Host) -> dict[str, int]:
-    """The main processes of what `plan["restart"]` names, by service; 0 where there is none."""
+def processes(plan: ServicePlan, host: Host) -> dict[str, set[int]]:
+    """All processes of what `plan["restart"]` names, by service."""
     found = {}
     for name in [name for name in names(plan) if name in plan["restart"]]:
         with contextlib.suppress(ServiceError):
-            found[name] = _service(plan, name, host).pid()
+            service = _service(plan, name, host)
+            found[name] = {service.pid(), *service.processes()} - {0}
     return found
 
 

@@ -29,7 +29,9 @@ def of(paths: Paths) -> Tries:
     with contextlib.suppress(StateError, OSError, KeyError):
         found = read_json(paths.tries)
         if found:
-            return {"count": found["count"], "again_s": found["again_s"], "old": found["old"]}
+            # An older release has noted one of each service.
+            old = {name: one if isinstance(one, list) else [one] for name, one in found["old"].items()}
+            return {"count": found["count"], "again_s": found["again_s"], "old": old}
     return {"count": 0, "again_s": 0.0, "old": {}}
 
 

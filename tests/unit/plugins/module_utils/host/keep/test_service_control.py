@@ -383,6 +383,19 @@ def test_what_was_starting_is_not_waited_for() -> None:
     assert host.now == 1000
 
 
+def test_an_old_process_that_serves_is_not_in_place_whichever_is_the_main_one() -> None:
+    host = FakeHost()
+    host.left = {"backend.service": [7]}
+    back = plan("ollama", "backend")
+    main = host.active["backend.service"]
+    assert service_control.processes(back, host) == {"ollama": {host.active["ollama.service"]}, "backend": {main, 7}}
+    assert service_control.out_of_place(back, host, {"backend": [7]}) == []  # a helper that outlives it
+    host.listens = True
+    assert service_control.out_of_place(back, host, {"backend": [7]}) == ["backend"]
+    assert service_control.out_of_place(back, host, {"backend": [8]}) == []  # has ended
+    assert service_control.out_of_place(back, host, {"backend": [main]}) == ["backend"]
+
+
 def test_what_ran_unhealthy_is_in_place_once_it_runs() -> None:
     host = FakeHost()
     assert "unhealthy" not in service_control.states(plan("backend"), host)["backend"]

@@ -23,11 +23,16 @@ def test_pauses_double_and_have_an_end() -> None:
     assert [going_back.pause_s(count) for count in (1, 2, 3, 7, 8, 10**6)] == [10, 20, 40, 600, 600, 600]
 
 
+def test_what_an_older_release_has_noted_is_one_process_of_each_service(paths: Paths) -> None:
+    going_back.write_json(paths.tries, {"count": 1, "again_s": 5.0, "old": {"backend": 12}}, mode=0o644)
+    assert tries.of(paths)["old"] == {"backend": [12]}
+
+
 def test_nothing_is_due_until_the_pause_is_over(paths: Paths) -> None:
     host = FakeHost()
     assert not tries.wait(paths, host)
-    going_back.add_try(paths, host, {"backend": 12})
-    assert tries.wait(paths, host) and tries.of(paths)["old"] == {"backend": 12}
+    going_back.add_try(paths, host, {"backend": [12]})
+    assert tries.wait(paths, host) and tries.of(paths)["old"] == {"backend": [12]}
     host.now += 10
     assert not tries.wait(paths, host)
     host.now -= 900  # of another boot
