@@ -170,7 +170,10 @@ def measure(
                 time.sleep(SETTLE_S)
             gpus = sampler.stop()
             # The wave's slower hosts may still take their time.
-            keep_lease(renewal, at_once=True, renews=waiting is None or waiting.is_recent())
+            is_awaited = waiting is None or waiting.is_recent()
+            keep_lease(renewal, at_once=True, renews=is_awaited)
+            if not is_awaited:  # as on a host that was suspended: its controller has gone, and would take this away
+                progress_file.remove(wanted["progress_path"])
             if not run:
                 return gpus, None, None
             return (
@@ -271,8 +274,8 @@ def main() -> None:
     try:
         gpus, load, gpu_problem = measure(module.params)
     except lease_holding.NotHeld as problem:  # nobody waits for what a host is not held for
-        with contextlib.suppress(OSError, TypeError):
-            os.unlink(module.params["progress_path"])
+        if module.params["progress_path"]:
+            progress_file.remove(module.params["progress_path"])
         module.fail_json(msg=str(problem))
     result = {
         "max_used_mib": max_used_mib,

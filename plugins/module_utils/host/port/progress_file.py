@@ -50,6 +50,13 @@ class Waiting:
             return None
 
 
+def remove(path: str) -> None:
+    """Take the file away, with the sign of who waited: nobody does any more."""
+    for left in (path, waiting.sign(path)):
+        with contextlib.suppress(OSError):
+            os.unlink(left)
+
+
 def write(path: str, figures: Mapping[str, object]) -> None:
     """Replace the file. A full disk must not end what is being watched."""
     with contextlib.suppress(OSError):

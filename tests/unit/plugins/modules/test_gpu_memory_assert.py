@@ -270,8 +270,11 @@ def test_a_load_renews_its_lease_at_its_start_and_then_as_long_as_somebody_waits
         return 200, b""
 
     load = {"url": serve(answer), "concurrency": 1, "requests": 1}
+    sign.touch()  # of before
     run(renew="run1", is_waited_for=True, progress_path=str(progress), load=load)
     assert (deadline() > seen[0]) == waits
+    # Whoever waited takes this away, and does not where the host was suspended meanwhile.
+    assert waits or not (progress.exists() or sign.exists())
 
 
 @pytest.mark.parametrize(
