@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import model_name
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_states, unit_text
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.decision import Decision
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import BackendFacts
@@ -64,7 +64,14 @@ def changed(
         "again"
         for name in others
     ]
+    units += [problem for problem in _start_problems(after) if problem not in _start_problems(before)]
     return Changed(ours, units, lines)
+
+
+def _start_problems(read: HostFacts) -> list[str]:
+    """Why a service would not start again after a stop."""
+    services = [read["ollama"]["unit"], read["backend"].get("unit")]
+    return [problem for unit in services if unit for problem in unit_states.would_not_come_back(unit)]
 
 
 def down(read: HostFacts) -> list[str]:

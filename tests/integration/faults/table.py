@@ -913,6 +913,16 @@ FAULTS = [
         prepare=PACKAGE,
         edits=UNIT,
     ),
+    Fault(
+        "backends_code_unreadable_under_load_and_mended_later",
+        "loading",
+        f"chmod 000 {BACKEND}/main.py; touch {STRUCK}\n"
+        "until test -e /run/gpu-memory-going-back.json; do sleep 1; done; sleep 15\n"
+        f"chmod 644 {BACKEND}/main.py",
+        "fail|rolled_back",
+        (f"{BACKEND}/main.py was changed meanwhile",),
+        edits=f"{BACKEND}/main.py",
+    ),
     *(
         Fault(
             f"{service}_masked_under_load_and_unmasked_later",

@@ -13,6 +13,7 @@ import glob
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -120,7 +121,7 @@ def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Comma
         named += _started([command], directory)
     written = _written_by(shown, by_command) if any(not _is_code(path) for path in named) else set()
     for path in named:
-        found.setdefault(path, _digest(path) if _is_code(path) else _digest_unless_written(path, written))
+        found.setdefault(path, _digest_of_named(path, written))
     seen = {os.path.realpath(path) for path in found}  # /lib may be a link to /usr/lib, a unit of another name's to one
     for path in texts:
         if path and os.path.realpath(path) not in seen:
@@ -203,12 +204,15 @@ def _is_fleeting(path: str) -> bool:
     return written or held_path.beginning(path, len(DATABASE)) == DATABASE
 
 
-def _digest_unless_written(path: str, written: Collection[tuple[int, int]]) -> str:
-    with contextlib.suppress(OSError):
+def _digest_of_named(path: str, written: Collection[tuple[int, int]]) -> str:
+    """What a command line names, also by who may read and execute it: whoever starts it next time must be able to."""
+    try:
         status = os.stat(path)
-        if (status.st_dev, status.st_ino) in written:
-            return start_script.WRITTEN
-    return _digest(path)
+    except OSError:
+        return ABSENT
+    if (status.st_dev, status.st_ino) in written and not _is_code(path):
+        return start_script.WRITTEN
+    return f"{_digest(path)} {stat.S_IMODE(status.st_mode):o} {status.st_uid}:{status.st_gid}"
 
 
 def _written_by(units: Iterable[str], by_command: Commands) -> set[tuple[int, int]]:

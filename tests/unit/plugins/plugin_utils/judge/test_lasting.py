@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import start_script, unit_states
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import lasting, verdicts
 from ansible_collections.selo.gpu_memory.tests.unit import builders
@@ -50,6 +50,15 @@ def test_a_file_or_memory_of_a_unit_that_is_another_since_the_restart_is_named()
         found = changed(before, read(now), {"starts": STARTS})
         assert (found.ours, len(found.units), found.lines) == ([], 1, {})
         assert found.units[0].startswith(f"{name} was changed meanwhile")
+
+
+def test_a_unit_that_would_not_start_again_is_told_where_that_is_new() -> None:
+    gone = {"ollama__unit__missing": {unit_states.NOT_EXECUTABLE: ["/usr/local/bin/ollama"]}}
+    (problem,) = changed(read(STARTS), read(STARTS, **gone), acts=False).units
+    assert "starts /usr/local/bin/ollama, which nobody may execute, so that it would not start again" in problem
+    before = read(STARTS, **gone)
+    decision = decisions.decide(builders.declared(), read(STARTS), False)
+    assert lasting.changed(builders.declared(), decision, before, None, before) == lasting.NOTHING
 
 
 def test_what_a_service_writes_itself_is_no_change() -> None:

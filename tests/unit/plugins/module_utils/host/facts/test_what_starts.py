@@ -93,6 +93,7 @@ CHANGES: dict[str, Callable[[FakeSystem], str | Path]] = {
     "env file": lambda system: system.env.write_text("KEY=2\n") and system.env,
     "EnvironmentFile": lambda system: system.environment.write_text("A=1\n") and system.environment,
     "program": lambda system: system.program.write_bytes(b"\x7fELF\0more") and system.program,
+    "who may execute it": lambda system: system.program.chmod(0o644) or system.program,
     "script": lambda system: system.program.write_text("#!/bin/sh\nexec server\n") and system.program,
     "drop-in": lambda system: drop_in(system, UNIT),
     "drop-in of a prefix": lambda system: drop_in(system, "chat-.service"),
