@@ -17,7 +17,9 @@ import functools
 import html
 import itertools
 import json
+import quopri
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
@@ -358,7 +360,9 @@ def _forms(known: frozenset[str]) -> list[str]:
 
 
 def _as_printed(value: str) -> Iterator[str]:
-    """A value as programs write it: as it is, escaped up to three times, quoted for a shell, in a URL, encoded."""
+    """A value as programs write it: as it is, escaped up to three times, quoted for a shell, in a URL, encoded, or in
+    another case or normal form.
+    """
     content = value.encode("utf-8", "surrogatepass" if _has_lone_surrogates(value) else "surrogateescape")
     yield value
     yield content.decode(errors="replace")
@@ -376,7 +380,14 @@ def _as_printed(value: str) -> Iterator[str]:
     )
     for quoted in (quote(content), quote(content, safe=""), quote(content, safe="!'()*"), quote_plus(content)):
         yield from (quoted, _ESCAPED_BYTE.sub(lambda escaped: escaped[0].lower(), quoted), quote(quoted, safe=""))
-    yield from (content.hex(), content.hex().upper())
+    yield from (value.lower(), value.upper()) if len(value) >= credentials.LEAST else ()
+    yield content.decode("latin-1")
+    yield from (unicodedata.normalize(form, value) for form in ("NFC", "NFD"))
+    for hexadecimal in (content.hex(), content.hex(" "), content.hex(":")):
+        yield from (hexadecimal, hexadecimal.upper())
+    numbers = list(map(str, content))
+    yield from (",".join(numbers), ", ".join(numbers), " ".join(numbers))
+    yield quopri.encodestring(content).decode().replace("=\n", "")
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         yield encode(content).decode().rstrip("=")
         yield from _inside_base64(content, encode)

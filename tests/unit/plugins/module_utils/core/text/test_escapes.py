@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import escapes, masking
 
@@ -45,12 +47,31 @@ def test_what_was_cut_off_in_the_middle_of_an_escape_is_masked() -> None:
 
 
 @pytest.mark.parametrize(
+    "printed",
+    [
+        "PÄSS&W<Ö>RD 7",
+        "päss&w<ö>rd 7",
+        unicodedata.normalize("NFD", "Päss&w<Ö>rd 7"),
+        "Päss&w<Ö>rd 7".encode().decode("latin-1"),
+        "P=C3=A4ss&w<=C3=96>rd 7",
+        "Päss&w<Ö>rd 7".encode().hex(":"),
+        "Päss&w<Ö>rd 7".encode().hex(" ").upper(),
+        str(list("Päss&w<Ö>rd 7".encode()))[1:-1],
+    ],
+)
+def test_a_known_value_is_masked_in_another_case_form_or_base(printed: str) -> None:
+    assert masking.without_secrets(f"it said {printed}, twice", {"Päss&w<Ö>rd 7"}) == f"it said {masking.MASK}, twice"
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
         ("\\ud83d\\ude00", "\U0001f600"),
         ("%E2%82%AC and %e4", "€ and ä"),
         ("\\342\\202\\254", "€"),
         ("a\\nb\\tc", "a b c"),
+        ("\\u{1F600}\\u{e4} %u00E4%u20AC \\u{ffffff}", "\U0001f600ä ä€ \U0010ffff"),
+        ("in \x1b[1;31mred\x1b[0m", "in red"),
         ("100% & more \\", "100% & more"),
         ("&unknown; \\9x &amp;amp;lt;", "&unknown; \\9x <"),
     ],
