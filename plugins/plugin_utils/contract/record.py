@@ -102,9 +102,14 @@ class PartOfOthers(TypedDict):
 
 
 class MemorySplit(TypedDict):
-    """Who held the memory under load, in MiB; `loaded`: whether that is a size of a model."""
+    """Who held the memory under load, in MiB; `loaded`: whether that is a size of a model.
+
+    `ollama_mib` is the largest runner's; `runners` is how many there were, `all_mib` what they held, each at its most.
+    """
 
     ollama_mib: int
+    runners: NotRequired[int]
+    all_mib: NotRequired[int]
     loaded: NotRequired[bool]
     terms_mib: dict[str, int]
     others: list[PartOfOthers]

@@ -401,6 +401,8 @@ def memory_split(load: LoadResult, after: HostFacts, before: HostFacts | None = 
         terms["runtime"] = total - sum(terms.values())
     return {
         "ollama_mib": total,
+        "runners": len({process["pid"] for process in ollama if process["peak_mib"]}),
+        "all_mib": sum(process["peak_mib"] or 0 for process in ollama),
         "loaded": answered and not drift.never_came_up(command, after["ollama"]["journal"]),
         "terms_mib": {name: round(mib) for name, mib in terms.items()},
         "others": [

@@ -17,6 +17,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.host impo
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.kept import Proof
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.load import AtMost, Figures, LoadResult
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import (
+    MemorySplit,
     Record,
     RecordedGpu,
     Row,
@@ -333,13 +334,23 @@ def _predicted_text(record: Record) -> str | None:
     measured = [at for at in (predicted.get("measured_at") or {}).values() if at is not None]
     how = f"calibrated {_moment(min(measured))}" if measured else f"{low} to {high}"
     text = f"Ollama {predicted['total_mib']} MiB ({how})"
-    if memory and memory["ollama_mib"] and memory.get("loaded", True):
-        text += f", measured {memory['ollama_mib'] - predicted['total_mib']:+d}"
+    held = _held_by(memory, len(predicted["models"])) if memory else None
+    if held:
+        text += f", measured {held - predicted['total_mib']:+d}"
     for gpu in predicted.get("gpus") or []:
         low, high = gpu["band_mib"]
         text += f"; GPU {gpu['index']} {gpu['total_mib']} ({low} to {high})"
         text += f" and {', '.join(gpu['others'])}" if gpu["others"] else ""
     return text
+
+
+def _held_by(memory: MemorySplit, models: int) -> int | None:
+    """What so many models held together: the largest runner for one; else of all, where there was one for each."""
+    if not memory["ollama_mib"] or not memory.get("loaded", True):
+        return None
+    if models == 1:
+        return memory["ollama_mib"]
+    return memory.get("all_mib") if memory.get("runners") == models else None
 
 
 def _load_text(record: Record) -> str | None:

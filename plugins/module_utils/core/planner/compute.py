@@ -18,6 +18,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.model
 
 _MOST_KEPT = 10_000  # results, since a plan asks for the same settings again and again
 _ROTATED = 64  # elements of a head that are rotated together; heads of other sizes are not
+_STREAMS_MADE_ONE = 14  # activations of all streams where they arrive to be made one (gemma3n)
 _KEPT = 3  # equal blocks that are enough for the allocator to settle
 
 
@@ -210,19 +211,22 @@ class _Blocks:
             # with a norm of its own attention does not hold the feed-forward's: that one is computed when needed
             attended = self.attention(block, normed)
             normed = self.norm(stream) if block.has("attn_norm_2") else normed
+            if block.index == self.model.last_block.index:
+                attended = self.multiply(block, "attn_output", self.turned_back(block, attended))
+                attended, stream, normed = self.narrowed(block, attended, stream, normed)
+                return g.add(self.wide, g.add(self.wide, self.feed_forward(block, normed), stream), attended)
             result = g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True)
             attended = self.turned_back(block, attended)  # not before the attention's product is needed
-            (stream,) = self.narrowed(block, g.add(self.wide, result, self.multiply(block, "attn_output", attended)))
-            return stream
+            return g.add(self.wide, result, self.multiply(block, "attn_output", attended))
         if not block.mixes:
-            stream, normed = self.narrowed(block, stream, normed)
-        else:
-            attended = self.mixed(block, normed)
-            attended, stream = self.narrowed(block, attended, stream)
-            stream = g.add(self.wide, attended, stream, in_place=True)
-            if not block.feeds:
-                return stream
-            normed = self.norm(stream) if block.has("attn_norm", "ffn_norm") else stream
+            fed, stream = self.narrowed(block, self.feed_forward(block, normed), stream)
+            return g.add(self.wide, fed, stream, in_place=True)
+        attended = self.mixed(block, normed)
+        attended, stream = self.narrowed(block, attended, stream)
+        stream = g.add(self.wide, attended, stream, in_place=True)
+        if not block.feeds:
+            return stream
+        normed = self.norm(stream) if block.has("attn_norm", "ffn_norm") else stream
         return self.with_layer_input(block, g.add(self.wide, self.feed_forward(block, normed), stream, in_place=True))
 
     def with_layer_input(self, block: Block, stream: int) -> int:
@@ -256,8 +260,11 @@ class _Blocks:
         return self.graph.add(self.wide, attended, scanned, in_place=True)
 
     def narrowed(self, block: Block, *streams: int) -> Sequence[int]:
-        """After the last block's attention only the tokens whose logits are kept go on: all, where there are none."""
-        if block.index != self.model.last_block.index or self.model.traits.headless:
+        """After the last block's attention only the tokens whose logits are kept go on: all, where there are none.
+
+        Of several streams all go on until they are one again, after the blocks.
+        """
+        if block.index != self.model.last_block.index or self.model.traits.headless or self.model.traits.held_streams:
             return streams
         self.row = 4 * self.batch.outputs
         return [self.graph.add(self.wide, stream) for stream in streams]
@@ -453,10 +460,11 @@ class _Builder(_Blocks):
         traits = self.model.traits
         # some of them are needed by the first blocks only, or handed over by the host
         sparse = any(block.index < traits.sparse_blocks for block in kept)
-        for _unused in range(traits.held_streams - (0 if arrives else 3 if sparse else 6)):
+        handed_over = 0 if arrives else 3 if sparse else 6 if len(kept) > 1 else 9
+        for _unused in range(traits.held_streams - handed_over if kept else 0):
             self.graph.add(self.wide)
         if not kept:
-            self.row = 4 * self.batch.outputs
+            self.narrow_what_arrives(handed)
         stream = self.take_over(kept) if handed else self.receive(kept, arrives, borrowed)
         for block in kept:
             self.borrowing = block.index < borrowed
@@ -465,8 +473,24 @@ class _Builder(_Blocks):
                 stream = self.graph.add(self.wide, stream, self.graph.view(self.deep[block.index]), in_place=True)
         self.borrowing = False
         if self.model.has_head and ends:
+            self.row = 4 * self.batch.outputs
             self.graph.add(self.row * self.model.vocabulary, self.norm(stream))
         return self.graph.peak_bytes()
+
+    def narrow_what_arrives(self, handed: bool) -> None:
+        """With the output layer alone the host hands over all tokens of what its last block has not narrowed."""
+        last, traits = self.model.last_block, self.model.traits
+        if handed:
+            whole = 0
+        elif traits.held_streams:
+            whole = _STREAMS_MADE_ONE
+        elif traits.unused_head or not (last.mixes and last.feeds):
+            whole = 2
+        else:
+            whole = int(traits.parallel_residual)
+        for _unused in range(whole):
+            self.graph.add(self.wide)
+        self.row = 4 * self.batch.outputs
 
     def inputs(self, blocks: Sequence[Block], arrives: bool = False) -> None:
         """One split: everything that it reads comes in before it starts."""

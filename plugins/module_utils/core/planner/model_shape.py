@@ -428,7 +428,7 @@ def _notes(metadata: Metadata, unplaced_window: int, guessed: bool) -> list[str]
     if metadata.architecture not in ARCHITECTURES:
         notes.append(
             f"architecture {metadata.architecture!r} was never compared with llama.cpp: weights are exact, "
-            "the cache follows the tensors' widths, the compute buffer is an estimate"
+            "the cache follows the tensors' widths, the compute buffer is an estimate with a wide band"
         )
     if unplaced_window:
         notes.append(

@@ -584,6 +584,7 @@ def _priced(
     low, high = low - less, high + more
     if high > low:
         bands["total_mib"] = [low, high]
+    warnings = [*warnings, *_why_wide(model, engine, load, bands.get("compute_mib"))]
     in_part = load.kept.layers([*on_gpu, *predicting])
     left = f"parts of {in_part} of the {split.layers} layers on the GPU, such as experts, stay on the CPU"
     return Plan(
@@ -597,7 +598,7 @@ def _priced(
         num_parallel=batch.slots,
         num_batch=batch.tokens,
         band_mib=bands,
-        warnings=[*warnings, left] if in_part else list(warnings),
+        warnings=[*warnings, left] if in_part else warnings,
         admission_mib=_admission(model, load) / MIB,
     )
 
@@ -661,6 +662,22 @@ def _bands(
         )
         bands["kv_mib"] = [least, most]
     return bands
+
+
+def _why_wide(model: Model, engine: Engine, load: _Load, band: list[float] | None) -> list[str]:
+    """Why a compute buffer's band is wider than the usual fifth to either side, and how wide."""
+    if not band:
+        return []
+    if not model.traits.measured:
+        why = "half to twice the estimate, as the architecture was never compared"
+    elif engine.slot_logits and model.traits.recurrent:
+        why = "a quarter to either side and 64 MiB at least, as blocks that keep a state were seen to differ so much"
+    else:
+        why = ""
+    if load.kept.tensors:
+        more = "down to a tenth, as what the CPU computes needs no room on the GPU and nothing tells how much that is"
+        why = f"{why}; {more}" if why else more
+    return [f"the compute buffer is {band[0]:.0f} to {band[1]:.0f} MiB: {why}"] if why else []
 
 
 def _compute_band(model: Model, engine: Engine, batch: Batch, first: int, compute_mib: float) -> list[float]:

@@ -750,6 +750,8 @@ def test_evidence_none_is_never_a_pass(evidence, offloaded):
 def test_memory_split():
     assert verdicts.memory_split(load(), read()) == {
         "ollama_mib": 9054,
+        "runners": 1,
+        "all_mib": 9054,
         "loaded": True,
         "terms_mib": {"weights": 7605, "kv": 1024, "compute": 120, "runtime": 305},
         "others": [{"name": "backend", "peak_mib": 1836}, {"name": "Xorg", "peak_mib": 800}],
@@ -782,7 +784,14 @@ def test_before_has_the_speed_of_the_same_model_alone():
 
 def test_memory_of_one_runner_on_two_gpus_is_one_sum():
     both = [process(peak_mib=6000), process(peak_mib=4000, gpu=1), process("Xorg", 800)]
-    assert verdicts.memory_split(load(processes=both), read())["ollama_mib"] == 10000
+    split = verdicts.memory_split(load(processes=both), read())
+    assert (split["ollama_mib"], split["runners"], split["all_mib"]) == (10000, 1, 10000)
+
+
+def test_memory_of_several_runners_is_told_together_too():
+    both = [process(peak_mib=6000), process(peak_mib=900, pid=4711), process("Xorg", 800)]
+    split = verdicts.memory_split(load(processes=both), read())
+    assert (split["ollama_mib"], split["runners"], split["all_mib"]) == (6000, 2, 6900)
 
 
 def test_terms_are_those_of_the_largest_runners_load():
@@ -794,6 +803,8 @@ def test_terms_are_those_of_the_largest_runners_load():
 def test_what_is_not_known_of_memory_is_left_out():
     assert verdicts.memory_split(load(processes=[]), read(ollama__journal=NO_LOADS)) == {
         "ollama_mib": 0,
+        "runners": 0,
+        "all_mib": 0,
         "loaded": True,
         "terms_mib": {},
         "others": [],

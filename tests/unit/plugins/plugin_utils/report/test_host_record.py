@@ -19,7 +19,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
 
 UNDO = "ansible-playbook selo.gpu_memory.rollback --limit {host}"
 CRASHED = read(ollama__journal=journal(failures=[{"severity": "fatal", "at": 1.0, "line": "out of memory"}]))
-PREDICTED = {"total_mib": 9040, "band_mib": [8900, 9200], "warnings": ["40 caps nothing"]}
+PREDICTED = {"models": ["a"], "total_mib": 9040, "band_mib": [8900, 9200], "warnings": ["40 caps nothing"]}
 RESTARTED = {"services": {"ollama": {}, "backend": {}}, "downtime_s": 9.2}
 DECISION = {
     "problems": [], "ollama_environment": STABLE_ON_0_32, "acts": True, "predicted": PREDICTED, "notes": ["a note"],
@@ -64,6 +64,20 @@ OLLAMA_GPU_LAYERS in /mnt/local/Projects/SELODSP/selo-ai/backend/.env
   note       a note
   undo       ansible-playbook selo.gpu_memory.rollback --limit gpu01"""
     )  # noqa: E501
+
+
+def test_several_models_are_compared_with_what_as_many_runners_held():
+    def told(models, **memory):
+        kept = record()
+        kept["predicted"]["models"] = models
+        kept["memory"].update(memory)
+        ((_unused, text),) = host_record.summary([kept], UNDO)
+        return next(line for line in text.splitlines() if "predicted" in line).partition("9200)")[2]
+
+    assert told(["a"], runners=2, all_mib=9999) == ", measured +14"
+    assert told(["a", "b"], runners=2, all_mib=9060) == ", measured +20"
+    assert told(["a", "b"], runners=1, all_mib=9054) == ""
+    assert told(["a", "b"], runners=3, all_mib=12000) == ""
 
 
 def test_models_that_push_each_other_out_and_a_key_that_is_ours():

@@ -665,6 +665,25 @@ def test_what_has_no_blocks_number_is_not_kept_with_the_first_block() -> None:
     assert off == pytest.approx(model.blocks[0].device_bytes - inputs) and inputs > 0
 
 
+@pytest.mark.parametrize(
+    ("name", "on_cpu", "version", "words"),
+    [
+        ("nemotron-h-8b", (), TODAY, "a quarter to either side"),
+        ("olmoe-7b", ("ffn_up_exps",), TODAY, "down to a tenth"),
+        ("jamba-mini", ("ffn_up_exps",), TODAY, "a quarter .*; down to a tenth"),
+        ("qwen3-8b", (), TODAY, None),
+    ],
+)
+def test_a_wide_band_of_the_compute_buffer_says_why_and_how_wide(
+    name: str, on_cpu: tuple[str, ...], version: str, words: str | None
+) -> None:
+    planned = plan(recorded_models.model(name), Scenario(on_cpu=on_cpu), ollama_version=version)
+    low, high = planned.band_mib["compute_mib"]
+    told = [warning for warning in planned.warnings if "compute buffer is" in warning]
+    assert len(told) == (words is not None)
+    assert words is None or re.search(f"is {low:.0f} to {high:.0f} MiB: {words}", told[0])
+
+
 def test_every_shape_was_asked_about() -> None:
     asked = {row["case"] for table in ("architectures_projection", "engine_projection") for row in rows(table)}
     assert asked - set(MODELS) == set(ARCHITECTURES)
