@@ -28,7 +28,9 @@ options:
     description: The programs that read the file, as for M(selo.gpu_memory.dotenv). The default of that if empty.
     type: list
     elements: str
-    choices: [python-dotenv, bash, systemd, docker]
+    choices:
+      [python-dotenv, bash, systemd, docker, podman, compose, godotenv, node, npm-dotenv, ruby-dotenv, honcho,
+       dynaconf, environs, pydantic-settings]
 author: "selo.gpu_memory authors (@selo-ai)"
 """
 

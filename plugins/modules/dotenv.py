@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import READERS
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files
@@ -120,7 +121,7 @@ def main() -> None:
             "readers": {
                 "type": "list",
                 "elements": "str",
-                "choices": ["python-dotenv", "bash", "systemd", "docker"],
+                "choices": list(READERS),
                 "default": ["python-dotenv", "bash", "systemd"],
             },
             "initial": {"type": "str", "default": ""},

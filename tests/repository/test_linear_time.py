@@ -44,6 +44,7 @@ REVIEWED = {
     "systemd.start_script.<[ \\t]*(/[^\\s;\\\"'()|&<>]+)": "blanks only, behind a <",
     "text.dotenv_readers._PD_COMMENT": "blanks only, from the first of them",
     "text.dotenv_readers._PD_INTERPOLATION": "the ${ that begins one ends the one before",
+    "text.dotenv_readers._DL_VARIABLE": "the $ that begins one ends the one before",
     "text.masking._USER_OF_URL": "an @ is known to follow, or a slash ends the repeat",
     "text.masking._QUOTED": "a quote that is not closed is the last one of its line",
     "text.masking._ASSIGNED": "a quote that is not closed is the last one of its line",

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import prompt_texts, settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import masking, urls
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv_readers, masking, urls
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import (
     Backend,
     CandidateProfile,
@@ -50,7 +50,7 @@ MAPPINGS = tuple(part for part, shape, _form in SHAPES if shape is Mapping)
 HEALTH_KEYS = {"url", "status"}
 LOAD_KEYS = {"url", "method", "bodies", "headers", "expect_status", "timeout", "prompt_at", "forget"}
 METHODS = ("GET", "POST", "PUT")
-READERS = ("python-dotenv", "bash", "systemd", "docker")
+READERS = tuple(dotenv_readers.READERS)
 VERIFY = ("changed", "always", "never")
 # Play keywords are templated before any host is known, so Ansible ignores these in an inventory.
 RUN_LEVEL = (

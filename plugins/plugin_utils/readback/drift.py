@@ -21,6 +21,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import SINGLE_SLOT_FAMILIES
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_environment import last_word
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import OVERRIDE_NOTHING
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.checks import model_kinds, modelfiles
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import Sized
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
@@ -257,16 +258,17 @@ def backend_override(read: HostFacts, name: str, wanted: str) -> str | None:
 def given_instead(backend: BackendFacts, name: str, wanted: str) -> str | None:
     """Who starts the backend with another value that its env file does not change; None where nobody does, or it does.
 
-    load_dotenv() leaves what the process was started with, the other readers set it anew. Where nobody says who reads
-    the file (`dotenv.DEFAULT_READERS`), it may be load_dotenv().
+    load_dotenv() and its like leave what the process was started with, the other readers set it anew. Where nobody says
+    who reads the file (`dotenv.DEFAULT_READERS`), it may be load_dotenv().
     """
     gets_it = (file for file in backend["env_files"] if file.get("add_keys", True))
     file = _winning(backend, name) or next(gets_it, None)
     read_by = file.get("read_by") if file else None
     given = _started_with(backend, name)
-    if not given or given[0] == wanted or read_by and set(read_by) != {"python-dotenv"}:
+    if not given or given[0] == wanted or not OVERRIDE_NOTHING.issuperset(read_by or ()):
         return None
-    told = f"{given[1]} sets {name}={given[0]}, and load_dotenv() overrides nothing"
+    reader = ", ".join(read_by) if read_by and read_by != ["python-dotenv"] else "load_dotenv()"
+    told = f"{given[1]} sets {name}={given[0]}, and {reader} overrides nothing"
     return told if read_by or not file else f"{told} (if {file['path']} is read otherwise, say so in its read_by)"
 
 

@@ -178,7 +178,7 @@ def all_but(text: str, keys: Collection[str], readers: Sequence[str] | None) -> 
     """All that the readers take from a text but for these keys, and what may be code."""
     return [
         [
-            *((one.key, one.value, text[one.start : one.end]) for one in reading.assignments if one.key not in keys),
+            *((one.key, one.value, text[one.start : one.end]) for one in reading.but(keys)),
             reading.unread,
         ]
         for _unused, reading in _all(text, readers)
@@ -259,7 +259,7 @@ def _cannot(text: str, key: str, value: str, readers: Sequence[str] | None) -> V
 
 def _without(text: str, key: str, readers: Sequence[str] | None) -> str | ValueNotPortable:
     while True:
-        found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
+        found = [one for _unused, reading in _all(text, readers) for one in reading.of([key])]
         if not found:
             return text
         if len(set(map(lines_of(text), (one.start for one in found)))) > MOST_LINES_OF_A_KEY:
@@ -300,7 +300,7 @@ def lines_setting_others(text: str, key: str) -> list[str]:
 
 
 def _overruled(text: str, key: str, readers: Sequence[str] | None) -> Iterator[str]:
-    found = [one for _unused, reading in _all(text, readers) for one in reading.assignments if one.key == key]
+    found = [one for _unused, reading in _all(text, readers) for one in reading.of([key])]
     line_of = lines_of(text)
     *lines, last = sorted({line_of(one.start) + 1 for one in found}) or [0]
     for line in lines[:MOST_NOTES_OF_A_KEY]:

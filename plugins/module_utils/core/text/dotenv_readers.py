@@ -6,7 +6,7 @@
 A reader is a function from text to `Reading`: the assignments with the place of each value in the text. Where a value
 depends on more than the text (an expansion, the reader's version) it is None; where a reader stops, it is said why.
 Each character is read a bounded number of times, whatever the text is; nothing nests, so there is no depth to bound.
-The tests hold these against bash, python-dotenv and systemd's own parser.
+The tests hold these against bash, python-dotenv and systemd's own parser; a long one against all of these programs.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import bisect
 import functools
 import re
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -39,21 +39,35 @@ class Reading:
     """All that a reader is known to take from a text.
 
     `stopped` says why no more is known (None: it reads to the end); what `unread` names may have changed there.
-    `runs`: the commands that are known to be run.
+    `runs`: the commands that are known to be run. `folded`: names are the same whatever their case.
     """
 
     assignments: tuple[Assignment, ...]
     stopped: str | None = None
     unread: str = ""
     runs: tuple[str, ...] = ()
+    folded: bool = False
+
+    def of(self, keys: Collection[str]) -> list[Assignment]:
+        """The assignments of some keys."""
+        named = {self._name(key) for key in keys}
+        return [one for one in self.assignments if self._name(one.key) in named]
+
+    def but(self, keys: Collection[str]) -> list[Assignment]:
+        """The assignments of all other keys."""
+        named = {self._name(key) for key in keys}
+        return [one for one in self.assignments if self._name(one.key) not in named]
 
     def last(self, key: str) -> Assignment | None:
         """The assignment that counts: every reader lets a later line win."""
-        return next((one for one in reversed(self.assignments) if one.key == key), None)
+        return next(reversed(self.of([key])), None)
 
     def value(self, key: str) -> str | None:
         last = self.last(key)
-        return last.value if last and key not in self.unread else None
+        return last.value if last and self._name(key) not in self._name(self.unread) else None
+
+    def _name(self, text: str) -> str:
+        return text.lower() if self.folded else text
 
 
 def readings(text: str, reader: str) -> list[Reading]:
@@ -251,28 +265,108 @@ def _systemd_value(text: str, at: int) -> tuple[str, int, int, int, bool]:
     return "".join(value[:kept]), end if start is None else start, end, at + 1, not quote
 
 
-# docker --env-file ---------------------------------------------------------------------------------------------------
-# docker/cli, pkg/kvfile: lines as they are, no quotes and no escapes; one bad line and the file is refused.
+# docker and podman, --env-file ---------------------------------------------------------------------------------------
+# docker/cli, pkg/kvfile, and podman, pkg/env: lines as they are, no quotes and no escapes. docker refuses a whole file
+# for one bad line; podman takes blanks into a name, and a byte order mark.
 
 _GO_SPACE = re.compile("[\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]*")
+_PM_SPACE = re.compile("[ \t]*")
+_GO_LONGEST_LINE = 64 * 1024
 
 
-def _docker(text: str) -> Reading:
+def _docker(text: str, podman: bool) -> Reading:
+    who = "podman" if podman else "docker"
     if re.search("[\ud800-\udfff]", text):
-        return Reading((), "the file is not UTF-8, which docker does not read")
+        return Reading((), f"the file is not UTF-8, which {who} does not read", text if podman else "")
     found = []
     at = 0
     for number, line in enumerate(text.split("\n"), 1):
         end = at + len(line) - line.endswith("\r")
-        begin = at + (number == 1 and line.startswith("\ufeff"))
-        key, equals, value = text[_end(_GO_SPACE, text, begin, end) : end].partition("=")
+        begin = at + (number == 1 and line.startswith("\ufeff") and not podman)
+        key, equals, value = text[_end(_PM_SPACE if podman else _GO_SPACE, text, begin, end) : end].partition("=")
+        if len(line) * 4 >= _GO_LONGEST_LINE and len(line.encode()) >= _GO_LONGEST_LINE:
+            return Reading((), f"line {number} is too long, for which {who} refuses the whole file")
         if key + equals and not key.startswith("#"):
-            if not key or " " in key or "\t" in key:
-                return Reading((), f"line {number} has no plain name, for which docker refuses the whole file")
-            # A name alone takes the value from docker's own environment.
+            if not key or (not podman and (" " in key or "\t" in key)):
+                return Reading((), f"line {number} has no plain name, for which {who} refuses the whole file")
+            if podman and not equals and key.endswith("*"):
+                return Reading((), f"line {number} takes any number of variables from podman's own environment", text)
+            # A name alone takes the value from the program's own environment.
             found.append(Assignment(key, value if equals else None, end - len(value), end))
         at += len(line) + 1
     return Reading(tuple(found))
+
+
+# Dialects -------------------------------------------------------------------------------------------------------------
+# The many that take `NAME=value`, `NAME='value'` and `NAME="value"` line by line. What they make of anything else, such
+# as a value of several lines, differs from release to release, and most reject the whole file: there nothing is known.
+
+
+class _Dialect(NamedTuple):
+    """`computed`: by the quotes of a value (or ""), the characters that make more of it than what is written."""
+
+    computed: Mapping[str, str]
+    hash_ends_word: bool = True  # `a#b` is `a`; else a comment needs a blank before it
+    shell_words: bool = False  # knows no `export`, and `NAME=` sets nothing
+
+
+_DL_BREAK = re.compile("\r(?!\n)|[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]|\\A\ufeff")
+_DL_HEAD = re.compile(r" *(export )? *([A-Za-z_][A-Za-z0-9_]*) *= *", re.ASCII)
+_DL_NOTHING = re.compile(r"[ \t]*(?:#.*)?")
+_DL_VARIABLE = re.compile(r"\$\w+|\$\{\w+\}")
+_DL_ODD = re.compile("[^\\S ]|['\"`\ufeff]")
+
+
+def _dialect(text: str, dialect: _Dialect) -> Reading:
+    broken = _DL_BREAK.search(text)
+    if broken:
+        return _dialect_stopped(text, broken.start())
+    found: list[Assignment] = []
+    at = 0
+    for line in text.split("\n"):
+        body = line[:-1] if line.endswith("\r") else line
+        head = _DL_HEAD.match(body)
+        if head and head[2] != "export":
+            one = _dialect_value(body, head, dialect)
+            if one is None:
+                return _dialect_stopped(text, at)
+            if not (dialect.shell_words and (head[1] or one.start == one.end)):
+                found.append(one._replace(start=at + one.start, end=at + one.end))
+        elif not _DL_NOTHING.fullmatch(body):
+            return _dialect_stopped(text, at)
+        at += len(line) + 1
+    return Reading(tuple(found))
+
+
+def _dialect_stopped(text: str, at: int) -> Reading:
+    return Reading((), f"line {_line(text, at)} is none of NAME=value, NAME='value' and NAME=\"value\"", text)
+
+
+def _dialect_value(line: str, head: re.Match[str], dialect: _Dialect) -> Assignment | None:
+    """The assignment of a line (its value None: more is made of it); None where nothing is certain."""
+    start = head.end()
+    quote = line[start : start + 1]
+    if quote in ("'", '"'):
+        close = line.find(quote, start + 1)
+        comment = line[close + 1 :].lstrip(" ")
+        if close < 0 or line[close - 1] == "\\" or comment[:1] not in ("", "#"):
+            return None
+        value = line[start + 1 : close]
+        known = quote not in comment
+        end = close + 1
+    else:
+        quote = ""
+        mark = line.find("#" if dialect.hash_ends_word else " #", start)
+        value = (line[start:mark] if mark >= 0 else line[start:]).rstrip(" ")
+        if _DL_ODD.search(value) or dialect.shell_words and value.endswith("\\"):
+            return None
+        known = "  " not in value and (dialect.hash_ends_word or " #" not in line[mark + 1 :] or mark < 0)
+        end = start + len(value)
+    computed = set(value) & set(dialect.computed[quote])
+    if "$" in computed and "$" in _DL_VARIABLE.sub("", value):
+        return None  # a command, or what is rejected with the whole file
+    known = known and not computed
+    return Assignment(head[2], value if known else None, start, end)
 
 
 # bash, `source` ------------------------------------------------------------------------------------------------------
@@ -446,9 +540,36 @@ def _bash_word(text: str, at: int, exported: bool) -> tuple[str | None, int]:
 
 _kept = functools.lru_cache(maxsize=64)  # one edit reads the same text many times
 
+_PYTHON_DOTENV = tuple(_kept(functools.partial(_python_dotenv, modern=modern)) for modern in (True, False))
+_LINES_OF_GO = _kept(
+    functools.partial(_dialect, dialect=_Dialect({"": "$", "'": "", '"': "$\\"}, hash_ends_word=False))
+)
+_LINES_OF_NODE = _kept(functools.partial(_dialect, dialect=_Dialect({"": "", "'": "", '"': "\\"})))
+
+
+def _folded(read: Callable[[str], Reading]) -> Callable[[str], Reading]:
+    return _kept(lambda text: replace(read(text), folded=True))
+
+
 READERS: dict[str, tuple[Callable[[str], Reading], ...]] = {
-    "python-dotenv": tuple(_kept(functools.partial(_python_dotenv, modern=modern)) for modern in (True, False)),
+    "python-dotenv": _PYTHON_DOTENV,
     "bash": (_kept(_bash),),
     "systemd": tuple(_kept(functools.partial(_systemd, modern=modern)) for modern in (True, False)),
-    "docker": (_kept(_docker),),
+    "docker": (_kept(functools.partial(_docker, podman=False)),),
+    "podman": (_kept(functools.partial(_docker, podman=True)),),
+    "compose": (_LINES_OF_GO,),
+    "godotenv": (_LINES_OF_GO,),
+    "node": (_LINES_OF_NODE,),
+    "npm-dotenv": (_LINES_OF_NODE,),
+    "ruby-dotenv": (_kept(functools.partial(_dialect, dialect=_Dialect({"": "$", "'": "", '"': "$\\"}))),),
+    "honcho": (
+        _kept(functools.partial(_dialect, dialect=_Dialect({"": " \\", "'": "\\", '"': "\\"}, shell_words=True))),
+    ),
+    "dynaconf": (
+        _kept(functools.partial(_dialect, dialect=_Dialect({"": "$", "'": "$\\", '"': "$\\"}, hash_ends_word=False))),
+    ),
+    "environs": _PYTHON_DOTENV,
+    "pydantic-settings": tuple(_folded(read) for read in _PYTHON_DOTENV),
 }
+# These leave what the process was started with as it is.
+OVERRIDE_NOTHING = _words("python-dotenv environs pydantic-settings dynaconf node npm-dotenv godotenv ruby-dotenv")

@@ -75,8 +75,7 @@ def _others_stay(text: str, new: str, key: str, number: int, readers: Sequence[s
     line_of = lines_of(text)
     for reader in readers:
         for reading, then in zip(readings(text, reader), readings(new, reader)):
-            was = [one for one in reading.assignments if one.key != key]
-            now = [one for one in then.assignments if one.key != key]
+            was, now = reading.but([key]), then.but([key])
             if (
                 not set(then.runs) <= set(reading.runs)
                 or [one.key for one in was] != [one.key for one in now]

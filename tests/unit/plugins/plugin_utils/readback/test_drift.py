@@ -235,11 +235,13 @@ CLIENTS = {
     [
         (["python-dotenv"], {"CHAT_NUM_CTX": "4096"}, "and load_dotenv() overrides nothing"),
         (["python-dotenv"], {}, "and load_dotenv() overrides nothing"),
+        (["pydantic-settings"], {}, "and pydantic-settings overrides nothing"),
         # Nobody says who reads it: it may be load_dotenv().
         (None, {"CHAT_NUM_CTX": "4096"}, f"overrides nothing (if {ENV_PATH} is read otherwise, say so in its read_by)"),
         (None, {}, f"overrides nothing (if {ENV_PATH} is read otherwise, say so in its read_by)"),
         # These set it anew, also a key that the file is yet to get.
         (["bash", "python-dotenv"], {"CHAT_NUM_CTX": "4096"}, None),
+        (["honcho"], {"CHAT_NUM_CTX": "4096"}, None),
         (["systemd"], {}, f"CHAT_NUM_CTX is not in {ENV_PATH}"),
     ],
     ids=str,

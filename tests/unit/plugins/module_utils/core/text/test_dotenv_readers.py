@@ -76,6 +76,36 @@ def test_docker_takes_lines_as_they_are(text: str, value: str | None) -> None:
     assert reading.value("K") == value
 
 
+LINES = {
+    "a hash in a word": (
+        "K=a#b\n",
+        {"compose": "a#b", "dynaconf": "a#b", "node": "a", "ruby-dotenv": "a", "honcho": "a"},
+    ),
+    "a comment": ("K=a # it's\n", dict.fromkeys(["compose", "dynaconf", "node", "ruby-dotenv", "honcho"], "a")),
+    "a comment alone": ("K= # b\n", {"compose": "# b", "dynaconf": "# b", "node": "", "honcho": None}),
+    "a variable": ("K=$A\n", {"compose": None, "dynaconf": None, "ruby-dotenv": None, "node": "$A", "honcho": "$A"}),
+    "one in single quotes": ("K='$A'\n", {"compose": "$A", "ruby-dotenv": "$A", "node": "$A", "dynaconf": None}),
+    "a backslash in quotes": ("K='a\\b'\n", {"compose": "a\\b", "node": "a\\b", "honcho": None, "dynaconf": None}),
+    "a blank": ("K=a b\n", {"compose": "a b", "node": "a b", "honcho": None}),
+    "export": ("export K=1\r\n", {"compose": "1", "node": "1", "dynaconf": "1", "honcho": None}),
+    "nothing": ("K=1\nK=\n", {"compose": "", "node": "", "honcho": "1"}),
+    "what rejects all": ("K=1\nA=$(x)\n", {"compose": None, "ruby-dotenv": None, "node": "1"}),
+    "an open quote": ("K=1\nA='\n", dict.fromkeys(["compose", "dynaconf", "node", "ruby-dotenv", "honcho"])),
+    "a name with a blank": ("A b=1\nK=1\n", {"docker": None, "podman": "1"}),
+    "a line that is too long": (f"K=1\nA={'a' * 65536}\n", {"docker": None, "podman": None, "node": "1"}),
+}
+
+
+@pytest.mark.parametrize(("text", "values"), LINES.values(), ids=LINES)
+def test_how_readers_differ(text: str, values: dict[str, str | None]) -> None:
+    assert {reader: dotenv_readers.readings(text, reader)[0].value("K") for reader in values} == values
+
+
+def test_names_are_the_same_whatever_their_case_for_pydantic_settings_alone() -> None:
+    for reader, wanted in (("pydantic-settings", "k=40\n"), ("python-dotenv", "k=1\nK=40\n")):
+        assert dotenv.set_keys("k=1\n", {"K": "40"}, readers=[reader]).text == wanted
+
+
 @pytest.mark.parametrize("reader", ["python-dotenv", "systemd"])
 def test_where_versions_differ_there_is_no_value(reader: str) -> None:
     text = {"python-dotenv": "\ufeffK=1\n", "systemd": "# c \\\nK=1\n"}[reader]
