@@ -41,6 +41,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.readback import ba
 
 IN_FORCE, PARTIAL, NO_EFFECT, INSTEAD, VOID = "in force", "partial", "no effect", "instead", "void"
 NOT_READ_BACK = "not read back"
+LEFT_OUT = "no env file of the backend has it, and add_keys: false keeps it so"
 FIT, LAYERS_FOR_ALL = "LLAMA_ARG_FIT", "LLAMA_ARG_N_GPU_LAYERS"
 MODELFILE = "PARAMETER"
 CLIENT = "a client's own options"
@@ -225,6 +226,8 @@ def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, w
             source = source or _requests_source(read, "num_gpu", effect["num_gpu"])
         elif effect["num_gpu"] is None and layers_for_all(read):
             state, source = INSTEAD, source or layers_for_all(read)
+    elif reads and _is_left_out(read["backend"], name):
+        return _row(name, wanted, NO_EFFECT, LEFT_OUT, "backend", set_by, seen)
     elif reads:
         state, found = PARTIAL, NOT_READ_BACK
     else:
@@ -235,6 +238,13 @@ def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, w
     elif source and state == IN_FORCE:
         state = PARTIAL  # until the next restart
     return _row(name, wanted, state, found, "backend", set_by, seen, source)
+
+
+def _is_left_out(backend: BackendFacts, name: str) -> bool:
+    """Whether no env file has a key and none may get it, and nothing else starts the backend with it."""
+    files = backend["env_files"]
+    no_file_gets_it = bool(files) and not any(file.get("add_keys", True) for file in files)
+    return no_file_gets_it and _winning(backend, name) is None and not _started_with(backend, name)
 
 
 def backend_override(read: HostFacts, name: str, wanted: str) -> str | None:

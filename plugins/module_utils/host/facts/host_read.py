@@ -274,6 +274,14 @@ def read_runners(family: Collection[int] | None = None) -> list[Runner]:
     return runners
 
 
+def _readers_of(path: str, declared: list[str] | None, unit: Unit | None) -> list[str] | None:
+    """Who reads an env file: those who are declared, and systemd where the backend's unit names it."""
+    named = {os.path.realpath(file["path"]) for file in (unit or {}).get("environment_files") or []}
+    if os.path.realpath(path) not in named:
+        return declared
+    return list(dict.fromkeys([*(declared or dotenv.DEFAULT_READERS), "systemd"]))
+
+
 def read_env_file(
     path: str, keys: list[str], readers: list[str] | None, wanted: Mapping[str, str], add_keys: bool = True
 ) -> EnvFile:
@@ -600,14 +608,10 @@ def read_backend(
             facts["health"] = {"ok": answered == int(health.get("status") or 200), "status": answered, "error": None}
         except http_client.HttpError as problem:
             facts["health"] = {"ok": False, "status": None, "error": str(problem)}
-    facts["env_files"] = [
-        {
-            **read_env_file(file["path"], keys, file.get("read_by"), env, file.get("add_keys", True)),
-            "read_by": file.get("read_by"),
-            "add_keys": file.get("add_keys", True),
-        }
-        for file in backend.get("env_files") or []
-    ]
+    for file in backend.get("env_files") or []:
+        readers, add_keys = _readers_of(file["path"], file.get("read_by"), facts["unit"]), file.get("add_keys", True)
+        found = read_env_file(file["path"], keys, readers, env, add_keys)
+        facts["env_files"].append({**found, "read_by": readers, "add_keys": add_keys})
     facts["profile_file"] = profile_file and read_env_file(
         profile_file["path"], sorted(profile_file["env"]), profile_file["read_by"], profile_file["env"]
     )

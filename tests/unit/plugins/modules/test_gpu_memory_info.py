@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu import nvml_library
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import stored_generations
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
@@ -104,6 +105,22 @@ def guest(system: FakeSystem, serve: Any, tmp_path: Path) -> dict[str, Any]:
         "env": {"CHAT_NUM_CTX": "4096"},
         "bindings_path": "/run/gpu-memory/lib/x",
     }
+
+
+@pytest.mark.parametrize("declared", [["python-dotenv"], None], ids=str)
+def test_systemd_reads_an_env_file_that_the_unit_names(
+    guest: dict[str, Any], module: Module, system: FakeSystem, tmp_path: Path, declared: list[str] | None
+) -> None:
+    (file,) = guest["backend"]["env_files"]
+    Path(file["path"]).write_text("CHAT_NUM_CTX=8192 # ours\n")
+    file["read_by"] = declared
+    (before,) = module(**guest)["backend"]["env_files"]
+    (tmp_path / "link").symlink_to(file["path"])
+    system.units["chat.service"]["EnvironmentFiles"] = f"{tmp_path}/link (ignore_errors=no)"
+    (found,) = module(**guest)["backend"]["env_files"]
+    assert before["read_by"] == declared
+    assert found["read_by"] == list(dict.fromkeys([*(declared or dotenv.DEFAULT_READERS), "systemd"]))
+    assert found["values"]["CHAT_NUM_CTX"] is None and found["refusals"] == []
 
 
 @pytest.mark.parametrize("check_mode", [True, False], ids=["check", "real"])

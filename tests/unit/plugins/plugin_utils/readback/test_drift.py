@@ -31,6 +31,7 @@ EARLIER = "/etc/systemd/system/ollama.service.d/override.conf"
 FILE = "/etc/default/ollama"
 OURS = source("drop-in", DROP_IN_PATH, STABLE_ON_0_32)
 PARALLEL = "OLLAMA_NUM_PARALLEL"
+ALLOC = "PYTORCH_CUDA_ALLOC_CONF"
 FOUR = {PARALLEL: "4"}
 STABLE = built_in_profiles()["stable"]["env"]
 
@@ -228,6 +229,21 @@ CLIENTS = {
     ),
     "num_batch": (runs("-b 2048"), "num_batch", "a client's own options: num_batch 2048"),
 }
+
+
+@pytest.mark.parametrize(
+    ("changes", "state"),
+    [
+        ({"add_keys": False}, drift.NO_EFFECT),
+        ({"add_keys": True}, drift.INSTEAD),
+        ({"add_keys": False, "values": {ALLOC: "x"}}, drift.INSTEAD),
+    ],
+    ids=str,
+)
+def test_a_key_that_no_file_may_get_is_no_failure(changes: dict[str, Any], state: str) -> None:
+    host = read(backend__env_files=[env_file(**{"values": {}, **changes})])
+    row = next(row for row in drift.drift(declared(), host) if row["name"] == ALLOC)
+    assert row["state"] == state, row
 
 
 @pytest.mark.parametrize(
