@@ -62,7 +62,7 @@ class ActionModule(ActionBase):
         undo = suggested_commands.of_this_run(given["undo"]) if given.get("undo") else None
         display = Display()
         for record, text in host_record.summary(records, undo):
-            display.display(text, color=COLORS.get(record["verdict"], "red") if record else None)
+            display.display(text, color=_color(record) if record else None)
         files = [] if self._task.check_mode else _write(directory, fleet, undo)
         for path in files:
             display.display(f"written    {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
@@ -77,6 +77,12 @@ class ActionModule(ActionBase):
             return result
         record = record_files.dated(directory, host_record.lost(host), time.time())
         return record if self._task.check_mode else record_files.written(directory, record)[0]
+
+
+def _color(record: Record) -> str:
+    """Green is only what runs as it was proven."""
+    color = COLORS.get(record["verdict"], "red")
+    return "yellow" if color == "green" and host_record.is_overridden(record) else color
 
 
 def _plans(found: Mapping[str, HostPlan | None]) -> Texts:

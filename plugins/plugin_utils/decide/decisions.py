@@ -117,6 +117,10 @@ def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
     load = load_request(declared, read)
     key = proof_key(declared, wanted.backend_env, wanted.environment, read)
     proof = _holding_proof(declared, read, key)
+    needs_load = load_needed(declared["verify"], drifted, proof is not None)
+    if not (drifted or needs_load):  # else the backend's own requests come next
+        told, cures = drift.by_clients(declared, read)
+        notes += [f"{text}; give that client {', and '.join(cures)}" for text in told]
     return {
         "problems": [],
         "notes": notes,
@@ -133,7 +137,7 @@ def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
         "proof": None if drifted else proof,
         "load": load,
         "load_timeout_s": load_timeout_s(load),
-        "load_needed": load_needed(declared["verify"], drifted, proof is not None),
+        "load_needed": needs_load,
     }
 
 

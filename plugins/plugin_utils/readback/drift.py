@@ -19,6 +19,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
     model_use,
     settings,
 )
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner import planner
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.planner.architectures import SINGLE_SLOT_FAMILIES
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.unit_environment import last_word
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text.dotenv_readers import OVERRIDE_NOTHING
@@ -45,6 +46,10 @@ LEFT_OUT = "no env file of the backend has it, and add_keys: false keeps it so"
 FIT, LAYERS_FOR_ALL = "LLAMA_ARG_FIT", "LLAMA_ARG_N_GPU_LAYERS"
 MODELFILE = "PARAMETER"
 CLIENT = "a client's own options"
+RUNS_NOW = "what runs now is a client's"
+RELEASE = "Ollama"
+NOT_SENT = "as Ollama chooses it for requests that carry none"
+MIB = 1024 * 1024
 
 
 def drift(declared: Sized, read: HostFacts, load: LoadResult | None = None) -> list[Row]:
@@ -59,16 +64,26 @@ def drift(declared: Sized, read: HostFacts, load: LoadResult | None = None) -> l
     (who overrides it, with the file; None where nobody does). What `drifted` says of a row is what status shows.
     """
     effect = effects(load, read)
+    asked = load is not None
     environment, _unheard = wanted_settings.ollama_environment(declared, read)
     rows = [
-        _backend_row(declared, read, effect, name, wanted)
+        _backend_row(declared, read, effect, name, wanted, asked)
         for name, wanted in wanted_settings.backend_env(declared, read).items()
         if name not in environment
     ]
     rows += [_server_row(declared, read, effect, name, wanted) for name, wanted in environment.items()]
     batch = declared["profile"]["intent"].get("num_batch")
-    rows += [] if batch is None else [_batch_row(declared, read, effect, batch)]
+    rows += [] if batch is None else [_batch_row(declared, read, effect, batch, asked)]
+    _blame_one_load(rows)
     return rows + ([] if load else _upgrade_rows(read))
+
+
+def _blame_one_load(rows: Sequence[Row]) -> None:
+    """Layers that a client's context left no room for are not on the GPU because of that client."""
+    client = next((row["source"] for row in rows if is_clients(row)), None)
+    for row in rows:
+        if row["state"] == INSTEAD and row["source"] is None and "layers" in row["seen"]:
+            row["source"] = client
 
 
 def drifted(row: Row) -> bool:
@@ -76,10 +91,47 @@ def drifted(row: Row) -> bool:
     return bool(row["state"] == INSTEAD or (row["state"] == PARTIAL and row["source"]))
 
 
-def comes_with_requests(row: Row) -> bool:
-    """Whether a client or a Modelfile sets it, which no file and no restart of this collection reaches."""
-    source = row["source"] or ""
-    return source.startswith((CLIENT, MODELFILE))
+def is_clients(row: Row) -> bool:
+    """Whether the options of some client's request set it, until the next request with others: no file reaches that."""
+    return (row["source"] or "").startswith(CLIENT)
+
+
+def is_of_another_release(row: Row) -> bool:
+    """Whether it says that the proof is of another Ollama, which a new proof mends."""
+    return row["name"] == RELEASE
+
+
+def by_clients(declared: Sized, read: HostFacts) -> tuple[list[str], list[str]]:
+    """What runs now by the options of clients' requests, and what these clients should send instead.
+
+    A model that is not loaded any more is nobody's concern: the next request loads it with its own options.
+    """
+    rows = (
+        [row for row in drift(declared, read) if drifted(row) and is_clients(row)] if read["ollama"]["runners"] else []
+    )
+    if not rows:
+        return [], []
+    options = dict.fromkeys((row["source"] or "").removeprefix(f"{CLIENT}: ") for row in rows)
+    off_gpu = [
+        f"{model['size_vram'] // MIB} of {model['size'] // MIB} MiB of {model['name']} are on the GPU"
+        for model in read["ollama"]["api"]["loaded"]
+        if model["size_vram"] < model["size"]
+    ]
+    wanted = ", ".join(dict.fromkeys(f"{row['name']}={row['wanted']}" for row in rows))
+    told = [f"{RUNS_NOW}: {', '.join(options)}, where {wanted} is wanted", *off_gpu]
+    names = dict.fromkeys(option.partition(" ")[0] for option in options)
+    return ["; ".join(told)], [_should_send(declared, read, name) for name in names]
+
+
+def _should_send(declared: Sized, read: HostFacts, option: str) -> str:
+    """What of an option keeps a client's requests within the profile."""
+    if option == "num_gpu" and not wanted_settings.caps(declared, read):
+        return "no num_gpu"
+    intent = declared["profile"]["intent"]
+    wanted = intent.get(next((name for name, one in modelfiles.OPTIONS.items() if one == option), option))
+    environment, _unheard = wanted_settings.ollama_environment(declared, read)
+    needs_it = option == "num_gpu" or option == "num_ctx" and "OLLAMA_CONTEXT_LENGTH" not in environment
+    return f"{option} {wanted}" + ("" if needs_it else ", or none")
 
 
 # What runs -----------------------------------------------------------------------------------------------------------
@@ -205,7 +257,7 @@ def _layers_seen(effect: Effects) -> str | None:
 # Settings of the backend ---------------------------------------------------------------------------------------------
 
 
-def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, wanted: str) -> Row:
+def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, wanted: str, asked: bool) -> Row:
     backend = declared["backend"]
     intent = next((intent for intent, variable in backend["keys"].items() if variable == name), None)
     set_by = "profile" if name in declared["profile"]["env"] else "collection"
@@ -216,14 +268,15 @@ def _backend_row(declared: Sized, read: HostFacts, effect: Effects, name: str, w
         state, found = _context_state(wanted, effect)
         seen["runner"] = effect["num_ctx_total"]
         seen[endpoints.LOADED] = _listed_context(read["ollama"]["api"]["loaded"])
-        if state == INSTEAD:
-            source = source or _requests_source(read, "num_ctx", effect["num_ctx"])
+        if state == INSTEAD and not source:
+            source = _requests_source(read, effect, "num_ctx", effect["num_ctx"])
+            state, found = (state, found) if source else _not_sent(found, asked)
     elif intent == "gpu_layers":
         state, found = _layers_state(wanted, effect, is_cap=set_by == "profile")
         seen.update({"runner": effect["num_gpu"], "layers": _layers_seen(effect)})
         expected = profiles.canonical_int(wanted)
         if effect["runner"] and effect["num_gpu"] is not None and effect["num_gpu"] != expected:
-            source = source or _requests_source(read, "num_gpu", effect["num_gpu"])
+            source = source or _requests_source(read, effect, "num_gpu", effect["num_gpu"])
         elif effect["num_gpu"] is None and layers_for_all(read):
             state, source = INSTEAD, source or layers_for_all(read)
     elif reads and _is_left_out(read["backend"], name):
@@ -326,15 +379,31 @@ def _layers_state(wanted: str, effect: Effects, is_cap: bool) -> tuple[str, str]
     return (IN_FORCE if effect["offloaded"] == min(int(wanted), offloadable) else INSTEAD), on_gpu
 
 
-def _requests_source(read: HostFacts, option: str, value: object) -> str:
-    """Who makes a runner differ from what the backend sends: a model's own parameters, or some client's options."""
+def _not_sent(found: str, asked: bool) -> tuple[str, str]:
+    """What requests without the option get is nobody's doing; once the backend has `asked`, it is not in force."""
+    return (INSTEAD if asked else PARTIAL), f"{found}, {NOT_SENT}"
+
+
+def _requests_source(read: HostFacts, effect: Effects, option: str, value: object) -> str | None:
+    """Who makes a runner differ from what the backend sends: a model's own parameters, or some client's options.
+
+    None where a request without the option gets the same value.
+    """
     for model, show in read["ollama"]["api"]["show"].items():
         if ((show or {}).get("parameters") or {}).get(option) == value:
             return f"{MODELFILE} {option} {value} in the Modelfile of {model}"
-    return f"{CLIENT}: {option} {value}"
+    ollama = read["ollama"]
+    version = settings.parse_version(ollama["api"]["version"])
+    unasked: list[int] = []
+    if option == "num_ctx":
+        environment = (ollama["process"] or {}).get("environment") or {}
+        unasked = settings.contexts_unasked(environment, wanted_settings.ollamas_gpus(read["nvml"]), version)
+    elif option == "num_batch":
+        unasked = planner.batches_unasked(effect["num_ctx_total"] or 0, version)
+    return None if value in unasked else f"{CLIENT}: {option} {value}"
 
 
-def _batch_row(declared: Sized, read: HostFacts, effect: Effects, batch: int) -> Row:
+def _batch_row(declared: Sized, read: HostFacts, effect: Effects, batch: int, asked: bool) -> Row:
     """Only requests and Modelfiles can pin the batch; LLAMA_ARG_BATCH is overridden by Ollama's own flags."""
     sends = declared["backend"]["sends"].get("num_batch")
     found = effect["num_batch"]
@@ -351,8 +420,9 @@ def _batch_row(declared: Sized, read: HostFacts, effect: Effects, batch: int) ->
         return _row("num_batch", str(batch), IN_FORCE, how + pinned, "Ollama" if pinned else "backend", "profile", seen)
     if sends is None:
         return _row("num_batch", str(batch), NO_EFFECT, f"no request carries it; {how}", "nobody", "profile", seen)
-    source = _requests_source(read, "num_batch", found)
-    return _row("num_batch", str(batch), INSTEAD, how, "backend", "profile", seen, source)
+    source = _requests_source(read, effect, "num_batch", found)
+    state, how = (INSTEAD, how) if source else _not_sent(how, asked)
+    return _row("num_batch", str(batch), state, how, "backend", "profile", seen, source)
 
 
 # Settings of the server ----------------------------------------------------------------------------------------------
@@ -425,7 +495,7 @@ def _server_state(
     if name == "OLLAMA_CONTEXT_LENGTH" and by_model and slot is not None and slot < int(wanted):
         return PARTIAL, f"the context is {slot}, by {by_model}", None
     if name == "OLLAMA_CONTEXT_LENGTH" and slot is not None and str(slot) != wanted:
-        return INSTEAD, f"requests carry their own num_ctx: {slot}", _sender(declared, read, "num_ctx", slot)
+        return INSTEAD, f"requests carry their own num_ctx: {slot}", _sender(declared, read, effect, "num_ctx", slot)
     if name in config:
         return IN_FORCE, f"the server config says {config[name]}", None
     runner = next(iter(ollama["runners"]), None)
@@ -434,11 +504,11 @@ def _server_state(
     return PARTIAL, "the server was started with it; its effect is not read back", None
 
 
-def _margin_is_void(declared: Sized, read: HostFacts, effect: Effects) -> tuple[str, str] | None:
+def _margin_is_void(declared: Sized, read: HostFacts, effect: Effects) -> tuple[str, str | None] | None:
     """Why Ollama's fitting is switched off, and by whom; None where it is on."""
     if effect["num_gpu"] is not None:
         found = f"requests carry num_gpu={effect['num_gpu']}, which switches Ollama's fitting off"
-        return found, _sender(declared, read, "num_gpu", effect["num_gpu"])
+        return found, _sender(declared, read, effect, "num_gpu", effect["num_gpu"])
     environment = (read["ollama"]["process"] or {}).get("environment") or {}
     if llama_server_takes(read).get(FIT) is False:
         name = next(name for name in (FIT.replace(llama_args.PREFIX, llama_args.NEGATED), FIT) if name in environment)
@@ -467,11 +537,11 @@ def layers_for_all(read: HostFacts) -> str | None:
     return None if layers == -1 else who_sets(read["ollama"], LAYERS_FOR_ALL)
 
 
-def _sender(declared: Sized, read: HostFacts, option: str, value: object) -> str:
+def _sender(declared: Sized, read: HostFacts, effect: Effects, option: str, value: object) -> str | None:
     """Whose requests carry an option with this value: the backend's, by a key in a file, a model's or a client's."""
     intent = {"num_gpu": "gpu_layers"}.get(option, option)
     where = key_place(declared, read, intent, value)
-    return where or _requests_source(read, option, value)
+    return where or _requests_source(read, effect, option, value)
 
 
 def key_place(declared: Sized, read: HostFacts, intent: str, value: object) -> str | None:
@@ -591,7 +661,7 @@ def _upgrade_rows(read: HostFacts) -> list[Row]:
         return []
     found = f"{read['ollama']['api']['version']} runs, which has another engine and another setting for the margin"
     source = f"Ollama was {'up' if now > then else 'down'}graded after the proof; apply again"
-    return [_row("Ollama", str(proven), INSTEAD, found, "Ollama", "collection", {}, source)]
+    return [_row(RELEASE, str(proven), INSTEAD, found, "Ollama", "collection", {}, source)]
 
 
 def _row(

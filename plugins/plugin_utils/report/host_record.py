@@ -218,10 +218,19 @@ def _who(row: Row) -> str:
 
 
 def _once(record: Record, notes: Sequence[str]) -> list[str]:
-    """Notes in full where something was done or loaded; of a host that is as it was before, their number."""
-    if not record.get("proven_at") or len(notes) < 2:
+    """Notes in full where something was done or loaded; of a host that is as it was before, their number.
+
+    What a client has running now is never as before.
+    """
+    new = [note for note in notes if note.startswith(drift.RUNS_NOW)]
+    if not record.get("proven_at") or len(notes) - len(new) < 2:
         return list(notes)
-    return [f"{len(notes)} notes as before, in full in {record['host']}.json and in the plan"]
+    return [*new, f"{len(notes) - len(new)} notes as before, in full in {record['host']}.json and in the plan"]
+
+
+def is_overridden(record: Record) -> bool:
+    """Whether a profile that is in force is not what runs now, because of a client."""
+    return any(note.startswith(drift.RUNS_NOW) for note in record["notes"])
 
 
 def _whose(row: Row) -> str:
@@ -232,7 +241,8 @@ def _whose(row: Row) -> str:
 
 def one_line(record: Record) -> str:
     """One host in one line, for fleets."""
-    reason = "" if record["verdict"] == "pass" else f"  {record.get('reason') or ''}"
+    now = f"  {drift.RUNS_NOW}" if is_overridden(record) else ""
+    reason = now if record["verdict"] == "pass" else f"  {record.get('reason') or ''}"
     return host_text.printable(_headline(record) + reason.rstrip())
 
 

@@ -19,6 +19,7 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.plan impo
     ProofAge,
     Status,
 )
+from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.record import Row
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.judge import lasting, verdicts
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.profile import sizes, wanted_settings
@@ -28,8 +29,8 @@ from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host
 
 # From the worst to the best. Whoever is woken looks at the first ones.
 UNREADABLE, HELD, DOWN, OUT_OF_MEMORY = "not readable", "in a run", "down", "out of memory"
-DRIFTED, OVER, UNPROVEN, WELL = "drift", "over", "not proven", "ok"
-STATES = (UNREADABLE, DOWN, OUT_OF_MEMORY, OVER, DRIFTED, HELD, UNPROVEN, WELL)
+DRIFTED, BY_CLIENT, OVER, UNPROVEN, WELL = "drift", "by a client", "over", "not proven", "ok"
+STATES = (UNREADABLE, DOWN, OUT_OF_MEMORY, OVER, DRIFTED, BY_CLIENT, HELD, UNPROVEN, WELL)
 NEEDS_SOMEONE = STATES[: STATES.index(HELD)]
 HOSTS_SHOWN = 40
 LINES_SHOWN = 3
@@ -79,6 +80,7 @@ def status(host: str, declared: Declared | None, read: HostFacts, command: Calla
         OUT_OF_MEMORY: _out_of_memory(_unhealed(failures, read["ollama"]["journal"]), bool(kept)),
         OVER: _over(memory),
         DRIFTED: [*decision["problems"], *_with_cause(drift(declared, read, decision), read["state"])],
+        BY_CLIENT: [] if decision["problems"] else readback_drift.by_clients(declared, read)[0],
         UNPROVEN: [] if proof and proof["holds"] else [_unproven(proof, failures)],
     }
     state = next((name for name in STATES if found.get(name)), WELL)
@@ -130,10 +132,13 @@ def memory_of(declared: Sized, read: HostFacts) -> list[MemoryNow]:
 
 
 def drift(declared: Sized, read: HostFacts, decision: Decision) -> list[str]:
-    """What runs instead of what the profile wants; where that is not known, the files and services that differ."""
+    """What runs instead of what the profile wants; where that is not known, the files and services that differ.
+
+    Without what clients have asked for, which is not the host's.
+    """
     if decision["problems"]:
         return []
-    rows = [row for row in readback_drift.drift(declared, read) if readback_drift.drifted(row)]
+    rows = _own_rows(declared, read)
     if rows:
         return [f"{row['name']}={row['wanted']} is wanted, but {row['source'] or row['effect']}" for row in rows]
     files = _files_that_differ(declared, decision)
@@ -141,6 +146,11 @@ def drift(declared: Sized, read: HostFacts, decision: Decision) -> list[str]:
     return [f"{path} is not as the profile wants it" for path in files] or [
         f"{units[name]} was not started with what is in its files" for name in decision["restart"]
     ]
+
+
+def _own_rows(declared: Sized, read: HostFacts) -> list[Row]:
+    rows = readback_drift.drift(declared, read)
+    return [row for row in rows if readback_drift.drifted(row) and not readback_drift.is_clients(row)]
 
 
 def _with_cause(differences: list[str], state: State) -> list[str]:
@@ -237,37 +247,43 @@ def _next(
         look = f"on the host: journalctl -u {unit.get('id', unit['name'])} -n 50"
         back = f"; or back to what ran before: {run('selo.gpu_memory.rollback')}"
         return look + (back if read["state"].get("previous") else "")
-    if state == HELD:
+    if state == HELD or read["state"].get("restoring"):
         return "wait for that run to end; on the host: gpu-memory status"
     stranger = _stranger(memory)
     if stranger and state in (OUT_OF_MEMORY, OVER):
         return f"end {stranger['name']} (process {stranger['pid']}, {stranger['used_mib']} MiB), or move it elsewhere"
-    if state == OUT_OF_MEMORY and not (decision["problems"] or drift(declared, read, decision)):
-        if (declared.get("profile") or {}).get("name") == "stable":
-            return run("selo.gpu_memory.apply_conservative")
-        return "lower num_ctx or num_parallel of its profile, or serve a smaller model"
-    refused = decisions.decide(declared, read, deploys=True)["problems"]
-    if refused:
-        return f"mend this first, since an apply refuses it: {refused[0]}"
-    beyond = _beyond_an_apply(declared, read, decision)
-    if beyond and state in (OUT_OF_MEMORY, OVER, DRIFTED):
-        return f"change it where it comes from, which no apply reaches: {'; '.join(beyond)}"
-    if state != UNPROVEN and _undone(read["state"]):
+    applied = decisions.decide(declared, read, deploys=True)
+    if applied["problems"]:
+        return f"mend this first, since an apply refuses it: {applied['problems'][0]}"
+    if applied["acts"] and state != UNPROVEN and _undone(read["state"]):
         tune = f"find what holds: {run('selo.gpu_memory.tune')}"
         if (declared.get("profile") or {}).get("name") == "conservative":
             return tune
         stay = "or, if it is to stay so, set gpu_memory_profile to what runs"
         return f"{run('selo.gpu_memory.apply_conservative')}; or {tune}; {stay}"
-    return run("selo.gpu_memory.apply")
+    rows = _own_rows(declared, read)
+    proof_alone = state == UNPROVEN or any(map(readback_drift.is_of_another_release, rows))
+    apply = run("selo.gpu_memory.apply")
+    apply += " -e gpu_memory_verify=changed" if proof_alone and declared["verify"] == "never" else ""
+    return apply if applied["acts"] else _beyond_files(state, run, declared, read) or apply
 
 
-def _beyond_an_apply(declared: Sized, read: HostFacts, decision: Decision) -> list[str]:
-    """Who sends other options with requests, where nothing else differs; empty where an apply helps."""
-    rows = [row for row in readback_drift.drift(declared, read) if readback_drift.drifted(row)]
-    others = _files_that_differ(declared, decision) or decision["restart"]
-    if others or not all(map(readback_drift.comes_with_requests, rows)):
-        return []
-    return list(dict.fromkeys(row["source"] or "" for row in rows))
+def _beyond_files(state: str, run: Callable[[str], str], declared: Sized, read: HostFacts) -> str | None:
+    """What to do where files and services are as the profile wants them; None where it is to be proven alone."""
+    rows = [row for row in _own_rows(declared, read) if not readback_drift.is_of_another_release(row)]
+    _told, cures = readback_drift.by_clients(declared, read)
+    if rows:
+        causes = dict.fromkeys(row["source"] or f"{row['name']}: {row['effect']}" for row in rows)
+        return f"change it where it comes from, which no apply reaches: {'; '.join(causes)}"
+    if cures:
+        return f"give that client {', and '.join(cures)}"
+    if state in (OUT_OF_MEMORY, OVER) and declared["profile"]["name"] == "stable":
+        return run("selo.gpu_memory.apply_conservative")
+    if state in (OUT_OF_MEMORY, OVER):
+        return "lower num_ctx or num_parallel of its profile, or serve a smaller model"
+    if declared["profile"]["max_used_mib"] is None:
+        return "set max_used_mib of its profile (gpu_memory_overrides.intent): without a threshold nothing is proven"
+    return None
 
 
 def _stranger(memory: Sequence[MemoryNow]) -> HolderNow | None:

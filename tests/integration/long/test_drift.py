@@ -143,9 +143,9 @@ PLANTED = {
     "a client's num_ctx": (ask(num_ctx=8192, num_gpu=40), CONTEXT, "a client's own options: num_ctx 8192"),
     "a client's num_gpu": (ask(num_ctx=4096, num_gpu=20), LAYERS, "a client's own options: num_gpu 20"),
     "a client's num_batch": (
-        ask(num_ctx=4096, num_gpu=40, num_batch=1024),
+        ask(num_ctx=4096, num_gpu=40, num_batch=2048),  # more than Ollama itself would take
         "num_batch",
-        "a client's own options: num_batch 1024",
+        "a client's own options: num_batch 2048",
     ),
 }  # fmt: skip
 MODELS = "/usr/share/ollama/.ollama/models"
@@ -204,6 +204,13 @@ def drift_after(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Read]:
 
 def test_a_host_on_its_profile_has_no_drift(drift_after: Read) -> None:
     assert [row for row in drift_after("true") if drift.drifted(row)] == []
+
+
+def test_a_chat_without_options_is_nobody_s_fault(drift_after: Read) -> None:
+    rows = drift_after(ask())
+    assert [row for row in rows if drift.drifted(row)] == []
+    (batch,) = (row for row in rows if row["name"] == "num_batch")
+    assert batch["state"] == "partial" and "has -b 1024" in batch["effect"]
 
 
 @pytest.mark.parametrize(("script", "name", "source"), [pytest.param(*case, id=what) for what, case in PLANTED.items()])

@@ -205,6 +205,18 @@ def default_num_ctx(gpus: Sequence[GpuSize], version: Version | None) -> int:
     return next((context for least, context in ((47 * 1024, 262144), (23 * 1024, 32768)) if together >= least), 4096)
 
 
+def contexts_unasked(environment: Mapping[str, str], gpus: Sequence[GpuSize], version: Version | None) -> list[int]:
+    """The contexts that a model may have without anybody asking for one; `environment`: the server's.
+
+    Where the server says none either, Ollama takes a smaller one if the first does not fit.
+    """
+    told = as_ollama_reads(environment.get("OLLAMA_CONTEXT_LENGTH", ""))[:12]
+    if told.isascii() and told.isdigit() and int(told):
+        return [int(told)]
+    most = default_num_ctx(gpus, version)
+    return [context for context in (4096, 32768, 262144) if context <= most]
+
+
 def known(name: str, version: Version) -> Variable | None:
     """The row for a variable in a release; None where that release does not read it."""
     return next((row for row in VARIABLES if row.name == name and row.first <= version <= row.last), None)

@@ -237,6 +237,13 @@ def auto_num_batch(
     return 512
 
 
+def batches_unasked(total_ctx: int, version: settings.Version | None) -> list[int]:
+    """The batches that a model which writes may have without anybody asking, by what was free when it was loaded."""
+    if version is not None and version < settings.ENGINE:
+        return [512]
+    return [batch for batch in (256, 512, 1024, 2048) if batch <= auto_num_batch(total_ctx)]
+
+
 def _pad(tokens: int) -> int:
     return ceil(tokens / _CELLS) * _CELLS
 

@@ -12,6 +12,7 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     NOW,
     OF_QUADLET,
     PROFILE_FILE,
+    RUNNER,
     STABLE_ON_0_32,
     built_in_profiles,
     declared,
@@ -53,6 +54,19 @@ def test_a_host_on_the_profile_with_a_proof_is_left_alone():
     decision = good(proven())
     assert (decision["acts"], decision["files"], decision["restart"], decision["load_needed"]) == (False, [], [], False)
     assert decision["proof"]["verdict"] == "pass"
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_proven_host_on_which_a_client_s_options_run_is_left_alone_and_says_so(strict):
+    host = read()
+    host["ollama"]["runners"][0]["command"] = [{"8192": "262144"}.get(word, word) for word in RUNNER]
+    assert not any("client" in note for note in good(host)["notes"])  # it is to be loaded
+    decision = decide(proven(host), declared(strict=strict))
+    assert (decision["problems"], decision["acts"], decision["load_needed"]) == ([], False, False)
+    assert decision["notes"][-1] == (
+        "what runs now is a client's: num_ctx 131072, where CHAT_NUM_CTX=4096, OLLAMA_CONTEXT_LENGTH=4096 is wanted; "
+        "give that client num_ctx 4096, or none"
+    )
 
 
 def test_without_a_proof_it_is_loaded_but_not_changed():

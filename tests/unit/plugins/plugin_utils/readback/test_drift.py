@@ -21,7 +21,9 @@ from ansible_collections.selo.gpu_memory.tests.unit.builders import (
     declared,
     drop_in,
     env_file,
+    gpu,
     journal,
+    load,
     read,
     source,
 )
@@ -313,6 +315,52 @@ def test_a_client_s_own_options_are_named(host, name, source):
     found = row(host, name)
     assert (found["state"], found["source"]) == ("instead", source)
     assert drift.drifted(found)
+
+
+UNASKED = {
+    "num_batch, by the context": (runs("-b 1024"), "num_batch"),
+    "num_ctx, by the server's own environment": (
+        runs("-c 16384", ollama__process__environment={"OLLAMA_CONTEXT_LENGTH": "8192"}),
+        "CHAT_NUM_CTX",
+    ),
+    "num_ctx, by the GPUs' memory": (
+        runs("-c 65536", ollama__process__environment={}, nvml__gpus=[gpu(total_mib=24576)]),
+        "CHAT_NUM_CTX",
+    ),
+}
+
+
+@pytest.mark.parametrize(("host", "name"), [pytest.param(*case, id=what) for what, case in UNASKED.items()])
+def test_what_nobody_sent_is_nobody_s_doing_until_the_backend_has_asked(host, name):
+    found = row(host, name)
+    assert (found["state"], found["source"]) == ("partial", None)
+    assert found["effect"].endswith(", as Ollama chooses it for requests that carry none")
+    assert not drift.drifted(found)
+    (found,) = (one for one in drift.drift(declared(), host, load(processes=[])) if one["name"] == name)
+    assert (found["state"], found["source"]) == ("instead", None)
+
+
+def test_layers_for_which_a_client_s_context_left_no_room_are_its_doing():
+    found = row(runs("-c 262144", load={"offloaded": 6}), "OLLAMA_GPU_LAYERS")
+    assert found["source"] == "a client's own options: num_ctx 131072"
+    assert row(runs(load={"offloaded": 6}), "OLLAMA_GPU_LAYERS")["source"] is None
+
+
+def test_what_a_client_has_running_is_told_with_its_share_of_the_gpu_and_with_what_it_should_send():
+    host = runs("-c 262144", "-b 4096", load={"offloaded": 6})
+    host["ollama"]["api"]["loaded"][0] |= {"size": 43 << 30, "size_vram": 8 << 30}
+    told, cures = drift.by_clients(declared(), host)
+    assert told == [
+        "what runs now is a client's: num_ctx 131072, num_batch 4096, where OLLAMA_GPU_LAYERS=40, CHAT_NUM_CTX=4096, "
+        f"OLLAMA_CONTEXT_LENGTH=4096, num_batch=512 is wanted; 8192 of 44032 MiB of {MODEL} are on the GPU"
+    ]
+    assert cures == ["num_ctx 4096, or none", "num_batch 512, or none"]
+    host["ollama"]["runners"] = []  # it was unloaded since
+    assert drift.by_clients(declared(), host) == ([], [])
+
+
+def test_a_client_that_sends_layers_should_send_those_that_cap_or_none():
+    assert drift.by_clients(declared(), runs("-ngl 20", load={"offloaded": 20}))[1] == ["no num_gpu"]
 
 
 def test_a_host_on_its_profile_has_no_drift():

@@ -357,6 +357,17 @@ def test_notes_of_a_host_that_is_as_it_was_are_counted():
     ]
 
 
+def test_what_a_client_has_running_is_never_as_before():
+    notes = ["one", "what runs now is a client's: num_ctx 8192", "two"]
+    kept = {**record(), "acted": False, "restarts": None, "proven_at": 1_769_890_500.0, "notes": notes}
+    assert [line for line in host_record.block(kept).splitlines() if line.startswith("  note")] == [
+        "  note       what runs now is a client's: num_ctx 8192",
+        "  note       2 notes as before, in full in gpu01.json and in the plan",
+    ]
+    assert host_record.one_line(kept).endswith("  what runs now is a client's")
+    assert host_record.is_overridden(kept) and not host_record.is_overridden({**kept, "notes": ["one"]})
+
+
 def test_reloads_are_told_also_where_there_were_none_of_several_models():
     one, other = ({**journal()["last_load"], "command": ["llama-server", "--model", name]} for name in "ab")
     said = host_record.record(

@@ -6,7 +6,7 @@ import pytest
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.decide import decisions
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.report import host_status
 
-from tests.unit.builders import NOW, RUNNER, changed, declared, gpu, holder, journal, read
+from tests.unit.builders import NOW, RUNNER, STABLE_ON_0_32, changed, declared, gpu, holder, journal, read, source
 
 OOM = {"severity": "fatal", "at": NOW - 60, "line": "cudaMalloc failed: out of memory"}
 
@@ -60,7 +60,8 @@ def test_a_host_that_cannot_be_read():
             {"nvml.gpus.0.used_mib": 12289},
             "over",
             "GPU 0 holds 12289 of 12288 MiB",
-            "ansible-playbook -i hosts.yml selo.gpu_memory.apply --limit gpu01",
+            # All is as the profile wants it: an apply would change nothing.
+            "ansible-playbook -i hosts.yml selo.gpu_memory.apply_conservative --limit gpu01",
         ),
         (
             {"backend.env_files.0.values.CHAT_NUM_CTX": "8192"},
@@ -274,19 +275,26 @@ def test_a_failure_that_is_over_ends_the_proof_and_no_more(name):
     assert again["state"] == "out of memory"
 
 
+def of_client(flag, value, **load):
+    """The changes of a host on which a request with this has loaded the model."""
+    command_line = list(RUNNER)
+    command_line[command_line.index(flag) + 1] = value
+    one = {**journal()["last_load"], "command": command_line, **load}
+    runners = [{"pid": 400, "command": command_line, "environment": STABLE_ON_0_32}]
+    return {"ollama.runners": runners, "ollama.journal.loads": [one], "ollama.journal.last_load": one}
+
+
 def by_client(**changes):
     """A proven host on which the options of a client's request have loaded the model."""
-    command_line = [{"8192": "16384"}.get(word, word) for word in RUNNER]
-    one = {**journal()["last_load"], "command": command_line}
-    runners = [{"pid": 400, "command": command_line, "environment": read()["ollama"]["process"]["environment"]}]
-    return proven(**{"ollama.runners": runners, "ollama.journal": journal(loads=[one], last_load=one), **changes})
+    return proven(**of_client("-c", "16384"), **changes)
 
 
 def test_against_a_client_s_own_options_no_apply_is_suggested():
     found = status(by_client())
-    assert found["state"] == "drift" and "a client's own options: num_ctx 8192" in found["wrong"][0]
-    assert found["next"] == (
-        "change it where it comes from, which no apply reaches: a client's own options: num_ctx 8192"
+    assert (found["state"], found["wrong"], found["next"]) == (
+        "by a client",
+        ["what runs now is a client's: num_ctx 8192, where CHAT_NUM_CTX=4096, OLLAMA_CONTEXT_LENGTH=4096 is wanted"],
+        "give that client num_ctx 4096, or none",
     )
 
 
@@ -298,3 +306,109 @@ def test_with_a_client_s_own_options_and_a_file_that_differs_an_apply_helps():
 def test_what_an_apply_would_refuse_comes_before_it():
     host = proven(**{"ollama.drop_ins.own.sha256": "0" * 64, "ollama.drop_ins.refusals": ["it is a link"]})
     assert status(host)["next"].startswith("mend this first, since an apply refuses it: it is a link")
+
+
+OLD = "OLLAMA_NUM_PARALLEL"
+LATER = "/etc/systemd/system/ollama.service.d/zzz-mine.conf"
+OUTSIDE = source("drop-in", LATER, {OLD: "4"})
+BY_FILES = {
+    "the env file says another": {"backend.env_files.0.values.CHAT_NUM_CTX": "8192"},
+    "the env file lacks it": {"backend.env_files.0.values.CHAT_NUM_CTX": None},
+    "the drop-in says another": {"ollama.drop_ins.own.sha256": "0" * 64},
+    "the server was not started with it": {"ollama.process.environment": {**STABLE_ON_0_32, OLD: "1"}},
+    "the backend is older than its file": {"backend.started_s": 1.0},
+}
+BY_LOAD = {
+    "nothing": {},
+    "a client's num_ctx": of_client("-c", "262144"),
+    "a client's num_ctx and few layers": of_client("-c", "262144", offloaded=6),
+    "a client's num_gpu": of_client("-ngl", "10", offloaded=10),
+    "a client's num_batch": of_client("-b", "4096"),
+    "num_batch as Ollama chooses it": of_client("-b", "1024"),
+    "no proof": {"state.proof": None},
+    "a proof of something else": {"state.proof.key": "other"},
+    "the proof is of another Ollama": {"state.proof.record": {"versions": {"ollama": "0.24.0"}}, "state.proof.key": ""},
+    "out of memory since": {"ollama.journal.failures": [OOM]},
+    "out of memory, and well since": {"ollama.journal.failures": [OOM], "ollama.journal.worked_at": NOW - 30},
+}
+LASTING = {
+    "over": {"nvml.gpus.0.used_mib": 12289},
+    "a stranger": {"nvml.gpus.0.used_mib": 15690, "nvml.gpus.0.processes": [holder(4194305, "stranger", 4000)]},
+    "a drop-in that sorts later": {
+        "ollama.unit.sources": [*read()["ollama"]["unit"]["sources"], OUTSIDE],
+        "ollama.unit.environment": {**STABLE_ON_0_32, OLD: "4"},
+    },
+    "Ollama cannot read the value": {"ollama.journal.server_config": {**STABLE_ON_0_32, OLD: ""}},
+    "a Modelfile": {
+        **of_client("-c", "4096"),
+        "ollama.api.show": {"m": {"parameters": {"num_ctx": 2048}}},
+    },
+    "fewer layers than asked for": of_client("-ngl", "40", offloaded=6),
+    "down": {"ollama.unit.active_state": "failed"},
+    "masked": {"ollama.unit.active_state": "inactive", "ollama.unit.load_state": "masked"},
+    "not found": {"ollama.unit.load_state": "not-found", "ollama.unit.active_state": "inactive"},
+    "silent": {"ollama.api.error": "refused"},
+    "unwell": {"backend.health": {"ok": False, "status": 503, "error": None}},
+    "NVML": {"nvml.status": "library_not_found", "nvml.message": "no NVML", "nvml.gpus": []},
+    "held": {"state.lease": {"holder": "somebody", "since": "now", "live": True}},
+    "going back": {"state.restoring": {"generation": "0001", "reason": "asked"}},
+    "rolled back": {
+        "state.last_restore": {"changed": True, "generation": "1", "run_id": "r", "reason": "why", "at": NOW - 60},
+        "state.generations": [{"id": "1", "at": NOW - 600}],
+    },
+}
+FAULTS = {**BY_FILES, **BY_LOAD, **LASTING}
+DECLARED = (
+    {},
+    {"profiles": {"mine": {"extends": "stable"}}, "profile": "mine"},
+    {"verify": "never"},
+    {"strict": True},
+)
+
+
+def planted(*faults, base=None):
+    host = proven() if base is None else base
+    for fault in sorted(faults, key=list(FAULTS).index):
+        changes = FAULTS[fault]
+        if host["state"]["proof"] is None:
+            changes = {path: value for path, value in changes.items() if not path.startswith("state.proof.")}
+        host = changed(host, changes)
+    return host
+
+
+def after_an_apply(host, faults, declaration):
+    """The host after an apply: what it writes and restarts is as wanted, what it loads proven; or nothing changes."""
+    decision = decisions.decide(declared(**declaration), host, deploys=True)
+    assert decision["problems"] == []
+    left = [fault for fault in faults if fault in LASTING and fault != "rolled back"]
+    if not decision["acts"] and (left or not decision["load_needed"]):
+        return host
+    if left:  # it does not hold, and is put back
+        assert "rolled back" not in faults, "where an apply was undone, the same is not suggested again"
+        return planted("rolled back", base=host)
+    if decision["acts"] and not decision["load_needed"]:
+        return planted(*(fault for fault in faults if fault in BY_LOAD and "client" not in fault))
+    return proven()
+
+
+@pytest.mark.parametrize("declaration", DECLARED, ids=str)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_is_suggested_changes_the_state(fault, declaration):
+    for other in list(FAULTS)[list(FAULTS).index(fault) :]:
+        host = planted(fault, other)
+        found = status(host, **declaration)
+        assert (found["next"] == "nothing") == (found["state"] == "ok")
+        if "client" in fault and "client" in other:
+            assert "selo.gpu_memory.apply " not in found["next"]
+        if "selo.gpu_memory.apply " in found["next"]:
+            told = {**declaration, "verify": "changed"} if "gpu_memory_verify=changed" in found["next"] else declaration
+            after = status(after_an_apply(host, {fault, other}, told), **declaration)
+            assert (after["state"], after["wrong"]) != (found["state"], found["wrong"]), (other, found)
+        if "selo.gpu_memory.apply_conservative" in found["next"]:
+            assert declared(**declaration)["profile"]["name"] != "conservative"
+            assert decisions.decide(declared(profile="conservative"), host, deploys=True)["acts"]
+
+
+def test_every_state_is_among_them():
+    found = {status(planted(fault))["state"] for fault in FAULTS}
+    assert found == set(host_status.STATES) - {host_status.UNREADABLE}
