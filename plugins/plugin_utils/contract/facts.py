@@ -187,6 +187,7 @@ class LoadedModel(TypedDict):
     size_vram: int
     context_length: NotRequired[int | None]
     digest: NotRequired[str]
+    expires_at: NotRequired[str | None]
 
 
 class Details(TypedDict, total=False):

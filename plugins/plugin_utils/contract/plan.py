@@ -204,6 +204,7 @@ class Status(TypedDict):
     failures: list[LogLine]
     memory: list[MemoryNow]
     notes: list[str]
+    loaded: list[str]
     state: str
     wrong: list[str]
     next: str

@@ -114,16 +114,12 @@ def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
     env_changed += _profile_file_changed(declared, read["backend"])
     files = _changing_files(read, wanted.environment if drop_in_changed else None, env_changed)
     drifted = bool(files or restart)
-    load = load_request(declared, read)
     key = proof_key(declared, wanted.backend_env, wanted.environment, read)
     proof = _holding_proof(declared, read, key)
-    needs_load = load_needed(declared["verify"], drifted, proof is not None)
-    if not (drifted or needs_load):  # else the backend's own requests come next
-        told, cures = drift.by_clients(declared, read)
-        notes += [f"{text}; give that client {', and '.join(cures)}" for text in told]
+    load, loads = load_request(declared, read), load_needed(declared["verify"], drifted, proof is not None)
     return {
         "problems": [],
-        "notes": notes,
+        "notes": [*notes, *([] if drifted or loads else _client_notes(declared, read))],
         "predicted": wanted.predicted,
         "ollama_environment": wanted.environment,
         "files": files,
@@ -137,8 +133,14 @@ def decide(declared: Declared, read: HostFacts, deploys: bool) -> Decision:
         "proof": None if drifted else proof,
         "load": load,
         "load_timeout_s": load_timeout_s(load),
-        "load_needed": needs_load,
+        "load_needed": loads,
     }
+
+
+def _client_notes(declared: Sized, read: HostFacts) -> list[str]:
+    """What an apply leaves running that is not the profile's: no strictness and no load of ours reaches a client."""
+    told, cures = drift.by_clients(declared, read)
+    return [f"{text}; give that client {', and '.join(cures)}" for text in told]
 
 
 class _Wanted(NamedTuple):

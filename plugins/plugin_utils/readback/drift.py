@@ -14,6 +14,7 @@ from typing import Any
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
+    keep_alive,
     llama_args,
     log_lines,
     model_use,
@@ -121,6 +122,16 @@ def by_clients(declared: Sized, read: HostFacts) -> tuple[list[str], list[str]]:
     told = [f"{RUNS_NOW}: {', '.join(options)}, where {wanted} is wanted", *off_gpu]
     names = dict.fromkeys(option.partition(" ")[0] for option in options)
     return ["; ".join(told)], [_should_send(declared, read, name) for name in names]
+
+
+def keep_alives(read: HostFacts) -> list[str]:
+    """Loaded models that stay longer, or shorter, than the server says, since a request's keep_alive holds."""
+    environment, now = (read["ollama"]["process"] or {}).get("environment") or {}, float(read["host"]["time"])
+    found = (
+        keep_alive.told(model["name"], model.get("expires_at"), now, environment)
+        for model in read["ollama"]["api"]["loaded"]
+    )
+    return [text for text in found if text]
 
 
 def _should_send(declared: Sized, read: HostFacts, option: str) -> str:

@@ -118,7 +118,7 @@ def _add_load(record: Record, declared: Sized, before: HostFacts | None, load: L
         "log": journal.get("log"),
         "not_read": evidence.not_read(journal, turns > 0),
     }
-    record["notes"] += evidence.notes(journal, turns > 0)
+    record["notes"] += [*evidence.notes(journal, turns > 0), *drift.keep_alives(after)]
 
 
 def of_proof(host: str, proof: Proof, notes: Sequence[str]) -> Record:

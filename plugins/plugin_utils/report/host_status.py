@@ -46,7 +46,7 @@ def status(host: str, declared: Declared | None, read: HostFacts, command: Calla
     The facts: `profile`, `proof` {at, age_s, holds} or None, `failures` (fatal lines since the proof, {at, line}),
     `memory` (a GPU each: index, used_mib, total_mib, allowed_mib, `ignored` (whether it judges nothing), holders by
     size, `parts` as in `memory_parts.split`), `notes` (what was not read, so that nobody takes its silence for a good
-    sign), `problems` of the declaration.
+    sign), `loaded` (models that stay as long as a request has said), `problems` of the declaration.
     """
     profile = declared["profile"] if declared else None
     base: Status = {
@@ -56,6 +56,7 @@ def status(host: str, declared: Declared | None, read: HostFacts, command: Calla
         "failures": [],
         "memory": [],
         "notes": [],
+        "loaded": [],
         "state": UNREADABLE,
         "wrong": [],
         "next": "",
@@ -65,19 +66,13 @@ def status(host: str, declared: Declared | None, read: HostFacts, command: Calla
         return {**base, "wrong": [why], "next": "see whether it is up; an apply that was cut off it undoes by itself"}
     declared = sizes.sized(declared, read)
     decision = decisions.decide(declared, read, deploys=False)
-    kept = read["state"].get("proof")
-    now = float(read["host"]["time"])
-    proof: ProofAge | None = None
-    if kept:
-        holds = decision.get("proof") is not None
-        proof = {"at": kept["at"], "age_s": now - float(kept["at"]), "holds": holds}
-    since = float(kept["at"]) if kept else 0.0
-    failures = _fatal_lines(read["ollama"]["journal"], since)
+    proof = _proof_age(read, decision)
+    failures = _fatal_lines(read["ollama"]["journal"], float(proof["at"]) if proof else 0.0)
     memory = memory_of(declared, read)
     found = {
         HELD: _held(read["state"]),
         DOWN: _down(read),
-        OUT_OF_MEMORY: _out_of_memory(_unhealed(failures, read["ollama"]["journal"]), bool(kept)),
+        OUT_OF_MEMORY: _out_of_memory(_unhealed(failures, read["ollama"]["journal"]), proof is not None),
         OVER: _over(memory),
         DRIFTED: [*decision["problems"], *_with_cause(drift(declared, read, decision), read["state"])],
         BY_CLIENT: [] if decision["problems"] else readback_drift.by_clients(declared, read)[0],
@@ -92,12 +87,21 @@ def status(host: str, declared: Declared | None, read: HostFacts, command: Calla
         "failures": failures,
         "memory": memory,
         "notes": evidence.notes(read["ollama"]["journal"], asked=False),
+        "loaded": readback_drift.keep_alives(read),
         "state": state,
         "wrong": wrong,
         "next": _next(
             state, lambda playbook: host_text.for_host(command(playbook), host), declared, read, memory, decision
         ),
     }
+
+
+def _proof_age(read: HostFacts, decision: Decision) -> ProofAge | None:
+    kept = read["state"].get("proof")
+    if not kept:
+        return None
+    age_s = float(read["host"]["time"]) - float(kept["at"])
+    return {"at": kept["at"], "age_s": age_s, "holds": decision.get("proof") is not None}
 
 
 def memory_of(declared: Sized, read: HostFacts) -> list[MemoryNow]:
@@ -303,7 +307,7 @@ def _stranger(memory: Sequence[MemoryNow]) -> HolderNow | None:
 def table(statuses: Sequence[Status]) -> list[tuple[Status | None, str]]:
     """All hosts as (status, text): a line each, then a block for each that is not well, the worst last, and the count.
 
-    One that is well has a block where there is a note on it.
+    One that is well has a block where there is a note on it, or on a model that it has loaded.
 
     Above `HOSTS_SHOWN` hosts those that are well have no line.
     """
@@ -313,7 +317,7 @@ def table(statuses: Sequence[Status]) -> list[tuple[Status | None, str]]:
     if shown:
         rows.append((None, f"{'host':<{width}}  {'state':<13}  {'profile':<14}  {'proven':<12}  GPU memory now"))
     rows += [(one, _row(one, width)) for one in shown]
-    told = [one for one in statuses if one["state"] != WELL or one["notes"]]
+    told = [one for one in statuses if one["state"] != WELL or one["notes"] or one["loaded"]]
     worst_last = sorted(told, key=lambda one: -STATES.index(one["state"]))
     rows += [(one, _block(one)) for one in worst_last]
     counts = [(state, sum(one["state"] == state for one in statuses)) for state in STATES]
@@ -358,6 +362,7 @@ def _block(one: Status) -> str:
     for gpu in one["memory"]:
         now = "now, ignored" if gpu["ignored"] else "now"
         lines.append(f"  {'memory':<8} GPU {gpu['index']} {now}: {memory_parts.text(gpu['total_mib'], gpu['parts'])}")
+    lines += [f"  {'loaded':<8} {text}" for text in one["loaded"]]
     lines += [f"  {'note':<8} {text}" for text in one["notes"]]
     lines.append(f"  {'next':<8} {one['next']}")
     return "\n" + "\n".join(_plain(line) for line in lines)

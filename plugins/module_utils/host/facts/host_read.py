@@ -82,7 +82,7 @@ PROCESS_PROPERTIES = "ActiveState,MainPID,ControlGroup,FragmentPath,SourcePath"
 MOST_OF_COMMAND = 32768  # of a command line that is compared
 # What is read of a model in Ollama's answers, by type: who answers may be no Ollama.
 MODEL = {"name": str, "digest": str, "size": int}
-LOADED_MODEL = {**MODEL, "size_vram": int, "context_length": int}
+LOADED_MODEL = {**MODEL, "size_vram": int, "context_length": int, "expires_at": str}
 SHOWN = {"details": dict, "model_info": dict, "tensors": list, "capabilities": list, "projector_info": dict}
 
 Mask = Callable[[str], str]

@@ -9,15 +9,16 @@ What was loaded before is loaded again at the end, whatever happens. `tune_searc
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
+    keep_alive,
     log_lines,
     model_name,
     model_use,
@@ -52,7 +53,6 @@ OUT_OF_MEMORY = re.compile(
 UNLOAD_S = 60
 SETTLE_S = 0.5
 REPLY_TOKENS = 64
-FOR_EVER_S = 365 * 86400
 BESIDE_PROMPT = "a few words to read " * 20
 
 
@@ -568,19 +568,30 @@ def unload_all(url: str) -> None:
 
 
 def loaded_models(wanted: Wanted) -> list[dict[str, object]]:
-    """What is loaded now, as the requests that load it again as it is: model, options, keep_alive."""
-    loads = _runtime(wanted.unit).log(None)["loads"]
-    found = []
+    """What is loaded now, as the requests that load it again as it is: model, options, and any keep_alive."""
+    runtime = _runtime(wanted.unit)
+    loads, unit, found = runtime.log(None)["loads"], runtime.read(), []
+    environment = (runtime.environment(unit) or unit).get("environment") or {}
+    version = ollama_settings.parse_version(_ask(wanted.url + endpoints.VERSION).get("version"))
     for model in _ask(wanted.url + endpoints.LOADED).get("models") or []:
         name = str(model["name"])
         show = _ask(wanted.url + endpoints.SHOW, endpoints.named(name))
         load = _last_load_of(model_use.blob_in(show), loads)
         known = log_lines.runner_settings(load["command"], load["sent"]) if load else {}
         options = {key: known[key] for key in ("num_gpu", "num_batch") if known.get(key) is not None}
+        if options.get("num_batch") == _chosen_batch(known.get("num_ctx_total"), version):
+            del options["num_batch"]  # as a number it would have the next request without one load the model anew
         context = model.get("context_length") or log_lines.context_per_slot({"num_ctx_total": None, **known})
         options.update({"num_ctx": context} if context else {})
-        found.append({"model": name, "options": options, "keep_alive": _left(model.get("expires_at"))})
+        found.append({"model": name, "options": options, **_kept(model.get("expires_at"), environment)})
     return found
+
+
+def _chosen_batch(total_ctx: int | None, version: ollama_settings.Version | None) -> int | None:
+    """The batch that Ollama takes where no request has one; None where it has chosen none by itself."""
+    if version is not None and version < ollama_settings.ENGINE:
+        return None
+    return planner.auto_num_batch(total_ctx or 0)
 
 
 def load_again(wanted: Wanted, before: Sequence[Mapping[str, object]]) -> list[str]:
@@ -605,16 +616,15 @@ def _last_load_of(blob: str | None, loads: Sequence[LogLoad]) -> LogLoad | None:
     return next((load for load in reversed(loads) if blob and model_use.blob_of(load["command"]) == blob), None)
 
 
-def _left(expires_at: object) -> int:
-    """Seconds that a model has left, at least one; below 0 is for ever (RFC 3339, as Go writes it)."""
-    match = re.match(r"(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", str(expires_at or ""))
-    if not match:
-        return 300
-    if int(match[1]) > 2200:
-        return -1
-    text = "-".join(match.group(1, 2, 3)) + "T" + ":".join(match.group(4, 5, 6)) + match[7].replace("Z", "+00:00")
-    left = datetime.fromisoformat(text).timestamp() - time.time()
-    return -1 if left > FOR_EVER_S else max(1, round(left))
+def _kept(expires_at: object, environment: Mapping[str, str]) -> dict[str, int]:
+    """The keep_alive of a request that has given a model longer than the server does; below 0 is for ever.
+
+    It is sticky: what is left of the server's own time, sent as a keep_alive, would be that of all later requests.
+    """
+    left = keep_alive.left_s(expires_at, time.time())
+    if left is None or left <= keep_alive.of_server(environment) + keep_alive.SLACK_S:
+        return {}
+    return {"keep_alive": -1 if left == math.inf else round(left)}
 
 
 def _show(wanted: Wanted) -> dict[str, object]:

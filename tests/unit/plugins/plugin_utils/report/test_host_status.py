@@ -162,6 +162,14 @@ def test_a_log_that_was_not_read_is_said_also_of_a_host_that_is_well():
     assert texts[4] == "\n2 hosts: 2 ok; log not read as a whole of 1"
 
 
+def test_a_model_that_a_request_keeps_for_ever_is_told_also_of_a_host_that_is_well():
+    found = status(proven(**{"ollama.api.loaded.0.expires_at": "2318-11-26T13:10:14.24469Z"}))
+    assert (found["state"], found["notes"], len(found["loaded"])) == ("ok", [], 1)
+    (block,) = (text for one, text in host_status.table([found])[2:] if one)
+    assert "  loaded   llama3.1:8b-instruct-q8_0 stays loaded for ever, by the keep_alive of some request" in block
+    assert host_status.LOG_UNREAD not in "".join(text for _one, text in host_status.table([found]))
+
+
 def test_the_worst_stands_last_and_everything_is_counted():
     statuses = [
         status(changed(proven(), {"ollama.unit.active_state": "failed"})),

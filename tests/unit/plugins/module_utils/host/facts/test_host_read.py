@@ -73,16 +73,15 @@ def test_what_answers_may_be_no_ollama(serve: Any, foreign: Any) -> None:
 
 
 def test_what_ollama_says_of_a_model_in_other_types_is_not_said(serve: Any) -> None:
-    model = {"name": "a:latest", "size": "7", "size_vram": True, "digest": 7, "context_length": 4096}
+    model = {"name": "a:latest", "size": "7", "size_vram": True, "digest": 7, "context_length": 4096, "expires_at": 7}
     shown = {"details": [], "model_info": 7, "tensors": {}, "capabilities": "x", "parameters": {}, "modelfile": []}
 
     def answer(handler: Any, body: bytes) -> tuple[int, bytes]:
         return 200, json.dumps(shown if handler.path.endswith("/api/show") else {"models": [model]}).encode()
 
     facts = host_read.read_ollama_api(serve(answer), ["a"], str)
-    assert facts["loaded"] == [
-        {"name": "a:latest", "digest": None, "size": None, "size_vram": None, "context_length": 4096}
-    ]
+    known = {"name": "a:latest", "context_length": 4096}
+    assert facts["loaded"] == [{**known, **dict.fromkeys(("digest", "size", "size_vram", "expires_at"))}]
     found = facts["show"]["a"]
     assert {found.get(name) for name in shown if name not in ("parameters", "modelfile")} == {None}
     assert (found.get("modelfile"), found.get("size")) == ("", None)

@@ -44,20 +44,35 @@ def in_seconds(seconds: float, zone: timezone = timezone.utc) -> str:
 
 
 @pytest.mark.parametrize(
-    ("write", "least", "most"),
+    ("write", "keep_alive", "least", "most"),
     [
-        (lambda: in_seconds(6000), 5000, 6000),
-        (lambda: in_seconds(6000, timezone(timedelta(hours=-5))), 5000, 6000),
-        (lambda: in_seconds(6000).replace("+00:00", "123Z"), 5000, 6000),  # nanoseconds, as Go writes them
-        (lambda: in_seconds(-5), 1, 1),
-        (lambda: "2318-11-26T13:10:14.244690000Z", -1, -1),
-        (lambda: None, 300, 300),
-        (lambda: "soon", 300, 300),
+        (lambda: in_seconds(6000), "5m", 5000, 6000),
+        (lambda: in_seconds(6000, timezone(timedelta(hours=-5))), "5m", 5000, 6000),
+        (lambda: "2318-11-26T13:10:14.244690000Z", "5m", -1, -1),
+        # What the server itself gives is not sent: it would be that of all later requests.
+        (lambda: in_seconds(6000), "2h", None, None),
+        (lambda: "2318-11-26T13:10:14.244690000Z", "-1", None, None),
+        (lambda: in_seconds(200), "5m", None, None),
+        (lambda: in_seconds(-5), "5m", None, None),
+        (lambda: None, "5m", None, None),
     ],
-    ids=["utc", "another zone", "nanoseconds", "over", "for ever", "not said", "no time"],
+    ids=["longer", "another zone", "for ever", "server's", "server's, for ever", "default", "over", "not said"],
 )
-def test_a_model_gets_back_the_time_that_it_had_left(write: Any, least: int, most: int) -> None:
-    assert least <= tune_run._left(write()) <= most
+def test_a_model_gets_back_the_time_that_a_request_has_given_it(
+    write: Any, keep_alive: str, least: int | None, most: int | None
+) -> None:
+    found = tune_run._kept(write(), {"OLLAMA_KEEP_ALIVE": keep_alive})
+    if least is None or most is None:
+        assert found == {}
+    else:
+        assert least <= found["keep_alive"] <= most
+
+
+@pytest.mark.parametrize(
+    ("total", "version", "batch"), [(8192, (0, 32, 15), 1024), (4096, None, 512), (8192, (0, 24, 0), None)]
+)
+def test_a_batch_that_ollama_chose_is_not_sent_as_a_number(total: int, version: Any, batch: int | None) -> None:
+    assert tune_run._chosen_batch(total, version) == batch
 
 
 def test_unloading_waits_until_nothing_is_loaded(serve: Any) -> None:
