@@ -417,6 +417,12 @@ def test_what_is_suggested_changes_the_state(fault, declaration):
             assert decisions.decide(declared(profile="conservative"), host, deploys=True)["acts"]
 
 
+@pytest.mark.parametrize("verify, extra", [("changed", ""), ("never", " -e gpu_memory_verify=changed")])
+def test_a_proof_of_another_ollama_needs_a_new_one(verify, extra):
+    found = status(planted("the proof is of another Ollama"), verify=verify)
+    assert found["next"] == f"ansible-playbook -i hosts.yml selo.gpu_memory.apply --limit gpu01{extra}"
+
+
 def test_every_state_is_among_them():
     found = {status(planted(fault))["state"] for fault in FAULTS}
     assert found == set(host_status.STATES) - {host_status.UNREADABLE}
