@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core import gpus
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose, gpus
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.gpu.library import LIBRARY
@@ -72,9 +72,10 @@ def configuration(wanted: dict[str, Any], units: str, counting: list[str]) -> di
 def present(module: AnsibleModule, places: installation.Places) -> dict[str, Any]:
     unit = module.params["ollama"]["unit"]
     made_of = quadlets.read(unit)
-    if made_of:
+    if made_of or compose.is_one(unit):
+        place = f" ({made_of.file})" if made_of else ""
         raise StateError(
-            f"{unit} runs Ollama in a container ({made_of.file}), which the monitor does not watch yet; status.yml and "
+            f"{unit} runs Ollama in a container{place}, which the monitor does not watch yet; status.yml and "
             "verify.yml read it"
         )
     nvml = chosen_gpus(module.params, LIBRARY.snapshot(module.params["bindings_path"]))

@@ -15,10 +15,16 @@ import tempfile
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import quadlets, secrets, unit_files
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import (
+    compose_files,
+    quadlets,
+    secrets,
+    unit_files,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import lease_holding, state
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import StateError
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands, root
@@ -36,7 +42,7 @@ def wanted_text(params: dict[str, Any], section: str = "Service") -> str:
     """The drop-in as the options want it; Refused with all that is wrong with them."""
     problems = []
     values = {}
-    if not UNIT.fullmatch(params["unit"]):
+    if not UNIT.fullmatch(params["unit"]) and not compose.is_one(params["unit"]):
         problems.append(f"unit: {params['unit']!r} is no name of a service; allowed: such as ollama.service")
     if not NAME.fullmatch(params["name"]):
         problems.append(f"name: {params['name']!r} is no name of a drop-in; allowed: such as {unit_text.DROP_IN}")
@@ -104,20 +110,18 @@ def _analyze(unit: str, first: str, directory: str) -> list[str] | None:
 def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Do what the options say, or in check mode predict it; the result without Ansible's own keys."""
     text = wanted_text(params)
-    directory = os.path.join(params["directory"], f"{params['unit']}.d")
-    path = os.path.join(directory, params["name"])
-    made_of = quadlets.read(params["unit"])
-    if made_of:
-        path = quadlet.drop_in(made_of.file, params["name"])
-        directory, text = os.path.dirname(path), wanted_text(params, unit_text.section_of(path))
+    path, owner = _place(params["unit"], params["name"], params["directory"])
+    directory = os.path.dirname(path)
+    if owner:
+        text = wanted_text(params, unit_text.section_of(path))
     present = params["state"] == "present"
     before = atomic_files.read(path)
     after = text.encode() if present else None
     changed = before != after
     verified = False
     output: list[str] = []
-    if changed and present and made_of:
-        output = [f"{made_of.file} is Podman's, and systemd-analyze does not read it, so the drop-in is not verified"]
+    if changed and present and owner:
+        output = [f"{owner}, and systemd-analyze does not read it, so the drop-in is not verified"]
     elif changed and present:
         verified, output = verify(params["unit"], params["name"], text, params["directory"])
     if changed:
@@ -142,13 +146,30 @@ def apply(params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     }
 
 
+def _place(unit: str, name: str, directory: str) -> tuple[str, str | None]:
+    """Where the drop-in is and, of a container, whose it is."""
+    if compose.is_one(unit):
+        env_file = compose_files.own_env_file(unit)
+        if env_file is None:
+            raise Refused(
+                f"unit: {unit} has no container on this host, or Docker does not answer; make it where its Compose "
+                "file is: docker compose up -d"
+            )
+        return env_file, f"{env_file} is Docker Compose's"
+    made_of = quadlets.read(unit)
+    if made_of:
+        return quadlet.drop_in(made_of.file, name), f"{made_of.file} is Podman's"
+    return os.path.join(directory, f"{unit}.d", name), None
+
+
 def _put(path: str, content: bytes | None) -> None:
     directory = os.path.dirname(path)
     if content is None:
         atomic_files.remove(path)
-        # Only where nobody else has something in it.
-        with contextlib.suppress(OSError):
-            os.rmdir(directory)
+        # Only where nobody else has something in it; an env file stands in a directory of its owner's.
+        if unit_text.section_of(path) != unit_text.NO_SECTION:
+            with contextlib.suppress(OSError):
+                os.rmdir(directory)
         return
     if not os.path.isdir(directory):
         os.mkdir(directory)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 PACKAGE = "ansible_collections.selo.gpu_memory.plugins.module_utils"
 PACKED = (
+    "core.compose",
     "core.containers",
     "core.gpus",
     "core.ollama.endpoints",
@@ -55,6 +56,7 @@ PACKED = (
     "core.text.utc",
     "core.tool_parts",
     "core.waiting",
+    "host.facts.compose_files",
     "host.facts.dependents",
     "host.facts.host_read",
     "host.facts.quadlets",
@@ -94,9 +96,11 @@ PACKED = (
     "host.port.child_process",
     "host.port.clock",
     "host.port.commands",
+    "host.port.docker",
     "host.port.held_path",
     "host.port.http_client",
     "host.port.proc_stat",
+    "host.port.service_properties",
     "host.port.systemd",
 )
 MAIN = f"""\

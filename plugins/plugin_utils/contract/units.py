@@ -141,6 +141,7 @@ class Unit(TypedDict, total=False):
     start_scripts: list[StartScript]
     source_path: str | None
     quadlet: str | None
+    compose_env_file: str | None
     missing: dict[str, list[str]]
     dependents: list[Dependent]
     transient: bool

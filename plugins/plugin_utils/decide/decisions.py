@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
     model_name,
@@ -190,7 +191,8 @@ def _deploy_notes(
     notes = []
     if declared["profile"] is not None and _drop_in_changes(read, wanted.environment):
         found = read["ollama"].get("gpu_containers") or []
-        notes += [service_notes.reload_note(found)] if found else []
+        reloads = not compose.is_one(declared["ollama"]["unit"])
+        notes += [service_notes.reload_note(found)] if found and reloads else []
     notes += [] if refused else start_notes(declared, read)
     notes += dependent_notes(read, restart)
     notes += [] if refused else _start_program_notes(wanted.environment, read["ollama"])
@@ -547,8 +549,8 @@ def ollama_problems(declared: Declared, ollama: OllamaFacts) -> list[str]:
             f"the unit {name} is {unit['load_state']} on this host; "
             + (
                 stranger
-                or f"an Ollama answers at {declared['ollama']['url']}: set gpu_memory_ollama.unit to its unit. One "
-                "that runs in a container has none that sets its environment, and cannot be served"
+                or f"an Ollama answers at {declared['ollama']['url']}: set gpu_memory_ollama.unit to its unit, or to "
+                "its service of Docker Compose, as compose:PROJECT/SERVICE"
             )
         )
     elif unit["load_state"] != "loaded":
@@ -563,7 +565,7 @@ def ollama_problems(declared: Declared, ollama: OllamaFacts) -> list[str]:
     crashes = service_notes.does_not_come_up(unit, declared["ollama"]["timeout_s"])
     if api["error"] and unit["load_state"] == "loaded" and not elsewhere and crashes:
         problems.append(
-            f"{name} does not come up; mend what its journal says, and run: systemctl restart {name}{silent}"
+            f"{name} does not come up; mend what its log says, and run: {service_notes.restart_command(name)}{silent}"
         )
     elif declared["ollama"]["version"] is None and settings.parse_version(api["version"]) is None:
         reason = api["error"] or f"it calls itself {api['version']!r}, which is no release"
@@ -684,12 +686,14 @@ def _override_problems(environment: Mapping[str, str], ollama: OllamaFacts) -> l
     """Who would win over our drop-in: later drop-ins, every EnvironmentFile (systemd.exec(5)), and what starts it."""
     problems = []
     later = [drop_in for drop_in in ollama["drop_ins"]["others"] if _is_later(drop_in["path"])]
+    kinds = {source["path"]: source["kind"] for source in ollama["unit"].get("sources") or []}
     for kind, sources in (("drop-in", later), ("EnvironmentFile", ollama["unit"].get("environment_files") or [])):
         for source in sources:
             for name, value in source["environment"].items():
                 if name in environment and value != environment[name]:
+                    who = f"the {kinds.get(source['path'], kind)} {source['path']}"
                     problems.append(
-                        f"the {kind} {source['path']} sets {name}={value} and wins over this collection's "
+                        f"{who} sets {name}={value} and wins over this collection's "
                         f"{name}={environment[name]}; take the line out there"
                     )
     running = (ollama["process"] or {}).get("environment") or {}

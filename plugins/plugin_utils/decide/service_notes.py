@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_states
 
 if TYPE_CHECKING:
@@ -28,6 +29,12 @@ def does_not_come_up(unit: Unit, start_s: float) -> bool:
     if unit.get("active_state") == "failed" or unit.get("sub_state") in RETRIED:
         return True
     return bool(unit.get("restarts")) and (unit.get("active_s") or 0) <= start_s
+
+
+def restart_command(unit: str) -> str:
+    """By what somebody restarts a service by hand."""
+    service = compose.parse(unit)
+    return f"docker compose restart {service.service}" if service else f"systemctl restart {unit}"
 
 
 def start_note(unit: Unit) -> str | None:

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import prompt_texts, settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv_readers, masking, urls
 from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import (
@@ -312,9 +313,10 @@ def resolve_ollama(declared: object) -> tuple[Ollama, list[str]]:
         return usual, [f"gpu_memory_ollama = {declared!r} must be a mapping with unit and url"]
     problems = _unknown("gpu_memory_ollama", declared, set(usual))
     ollama: dict[str, Any] = {**usual, **declared}
-    if not UNIT.match(str(ollama["unit"])):
+    if not UNIT.match(str(ollama["unit"])) and not compose.is_one(str(ollama["unit"])):
         problems.append(
-            f"gpu_memory_ollama.unit = {ollama['unit']!r} must be the name of a unit, such as ollama.service"
+            f"gpu_memory_ollama.unit = {ollama['unit']!r} must be the name of a unit, such as ollama.service, or of a "
+            "service of Docker Compose, as compose:PROJECT/SERVICE"
         )
     problems += _url_problem("gpu_memory_ollama.url", ollama["url"])
     ollama["url"] = str(ollama["url"]).rstrip("/")

@@ -622,6 +622,8 @@ def server_override(ollama: OllamaFacts, name: str, wanted: str) -> str | None:
     if ours:
         return ours
     if own["path"] not in (unit.get("drop_in_paths") or [own["path"]]) or of_unit != wanted:
+        if unit.get("compose_env_file"):
+            return f"Docker Compose does not give {unit['name']} what {own['path']} says; see: docker compose config"
         return f"systemd has not read {own['path']} as it is now: systemctl daemon-reload, then restart {unit['name']}"
     if process is None or process["environment"].get(name) == wanted:
         return None

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.containers import container_of
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd.quadlet import CONMON
 
@@ -167,10 +168,12 @@ def told(server: Described) -> str:
     """Who a process is, in words."""
     process = f"process {server['pid']} ({server['command']}"
     process += f", user {server['user']})" if server.get("user") else ")"
-    if server["command"] in PORT_OF_A_CONTAINER and not _is_quadlets(server):
+    if server["command"] in PORT_OF_A_CONTAINER and not _is_served(server):
         return f"a container whose port {process} publishes"
     if server["pid"] == 1:
         return "a socket that systemd holds for another unit (systemctl list-sockets)"
+    if compose.is_one(server["name"]):
+        return f"the service {server['name']} of Docker Compose"
     return {
         "unit": f"the unit {server['name']}",
         "user unit": f"the user unit {server['name']}",
@@ -181,9 +184,12 @@ def told(server: Described) -> str:
     }.get(server["kind"], f"{process}, which is of no unit")
 
 
-def _is_quadlets(server: Described) -> bool:
-    """Whether a process is Podman's monitor of a container that a unit runs: of one by hand it is no unit's."""
-    return server["command"] == CONMON and server["kind"] == "unit"
+def _is_served(server: Described) -> bool:
+    """Whether a process is of a container that can be served: of Compose, or Podman's monitor of one that a unit runs.
+
+    Of one by hand it is no unit's.
+    """
+    return server["kind"] == "unit" and (server["command"] == CONMON or compose.is_one(server["name"]))
 
 
 def mismatch(
@@ -205,14 +211,15 @@ def mismatch(
             f"an Ollama answers at {url}, but no process of this host listens there: a container whose port is "
             f"forwarded, or another machine. {there}"
         )
-    of_quadlet = _is_quadlets(server)
+    is_served = _is_served(server)
     contained = server["kind"] in ("container", "namespace") or server["command"] in PORT_OF_A_CONTAINER
-    if contained and not of_quadlet:
+    if contained and not is_served:
         cure = (
-            "a container is not served yet, unless a Quadlet of the system runs it (one of a user, `systemctl --user`, "
-            f"Compose and `docker run` do not count): {instead}"
+            "a container is not served yet, unless a Quadlet of the system or the system's Docker Compose runs it (one "
+            "of a user, rootless ones and `docker run` do not count; docs/containers.md says how to move one to "
+            f"Compose): move it there, or {instead}"
         )
-    elif not server["serves"] and not of_quadlet:
+    elif not server["serves"] and not is_served:
         cure = f"it is no Ollama but may pass requests on to one; {to_the_unit}"
     else:
         its_own = f"set gpu_memory_ollama.unit={server['name']}"

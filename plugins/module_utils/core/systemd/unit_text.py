@@ -1,7 +1,9 @@
 # Copyright: (c) 2026, the selo.gpu_memory authors
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The environment in systemd's unit files, in Podman's `.container` files, and in the output of `systemctl show`."""
+"""The environment in systemd's unit files, in Podman's `.container` files, in this collection's env file of a service
+of Docker Compose, and in the output of `systemctl show`.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
 
 MASK = "********"
 DROP_IN = "zz-gpu-memory.conf"  # sorts after `override.conf`
+ENV_FILE = "gpu-memory.env"  # what it is to a service of Docker Compose, in the project's directory
 HEADER = "# Managed by the Ansible collection selo.gpu_memory: changes are overwritten."
 WRITTEN_BY = "# Written by "  # the second line, where that is not the role gpu_memory
 SOMEBODY = "somebody else"
 CONTAINER = ".container"  # a Quadlet, of which Podman's generator makes a unit
 SECTIONS = ("Service", "Container")
+NO_SECTION = ""  # an env file has none
 
 WRITER = re.compile(r"[A-Za-z0-9_.-]+(?: [A-Za-z0-9_.-]+)*")
 _DOLLARS = {"Service": "$", "Container": "$$"}  # what Podman puts into ExecStart= of a unit is no text to systemd
@@ -32,6 +36,8 @@ _SECTION = re.compile(r"\[[^\]]*\]")
 _DIRECTIVE = re.compile(r"[A-Za-z]+")
 _PLAIN = re.compile(r"[\w./:-]*", re.ASCII)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ENV_LINE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(?:'([^']*)'|([^'\"]*))")
+_AS_IT_IS = re.compile(r"[\w./:,@%+=-]*", re.ASCII)  # a value that an env file needs no quotes for
 # What of a word stands for itself, by the quote that it is in.
 _AS_IT_STANDS = {"": re.compile(r"""[^\\"' \t]+"""), '"': re.compile(r'[^\\"]+'), "'": re.compile(r"[^\\']+")}
 # src/basic/escape.c, cunescape_one.
@@ -44,7 +50,9 @@ class InvalidEnvironment(ValueError):
 
 
 def section_of(path: str) -> str:
-    """In which section of a unit file or drop-in at a path the environment of the server stands."""
+    """In which section of a unit file or drop-in at a path the server's environment stands; an env file has none."""
+    if posixpath.basename(path) == ENV_FILE:
+        return NO_SECTION
     directory = posixpath.basename(posixpath.dirname(path))
     return "Container" if path.endswith(CONTAINER) or f".{directory}".endswith(f"{CONTAINER}.d") else "Service"
 
@@ -56,13 +64,15 @@ def render_dropin(environment: Mapping[str, str], writer: str | None = None, sec
 
     Nothing in a name or value can end its line, so nothing can add a directive.
     """
-    lines = [HEADER, *([f"{WRITTEN_BY}{writer}"] if writer else []), f"[{section}]"]
+    lines = [HEADER, *([f"{WRITTEN_BY}{writer}"] if writer else []), *([f"[{section}]"] if section else [])]
     for name, value in environment.items():
         if not _NAME.fullmatch(name):
             raise InvalidEnvironment(f"{name!r} is no name of a variable; allowed: letters, digits, _; no digit first")
         for char in value:
             if unicodedata.category(char) in ("Cc", "Cs") or _is_noncharacter(ord(char)):
                 raise InvalidEnvironment(f"{name}: the character U+{ord(char):04X} is not allowed; use plain text")
+        if section == NO_SECTION and "'" in value:
+            raise InvalidEnvironment(f"{name}: an env file of Docker Compose carries no '; use plain text")
         lines.append(_directive(name, value, section).rstrip("\n"))
     return "\n".join(lines) + "\n"
 
@@ -89,7 +99,7 @@ def directives(text: str, section: str = "Service") -> list[str]:
     names = list(parse_service(text, section)["environment"])
     for line in logical_lines(text):
         name, equals, _unused = line.partition("=")
-        if equals and name.strip() != "Environment":
+        if equals and name.strip() != "Environment" and (section or name.strip() not in names):
             names.append(f"{name.strip()}=")
     return names
 
@@ -113,7 +123,7 @@ def added(text: str, own: Collection[str]) -> str:
 
 
 def _sets_one_of(line: str, own: Collection[str]) -> bool:
-    variables = _variables_of(line)
+    variables = _variables_of(line) or _of_env_file(line)
     return len(variables) == 1 and variables.keys() <= set(own) and not line.endswith("\\")
 
 
@@ -151,6 +161,8 @@ def _shown(line: str, own: Collection[str]) -> str:
         )
         return f"Environment={' '.join(words_shown)}"
     name, equals, value = line.partition("=")
+    if name in own and _of_env_file(line):
+        return line
     if not equals or not _DIRECTIVE.fullmatch(name):
         return MASK
     is_shown = _PLAIN.fullmatch(value) and not credentials.is_secret(name, value)
@@ -161,7 +173,15 @@ def _variables_of(line: str) -> dict[str, str]:
     return parse_environment_directives(f"[Service]\n{line}") if "Environment" in line else {}
 
 
+def _of_env_file(text: str) -> dict[str, str]:
+    """The variables of an env file, of lines such as this collection writes; of others it is not told what they do."""
+    found = filter(None, map(_ENV_LINE.fullmatch, text.splitlines()))
+    return {name: quoted or plain or "" for name, quoted, plain in (line.groups() for line in found)}
+
+
 def _directive(name: str, value: str, section: str) -> str:
+    if section == NO_SECTION:
+        return f"{name}={value}\n" if _AS_IT_IS.fullmatch(value) else f"{name}='{value}'\n"
     return f"Environment={_word(name, value.replace('$', _DOLLARS[section]))}\n"
 
 
@@ -229,6 +249,8 @@ def parse_service(text: str, section: str = "Service") -> Service:
     Returns `environment` (the variables it sets; specifiers stay as written), `resets` (an empty `Environment=` takes
     back what was set before this file) and `unsets` (the names that `UnsetEnvironment=` takes away at the very end).
     """
+    if section == NO_SECTION:
+        return {"environment": _of_env_file(text), "resets": False, "unsets": []}
     environment: dict[str, str] = {}
     resets = False
     unsets: list[str] = []

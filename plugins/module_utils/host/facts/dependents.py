@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import dependents
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import service_properties
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Dependent
@@ -21,7 +21,7 @@ Show = Callable[[str], dict[str, str]]
 
 
 def _show(unit: str) -> dict[str, str]:
-    return commands.properties(unit, PROPERTIES)
+    return service_properties.of(unit, PROPERTIES)
 
 
 def read(unit: str, show: Show = _show) -> list[Dependent]:

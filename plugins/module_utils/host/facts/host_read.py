@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import (
     endpoints,
     log_lines,
@@ -31,6 +32,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, foreign_json, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import (
+    compose_files,
     dependents,
     quadlets,
     unit_files,
@@ -45,6 +47,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
     held_path,
     http_client,
     proc_stat,
+    service_properties,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +68,7 @@ if TYPE_CHECKING:
         DropIns,
         EnvFile,
         File,
+        Oddity,
         OwnDropIn,
         Properties,
         SetBy,
@@ -115,12 +119,12 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
     Of all environments only what may be shown is read: settings of GPU memory, and `keys`.
     """
     names = settings.SHOWN | set(keys)
-    text = commands.show(name, f"{UNIT_PROPERTIES},{unit_files.NEEDS}")
+    text = service_properties.show(name, f"{UNIT_PROPERTIES},{unit_files.NEEDS}")
     if not text:
-        return {"name": name, "id": name, "error": "systemctl show failed; is systemd the init system here?"}
+        return {"name": name, "id": name, "error": _silent(name)}
     properties = unit_text.parse_show(text)
-    made_of = quadlets.of(name, properties)
-    of_server = _environment_of(name, properties, made_of, names)
+    made_of, in_compose = quadlets.of(name, properties), compose_files.read(name)
+    of_server = _of_compose(in_compose, names) if in_compose else _environment_of(name, properties, made_of, names)
     exec_start = "" if made_of else properties.get("ExecStart") or ""
     by_itself = start_script.of_exec_start(exec_start)
     return {
@@ -151,8 +155,9 @@ def read_unit(name: str, keys: Iterable[str] = ()) -> Unit:
         "start_scripts": [_script(script, names) for script in unit_files.start_scripts(exec_start)],
         "source_path": properties.get("SourcePath") or None,
         "quadlet": made_of.file if made_of else None,
+        "compose_env_file": in_compose.env_file if in_compose else None,
         # Others do not see everything that is there.
-        "missing": unit_files.missing(properties, made_of) if os.geteuid() == 0 else {},
+        "missing": unit_files.missing(properties, made_of) if os.geteuid() == 0 and not in_compose else {},
         "dependents": dependents.read(properties.get("Id") or name),
         "transient": properties.get("Transient") == "yes",
         "need_daemon_reload": properties.get("NeedDaemonReload") == "yes",
@@ -188,6 +193,20 @@ def _environment_of(
     return _Environment(properties.get("Environment") or {}, files, drop_ins, [], last)
 
 
+def _of_compose(found: compose_files.Service, names: Collection[str]) -> _Environment:
+    own = [found.env_file] if os.path.isfile(found.env_file) else []
+    return _Environment(
+        found.merged(), own, own, compose_files.losing(found, names), compose_files.winning(found, names)
+    )
+
+
+def _silent(name: str) -> str:
+    """Why nothing is known of a service."""
+    if not compose.is_one(name):
+        return "systemctl show failed; is systemd the init system here?"
+    return "Docker does not answer; see: docker ps"
+
+
 def _script(script: StartScript, names: Collection[str]) -> StartScript:
     """What may be shown of a start script."""
     return {
@@ -209,6 +228,7 @@ def _active_s(properties: Properties) -> float | None:
 def _unit_file(path: str, names: Iterable[str]) -> Source:
     """A unit file or drop-in as a source of its unit's environment."""
     kind = "drop-in" if path.endswith(".conf") else "Quadlet" if path.endswith(unit_text.CONTAINER) else "unit"
+    kind = "env file" if unit_text.section_of(path) == unit_text.NO_SECTION else kind
     source = unit_files.source(kind, path)
     unsets = [word for word in source["unsets"] if word.partition("=")[0] in names]
     return {**source, "environment": _only(names, source["environment"]), "unsets": unsets}
@@ -382,10 +402,21 @@ def read_drop_ins(unit: Unit, own_name: str, manifests: Iterable[Manifest]) -> D
     return {
         "own": own,
         "others": others,
-        "oddities": unit_oddities.read(unit["name"], files, named, quadlet=unit.get("quadlet")),
+        "oddities": _oddities(unit, files, named),
         # Who is not root is told so by whatever fails first.
-        "refusals": unit_files.refusals(own_path) if os.geteuid() == 0 else [],
+        "refusals": _refusals(unit, own_path) if os.geteuid() == 0 else [],
     }
+
+
+def _oddities(unit: Unit, files: Sequence[str], named: Sequence[str]) -> list[Oddity]:
+    """Files for a unit that systemd does not read; Compose says by itself what it does not understand."""
+    if unit.get("compose_env_file"):
+        return []
+    return unit_oddities.read(unit["name"], files, named, quadlet=unit.get("quadlet"))
+
+
+def _refusals(unit: Unit, own_path: str) -> list[str]:
+    return [*unit_files.refusals(own_path), *compose_files.refusals(unit["name"])]
 
 
 def read_ollama_api(url: str, models: list[str] | None, mask: Mask) -> Api:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import held_path, service_properties
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import Properties
@@ -42,7 +42,7 @@ def of(name: str, properties: Properties | Mapping[str, str]) -> Quadlet | None:
 
 
 def read(name: str) -> Quadlet | None:
-    return of(name, commands.properties(name, PROPERTIES))
+    return of(name, service_properties.of(name, PROPERTIES))
 
 
 def drop_ins(file: str) -> list[str]:
@@ -60,7 +60,7 @@ def drop_ins(file: str) -> list[str]:
 
 def unit_of(main_pid: int) -> str | None:
     """The unit of a Quadlet whose main process this is; None where there is none."""
-    blocks = commands.show("*.service", PROPERTIES).split("\n\n") if main_pid else []
+    blocks = service_properties.show("*.service", PROPERTIES).split("\n\n") if main_pid else []
     for block in blocks:
         properties = dict(line.partition("=")[::2] for line in block.split("\n"))
         if properties.get("MainPID") == str(main_pid) and quadlet.file_of(properties):

@@ -15,7 +15,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import d
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import what_is_ours
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import held_path, service_properties
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.services import ServicePlan
@@ -93,10 +93,12 @@ def secrets_of_host(
     `started`: processes that are no unit's, each by what its command line matches and where it works.
     `names`: see `credentials.is_secret`.
     """
-    found = masking.secrets_in(unit_text.parse_show(commands.show(None, PROPERTIES)).get("Environment") or {}, names)
+    found = masking.secrets_in(
+        unit_text.parse_show(service_properties.show(None, PROPERTIES)).get("Environment") or {}, names
+    )
     paths = list(files)
     for unit in units:
-        text = commands.show(unit, PROPERTIES)
+        text = service_properties.show(unit, PROPERTIES)
         shown = unit_text.parse_show(text)
         found |= masking.secrets_in(shown.get("Environment") or {}, names)
         paths += unit_files.environment_files(shown)

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
     quadlet,
     start_script,
@@ -21,9 +22,14 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd impor
     unit_text,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import quadlets
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import compose_files, quadlets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import atomic_files, commands, held_path
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
+    atomic_files,
+    commands,
+    held_path,
+    service_properties,
+)
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.units import (
@@ -73,8 +79,13 @@ def drop_in_paths(name: str, properties: Properties, directory: str = UNITS) -> 
 
 
 def own_drop_in(unit: Unit, name: str = unit_text.DROP_IN) -> str:
-    """Where this collection's drop-in of a unit is, or of the `.container` file of which Podman makes it."""
-    file = unit.get("quadlet")
+    """Where this collection's drop-in of a unit is, or of the `.container` file of which Podman makes it.
+
+    For a service of Docker Compose that is an env file.
+    """
+    file, env_file = unit.get("quadlet"), unit.get("compose_env_file")
+    if env_file:
+        return env_file
     return quadlet.drop_in(file, name) if file else os.path.join(UNITS, f"{unit['name']}.d", name)
 
 
@@ -181,7 +192,7 @@ def _unknown(look_up: Callable[[str], object], names: str | None) -> list[str]:
 def refusals(drop_in: str, kept: str = Paths().root) -> list[str]:
     """Why an apply could not write what it needs: a drop-in, the units of the restore timer, and what it keeps."""
     directory = os.path.dirname(drop_in)
-    of_container = unit_text.section_of(drop_in) == "Container"
+    of_container = unit_text.section_of(drop_in) != "Service"
     units = UNITS if of_container else os.path.dirname(directory)
     places = [drop_in] if os.path.lexists(directory) else [directory] if of_container else []
     found = []
@@ -245,7 +256,9 @@ def read(name: str, directory: str = UNITS, also: Iterable[str] = ()) -> UnitEnv
 
     Of its EnvironmentFiles the variables that its other files set, and those that are named in `also`.
     """
-    properties = unit_text.parse_show(commands.show(name, f"{PROPERTIES},{NEEDS}"))
+    if compose.is_one(name):
+        return _of_compose(name, also)
+    properties = unit_text.parse_show(service_properties.show(name, f"{PROPERTIES},{NEEDS}"))
     made_of = quadlets.of(name, properties)
     if made_of:
         drop_ins, environment = made_of.drop_ins, made_of.command.environment
@@ -272,6 +285,32 @@ def read(name: str, directory: str = UNITS, also: Iterable[str] = ()) -> UnitEnv
         "sources": sources,
         "missing": missing(properties, made_of),
         "transient": properties.get("Transient") == "yes",
+    }
+
+
+def _of_compose(name: str, also: Iterable[str]) -> UnitEnvironment:
+    """The same of a service of Docker Compose, whose files say what the next container has: none is out of date."""
+    properties = service_properties.of(name, PROPERTIES)
+    found = compose_files.read(name)
+    own = [found.env_file] if found and compose_files.is_ours(found.env_file) else []
+    of_own = [source("env file", path) for path in own]
+    names = {*also, *(variable for one in of_own for variable in one["environment"])}
+    winning = compose_files.winning(found, names) if found else []
+    merged = found.merged() if found else {}
+    return {
+        "name": name,
+        "load_state": properties.get("LoadState"),
+        "need_daemon_reload": False,
+        "fragment_path": properties.get("FragmentPath") or None,
+        "drop_in_paths": own if found and found.declared.names_ours else [],
+        "environment": {
+            name: merged[name] for one in (*of_own, *winning) for name in one["environment"] if name in merged
+        },
+        "own": own,
+        "gone": [],
+        "sources": [*(compose_files.losing(found, names) if found else []), *of_own, *winning],
+        "missing": {},
+        "transient": False,
     }
 
 

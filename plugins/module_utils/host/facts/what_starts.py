@@ -20,15 +20,20 @@ from typing import TYPE_CHECKING
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, start_script, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets, unit_files
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import (
+    compose_files,
+    host_read,
+    quadlets,
+    unit_files,
+)
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path, service_properties
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.declared import BackendProcess, OllamaService
 
 PROPERTIES = (
     "Names,FragmentPath,DropInPaths,Environment,UnsetEnvironment,PassEnvironment,EnvironmentFiles,PAMName,"
-    "ExecCondition,ExecStartPre,ExecStart,ExecStartPost,User,Group,WorkingDirectory"
+    "ExecCondition,ExecStartPre,ExecStart,ExecStartPost,User,Group,WorkingDirectory,Image"
 )
 # What of a command is about when it ran, and how that ended.
 OF_A_RUN = re.compile(
@@ -93,7 +98,7 @@ def files(units: Iterable[str], env_files: Iterable[str], by_command: Commands =
 
 
 def _shown(units: Iterable[str]) -> dict[str, str]:
-    return {unit: commands.show(unit, PROPERTIES) for unit in units}
+    return {unit: service_properties.show(unit, PROPERTIES) for unit in units}
 
 
 def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Commands) -> Digests:
@@ -101,6 +106,10 @@ def _files(shown: Mapping[str, str], env_files: Iterable[str], by_command: Comma
     texts = [path for place in SETTINGS for path in (place, *_conf(f"{place}.d"))]
     named: list[str] = []
     for unit, text in shown.items():
+        in_compose = compose_files.read(unit)
+        if in_compose:
+            texts += compose_files.files(in_compose)
+            continue
         properties = unit_text.parse_show(text)
         texts += [properties.get("FragmentPath") or "", *unit_files.drop_in_paths(unit, properties)]
         for name in dict.fromkeys([unit, *str(properties.get("Names") or "").split()]):
@@ -219,7 +228,7 @@ def _written_by(units: Iterable[str], by_command: Commands) -> set[tuple[int, in
     """The files, by device and number, that processes of services have open for writing."""
     pids: list[int] = []
     for unit in units:
-        shown = commands.properties(unit, host_read.PROCESS_PROPERTIES)
+        shown = service_properties.of(unit, host_read.PROCESS_PROPERTIES)
         pids += host_read.unit_pids(host_read.as_unit(unit, shown))
     for _command, directory, match in by_command:
         pids += host_read.with_descendants(host_read.find_processes(match, directory, only_readable=True))

@@ -148,7 +148,7 @@ def _lost(state: FileState) -> str | None:
     directory = os.path.dirname(state["path"])
     if state["kind"] == "absent" and not os.path.lexists(state["path"]):
         return None
-    if what_is_ours.is_drop_in(state["path"]):
+    if what_is_ours.is_drop_in(state["path"]) and unit_text.section_of(state["path"]) != unit_text.NO_SECTION:
         try:
             unit_files.check_links(directory)
         except atomic_files.CannotWrite as problem:

@@ -60,10 +60,10 @@ def variables_of(manifests: Iterable[Manifest], path: str, text: str) -> Collect
 
 
 def is_drop_in(path: str) -> bool:
-    return os.path.basename(path) == unit_text.DROP_IN
+    return os.path.basename(path) in (unit_text.DROP_IN, unit_text.ENV_FILE)
 
 
 def is_drop_in_of(path: str, unit: str) -> bool:
-    """Whether a path is that of our drop-in of Ollama's unit, or of a Quadlet, which may give its unit any name."""
+    """Whether a path is that of our drop-in of Ollama's unit, or of a container, whose file may have any place."""
     of_unit = os.path.basename(os.path.dirname(path)) == f"{unit}.d"
-    return is_drop_in(path) and (of_unit or unit_text.section_of(path) == "Container")
+    return is_drop_in(path) and (of_unit or unit_text.section_of(path) != "Service")

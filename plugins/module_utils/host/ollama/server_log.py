@@ -15,11 +15,17 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import log_lines
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet, unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import server_process
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, held_path
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
+    commands,
+    docker,
+    held_path,
+    service_properties,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import SystemClock, WallClock, slept_s
 
 if TYPE_CHECKING:
@@ -48,13 +54,14 @@ SECONDS_IN = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0}
 class Sink(NamedTuple):
     """Where a server's standard error goes: `file` is a path to open it by; `problem` says why it cannot be read.
 
-    `piped`: it goes to a program, which may log what it is given.
+    `piped`: it goes to a program, which may log what it is given. `container`: to Docker, of a service of Compose.
     """
 
     where: str = JOURNAL
     file: str | None = None
     problem: str | None = None
     piped: bool = False
+    container: str | None = None
 
 
 class Server(NamedTuple):
@@ -142,13 +149,15 @@ def read(unit: str, since: float | None, mask: host_read.Mask, clock: WallClock 
     keep; an estimate is at least 1), `cut` (whether lines are missing since the log begins later, or is too long),
     `filtered` (whether the unit leaves lines out) and `lines`.
     """
-    properties = commands.properties(unit, PROPERTIES)
+    properties = service_properties.of(unit, PROPERTIES)
     unit = properties.get("Id") or unit  # the journal knows no alias
     of_unit, made_of = host_read.as_unit(unit, properties), quadlets.of(unit, properties)
     serving = server_process.server_of(of_unit)
     times = _times(properties, since, clock)
     began = times.began
     sink = _sink_of_container(of_unit["main_pid"], sink_of(serving)) if made_of else sink_of(serving)
+    if compose.is_one(unit) and not sink.file:  # a pipe or, with `tty: true`, a terminal
+        sink = Sink("docker logs", container=unit)
     server = _server(of_unit, serving, sink, made_of)
     about = _journal_lines(
         ["--grep", f"{log_lines.KERNEL.pattern}|Suppressed", "_TRANSPORT=kernel", "+", *log_lines.DROPPED_ID], times
@@ -159,7 +168,7 @@ def read(unit: str, since: float | None, mask: host_read.Mask, clock: WallClock 
     own, long, sink = _own_lines(sink, begin, _matches(unit, made_of), times, server)
     lines = sorted([*own, *kernel], key=lambda line: line[0])
     whole = log_lines.parse((line for line in lines if line[0] >= (began or 0)), mask)
-    if long and not sink.file and whole["server_config"] is None:
+    if long and sink.where == JOURNAL and whole["server_config"] is None:
         config = [*_matches(unit, made_of), "--grep", 'msg="server config"']
         start = log_lines.parse(_journal_lines(config, times, server, most=FEW_LINES))
         whole["server_config"], whole["server_at"] = start["server_config"], start["server_at"]
@@ -178,7 +187,8 @@ def read(unit: str, since: float | None, mask: host_read.Mask, clock: WallClock 
         "log": {
             "where": sink.where,
             "problem": sink.problem or (None if whole["lines"] else _nothing(sink.where, unit)),
-            "dropped": dropped or _surely_limited(properties, [at for at, _text in own if at >= (since or 0)]),
+            "dropped": dropped
+            or (0 if sink.container else _surely_limited(properties, [at for at, _text in own if at >= (since or 0)])),
             "cut": missing or begins_late,
             "filtered": bool(properties.get("LogFilterPatterns")) and not sink.file,
             "lines": sum(at >= (since or 0) for at, text in own if not text.startswith(log_lines.BY_SYSTEMD)),
@@ -193,7 +203,9 @@ def _file(program: object) -> str:
 
 
 def since(unit: str, monotonic_s: float) -> list[str]:
-    """The newest messages of a unit and, if it is a Quadlet's, of its container, since a moment of CLOCK_MONOTONIC."""
+    """The newest messages of a unit and, if it is of a container, of that, since a moment of CLOCK_MONOTONIC."""
+    if compose.is_one(unit):
+        return [text for _at, text in of_container(unit, SystemClock().wall().at(monotonic_s), MOST_MESSAGES)[0]]
     times = Times(None, ["--boot"], WallClock(SystemClock().wall().boot, 0.0), None)
     rows = _journal_rows(_matches(unit, quadlets.read(unit)), times, most=MOST_MESSAGES)
     return [row.get("MESSAGE", "") for row in rows if log_lines.written_at(row) >= monotonic_s]
@@ -233,6 +245,9 @@ def _own_lines(
     sink: Sink, begin: float | None, journal: list[str], times: Times, server: Server
 ) -> tuple[list[tuple[float, str]], bool, Sink]:
     """A server's lines since `begin`, whether there are more than those, and the sink with what is wrong of it."""
+    if sink.container:
+        lines, problem = of_container(sink.container, begin, MOST_LINES, times.set_back_at)
+        return lines, len(lines) >= MOST_LINES, sink._replace(problem=problem)
     if not sink.file:
         rows = _journal_rows(journal, times)
         return server.of(rows), len(rows) >= MOST_LINES, sink
@@ -240,6 +255,32 @@ def _own_lines(
         return (*_file_lines(sink.file, begin, times.set_back_at), sink)
     except OSError as problem:
         return [], False, sink._replace(problem=f"{sink.where} cannot be read: {problem.strerror}")
+
+
+def of_container(
+    unit: str, begin: float | None, most: int, set_back_at: float | None = None
+) -> tuple[list[tuple[float, str]], str | None]:
+    """The newest lines of the log of a service of Compose, whichever driver keeps it; or why there are none.
+
+    Docker can read all of its drivers but `none`. A container that was made anew has its own log alone.
+    `set_back_at`: see `_in_order`.
+    """
+    try:
+        container = docker.current(unit)
+    except docker.Silent as silent:
+        return [], str(silent)
+    if container is None:
+        return [], f"{unit} has no container"
+    done = docker.log(container, None if set_back_at else begin, most)
+    if done.status != 0:
+        driver = compose.text_at(container, "HostConfig", "LogConfig", "Type")
+        return [], f"the container's log goes to {driver}, which docker logs does not read; json-file or journald does"
+    lines: list[tuple[float, str]] = []
+    for stream in (done.stdout, done.stderr):
+        found = map(compose.line_of_log, stream.decode(errors="replace").replace("\r\n", "\n").split("\n"))
+        own = [(at, log_lines.of_process(text)) for at, text in filter(None, found)]
+        lines += _in_order(own, set_back_at)
+    return sorted((line for line in lines if line[0] >= (begin or 0)), key=lambda line: line[0])[-most:], None
 
 
 def sink_of(pid: int | None) -> Sink:
@@ -316,8 +357,6 @@ def _file_lines(
 ) -> tuple[list[tuple[float, str]], bool]:
     """The lines of a process' open file since `begin`, at most its last 16 MiB, and whether it has more.
 
-    From `set_back_at` on none is earlier than the one before it.
-
     A runner's line has no time: it gets that of the server's next line, which is never too early. It is read up to
     where the process writes now: StandardOutput=file: does not empty what it writes over.
     """
@@ -339,13 +378,18 @@ def _file_lines(
         if text:
             at = log_lines.moment(text) or at
             lines.append((at, log_lines.of_process(text)))
-    lines.reverse()
-    latest = 0.0
-    for place, (at, text) in enumerate(lines):
+    lines = _in_order(lines[::-1], set_back_at)
+    return [line for line in lines if line[0] >= (begin or 0)], first > 0
+
+
+def _in_order(lines: list[tuple[float, str]], set_back_at: float | None) -> list[tuple[float, str]]:
+    """Lines as they were written; from `set_back_at` on none is earlier than the one before it."""
+    latest, found = 0.0, []
+    for at, text in lines:
         if set_back_at and (latest or at >= set_back_at):
             latest = max(latest, at)
-            lines[place] = latest, text
-    return [line for line in lines if line[0] >= (begin or 0)], first > 0
+        found.append((latest or at, text))
+    return found
 
 
 def _position(path: str) -> int:

@@ -12,10 +12,11 @@ import socket
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, TypedDict
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import servers
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import quadlet
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, quadlets
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import docker, service_properties
 
 if TYPE_CHECKING:
     from ansible_collections.selo.gpu_memory.plugins.plugin_utils.contract.facts import (
@@ -31,6 +32,7 @@ CONNECT_S = 5
 MOST_FILES = 65536  # of one process that are looked at
 MOST_BYTES = 16 * 1024 * 1024  # of /proc/net/tcp
 MOST_PARENTS = 64
+DOCKER = "docker "  # before the id, in what a container is called
 
 
 class Found(TypedDict):
@@ -53,7 +55,7 @@ def read(unit: Unit, url: str, answers: bool) -> Found:
     pids = _pids(unit)
     serving = server_of(unit)
     network = _apart(serving, "net") if serving else None
-    server = _who_answers(url, pids, network) if answers else None
+    server = _who_answers(unit, url, pids, network) if answers else None
     listens: list[str] = []
     if server is None or not server["ours"]:  # a runner listens too, at a port of its own
         held = _sockets(pid for pid in pids if not servers.is_runner(host_read.command_line(pid)))
@@ -83,9 +85,10 @@ def server_of(unit: Unit) -> int | None:
 
 
 def published_at(pid: int) -> str | None:
-    """Where Podman's monitor of the container that a server runs in has published it on this host."""
+    """Where the container that a server runs in has published it on this host, by who holds the port there."""
     conmon = _conmon_of(pid)
-    held = _sockets([conmon]) if conmon and _apart(pid, "net") else set()
+    holders = [conmon] if conmon else [one for one in host_read.all_pids() if _behind(one) == pid]
+    held = _sockets(holders) if _apart(pid, "net") else set()
     return next((servers.url_of(address, port) for address, port, inode in _listeners() if inode in held), None)
 
 
@@ -97,8 +100,10 @@ def _pids(unit: Unit) -> list[int]:
     return [unit["main_pid"]]
 
 
-def _who_answers(url: str, unit_pids: Collection[int], network: str | None) -> Server:
-    """`network`: the unit's own network namespace, if it has one. What listens for it from in there is the unit's."""
+def _who_answers(unit: Unit, url: str, unit_pids: Collection[int], network: str | None) -> Server:
+    """`network`: the unit's own network namespace, if it has one. What listens for it from in there is the unit's, and
+    so is what holds the port that a container of Compose has published.
+    """
     inodes = _sockets_of(url, unit_pids)
     holders = _holders(inodes, unit_pids) or _holders(inodes, host_read.all_pids())
     holders = [pid for pid in holders if pid != 1] or holders  # systemd holds the socket that it activated
@@ -106,7 +111,8 @@ def _who_answers(url: str, unit_pids: Collection[int], network: str | None) -> S
     for pid in holders:
         one = describe(pid)
         passes_on = network is not None and not one["serves"] and _apart(pid, "net") == network
-        found.append({**one, "ours": one["kind"] != "container" and (pid in unit_pids or passes_on)})
+        is_known = pid in unit_pids or passes_on or compose.is_one(unit.get("name")) and one["name"] == unit["name"]
+        found.append({**one, "ours": one["kind"] != "container" and is_known})
     nobody: Server = {"pid": None, "command": "", "kind": "process", "name": None, "serves": False, "ours": False}
     return next((one for one in found if one["ours"]), next(iter(found), nobody))
 
@@ -183,19 +189,44 @@ def whose(pid: int) -> Owner:
     `namespace`: in a container that no control group tells. `started`: an Ollama that a unit started which is there for
     something else. A unit that is there for Ollama may have a PID namespace (PrivatePIDs=). What Podman's monitor of a
     container has started is a container, whatever its group, and so is the monitor; of a Quadlet both are its unit's.
+    What Compose has made is a unit by the name that it has here, and so is what holds its port.
     """
+    pid = _behind(pid) or pid
     found = servers.owner(servers.paths_here(host_read.groups_of(pid), host_read.groups_of(1)))
     conmon = _conmon_of(pid)
     if conmon:
         unit = quadlets.unit_of(conmon)
         in_group = found["name"] if found["kind"] == "container" else "podman"
         return {"kind": "unit", "name": unit} if unit else {"kind": "container", "name": in_group}
+    service = docker.service_of(str(found["name"])[len(DOCKER) :]) if _is_dockers(found) else None
+    if service:
+        return {"kind": "unit", "name": service}
     serves = servers.is_server(host_read.command_line(pid))
     if found["kind"] == "container" or found["kind"] == "unit" and serves and _is_for_ollama(str(found["name"]), pid):
         return {**found}
     if _apart(pid, "pid"):
         return {**found, "kind": "namespace"}
     return {**found, "kind": "started" if found["kind"] == "unit" and serves else found["kind"]}
+
+
+def _is_dockers(found: Owner) -> bool:
+    """Whether a process is of a container of the system's Docker; a rootless one's name ends with its user."""
+    name = str(found["name"])
+    return found["kind"] == "container" and name.startswith(DOCKER) and " " not in name[len(DOCKER) :]
+
+
+def _behind(pid: int) -> int | None:
+    """The Ollama whose published port a process of Docker holds; None of every other process."""
+    command = host_read.command_line(pid)
+    if not command or os.path.basename(command[0]) != compose.PORT_HOLDER:
+        return None
+    address = next((value for word, value in zip(command, command[1:]) if word == "-container-ip"), "")
+    apart = (one for one in host_read.all_pids() if servers.is_server(host_read.command_line(one)))
+    with contextlib.suppress(ValueError):
+        for one in apart:
+            if _apart(one, "net") and servers.is_of_network(address, _net(one, "fib_trie"), _net(one, "if_inet6")):
+                return one
+    return None
 
 
 def _conmon_of(pid: int) -> int | None:
@@ -209,7 +240,7 @@ def _conmon_of(pid: int) -> int | None:
 
 
 def _is_for_ollama(unit: str, pid: int) -> bool:
-    properties = commands.properties(unit, "MainPID,ExecStart")
+    properties = service_properties.of(unit, "MainPID,ExecStart")
     main = properties.get("MainPID", "")
     return servers.is_for_ollama(unit, int(main) if main.isdigit() else 0, properties.get("ExecStart", ""), pid)
 

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import (
     unit_environment,
     unit_states,
@@ -52,6 +53,8 @@ POLL_S = 0.5
 
 def of(host: Host, name: str, service: Mapping[str, Any]) -> Runtime:
     """What runs a service of a plan (`service_control`)."""
+    if compose.is_one(service.get("unit")):
+        return ComposeRuntime(host, service["unit"])
     if name == "ollama":
         return UnitRuntime(host, service["unit"])
     if service["kind"] == "command":
@@ -185,6 +188,37 @@ class UnitRuntime:
         lines = [line for line in self.host.journal(known_as, since) if "server config" not in line]
         said = [line.strip()[:LINE_CHARACTERS] for line in lines if ERROR_LINE.search(line)][-ERROR_LINES:]
         return f"{text}; its journal: {' | '.join(said)}" if said else f"{text}; its journal has no error"
+
+
+class ComposeRuntime(UnitRuntime):
+    """A service of Docker Compose. Compose makes its container anew where that is to have another environment.
+
+    The other services of its project are left alone, and no image is pulled.
+    """
+
+    def start_problems(self) -> list[str]:
+        known = self.host.show(self.unit).get("LoadState")
+        if known == "loaded":
+            return []
+        return [
+            f"{self.unit} has no container on this host, so that it would not start again; make it where its Compose "
+            "file is: docker compose up -d"
+            if known
+            else f"Docker does not answer, so that {self.unit} would not start again; see: docker ps"
+        ]
+
+    def read_again(self) -> list[str]:
+        """What of our env file Compose would not give the container: it is asked before anything restarts."""
+        found = self.host.unit_environment(self.unit)
+        if found["own"] and not found["drop_in_paths"]:
+            return [f"no env_file of {self.unit} is {found['own'][0]} any more; see: docker compose config"]
+        return unit_environment.not_in_memory(found)
+
+    def forget_failure(self) -> None:
+        pass  # Docker has no limit of starts that a crash uses up
+
+    def _control(self, verb: str, *options: str) -> str:
+        return self.host.compose(self.unit, verb)
 
 
 class CommandRuntime(UnitRuntime):

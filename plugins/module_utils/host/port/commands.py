@@ -21,20 +21,6 @@ class Done(NamedTuple):
     stderr: bytes
 
 
-def show(unit: str | None, names: str) -> str:
-    """What `systemctl show` prints of a unit, or of systemd itself; `names`: the properties, with commas between.
-
-    Nothing where it fails. It does not for a unit that is not there.
-    """
-    units = [] if unit is None else [unit]
-    return run(["systemctl", "show", *units, "--property", names]).stdout.decode(errors="replace")
-
-
-def properties(unit: str, names: str) -> dict[str, str]:
-    """The same by name, where each has one line."""
-    return dict(line.partition("=")[::2] for line in show(unit, names).split("\n") if line)
-
-
 def run(
     arguments: Sequence[str],
     timeout_s: float = 30,

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import dependents as facts_dependents
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import host_read, secrets, unit_files
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import (
@@ -18,7 +19,12 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import
     unit_runtime,
 )
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import Runtime
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands, http_client
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import (
+    commands,
+    docker,
+    http_client,
+    service_properties,
+)
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -55,6 +61,9 @@ class Host(Clock, Protocol):
 
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         """Run systemctl; what went wrong, or nothing."""
+
+    def compose(self, unit: str, verb: str) -> str:
+        """Stop, start or restart a service of Docker Compose; what went wrong, or nothing."""
 
     def processes(self, unit: str) -> list[int]:
         """The processes of a unit, also of one that has ended and has left some behind."""
@@ -98,14 +107,15 @@ class LinuxHost(SystemClock):
         self._masking = masking or secrets.Masking()
 
     def show(self, unit: str) -> dict[str, str]:
-        return commands.properties(unit, UNIT_PROPERTIES)
+        return service_properties.of(unit, UNIT_PROPERTIES)
 
     def unit_environment(self, unit: str, also: Iterable[str] = ()) -> UnitEnvironment:
         return unit_files.read(unit, also=also)
 
     def process_environment(self, unit: str, names: Iterable[str]) -> dict[str, str]:
         names, facts = set(names), host_read.as_unit(unit, self.show(unit))
-        pid = server_process.server_of(facts) if facts["quadlet"] else facts["main_pid"]
+        in_container = facts["quadlet"] or compose.is_one(unit)
+        pid = server_process.server_of(facts) if in_container else facts["main_pid"]
         process = host_read.read_process(pid or 0, names)
         found = process["environment"] if process else {}
         return {name: value for name, value in found.items() if name in names}
@@ -119,6 +129,13 @@ class LinuxHost(SystemClock):
     def systemctl(self, *arguments: str, timeout_s: float = 30) -> str:
         status, _unused, error = _run(["systemctl", *arguments], timeout_s)
         return "" if status == 0 else self.mask(_failure("systemctl", arguments[0], status, error))
+
+    def compose(self, unit: str, verb: str) -> str:
+        try:
+            problem = docker.control(unit, verb)
+        except docker.Silent as silent:
+            problem = str(silent)
+        return self.mask(problem)
 
     def processes(self, unit: str) -> list[int]:
         with contextlib.suppress(OSError):

@@ -35,7 +35,7 @@ class CannotStart(Exception):
 def running(unit: str, changes: Mapping[str, str], lives_s: int) -> Iterator[str]:
     """The URL of a server like the one of `unit`, with `changes` in its environment, while the context lasts."""
     deployed = host_read.read_unit(unit)
-    if deployed.get("quadlet"):
+    if deployed.get("quadlet") or deployed.get("compose_env_file"):
         raise CannotStart(f"{unit} runs Ollama in a container, and no second one is started beside it yet")
     pid = deployed.get("main_pid") or 0
     command = host_read.command_line(pid) if pid else []

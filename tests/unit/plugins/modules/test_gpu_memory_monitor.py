@@ -13,7 +13,7 @@ from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import s
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep.state import Paths
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor import installation
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.monitor.installation import Places
-from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import service_properties
 from ansible_collections.selo.gpu_memory.plugins.modules import gpu_memory_monitor
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import FakeHost
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.recorded_gpus import (
@@ -110,7 +110,7 @@ def test_the_drop_in_of_its_unit_is_watched_and_values_are_text(module: Module, 
 def test_the_journal_is_followed_by_what_it_knows_the_unit_by(
     module: Module, places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "show", lambda *_rest: "Id=llm-server.service\nMainPID=0\n")
+    monkeypatch.setattr(service_properties, "show", lambda *_rest: "Id=llm-server.service\nMainPID=0\n")
     module(ollama={"unit": "ollama.service"})
     config = json.loads(Path(places.config).read_text())
     assert config["ollama"]["unit"] == "llm-server.service"

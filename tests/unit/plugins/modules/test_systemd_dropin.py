@@ -249,3 +249,23 @@ def test_the_drop_in_of_a_quadlet(
     assert answer["diff"]["after"] == path.read_text()
     assert not run(capsys, units, **PRESENT)["changed"]
     assert run(capsys, units, state="absent")["changed"] and not path.parent.exists()
+
+
+def test_the_env_file_of_a_service_of_compose(
+    units: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    path = project / "gpu-memory.env"
+    monkeypatch.setattr(systemd_dropin.compose_files, "own_env_file", lambda unit: str(path))
+    unit = {**PRESENT, "unit": "compose:llm/ollama"}
+    answer = run(capsys, units, **unit)
+    assert (answer["path"], answer["verified"]) == (str(path), False)
+    assert path.read_text() == unit_text.render_dropin(
+        {"OLLAMA_NUM_PARALLEL": "1", "B": "x y"}, "a task", unit_text.NO_SECTION
+    )
+    assert not run(capsys, units, **unit)["changed"]
+    assert run(capsys, units, unit="compose:llm/ollama", state="absent")["changed"] and not path.exists()
+    assert project.is_dir(), "it is its owner's"
+    monkeypatch.setattr(systemd_dropin.compose_files, "own_env_file", lambda unit: None)
+    assert "has no container on this host" in run(capsys, units, **unit)["msg"]

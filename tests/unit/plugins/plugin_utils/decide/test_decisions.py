@@ -707,7 +707,12 @@ PROBLEMS = {
     "no unit, but an Ollama": (
         {"ollama__unit__load_state": "not-found"},
         {},
-        ["ollama.service is not-found", "answers at http://127.0.0.1:11434", "gpu_memory_ollama.unit", "container"],
+        [
+            "ollama.service is not-found",
+            "answers at http://127.0.0.1:11434",
+            "gpu_memory_ollama.unit",
+            "compose:PROJECT/SERVICE",
+        ],
     ),
     "masked unit": ({"ollama__unit__load_state": "masked"}, {}, ["is masked", "systemctl unmask ollama.service"]),
     "Ollama is down": (

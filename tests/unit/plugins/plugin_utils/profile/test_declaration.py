@@ -259,6 +259,7 @@ INVALID = {
     "ollama is null": ({"ollama": None}, ["gpu_memory_ollama", "None", "mapping with unit and url"]),
     "ollama has a typo": ({"ollama": {"port": 1}}, ["gpu_memory_ollama.port", "not known", "unit, url"]),
     "ollama.unit": ({"ollama": {"unit": "ollama"}}, ["gpu_memory_ollama.unit", "'ollama'", "ollama.service"]),
+    "ollama.unit of Compose without a service": ({"ollama": {"unit": "compose:llm"}}, ["compose:PROJECT/SERVICE"]),
     "ollama.unit is null": ({"ollama": {"unit": None}}, ["gpu_memory_ollama.unit", "None", "ollama.service"]),
     "ollama.url": ({"ollama": {"url": "0.0.0.0:11434"}}, ["gpu_memory_ollama.url", "'0.0.0.0:11434'", "http address"]),
     "ollama.url port": ({"ollama": {"url": "http://x:0x1"}}, ["gpu_memory_ollama.url", "'http://x:0x1'", "http"]),

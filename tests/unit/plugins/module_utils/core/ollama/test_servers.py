@@ -166,7 +166,7 @@ def test_a_unit_that_does_not_run_listens_nowhere():
         (server(kind="session"), "started by hand answers: stop it and give Ollama a unit, as its install script does"),
         (
             server(kind="container", name="c"),
-            "do not count): stop it and give Ollama a unit, as its",
+            "move one to Compose): move it there, or stop it and give Ollama a unit, as its",
         ),
         (server(kind="started", name="cron.service"), "have a unit of its own run it instead, or, if cron.service is"),
         (server(serves=False), "set gpu_memory_ollama.unit to the unit that runs Ollama on this host"),
@@ -265,3 +265,11 @@ def test_the_quadlet_of_another_unit_is_named_by_its_unit():
 def test_whose_a_users_container_is():
     path = f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{'a' * 64}.scope"
     assert servers.owner([path]) == {"kind": "container", "name": f"podman {'a' * 12} of uid 1000"}
+
+
+def test_a_service_of_compose_is_named_and_one_by_hand_can_be_moved_there() -> None:
+    proxy = server(command="docker-proxy", name="compose:llm/ollama", serves=False)
+    told = str(servers.mismatch("ollama.service", URL, proxy, exists=False))
+    assert "the service compose:llm/ollama of Docker Compose answers: set gpu_memory_ollama.unit=compose:llm/" in told
+    by_hand = server(command="docker-proxy", kind="container", name="docker abc", serves=False)
+    assert "docs/containers.md says how to move one to Compose" in str(servers.mismatch("ollama.service", URL, by_hand))

@@ -221,3 +221,34 @@ def test_of_several_commands_of_a_unit_each_counts() -> None:
 )
 def test_the_section_of_a_file(path: str, section: str) -> None:
     assert unit_text.section_of(path) == section
+
+
+def test_an_env_file_of_a_service_of_compose() -> None:
+    assert unit_text.section_of("/srv/llm/gpu-memory.env") == unit_text.NO_SECTION
+    values = {
+        "OLLAMA_NUM_PARALLEL": "2",
+        "OLLAMA_KEEP_ALIVE": "",
+        "A": 'a "$b" #c',
+        "CUDA_VISIBLE_DEVICES": "GPU-1,GPU-2",
+    }
+    text = unit_text.render_dropin(values, "a task", unit_text.NO_SECTION)
+    assert text == (
+        f"{unit_text.HEADER}\n# Written by a task\nOLLAMA_NUM_PARALLEL=2\nOLLAMA_KEEP_ALIVE=\nA='a \"$b\" #c'\n"
+        "CUDA_VISIBLE_DEVICES=GPU-1,GPU-2\n"
+    )
+    assert unit_text.parse_service(text, unit_text.NO_SECTION) == {"environment": values, "resets": False, "unsets": []}
+    assert unit_text.writer_of(text) == "a task"
+    with pytest.raises(unit_text.InvalidEnvironment, match="carries no '"):
+        unit_text.render_dropin({"A": "it's"}, section=unit_text.NO_SECTION)
+
+
+def test_what_somebody_has_added_to_an_env_file_of_ours() -> None:
+    ours = unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}, section=unit_text.NO_SECTION)
+    text = f"{ours}OLLAMA_ORIGINS=*\n# mine\nexport B=c\nTOKEN=hunter2\n"
+    own = ["OLLAMA_NUM_PARALLEL"]
+    assert unit_text.added(text, own) == "OLLAMA_ORIGINS=*\n# mine\nexport B=c\nTOKEN=hunter2\n"
+    assert unit_text.foreign(text, own, unit_text.NO_SECTION) == ["OLLAMA_ORIGINS", "TOKEN", "export B="]
+    assert unit_text.foreign(ours, own, unit_text.NO_SECTION) == []
+    assert unit_text.as_we_write(text, own, unit_text.NO_SECTION) == own
+    masked = unit_text.masked(text, own)
+    assert "OLLAMA_NUM_PARALLEL=2" in masked and "hunter2" not in masked

@@ -267,3 +267,11 @@ def test_no_other_key_changes_for_any_reader_by_an_apply_and_a_rollback() -> Non
 
     holds()
     assert applied > 40
+
+
+@pytest.mark.parametrize(("name", "is_lost"), [("gpu-memory.env", True), ("zz-gpu-memory.conf", False)])
+def test_a_directory_of_the_owners_is_not_made_again(tmp_path: Path, name: str, is_lost: bool) -> None:
+    path = str(tmp_path / "gone.d" / name)
+    kept = {"path": path, "kind": "file", "sha256": "x", "mtime_ns": 1}
+    way = take_back.way_back({"id": "0001", "files": [kept]}, {"x": b"A=1\n"}, [])  # type: ignore[typeddict-item]
+    assert bool(way.lost) == is_lost

@@ -47,6 +47,8 @@ def test_whose_drop_in_it_is() -> None:
     assert what_is_ours.is_drop_in_of(DROP_IN, "ollama.service")
     assert not what_is_ours.is_drop_in_of(DROP_IN, "llm.service")
     assert what_is_ours.is_drop_in_of(of_quadlet, "any.service"), "its file may give the unit any name"
+    assert what_is_ours.is_drop_in_of("/srv/llm/gpu-memory.env", "compose:llm/ollama")
+    assert not what_is_ours.is_drop_in_of("/srv/llm/.env", "compose:llm/ollama")
     assert not what_is_ours.is_drop_in_of("/etc/containers/systemd/llm.container.d/a.conf", "llm.service")
     text = unit_text.render_dropin({"OLLAMA_NUM_PARALLEL": "2"}, section="Container")
     assert what_is_ours.variables_of([], of_quadlet, text) == ["OLLAMA_NUM_PARALLEL"]

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.facts import secrets
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.keep import service_control
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama import unit_runtime
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.ollama.runtime import ServiceError
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import commands
+from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port.systemd import LinuxHost
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.fake_host import HEALTH_URL, OLLAMA_URL
 from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.recorded_container import ContainerHost
+from ansible_collections.selo.gpu_memory.tests.unit.plugins.module_utils.host.recorded_docker import UNIT, Docker
 
 NAME = "the container ollama"
 
@@ -61,3 +70,43 @@ def test_it_is_left_as_it_was_found() -> None:
     result = service_control.restart(plan(found=found), host)
     assert (result["error"], result["services"]["ollama"]["state"]) == (None, "stopped")
     assert not host.container.runs()
+
+
+def in_compose(recorded: Docker, monkeypatch: pytest.MonkeyPatch) -> unit_runtime.UnitRuntime:
+    monkeypatch.setattr(commands, "run", recorded.run)
+    found = LinuxHost(secrets.Masking(shows_secrets=True)).runtime("ollama", {"unit": UNIT})
+    assert isinstance(found, unit_runtime.ComposeRuntime)
+    return found
+
+
+def test_a_service_of_compose_is_restarted_by_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Docker(tmp_path)
+    runtime = in_compose(recorded, monkeypatch)
+    assert runtime.start_problems() == [] and runtime.read_again() == []
+    runtime.restart()
+    assert recorded.asked[-1][-2:] == ["--force-recreate", "ollama"]
+    runtime.stop()
+    assert recorded.asked[-1][-2:] == ["stop", "ollama"]
+    assert not any(words[0] == "systemctl" for words in recorded.asked)
+
+
+def test_why_a_service_of_compose_would_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = Docker(tmp_path)
+    runtime = in_compose(recorded, monkeypatch)
+    recorded.containers = []
+    assert "has no container on this host" in runtime.start_problems()[0]
+    recorded.fails = {"ps": "Cannot connect"}
+    assert "Docker does not answer" in runtime.start_problems()[0]
+    with pytest.raises(ServiceError, match="Cannot connect"):
+        runtime.restart()
+
+
+def test_what_compose_would_not_give_the_container_is_said_before_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded = Docker(tmp_path)
+    runtime = in_compose(recorded, monkeypatch)
+    recorded.own.write_text(unit_text.render_dropin({"OLLAMA_KEEP_ALIVE": "5m"}, section=unit_text.NO_SECTION))
+    assert "OLLAMA_KEEP_ALIVE is not in force: the Compose file" in runtime.read_again()[0]
+    recorded.env_files = []
+    assert f"no env_file of {UNIT} is {recorded.own} any more" in runtime.read_again()[0]

@@ -96,3 +96,48 @@ def test_where_a_container_is_published(container, monkeypatch):
     monkeypatch.setattr(server_process, "_apart", lambda pid, kind: "net:[1]")
     assert server_process.published_at(30) == "http://127.0.0.1:8080"
     assert server_process.published_at(31) is None
+
+
+@pytest.fixture
+def in_docker(monkeypatch):
+    """Process 30 of a container of Compose, whose port 40 holds; 31 is of one by `docker run`, 41 holds its port."""
+    served = ["/bin/ollama", "serve"]
+    proxies = {40: "172.18.0.2", 41: "172.18.0.3", 42: "172.18.0.4"}
+    commands = {30: served, 31: served, **{pid: ["docker-proxy", "-container-ip", ip] for pid, ip in proxies.items()}}
+    monkeypatch.setattr(server_process.host_read, "command_line", lambda pid: commands.get(pid, []))
+    monkeypatch.setattr(server_process.host_read, "all_pids", lambda: sorted(commands))
+    monkeypatch.setattr(server_process.host_read, "parent", lambda pid: 1)
+    groups = {30: f"/docker/{'a' * 64}", 31: f"/docker/{'b' * 64}"}
+    of_proxy = "/system.slice/docker.service"
+    monkeypatch.setattr(
+        server_process.host_read, "groups_of", lambda pid: {"": groups.get(pid, of_proxy)} if pid != 1 else {}
+    )
+    monkeypatch.setattr(server_process.docker, "service_of", {"a" * 12: "compose:llm/ollama"}.get)
+    monkeypatch.setattr(server_process, "_apart", lambda pid, kind: f"net:{pid}" if pid in (30, 31) else None)
+    monkeypatch.setattr(server_process, "_net", lambda pid, name: f"{pid} {name}")
+    of_network = {("172.18.0.2", "30 fib_trie"), ("172.18.0.3", "31 fib_trie")}
+    monkeypatch.setattr(server_process.servers, "is_of_network", lambda ip, trie, _six: (ip, trie) in of_network)
+
+
+@pytest.mark.parametrize("pid", [30, 40])
+def test_what_compose_has_made_has_its_name_there(in_docker, pid):
+    assert server_process.whose(pid) == {"kind": "unit", "name": "compose:llm/ollama"}
+
+
+@pytest.mark.parametrize("pid", [31, 41])
+def test_what_docker_run_has_made_is_a_container(in_docker, pid):
+    assert server_process.whose(pid) == {"kind": "container", "name": f"docker {'b' * 12}"}
+
+
+def test_a_port_of_something_else_is_dockers_own(in_docker):
+    assert server_process.whose(42) == {"kind": "unit", "name": "docker.service"}
+
+
+def test_what_holds_the_port_of_our_container_is_ours(in_docker, monkeypatch):
+    monkeypatch.setattr(server_process, "_sockets_of", lambda url, pids: {"7"})
+    monkeypatch.setattr(server_process, "_sockets", lambda pids: {"7"} & ({"7"} if 40 in pids else set()))
+    ours = {"name": "compose:llm/ollama", "main_pid": 30, "active_state": "active", "control_group": None}
+    assert server_process.read(ours, "http://127.0.0.1:11434", answers=True)["server"]["ours"]
+    other = {**ours, "name": "compose:other/ollama", "main_pid": 0}
+    found = server_process.read(other, "http://127.0.0.1:11434", answers=True)["server"]
+    assert not found["ours"] and found["name"] == "compose:llm/ollama"
