@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.selo.gpu_memory.plugins.module_utils.core import tool_parts
 
 PLUGINS = Path(__file__).resolve().parents[2] / "plugins"
 OURS = "ansible_collections.selo.gpu_memory.plugins."
@@ -93,6 +94,31 @@ def test_an_import_that_crosses_is_found(module: str, imports: str) -> None:
 def test_types_alone_may_cross(of: str, found: int) -> None:
     source = f"if TYPE_CHECKING:\n    from {OURS}plugin_utils.{of} import Nvml\n"
     assert len(crossings("module_utils.host.keep.state", source)) == found
+
+
+def sent_with(name: str) -> set[str]:
+    """What Ansible sends of the collection along with a part of it: what that imports, and so on."""
+    seen, waiting = set(), [name]
+    while waiting:
+        part = waiting.pop()
+        path = PLUGINS.joinpath(*part.split(".")).with_suffix(".py")
+        if part in seen or not path.is_file():
+            continue
+        seen.add(part)
+        named = (
+            one[len(OURS) :] for one, for_types in imported(path.read_text()) if one.startswith(OURS) and not for_types
+        )
+        waiting += [each for one in named for each in (one, one.rpartition(".")[0])]
+    return seen
+
+
+def test_whatever_module_makes_the_host_tool_has_all_of_it() -> None:
+    """Its parts are taken from what was sent."""
+    parts = {f"module_utils.{name}" for name in tool_parts.PACKED}
+    modules = [sent_with(f"modules.{path.stem}") for path in (PLUGINS / "modules").glob("*.py")]
+    makers = [sent for sent in modules if "module_utils.host.keep.host_tool" in sent]
+    assert len(makers) > 1
+    assert [parts - sent for sent in makers if parts - sent] == []
 
 
 # So that each can be read at a time. Decorators do not count.

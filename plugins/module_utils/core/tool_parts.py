@@ -14,7 +14,6 @@ PACKED = (
     "core.containers",
     "core.gpus",
     "core.ollama.endpoints",
-    "core.ollama.keep_alive",
     "core.ollama.launch",
     "core.ollama.llama_args",
     "core.ollama.log_lines",
