@@ -29,7 +29,7 @@ GPU = "python3 /opt/gpu-memory-lab/simulated_gpu/simulated_gpu.py"
 
 # Whatever a run may write, without what it keeps for itself (`SETTLED` is without the timer), and without what the
 # container engine writes at a start.
-OTHERS = "! -path etc/hosts ! -path etc/resolv.conf ! -name 'gpu-memory-restore.*'"
+OTHERS = "! -path etc/hosts ! -path etc/resolv.conf ! -name 'gpu-memory-restore*'"
 PICTURE = f"""
 cd / && find etc usr/local {BACKEND[1:]} -xdev ! -type d ! -path usr/local/sbin/gpu-memory {OTHERS} \\
   -printf '%p %y %m %U:%G %T@ %l\\n' | sort
