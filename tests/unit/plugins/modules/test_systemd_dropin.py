@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,8 +136,8 @@ def test_it_is_blamed_for_what_names_it_alone(
 ) -> None:
     """Which of a host's ordering cycles systemd finds, and where it breaks one, differs from run to run."""
 
-    def says(arguments: list[str], *_rest: object, environment: Mapping[str, str] = os.environ) -> commands.Done:
-        first = environment.get("SYSTEMD_UNIT_PATH", "").partition(":")[0]
+    def says(arguments: list[str], *_rest: object, environment: Mapping[str, str] | None = None) -> commands.Done:
+        first = (environment or {}).get("SYSTEMD_UNIT_PATH", "").partition(":")[0]
         where = f"{first}/{FILE}:2" if named else "try.service"
         return commands.Done(0, b"", f"{where}: Found ordering cycle on x.service/start\n".encode())
 
