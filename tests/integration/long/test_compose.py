@@ -99,18 +99,6 @@ def test_every_verb(host: Host, tmp_path: Path) -> None:
     host.read(f"{OLLAMA_ANSWERS}; {SERVES}")
 
 
-def test_what_was_applied_outlives_a_reboot_and_the_host_takes_it_back_by_itself(host: Host, tmp_path: Path) -> None:
-    before = found(host)
-    run(host, tmp_path, "apply-stable.yml")
-    host.reboot()
-    host.wait_until(SERVES, WITHIN_S)
-    assert server(host)[1]["OLLAMA_NUM_PARALLEL"] == "2"
-    assert "proven" in host.read("gpu-memory status")
-    host.read("gpu-memory remove")
-    assert found(host)[1:] == before[1:]
-    host.read(f"{OLLAMA_ANSWERS}; {SERVES}")
-
-
 def test_what_the_owner_changes_is_told_by_what_the_server_has(host: Host, tmp_path: Path) -> None:
     before = found(host)
     run(host, tmp_path, "apply-stable.yml")
@@ -213,3 +201,16 @@ def test_docker_run_is_refused_with_a_way_to_compose(host: Host, tmp_path: Path)
         assert not host.holds(f"test -e {ENV_FILE} || test -e {KEPT}/lease.json || grep -q 16gb {BACKEND}/.env")
     finally:
         host.read(f"docker rm --force other >/dev/null; {UP}; {OLLAMA_ANSWERS}")
+
+
+def test_what_was_applied_outlives_a_reboot_and_the_host_takes_it_back_by_itself(host: Host, tmp_path: Path) -> None:
+    """The last one: a lab host that was started anew may have another address."""
+    before = found(host)
+    run(host, tmp_path, "apply-stable.yml")
+    host.reboot()
+    host.wait_until(SERVES, WITHIN_S)
+    assert server(host)[1]["OLLAMA_NUM_PARALLEL"] == "2"
+    assert "proven" in host.read("gpu-memory status")
+    host.read("gpu-memory remove")
+    assert found(host)[1:] == before[1:]
+    host.read(f"{OLLAMA_ANSWERS}; {SERVES}")
