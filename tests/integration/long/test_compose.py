@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -14,18 +15,20 @@ from typing import Any
 
 import pytest
 
-from tests.integration import records
 from tests.integration.faults import fault_lab
 from tests.integration.faults.fault_lab import BACKEND, KEPT, MOMENTS, PICTURE, SETTLED, Host, playbook
+from tests.integration.long import container_host
+from tests.integration.long.container_host import OLLAMA_ANSWERS, record
 
 PROJECT = "/srv/ollama"
 FILE = f"{PROJECT}/compose.yaml"
 ENV_FILE = f"{PROJECT}/gpu-memory.env"
 AS_FOUND = "/root/found.yaml"
 UP = f"cd {PROJECT}; docker compose up -d 2>/dev/null"
-OLLAMA_ANSWERS = "until curl -fsm 1 http://127.0.0.1:11434/api/version >/dev/null; do sleep 0.2; done"
 SERVES = "curl -fsm 5 http://127.0.0.1:11434/api/version && curl -fsm 5 http://127.0.0.1:8000/health"
 WITHIN_S = 300
+run = functools.partial(container_host.run, timeout_s=600)
+server = functools.partial(container_host.server, engine="docker")
 
 
 @pytest.fixture(scope="module")
@@ -39,29 +42,11 @@ def host() -> Iterator[Host]:
     fault_lab.lab("down", name=lab)
 
 
-def run(host: Host, directory: Path, name: str, *arguments: str, status: int = 0, **variables: Any) -> str:
-    started = playbook(host, directory, name, *arguments, **variables)
-    output, _ = started.communicate(timeout=600)
-    assert started.returncode == status, output
-    return " ".join(output.split())  # folded
-
-
-def record(directory: Path) -> dict[str, Any]:
-    return records.read(directory / "gpu01.json")
-
-
 def container(host: Host) -> dict[str, Any]:
     """What Docker says of the container that must be as before, whichever start it is."""
     (shown,) = json.loads(host.read("docker inspect ollama"))
     mounts = sorted(shown["Mounts"], key=lambda mount: str(mount["Destination"]))  # which Docker shows in any order
     return {"Env": sorted(shown["Config"]["Env"]), "Mounts": mounts, "Image": shown["Image"]}
-
-
-def server(host: Host) -> tuple[str, dict[str, str]]:
-    """The container's process, and what it was started with."""
-    pid = host.read("docker inspect ollama --format '{{.State.Pid}}'").strip()
-    items = host.read(f"tr '\\0' '\\n' < /proc/{pid}/environ").splitlines()
-    return pid, dict(item.partition("=")[::2] for item in items)
 
 
 def found(host: Host) -> tuple[str, str, dict[str, Any]]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -14,16 +15,18 @@ from typing import Any
 
 import pytest
 
-from tests.integration import records
 from tests.integration.faults import fault_lab
 from tests.integration.faults.fault_lab import ANSWERS, BACKEND, KEPT, MOMENTS, PICTURE, SETTLED, Host, playbook
+from tests.integration.long import container_host
+from tests.integration.long.container_host import OLLAMA_ANSWERS, record
 
 QUADLET = "/etc/containers/systemd/ollama.container"
 DROP_IN = f"{QUADLET}.d/zz-gpu-memory.conf"
 RESTARTED = "systemctl daemon-reload && systemctl restart ollama"
-OLLAMA_ANSWERS = "until curl -fsm 1 http://127.0.0.1:11434/api/version >/dev/null; do sleep 0.2; done"
 IMAGE = "localhost/ollama:lab"
 WITHIN_S = 300
+run = functools.partial(container_host.run, timeout_s=300)
+server = functools.partial(container_host.server, engine="podman")
 OF_ONE_START = ("HOSTNAME=",)  # a container's id
 
 
@@ -37,29 +40,11 @@ def host() -> Iterator[Host]:
     fault_lab.lab("down", name=lab)
 
 
-def run(host: Host, directory: Path, name: str, *arguments: str, status: int = 0, **variables: Any) -> str:
-    started = playbook(host, directory, name, *arguments, **variables)
-    output, _ = started.communicate(timeout=300)
-    assert started.returncode == status, output
-    return " ".join(output.split())  # folded
-
-
-def record(directory: Path) -> dict[str, Any]:
-    return records.read(directory / "gpu01.json")
-
-
 def container(host: Host) -> dict[str, Any]:
     """What Podman says of the container that must be as before, whichever start it is."""
     (shown,) = json.loads(host.read("podman inspect ollama 2>/dev/null"))
     environment = sorted(item for item in shown["Config"]["Env"] if not item.startswith(OF_ONE_START))
     return {"Env": environment, "Mounts": shown["Mounts"], "Image": shown["Image"]}
-
-
-def server(host: Host) -> tuple[str, dict[str, str]]:
-    """The container's process, and what it was started with."""
-    pid = host.read("podman inspect ollama --format '{{.State.Pid}}' 2>/dev/null").strip()
-    items = host.read(f"tr '\\0' '\\n' < /proc/{pid}/environ").splitlines()
-    return pid, dict(item.partition("=")[::2] for item in items)
 
 
 def found(host: Host) -> tuple[str, dict[str, Any]]:

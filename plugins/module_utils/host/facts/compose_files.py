@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core import compose
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.ollama import settings
-from ansible_collections.selo.gpu_memory.plugins.module_utils.core.systemd import unit_text
 from ansible_collections.selo.gpu_memory.plugins.module_utils.core.text import dotenv, masking
 from ansible_collections.selo.gpu_memory.plugins.module_utils.host.port import docker, held_path
 
@@ -47,12 +46,7 @@ class Service(NamedTuple):
 
 def read(unit: str) -> Service | None:
     """None of what is no service of Compose, has no container, or where Docker is silent."""
-    if not compose.is_one(unit):
-        return None
-    try:
-        container = docker.current(unit)
-    except docker.Silent:
-        return None
+    container = _container_of(unit)
     if container is None:
         return None
     service, own = compose.label(container, "service"), compose.env_file(container)
@@ -76,13 +70,16 @@ def read(unit: str) -> Service | None:
 
 def own_env_file(unit: str) -> str | None:
     """Where this collection's file of a service of Compose is; None of a unit, and where there is no container."""
-    if not compose.is_one(unit):
-        return None
+    container = _container_of(unit)
+    return compose.env_file(container) if container else None
+
+
+def _container_of(unit: str) -> compose.Container | None:
+    """None of what is no service of Compose, has no container, or where Docker is silent."""
     try:
-        container = docker.current(unit)
+        return docker.current(unit) if compose.is_one(unit) else None
     except docker.Silent:
         return None
-    return compose.env_file(container) if container else None
 
 
 def losing(found: Service, names: Collection[str]) -> list[Source]:
@@ -185,7 +182,7 @@ def _place(name: str, paths: Iterable[str]) -> str:
     """The last Compose file, with the line, that sets a variable."""
     found = next(iter(paths), "")
     for path in paths:
-        line = compose.line_that_sets(name, held_path.beginning(path, dotenv.MOST_READ).decode(errors="replace"))
+        line = compose.line_that_sets(name, held_path.text(path, dotenv.MOST_READ))
         found = f"{path}, line {line}," if line else found
     return found
 
@@ -198,8 +195,3 @@ def _values(path: str, names: Iterable[str]) -> dict[str, str]:
 
 def _source(kind: str, path: str, environment: dict[str, str]) -> Source:
     return {"kind": kind, "path": path, "environment": environment, "resets": False, "unsets": []}
-
-
-def is_ours(path: str) -> bool:
-    text = held_path.beginning(path, dotenv.MOST_READ).decode(errors="replace")
-    return text.partition("\n")[0] == unit_text.HEADER

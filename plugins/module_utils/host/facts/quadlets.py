@@ -70,4 +70,4 @@ def unit_of(main_pid: int) -> str | None:
 
 def _text(path: str) -> str:
     """At most what an env file may hold; nothing of what cannot be read."""
-    return held_path.beginning(path, dotenv.MOST_READ).decode(errors="replace") if path else ""
+    return held_path.text(path, dotenv.MOST_READ)

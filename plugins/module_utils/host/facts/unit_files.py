@@ -292,7 +292,7 @@ def _of_compose(name: str, also: Iterable[str]) -> UnitEnvironment:
     """The same of a service of Docker Compose, whose files say what the next container has: none is out of date."""
     properties = service_properties.of(name, PROPERTIES)
     found = compose_files.read(name)
-    own = [found.env_file] if found and compose_files.is_ours(found.env_file) else []
+    own = [found.env_file] if found and _is_ours(found.env_file) else []
     of_own = [source("env file", path) for path in own]
     names = {*also, *(variable for one in of_own for variable in one["environment"])}
     winning = compose_files.winning(found, names) if found else []
@@ -396,4 +396,4 @@ def _is_ours(path: str) -> bool:
 
 def _text(path: str | None) -> str:
     """At most what an env file may hold; nothing of what cannot be read."""
-    return "" if not path else held_path.beginning(path, dotenv.MOST_READ).decode(errors="replace")
+    return held_path.text(path, dotenv.MOST_READ)

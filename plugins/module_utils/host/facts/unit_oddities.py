@@ -71,4 +71,4 @@ def _matching(pattern: str) -> list[str]:
 
 def _text(path: str) -> str:
     """The beginning of a regular file; nothing of what cannot be read."""
-    return held_path.beginning(path, MOST_BYTES).decode(errors="replace")
+    return held_path.text(path, MOST_BYTES)

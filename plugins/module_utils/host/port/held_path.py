@@ -220,6 +220,11 @@ def beginning(path: str, most: int) -> bytes:
     return b""
 
 
+def text(path: str | None, most: int) -> str:
+    """The same as text; nothing where there is no path."""
+    return beginning(path, most).decode(errors="replace") if path else ""
+
+
 def open_regular(path: str, flags: int = os.O_RDONLY, directory: int | None = None, follow: bool = True) -> int:
     """A descriptor of the regular file that a path leads to; OSError for anything else, which is never opened.
 
